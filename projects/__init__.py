@@ -1,0 +1,1 @@
+"""Namespace of the custom modules that configs name in `custom_imports`."""

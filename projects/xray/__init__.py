@@ -1,0 +1,1 @@
+"""X-ray inspection on mmengine, mmdet and mmpretrain; configs import the files by name."""
