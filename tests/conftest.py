@@ -1,0 +1,109 @@
+"""Shared by all tests: the repository on the path, one thread, and a tiny radiograph set drawn on the spot."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+# Before torch, NumPy and OpenCV are imported: two cores are shared by everything a test starts.
+for _name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
+    os.environ[_name] = '1'
+os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
+
+REPO = Path(__file__).resolve().parents[1]
+if str(REPO) not in sys.path:
+    sys.path.insert(0, str(REPO))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+cv2.setNumThreads(1)
+
+
+@pytest.fixture(scope='session')
+def repo() -> Path:
+    """Root of the checkout."""
+    return REPO
+
+
+def draw_radiograph(
+    rng: np.random.Generator, size: int, defects: int
+) -> tuple[np.ndarray, list[list[float]]]:
+    """Draw a plate with bright round defects.
+
+    Returns:
+        Radiograph (size, size) float32 in [0, 1] and one box [x, y, w, h] in px per defect.
+    """
+    yy, xx = np.mgrid[:size, :size].astype(np.float32)
+    image = 0.25 + 0.2 * xx / size + rng.normal(0, 0.01, (size, size)).astype(np.float32)
+    boxes = []
+    for _ in range(defects):
+        a, b = rng.uniform(size / 16, size / 8, 2)
+        cx, cy = rng.uniform(size / 8 + 1, size - size / 8 - 1, 2)
+        image += 0.4 * np.clip(1 - ((xx - cx) / a) ** 2 - ((yy - cy) / b) ** 2, 0, None) ** 0.5
+        boxes.append([round(float(v), 2) for v in (cx - a, cy - b, 2 * a, 2 * b)])
+    return np.clip(image, 0, 1), boxes
+
+
+@pytest.fixture
+def tiny_coco(tmp_path):
+    """Factory of a labelled set in the layout that the converters write.
+
+    `tiny_coco(n=4, bits=8, types=('crack', 'gas_pore'), empty=0, unlabeled=0, size=96, name='data', seed=0)`
+    draws `n` radiographs per split, the last `empty` of them free of defects, into `tmp_path/name` and
+    returns that folder. The types take turns, so `n - empty >= len(types)` shows every type in every split.
+    """
+
+    def make(n=4, bits=8, types=('crack', 'gas_pore'), empty=0, unlabeled=0, size=96, name='data', seed=0):
+        rng = np.random.default_rng(seed)
+        root = tmp_path / name
+        (root / 'images').mkdir(parents=True)
+        top = 2**bits - 1
+        dtype = np.uint8 if bits == 8 else np.uint16
+
+        def write(path, image):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(path), np.round(image * top).astype(dtype))
+
+        for split in ('train', 'val', 'test'):
+            images, annotations = [], []
+            for i in range(n):
+                image, boxes = draw_radiograph(rng, size, 0 if i >= n - empty else 1 + i % 2)
+                file_name = f'{split}_{i:03d}.png'
+                write(root / 'images' / file_name, image)
+                images.append(
+                    dict(
+                        id=i + 1,
+                        file_name=file_name,
+                        width=size,
+                        height=size,
+                        part=f'{split}{i // 2}',
+                        view=i % 2,
+                    )
+                )
+                for k, box in enumerate(boxes):
+                    annotations.append(
+                        dict(
+                            id=len(annotations) + 1,
+                            image_id=i + 1,
+                            category_id=(i + k) % len(types) + 1,
+                            bbox=box,
+                            area=round(box[2] * box[3], 2),
+                            iscrowd=0,
+                        )
+                    )
+            categories = [dict(id=k + 1, name=name) for k, name in enumerate(types)]
+            coco = dict(
+                info=dict(description='drawn by tests/conftest.py'),
+                images=images,
+                annotations=annotations,
+                categories=categories,
+            )
+            (root / f'{split}.json').write_text(json.dumps(coco))
+        for i in range(unlabeled):
+            image, _ = draw_radiograph(rng, size, i % 2)
+            write(root / 'unlabeled' / f'{i // 10:02d}' / f'{i:03d}.png', image)
+        return root
+
+    return make
