@@ -1,0 +1,108 @@
+"""Read the `test.json` of tested runs and lay their measures out as tables."""
+
+import json
+import math
+from pathlib import Path
+
+# Columns in the order a reader wants them; a run shows those it has.
+COLUMNS = {
+    'Detection': ('AP50', 'AP50_critical', 'AP50_minor', 'AP', 'AP50_without_C0055', 'AP_without_C0055'),
+    'Linear probe': ('mAP', 'AP_critical', 'AP_minor', 'accuracy', 'balanced_accuracy'),
+}
+REQUIRED = ('config', 'checkpoint', 'metrics', 'commit', 'seed', 'hardware', 'date')
+
+
+class ResultsError(ValueError):
+    """Results that cannot stand in one table; the message is one line with the remedy."""
+
+
+def load_results(runs):
+    """Read `test.json` of each run folder.
+
+    Args:
+        runs (list[Path]): Work dirs, or `test.json` files themselves.
+
+    Returns:
+        tuple[list[dict], list[str]]: The results, each with `run` (its folder's name), and one line
+        for every run that was left out: no file, broken file, missing field, a measure that is not finite.
+    """
+    results, refused = [], []
+    for run in runs:
+        file = run if run.suffix == '.json' else run / 'test.json'
+        try:
+            result = json.loads(file.read_text())
+        except FileNotFoundError:
+            refused.append(f'{file}: not found; run tools/test.py on this run first')
+            continue
+        except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+            refused.append(f'{file}: not readable as JSON ({error}); run tools/test.py again')
+            continue
+        missing = [key for key in REQUIRED if not isinstance(result, dict) or key not in result]
+        if missing:
+            refused.append(f'{file}: lacks {", ".join(missing)}; run tools/test.py again')
+            continue
+        metrics = {key.removeprefix('xray/'): value for key, value in result['metrics'].items()}
+        broken = [k for k, v in metrics.items() if isinstance(v, float) and math.isinf(v)]
+        if not metrics or broken:
+            refused.append(f'{file}: {"no measures" if not metrics else "not finite: " + ", ".join(broken)}')
+            continue
+        results.append({**result, 'metrics': metrics, 'run': Path(file).parent.name})
+    return results, refused
+
+
+def tables(results):
+    """Group results by task.
+
+    Returns:
+        list[tuple[str, list[str], list[list[str]]]]: Title, header and rows of each table.
+
+    Raises:
+        ResultsError: When a result has no measure of a known task.
+    """
+    found = {task: [] for task in COLUMNS}
+    for result in results:
+        for task, columns in COLUMNS.items():
+            if columns[0] in result['metrics']:
+                found[task].append(result)
+                break
+        else:
+            expected = ' or '.join(columns[0] for columns in COLUMNS.values())
+            raise ResultsError(f'{result["run"]}: expected a measure named {expected}; test it again')
+    parts = []
+    for task, members in found.items():
+        columns = [c for c in COLUMNS[task] if any(c in m['metrics'] for m in members)]
+        if members:
+            rows = [[m['run'], *(_number(m['metrics'].get(c)) for c in columns)] for m in members]
+            parts.append((task, ['run', *columns], rows))
+    return parts
+
+
+def _number(value):
+    return '–' if value is None or math.isnan(value) else f'{value:.3f}'
+
+
+def format_table(header, rows, markdown=False):
+    """Lay a table out in aligned plain text, or as Markdown."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    line = '| {} |' if markdown else '{}'
+    glue = ' | ' if markdown else '  '
+
+    def join(row):
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]
+        return line.format(glue.join(cells))
+
+    rule = ['-' * w if i == 0 else '-' * (w - 1) + ':' for i, w in enumerate(widths)]
+    rule = '|' + '|'.join(f' {r} ' for r in rule) + '|' if markdown else '-' * len(join(header))
+    return '\n'.join([join(header), rule, *(join(row) for row in rows)])
+
+
+def provenance(results):
+    """One sentence that says from which commit, seed, machine and date the results are."""
+
+    def spread(key):
+        return ', '.join(sorted({str(result[key]) for result in results}))
+
+    commits = ', '.join(sorted({str(r['commit'])[:12] + ('+' if r.get('dirty') else '') for r in results}))
+    dates = sorted(str(r['date'])[:10] for r in results)
+    days = dates[0] if dates[0] == dates[-1] else f'{dates[0]} to {dates[-1]}'
+    return f'commit {commits} · seed {spread("seed")} · {spread("hardware")} · {days}'
