@@ -1,0 +1,43 @@
+# Linear probe: is there a critical defect in this radiograph? Exports xray_* variables only.
+_base_ = './xray_runtime.py'
+
+# The whole image is resized: a random or a centre crop can cut the defect out.
+xray_probe_train_pipeline = [
+    _base_.xray_load,
+    dict(type='Resize', scale=(224, 224), backend='pillow'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs'),
+]
+xray_probe_test_pipeline = [
+    _base_.xray_load,
+    dict(type='Resize', scale=(224, 224), backend='pillow'),
+    dict(type='PackInputs'),
+]
+xray_probe_384_train_pipeline = [
+    _base_.xray_load,
+    dict(type='Resize', scale=(384, 384), backend='pillow'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs'),
+]
+xray_probe_384_test_pipeline = [
+    _base_.xray_load,
+    dict(type='Resize', scale=(384, 384), backend='pillow'),
+    dict(type='PackInputs'),
+]
+
+xray_industrial = dict(
+    type='XraySeverity',
+    data_root='data/industrial',
+    data_prefix=dict(img_path='images'),
+    metainfo=dict(classes=('critical', 'minor')),
+    severity='castings',
+)
+
+xray_probe_train_loader = dict(
+    sampler=_base_.xray_shuffle, collate_fn=dict(type='default_collate'), **_base_.xray_workers
+)
+xray_probe_test_loader = dict(
+    sampler=_base_.xray_in_order, collate_fn=dict(type='default_collate'), **_base_.xray_workers
+)
+xray_metric = dict(type='XraySeverityMetric')
+xray_probe_checkpoint = dict(save_best='xray/mAP', rule='greater', **_base_.xray_checkpoint)

@@ -1,0 +1,76 @@
+# Self-supervised pretraining: views, masks and image sets. Exports xray_* variables only.
+_base_ = './xray_runtime.py'
+
+# SimSiam's views (arXiv:2011.10566, appendix D) on a gray image. Saturation, hue and random grayscale
+# are identities there and are left out, so the views are distributed as the paper's.
+xray_simsiam_view = [
+    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.2, 1.0), backend='pillow'),
+    dict(type='XrayColorJitter', brightness=0.4, contrast=0.4, prob=0.8),
+    dict(type='XrayGaussianBlur', sigma=(0.1, 2.0), prob=0.5),
+    dict(type='RandomFlip', prob=0.5),
+]
+xray_simsiam_pipeline = [
+    _base_.xray_load,
+    dict(type='MultiView', num_views=2, transforms=[xray_simsiam_view]),
+    dict(type='PackInputs'),
+]
+
+# Views for radiographs: twice the resolution, so that 2 px of blur do not erase a pore; half the area at
+# least, so that both views share the defect; tube voltage (gamma, contrast), exposure (brightness),
+# unsharpness and quantum noise instead of colour; no preferred direction.
+xray_views_view = [
+    dict(type='RandomResizedCrop', scale=448, crop_ratio_range=(0.5, 1.0), backend='pillow'),
+    dict(type='XrayGamma', gamma=(0.7, 1.4), prob=0.5),
+    dict(type='XrayColorJitter', brightness=0.4, contrast=0.4, prob=0.8),
+    dict(type='XrayGaussianBlur', sigma=(0.1, 1.0), prob=0.5),
+    dict(type='XrayPoissonNoise', prob=0.5),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='RandomFlip', prob=0.5, direction='vertical'),
+    dict(type='XrayRot90', prob=0.5),
+]
+xray_views_pipeline = [
+    _base_.xray_load,
+    dict(type='MultiView', num_views=2, transforms=[xray_views_view]),
+    dict(type='PackInputs'),
+]
+
+# SimMIM (arXiv:2111.09886, section 4.1): 60 % of the image masked in 32 px patches. Pillow's resize is
+# antialiased as the original's is; OpenCV's bilinear is not.
+xray_simmim_pipeline = [
+    _base_.xray_load,
+    dict(type='RandomResizedCrop', scale=384, crop_ratio_range=(0.67, 1.0), backend='pillow'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='SimMIMMaskGenerator', input_size=384, mask_patch_size=32, model_patch_size=4, mask_ratio=0.6),
+    dict(type='PackInputs'),
+]
+xray_simmim_192_pipeline = [
+    _base_.xray_load,
+    dict(type='RandomResizedCrop', scale=192, crop_ratio_range=(0.67, 1.0), backend='pillow'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='SimMIMMaskGenerator', input_size=192, mask_patch_size=32, model_patch_size=4, mask_ratio=0.6),
+    dict(type='PackInputs'),
+]
+
+xray_industrial = dict(
+    type='XrayImages', data_root='data/industrial', data_prefix=dict(img_path='unlabeled'), ann_file=''
+)
+# Castings without the series that protocol A or B tests on.
+xray_castings_a = dict(
+    type='XrayImages',
+    data_root='data/gdxray',
+    data_prefix=dict(img_path='images'),
+    ann_file='a/unlabeled.txt',
+)
+xray_castings_b = dict(
+    type='XrayImages',
+    data_root='data/gdxray',
+    data_prefix=dict(img_path='images'),
+    ann_file='b/unlabeled.txt',
+)
+
+xray_ssl_loader = dict(
+    drop_last=True,
+    sampler=_base_.xray_shuffle,
+    collate_fn=dict(type='default_collate'),
+    **_base_.xray_workers,
+)

@@ -1,0 +1,60 @@
+# SimMIM on the plant's unlabelled radiographs (paper sections 3.3, 4.1), as microsoft/SimMIM trains it:
+# no drop path, no decay of the mask token, antialiased crop. 384 px, where window 12 is exact (12 x 12
+# maps at the last stage) and where the public ImageNet weights live.
+# Command: tools/dist_train.sh <this file> 4
+# Cost: 27,901 images / 256 = 108 iterations an epoch, 10,800 in all. The published batch of 2048 would
+# leave 1,300.
+_base_ = [
+    'mmpretrain::simmim/simmim_swin-base-w6_8xb256-amp-coslr-100e_in1k-192px.py',
+    '../_base_/xray_ssl.py',
+]
+custom_imports = _base_.xray_imports
+
+# The parent's names that nothing reads.
+dataset_type = data_root = train_pipeline = None
+
+model = dict(
+    backbone=dict(
+        img_size=384,
+        drop_path_rate=0.0,
+        pad_small_map=False,
+        stage_cfgs=dict(block_cfgs=dict(window_size=12)),
+    )
+)
+data_preprocessor = dict(_delete_=True, type='XraySelfSupDataPreprocessor', **_base_.xray_norm)
+train_dataloader = dict(
+    _delete_=True,
+    batch_size=64,
+    dataset=dict(pipeline=_base_.xray_simmim_pipeline, **_base_.xray_industrial),
+    **_base_.xray_ssl_loader,
+)
+
+# The original's rates are per 512 images.
+optim_wrapper = dict(
+    optimizer=dict(lr=2e-4 * 256 / 512), paramwise_cfg=dict(custom_keys=dict(mask_token=dict(decay_mult=0.0)))
+)
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=1e-6 / 2e-4,
+        by_epoch=True,
+        begin=0,
+        end=10,
+        convert_to_iter_based=True,
+    ),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=90,
+        eta_min=1e-5 * 256 / 512,
+        by_epoch=True,
+        begin=10,
+        end=100,
+        convert_to_iter_based=True,
+    ),
+]
+auto_scale_lr = dict(base_batch_size=256)
+
+vis_backends = _base_.xray_vis_backends
+visualizer = dict(vis_backends=vis_backends)
+default_hooks = dict(logger=dict(interval=20), checkpoint=_base_.xray_checkpoint)
+custom_hooks = _base_.xray_hooks
