@@ -1,0 +1,534 @@
+"""Datasets: unlabelled radiographs, image-level severity, defect boxes with a severity map.
+
+COCO files are read, checked and repaired in one place, `load_defects`; datasets and metric share it.
+"""
+
+# ruff: noqa: D107 (arguments are documented on the class)
+
+import difflib
+import json
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS as DET_DATASETS
+from mmengine.logging import print_log
+from mmpretrain.datasets import BaseDataset
+from mmpretrain.registry import DATASETS as PRETRAIN_DATASETS
+
+from .classes import CLASSES, PALETTE, SEVERITY_MAPS
+from .imaging import SUFFIXES
+
+
+class DatasetError(ValueError):
+    """Bad data or a wrong dataset setting; one line that names the file, what was expected and the remedy."""
+
+
+def read_severity(severity: str | Mapping | None) -> dict[str, str] | None:
+    """Read a severity map.
+
+    Args:
+        severity: Name of a map in `classes.SEVERITY_MAPS`, a dict, the path of a YAML or JSON file, or
+            None where the annotated types are the classes.
+
+    Returns:
+        Defect type -> class, or None.
+
+    Raises:
+        DatasetError: Unknown name, unreadable file, or a file that holds no map of names.
+    """
+    if severity is None:
+        return None
+    if isinstance(severity, Mapping):
+        table, origin = dict(severity), 'severity map'
+    elif severity in SEVERITY_MAPS:
+        table, origin = dict(SEVERITY_MAPS[severity]), f"severity map '{severity}'"
+    else:
+        origin = f'severity map {severity}'
+        path = Path(severity)
+        if path.suffix.lower() not in ('.yaml', '.yml', '.json') or not path.is_file():
+            raise DatasetError(
+                f'{origin}: expected one of {sorted(SEVERITY_MAPS)}, a dict, or an existing YAML or JSON file'
+                ' that maps each defect type to a class; correct `severity`'
+            )
+        try:
+            table = yaml.safe_load(path.read_text(encoding='utf-8'))  # JSON is a subset of YAML
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise DatasetError(
+                f'{origin}: not readable as YAML or JSON ({_one_line(error)}); correct the file'
+            ) from error
+    if not isinstance(table, dict) or not table:
+        raise DatasetError(f'{origin}: expected a map such as `crack: critical`, one type a line; write one')
+    return {str(kind): str(label) for kind, label in table.items()}
+
+
+def load_defects(
+    ann_file: str | os.PathLike, classes: Sequence[str], severity: str | Mapping | None = None
+) -> dict:
+    """Read a COCO file, check it, repair what is safe to repair, and map its defect types to classes.
+
+    Counted repairs: a box that sticks out of its image is clipped; a box under one pixel wide or high is
+    widened to one pixel (mmdet would drop it); a repeated annotation id is renumbered; a missing or zero
+    `area` becomes that of the box; `ignore` becomes `iscrowd`. Everything else that is wrong is an error.
+
+    Args:
+        ann_file: COCO annotation file; boxes are [x, y, w, h] in px.
+        classes: Names of the classes, in label order.
+        severity: See `read_severity`. With None, the category names must be exactly `classes`.
+
+    Returns:
+        COCO dict. `categories` are `classes` with ids 1..n in that order; each annotation keeps its source
+        type as `type`; images and their ids are those of the file, defect-free ones included. `repairs`
+        maps each kind of repair to its count.
+
+    Raises:
+        DatasetError: The file or the map cannot be used; the message names both and the remedy.
+    """
+    path = Path(ann_file)
+    if isinstance(classes, str):
+        raise DatasetError(
+            f'metainfo.classes is the string {classes!r}, expected a list of names; write ({classes!r},)'
+        )
+    classes = list(classes)
+    coco = _read_coco(path)
+    images = _check_images(path, coco['images'])
+    types = _check_categories(path, coco['categories'])
+    used = {types[a['category_id']] for a in coco['annotations'] if a.get('category_id') in types}
+    to_class = _class_of_types(path, types.values(), used, classes, severity)
+    class_ids = {name: i for i, name in enumerate(classes, 1)}
+
+    repairs = Counter()
+    annotations, ids = [], set()
+    next_id = max((a['id'] for a in coco['annotations'] if isinstance(a.get('id'), int)), default=0) + 1
+    for index, source in enumerate(coco['annotations']):
+        ann = dict(source)
+        ann_id = ann.get('id')
+        where = f'{path}: annotation {index if ann_id is None else ann_id}'
+        if ann_id is None or ann_id in ids:
+            ann['id'], next_id = next_id, next_id + 1
+            repairs['annotation ids renumbered'] += 1
+        ids.add(ann['id'])
+        image = images.get(ann.get('image_id'))
+        if image is None:
+            raise DatasetError(
+                f'{where} belongs to image {ann.get("image_id")}, which is not in `images`; add the image or '
+                'delete the annotation'
+            )
+        kind = types.get(ann.get('category_id'))
+        if kind is None:
+            raise DatasetError(
+                f'{where} ({image["file_name"]}) has category_id {ann.get("category_id")}, expected one of '
+                f'{types}; add the type to `categories` or correct the annotation'
+            )
+        ann['bbox'] = _repair_box(f'{where} ({image["file_name"]})', ann.get('bbox'), image, repairs)
+        ann['type'] = kind
+        ann['category_id'] = class_ids[to_class[kind]]
+        if not ann.get('segmentation') or not ann.get('area', 0) > 0:
+            # The box as clipped; a mask keeps its own area.
+            ann['area'] = ann['bbox'][2] * ann['bbox'][3]
+        if ann.pop('ignore', 0) and not ann.get('iscrowd'):
+            ann['iscrowd'] = 1
+            repairs['`ignore` read as `iscrowd`'] += 1
+        ann['iscrowd'] = int(bool(ann.get('iscrowd')))
+        annotations.append(ann)
+    if not annotations:
+        raise DatasetError(
+            f'{path}: 0 boxes in {len(images)} images, expected at least one; annotate defects, or split the '
+            'parts so that this file gets some'
+        )
+    return dict(
+        info=coco.get('info', {}),
+        images=list(images.values()),
+        annotations=annotations,
+        categories=[dict(id=i, name=name) for name, i in class_ids.items()],
+        repairs=dict(repairs),
+    )
+
+
+def _read_coco(path: Path) -> dict:
+    """Read the JSON file and check that it has the three lists."""
+    try:
+        coco = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise DatasetError(
+            f'{path}: no such annotation file; write one with tools/convert_dataset.py or '
+            'tools/make_synthetic.py, or correct `data_root` and `ann_file`'
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DatasetError(
+            f'{path}: not readable as JSON ({_one_line(error)}); write the file again'
+        ) from error
+    for key in ('images', 'annotations', 'categories'):
+        rows = coco.get(key) if isinstance(coco, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise DatasetError(
+                f'{path}: `{key}` is not a list of records, expected a COCO file; convert it with '
+                'tools/convert_dataset.py'
+            )
+    return coco
+
+
+def _check_images(path: Path, rows: list[dict]) -> dict[int, dict]:
+    """Return the image records by id."""
+    images, names = {}, set()
+    for index, row in enumerate(rows):
+        if not isinstance(row.get('id'), int) or not isinstance(row.get('file_name'), str):
+            raise DatasetError(
+                f'{path}: image number {index} lacks an integer `id` or a `file_name`; write them'
+            )
+        name = row['file_name']
+        if not all(isinstance(row.get(k), int) and row[k] > 0 for k in ('width', 'height')):
+            raise DatasetError(
+                f'{path}: image {name} has width {row.get("width")} and height {row.get("height")}, expected '
+                'positive whole numbers of px; write the size of the file'
+            )
+        if row['id'] in images or name in names:
+            raise DatasetError(
+                f'{path}: image id {row["id"]} or file name {name} occurs twice; give each image one record '
+                'with its own id'
+            )
+        images[row['id']] = row
+        names.add(name)
+    if not images:
+        raise DatasetError(f'{path}: 0 images, expected at least one; check how the file was written')
+    return images
+
+
+def _check_categories(path: Path, rows: list[dict]) -> dict[int, str]:
+    """Return the type names by category id."""
+    types = {}
+    for row in rows:
+        if not isinstance(row.get('id'), int) or not isinstance(row.get('name'), str):
+            raise DatasetError(f'{path}: category {row} lacks an integer `id` or a `name`; write them')
+        if row['id'] in types or row['name'] in types.values():
+            raise DatasetError(
+                f'{path}: category id {row["id"]} or name {row["name"]!r} occurs twice; give each type one id'
+            )
+        types[row['id']] = row['name']
+    return types
+
+
+def _class_of_types(path, types, used, classes, severity) -> dict[str, str]:
+    """Check the types of a file against the classes, the one place where they meet; return type -> class.
+
+    Args:
+        path: Annotation file, for messages.
+        types: All types that the file declares.
+        used: Types that its annotations carry.
+        classes: Classes of the dataset.
+        severity: See `read_severity`.
+    """
+    table = read_severity(severity)
+    types = list(types)
+    if table is None:
+        if set(types) != set(classes):
+            remedy = 'rename one side, or give `severity` a map from type to class'
+            if {t.lower() for t in types} == {c.lower() for c in classes}:
+                remedy = 'they differ in upper and lower case only: spell them alike'
+            raise DatasetError(f'{path} has the types {types}, metainfo.classes is {classes}; {remedy}')
+        return {name: name for name in types}
+    wrong = {kind: label for kind, label in table.items() if label not in classes}
+    if wrong:
+        raise DatasetError(
+            f'severity map {severity if isinstance(severity, str) else ""}'.strip()
+            + f': {wrong} is not among the classes {classes}; correct the map'
+        )
+    missing = sorted(used - set(table))
+    if missing:
+        by_case = {kind.lower(): kind for kind in table}
+        shown = []
+        for kind in missing:
+            near = by_case.get(kind.lower()) or next(iter(difflib.get_close_matches(kind, table, 1)), None)
+            shown.append(repr(kind) + (f' (the map has {near!r})' if near else ''))
+        raise DatasetError(
+            f'{path}: types missing from the severity map: {", ".join(shown)}; add them to the map, each as '
+            f'one of {classes}'
+        )
+    return {kind: table[kind] for kind in types if kind in table}
+
+
+def _repair_box(where: str, box, image: dict, repairs: Counter) -> list[float]:
+    """Clip a box to its image and widen it to one pixel, each counted in `repairs`."""
+    try:
+        x, y, w, h = (float(v) for v in box)
+    except (TypeError, ValueError):
+        x = y = w = h = math.nan
+    if not all(map(math.isfinite, (x, y, w, h))):
+        raise DatasetError(f'{where} has the box {box}, expected [x, y, w, h] in px; correct or delete it')
+    if w <= 0 or h <= 0:
+        raise DatasetError(f'{where} has the box {box} without area; draw it again or delete it')
+    width, height = image['width'], image['height']
+    x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
+    if x2 <= x1 or y2 <= y1:
+        raise DatasetError(
+            f'{where} has the box {box} wholly outside its image of {width} x {height} px; correct or delete '
+            'it, or correct the size of the image'
+        )
+    # Writers round boxes: what sticks out by less than a hundredth of a pixel is no fault of the data.
+    if max(-x, -y, x + w - width, y + h - height) > 0.01:
+        repairs['boxes clipped to their image'] += 1
+    if x2 - x1 < 1 or y2 - y1 < 1:
+        repairs['boxes widened to one pixel'] += 1
+        if x2 - x1 < 1:
+            x1 = min(max((x1 + x2) / 2 - 0.5, 0.0), width - 1.0)
+            x2 = x1 + 1
+        if y2 - y1 < 1:
+            y1 = min(max((y1 + y2) / 2 - 0.5, 0.0), height - 1.0)
+            y2 = y1 + 1
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def describe(coco: dict, ann_file: str | os.PathLike) -> str:
+    """Return a table of images and boxes per class and per source type, and the repairs.
+
+    Args:
+        coco: What `load_defects` returned.
+        ann_file: Named in the first line.
+    """
+    names = {c['id']: c['name'] for c in coco['categories']}
+    boxes, images = Counter(), defaultdict(set)
+    for ann in coco['annotations']:
+        label = names[ann['category_id']]
+        for key in {(label, ''), (label, ann['type'])}:
+            boxes[key] += 1
+            images[key].add(ann['image_id'])
+    with_boxes = len({ann['image_id'] for ann in coco['annotations']})
+    lines = [
+        f'{ann_file}: {len(coco["images"])} images ({len(coco["images"]) - with_boxes} without defects), '
+        f'{len(coco["annotations"])} boxes'
+    ]
+    kinds = defaultdict(list)
+    for label, kind in boxes:
+        if kind:
+            kinds[label].append(kind)
+    width = max(len(kind) for kind in [*names.values(), *(k for ks in kinds.values() for k in ks)]) + 4
+    lines.append(f'{"class / type":<{width}} {"images":>7} {"boxes":>7}')
+    for label in names.values():
+        lines.append(f'{label:<{width}} {len(images[label, ""]):>7} {boxes[label, ""]:>7}')
+        # A class that is its own single type needs no second row.
+        for kind in sorted(kinds[label], key=lambda k: -boxes[label, k]):
+            if kinds[label] != [label]:
+                lines.append(f'  {kind:<{width - 2}} {len(images[label, kind]):>7} {boxes[label, kind]:>7}')
+    lines += [f'repaired: {count} {what}' for what, count in coco['repairs'].items()]
+    return '\n'.join(lines)
+
+
+def check_files(names: Sequence[str], folder: str, listed_in: str | os.PathLike) -> None:
+    """Check that image files exist, by listing each folder once.
+
+    Args:
+        names: File names relative to `folder`.
+        folder: Image folder.
+        listed_in: The file that names the images.
+
+    Raises:
+        DatasetError: Some are missing.
+    """
+    wanted = defaultdict(list)
+    for name in names:
+        path = Path(folder, name)
+        wanted[path.parent].append((path.name, name))
+    missing = []
+    for place, members in wanted.items():
+        try:
+            with os.scandir(place) as entries:
+                present = {entry.name for entry in entries}
+        except OSError:
+            present = set()
+        missing += [name for own_name, name in members if own_name not in present]
+    if missing:
+        raise DatasetError(
+            f'{listed_in}: {len(missing)} of {len(names)} images are not in {folder} (the first is '
+            f'{min(missing)}); copy them there or correct `data_root` and `data_prefix`'
+        )
+
+
+@PRETRAIN_DATASETS.register_module()
+class XrayImages(BaseDataset):
+    """Unlabelled radiographs of a folder, recursive and sorted, or of a list.
+
+    Args:
+        ann_file: Text file, one path relative to the image folder a line. Empty: the whole folder.
+        data_prefix: `img_path` is the image folder.
+        **kwargs: Those of `mmpretrain.datasets.BaseDataset`.
+
+    Items hold `img_path` and `sample_idx`.
+
+    Raises:
+        DatasetError: No folder, no list, no radiograph, or a listed file is missing.
+    """
+
+    def __init__(self, ann_file: str = '', data_prefix: str | dict | None = None, **kwargs):
+        super().__init__(ann_file=ann_file, data_prefix=data_prefix or dict(img_path='unlabeled'), **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Return one dict(img_path) per radiograph."""
+        names = self._listed() if self.ann_file else self._found()
+        return [dict(img_path=f'{self.img_prefix}/{name}') for name in names]
+
+    def _listed(self) -> list[str]:
+        try:
+            lines = Path(self.ann_file).read_text(encoding='utf-8').splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DatasetError(
+                f'{self.ann_file}: not readable as a list of images ({_one_line(error)}); correct `ann_file`'
+            ) from error
+        names = [line.strip() for line in lines if line.strip()]
+        if not names:
+            raise DatasetError(
+                f'{self.ann_file}: an empty list, expected one image path a line; write it again'
+            )
+        check_files(names, self.img_prefix, self.ann_file)
+        print_log(f'{self.ann_file}: {len(names)} unlabelled radiographs', logger='current')
+        return names
+
+    def _found(self) -> list[str]:
+        names, others = [], Counter()
+        for place, _, files in os.walk(self.img_prefix, followlinks=True):
+            for file in files:
+                path = Path(place, file)
+                suffix = path.suffix.lower()
+                if suffix in SUFFIXES and not file.startswith('.'):
+                    names.append(path.relative_to(self.img_prefix).as_posix())
+                else:
+                    others[suffix or 'no suffix'] += 1
+        if not names:
+            found = 'no radiograph in this folder' if others else 'no such folder, or an empty one'
+            raise DatasetError(
+                f'{self.img_prefix}: {found}; expected files with one of the suffixes {", ".join(SUFFIXES)}: '
+                'put them there or correct `data_root` and `data_prefix`'
+            )
+        left_out = f'; left out: {dict(others)}' if others else ''
+        print_log(f'{self.img_prefix}: {len(names)} unlabelled radiographs{left_out}', logger='current')
+        return sorted(names)
+
+
+@PRETRAIN_DATASETS.register_module()
+class XraySeverity(BaseDataset):
+    """Image-level severity: the label of an image is that of its most severe box.
+
+    Images without boxes carry no label in the paper's linear evaluation; they are left out and counted.
+
+    Args:
+        ann_file: COCO annotation file.
+        data_prefix: `img_path` is the image folder.
+        severity: See `read_severity`.
+        **kwargs: Those of `mmpretrain.datasets.BaseDataset`; `metainfo.classes` runs from the most severe
+            class to the least.
+
+    Items hold `img_path`, `gt_label` (0 critical, 1 minor) and `sample_idx`.
+
+    Raises:
+        DatasetError: See `load_defects`; or an image file is missing.
+    """
+
+    METAINFO = dict(classes=CLASSES)
+
+    def __init__(
+        self,
+        ann_file: str,
+        data_prefix: str | dict | None = None,
+        severity: str | dict | None = 'castings',
+        **kwargs,
+    ):
+        self.severity = severity
+        super().__init__(ann_file=ann_file, data_prefix=data_prefix or dict(img_path='images'), **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Return one dict(img_path, gt_label) per image with boxes."""
+        classes = self.metainfo['classes']
+        coco = load_defects(self.ann_file, classes, self.severity)
+        labels = {}
+        for ann in coco['annotations']:
+            if not ann['iscrowd']:
+                label = ann['category_id'] - 1
+                labels[ann['image_id']] = min(label, labels.get(ann['image_id'], label))
+        images = [image for image in coco['images'] if image['id'] in labels]
+        check_files([image['file_name'] for image in images], self.img_prefix, self.ann_file)
+        counts = Counter(labels.values())
+        print_log(
+            f'{describe(coco, self.ann_file)}\nimage labels: '
+            + ', '.join(f'{counts[i]} {name}' for i, name in enumerate(classes))
+            + f'; {len(coco["images"]) - len(images)} images without boxes left out',
+            logger='current',
+        )
+        return [
+            dict(img_path=f'{self.img_prefix}/{image["file_name"]}', gt_label=labels[image['id']])
+            for image in images
+        ]
+
+
+@DET_DATASETS.register_module()
+class XrayDefects(CocoDataset):
+    """Defect boxes with a severity map from source types to classes.
+
+    Defect-free images are kept unless `filter_cfg` says otherwise. Masks are kept with their instances.
+
+    Args:
+        *args: Those of `mmdet.datasets.CocoDataset`.
+        severity: See `read_severity`; None where the types of the file are `metainfo.classes`.
+        **kwargs: Those of `mmdet.datasets.CocoDataset`.
+
+    Raises:
+        DatasetError: See `load_defects`; or an image file is missing; or `filter_cfg` or `indices` leave no
+            image or no box.
+    """
+
+    METAINFO = dict(classes=CLASSES, palette=PALETTE)
+
+    def __init__(self, *args, severity: str | dict | None = None, **kwargs):
+        self.severity = severity
+        super().__init__(*args, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Return the images of `load_defects` in mmdet's form."""
+        coco = load_defects(self.ann_file, self.metainfo['classes'], self.severity)
+        check_files([image['file_name'] for image in coco['images']], self.data_prefix['img'], self.ann_file)
+        print_log(describe(coco, self.ann_file), logger='current')
+        # What CocoDataset.filter_data and parse_data_info read.
+        self.cat_ids = [category['id'] for category in coco['categories']]
+        self.cat2label = {cat_id: i for i, cat_id in enumerate(self.cat_ids)}
+        self.cat_img_map = {cat_id: [] for cat_id in self.cat_ids}
+        by_image = defaultdict(list)
+        for ann in coco['annotations']:
+            self.cat_img_map[ann['category_id']].append(ann['image_id'])
+            by_image[ann['image_id']].append(ann)
+        return [
+            self.parse_data_info(
+                dict(raw_img_info=dict(image, img_id=image['id']), raw_ann_info=by_image[image['id']])
+            )
+            for image in coco['images']
+        ]
+
+    def filter_data(self) -> list[dict]:
+        """Apply `filter_cfg`, saying what it leaves out."""
+        kept = super().filter_data()
+        self._require_boxes(kept, f'filter_cfg={self.filter_cfg}')
+        if len(kept) < len(self.data_list):
+            print_log(
+                f'{self.ann_file}: filter_cfg={self.filter_cfg} left out '
+                f'{len(self.data_list) - len(kept)} of {len(self.data_list)} images',
+                logger='current',
+            )
+        return kept
+
+    def _get_unserialized_subset(self, indices) -> list[dict]:
+        kept = super()._get_unserialized_subset(indices)
+        self._require_boxes(kept, f'indices={indices}')
+        return kept
+
+    def _require_boxes(self, data_list: list[dict], cause: str) -> None:
+        boxes = sum(len(info['instances']) for info in data_list)
+        if not boxes:
+            raise DatasetError(
+                f'{self.ann_file}: {cause} leaves {len(data_list)} of {len(self.data_list)} images and 0 '
+                'boxes, expected at least one; loosen it'
+            )
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split())

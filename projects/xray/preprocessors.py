@@ -1,0 +1,87 @@
+"""Data preprocessors: one channel on the wire, three on the device."""
+
+# ruff: noqa: D107 (arguments are documented on the class)
+
+import torch
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmengine.registry import MODELS
+from mmpretrain.models.utils import ClsDataPreprocessor, SelfSupDataPreprocessor
+
+# Averages of ImageNet's three channel means and stds, in 8-bit gray levels, for every arm: the statistics
+# of the radiographs would shift the input of a frozen ImageNet backbone.
+MEAN = (114.5,)
+STD = (57.6,)
+
+
+class OneChannelMixin:
+    """Feeds a stock preprocessor single-channel images and expands its output to three channels.
+
+    The stock class moves the batch to the device, casts, normalises and pads; the three channels are a
+    view of the one (stride 0), so neither the loader, the workers nor the transfer carry them.
+
+    16-bit images are normalised as 65535 / 257 = 255 gray levels: one mean and std serve every depth.
+
+    Args:
+        mean: One mean, in 8-bit gray levels.
+        std: One standard deviation, in 8-bit gray levels.
+        **kwargs: Those of the stock preprocessor.
+
+    Raises:
+        ValueError: More than one mean or std.
+    """
+
+    def __init__(self, mean=MEAN, std=STD, **kwargs):
+        if len(mean) != 1 or len(std) != 1:
+            raise ValueError(
+                f'{type(self).__name__}: mean={mean}, std={std}, but radiographs have one channel: '
+                'give one of each'
+            )
+        super().__init__(mean=mean, std=std, **kwargs)
+
+    def cast_data(self, data):
+        """Move data to the device; 16-bit images become float32 in 8-bit gray levels there."""
+        data = super().cast_data(data)
+        if isinstance(data, torch.Tensor) and data.dtype == torch.uint16:
+            return data.float() / 257
+        return data
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Return the stock output with `inputs` of (N, 3, H, W) float32, or a list of them (views).
+
+        Args:
+            data: `inputs` of one channel, uint8, uint16 or float32: (N, 1, H, W), a list of (1, H, W), or a
+                list of views (N, 1, H, W); `data_samples` optional.
+            training: Passed on.
+
+        Raises:
+            ValueError: Images of more than one channel.
+        """
+        out = super().forward(data, training)
+        inputs = out['inputs']
+        out['inputs'] = [_expand(view) for view in inputs] if isinstance(inputs, list) else _expand(inputs)
+        return out
+
+
+def _expand(images: torch.Tensor) -> torch.Tensor:
+    """Expand (N, 1, H, W) to (N, 3, H, W) without a copy."""
+    if images.shape[1] != 1:
+        raise ValueError(
+            f'images of {images.shape[1]} channels reached the preprocessor, expected 1; load them with '
+            'LoadXray'
+        )
+    return images.expand(-1, 3, -1, -1)
+
+
+@MODELS.register_module()
+class XraySelfSupDataPreprocessor(OneChannelMixin, SelfSupDataPreprocessor):
+    """Self-supervised pretraining: a batch of images or a list of views."""
+
+
+@MODELS.register_module()
+class XrayClsDataPreprocessor(OneChannelMixin, ClsDataPreprocessor):
+    """Image-level classification."""
+
+
+@MODELS.register_module()
+class XrayDetDataPreprocessor(OneChannelMixin, DetDataPreprocessor):
+    """Detection: images of different sizes are padded to a common one."""

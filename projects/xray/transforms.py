@@ -1,0 +1,259 @@
+"""Transforms of single-channel radiographs: loading, and random views for pretraining.
+
+All work on 2-D arrays of uint8, uint16 (white at 65535) or float32 (white at 255) and keep the dtype. Every
+random draw comes from NumPy's global generator, which mmengine seeds per worker. Crops, flips and resizes
+are the stock ones of mmcv and mmpretrain.
+"""
+
+# ruff: noqa: D107 (arguments are documented on the class)
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine.registry import TRANSFORMS
+
+from .imaging import ImagingError, apply_window, check_window, read
+
+_WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 255}
+
+
+@TRANSFORMS.register_module()
+class LoadXray(BaseTransform):
+    """Read a radiograph as one channel and window it.
+
+    Required key: `img_path`. Added keys: `img` (H, W), `img_shape`, `ori_shape`. Where the dataset gives
+    `height` and `width`, the file must have that size: boxes would lie elsewhere otherwise.
+
+    Args:
+        window: See `imaging.apply_window`.
+        dtype: 'uint8' or 'float32', both 0..255; float32 keeps the depth of a 16-bit file.
+
+    Raises:
+        ImagingError: A wrong window; or the file is missing, damaged or of another size.
+    """
+
+    def __init__(self, window: dict | None = None, dtype: str = 'uint8'):
+        self.window = dict(window or dict(type='full'))
+        check_window(self.window)
+        self.dtype = dtype
+
+    def transform(self, results: dict) -> dict:
+        """Add the image."""
+        path = results['img_path']
+        # The decoder's own array may be read-only, and PyTorch wants to share a writable one.
+        image = np.require(apply_window(read(path), self.window, self.dtype), requirements='W')
+        expected = results.get('height', image.shape[0]), results.get('width', image.shape[1])
+        if image.shape != expected:
+            raise ImagingError(
+                f'{path}: {image.shape[1]} x {image.shape[0]} px, but the annotation file says '
+                f'{expected[1]} x {expected[0]}; convert the data set again'
+            )
+        results['img'] = image
+        results['img_shape'] = results['ori_shape'] = image.shape
+        return results
+
+    def __repr__(self) -> str:
+        """Show the arguments."""
+        return f'{type(self).__name__}(window={self.window}, dtype={self.dtype!r})'
+
+
+class _RandomTransform(BaseTransform):
+    """Changes `results['img']` with probability `prob`.
+
+    Args:
+        prob: Probability in [0, 1].
+    """
+
+    def __init__(self, prob: float):
+        if not 0 <= prob <= 1:
+            raise ValueError(f'{type(self).__name__}: prob={prob}, expected a probability in [0, 1]')
+        self.prob = prob
+
+    def transform(self, results: dict) -> dict:
+        """Change the image or leave it."""
+        if np.random.rand() < self.prob:
+            results['img'] = self.change(results['img'])
+            results['img_shape'] = results['img'].shape
+        return results
+
+    def change(self, image: np.ndarray) -> np.ndarray:
+        """Return the changed image (H, W), dtype kept."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """Show the arguments."""
+        return f'{type(self).__name__}({", ".join(f"{k}={v}" for k, v in vars(self).items())})'
+
+
+@TRANSFORMS.register_module()
+class XrayColorJitter(_RandomTransform):
+    """Brightness and contrast as torchvision's ColorJitter, which are exposure and, crudely, tube voltage.
+
+    Each factor is U[max(0, 1 - a), 1 + a]; the order of the two is random; contrast is against the mean of
+    the image. Equal, level by level, to torchvision on an 8-bit PIL image of three equal channels.
+
+    Args:
+        brightness: a of the brightness factor, at least 0.
+        contrast: a of the contrast factor, at least 0.
+        prob: Probability in [0, 1].
+    """
+
+    def __init__(self, brightness: float = 0.4, contrast: float = 0.4, prob: float = 0.8):
+        super().__init__(prob)
+        if brightness < 0 or contrast < 0:
+            raise ValueError(
+                f'XrayColorJitter: brightness={brightness}, contrast={contrast}, expected at least 0'
+            )
+        self.brightness = brightness
+        self.contrast = contrast
+
+    def change(self, image: np.ndarray) -> np.ndarray:
+        """Scale about black, then about the mean, or the other way round."""
+        brightness = np.random.uniform(max(0, 1 - self.brightness), 1 + self.brightness)
+        contrast = np.random.uniform(max(0, 1 - self.contrast), 1 + self.contrast)
+        if np.random.rand() < 0.5:
+            return adjust_contrast(adjust_brightness(image, brightness), contrast)
+        return adjust_brightness(adjust_contrast(image, contrast), brightness)
+
+
+def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
+    """Scale gray levels about black.
+
+    Args:
+        image: (H, W) uint8, uint16 or float32.
+        factor: 1 leaves the image as it is.
+    """
+    return _blend(image, 0, factor)
+
+
+def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Scale gray levels about the mean of the image, which PIL rounds for whole-numbered levels.
+
+    Args:
+        image: (H, W) uint8, uint16 or float32.
+        factor: 1 leaves the image as it is.
+    """
+    mean = cv2.mean(image)[0]
+    return _blend(image, mean if image.dtype == np.float32 else int(mean + 0.5), factor)
+
+
+def _blend(image: np.ndarray, base: float, factor: float) -> np.ndarray:
+    """Return base + factor * (image - base), clipped; truncated for whole-numbered levels, as PIL's blend."""
+    white, factor = _WHITE[image.dtype], np.float32(factor)
+
+    def shift(levels):
+        return np.clip(base + factor * (levels - np.float32(base)), 0, white).astype(image.dtype)
+
+    return _by_level(image, shift)
+
+
+def _by_level(image: np.ndarray, function) -> np.ndarray:
+    """Apply a function of the gray level, float32 in, through a table for 8-bit images."""
+    if image.dtype == np.uint8:
+        return cv2.LUT(image, function(np.arange(256, dtype=np.float32)))
+    return function(image.astype(np.float32))
+
+
+@TRANSFORMS.register_module()
+class XrayGaussianBlur(_RandomTransform):
+    """Gaussian blur (unsharpness) with σ ~ U[sigma], borders replicated.
+
+    The stock SimSiam blur is PIL's, three box filters that stand for the Gaussian; this is the Gaussian.
+
+    Args:
+        sigma: Range of σ in px.
+        prob: Probability in [0, 1].
+    """
+
+    def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), prob: float = 0.5):
+        super().__init__(prob)
+        self.sigma = _range(self, 'sigma', sigma)
+
+    def change(self, image: np.ndarray) -> np.ndarray:
+        """Blur by a random σ."""
+        return cv2.GaussianBlur(
+            image, (0, 0), np.random.uniform(*self.sigma), borderType=cv2.BORDER_REPLICATE
+        )
+
+
+@TRANSFORMS.register_module()
+class XrayGamma(_RandomTransform):
+    """Gray level to the power γ, white and black fixed: another film or detector curve.
+
+    Args:
+        gamma: Range of γ, drawn log-uniformly so that γ and 1/γ are equally likely.
+        prob: Probability in [0, 1].
+    """
+
+    def __init__(self, gamma: tuple[float, float] = (0.7, 1.4), prob: float = 0.5):
+        super().__init__(prob)
+        self.gamma = _range(self, 'gamma', gamma)
+
+    def change(self, image: np.ndarray) -> np.ndarray:
+        """Bend the gray scale by a random γ."""
+        white, gamma = np.float32(_WHITE[image.dtype]), np.float32(_log_uniform(self.gamma))
+
+        def curve(levels):
+            bent = white * (levels / white) ** gamma
+            return bent if image.dtype == np.float32 else np.round(bent).astype(image.dtype)
+
+        return _by_level(image, curve)
+
+
+@TRANSFORMS.register_module()
+class XrayPoissonNoise(_RandomTransform):
+    """Quantum noise: the variance of a gray level is proportional to it.
+
+    A level x stands for n = peak · x/white quanta. Poisson(n) is drawn in its Gaussian limit, mean n and
+    variance n, which differs from it only below some ten quanta, that is, in the blackest levels.
+
+    Args:
+        peak: Range of the quanta per px at white, drawn log-uniformly. The default is that of common
+            digital radiographs.
+        prob: Probability in [0, 1].
+    """
+
+    def __init__(self, peak: tuple[float, float] = (2e3, 5e4), prob: float = 0.5):
+        super().__init__(prob)
+        self.peak = _range(self, 'peak', peak)
+
+    def change(self, image: np.ndarray) -> np.ndarray:
+        """Add noise for a random dose."""
+        white, peak = _WHITE[image.dtype], _log_uniform(self.peak)
+        # One draw from the global generator seeds a fast one: half the time of np.random.normal.
+        fast = np.random.Generator(np.random.SFC64(np.random.randint(2**31)))
+        noise = fast.standard_normal(image.shape, dtype=np.float32)
+        # std of the level = white/peak · sqrt(peak · x/white) = sqrt(x · white/peak)
+        noise *= np.sqrt(image * np.float32(white / peak))
+        noise += image
+        if image.dtype != np.float32:
+            noise = np.round(noise)
+        return np.clip(noise, 0, white).astype(image.dtype)
+
+
+@TRANSFORMS.register_module()
+class XrayRot90(_RandomTransform):
+    """Rotate a view by 90°, 180° or 270°. For views without boxes: boxes would not follow.
+
+    Args:
+        prob: Probability in [0, 1].
+    """
+
+    def __init__(self, prob: float = 0.5):
+        super().__init__(prob)
+
+    def change(self, image: np.ndarray) -> np.ndarray:
+        """Rotate by a random multiple of 90°."""
+        return np.ascontiguousarray(np.rot90(image, np.random.randint(1, 4)))
+
+
+def _range(transform, name: str, value) -> tuple[float, float]:
+    """Check a range of positive numbers."""
+    low, high = value
+    if not 0 < low <= high:
+        raise ValueError(f'{type(transform).__name__}: {name}={value}, expected 0 < low <= high')
+    return float(low), float(high)
+
+
+def _log_uniform(bounds: tuple[float, float]) -> float:
+    return float(np.exp(np.random.uniform(*np.log(bounds))))
