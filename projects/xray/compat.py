@@ -1,0 +1,251 @@
+"""What the pinned libraries need to run together: every repair, with its reason and its end.
+
+Importing this file applies the repairs; configs do so through `custom_imports` and the tools do so before
+they read a config. Each function names the symptom it removes and the version that makes it obsolete
+(pins: requirements.txt); `tests/test_compat.py` holds a test per repair that fails without it.
+"""
+
+import functools
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import os
+import pickle
+import re
+import subprocess
+import sys
+import types
+
+import mmengine.runner.checkpoint as mmengine_checkpoint
+import numpy as np
+import scipy.interpolate
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import Runner
+from mmengine.utils import digit_version
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read, or carries more than tensors and plain values; one line."""
+
+
+def repair_collate_fn() -> None:
+    """Keep config bookkeeping out of the arguments of `collate_fn`.
+
+    Reason: a `pkg::` base marks `collate_fn=dict(type='default_collate')` with `_scope_`, and `_delete_=True`
+    stays in the resolved config where the base has no such key; mmengine passes both on as arguments.
+    Symptom: `default_collate() got an unexpected keyword argument '_scope_'` (or `'_delete_'`).
+    Obsolete: when `Runner.build_dataloader` drops them itself (onedl-mmengine 0.10.12 does not).
+    """
+    build = Runner.build_dataloader
+
+    @functools.wraps(build)
+    def build_dataloader(dataloader, *args, **kwargs):
+        if isinstance(dataloader, dict) and isinstance(dataloader.get('collate_fn'), dict):
+            collate = {k: v for k, v in dataloader['collate_fn'].items() if k not in ('_scope_', '_delete_')}
+            dataloader = {**dataloader, 'collate_fn': collate}
+        return build(dataloader, *args, **kwargs)
+
+    Runner.build_dataloader = staticmethod(build_dataloader)
+
+
+def repair_swin_resize() -> None:
+    """Give SciPy back `interp2d`, with which mmpretrain resizes Swin's relative position tables.
+
+    Reason: SciPy 1.14 removed it. `RectBivariateSpline` on the transposed grid is what SciPy's
+    migration guide names for regular grids: the same FITPACK spline, so the numbers are those of before.
+    Symptom: `NotImplementedError: interp2d has been removed` when a window size changes on load.
+    Obsolete: when mmpretrain's `resize_relative_position_bias_table` stops calling it (1.3.6 calls it).
+    """
+
+    def interp2d(x, y, z, kind='linear'):
+        degree = {'linear': 1, 'cubic': 3, 'quintic': 5}[kind]
+        spline = scipy.interpolate.RectBivariateSpline(x, y, np.asarray(z).T, kx=degree, ky=degree)
+        return lambda x_new, y_new: spline(x_new, y_new).T
+
+    scipy.interpolate.interp2d = interp2d
+
+
+def repair_swin_freezing() -> None:
+    """Freeze Swin's stages when it is built, not first when `.train()` is called.
+
+    Reason: DDP decides which gradients to wait for when it wraps the model, which is before `.train()`.
+    Symptom: `Expected to have finished reduction in the prior iteration` in the second distributed step.
+    Obsolete: when `mmpretrain.SwinTransformer.__init__` freezes (1.3.6 does not).
+    """
+    from mmpretrain.models import SwinTransformer
+
+    init = SwinTransformer.__init__
+
+    @functools.wraps(init)
+    def __init__(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        self._freeze_stages()
+
+    SwinTransformer.__init__ = __init__
+
+
+def repair_checkpoint_loading() -> None:
+    """Load tensors and plain values only, whoever loads.
+
+    Reason: mmengine tries `weights_only=True` and on failure silently loads the file without it, which
+    executes code that the file carries; and it allows `getattr`, of which one use is needed. Here the switch
+    that PyTorch offers is set for the whole process (worker and child processes too), and the few classes in
+    mmengine's checkpoints are allowed, under the names of NumPy 1 too.
+    Symptom: a hostile checkpoint runs code; a torn one ends in a page of zip or pickle internals.
+    Obsolete: when mmengine's `_safe_torch_load` has no unsafe second try (0.10.12 has).
+    """
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+
+    def history_method(owner, name):
+        # Pickle writes the statistics of a HistoryBuffer as getattr(HistoryBuffer, 'mean').
+        if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
+            return getattr(owner, name)
+        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr of {name!r}')
+
+    multiarray = np._core.multiarray
+    allowed = [HistoryBuffer, np.ndarray, np.dtype, (history_method, 'builtins.getattr')]
+    allowed += [type(np.dtype(code)) for code in '?bBhHiIlLqQefd']
+    allowed += [
+        (getattr(multiarray, name), f'numpy.{core}.multiarray.{name}')
+        for name in ('_reconstruct', 'scalar')
+        for core in ('core', '_core')
+    ]
+    torch.serialization.add_safe_globals(allowed)
+
+    def explain(load):
+        @functools.wraps(load)
+        def wrapper(file, *args, **kwargs):
+            try:
+                return load(file, *args, **kwargs)
+            except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+                refused = re.search(r'GLOBAL (\S+)', str(error))
+                if refused:
+                    raise CheckpointError(
+                        f'{file}: refused, it carries {refused[1]}, expected tensors and plain values only; '
+                        'loading code would run it: get the weights from a source you trust, or have its '
+                        "'state_dict' saved alone"
+                    ) from None
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise CheckpointError(
+                    f'{file}: not a readable PyTorch checkpoint ({reason}); expected a whole .pth file: '
+                    'the copy or the write was cut short; take the previous epoch_N.pth or fetch it again'
+                ) from None
+
+        return wrapper
+
+    @explain
+    def load_file(file, map_location=None):
+        return torch.load(file, map_location=map_location, weights_only=True)
+
+    mmengine_checkpoint._safe_torch_load = load_file
+    mmengine_checkpoint.load_url = explain(mmengine_checkpoint.load_url)
+
+
+def repair_mmrazor_import() -> None:
+    """Make `import mmrazor` possible; nothing of mmrazor is imported here.
+
+    Reason: mmrazor 1.0.0 is unmaintained. Its `__init__` holds nothing but version checks, which refuse
+    mmcv above 2.1.0: the package is registered without running it. Its quantisation structures import names
+    that PyTorch has removed: an empty stand-in takes their place (quantisation is not used).
+    Symptom: `MMCV==2.3.6 is used but incompatible`; `ImportError` from `torch.ao.quantization`.
+    Obsolete: with a mmrazor that accepts mmcv 2.3 and torch 2.10 (none is announced).
+    """
+    spec = importlib.util.find_spec('mmrazor')
+    if spec is None or 'mmrazor' in sys.modules:
+        return
+    package = importlib.util.module_from_spec(spec)
+    package.__version__ = importlib.metadata.version('mmrazor')
+    package.digit_version = digit_version
+    sys.modules['mmrazor'] = package
+
+    name = 'mmrazor.structures.quantization'
+    stand_in = types.ModuleType(name)
+    stand_in.__path__ = []
+    stand_in.__all__ = []
+    stand_in.__spec__ = importlib.machinery.ModuleSpec(name, loader=None, is_package=True)
+    stand_in.BackendConfigs = {}
+    stand_in.QConfigHandler = type('QConfigHandler', (), {'__doc__': 'Stands in for the removed class.'})
+    sys.modules[name] = stand_in
+
+
+def adapt_to_cpu(cfg, launcher: str = 'none') -> list[str]:
+    """Replace in `cfg` what needs CUDA, and start `gloo` when several ranks are launched without it.
+
+    Reason: mmengine's launcher calls `torch.cuda.set_device`, DDP is given `device_ids=[0]`, SyncBN needs
+    modules on a GPU and `AmpOptimWrapper` asserts CUDA. Called by the tools after the config is read and
+    before the Runner is built; with CUDA it does nothing.
+    Symptom: `Torch not compiled with CUDA` (or `no NVIDIA driver`), `DistributedDataParallel device_ids`,
+    `SyncBatchNorm expected input tensor to be on GPU`, `AmpOptimizerWrapper is only available on gpu`.
+    Obsolete: when mmengine picks backend and devices by what is there (0.10.12 does not).
+
+    Args:
+        cfg: mmengine Config, changed in place.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Returns:
+        One line per substitution, for the tool to print.
+    """
+    if torch.cuda.is_available():
+        return []
+    said = []
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') == 'AmpOptimWrapper':
+        wrapper['type'] = 'OptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(key, None)
+        said.append('no CUDA: AmpOptimWrapper -> OptimWrapper (fp32)')
+    if launcher == 'none':
+        return said
+
+    _export_ranks(launcher)
+    torch.distributed.init_process_group('gloo')
+    said.append(f'no CUDA: nccl -> gloo, {torch.distributed.get_world_size()} ranks')
+    cfg.model_wrapper_cfg = {
+        'type': 'MMDistributedDataParallel',
+        'broadcast_buffers': False,
+        'find_unused_parameters': cfg.get('find_unused_parameters', False),
+        **(cfg.get('model_wrapper_cfg') or {}),
+        'device_ids': None,
+    }
+    said.append('no CUDA: DistributedDataParallel device_ids -> None')
+    replaced = _replace_sync_bn(cfg.get('model')) + (cfg.pop('sync_bn', None) is not None)
+    if replaced:
+        said.append('no CUDA: SyncBN -> BN, statistics per rank')
+    return said
+
+
+def _replace_sync_bn(node) -> int:
+    """Turn SyncBN into BN in a nested config; returns how many."""
+    if isinstance(node, dict):
+        found = node.get('type') in ('SyncBN', 'MMSyncBN', 'naiveSyncBN')
+        if found:
+            node['type'] = 'BN'
+        return found + sum(_replace_sync_bn(value) for value in node.values())
+    if isinstance(node, (list, tuple)):
+        return sum(_replace_sync_bn(value) for value in node)
+    return 0
+
+
+def _export_ranks(launcher: str) -> None:
+    """Translate Slurm's and Open MPI's variables into PyTorch's; torchrun sets them itself."""
+    env = os.environ
+    if launcher == 'slurm':
+        first = f'scontrol show hostname {env["SLURM_NODELIST"]} | head -n1'
+        env.setdefault('MASTER_ADDR', subprocess.getoutput(first))
+        names = ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')
+    elif launcher == 'mpi':
+        env.setdefault('MASTER_ADDR', '127.0.0.1')
+        names = ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK')
+    else:
+        return
+    env.setdefault('MASTER_PORT', '29500')
+    env['RANK'], env['WORLD_SIZE'], env['LOCAL_RANK'] = (env[name] for name in names)
+
+
+repair_collate_fn()
+repair_swin_resize()
+repair_swin_freezing()
+repair_checkpoint_loading()
+repair_mmrazor_import()
