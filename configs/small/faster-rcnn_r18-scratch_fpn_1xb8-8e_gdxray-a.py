@@ -27,6 +27,7 @@ model = dict(
 xray_resize = dict(type='Resize', scale=(384, 288), keep_ratio=True)
 xray_test_loader = dict(
     num_workers=1,
+    pin_memory=False,
     dataset=dict(
         pipeline=[
             _base_.xray_load,
@@ -39,6 +40,7 @@ xray_test_loader = dict(
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
+    pin_memory=False,
     dataset=dict(
         pipeline=[
             _base_.xray_load,

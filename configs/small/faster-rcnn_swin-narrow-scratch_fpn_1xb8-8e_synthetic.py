@@ -32,6 +32,7 @@ model = dict(
 xray_resize = dict(type='Resize', scale=(256, 256), keep_ratio=True)
 xray_test_loader = dict(
     num_workers=1,
+    pin_memory=False,
     dataset=dict(
         data_root='data/synthetic',
         pipeline=[
@@ -45,6 +46,7 @@ xray_test_loader = dict(
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
+    pin_memory=False,
     dataset=dict(
         data_root='data/synthetic',
         pipeline=[

@@ -11,6 +11,7 @@ model = dict(backbone=dict(depth=18, init_cfg=None), head=dict(in_channels=512))
 xray_resize = dict(type='Resize', scale=(128, 128), backend='pillow')
 xray_test_loader = dict(
     num_workers=1,
+    pin_memory=False,
     dataset=dict(
         data_root='data/synthetic', pipeline=[_base_.xray_load, xray_resize, dict(type='PackInputs')]
     ),
@@ -18,6 +19,7 @@ xray_test_loader = dict(
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
+    pin_memory=False,
     dataset=dict(
         data_root='data/synthetic',
         pipeline=[

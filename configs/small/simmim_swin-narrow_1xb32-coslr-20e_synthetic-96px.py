@@ -39,6 +39,7 @@ model = dict(
 train_dataloader = dict(
     batch_size=32,
     num_workers=1,
+    pin_memory=False,
     dataset=dict(
         data_root='data/synthetic',
         pipeline=[

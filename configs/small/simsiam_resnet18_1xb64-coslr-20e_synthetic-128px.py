@@ -23,6 +23,7 @@ xray_simsiam_view = [
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
+    pin_memory=False,
     dataset=dict(
         data_root='data/synthetic',
         pipeline=[

@@ -20,6 +20,7 @@ model = dict(
 xray_resize = dict(type='Resize', scale=(96, 96), backend='pillow')
 xray_test_loader = dict(
     num_workers=1,
+    pin_memory=False,
     dataset=dict(
         data_root='data/synthetic', pipeline=[_base_.xray_load, xray_resize, dict(type='PackInputs')]
     ),
@@ -27,6 +28,7 @@ xray_test_loader = dict(
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
+    pin_memory=False,
     dataset=dict(
         data_root='data/synthetic',
         pipeline=[
