@@ -160,9 +160,10 @@ def _check_frame(frame: int, frames: int, name: str) -> None:
 
 
 def _to_gray(image: np.ndarray | None, name: str) -> np.ndarray:
-    """(H, W) of (H, W) or of (H, W, 2 to 4) with equal colours and an alpha that is opaque everywhere."""
+    """(H, W), native byte order, of (H, W) or (H, W, 1 to 4) with equal colours and opaque alpha."""
     if image is None:
         raise ImagingError(f'{name}: expected an intact image, the decoder gave up; export it again')
+    image = image.astype(image.dtype.newbyteorder('='), copy=False)
     if image.ndim == 2:
         return image
     if image.ndim == 3 and image.shape[2] in (1, 2, 3, 4):
@@ -316,7 +317,6 @@ def _read_tiff(stream, page_number: int, name: str) -> Radiograph:
     if photometric == tifffile.PHOTOMETRIC.PALETTE:
         image = np.moveaxis(colormap, 0, -1)[image[..., 0]]
     pixels = _to_gray(image, name)
-    pixels = pixels.astype(pixels.dtype.newbyteorder('='), copy=False)
     invert = photometric == tifffile.PHOTOMETRIC.MINISWHITE
     meta = dict(file=name, format='TIFF', frame=page_number, frames=frames)
     if pixels.dtype.kind == 'f':
@@ -346,7 +346,7 @@ def _read_dicom(stream, frame: int, name: str) -> Radiograph:
     `bits` is BitsStored, whose range `full` spans; rescale and modality LUT are applied to both.
     """
     # A deflated data set is inflated whole, without a limit, before anything can be checked.
-    if uid.DeflatedExplicitVRLittleEndian.encode() + b'\0' in stream.read(4096):
+    if b'UI\x16\0' + uid.DeflatedExplicitVRLittleEndian.encode() in stream.read(4096):
         raise ImagingError(
             f'{name}: expected a data set that is not deflated; rewrite it as explicit little endian'
         )
@@ -483,8 +483,13 @@ def _decode_frame(src: bytes, runner) -> bytes:
             f'the compressed frame is {width} x {height} x {channels}, the header says '
             f'{runner.columns} x {runner.rows} x {runner.samples_per_pixel}'
         )
+    # libjpeg fills what a truncated frame lacks with gray. Frames are padded to even length by a zero.
+    if not src.rstrip(b'\0').endswith(b'\xff\xd9'):
+        raise ValueError('the compressed frame is truncated')
     pixels = _CODECS[runner.transfer_syntax](src)
     runner.set_option('bits_allocated', 8 * pixels.dtype.itemsize)
+    # Signed values are two's complements of BitsStored, whatever precision the JPEG-LS encoder wrote.
+    runner.set_option('jls_precision', runner.bits_stored)
     if channels > 1:
         runner.set_option('planar_configuration', 0)
         runner.set_option('photometric_interpretation', 'RGB')
@@ -643,8 +648,8 @@ def _percentiles(pixels: np.ndarray, low: float, high: float) -> tuple[float, fl
         codes = 2 ** (8 * pixels.dtype.itemsize)
         counts = cv2.calcHist([pixels], [0], None, [codes], [0, codes])
         share = np.cumsum(counts, dtype=np.float64) / pixels.size * 100
-        # The tolerance is half a pixel: calcHist counts in float32.
-        found = np.searchsorted(share, np.array([low, high]) - 50 / pixels.size)
+        half = 50 / pixels.size  # half a pixel in percent: calcHist counts in float32
+        found = np.searchsorted(share, np.maximum(np.array([low, high]) - half, half))
         return float(found[0]), float(found[1])
     # At most 16 million pixels: a full sort of a large float film would copy it twice.
     flat = pixels.ravel()[:: max(1, pixels.size >> 24)]

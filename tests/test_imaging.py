@@ -1,0 +1,561 @@
+"""imaging: every format keeps its values, windows act in the file's depth, bad files end in one line."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import cv2
+import imagecodecs
+import numpy as np
+import pydicom
+import pytest
+import tifffile
+from pydicom import uid
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
+
+from projects.xray import imaging
+from projects.xray.imaging import ImagingError, Radiograph, apply_window, dataset_window, read
+
+
+def ramp(bits, signed=False, dtype=None):
+    """Every code of `bits` bits once, in order, as a (2**(bits // 2), …) image."""
+    codes = np.arange(2**bits, dtype=np.int64) - (2 ** (bits - 1) if signed else 0)
+    dtype = dtype or ('i' if signed else 'u') + ('1' if bits <= 8 else '2')
+    return codes.astype(dtype).reshape(2 ** (bits // 2), -1)
+
+
+def png(pixels, extra=None):
+    data = cv2.imencode('.png', pixels)[1].tobytes()
+    if extra:  # after IHDR, which ends at byte 33
+        kind, body = extra
+        chunk = struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+        data = data[:33] + chunk + data[33:]
+    return data
+
+
+def tiff(pixels, **options):
+    stream = io.BytesIO()
+    options.setdefault('photometric', 'minisblack')
+    tif = {k: options.pop(k) for k in ('bigtiff', 'byteorder') if k in options}
+    with tifffile.TiffWriter(stream, **tif) as writer:
+        for page in pixels if isinstance(pixels, list) else [pixels]:
+            writer.write(page, metadata=None, **options)
+    return stream.getvalue()
+
+
+def jpeg_lossless(frame, bits):
+    return imagecodecs.jpeg8_encode(frame, lossless=True, predictor=1, bitspersample=bits)
+
+
+def jpeg_2000(frame, bits):
+    return imagecodecs.jpeg2k_encode(frame, level=0, reversible=True, codecformat='j2k', bitspersample=bits)
+
+
+def jpeg_ls(frame, bits):
+    return imagecodecs.jpegls_encode(frame)
+
+
+CODECS = {
+    uid.JPEGLosslessSV1: jpeg_lossless,
+    uid.JPEGLossless: jpeg_lossless,
+    uid.JPEGLSLossless: jpeg_ls,
+    uid.JPEG2000Lossless: jpeg_2000,
+}
+
+
+def dicom(pixels, bits=None, syntax=uid.ExplicitVRLittleEndian, frames=None, **tags):
+    """A DICOM file's bytes. `pixels` (H, W), (frames, H, W) with `frames`, or (H, W, 3)."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = uid.DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = '1.2.3.4'
+    meta.TransferSyntaxUID = syntax
+    encoding = dict(
+        is_implicit_VR=syntax == uid.ImplicitVRLittleEndian,
+        is_little_endian=syntax != uid.ExplicitVRBigEndian,
+    )
+    ds = FileDataset(None, {}, file_meta=meta, preamble=b'\0' * 128, **encoding)
+    ds.SOPClassUID, ds.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    ds.PatientName = 'casting'
+    ds.SamplesPerPixel = 3 if pixels.ndim == 3 and not frames else 1
+    ds.PhotometricInterpretation = 'RGB' if ds.SamplesPerPixel == 3 else 'MONOCHROME2'
+    if ds.SamplesPerPixel == 3:
+        ds.PlanarConfiguration = 0
+    ds.Rows, ds.Columns = pixels.shape[1:3] if frames else pixels.shape[:2]
+    if frames:
+        ds.NumberOfFrames = frames
+    ds.BitsAllocated = 8 * pixels.dtype.itemsize
+    ds.BitsStored = bits or ds.BitsAllocated
+    ds.HighBit = ds.BitsStored - 1
+    ds.PixelRepresentation = int(pixels.dtype.kind == 'i')
+    for key, value in tags.items():
+        setattr(ds, key, value)
+    if syntax in CODECS:
+        unsigned = pixels.view(f'u{pixels.dtype.itemsize}') & (2**ds.BitsStored - 1)
+        each = unsigned if frames else [unsigned]
+        ds.PixelData = encapsulate([CODECS[syntax](frame, ds.BitsStored) for frame in each])
+        ds['PixelData'].is_undefined_length = True
+    else:
+        if syntax == uid.ExplicitVRBigEndian:
+            pixels = pixels.astype(pixels.dtype.newbyteorder('>'))
+        ds.PixelData = pixels.tobytes()
+        ds['PixelData'].VR = 'OW' if ds.BitsAllocated > 8 else 'OB'
+        if syntax == uid.RLELossless:
+            ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+            ds.compress(uid.RLELossless)
+    stream = io.BytesIO()
+    ds.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def cases():
+    """(id, file bytes, the ramp it holds, bits it states)."""
+    for bits in (8, 10, 12, 14, 16):
+        yield f'png-{bits}', png(ramp(bits)), ramp(bits), 8 if bits == 8 else 16
+        yield f'tiff-{bits}', tiff(ramp(bits)), ramp(bits), 8 if bits == 8 else 16
+        for signed in (False, True):
+            name = f'dicom-{"i" if signed else "u"}{bits}'
+            yield name, dicom(ramp(bits, signed), bits), ramp(bits, signed), bits
+            for syntax in (*CODECS, uid.RLELossless):
+                data = dicom(ramp(bits, signed), bits, syntax)
+                yield f'{name}-{uid.UID(syntax).keyword}', data, ramp(bits, signed), bits
+    wide = ramp(16)
+    for name, options in dict(
+        deflate=dict(compression='zlib'),
+        predictor=dict(compression='zlib', predictor=True),
+        lzw=dict(compression='lzw'),
+        lzma=dict(compression='lzma'),
+        zstd=dict(compression='zstd'),
+        packbits=dict(compression='packbits'),
+        jpeg2000=dict(compression='jpeg2000'),
+        strips=dict(rowsperstrip=7, compression='lzw'),
+        tiles=dict(tile=(48, 80)),
+        tiles_deflate=dict(tile=(64, 64), compression='zlib', predictor=True),
+        big_endian=dict(byteorder='>'),
+        big_endian_lzw=dict(byteorder='>', compression='lzw', tile=(32, 32)),
+        bigtiff=dict(bigtiff=True),
+        bigtiff_big_endian=dict(bigtiff=True, byteorder='>', compression='zlib'),
+    ).items():
+        yield f'tiff-16-{name}', tiff(wide, **options), wide, 16
+    for bits in (8, 12):
+        jpeg = dict(compression='jpeg', compressionargs=dict(lossless=True, predictor=1, bitspersample=bits))
+        yield f'tiff-{bits}-jpeg-lossless', tiff(ramp(bits), **jpeg), ramp(bits), bits
+    yield 'tiff-i16', tiff(ramp(16, signed=True)), ramp(16, signed=True), 16
+    yield 'tiff-i8', tiff(ramp(8, signed=True)), ramp(8, signed=True), 8
+    yield 'tiff-u32', tiff(wide.astype(np.uint32) * 65537), wide.astype(np.uint32) * 65537, 32
+    yield 'dicom-big-endian', dicom(wide, syntax=uid.ExplicitVRBigEndian), wide, 16
+    yield 'dicom-implicit', dicom(wide, syntax=uid.ImplicitVRLittleEndian), wide, 16
+    yield 'bmp-8', cv2.imencode('.bmp', ramp(8))[1].tobytes(), ramp(8), 8
+
+
+CASES = {name: rest for name, *rest in cases()}
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_every_code_survives_in_order(name, tmp_path):
+    data, expected, bits = CASES[name]
+    path = tmp_path / 'radiograph'
+    path.write_bytes(data)
+    radiograph = read(path)
+    assert radiograph.pixels.dtype == expected.dtype
+    assert radiograph.pixels.dtype.isnative
+    np.testing.assert_array_equal(radiograph.pixels, expected)
+    assert radiograph.bits == bits
+    np.testing.assert_array_equal(read(data).pixels, expected)
+    # The full window keeps the order of all codes, and their distance in float32.
+    full = apply_window(radiograph, dict(type='full'), 'float32').ravel()
+    assert (np.diff(full) > 0).all()
+    assert full.min() >= 0 and full.max() <= 255
+    # Two neighbouring codes inside a narrow window stay apart, also in 8 bit.
+    low = int(expected.ravel()[expected.size // 2])
+    high = int(expected.ravel()[expected.size // 2 + 1])
+    narrow = apply_window(radiograph, dict(type='absolute', low=low, high=high)).ravel()
+    assert narrow[expected.size // 2] == 0 and narrow[expected.size // 2 + 1] == 255
+    assert (np.diff(narrow.astype(int)) >= 0).all()
+
+
+@pytest.mark.parametrize('bits', [10, 12, 14])
+def test_packed_tiff_states_its_bits(bits):
+    pixels = ramp(bits)
+    packed = imagecodecs.packints_encode(pixels, bits)
+    data = bytearray(tiff(pixels, rowsperstrip=pixels.shape[0]))
+    with tifffile.TiffFile(io.BytesIO(data)) as tif:
+        page = tif.pages[0]
+        offset = page.dataoffsets[0]
+        struct.pack_into('<H', data, page.tags['BitsPerSample'].valueoffset, bits)
+        count = page.tags['StripByteCounts'] if 'StripByteCounts' in page.tags else page.tags[279]
+        fmt = {3: '<H', 4: '<I'}[int(count.dtype)]
+        struct.pack_into(fmt, data, count.valueoffset, len(packed))
+    data[offset : offset + len(packed)] = packed
+    radiograph = read(bytes(data))
+    np.testing.assert_array_equal(radiograph.pixels, pixels)
+    assert (radiograph.bits, radiograph.low, radiograph.high) == (bits, 0, 2**bits - 1)
+    assert apply_window(radiograph, dict(type='full')).max() == 255
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'float32', 'float64'])
+def test_float_tiff(dtype):
+    pixels = np.linspace(0.25, 0.75, 1024).astype(dtype).reshape(32, 32)
+    radiograph = read(tiff(pixels))
+    np.testing.assert_array_equal(radiograph.pixels, pixels)
+    out = apply_window(radiograph, dict(type='absolute', low=0.25, high=0.75), 'float32')
+    assert (np.diff(out.ravel()) > 0).all()
+    assert out[0, 0] == 0 and out[-1, -1] == 255
+    with pytest.raises(ImagingError, match='floating-point files have none'):
+        apply_window(radiograph, dict(type='full'))
+    pixels[3, 4] = np.nan
+    with pytest.raises(ImagingError, match='1 nan or infinite'):
+        read(tiff(pixels))
+
+
+def test_a_png_with_significant_bits_is_left_justified_and_spans_its_container():
+    pixels = ramp(12) << 4
+    radiograph = read(png(pixels, (b'sBIT', b'\x0c')))
+    np.testing.assert_array_equal(radiograph.pixels, pixels)
+    assert (radiograph.low, radiograph.high) == (0, 65535)
+
+
+def test_jpeg_decodes_as_opencv_does():
+    pixels = cv2.GaussianBlur(ramp(16).astype(np.uint8), (0, 0), 5)
+    data = cv2.imencode('.jpg', pixels, [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
+    got = read(data).pixels
+    assert got.shape == pixels.shape and got.dtype == np.uint8
+    assert np.abs(got.astype(int) - pixels).max() <= 4
+    lossy = read(tiff(pixels, compression='jpeg', tile=(64, 64))).pixels
+    assert np.abs(lossy.astype(int) - pixels).max() <= 6
+
+
+# ------------------------------------------------------------------------------------------- colour
+
+
+def test_equal_channels_are_accepted_and_colour_is_refused(tmp_path):
+    gray = ramp(16)
+    rgb = np.repeat(gray[..., None], 3, axis=2)
+    rgba = np.dstack([rgb, np.full_like(gray, 65535)])
+    cast = rgb.copy()
+    cast[5, 7, 2] ^= 1
+    planes = np.moveaxis(rgb, -1, 0)
+    good = [
+        png(rgb),
+        png(rgba),
+        tiff(rgb, photometric='rgb'),
+        tiff(planes, photometric='rgb', planarconfig='separate'),
+        dicom(rgb),
+    ]
+    for data in good:
+        np.testing.assert_array_equal(read(data).pixels, gray)
+    for data in (png(cast), tiff(cast, photometric='rgb'), dicom(cast)):
+        with pytest.raises(ImagingError, match='colour image'):
+            read(data)
+    clear = rgba.copy()
+    clear[0, 0, 3] = 0
+    with pytest.raises(ImagingError, match='transparency'):
+        read(png(clear))
+
+
+def test_a_gray_palette_is_resolved():
+    pixels = ramp(8)
+    colormap = np.repeat(np.arange(256, dtype=np.uint16)[None] * 257, 3, axis=0)
+    data = tiff(pixels, photometric='palette', colormap=colormap)
+    np.testing.assert_array_equal(read(data).pixels, pixels.astype(np.uint16) * 257)
+
+
+# ------------------------------------------------------------------------------------------- frames
+
+
+@pytest.mark.parametrize('kind', ['tiff', 'dicom', *(uid.UID(s).keyword for s in CODECS), 'RLELossless'])
+def test_frames(kind):
+    stack = np.stack([ramp(12), ramp(12)[::-1], ramp(12)[:, ::-1]])
+    if kind == 'tiff':
+        data = tiff(list(stack), compression='lzw')
+    else:
+        syntax = uid.ExplicitVRLittleEndian if kind == 'dicom' else getattr(uid, kind)
+        data = dicom(stack, 12, syntax, frames=3)
+    for index, expected in enumerate(stack):
+        radiograph = read(data, frame=index)
+        np.testing.assert_array_equal(radiograph.pixels, expected)
+        assert (radiograph.meta['frame'], radiograph.meta['frames']) == (index, 3)
+    with pytest.warns(UserWarning, match='a.tif: holds 3 frames'):
+        np.testing.assert_array_equal(read(data, name='a.tif').pixels, stack[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        read(data, frame=0)
+    for index in (3, -1):
+        with pytest.raises(ImagingError, match=r'expected a frame in 0\.\.2'):
+            read(data, frame=index)
+
+
+# -------------------------------------------------------------------------------------------- DICOM
+
+
+def test_rescale_is_in_the_units_of_the_window():
+    stored = ramp(12)
+    radiograph = read(dicom(stored, 12, RescaleSlope=2, RescaleIntercept=-1024))
+    assert radiograph.pixels.dtype == np.int32
+    np.testing.assert_array_equal(radiograph.pixels, stored.astype(int) * 2 - 1024)
+    assert (radiograph.low, radiograph.high) == (-1024, 7166)
+    fine = read(dicom(ramp(16), RescaleSlope='0.001', RescaleIntercept='1000'))
+    assert len(np.unique(fine.pixels)) == 65536
+    falling = read(dicom(stored, 12, RescaleSlope=-1, RescaleIntercept=4095))
+    np.testing.assert_array_equal(falling.pixels, 4095 - stored.astype(int))
+    out = apply_window(radiograph, dict(type='absolute', low=0, high=2))
+    np.testing.assert_array_equal(out, np.where(radiograph.pixels <= 0, 0, 255))
+    with pytest.raises(ImagingError, match='rescale slope'):
+        read(dicom(stored, 12, RescaleSlope=0, RescaleIntercept=0))
+
+
+def test_monochrome1_keeps_values_and_inverts_the_window():
+    stored = ramp(12)
+    one = read(dicom(stored, 12, PhotometricInterpretation='MONOCHROME1'))
+    two = read(dicom(stored, 12))
+    np.testing.assert_array_equal(one.pixels, two.pixels)
+    for window in (dict(type='full'), dict(type='absolute', low=100, high=900), dict(type='full', log=True)):
+        a = apply_window(one, window, 'float32')
+        np.testing.assert_allclose(a, 255 - apply_window(two, window, 'float32'), atol=1e-4)
+    inverse = read(dicom(stored, 12, PresentationLUTShape='INVERSE'))
+    assert inverse.invert and not two.invert
+    white = read(tiff(stored, photometric='miniswhite'))
+    np.testing.assert_array_equal(white.pixels, stored)
+    assert white.invert
+
+
+def test_voi_windows():
+    stored = ramp(12)
+    full = dict(type='voi')
+    # PS3.3 C.11.2.1.2.1: LINEAR is 0 at c - .5 - (w-1)/2 and full at c - .5 + (w-1)/2.
+    linear = read(dicom(stored, 12, WindowCenter=[2048, 100], WindowWidth=[4096, 10]))
+    assert linear.voi == ('linear', 0, 4095)
+    exact = read(dicom(stored, 12, WindowCenter=1000, WindowWidth=200, VOILUTFunction='LINEAR_EXACT'))
+    out = apply_window(exact, full, 'float32').ravel()
+    assert (out[900], out[1000], out[1100]) == (0, 127.5, 255)
+    sigmoid = read(dicom(stored, 12, WindowCenter=1000, WindowWidth=200, VOILUTFunction='SIGMOID'))
+    out = apply_window(sigmoid, full, 'float32').ravel()
+    assert out[1000] == 127.5
+    assert out[1050] == pytest.approx(255 / (1 + np.exp(-1)), rel=1e-6)
+    with pytest.raises(ImagingError, match='found none; state an absolute window'):
+        apply_window(read(dicom(stored, 12)), full)
+    with pytest.raises(ImagingError, match='VOI width'):
+        read(dicom(stored, 12, WindowCenter=1000, WindowWidth=0))
+
+
+def lut(values, first, bits):
+    item = Dataset()
+    item.LUTDescriptor = [len(values), first, bits]
+    item['LUTDescriptor'].VR = 'US'
+    item.LUTData = np.asarray(values, '<u2').tobytes()
+    item['LUTData'].VR = 'OW'
+    item.ModalityLUTType = 'US'
+    return Sequence([item])
+
+
+def test_lookup_tables():
+    stored = ramp(12)
+    values = (np.arange(1000) ** 2 // 250).astype(int)
+    voi = read(dicom(stored, 12, VOILUTSequence=lut(values, 500, 12)))
+    out = apply_window(voi, dict(type='voi'), 'float32').ravel()
+    expected = values[np.clip(np.arange(4096) - 500, 0, 999)] / 4095 * 255
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+    modality = read(dicom(stored, 12, ModalityLUTSequence=lut(np.arange(4096) * 16, 0, 16)))
+    np.testing.assert_array_equal(modality.pixels, stored * 16)
+    assert (modality.low, modality.high) == (0, 65535)
+
+
+def test_enhanced_multi_frame_has_a_rescale_and_a_window_per_frame():
+    groups = []
+    for k in (1, 2):
+        value, voi, group = Dataset(), Dataset(), Dataset()
+        value.RescaleSlope, value.RescaleIntercept = k, 0
+        voi.WindowCenter, voi.WindowWidth = 1000 * k, 100
+        group.PixelValueTransformationSequence = [value]
+        group.FrameVOILUTSequence = [voi]
+        groups.append(group)
+    stack = np.stack([ramp(12)] * 2)
+    data = dicom(stack, 12, frames=2, PerFrameFunctionalGroupsSequence=groups)
+    for index in (0, 1):
+        radiograph = read(data, frame=index)
+        np.testing.assert_array_equal(radiograph.pixels, stack[0] * (index + 1))
+        assert radiograph.voi[1] == 1000 * (index + 1) - 50
+
+
+def test_unused_high_bits_do_not_reach_the_pixels():
+    overlay = ramp(12) | np.uint16(0xF000)
+    np.testing.assert_array_equal(read(dicom(overlay, 12)).pixels, ramp(12))
+
+
+# ------------------------------------------------------------------------------------------ windows
+
+
+def radiograph(pixels, low=0, high=None):
+    high = np.iinfo(pixels.dtype).max if high is None else high
+    return Radiograph(pixels, 8 * pixels.dtype.itemsize, low, high, meta=dict(file='x'))
+
+
+def test_the_full_window_of_an_8_bit_file_is_the_file():
+    one = read(png(ramp(8)))
+    assert apply_window(one, dict(type='full')) is one.pixels
+    np.testing.assert_array_equal(apply_window(one, dict(type='full'), 'float32'), ramp(8))
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int16', 'int32', 'float32'])
+def test_percentile_window_ignores_outliers(dtype):
+    values = np.full(10_000, 50, dtype)
+    values[:4000] = 20
+    values[5000:9950] = 100
+    values[-1] = np.iinfo(dtype).max if dtype != 'float32' else 1e9
+    one = radiograph(values.reshape(100, 100), high=1.0)
+    out = apply_window(one, dict(type='percentile', low=1, high=99), 'float32').ravel()
+    assert (out[0], out[5000], out[-1]) == (0, 255, 255)
+    assert out[4500] == pytest.approx(255 * 30 / 80)
+
+
+def test_a_constant_image_is_black_under_a_percentile_window():
+    one = radiograph(np.full((8, 8), 7, np.uint16))
+    assert not apply_window(one, dict(type='percentile', low=0, high=100)).any()
+
+
+def test_log_domain_gives_equal_steps_to_equal_attenuation():
+    # Beer-Lambert: N0 exp(-mu t) for equally spaced t.
+    pixels = np.round(60000 * np.exp(-np.arange(8) * 0.5)).astype(np.uint16)[None]
+    out = apply_window(radiograph(pixels), dict(type='full', log=True), 'float32').ravel()
+    steps = np.diff(out)
+    assert (steps < 0).all()
+    np.testing.assert_allclose(steps, steps.mean(), rtol=1e-3)
+    assert apply_window(radiograph(np.zeros((1, 1), np.uint16)), dict(type='full', log=True))[0, 0] == 0
+    negative = radiograph(np.full((2, 2), -5, np.int16), -32768, -1)
+    with pytest.raises(ImagingError, match='positive values'):
+        apply_window(negative, dict(type='full', log=True))
+
+
+@pytest.mark.parametrize(
+    'window',
+    [
+        'full',
+        dict(),
+        dict(type='clip'),
+        dict(type='full', low=1),
+        dict(type='absolute', low=1),
+        dict(type='absolute', low=2, high=1),
+        dict(type='absolute', low=0, high=float('nan')),
+        dict(type='absolute', low=0, high=9, log=True),
+        dict(type='percentile', low=-1, high=99),
+        dict(type='percentile', low=1, high=101),
+        dict(type='voi', log=True),
+    ],
+)
+def test_wrong_windows_are_refused(window):
+    with pytest.raises(ImagingError, match='^window .*expected'):
+        apply_window(radiograph(ramp(8)), window)
+
+
+def test_wrong_output_type_is_refused():
+    with pytest.raises(ImagingError, match='uint8 or float32'):
+        apply_window(radiograph(ramp(8)), dict(type='full'), 'uint16')
+
+
+def test_dataset_window_spans_all_files(tmp_path):
+    for k, base in enumerate((1000, 3000)):
+        (tmp_path / f'{k}.png').write_bytes(
+            png(np.linspace(base, base + 999, 10_000).astype(np.uint16).reshape(100, 100))
+        )
+    window = dataset_window(sorted(tmp_path.iterdir()), 0, 100)
+    assert window == dict(type='absolute', low=1000.0, high=3999.0)
+    apply_window(read(tmp_path / '0.png'), window)
+    with pytest.raises(ImagingError, match='at least one'):
+        dataset_window([])
+
+
+# ---------------------------------------------------------------------------------------- bad input
+
+
+def one_line(data, path, match=None):
+    path.write_bytes(data)
+    with pytest.raises(ImagingError, match=match) as caught:
+        read(path, frame=0)
+    message = str(caught.value)
+    assert message.startswith(f'{path}: expected') and '\n' not in message and ';' in message
+    return message
+
+
+SAMPLES = ['png-16', 'tiff-16-tiles_deflate', 'tiff-16-lzw', 'tiff-16', 'dicom-u12', 'bmp-8'] + [
+    f'dicom-u16-{uid.UID(s).keyword}' for s in (*CODECS, uid.RLELossless)
+]
+
+
+@pytest.mark.parametrize('name', SAMPLES)
+@pytest.mark.parametrize('keep', [0.02, 0.5, 0.95])
+def test_truncated_files(name, keep, tmp_path):
+    data = CASES[name][0]
+    one_line(data[: int(len(data) * keep)], tmp_path / 'cut')
+
+
+def test_a_truncated_jpeg(tmp_path):
+    data = cv2.imencode('.jpg', ramp(16).astype(np.uint8))[1].tobytes()
+    one_line(data[: len(data) // 2], tmp_path / 'cut.jpg', 'truncated')
+
+
+def test_a_flipped_bit_in_a_png(tmp_path):
+    data = bytearray(CASES['png-16'][0])
+    data[len(data) // 2] ^= 16
+    one_line(bytes(data), tmp_path / 'flipped.png', 'checksum')
+
+
+def test_empty_foreign_and_missing_files(tmp_path):
+    one_line(b'', tmp_path / 'a.png', 'empty file')
+    one_line(b'%PDF-1.7 ' * 100, tmp_path / 'a.png', 'none of them')
+    for path in (tmp_path / 'none.png', tmp_path, 'a\0b.png'):
+        with pytest.raises(ImagingError, match='expected a readable file'):
+            read(path)
+
+
+def test_absurd_dimensions(tmp_path):
+    data = bytearray(png(ramp(8)))
+    struct.pack_into('>II', data, 16, 60_000, 60_000)
+    struct.pack_into('>I', data, 29, zlib.crc32(bytes(data[12:29])))
+    one_line(bytes(data), tmp_path / 'a.png', '60000 x 60000')
+    data = bytearray(tiff(ramp(8)))
+    with tifffile.TiffFile(io.BytesIO(data)) as tif:
+        for tag in ('ImageWidth', 'ImageLength'):
+            entry = tif.pages[0].tags[tag]
+            struct.pack_into('<H' if int(entry.dtype) == 3 else '<I', data, entry.valueoffset, 60_000)
+    one_line(bytes(data), tmp_path / 'a.tif', '60000 x 60000')
+    one_line(dicom(ramp(8), Rows=60_000, Columns=60_000), tmp_path / 'a.dcm', '60000 x 60000')
+    data = bytearray(cv2.imencode('.jpg', ramp(8))[1].tobytes())
+    at = data.find(b'\xff\xc0')
+    struct.pack_into('>HH', data, at + 5, 65_000, 65_000)
+    one_line(bytes(data), tmp_path / 'a.jpg', '65000 x 65000')
+    data = bytearray(CASES['bmp-8'][0])
+    struct.pack_into('<ii', data, 18, 60_000, 60_000)
+    one_line(bytes(data), tmp_path / 'a.bmp', '60000 x 60000')
+
+
+def test_a_compressed_frame_larger_than_its_header_says(tmp_path):
+    for syntax in CODECS:
+        data = dicom(ramp(16), syntax=syntax, Rows=16, Columns=16)
+        one_line(data, tmp_path / 'a.dcm', 'compressed frame is 256 x 256')
+
+
+def test_a_dicom_without_an_image(tmp_path):
+    data = dicom(ramp(8))
+    ds = pydicom.dcmread(io.BytesIO(data))
+    del ds.Rows, ds.PixelData
+    stream = io.BytesIO()
+    ds.save_as(stream)
+    one_line(stream.getvalue(), tmp_path / 'a.dcm', 'without Rows')
+
+
+def test_a_deflated_dicom_is_refused_before_it_is_inflated(tmp_path):
+    one_line(dicom(ramp(8), syntax=uid.DeflatedExplicitVRLittleEndian), tmp_path / 'a.dcm', 'not deflated')
+
+
+def test_a_sparse_or_short_tiff_is_not_padded_with_zeros(tmp_path):
+    data = bytearray(CASES['tiff-16-strips'][0])
+    with tifffile.TiffFile(io.BytesIO(data)) as tif:
+        tag = tif.pages[0].tags[279]
+        struct.pack_into('<H' if int(tag.dtype) == 3 else '<I', data, tag.valueoffset, 0)
+    one_line(bytes(data), tmp_path / 'a.tif', 'truncated')
+
+
+def test_suffixes_are_lower_case():
+    assert all(s == s.lower() and s.startswith('.') for s in imaging.SUFFIXES)
