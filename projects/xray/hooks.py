@@ -1,21 +1,26 @@
-"""Hooks: weights that are proven to arrive, and pictures of what the model saw."""
+"""Hooks: weights proven to arrive, a finite loss, the pace of a run, pictures of what the model saw."""
 # ruff: noqa: D107 (arguments are documented on the class)
 
 import copy
 import hashlib
 import re
+import sys
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop
 from mmengine.runner.checkpoint import CheckpointLoader
 from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
@@ -284,6 +289,72 @@ def _remedy(backbone: torch.nn.Module, tensors: dict, prefix: str) -> str:
         if key.endswith('.' + first):
             return f"set prefix='{prefix}{key.removesuffix(first)}' in init_cfg"
     return 'name the checkpoint of this architecture'
+
+
+class LossError(ValueError):
+    """The loss is not finite; one line that names the radiographs."""
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Stops a training whose loss is NaN or infinite, and names the radiographs of that batch."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Check every iteration; the message hub has read the loss from the device already.
+
+        Raises:
+            LossError: A loss is not finite.
+        """
+        broken = [
+            k for k, v in outputs.items() if 'loss' in k and not torch.isfinite(torch.as_tensor(v)).all()
+        ]
+        if broken:
+            files = [sample.get('img_path', '?') for sample in data_batch.get('data_samples') or []]
+            raise LossError(
+                f'epoch {runner.epoch + 1}, iteration {runner.iter + 1}: {", ".join(broken)} not finite on '
+                f'{", ".join(files) or "a batch without file names"}; look at these radiographs and their '
+                'annotations, else lower optim_wrapper.optimizer.lr'
+            )
+
+
+@HOOKS.register_module()
+class PaceHook(Hook):
+    """Shows a run's pace: the loader's share of the time in the log, and a progress bar on a terminal.
+
+    The scalar `data_share` is waiting for data over the whole time of the last 100 iterations, in [0, 1]. The
+    bar goes to stderr, only where that is a terminal; log lines are printed above it, and log files hold
+    plain lines.
+    """
+
+    priority = 'LOW'  # after IterTimerHook, whose times it reads
+
+    def __init__(self):
+        self.times = deque(maxlen=100)
+        self.bar = None
+
+    def before_train_epoch(self, runner) -> None:
+        """Start a bar for the epoch."""
+        if sys.stderr.isatty() and is_main_process():
+            epoch = f'epoch {runner.epoch + 1}/{runner.max_epochs}'
+            self.bar = tqdm(total=len(runner.train_dataloader), desc=epoch, unit='it', leave=False)
+            self.above = logging_redirect_tqdm([runner.logger])
+            self.above.__enter__()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Update the share and the bar."""
+        hub = runner.message_hub
+        self.times.append([hub.get_scalar(f'train/{name}').current() for name in ('data_time', 'time')])
+        waited, total = np.sum(self.times, axis=0)
+        hub.update_scalar('train/data_share', waited / total)
+        if self.bar is not None:
+            self.bar.update()
+
+    def after_train_epoch(self, runner) -> None:
+        """Remove the bar."""
+        if self.bar is not None:
+            self.above.__exit__(None, None, None)
+            self.bar.close()
+            self.bar = None
 
 
 # Long side of a panel, px: two stay readable side by side on a screen.

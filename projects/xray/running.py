@@ -1,0 +1,172 @@
+"""What the tools that take a config share: reading it, where a result comes from, errors as one line."""
+
+import functools
+import os
+import platform
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import mmengine.runner
+import torch
+from mmengine.config import Config, DictAction
+
+from . import compat
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+class UsageError(ValueError):
+    """The command line asks for what cannot be; one line with the remedy."""
+
+
+def read_config(path: str, options: list[str] | None = None) -> Config:
+    """Read a config and apply `--cfg-options`.
+
+    Args:
+        path: Config file.
+        options: `key=value` strings; dotted keys, Python literals or plain text as values.
+
+    Raises:
+        UsageError: The file is no readable config, or an option does not fit it.
+    """
+    if not Path(path).is_file():
+        raise UsageError(
+            f'{path}: no such config, expected a file such as configs/small/NAME.py; see configs/'
+        )
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config is Python: whatever it raises is its author's to mend
+        raise UsageError(
+            f'{path}: not readable as a config ({type(error).__name__}: {_line(error)}); correct the file, '
+            'or the base that it names'
+        ) from error
+    for option in options or []:
+        key, equals, value = option.partition('=')
+        if not key or not equals:
+            raise UsageError(
+                f"--cfg-options: '{option}' has no key=value, expected for example "
+                'train_dataloader.batch_size=2; write no spaces around ='
+            )
+        try:
+            cfg.merge_from_dict({key: DictAction._parse_iterable(value)})
+        except Exception as error:  # merge_from_dict raises whatever the nested containers raise
+            raise UsageError(
+                f"--cfg-options: '{option}' does not fit {path} ({_line(error)}); look its keys up with "
+                f'`python tools/diff_config.py {path}`'
+            ) from error
+    return cfg
+
+
+def set_work_dir(cfg: Config, work_dir: str | None) -> None:
+    """Set `cfg.work_dir`: the argument, else the config's own, else `work_dirs/<config stem>`."""
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(cfg.filename).stem)
+
+
+def set_seed(cfg: Config) -> int:
+    """Give `cfg.randomness` a seed (0) when it has none, so that a run can be repeated; return the seed."""
+    randomness = dict(cfg.get('randomness') or {})
+    if randomness.get('seed') is None:
+        randomness['seed'] = 0
+    cfg.randomness = randomness
+    return randomness['seed']
+
+
+def prepare(cfg: Config, launcher: str) -> None:
+    """Fit a config to the machine and say what was replaced; starts the process group when needed."""
+    for line in compat.adapt_to_cpu(cfg, launcher):
+        if is_main():
+            print(line)
+    cfg.launcher = launcher
+
+
+def build_runner(cfg: Config) -> mmengine.runner.Runner:
+    """Build the Runner, or the class that `runner_type` names."""
+    if 'runner_type' in cfg:
+        return mmengine.registry.RUNNERS.build(cfg)
+    return mmengine.runner.Runner.from_cfg(cfg)
+
+
+def provenance() -> dict:
+    """Say which code runs on which machine.
+
+    Returns:
+        `commit` (of the repository, or 'unknown'), `dirty` (tracked files differ from it; None when unknown)
+        and `hardware`.
+    """
+
+    def git(*args):
+        done = subprocess.run(['git', '-C', REPO, *args], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git('status', '--porcelain', '--untracked-files=no')
+    return dict(
+        commit=git('rev-parse', 'HEAD') or 'unknown',
+        dirty=None if status is None else bool(status),
+        hardware=_hardware(),
+    )
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return f'{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}'
+    model = platform.machine()
+    cpuinfo = Path('/proc/cpuinfo')
+    if cpuinfo.is_file():
+        names = [line.split(':', 1)[1].strip() for line in cpuinfo.open() if line.startswith('model name')]
+        model = names[0] if names else model
+    return f'{len(os.sched_getaffinity(0))} x {model} (CPU)'
+
+
+def is_main() -> bool:
+    """Whether this process is the one that prints; every process is, unless a launcher says otherwise."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+
+
+def one_line_errors(main):
+    """Turn errors that a user can mend into one line on stderr and an exit code: 2 wrong use, 1 failed.
+
+    These are the errors that the project's own modules define or raise, names that no registry knows, and
+    files that are not there. Anything else is a fault of the code and keeps its traceback.
+    """
+
+    @functools.wraps(main)
+    def wrapper(argv=None):
+        try:
+            return main(argv)
+        except UsageError as error:
+            message, code = _line(error), 2
+        except FileNotFoundError as error:
+            message, code = (
+                f'{error.filename or _line(error)}: no such file; correct the path in the config',
+                1,
+            )
+        except Exception as error:
+            if not _is_users(error):
+                raise
+            message, code = _line(error), 1
+        rank = '' if is_main() else f' (rank {os.environ.get("RANK", "?")})'
+        print(f'error{rank}: {message}', file=sys.stderr)
+        return code
+
+    return wrapper
+
+
+def _is_users(error: Exception) -> bool:
+    if type(error).__module__.startswith('projects.'):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, ValueError) and Path(frames[-1].filename).is_relative_to(REPO / 'projects'):
+        return True
+    return isinstance(error, KeyError) and 'registry' in str(error)
+
+
+def _line(error: Exception) -> str:
+    """Return an error's message as one line; of one that a loader worker passes on, the last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if 'in DataLoader worker process' in lines[0]:
+        return lines[-1].removeprefix(f'{type(error).__module__}.{type(error).__name__}: ')
+    return ' '.join(lines)

@@ -1,0 +1,135 @@
+"""Test a checkpoint: measures to the terminal and to <work dir>/test.json, pictures with --show-dir."""
+
+import argparse
+import datetime
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+
+def parse_args(argv=None):
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='example:\n  python tools/test.py configs/small/NAME.py work_dirs/NAME/epoch_12.pth '
+        '--show-dir work_dirs/NAME/pictures',
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint of that config')
+    parser.add_argument('--work-dir', help='where test.json goes; default: work_dirs/<config stem>')
+    parser.add_argument('--out', metavar='F', help='also write the raw predictions to this .pkl file')
+    parser.add_argument(
+        '--show-dir', metavar='DIR', help='write predictions beside the truth as PNG (detectors)'
+    )
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the ranks')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='K=V',
+        help='override config values, e.g. test_dataloader.num_workers=0',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.out and not args.out.endswith('.pkl'):
+        parser.error(f'--out {args.out}: expected a name that ends in .pkl')
+    return args
+
+
+def main(argv=None):
+    """Run the tool; returns the exit code."""
+    args = parse_args(argv)
+    # The libraries take seconds to import: --help and wrong use do not wait for them.
+    from projects.xray import running
+
+    return running.one_line_errors(lambda _: test(args, running))(argv)
+
+
+def test(args, running):
+    """Load strictly, test, write the result."""
+    from mmengine.evaluator import DumpResults
+
+    cfg = running.read_config(args.config, args.cfg_options)
+    if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
+        raise running.UsageError(f'{args.checkpoint}: no such checkpoint; train {args.config} first')
+    if not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
+        raise running.UsageError(
+            f'{args.config}: has no test_dataloader and test_evaluator, as pretraining has none; test a '
+            'probe or a detector that starts from these weights'
+        )
+    running.set_work_dir(cfg, args.work_dir)
+    seed = running.set_seed(cfg)
+    cfg.load_from, cfg.resume = None, False
+    if args.show_dir:
+        show(cfg, args.show_dir, running)
+    running.prepare(cfg, args.launcher)
+    runner = running.build_runner(cfg)
+    load_strictly(runner, args.checkpoint, args.config)
+    if args.out:
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    metrics = {key: float(value) for key, value in runner.test().items()}
+    if running.is_main():
+        facts = running.provenance()
+        result = dict(
+            config=args.config,
+            checkpoint=args.checkpoint,
+            metrics=metrics,
+            commit=facts['commit'],
+            dirty=facts['dirty'],
+            seed=seed,
+            hardware=facts['hardware'],
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+        )
+        write_json(Path(cfg.work_dir) / 'test.json', result)
+    return 0
+
+
+def show(cfg, folder, running):
+    """Have the detector's picture hook draw every test image into `folder`."""
+    hook = cfg.default_hooks.get('visualization') or {}
+    if hook.get('type') != 'XrayVisualizationHook':
+        raise running.UsageError(
+            f'{cfg.filename}: --show-dir expects XrayVisualizationHook as default_hooks.visualization, which '
+            'detectors have; leave --show-dir out'
+        )
+    hook.update(draw=True, num_images=None, out_dir=folder)
+
+
+def load_strictly(runner, checkpoint, config):
+    """Load all weights or none: a measure of a half-loaded model is worth nothing.
+
+    Raises:
+        HandoverError: A key or a shape differs.
+    """
+    from projects.xray.hooks import HandoverError
+
+    try:
+        runner.load_checkpoint(checkpoint, map_location='cpu', strict=True)
+    except RuntimeError as error:
+        if 'do not match' not in str(error):
+            raise
+        differences = ' '.join(str(error).split())
+        if len(differences) > 300:
+            differences = differences[:300] + ' …'
+        raise HandoverError(
+            f'{checkpoint}: its weights are not those of the model in {config}, expected every key and shape '
+            f'alike ({differences}); give the checkpoint that this config trained'
+        ) from None
+
+
+def write_json(path, content):
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f'{path.name}.{os.getpid()}')
+    draft.write_text(json.dumps(content, indent=2) + '\n')
+    draft.replace(path)
+    print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

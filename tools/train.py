@@ -1,0 +1,89 @@
+"""Train a config: pretraining, linear probe, detector or distillation."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+
+def parse_args(argv=None):
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='example:\n  python tools/train.py configs/small/NAME.py --cfg-options randomness.seed=1',
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='where the run writes; default: work_dirs/<config stem>')
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        '--resume',
+        action='store_true',
+        help='go on after the last epoch of the work dir, with optimizer and schedule; '
+        'a work dir without checkpoints starts from the beginning',
+    )
+    start.add_argument('--load-from', metavar='F', help='start from the weights of a checkpoint, at epoch 0')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the ranks')
+    parser.add_argument(
+        '--cfg-options', nargs='+', metavar='K=V', help='override config values, e.g. train_cfg.max_epochs=2'
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Run the tool; returns the exit code."""
+    args = parse_args(argv)
+    # The libraries take seconds to import: --help and wrong use do not wait for them.
+    from projects.xray import running
+
+    return running.one_line_errors(lambda _: train(args, running))(argv)
+
+
+def train(args, running):
+    """Read the config, say where the run comes from, train."""
+    cfg = running.read_config(args.config, args.cfg_options)
+    running.set_work_dir(cfg, args.work_dir)
+    seed = running.set_seed(cfg)
+    if args.load_from:
+        if '://' not in args.load_from and not Path(args.load_from).is_file():
+            raise running.UsageError(
+                f'{args.load_from}: no such checkpoint, expected by --load-from; give an existing .pth file'
+            )
+        cfg.load_from = args.load_from
+    last = last_checkpoint(cfg.work_dir, running) if args.resume else None
+    if last:
+        # A config's own load_from would be taken for the run to go on with.
+        cfg.resume, cfg.load_from = True, last
+    running.prepare(cfg, args.launcher)
+
+    facts = running.provenance()
+    code = facts['commit'] + (' with local changes' if facts['dirty'] else '')
+    start = f'resumes {last}' if last else 'starts at epoch 0'
+    lines = [f'commit {code}', f'config {args.config}', f'seed {seed}', facts['hardware'], start]
+    if running.is_main():
+        print('; '.join(lines), flush=True)
+    runner = running.build_runner(cfg)
+    runner.logger.info('Run: %s', '; '.join(lines))
+    runner.train()
+    return 0
+
+
+def last_checkpoint(work_dir, running):
+    """Return the checkpoint that a run of `work_dir` wrote last, or None when there is none."""
+    pointer = Path(work_dir) / 'last_checkpoint'
+    if not pointer.is_file():
+        return None
+    last = pointer.read_text().strip()
+    if not Path(last).is_file():
+        raise running.UsageError(
+            f'{pointer}: names {last}, which is not there; correct the line, or delete the file to start anew'
+        )
+    return last
+
+
+if __name__ == '__main__':
+    sys.exit(main())
