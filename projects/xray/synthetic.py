@@ -17,14 +17,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .classes import CASTINGS
-
 PITCH = 0.125
 # Below either of these a defect is left out of the picture and of the annotation: see `_draw_flaw`.
 MIN_CONTRAST = 0.02
 MIN_DETECTABILITY = 10.0
 # A pixel belongs to the footprint where the path changes by this share of the defect's largest change.
-FOOTPRINT = 0.2
+FOOTPRINT = 0.15
 
 
 class Spectrum(NamedTuple):
@@ -138,12 +136,9 @@ def add_noise(signal, rng, blur=0.0, electronic=0.0):
 
 def digitise(signal, gain, offset, bits):
     """round(clip(gain·n + offset, 0, 2^bits - 1)): uint8 for 8 bits, uint16 for 12, 14 and 16."""
-    top = 2**bits - 1
-    levels = cv2.convertScaleAbs(signal, alpha=gain, beta=offset) if bits == 8 else None
-    if levels is None:
-        scaled = cv2.addWeighted(signal, gain, signal, 0, offset)
-        levels = np.rint(np.clip(scaled, 0, top, out=scaled), out=scaled).astype(np.uint16)
-    return levels
+    levels = cv2.addWeighted(signal, gain, signal, 0, offset)
+    np.rint(np.clip(levels, 0, 2**bits - 1, out=levels), out=levels)
+    return levels.astype(np.uint8 if bits == 8 else np.uint16)
 
 
 # ---------------------------------------------------------------------------------------------- parts
@@ -190,12 +185,14 @@ class Flaw:
         path (np.ndarray): float32 map of the path that is missing (negative: extra), mm, at PITCH / 2.
         position (tuple): x, y, z of the map's centre in the part, mm.
         extent (float): Height along the beam in mm, which a tilted view smears.
+        angle (float): Rotation of the map in the part, radians.
     """
 
     type: str
     path: np.ndarray
     position: tuple
     extent: float
+    angle: float = 0.0
 
 
 @dataclass
@@ -296,46 +293,68 @@ def _bar(start, end, width_start, width_end=None):
     return _rounded(corners, 0.3 * min(width_start, width_end))
 
 
+def _chord(corners, point, direction):
+    """Where the line through a point inside a polygon leaves it, to either side."""
+    along = _polar(1.0, direction)
+    across = np.array([-along[1], along[0]])
+    start, end = corners - point, np.roll(corners, -1, 0) - point
+    side, other = start @ across, end @ across
+    crossed = (side > 0) != (other > 0)
+    share = (side / (side - other + 1e-12))[crossed, None]
+    reach = (start[crossed] + share * (end - start)[crossed]) @ along
+    return point + along * reach[reach < 0].max(initial=-1e3), point + along * reach[reach > 0].min(
+        initial=1e3
+    )
+
+
 def _polar(radius, angle):
     return radius * np.array([np.cos(angle), np.sin(angle)])
 
 
+def _cavity(outline, low, high, draft=0.0):
+    """A cored or pressed-in space: wider at `high`, where the core is drawn out."""
+    return _feature(outline, low, high, solid=False, draft=-draft)
+
+
+def _drilled(outline, high):
+    return _feature(outline, 0, high, solid=False, machined=True)
+
+
+def _apart(rng, count, radius, width, height):
+    """Up to `count` spots in a width x height rectangle about 0, at least `radius` mm from one another."""
+    spots = []
+    for spot in rng.uniform(-0.5, 0.5, (4 * count, 2)) * (width, height):
+        if len(spots) < count and all(np.hypot(*(spot - other)) > radius for other in spots):
+            spots.append(spot)
+    return spots
+
+
 def _plate(rng, size, thick):
-    """A stepped plate with ribs, bosses, pockets and holes."""
+    """A stepped plate with ribs, bosses, a pocket and holes."""
     width, height = size * rng.uniform(0.8, 1.3), size * rng.uniform(0.5, 0.95)
     base = thick * rng.uniform(0.35, 0.7)
     features = [_feature(_box((0, 0), width, height, 0, size * rng.uniform(0.03, 0.15)), 0, base, draft=0.5)]
-    edge = -width / 2
+    edge, top = -width / 2, base
     for _ in range(rng.integers(1, 4)):
         edge += width * rng.uniform(0.15, 0.3)
-        step = _box(
-            ((edge + width / 2) / 2, 0), width / 2 - edge, height * rng.uniform(0.6, 0.98), 0, 0.04 * size
-        )
-        top = features[-1].high
-        features.append(_feature(step, top, top + thick * rng.uniform(0.08, 0.22), draft=thick * 0.04))
-    top = features[-1].high
-    for _ in range(rng.integers(1, 5)):
-        y = rng.uniform(-0.4, 0.4) * height
-        rib = _bar(
-            (-width * 0.45, y),
-            (width * 0.45, y + rng.normal(0, 0.1) * height),
-            size * rng.uniform(0.03, 0.06),
-        )
+        rise, middle = thick * rng.uniform(0.08, 0.22), (edge + width / 2) / 2
+        step = _box((middle, 0), width / 2 - edge, height * rng.uniform(0.6, 0.98), 0, 0.04 * size)
+        features.append(_feature(step, top, top + rise, draft=rise * rng.uniform(0.3, 1.5)))
+        top += rise
+    for y in rng.uniform(-0.4, 0.4, rng.integers(1, 5)) * height:
+        end = y + rng.normal(0, 0.1) * height
+        rib = _bar((-width * 0.45, y), (width * 0.45, end), size * rng.uniform(0.03, 0.06))
         features.append(_feature(rib, base * 0.9, top + thick * rng.uniform(0.05, 0.25), draft=size * 0.012))
+    spots = _apart(rng, 6, 0.22 * size, 0.82 * width, 0.82 * height)
     if rng.random() < 0.7:
-        pocket = _box(
-            rng.uniform(-0.25, 0.25, 2) * (width, height), width * 0.25, height * 0.3, 0, 0.05 * size
-        )
-        features.append(_feature(pocket, base * 0.4, top + thick, False, draft=-size * 0.015))
-    for _ in range(rng.integers(1, 4)):
-        centre, radius = rng.uniform(-0.38, 0.38, 2) * (width, height), size * rng.uniform(0.05, 0.1)
-        features.append(_feature(_circle(centre, radius), 0, top + thick * 0.2, draft=size * 0.015))
-        features.append(
-            _feature(_circle(centre, radius * rng.uniform(0.4, 0.65)), 0, thick, False, machined=True)
-        )
-    for _ in range(rng.integers(0, 4)):
-        hole = _circle(rng.uniform(-0.44, 0.44, 2) * (width, height), size * rng.uniform(0.015, 0.05))
-        features.append(_feature(hole, 0, thick, False, machined=True))
+        pocket = _box(spots[0], size * rng.uniform(0.15, 0.3), size * rng.uniform(0.12, 0.2), 0, 0.05 * size)
+        features.append(_cavity(pocket, base * 0.4, top + thick, size * 0.015))
+    bosses = rng.integers(2, 5)
+    for spot in spots[1:bosses]:
+        radius = size * rng.uniform(0.05, 0.1)
+        features.append(_feature(_circle(spot, radius), 0, top + thick * 0.2, draft=size * 0.015))
+        features.append(_drilled(_circle(spot, radius * rng.uniform(0.4, 0.65)), thick))
+    features += [_drilled(_circle(spot, size * rng.uniform(0.015, 0.05)), thick) for spot in spots[bosses:]]
     return features, []
 
 
@@ -343,53 +362,48 @@ def _wheel(rng, size, thick):
     """A rim, a hub and spokes, seen whole or in part."""
     scale = size * rng.uniform(0.5, 1.1)
     centre = _polar(max(0.0, scale - 0.55 * size) * rng.uniform(0.7, 1.2), rng.uniform(0, 2 * np.pi))
-    spokes, phase = int(rng.integers(4, 9)), rng.uniform(0, 2 * np.pi)
+    spokes, phase = int(rng.integers(3, 10)), rng.uniform(0, 2 * np.pi)
     rim, hub, bore = scale * 0.98, scale * rng.uniform(0.3, 0.42), scale * rng.uniform(0.1, 0.16)
-    features = []
-    if rng.random() < 0.6:  # a web between the spokes instead of open windows
+    features = [
+        _feature(_circle(centre, rim, 180), 0, thick * 0.9, draft=scale * 0.02),
+        _cavity(_circle(centre, rim * rng.uniform(0.8, 0.9), 180), -1, thick * 2, scale * 0.03),
+    ]
+    if rng.random() < 0.5:  # a web between the spokes instead of open windows
         features.append(_feature(_circle(centre, rim, 180), thick * 0.2, thick * rng.uniform(0.3, 0.45)))
+    wide, narrow = scale * rng.uniform(0.13, 0.22), scale * rng.uniform(0.08, 0.14)
+    grooved, depth = rng.random() < 0.7, thick * rng.uniform(0.2, 0.4)
     for angle in phase + np.arange(spokes) * 2 * np.pi / spokes:
-        wide, narrow = scale * rng.uniform(0.17, 0.19), scale * rng.uniform(0.1, 0.13)
         spoke = _bar(centre + _polar(hub * 0.8, angle), centre + _polar(rim * 0.95, angle), wide, narrow)
-        features.append(_feature(spoke, thick * 0.1, thick * 0.75, draft=scale * 0.03))
-        groove = _bar(
-            centre + _polar(hub * 1.15, angle), centre + _polar(rim * 0.8, angle), wide * 0.4, narrow * 0.4
-        )
-        features.append(_feature(groove, thick * 0.45, thick, False, draft=-scale * 0.015))
-    ring = _feature(_circle(centre, rim, 180), 0, thick * 0.9, draft=scale * 0.02)
-    inner = _feature(_circle(centre, rim * 0.86, 180), -1, thick * 2, False, draft=-scale * 0.03)
-    features = [ring, inner, *features]
+        features.append(_feature(spoke, thick * 0.1, thick * 0.62, draft=scale * 0.03))
+        if grooved:
+            ends = centre + _polar(hub * 1.15, angle), centre + _polar(rim * 0.8, angle)
+            features.append(_cavity(_bar(*ends, wide * 0.4, narrow * 0.4), depth, thick, scale * 0.02))
     features.append(_feature(_circle(centre, hub, 120), 0, thick * 0.65, draft=scale * 0.03))
     features.append(_feature(_circle(centre, bore * 1.6), 0, thick, draft=scale * 0.02))
-    features.append(_feature(_circle(centre, bore), 0, thick, False, machined=True))
-    radius = (hub + bore * 1.6) / 2
+    features.append(_drilled(_circle(centre, bore), thick))
     for angle in phase + np.pi / spokes + np.arange(spokes) * 2 * np.pi / spokes:
-        spot = centre + _polar(radius, angle)
-        features.append(
-            _feature(_circle(spot, scale * 0.062), thick * 0.4, thick, False, draft=-scale * 0.01)
-        )
-        features.append(_feature(_circle(spot, scale * 0.035), 0, thick, False, machined=True))
+        spot = centre + _polar((hub + bore * 1.6) / 2, angle)
+        features.append(_cavity(_circle(spot, scale * 0.062), thick * 0.4, thick, scale * 0.01))
+        features.append(_drilled(_circle(spot, scale * 0.035), thick))
     return features, []
 
 
 def _flange(rng, size, thick):
     """A disc of concentric rings with a bolt circle, a bore and gussets."""
-    outer = size * rng.uniform(0.42, 0.75)
-    centre = rng.uniform(-0.15, 0.15, 2) * size
-    features, top = (
-        [_feature(_circle(centre, outer, 144), 0, thick * rng.uniform(0.2, 0.4), draft=size * 0.01)],
-        0,
-    )
-    top = features[0].high
-    ring = outer * rng.uniform(0.5, 0.62)
-    features.append(_feature(_circle(centre, ring, 120), top, thick * rng.uniform(0.7, 1), draft=size * 0.03))
-    features.append(
-        _feature(_circle(centre, ring * rng.uniform(0.6, 0.75), 96), top * 0.8, thick, False, -size * 0.03)
-    )
-    features.append(_feature(_circle(centre, ring * rng.uniform(0.25, 0.4)), 0, thick, False, machined=True))
-    bolts, phase = int(rng.integers(4, 11)), rng.uniform(0, 2 * np.pi)
-    for k in range(bolts):
-        angle = phase + 2 * np.pi * k / bolts
+    outer, centre = size * rng.uniform(0.42, 0.75), rng.uniform(-0.15, 0.15, 2) * size
+    top, ring = thick * rng.uniform(0.2, 0.4), outer * rng.uniform(0.5, 0.62)
+    features = [
+        _feature(_circle(centre, outer, 144), 0, top, draft=size * 0.01),
+        _feature(_circle(centre, ring, 120), top, thick * rng.uniform(0.7, 1), draft=size * 0.03),
+        _cavity(_circle(centre, ring * rng.uniform(0.6, 0.75), 96), top * 0.8, thick, size * 0.03),
+        _drilled(_circle(centre, ring * rng.uniform(0.25, 0.4)), thick),
+    ]
+    if rng.random() < 0.5:
+        groove = (ring + outer) / 2 + np.array([0.32, -0.32]) * (outer - ring)
+        features.insert(1, _feature(_circle(centre, groove[0], 144), top, top * 1.25, draft=size * 0.01))
+        features.insert(2, _cavity(_circle(centre, groove[1], 144), top, top * 1.25, size * 0.01))
+    bolts, phase = int(rng.integers(4, 13)), rng.uniform(0, 2 * np.pi)
+    for k, angle in enumerate(phase + np.arange(bolts) * 2 * np.pi / bolts):
         spot = centre + _polar((outer + ring) / 2, angle)
         if k % 2:
             gusset = _bar(
@@ -398,12 +412,12 @@ def _flange(rng, size, thick):
             features.append(_feature(gusset, top * 0.9, thick * 0.6, draft=size * 0.01))
         else:
             features.append(_feature(_circle(spot, outer * 0.1), top, top * 1.4, draft=size * 0.006))
-            features.append(_feature(_circle(spot, outer * 0.055), 0, thick, False, machined=True))
+            features.append(_drilled(_circle(spot, outer * 0.055), thick))
     return features, []
 
 
 def _housing(rng, size, thick):
-    """A walled floor: irregular outline, thin floor, inner ribs and screw bosses."""
+    """A walled floor: irregular outline, thin floor, inner ribs, screw bosses and a port."""
     corners = int(rng.integers(4, 8))
     angle = (np.arange(corners) + rng.uniform(-0.25, 0.25, corners)) * 2 * np.pi / corners + rng.uniform(
         0, np.pi
@@ -411,57 +425,52 @@ def _housing(rng, size, thick):
     radius = size * rng.uniform(0.48, 0.72, corners)
     points = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
     floor, wall = thick * rng.uniform(0.15, 0.3), size * rng.uniform(0.035, 0.07)
-    features = [_feature(_rounded(points * 1.06, 0.15 * size), 0, floor, draft=0.5)]
-    features.append(_feature(_rounded(points, 0.12 * size), floor, thick, draft=size * 0.015))
-    shrink = 1 - wall / radius.mean()
-    features.append(
-        _feature(_rounded(points * shrink, 0.1 * size), floor, thick * 1.1, False, draft=-size * 0.02)
-    )
-    for _ in range(rng.integers(2, 5)):
-        direction = rng.uniform(0, np.pi)
+    inside = points * (1 - wall / radius.mean())
+    features = [
+        _feature(_rounded(points * 1.06, 0.15 * size), 0, floor, draft=0.5),
+        _feature(_rounded(points, 0.12 * size), floor, thick, draft=size * 0.015),
+        _cavity(_rounded(inside, 0.1 * size), floor, thick * 1.1, size * 0.02),
+    ]
+    for direction in rng.uniform(0, np.pi, rng.integers(2, 5)):
         offset = _polar(rng.uniform(-0.2, 0.2) * size, direction + np.pi / 2)
-        rib = _bar(
-            offset - _polar(0.4 * size, direction), offset + _polar(0.4 * size, direction), size * 0.025
-        )
+        rib = _bar(*_chord(inside, offset, direction), size * 0.025)
         features.append(_feature(rib, floor * 0.9, thick * rng.uniform(0.4, 0.7), draft=size * 0.012))
-    for k in range(corners):
-        spot, boss = points[k] * rng.uniform(0.7, 0.8), size * rng.uniform(0.04, 0.07)
+    for point in points:
+        spot, boss = point * rng.uniform(0.7, 0.8), size * rng.uniform(0.04, 0.07)
         features.append(_feature(_circle(spot, boss), 0, thick * 0.9, draft=size * 0.015))
-        features.append(_feature(_circle(spot, boss * 0.5), 0, thick, False, machined=True))
-    port = _box(rng.uniform(-0.15, 0.15, 2) * size, size * rng.uniform(0.1, 0.3), size * 0.15, 0, 0.04 * size)
-    features.append(_feature(port, -1, thick * 1.1, False, draft=-size * 0.01))
+        features.append(_drilled(_circle(spot, boss * 0.5), thick))
+    spot = rng.uniform(-0.15, 0.15, 2) * size
+    if rng.random() < 0.5:
+        port = _box(spot, size * rng.uniform(0.1, 0.3), size * 0.15, 0, 0.04 * size)
+        features.append(_cavity(port, -1, thick * 1.1, size * 0.01))
+    else:  # a bearing seat
+        features.append(_feature(_circle(spot, 0.17 * size, 96), floor, thick * 0.8, draft=size * 0.02))
+        features.append(_cavity(_circle(spot, 0.11 * size, 96), floor * 0.8, thick, size * 0.01))
+        features.append(_drilled(_circle(spot, size * rng.uniform(0.03, 0.08), 96), thick))
     return features, []
 
 
 def _arm(rng, size, thick):
-    """A suspension arm: a tube or bar between two lugs with bores, stiffened by a web."""
-    a, b = size * rng.uniform(-0.5, -0.3), size * rng.uniform(0.3, 0.5)
-    lift = size * rng.uniform(-0.1, 0.1, 2)
+    """A suspension arm: a tube or bar between two lugs with bores, stiffened by a web with windows."""
+    ends = np.array([[rng.uniform(-0.5, -0.3), 0], [rng.uniform(0.3, 0.5), 0]]) * size
+    ends[:, 1] = size * rng.uniform(-0.1, 0.1, 2)
     outer = min(thick * 0.55, size * 0.13)
     inner = outer * rng.uniform(0.45, 0.7) if rng.random() < 0.7 else 0.0
-    tubes = [Tube((a, lift[0]), (b, lift[1]), outer, inner)]
-    features = []
-    web = _box((0, lift.mean() + size * 0.05), (b - a) * 1.1, size * rng.uniform(0.4, 0.7), 0.05, 0.1 * size)
-    features.append(_feature(web, thick * 0.4, thick * rng.uniform(0.55, 0.7), draft=size * 0.01))
-    for x, y in ((a, lift[0]), (b, lift[1])):
+    middle = ends[:, 1].mean()
+    web = _box(
+        (0, middle + size * 0.05), np.ptp(ends[:, 0]) * 1.1, size * rng.uniform(0.4, 0.7), 0.05, 0.1 * size
+    )
+    features = [_feature(web, thick * 0.4, thick * rng.uniform(0.55, 0.7), draft=size * 0.01)]
+    for spot in ends:
         lug = size * rng.uniform(0.12, 0.19)
-        features.append(_feature(_circle((x, y), lug, 96), 0, thick * 0.9, draft=size * 0.02))
-        features.append(
-            _feature(_circle((x, y), lug * rng.uniform(0.45, 0.65)), 0, thick, False, machined=True)
-        )
-    for _ in range(rng.integers(1, 4)):
-        spot = np.array(
-            [rng.uniform(a, b) * 0.6, lift.mean() + size * rng.choice([-1, 1]) * rng.uniform(0.17, 0.22)]
-        )
-        window = _box(
-            spot,
-            size * rng.uniform(0.1, 0.2),
-            size * rng.uniform(0.07, 0.12),
-            rng.normal(0, 0.2),
-            0.04 * size,
-        )
-        features.append(_feature(window, 0, thick, False, draft=-size * 0.01))
-    return features, tubes
+        features.append(_feature(_circle(spot, lug, 96), 0, thick * 0.9, draft=size * 0.02))
+        features.append(_drilled(_circle(spot, lug * rng.uniform(0.45, 0.65)), thick))
+    for x in rng.uniform(*ends[:, 0] * 0.6, rng.integers(1, 4)):
+        y = middle + size * rng.choice([-1, 1]) * rng.uniform(0.17, 0.22)
+        sides = size * rng.uniform(0.1, 0.2), size * rng.uniform(0.07, 0.12)
+        window = _box((x, y), *sides, rng.normal(0, 0.2), 0.04 * size)
+        features.append(_cavity(window, 0, thick, size * 0.01))
+    return features, [Tube(tuple(ends[0]), tuple(ends[1]), outer, inner)]
 
 
 FAMILIES = (_plate, _wheel, _flange, _housing, _arm)
@@ -614,16 +623,28 @@ def _walk(rng, length, count, wander, jag):
     return points + rng.normal(0, jag, points.shape)
 
 
-def _blob(rng, length, rough, stretch=1.0, harmonics=7):
-    """A filled irregular outline, float32 0..1 on its own canvas; `rough` is the size of its lobes."""
+def _blob(rng, length, rough, stretch=1.0, harmonics=7, turn=None):
+    """A filled irregular outline, float32 0..1 on its own canvas.
+
+    Args:
+        rng (np.random.Generator): Source of the draw.
+        length (float): Longest side, mm.
+        rough (float): Relative size of its lobes.
+        stretch (float): Length over width.
+        harmonics (int): Fourier terms of the outline; more are more ragged.
+        turn (float | None): Direction of the long axis, radians; None draws one.
+
+    Returns:
+        np.ndarray: Square map at STEP.
+    """
     half = _canvas(length)
     angle = np.linspace(0, 2 * np.pi, 96, endpoint=False)
     radius = np.ones_like(angle)
     for k in range(2, harmonics):
-        radius += rough / k**0.7 * rng.normal() * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
-    radius = np.clip(radius, 0.35, None)
+        radius += rough / k * rng.normal() * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
+    radius = np.clip(radius, 0.45, None)
     points = np.stack([radius * np.cos(angle), radius * np.sin(angle) / stretch], 1)
-    turn = rng.uniform(0, np.pi)
+    turn = rng.uniform(0, np.pi) if turn is None else turn
     points = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     points *= length / np.ptp(points, 0).max()
     points -= (points.max(0) + points.min(0)) / 2
@@ -705,19 +726,19 @@ def _cold_shut(rng, length):
 
 
 def _misrun(rng, length):
-    bite = _blob(rng, length, 0.12, rng.uniform(1.0, 1.5), harmonics=5)
+    bite = _blob(rng, length, 0.2, rng.uniform(1.0, 1.6), harmonics=5, turn=0)
     return _dome(bite, length * 0.12), length / 4
 
 
 def _core_break(rng, length):
-    lump = _blob(rng, length, 0.3, rng.uniform(1.0, 1.8), harmonics=9)
+    lump = _blob(rng, length, 0.4, rng.uniform(1.0, 1.8), harmonics=9)
     lump *= 1 + 0.12 * _clouds(rng, lump.shape[0])
     depth = rng.uniform(3.0, 8.0)
     return -depth * _soft(_dome(lump, 0.8), 0.06), depth
 
 
 def _shrinkage_cavity(rng, length):
-    body = _blob(rng, length, 0.35, rng.uniform(1.0, 1.8), harmonics=12)
+    body = _blob(rng, length, 0.5, rng.uniform(1.0, 1.8), harmonics=16)
     relief = np.clip(1 + 0.45 * _clouds(rng, body.shape[0], (6, 12, 24, 48), 0.7), 0.15, None)
     depth = rng.uniform(2.0, 4.5)
     return depth * _soft(_dome(body, length * 0.15) * relief, 0.08), depth
@@ -824,7 +845,7 @@ def _surface_pit(rng, length):
 
 
 def _flash(rng, length):
-    fin = _blob(rng, length, 0.16, rng.uniform(2.0, 3.0), harmonics=10)
+    fin = _blob(rng, length, 0.3, rng.uniform(1.6, 2.6), harmonics=12, turn=0)
     return -rng.uniform(0.8, 1.8) * _soft(fin, 0.08), 1.0
 
 
@@ -857,7 +878,6 @@ KINDS = {
     'surface_pit': Kind(_surface_pit, (1.8, 3.5), 'inside'),
     'flash': Kind(_flash, (5, 11), 'edge'),
 }
-assert list(KINDS) == list(CASTINGS)
 
 
 def _place(rng, part, kind, radius, thickness, height, taken):
@@ -873,7 +893,7 @@ def _place(rng, part, kind, radius, thickness, height, taken):
         taken (list): x, y, radius (mm) of the defects already placed.
 
     Returns:
-        tuple | None: x, y, z in mm.
+        tuple | None: x, y, z in mm, and the angle: an edge's direction, else 0.
     """
     size = thickness.shape[0]
     step = part.field / size
@@ -891,7 +911,7 @@ def _place(rng, part, kind, radius, thickness, height, taken):
             spot = centre + rng.uniform(0.3, 0.75) * (wall - centre)
             row, column = (np.rint(spot[::-1] / step + (size - 1) / 2)).astype(int)
             if width > radius and 0 <= row < size and 0 <= column < size and free[row, column]:
-                spots.append((*spot, (hole.low + min(hole.high, thickness.max())) / 2))
+                spots.append((*spot, (hole.low + min(hole.high, thickness.max())) / 2, 0.0))
         return spots[rng.integers(len(spots))] if spots else None
     if kind.place == 'edge':
         rim = cv2.dilate(metal, np.ones((3, 3), np.uint8)) - metal
@@ -912,7 +932,13 @@ def _place(rng, part, kind, radius, thickness, height, taken):
     if total[-1] <= 0:
         return None
     row, column = divmod(int(np.searchsorted(total, rng.uniform(0, total[-1]), side='right')), size)
-    return float(x[row, column]), float(y[row, column]), float(height[row, column])
+    angle = 0.0
+    if kind.place == 'edge':
+        near = np.s_[max(row - 6, 0) : row + 7, max(column - 6, 0) : column + 7]
+        height = np.full_like(height, height[near][metal[near] > 0].mean())
+        outwards = [cv2.Sobel(air, -1, *order, ksize=5)[row, column] for order in ((1, 0), (0, 1))]
+        angle = float(np.arctan2(outwards[1], outwards[0]) + np.pi / 2)
+    return float(x[row, column]), float(y[row, column]), float(height[row, column]), angle
 
 
 def _add_flaw(rng, part, name, reference, taken):
@@ -930,7 +956,7 @@ def _add_flaw(rng, part, name, reference, taken):
     path, extent = kind.draw(rng, length)
     if name == 'misrun':
         path = path * float(thickness.max())
-    part.flaws.append(Flaw(name, np.ascontiguousarray(path, np.float32), spot, float(extent)))
+    part.flaws.append(Flaw(name, np.ascontiguousarray(path, np.float32), spot[:3], float(extent), spot[3]))
     taken.append((spot[0], spot[1], length / 2))
     return True
 
@@ -948,7 +974,7 @@ def make_part(seed, types=(), size=1024):
     """
     rng = np.random.default_rng(seed)
     field_of_view = size * PITCH
-    scale = (field_of_view / 128) ** 0.25
+    scale = (field_of_view / 128) ** 0.4
     material = 'iron' if rng.random() < 0.25 else 'aluminium'
     thick = scale * (rng.uniform(10, 24) if material == 'iron' else rng.uniform(18, 46))
     family = FAMILIES[rng.integers(len(FAMILIES))]
@@ -957,11 +983,11 @@ def make_part(seed, types=(), size=1024):
     y, x = np.mgrid[-1:1:256j, -1:1:256j].astype(np.float32)
     direction, taper = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.1)
     relief = 1 + taper * (x * np.cos(direction) + y * np.sin(direction))
-    relief += rng.uniform(0.006, 0.02) * _clouds(rng, 256, (6, 12, 24)) + rng.uniform(0.002, 0.006) * _clouds(
-        rng, 256, (96,)
-    )
+    relief += rng.uniform(0.006, 0.02) * _clouds(rng, 256, (6, 12, 24))
+    relief += rng.uniform(0.002, 0.008) * _clouds(rng, 256, (96, 160))
+    fillet = scale * float(np.exp(rng.uniform(np.log(0.15), np.log(1.0))))
     exposure = dict(
-        quanta=float(np.exp(rng.uniform(np.log(8e3), np.log(5e4)))),
+        quanta=float(np.exp(rng.uniform(np.log(2.5e3), np.log(3e4)))),
         spr=rng.uniform(0.2, 1.2),
         unsharpness=rng.uniform(0.5, 1.4),
         saturated='flash' not in types and rng.random() < 0.45,
@@ -975,7 +1001,7 @@ def make_part(seed, types=(), size=1024):
         field_of_view,
         features,
         tubes,
-        rng.uniform(0.12, 0.45) * scale,
+        fillet,
         relief.astype(np.float32),
         exposure,
     )
@@ -1047,7 +1073,8 @@ def _draw_flaw(thickness, flaw, pose, spectrum, exposure, full):
     )
     if x1 - x0 < 3 or y1 - y0 < 3:
         return None
-    forward = pose.matrix * (magnified * STEP / PITCH)
+    turn = np.array([[np.cos(flaw.angle), -np.sin(flaw.angle)], [np.sin(flaw.angle), np.cos(flaw.angle)]])
+    forward = pose.matrix @ turn * (magnified * STEP / PITCH)
     middle = (flaw.path.shape[0] - 1) / 2
     offset = centre - (x0, y0) - forward @ (middle, middle)
     path = cv2.warpAffine(
@@ -1115,7 +1142,7 @@ def render(part, seed, size=1024, bits=16):
     )
     # the geometry is smooth on the scale of two pixels: large images take it at half the resolution
     coarse = 2 if size > 512 else 1
-    thickness, _ = path_lengths(part, pose, size // coarse, PITCH * coarse)
+    thickness, _ = path_lengths(part, pose, size // coarse, part.field / (size // coarse))
     if coarse > 1:
         thickness = cv2.resize(thickness, (size, size), interpolation=cv2.INTER_LINEAR)
     sample = thickness[4::8, 4::8]
