@@ -97,7 +97,8 @@ def load_defects(
     coco = _read_coco(path)
     images = _check_images(path, coco['images'])
     types = _check_categories(path, coco['categories'])
-    used = {types[a['category_id']] for a in coco['annotations'] if a.get('category_id') in types}
+    used = {_whole(ann.get('category_id')) for ann in coco['annotations']}
+    used = {name for cat_id, name in types.items() if cat_id in used}
     to_class = _class_of_types(path, types.values(), used, classes, severity)
     class_ids = {name: i for i, name in enumerate(classes, 1)}
 
@@ -108,17 +109,17 @@ def load_defects(
         ann = dict(source)
         ann_id = ann.get('id')
         where = f'{path}: annotation {index if ann_id is None else ann_id}'
-        if ann_id is None or ann_id in ids:
+        if not isinstance(ann_id, int) or ann_id in ids:
             ann['id'], next_id = next_id, next_id + 1
             repairs['annotation ids renumbered'] += 1
         ids.add(ann['id'])
-        image = images.get(ann.get('image_id'))
+        image = images.get(_whole(ann.get('image_id')))
         if image is None:
             raise DatasetError(
                 f'{where} belongs to image {ann.get("image_id")}, which is not in `images`; add the image or '
                 'delete the annotation'
             )
-        kind = types.get(ann.get('category_id'))
+        kind = types.get(_whole(ann.get('category_id')))
         if kind is None:
             raise DatasetError(
                 f'{where} ({image["file_name"]}) has category_id {ann.get("category_id")}, expected one of '
@@ -127,9 +128,10 @@ def load_defects(
         ann['bbox'] = _repair_box(f'{where} ({image["file_name"]})', ann.get('bbox'), image, repairs)
         ann['type'] = kind
         ann['category_id'] = class_ids[to_class[kind]]
-        if not ann.get('segmentation') or not ann.get('area', 0) > 0:
-            # The box as clipped; a mask keeps its own area.
+        area = ann.get('area')
+        if not isinstance(area, int | float) or not area > 0:
             ann['area'] = ann['bbox'][2] * ann['bbox'][3]
+            repairs['areas set to that of the box'] += 1
         if ann.pop('ignore', 0) and not ann.get('iscrowd'):
             ann['iscrowd'] = 1
             repairs['`ignore` read as `iscrowd`'] += 1
@@ -391,18 +393,19 @@ class XrayImages(BaseDataset):
         for place, _, files in os.walk(self.img_prefix, followlinks=True):
             for file in files:
                 path = Path(place, file)
-                suffix = path.suffix.lower()
-                if suffix in SUFFIXES and not file.startswith('.'):
+                if file.startswith('.'):
+                    others['hidden'] += 1
+                elif path.suffix.lower() in SUFFIXES:
                     names.append(path.relative_to(self.img_prefix).as_posix())
                 else:
-                    others[suffix or 'no suffix'] += 1
+                    others[path.suffix.lower() or 'no suffix'] += 1
         if not names:
             found = 'no radiograph in this folder' if others else 'no such folder, or an empty one'
             raise DatasetError(
                 f'{self.img_prefix}: {found}; expected files with one of the suffixes {", ".join(SUFFIXES)}: '
                 'put them there or correct `data_root` and `data_prefix`'
             )
-        left_out = f'; left out: {dict(others)}' if others else ''
+        left_out = f'; left out: {dict(sorted(others.items()))}' if others else ''
         print_log(f'{self.img_prefix}: {len(names)} unlabelled radiographs{left_out}', logger='current')
         return sorted(names)
 
@@ -528,6 +531,11 @@ class XrayDefects(CocoDataset):
                 f'{self.ann_file}: {cause} leaves {len(data_list)} of {len(self.data_list)} images and 0 '
                 'boxes, expected at least one; loosen it'
             )
+
+
+def _whole(value) -> int | None:
+    """Return an id, or None where the file holds something else."""
+    return value if isinstance(value, int) else None
 
 
 def _one_line(error: Exception) -> str:

@@ -156,9 +156,9 @@ def _by_level(image: np.ndarray, function) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class XrayGaussianBlur(_RandomTransform):
-    """Gaussian blur (unsharpness) with σ ~ U[sigma], borders replicated.
+    """Blur (unsharpness) with σ ~ U[sigma] as SimSiam's, which is PIL's: three box filters in a row.
 
-    The stock SimSiam blur is PIL's, three box filters that stand for the Gaussian; this is the Gaussian.
+    PIL rounds to whole levels after each of six passes, this does once; borders are replicated.
 
     Args:
         sigma: Range of σ in px.
@@ -171,9 +171,25 @@ class XrayGaussianBlur(_RandomTransform):
 
     def change(self, image: np.ndarray) -> np.ndarray:
         """Blur by a random σ."""
-        return cv2.GaussianBlur(
-            image, (0, 0), np.random.uniform(*self.sigma), borderType=cv2.BORDER_REPLICATE
-        )
+        return blur(image, np.random.uniform(*self.sigma))
+
+
+def blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Filter with three boxes of variance σ²/3, whose width may be fractional.
+
+    Source: Gwosdek et al., Theoretical Foundations of Gaussian Convolution by Extended Box Filtering (2011),
+    as PIL's BoxBlur.c has it.
+
+    Args:
+        image: (H, W) uint8, uint16 or float32.
+        sigma: σ in px, above 0.
+    """
+    variance = sigma**2 / 3
+    radius = int((np.sqrt(12 * variance + 1) - 1) / 2)  # of the whole pixels; the edge ones count in part
+    edge = (2 * radius + 1) * (radius * (radius + 1) - 3 * variance) / (6 * (variance - (radius + 1) ** 2))
+    box = np.array([edge, *[1] * (2 * radius + 1), edge]) / (2 * radius + 1 + 2 * edge)
+    kernel = np.convolve(np.convolve(box, box), box)
+    return cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
 
 
 @TRANSFORMS.register_module()
