@@ -30,6 +30,7 @@ train_dataloader = dict(
             ann_file='train.json',
             metainfo=dict(classes=('critical', 'minor')),
             severity='castings',
+            serialize_data=False,
         ),
     )
 )
@@ -41,6 +42,7 @@ val_dataloader = dict(
         ann_file='val.json',
         metainfo=dict(classes={val_classes}),
         severity='castings',
+        serialize_data=False,
     )
 )
 val_evaluator = dict(type='XrayDefectMetric', ann_file='{metric_file}')

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 # Needed, yet imported by no file of ours.
 NOT_IMPORTED = {
     'ninja': 'builds the ops of mmcv',
-    'psutil': 'counts the cores for that build, and the memory of a run for mmengine',
+    'psutil': 'counts the cores for that build',
     'setuptools': 'builds the ops of mmcv',
     'joblib': 'mmrazor imports it without declaring it',
     'mmrazor': 'distillation configs name it',
