@@ -112,7 +112,7 @@ def test_a_tilted_view_keeps_the_volume_and_lengthens_the_path():
     tilted, _ = path_lengths(disc, make_pose(rotation=0.4, tilt=0.2, direction=0.0), 200, 0.2)
     assert tilted.sum() == pytest.approx(flat.sum(), rel=0.01)
     assert tilted[100, 106] == pytest.approx(12 / np.cos(0.2), rel=0.01)
-    # the top is displaced by 12·sin(tilt) along the tilt, which shortens by its cosine; nothing changes across
+    # along the tilt the disc shortens and its top is displaced by 12·sin(tilt); nothing changes across
     along, across = (np.ptp(np.flatnonzero((tilted > 0.5).any(axis))) * 0.2 for axis in (0, 1))
     assert along == pytest.approx(20 * np.cos(0.2) + 12 * np.sin(0.2), abs=0.8)
     assert across == pytest.approx(20, abs=0.5)

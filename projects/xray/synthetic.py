@@ -12,6 +12,7 @@ pixels. Material data: NIST XCOM (mass attenuation times density).
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -1225,6 +1226,11 @@ def plan(images, seed, kind=0):
     ]
 
 
+@lru_cache(maxsize=1)  # the views of a part follow one another
+def _part(seed, kind, number, types, size):
+    return make_part([seed, kind, number], types, size)
+
+
 def draw(view, seed, kind=0, size=1024, bits=16):
     """Draw one planned image; the draw depends on (seed, kind, part, view) alone.
 
@@ -1238,5 +1244,5 @@ def draw(view, seed, kind=0, size=1024, bits=16):
     Returns:
         Radiograph: Pixels and defects.
     """
-    part = make_part([seed, kind, view.part], view.types, size)
+    part = _part(seed, kind, view.part, view.types, size)
     return render(part, [seed, kind, view.part, view.view + 1], size, bits)
