@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -72,7 +73,8 @@ def test(args, running):
     load_strictly(runner, args.checkpoint, args.config)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    metrics = {key: float(value) for key, value in runner.test().items()}
+    # JSON knows no NaN: a class without boxes has no AP.
+    metrics = {k: None if math.isnan(v) else float(v) for k, v in runner.test().items()}
     if running.is_main():
         facts = running.provenance()
         result = dict(

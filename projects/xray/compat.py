@@ -119,19 +119,27 @@ def repair_checkpoint_loading() -> None:
         def wrapper(file, *args, **kwargs):
             try:
                 return load(file, *args, **kwargs)
-            except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            except FileNotFoundError:
+                raise
+            except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
                 refused = re.search(r'GLOBAL (\S+)', str(error))
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 if refused:
-                    raise CheckpointError(
-                        f'{file}: refused, it carries {refused[1]}, expected tensors and plain values only; '
-                        'loading code would run it: get the weights from a source you trust, or have its '
-                        "'state_dict' saved alone"
-                    ) from None
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                raise CheckpointError(
-                    f'{file}: not a readable PyTorch checkpoint ({reason}); expected a whole .pth file: '
-                    'the copy or the write was cut short; take the previous epoch_N.pth or fetch it again'
-                ) from None
+                    text = (
+                        f'refused, it carries {refused[1]}, expected tensors and plain values only; loading '
+                        "code would run it: get the weights from a source you trust, or their 'state_dict' alone"
+                    )
+                elif '://' in str(file):
+                    cache = f'{torch.hub.get_dir()}/checkpoints'
+                    text = (
+                        f'not downloaded and read ({reason}), expected a checkpoint; put a copy into {cache}/'
+                    )
+                else:
+                    text = (
+                        f'not a readable PyTorch checkpoint ({reason}), expected a whole .pth file; the copy or '
+                        'the write was cut short: take the epoch before, or fetch it again'
+                    )
+                raise CheckpointError(f'{file}: {text}') from None
 
         return wrapper
 
@@ -232,8 +240,9 @@ def _export_ranks(launcher: str) -> None:
     """Translate Slurm's and Open MPI's variables into PyTorch's; torchrun sets them itself."""
     env = os.environ
     if launcher == 'slurm':
-        first = f'scontrol show hostname {env["SLURM_NODELIST"]} | head -n1'
-        env.setdefault('MASTER_ADDR', subprocess.getoutput(first))
+        if 'MASTER_ADDR' not in env:
+            hosts = subprocess.getoutput(f'scontrol show hostname {env["SLURM_NODELIST"]}')
+            env['MASTER_ADDR'] = hosts.splitlines()[0]
         names = ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')
     elif launcher == 'mpi':
         env.setdefault('MASTER_ADDR', '127.0.0.1')
