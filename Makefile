@@ -13,6 +13,9 @@ help: ## list the commands
 setup: ## install everything into .venv (Python 3.11 or 3.12 with headers, git and g++ are needed)
 	@tools/setup.sh
 
+lock: ## resolve requirements.txt anew into requirements.lock
+	@tools/setup.sh lock
+
 doctor: setup ## check versions, compiled ops, devices and disk; CONFIGS="a.py b.py" adds data, classes and weights
 	@$(python) tools/doctor.py $(CONFIGS)
 
@@ -25,6 +28,3 @@ test: setup ## run the tests that take seconds
 
 test-long: setup ## run the tests that take minutes
 	$(pytest) -m long
-
-lock: ## resolve requirements.txt anew into requirements.lock
-	@tools/setup.sh lock

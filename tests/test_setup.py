@@ -90,7 +90,7 @@ def test_requirements_name_what_is_imported_and_nothing_else(repo):
                 modules |= {alias.name.partition('.')[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 modules.add(node.module.partition('.')[0])
-    modules -= {*sys.stdlib_module_names, 'projects', 'tools', 'tests', 'conftest'}
+    modules -= {*sys.stdlib_module_names, 'projects', 'tools', *(path.stem for path in files)}
     owners = metadata.packages_distributions()
     imported = {canonicalize_name(owners[module][0]) for module in modules}
     pinned = {canonicalize_name(name) for name in pins(repo)}
@@ -281,13 +281,13 @@ def test_the_build_shows_one_short_line_per_file(shell, tmp_path):
     log = tmp_path / 'log'
     log.write_text(
         '  copying mmcv/ops/nms.py -> build/lib/mmcv/ops\n'
-        '  [1/4] c++ -MMD -I/x/include -c -c /tmp/b/pytorch/nms.cpp -o /tmp/b/nms.o -std=c++17\n'
-        '  [2/4] /usr/local/cuda/bin/nvcc -c -c /tmp/b/cuda/nms_cuda.cu -o /tmp/b/nms_cuda.o -std=c++17\n'
+        '  [3/40] c++ -MMD -I/x/include -c -c /tmp/b/pytorch/nms.cpp -o /tmp/b/nms.o -std=c++17\n'
+        '  [20/40] /usr/local/cuda/bin/nvcc -c -c /tmp/b/cuda/nms_cuda.cu -o /tmp/b/nms_cuda.o -std=c++17\n'
     )
     lines = shell(f'SECONDS=120; progress < {log}').stdout.splitlines()
     assert [line.split(maxsplit=2) for line in lines] == [
-        ['[1/4]', 'nms.cpp', '2 min gone, about 6 to go'],
-        ['[2/4]', 'nms_cuda.cu', '2 min gone, about 2 to go'],
+        ['[3/40]', 'nms.cpp', '2 min gone'],
+        ['[20/40]', 'nms_cuda.cu', '2 min gone, about 2 to go'],
     ]
 
 

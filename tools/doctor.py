@@ -164,7 +164,7 @@ def check_ops() -> Row:
         except Exception as error:
             remedy = REINSTALL
             if device == 'cuda':
-                remedy = f'install the CUDA {torch.version.cuda} toolkit, then: make setup FORCE_CUDA=1'
+                remedy = f'install the CUDA {torch.version.cuda} toolkit, then: make setup'
             return Row('mmcv ops', f'nms does not run on {device}: {_one_line(error)}', remedy)
         if kept != [0, 2]:
             return Row('mmcv ops', f'nms on {device} keeps boxes {kept}; expected [0, 2]', REINSTALL)

@@ -105,8 +105,10 @@ progress() {
   local line left
   while IFS= read -r line; do
     [[ $line =~ ^[[:space:]]*\[([0-9]+)/([0-9]+)\].*/([^/ ]+\.(cpp|cu))[[:space:]] ]] || continue
-    left=$((SECONDS * (BASH_REMATCH[2] - BASH_REMATCH[1]) / BASH_REMATCH[1]))
-    printf '  [%d/%d] %-40s %d min gone, about %d to go\n' "${BASH_REMATCH[@]:1:3}" $((SECONDS / 60)) $(((left + 59) / 60))
+    left=''
+    # The first files come late, together, and say little about the rest.
+    ((BASH_REMATCH[1] < 8)) || left=", about $(((SECONDS * (BASH_REMATCH[2] - BASH_REMATCH[1]) / BASH_REMATCH[1] + 59) / 60)) to go"
+    printf '  [%d/%d] %-40s %d min gone%s\n' "${BASH_REMATCH[@]:1:3}" $((SECONDS / 60)) "$left"
   done
 }
 
@@ -169,7 +171,7 @@ is_ready() {
 }
 
 main() {
-  local target archs='' stamp dir wheel
+  local target archs='' stamp dir wheel cuda sync
   cd "$root"
   unset VIRTUAL_ENV
   read -r version python < <(find_python) || exit 1
@@ -193,6 +195,8 @@ main() {
   fi
 
   mmcv_lines '!' >"$work/all.txt"
+  sync=("$uv" pip sync --python "$venv" --require-hashes "$work/all.txt")
+  [[ -t 2 ]] || sync+=(--quiet) # progress bars on a terminal, not a hundred lines in a log
   if [[ -n ${MMCV_FIND_LINKS:-} ]]; then
     target=given dir=$work/given
     "$root/.uv/bin/python" -m pip --python "$venv/bin/python" download -q --no-deps --no-index --only-binary :all: \
@@ -200,13 +204,14 @@ main() {
       die "MMCV_FIND_LINKS=$MMCV_FIND_LINKS has no onedl-mmcv $(pinned onedl-mmcv) wheel for Python $version; unset it to build one"
   else
     [[ $target == cpu ]] || archs=$(arch_list)
+    cuda=$(pinned nvidia-cuda-runtime-cu12)
     [[ $target == cpu ]] && has_gpu &&
-      say "a GPU, but no CUDA $(pinned nvidia-cuda-runtime-cu12) toolkit beside it: mmcv's ops will run on the CPU only"
+      say "a GPU, but no CUDA ${cuda%.*} toolkit beside it: mmcv's ops will run on the CPU only"
     dir=${XDG_CACHE_HOME:-$HOME/.cache}/mmxray/wheels/$(wheel_key "$version" "$target" "$archs")
   fi
   if ! wheel=$(kept_wheel "$dir"); then
-    say 'installing torch and all that the build needs (8 GB on disk)'
-    "$uv" pip sync --quiet --python "$venv" --require-hashes "$work/all.txt"
+    say 'installing torch and the rest, which the build needs (3 GB to download, 8 GB on disk)'
+    "${sync[@]}"
     build_wheel "$target" "$archs" "$dir"
     wheel=$(kept_wheel "$dir") || die "the wheel just built in $dir cannot be read"
   fi
@@ -216,7 +221,7 @@ wheel = pathlib.Path(sys.argv[1])
 print(f'onedl-mmcv @ {wheel.as_uri()} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}')
 PY
   say "installing what requirements.lock pins, with ${wheel##*/} from ${dir/#$HOME/\~}"
-  "$uv" pip sync --quiet --python "$venv" --require-hashes "$work/all.txt"
+  "${sync[@]}"
   "$venv/bin/python" -c 'import torch, mmcv._ext' || die "$wheel does not import here; remove it and run make setup again"
   echo "$stamp $target" >"$venv/.setup"
   say "done: Python $version in .venv; check it with: .venv/bin/python tools/doctor.py"
