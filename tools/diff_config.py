@@ -1,0 +1,93 @@
+"""Show what differs between two configs after inheritance, key by key, or one config resolved.
+
+Example:
+    python tools/diff_config.py configs/simsiam/A.py configs/simsiam/B.py --allow model.backbone.init_cfg
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from projects.xray.report.config_diff import ConfigError, differences, load_config, under  # noqa: E402
+
+EPILOG = """\
+A and B are files (also dumped ones, as in a work dir) or pkg::paths of an installed package.
+
+examples:
+  python tools/diff_config.py configs/simsiam/A.py configs/simsiam/B.py --allow model.backbone.init_cfg
+  python tools/diff_config.py work_dirs/RUN/CONFIG.py configs/faster_rcnn/CONFIG.py
+  python tools/diff_config.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py
+
+exit: 0 no difference outside --allow, 1 a difference, 2 wrong use"""
+
+
+def parse_args(argv):
+    """Read the command line; exits 2 on wrong use."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('a', metavar='A', help='a config')
+    parser.add_argument('b', metavar='B', nargs='?', help='another; without it, A is printed resolved')
+    parser.add_argument(
+        '--allow',
+        metavar='PREFIX',
+        nargs='+',
+        action='extend',
+        default=[],
+        help='dotted keys below which the two may differ',
+    )
+    args = parser.parse_args(argv)
+    if args.allow and args.b is None:
+        parser.error('--allow needs two configs')
+    return args
+
+
+def format_differences(found, allow, width):
+    """Lay differences out in columns: key, value in A, value in B; `!` marks what is not allowed.
+
+    Args:
+        found: Dotted key -> (value in A, value in B).
+        allow: Prefixes below which a difference is allowed.
+        width: Columns of the terminal; where a row is wider, the two values go below the key.
+    """
+    rows = [(' ' if under(k, allow) else '!', k, repr(a), repr(b)) for k, (a, b) in found.items()]
+    key, left, right = (max((len(row[i]) for row in rows), default=0) for i in (1, 2, 3))
+    lines = []
+    for mark, name, a, b in rows:
+        if key + left + right + 7 <= width:
+            lines.append(f'{mark} {name:{key}}  {a:{left}}  {b}')
+        else:
+            lines.append(f'{mark} {name}\n      A  {a}\n      B  {b}')
+    return '\n'.join(lines)
+
+
+def main(argv=None):
+    """Run the tool; returns the exit code."""
+    args = parse_args(argv)
+    try:
+        a = load_config(args.a)
+        if args.b is None:
+            print(a.pretty_text)
+            return 0
+        found = differences(a, load_config(args.b))
+    except ConfigError as error:
+        print(f'diff_config: {error}', file=sys.stderr)
+        return 2
+    outside = sum(not under(key, args.allow) for key in found)
+    print(f'A  {args.a}\nB  {args.b}')
+    if found:
+        print(format_differences(found, args.allow, shutil.get_terminal_size((110, 24)).columns))
+    allowed = f', {len(found) - outside} allowed' if args.allow else ''
+    print(
+        f'{len(found)} differences{allowed}, {outside} outside' if args.allow else f'{len(found)} differences'
+    )
+    return 1 if outside else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
