@@ -140,6 +140,8 @@ BROKEN = {
     'image id 9 or file name 7.png occurs twice': lambda coco: coco['images'][1].update(file_name='7.png'),
     'image 9.png has width 0': lambda coco: coco['images'][1].update(width=0),
     'image number 1 lacks': lambda coco: coco['images'][1].pop('file_name'),
+    r'file name ../9.png leaves': lambda coco: coco['images'][1].update(file_name='../9.png'),
+    r'file name /a/9.png leaves': lambda coco: coco['images'][1].update(file_name='/a/9.png'),
     "category id 3 or name 'gas_pore' occurs twice": lambda coco: coco['categories'][1].update(id=3),
     'category .* lacks': lambda coco: coco['categories'][1].pop('name'),
     '`categories` is not a list': lambda coco: coco.pop('categories'),

@@ -11,7 +11,7 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import yaml
 from mmdet.datasets import CocoDataset
@@ -183,6 +183,10 @@ def _check_images(path: Path, rows: list[dict]) -> dict[int, dict]:
                 f'{path}: image number {index} lacks an integer `id` or a `file_name`; write them'
             )
         name = row['file_name']
+        if PurePosixPath(name).is_absolute() or '..' in PurePosixPath(name).parts:
+            raise DatasetError(
+                f'{path}: file name {name} leaves the image folder, expected a path below it; correct it'
+            )
         if not all(isinstance(row.get(k), int) and row[k] > 0 for k in ('width', 'height')):
             raise DatasetError(
                 f'{path}: image {name} has width {row.get("width")} and height {row.get("height")}, expected '

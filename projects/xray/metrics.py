@@ -138,7 +138,7 @@ class XrayDefectMetric(BaseMetric):
         names = [category['name'] for category in truth['categories']]
         metrics = {}
         for key, table in (('AP', precision), ('AP50', precision[:1])):
-            per_class = [_mean([p for p in table[..., i].ravel() if p > -1]) for i in range(len(names))]
+            per_class = [_mean(column[column > -1]) for column in table.reshape(-1, len(names)).T]
             metrics[key] = _mean([ap for ap in per_class if not math.isnan(ap)])
             metrics |= {f'{key}_{name}': ap for name, ap in zip(names, per_class, strict=True)}
         return metrics
