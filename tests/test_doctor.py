@@ -110,7 +110,7 @@ def test_the_table_is_readable_at_100_columns(run):
     ('folder', 'remedy'),
     [
         ('data/synthetic', 'python tools/make_synthetic.py data/synthetic'),
-        ('data/gdxray', 'make gdxray GDXRAY=DIR'),
+        ('data/gdxray', 'python tools/convert_dataset.py gdxray GDXRAY/Castings data/gdxray'),
         ('data/industrial', 'tools/convert_dataset.py'),
     ],
 )
@@ -120,6 +120,14 @@ def test_missing_data(run, folder, remedy):
     (row,) = rows_of(table, 'FAILED')
     assert f'{folder}: no such folder' in row
     assert remedy in table.split('remedy: ')[1].splitlines()[0]
+
+
+def test_missing_lists_of_protocol_a(repo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for protocol, lists in (('a', True), ('b', False)):
+        stem = f'simsiam_resnet18_1xb64-coslr-20e_castings-{protocol}-128px'
+        (row,) = (r for r in doctor.check_config(repo / f'configs/small/{stem}.py') if r.remedy)
+        assert ('--train-list' in row.remedy) == lists
 
 
 def test_missing_annotation_file(run):

@@ -228,17 +228,17 @@ def check_data(cfg) -> list[Row]:
     """Build each split's dataset, as training does, and name what its evaluator reads."""
     from mmengine.registry import DATASETS, DefaultScope
 
-    rows, absent = [], set()
+    rows, absent = [], {}
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
         for data in _leaves(loader['dataset']) if loader else ():
             root = Path(data.get('data_root') or '')
-            if not root.is_dir():
-                absent.add(root)
-                continue
             file = root / (data.get('ann_file') or '')
+            if not root.is_dir():
+                absent[root] = data_remedy(root, file)
+                continue
             if not file.exists():
-                rows.append(Row(split, f'{file} does not exist', data_remedy(root)))
+                rows.append(Row(split, f'{file} does not exist', data_remedy(root, file)))
                 continue
             evaluators = cfg.get(f'{split}_evaluator') or []
             for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
@@ -252,19 +252,22 @@ def check_data(cfg) -> list[Row]:
                     count = len(dataset)
             except Exception as error:
                 found, _, remedy = _one_line(error).rpartition('; ')
-                rows.append(Row(split, found or remedy, remedy if found else data_remedy(root)))
+                rows.append(Row(split, found or remedy, remedy if found else data_remedy(root, file)))
                 continue
             kinds = ', '.join(dataset.metainfo.get('classes') or ())
             rows.append(Row(split, f'{count} radiographs in {file}' + (f' ({kinds})' if kinds else '')))
-    return [Row('data', f'{root}: no such folder', data_remedy(root)) for root in sorted(absent)] + rows
+    return [Row('data', f'{root}: no such folder', remedy) for root, remedy in absent.items()] + rows
 
 
-def data_remedy(root: Path) -> str:
-    """Return the command that makes a data root."""
+def data_remedy(root: Path, file: Path) -> str:
+    """Return the command that makes a data root with this annotation file."""
     if root.name == 'synthetic':
         return f'python tools/make_synthetic.py {root}'
     if root.name == 'gdxray':
-        return 'make gdxray GDXRAY=DIR, the folder that holds Castings/'
+        command = f'python tools/convert_dataset.py gdxray GDXRAY/Castings {root}'
+        # Protocol A is Ferguson's split, which his repository lists (maxkferg/metal-defect-detection).
+        lists = ' --train-list castings_train.txt --test-list castings_test.txt'
+        return command + lists * (file.parent == root / 'a')
     return f'convert your data into {root} (python tools/convert_dataset.py --help), or link it there'
 
 
