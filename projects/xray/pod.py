@@ -210,9 +210,14 @@ def fit_pod(
     sizes = covariates[0]
     if any(v and not sizes.min() <= v <= sizes.max() for v in (fit.a50, fit.a90, fit.a90_95)):
         fit.problems.append('a50, a90 or a90/95 lies outside the sizes of the flaws: an extrapolation')
-    large = hits[sizes >= (fit.a90 or np.inf)]
-    if contrasts is None and large.size and upper_bound(int(large.sum()), large.size) < 0.9:
-        fit.problems.append('flaws above a90 are found in less than 90 %: large ones are missed at random')
+    large = sizes >= (fit.a90 or np.inf)
+    if large.any():
+        expected = special.expit(design[large] @ best).mean()
+        if upper_bound(int(hits[large].sum()), int(large.sum())) < expected:
+            fit.problems.append(
+                f'flaws above a90 are found in {hits[large].mean():.0%}, the curve says {expected:.0%}: '
+                'large ones are missed at random, and the curve is not theirs'
+            )
     for position in np.linspace(design[:, 1].min(), design[:, 1].max(), points):
         logit, low, high = likelihood.bounds(row(position))
         fit.curve.append(PodPoint(size_of(position), *special.expit([logit, low, high]).tolist()))
@@ -237,7 +242,10 @@ class _Likelihood:
         """Likelihood-ratio statistic of the hypothesis direction·beta = value."""
         particular = direction * value / (direction @ direction)
         free = np.linalg.svd(direction[None])[2][1:].T  # (K, K - 1), orthogonal to `direction`
-        return 2 * (self.maximum - _fit_logistic(self.design @ free, self.hits, self.design @ particular)[1])
+        constrained = _fit_logistic(
+            self.design @ free, self.hits, self.design @ particular, start=free.T @ self.best
+        )
+        return 2 * (self.maximum - constrained[1])
 
     def design_effect(self, direction):
         """Cluster-robust over plain variance of direction·beta, at least 1; 1 without clusters."""
@@ -253,19 +261,21 @@ class _Likelihood:
     def bounds(self, direction):
         """Estimate of direction·beta with its lower and upper bound."""
         estimate, criterion = direction @ self.best, CRITERION * self.design_effect(direction)
+        step = np.sqrt(criterion * direction @ np.linalg.solve(self.information, direction))  # Wald's bound
         low, high = (
-            _root_above(0.0, lambda d, s=sign: self.ratio(direction, estimate + s * d) - criterion)
+            _root_above(
+                0.0, lambda d, s=sign: self.ratio(direction, estimate + s * d) - criterion, 1.2 * step
+            )
             for sign in (-1, 1)
         )
         return estimate, estimate - low, estimate + high
 
 
-def _root_above(start: float, excess: Callable[[float], float]) -> float:
+def _root_above(start: float, excess: Callable[[float], float], step: float = 0.25) -> float:
     """Root of `excess` above `start`, where it is negative; it must rise above zero somewhere."""
-    step = 0.25
     while excess(start + step) < 0:
         step *= 2
-    return optimize.brentq(excess, start, start + step, xtol=1e-10)
+    return optimize.brentq(excess, start, start + step, xtol=1e-9)
 
 
 def _separated(design: np.ndarray, hits: np.ndarray) -> bool:
@@ -281,7 +291,10 @@ def _separated(design: np.ndarray, hits: np.ndarray) -> bool:
 
 
 def _fit_logistic(
-    design: np.ndarray, hits: np.ndarray, offset: np.ndarray | float = 0.0
+    design: np.ndarray,
+    hits: np.ndarray,
+    offset: np.ndarray | float = 0.0,
+    start: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float, np.ndarray]:
     """Maximum-likelihood logistic regression by Newton's method with step halving.
 
@@ -289,6 +302,7 @@ def _fit_logistic(
         design: (N, K) float.
         hits: (N) bool.
         offset: Added to the logit, (N) or a number.
+        start: (K) where to begin; default zeros.
 
     Returns:
         Coefficients (K), log-likelihood, and information matrix (K, K).
@@ -301,7 +315,7 @@ def _fit_logistic(
         logit = design @ beta + offset
         return float(logit[hits].sum() - np.logaddexp(0, logit).sum())
 
-    beta = np.zeros(design.shape[1])
+    beta = np.zeros(design.shape[1]) if start is None else start
     current = likelihood(beta)
     for _ in range(100):
         found = special.expit(design @ beta + offset)
