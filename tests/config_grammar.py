@@ -12,9 +12,9 @@ CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 
 BACKBONES = {
     'resnet50': 'resnet50',
-    'resnet18': 'resnet18',
+    'resnet18-narrow': 'resnet18-narrow',
     'r50': 'resnet50',
-    'r18': 'resnet18',
+    'r18-narrow': 'resnet18-narrow',
     'swin-base': 'swin-base',
     'swin-narrow': 'swin-narrow',
 }

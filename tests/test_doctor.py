@@ -91,7 +91,7 @@ def test_a_recipe_of_the_repository_passes_with_its_data_in_place(
     tiny_coco(name='data/synthetic')
     monkeypatch.setattr(doctor, 'DISK_GB', 0)
     monkeypatch.chdir(tmp_path)
-    code = doctor.main([str(repo / 'configs/small/faster-rcnn_r18-scratch_fpn_1xb8-8e_synthetic.py')])
+    code = doctor.main([str(repo / 'configs/small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-12e_synthetic.py')])
     table = capsys.readouterr().out
     assert code == 0, table
     assert [line.split()[1] for line in rows_of(table, 'ok')][-4:] == ['train', 'val', 'test', 'classes']
@@ -125,7 +125,7 @@ def test_missing_data(run, folder, remedy):
 def test_missing_lists_of_protocol_a(repo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for protocol, lists in (('a', True), ('b', False)):
-        stem = f'simsiam_resnet18_1xb64-coslr-20e_castings-{protocol}-128px'
+        stem = f'simsiam_resnet18-narrow_1xb64-coslr-20e_castings-{protocol}-128px'
         (row,) = (r for r in doctor.check_config(repo / f'configs/small/{stem}.py') if r.remedy)
         assert ('--train-list' in row.remedy) == lists
 
@@ -192,8 +192,8 @@ def test_metric_that_reads_another_file_than_the_dataset(run):
             'tools/dist_train.sh configs/simsiam/simsiam_resnet50_4xb64-coslr-100e_industrial-224px.py 4',
         ),
         (
-            'simsiam_resnet18_1xb64-coslr-20e_synthetic-128px',
-            'python tools/train.py configs/small/simsiam_resnet18_1xb64-coslr-20e_synthetic-128px.py',
+            'simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px',
+            'python tools/train.py configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py',
         ),
     ],
 )

@@ -1,12 +1,12 @@
 # SimSiam weights of generated radiographs.
 # Command: python tools/train.py <this file>
-_base_ = './faster-rcnn_r18-scratch_fpn_1xb8-8e_synthetic.py'
+_base_ = './faster-rcnn_r18-narrow-scratch_fpn_1xb4-12e_synthetic.py'
 model = dict(
     backbone=dict(
         init_cfg=dict(
             _delete_=True,
             type='Pretrained',
-            checkpoint='work_dirs/simsiam_resnet18_1xb64-coslr-20e_synthetic-128px/epoch_20.pth',
+            checkpoint='work_dirs/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px/epoch_20.pth',
             prefix='backbone.',
         )
     )

@@ -1,4 +1,4 @@
-# SimSiam ResNet-18 on generated radiographs: the full recipe, shrunk to two CPU cores.
+# SimSiam, half-width ResNet-18, on generated radiographs: the full recipe, shrunk to two CPU cores.
 # Command: python tools/train.py <this file>
 _base_ = '../simsiam/simsiam_resnet50_4xb64-coslr-100e_industrial-224px.py'
 
@@ -10,8 +10,8 @@ optim_wrapper = dict(optimizer=dict(lr=lr))
 custom_hooks = [dict(type='SimSiamHook', priority='HIGH', fix_pred_lr=True, lr=lr), *_base_.xray_hooks]
 
 model = dict(
-    backbone=dict(depth=18),
-    neck=dict(in_channels=512, hid_channels=512, out_channels=512),
+    backbone=dict(depth=18, stem_channels=32, base_channels=32),
+    neck=dict(in_channels=256, hid_channels=512, out_channels=512),
     head=dict(predictor=dict(in_channels=512, hid_channels=128, out_channels=512)),
 )
 xray_simsiam_view = [

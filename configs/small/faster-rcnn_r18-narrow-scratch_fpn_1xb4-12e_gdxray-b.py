@@ -1,40 +1,40 @@
-# Faster R-CNN, two-stage Swin without pretraining, on generated radiographs: shrunk to two CPU cores.
+# Faster R-CNN, half-width ResNet-18 without pretraining, on GDXray castings, protocol B: shrunk to two CPU cores.
 # Command: python tools/train.py <this file>
-_base_ = '../faster_rcnn/faster-rcnn_swin-base-in1k-pre_fpn_4xb4-amp-2x_industrial.py'
+_base_ = '../faster_rcnn/faster-rcnn_r50-in1k-pre_fpn_4xb4-6x_gdxray-b.py'
 
 # Tuned together: batch, epochs, learning rate.
-train_cfg = dict(max_epochs=8)
+train_cfg = dict(max_epochs=12)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=50),
-    dict(type='MultiStepLR', begin=0, end=8, by_epoch=True, milestones=[6, 7], gamma=0.1),
+    dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[8, 11], gamma=0.1),
 ]
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=4e-4))
-auto_scale_lr = dict(base_batch_size=8)
+optim_wrapper = dict(optimizer=dict(lr=0.02 * 8 / 16))
+auto_scale_lr = dict(base_batch_size=4)
 
 # A 64-channel FPN: at 256 channels FPN and RPN are two thirds of the cost.
-# Anchors shrink with the input.
+# Anchors shrink with the input: best IoU >= 0.5 for 99 % of the boxes, 61 % with [4, 6].
 model = dict(
-    backbone=dict(
-        arch=dict(_delete_=True, embed_dims=48, depths=(2, 2), num_heads=(3, 6)),
-        img_size=256,
-        out_indices=(0, 1),
-        init_cfg=dict(_delete_=True, type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
-    ),
-    neck=dict(in_channels=[48, 96], out_channels=64),
+    backbone=dict(depth=18, stem_channels=32, base_channels=32, init_cfg=None),
+    neck=dict(in_channels=[32, 64, 128, 256], out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[2, 3])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64), bbox_head=dict(in_channels=64, fc_out_channels=256)
     ),
-    train_cfg=dict(rpn_proposal=dict(max_per_img=300), rcnn=dict(sampler=dict(num=128))),
-    test_cfg=dict(rpn=dict(max_per_img=300)),
+    # Small samples: with one or two flaws an image, 256 anchors would be nearly all background. Few proposals:
+    # on a CPU, NMS of 2,000 a level costs more than the backbone.
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=48)),
+        rpn_proposal=dict(nms_pre=300, max_per_img=150),
+        rcnn=dict(sampler=dict(num=64)),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=150)),
 )
 
-xray_resize = dict(type='Resize', scale=(256, 256), keep_ratio=True)
+xray_resize = dict(type='Resize', scale=(384, 288), keep_ratio=True)
 xray_test_loader = dict(
     num_workers=1,
     pin_memory=False,
     dataset=dict(
-        data_root='data/synthetic',
         pipeline=[
             _base_.xray_load,
             xray_resize,
@@ -44,11 +44,10 @@ xray_test_loader = dict(
     ),
 )
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=1,
     pin_memory=False,
     dataset=dict(
-        data_root='data/synthetic',
         pipeline=[
             _base_.xray_load,
             dict(type='LoadAnnotations', with_bbox=True),
@@ -60,6 +59,4 @@ train_dataloader = dict(
 )
 val_dataloader = xray_test_loader
 test_dataloader = xray_test_loader
-val_evaluator = dict(ann_file='data/synthetic/val.json')
-test_evaluator = dict(ann_file='data/synthetic/test.json')
 default_hooks = dict(logger=dict(interval=10))
