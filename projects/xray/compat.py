@@ -127,7 +127,7 @@ def repair_checkpoint_loading() -> None:
                 if refused:
                     text = (
                         f'refused, it carries {refused[1]}, expected tensors and plain values only; loading '
-                        "code would run it: get the weights from a source you trust, or their 'state_dict' alone"
+                        "code would run it: get the 'state_dict' alone, or weights from a source you trust"
                     )
                 elif '://' in str(file):
                     cache = f'{torch.hub.get_dir()}/checkpoints'
@@ -136,8 +136,8 @@ def repair_checkpoint_loading() -> None:
                     )
                 else:
                     text = (
-                        f'not a readable PyTorch checkpoint ({reason}), expected a whole .pth file; the copy or '
-                        'the write was cut short: take the epoch before, or fetch it again'
+                        f'not a readable PyTorch checkpoint ({reason}), expected a whole .pth file; the copy '
+                        'or the write was cut short: take the epoch before, or fetch it again'
                     )
                 raise CheckpointError(f'{file}: {text}') from None
 

@@ -30,7 +30,7 @@ ALLOWED_UNEXPECTED = re.compile(r'mask_token|fc\..*|head\..*')
 ALLOWED_MISSING = re.compile(r'norm([0-2])\.(weight|bias)|mask_token')
 NOT_LEARNT = ('num_batches_tracked', 'relative_position_index')
 
-IMAGE_SET = re.compile(r'(?:^|_)(industrial|castings-a|castings-b|synthetic)(?=-|_|$)')
+IMAGE_SET = re.compile(r'_(industrial|castings-a|castings-b|synthetic)(?=-|_|$)')
 
 
 class HandoverError(ValueError):
