@@ -83,9 +83,8 @@ def test_sign_flip_by_hand():
 
 
 def test_sign_flip_is_not_fooled_by_rounding():
-    # all eight sums of +-0.1 +-0.2 +-0.3 that should be 0.6 or 0 come out of floating point uneven
-    assert sign_flip_test([0.1, 0.2, 0.3]) == 2 / 8
-    assert sign_flip_test([0.1, 0.2, -0.3]) == 1
+    # of the 16 sums two are 0.4 and eight 0.2 in size, as is the observed one, but not to the last digit
+    assert sign_flip_test([0.1, 0.1, 0.1, -0.1]) == 10 / 16
 
 
 @pytest.mark.parametrize('differences', [[], [1.0, math.nan], [0.0] * 21])
@@ -131,9 +130,10 @@ def test_units_without_a_value_are_left_out_and_counted():
 
 
 def test_bootstrap_draws_parts_with_all_their_images():
-    # 20 parts of five identical images: drawn one by one, the images would narrow the interval by sqrt(5)
+    # 20 parts of five images about the part's value; drawn one by one, they would give another interval
     values = np.random.default_rng(1).normal(0.3, 1, 20)
-    result = compare(np.repeat(np.arange(20), 5).tolist(), means(np.zeros(100), np.repeat(values, 5)))
+    images = (values[:, None] + [-4, -2, 0, 2, 4]).ravel()
+    result = compare(np.repeat(np.arange(20), 5).tolist(), means(np.zeros(100), images))
     by_part = compare(list(range(20)), means(np.zeros(20), values))
     assert result.method == 'paired bootstrap over parts'
     assert result.units == 20
@@ -197,6 +197,12 @@ def test_compare_seeds_by_hand():
     margin = stats.t.ppf(0.975, 4) * math.sqrt(2 / 3)
     assert (result.low, result.high) == pytest.approx((3 - margin, 3 + margin))
     assert result.verdict == 'candidate higher'
+    # Means 2 and 6, variances 1 and 2.5: squared error 1/3 + 1/2, degrees of freedom
+    # (5/6)^2 / ((1/3)^2 / 2 + (1/2)^2 / 4) = 5.88
+    uneven = compare_seeds([1, 2, 3], [4, 5, 6, 7, 8])
+    assert uneven.high == pytest.approx(
+        4 + stats.t.ppf(0.975, (25 / 36) / (1 / 18 + 1 / 16)) * math.sqrt(5 / 6)
+    )
     assert compare_seeds([4, 5, 6], [1, 2, 3]).verdict == 'candidate lower'
     assert compare_seeds([1, 2, 3], [1.5, 2.5, 3.5]).verdict == 'no difference shown'
     json.dumps(asdict(result), allow_nan=False)

@@ -198,7 +198,7 @@ def _corners(box: Sequence[float]) -> list[float]:
 
 
 def check_comparable(arms: Mapping[str, Sequence[InspectedImage]]) -> None:
-    """Refuse to compare arms that were not tested on the same images with the same truth.
+    """Refuse to compare arms that were not tested on the same images, in one order, with the same truth.
 
     Args:
         arms: Images by name of the arm.
@@ -210,12 +210,14 @@ def check_comparable(arms: Mapping[str, Sequence[InspectedImage]]) -> None:
     reference = {image.image_id: image for image in reference}
     for name, images in others:
         images = {image.image_id: image for image in images}
-        if images.keys() != reference.keys():
-            differing = sorted(map(str, images.keys() ^ reference.keys()))
+        differing = sorted(map(str, images.keys() ^ reference.keys()))
+        if differing:
             raise MeasureError(
                 f'{first} and {name} were tested on different images ({len(differing)} differ, such as '
                 f'{differing[:3]}); test both on the same annotation file'
             )
+        if list(images) != list(reference):
+            raise MeasureError(f'{first} and {name} hold the images in different order; read both alike')
         for image_id, image in images.items():
             other = reference[image_id]
             if not (
@@ -594,7 +596,7 @@ class Part:
     Attributes:
         part: Its id.
         views: Images of it.
-        truth: 'critical', 'minor' or 'defect-free', the worst of its views.
+        truth: 'critical', 'minor' or 'defect-free', the worst of its views; 'ignored' with such boxes alone.
         score: Highest score, in any view, of a detection that rejects the part; None without one.
         hit_score: Highest score of a detection that found one of its critical defects; None without one.
     """
@@ -675,7 +677,8 @@ def gather_parts(matched: Sequence[Matched], reject_minor: bool = False) -> list
     for name, members in views.items():
         critical = [(m.image.truth_labels == CRITICAL) & ~m.image.ignored for m in members]
         others = [(m.image.truth_labels != CRITICAL) & ~m.image.ignored for m in members]
-        truth = 'critical' if _any(critical) else 'minor' if _any(others) else 'defect-free'
+        sound = 'defect-free' if all(m.defect_free for m in members) else 'ignored'
+        truth = 'critical' if _any(critical) else 'minor' if _any(others) else sound
         scores = [
             m.image.scores[m.kept][reject_minor | (m.image.labels[m.kept] == CRITICAL)] for m in members
         ]
