@@ -1,16 +1,25 @@
 """convert_dataset: boxes, splits and ledgers of every source format, and one line for bad input."""
 
+import base64
 import json
+import random
 import re
+import shutil
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from projects.xray import gdxray
-from projects.xray.converters import Account, clip_box
+from projects.xray.converters import Account, ConvertError, clip_box, split_groups, tile_origins
+from projects.xray.imaging import apply_window, read
+from projects.xray.label_formats import decode_rle, encode_rle
 from tools.convert_dataset import main
 
 
@@ -219,7 +228,474 @@ def test_help_and_wrong_use(argv, code, capsys):
     assert 'convert_dataset.py gdxray' in out if code == 0 else 'invalid choice' in err
 
 
+# ----------------------------------------------------------------------------------- labelling tools
+
+HEIGHT, WIDTH = 48, 64
+PARTS = 10
+# Two views of each part: a crack with a polygon in the first, a pore and a crack in the second.
+POLYGON = [8.0, 4.0, 24.0, 4.0, 16.0, 20.0]
+VIEWS = {
+    'a': [('crack', [8.0, 4.0, 24.0, 20.0], POLYGON)],
+    'b': [('pore', [0.0, 0.0, 4.0, 6.0], None), ('crack', [32.0, 24.0, 64.0, 48.0], None)],
+}
+BOXES = {'a': [('crack', [8, 4, 16, 16])], 'b': [('pore', [0, 0, 4, 6]), ('crack', [32, 24, 32, 24])]}
+SEVERITY = 'crack: critical\npore: minor\nflash: minor\n'
+
+
+def draw(folder, empty=1, plain=2):
+    """16-bit images of `PARTS` parts in two views, `empty` free of defects and `plain` without annotation."""
+    rng = np.random.default_rng(0)
+    (folder / 'images').mkdir(parents=True)
+    names = {f'P{k:02d}_{view}': VIEWS[view] for k in range(PARTS) for view in VIEWS}
+    names |= {f'E{k:02d}_a': [] for k in range(empty)}
+    for k, name in enumerate([*names, *(f'U{k:02d}_a' for k in range(plain))]):
+        pixels = rng.integers(0, 65535, (HEIGHT, WIDTH), np.uint16)
+        if k % 2:
+            cv2.imwrite(str(folder / 'images' / f'{name}.png'), pixels)
+        else:
+            tifffile.imwrite(folder / 'images' / f'{name}.tif', pixels, compression='zlib')
+    return names
+
+
+def image_of(folder, name):
+    return next((folder / 'images').glob(f'{name}.*'))
+
+
+def voc_xml(objects, filename=''):
+    items = ''.join(
+        f'<object><name>{label}</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax>'
+        f'<ymax>{y2}</ymax></bndbox></object>'
+        for label, (x1, y1, x2, y2) in objects
+    )
+    return f'<annotation><filename>{filename}</filename>{items}</annotation>'
+
+
+def make_voc(folder, **options):
+    names = draw(folder, **options)
+    (folder / 'Annotations').mkdir()
+    for name, objects in names.items():
+        text = voc_xml([o[:2] for o in objects], image_of(folder, name).name)
+        (folder / 'Annotations' / f'{name}.xml').write_text(text)
+    return folder
+
+
+def make_yolo(folder, **options):
+    names = draw(folder, **options)
+    (folder / 'labels').mkdir()
+    (folder / 'data.yaml').write_text('names: [pore, crack]\n')
+    for name, objects in names.items():
+        rows = []
+        for label, (x1, y1, x2, y2), polygon in objects:
+            values = [(x1 + x2) / 2 / WIDTH, (y1 + y2) / 2 / HEIGHT, (x2 - x1) / WIDTH, (y2 - y1) / HEIGHT]
+            if polygon:
+                values = [v / (HEIGHT if i % 2 else WIDTH) for i, v in enumerate(polygon)]
+            rows.append(' '.join([str(int(label == 'crack')), *(f'{v:.6f}' for v in values)]))
+        (folder / 'labels' / f'{name}.txt').write_text('\n'.join(rows))
+    return folder
+
+
+def make_labelme(folder, **options):
+    names = draw(folder, **options)
+    (folder / 'json').mkdir()
+    for name, objects in names.items():
+        shapes = []
+        for label, (x1, y1, x2, y2), polygon in objects:
+            kind, points = 'rectangle', [[x2, y2], [x1, y1]]
+            if polygon:
+                kind, points = 'polygon', np.reshape(polygon, (-1, 2)).tolist()
+            shapes.append(dict(label=label, shape_type=kind, points=points))
+        value = dict(imagePath=f'..\\images\\{image_of(folder, name).name}', shapes=shapes, imageData=None)
+        (folder / 'json' / f'{name}.json').write_text(json.dumps(value))
+    return folder
+
+
+def make_coco(folder, **options):
+    names = draw(folder, **options)
+    coco = dict(images=[], annotations=[], categories=[dict(id=7, name='crack'), dict(id=9, name='pore')])
+    for k, (name, objects) in enumerate(names.items()):
+        coco['images'].append(dict(id=k, file_name=image_of(folder, name).name, width=WIDTH, height=HEIGHT))
+        for label, (x1, y1, x2, y2), polygon in objects:
+            row = dict(id=len(coco['annotations']), image_id=k, category_id=7 if label == 'crack' else 9)
+            row |= dict(bbox=[x1, y1, x2 - x1, y2 - y1], segmentation=[polygon] if polygon else [])
+            coco['annotations'].append(row)
+    (folder / 'instances.json').write_text(json.dumps(coco))
+    return folder
+
+
+MAKERS = {'voc': make_voc, 'yolo': make_yolo, 'labelme': make_labelme, 'coco': make_coco}
+SPLITS = ('train', 'val', 'test')
+GROUP = '--group', '([A-Z][0-9]+)_'
+
+
+def read_splits(out):
+    """(types and boxes by image stem), (split by image stem), (whole JSON by split)."""
+    rows, where, whole = {}, {}, {}
+    for split in SPLITS:
+        coco = whole[split] = json.loads((out / f'{split}.json').read_text())
+        types = {c['id']: c['name'] for c in coco['categories']}
+        for image in coco['images']:
+            stem = Path(image['file_name']).stem
+            where[stem] = split
+            rows[stem] = [
+                (types[a['category_id']], a['bbox'])
+                for a in coco['annotations']
+                if a['image_id'] == image['id']
+            ]
+    return rows, where, whole
+
+
+@pytest.mark.parametrize('kind', MAKERS)
+def test_every_format_gives_the_same_boxes(kind, tmp_path, capsys):
+    src, out = MAKERS[kind](tmp_path / 'src'), tmp_path / 'out'
+    severity = tmp_path / 'severity.yaml'
+    severity.write_text(SEVERITY)
+    code, text, err = run(capsys, kind, src, out, '--severity', severity, *GROUP)
+    assert (code, err) == (0, '')
+    rows, where, whole = read_splits(out)
+    assert rows == {f'P{k:02d}_{v}': BOXES[v] for k in range(PARTS) for v in VIEWS} | {'E00_a': []}
+    for k in range(PARTS):
+        assert where[f'P{k:02d}_a'] == where[f'P{k:02d}_b']
+    parts = {split: {s[:3] for s, w in where.items() if w == split and s[0] == 'P'} for split in SPLITS}
+    assert [len(parts[s]) for s in SPLITS] == [7, 1, 2]
+    for split in SPLITS:
+        assert [c['name'] for c in whole[split]['categories']] == ['crack', 'pore', 'flash']
+        for image in whole[split]['images']:
+            assert (image['width'], image['height']) == (WIDTH, HEIGHT)
+            assert image['part'] == Path(image['file_name']).stem[:3]
+            original, copy = src / image['file_name'], out / 'images' / image['file_name']
+            np.testing.assert_array_equal(read(copy).pixels, read(original).pixels)
+        polygons = [a['segmentation'] for a in whole[split]['annotations'] if a.get('segmentation')]
+        expected = [[POLYGON]] * len(parts[split]) if kind != 'voc' else []
+        assert polygons == expected
+    assert sorted(p.stem for p in (out / 'unlabeled').rglob('*.*')) == ['U00_a', 'U01_a']
+    assert (out / 'severity.yaml').read_text() == SEVERITY
+    assert (out / 'quarantine.txt').read_text() == ''
+    assert 'boxes: 30 in = 21 train + 3 val + 6 test' in text.replace(
+        ' + 6 test + 3 val', ' + 3 val + 6 test'
+    )
+    assert re.search(r'images: 23 in = .* \+ 2 unlabeled', text)
+    assert 'no --group' not in text
+
+
+def test_without_group_every_image_is_a_part_and_the_tool_says_so(tmp_path, capsys):
+    src, out = make_yolo(tmp_path / 'src'), tmp_path / 'out'
+    code, text, _ = run(capsys, 'yolo', src, out)
+    assert code == 0 and 'no --group: every image counts as its own part' in text
+    whole = read_splits(out)[2]
+    assert [c['name'] for c in whole['train']['categories']] == ['crack', 'pore']
+    assert not (out / 'severity.yaml').exists()
+
+
+def test_a_type_without_severity_stops_the_conversion(tmp_path, capsys):
+    src, out = make_coco(tmp_path / 'src'), tmp_path / 'out'
+    severity = tmp_path / 'severity.yaml'
+    severity.write_text('flash: minor\n')
+    refused(capsys, 1, 'severity.yaml: .*crack, pore have none', 'coco', src, out, '--severity', severity)
+    assert not out.exists()
+    for text in ('crack: severe', '[crack]', 'crack: [critical]', '1: minor', '{', ''):
+        severity.write_text(text)
+        refused(capsys, 2, 'expected YAML lines', 'coco', src, out, '--severity', severity)
+    refused(capsys, 2, 'none.yaml: expected', 'coco', src, out, '--severity', tmp_path / 'none.yaml')
+
+
+def test_unlabelled_views_of_held_out_parts_are_not_pretrained_on(tmp_path, capsys):
+    src, out = make_voc(tmp_path / 'src', plain=0), tmp_path / 'out'
+    for k in range(PARTS):
+        shutil.copy(image_of(src, f'P{k:02d}_a'), src / 'images' / f'P{k:02d}_c.tif')
+    code, text, _ = run(capsys, 'voc', src, out, *GROUP)
+    assert code == 0
+    where = read_splits(out)[1]
+    got = {p.stem[:3] for p in (out / 'unlabeled').rglob('*.*')}
+    assert got == {name[:3] for name, split in where.items() if split == 'train' and name[0] == 'P'}
+    assert 'not annotated, its part is in val or test: 3' in text
+
+
+def test_wrong_use(tmp_path, capsys):
+    src, out = make_voc(tmp_path / 'src'), tmp_path / 'out'
+    refused(capsys, 2, 'expected a folder with images', 'voc', tmp_path / 'none', out)
+    refused(capsys, 2, 'outside of the source', 'voc', src, src / 'out')
+    refused(capsys, 2, 'regular expression', 'voc', src, out, '--group', '(')
+    refused(capsys, 1, 'expected a match of --group', 'voc', src, out, '--group', 'P[0-9]+')
+    refused(capsys, 1, 'at least 3 parts', 'voc', src, out, '--group', 'images/')
+    refused(capsys, 2, 'add --tile', 'voc', src, out, '--overlap', 3)
+    refused(capsys, 2, 'overlap', 'voc', src, out, '--tile', 32, '--overlap', 32)
+    refused(capsys, 2, 'overlap', 'voc', src, out, '--tile', 1)
+    refused(capsys, 2, 'expected labelme annotations', 'labelme', src, out)
+    refused(capsys, 1, 'class names', 'yolo', src, out)
+    (out / 'images').mkdir(parents=True)
+    (out / 'images' / 'old.png').write_text('')
+    refused(capsys, 2, 'earlier conversion', 'voc', src, out)
+
+
+# What is put aside: (format, file to write, its content, part of the reason).
+BROKEN = [
+    ('voc', 'Annotations/P00_a.xml', '<annotation><object>', 'XML'),
+    ('voc', 'Annotations/P00_a.xml', '<html/>', 'VOC annotation'),
+    ('voc', 'Annotations/P00_a.xml', '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', 'document type'),
+    ('voc', 'Annotations/P00_a.xml', '<annotation><object><name>x</name></object></annotation>', 'bndbox'),
+    ('voc', 'Annotations/P00_a.xml', '<annotation><filename>none.png</filename></annotation>', 'none.png'),
+    ('yolo', 'labels/P00_a.txt', '2 .5 .5 .1 .1', 'class of the names file in line 1'),
+    ('yolo', 'labels/P00_a.txt', '-1 .5 .5 .1 .1', 'class of the names file in line 1'),
+    ('yolo', 'labels/P00_a.txt', '0 .5 .5 .1', '4 numbers'),
+    ('yolo', 'labels/P00_a.txt', '0 .5 .5 .1 .1\n0 .5 .5 nan .1', 'line 2'),
+    ('yolo', 'labels/P00_a.txt', '0 320 240 64 64', 'relative to the image'),
+    ('labelme', 'json/P00_a.json', '{"shapes": [', 'JSON'),
+    ('labelme', 'json/P00_a.json', '[' * 100_000, 'JSON'),
+    ('labelme', 'json/P00_a.json', '[]', 'JSON object'),
+    ('labelme', 'json/P00_a.json', '{"imagePath": "P00_a.tif"}', 'shapes'),
+    ('labelme', 'json/P00_a.json', '{"shapes": [{"label": "x", "points": [[1, NaN]]}]}', 'finite'),
+    ('labelme', 'json/P00_a.json', '{"shapes": [{"label": "", "points": [[1, 2]]}]}', 'type name'),
+    (
+        'labelme',
+        'json/P00_a.json',
+        '{"shapes": [{"label": "x", "points": [[1, 2]], "shape_type": "cube"}]}',
+        'cube',
+    ),
+]
+
+
+@pytest.mark.parametrize(('kind', 'name', 'content', 'reason'), BROKEN)
+def test_damaged_annotations_are_put_aside_and_named(kind, name, content, reason, tmp_path, capsys):
+    src, out = MAKERS[kind](tmp_path / 'src'), tmp_path / 'out'
+    (src / name).write_text(content)
+    code, text, err = run(capsys, kind, src, out, *GROUP)
+    assert code == 0
+    assert re.fullmatch(rf'quarantine: {name}: expected .*{reason}.*\n', err), err
+    assert (out / 'quarantine.txt').read_text() == err.removeprefix('quarantine: ')
+    rows, _, _ = read_splits(out)
+    assert len(rows) == 20 and 'P00_a' not in rows
+    # Nor does its image pass for an unlabelled one.
+    assert not list((out / 'unlabeled').rglob('P00*'))
+    assert 'image or annotation in quarantine: 1' in text
+    assert 'annotation files: 21 in = 20 used + 1 left out' in text
+
+
+def test_a_damaged_image_is_put_aside_with_its_boxes(tmp_path, capsys):
+    src, out = make_coco(tmp_path / 'src'), tmp_path / 'out'
+    image = image_of(src, 'P03_b')
+    image.write_bytes(image.read_bytes()[:300])
+    code, text, err = run(capsys, 'coco', src, out, *GROUP)
+    assert code == 0 and err.startswith('quarantine: images/P03_b.') and 'expected a readable image' in err
+    assert 'boxes: 30 in = ' in text and '2 left out (image or annotation in quarantine: 2)' in text
+
+
+def test_a_damaged_coco_file_stops_or_blocks(tmp_path, capsys):
+    src, out = make_coco(tmp_path / 'src'), tmp_path / 'out'
+    good = json.loads((src / 'instances.json').read_text())
+    for key, value, reason in [
+        ('images', 3, 'list `images`'),
+        ('annotations', [[]], 'list `annotations`'),
+        ('annotations', [dict(id=1, image_id=99, category_id=7)], 'listed image'),
+        ('images', [dict(id=1, file_name='a'), dict(id=1, file_name='b')], 'different image ids'),
+        ('categories', [dict(id=[], name='x')], 'ids'),
+    ]:
+        (src / 'instances.json').write_text(json.dumps(good | {key: value}))
+        refused(capsys, 1, f'all are in quarantine; the first is instances.json.*{reason}', 'coco', src, out)
+    (src / 'instances.json').write_text(json.dumps(good))
+    (src / 'second.json').write_text('{"images": ')
+    assert run(capsys, 'coco', src, out)[0] == 0
+    assert not (out / 'unlabeled').exists()  # second.json may have been about them
+
+
+def test_paths_in_annotations_never_leave_the_source(tmp_path, capsys):
+    src, out = make_voc(tmp_path / 'src'), tmp_path / 'out'
+    secret = tmp_path / 'secret.png'
+    cv2.imwrite(str(secret), np.zeros((9, 9), np.uint8))
+    for name, path in {'P00_a': '../../secret.png', 'P01_a': str(secret), 'P02_a': '/etc/passwd'}.items():
+        xml = src / 'Annotations' / f'{name}.xml'
+        xml.write_text(re.sub('<filename>.*</filename>', f'<filename>{path}</filename>', xml.read_text()))
+    code, _, err = run(capsys, 'voc', src, out, *GROUP)
+    assert code == 0 and err.count('found none') == 3
+    assert not list(out.rglob('secret*')) and not list(out.rglob('passwd*'))
+
+
+def test_two_annotations_of_one_image_and_boxes_without_area(tmp_path, capsys):
+    src, out = make_voc(tmp_path / 'src'), tmp_path / 'out'
+    rows = [(9, 9, 9, 20), (70, 5, 80, 9), (60, 40, 70, 50), (20, 20, 10, 10)]
+    (src / 'Annotations' / 'P00_a.xml').write_text(voc_xml([('pore', row) for row in rows]))
+    (src / 'again').mkdir()
+    shutil.copy(src / 'Annotations' / 'P01_b.xml', src / 'again' / 'P01_b.xml')
+    code, text, err = run(capsys, 'voc', src, out, *GROUP)
+    assert code == 0 and 'again/P01_b.xml: images/P01_b' in err and 'a second one' in err
+    assert read_splits(out)[0]['P00_a'] == [('pore', [60, 40, 4, 8]), ('pore', [10, 10, 10, 10])]
+    assert 'annotation in quarantine: 2, no area: 1, outside of the image: 1' in text
+    assert 'repaired: box clipped to its image: 1' in text and 'repaired: corners swapped: 1' in text
+
+
+def test_further_frames_are_counted(tmp_path, capsys):
+    src, out = make_yolo(tmp_path / 'src'), tmp_path / 'out'
+    stack = np.zeros((3, HEIGHT, WIDTH), np.uint16)
+    image_of(src, 'P00_a').unlink()
+    tifffile.imwrite(src / 'images' / 'P00_a.tif', stack, photometric='minisblack', metadata=None)
+    code, text, _ = run(capsys, 'yolo', src, out, *GROUP)
+    assert code == 0 and 'frames beyond the first: 2 in = 2 left out (not read: 2)' in text
+
+
+# -------------------------------------------------------------------------------------------- masks
+
+
+def blob():
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[10:20, 5:30] = True
+    mask[12, 7] = False
+    mask[40:, 60:] = True
+    return mask
+
+
+# pycocotools' encoding of `blob`.
+COMPRESSED = 'j7:V100HkN5U13000000000000000000000000000000000000000000n]1NTbN00000'
+
+
+def test_rle_is_cocos():
+    rle = encode_rle(blob())
+    np.testing.assert_array_equal(decode_rle(rle), blob())
+    assert encode_rle(np.ones((2, 3), bool)) == dict(size=[2, 3], counts=[0, 6])
+    assert encode_rle(np.array([[0, 1], [0, 0]], bool)) == dict(size=[2, 2], counts=[2, 1, 1])
+
+
+def masks_of(out, stem):
+    for coco in read_splits(out)[2].values():
+        for image in coco['images']:
+            if Path(image['file_name']).stem == stem:
+                return [a for a in coco['annotations'] if a['image_id'] == image['id']]
+    return None
+
+
+def test_pixel_masks_stay_in_the_json(tmp_path, capsys):
+    box = [5, 10, 59, 38]
+    # COCO, compressed and not, without a box.
+    src = make_coco(tmp_path / 'coco')
+    coco = json.loads((src / 'instances.json').read_text())
+    first = coco['annotations'][0]
+    for value in (dict(size=[HEIGHT, WIDTH], counts=COMPRESSED), encode_rle(blob())):
+        del first['bbox']
+        first |= dict(segmentation=value, iscrowd=1)
+        (src / 'instances.json').write_text(json.dumps(coco))
+        out = tmp_path / f'out{len(value["counts"])}'
+        assert run(capsys, 'coco', src, out, *GROUP)[0] == 0
+        (got,) = masks_of(out, 'P00_a')
+        np.testing.assert_array_equal(decode_rle(got['segmentation']), blob())
+        assert (got['bbox'], got['iscrowd']) == (box, 1)
+        first['bbox'] = None
+    for counts in ('oo', '~~~~', [-1, 3073], [3], [3072.0], None):
+        first['segmentation'] = dict(size=[HEIGHT, WIDTH], counts=counts)
+        (src / 'instances.json').write_text(json.dumps(coco))
+        out = tmp_path / f'bad{counts}'
+        _, _, err = run(capsys, 'coco', src, out, *GROUP)
+        assert 'quarantine: images/P00_a' in err and 'run lengths' in err
+    # VOC: instance image, value k is the k-th object.
+    src, out = make_voc(tmp_path / 'voc'), tmp_path / 'voc_out'
+    (src / 'SegmentationObject').mkdir()
+    palette = Image.fromarray(blob().astype(np.uint8), 'P')
+    palette.putpalette([0, 0, 0, 200, 10, 10])
+    palette.save(src / 'SegmentationObject' / 'P00_a.png')
+    assert run(capsys, 'voc', src, out, *GROUP)[0] == 0
+    (got,) = masks_of(out, 'P00_a')
+    np.testing.assert_array_equal(decode_rle(got['segmentation']), blob())
+    assert got['bbox'] == BOXES['a'][0][1]
+    # labelme: a PNG of the mask's extent.
+    src, out = make_labelme(tmp_path / 'labelme'), tmp_path / 'labelme_out'
+    crop = cv2.imencode('.png', blob()[10:, 5:].astype(np.uint8))[1].tobytes()
+    shape = dict(
+        label='crack', shape_type='mask', points=[[5, 10], [63, 47]], mask=base64.b64encode(crop).decode()
+    )
+    circle = dict(label='pore', shape_type='circle', points=[[20, 20], [23, 24]])
+    line = dict(label='crack', shape_type='linestrip', points=[[1, 1], [9, 3], [12, 2]])
+    (src / 'json' / 'P00_a.json').write_text(json.dumps(dict(shapes=[shape, circle, line])))
+    assert run(capsys, 'labelme', src, out, *GROUP)[0] == 0
+    mask, disc, strip = masks_of(out, 'P00_a')
+    np.testing.assert_array_equal(decode_rle(mask['segmentation']), blob())
+    assert (mask['bbox'], disc['bbox'], strip['bbox']) == (box, [15, 15, 10, 10], [1, 1, 11, 2])
+
+
+# ------------------------------------------------------------------------------------------- tiling
+
+
+def test_tile_origins():
+    assert tile_origins(48, 64, 8) == [0]
+    assert tile_origins(64, 64, 8) == [0]
+    assert tile_origins(100, 40, 10) == [0, 30, 60]
+    assert tile_origins(101, 40, 10) == [0, 30, 60, 61]
+
+
+def test_tiles(tmp_path, capsys):
+    src, out = make_voc(tmp_path / 'src', plain=0), tmp_path / 'out'
+    rows = [
+        ('whole', (2, 2, 8, 8)),  # in the upper left tile only
+        ('both', (24, 2, 30, 8)),  # in the overlap of the two upper tiles
+        ('cut', (20, 36, 28, 44)),  # lower tiles: 8 and 4 columns of it, half is kept
+        ('sliver', (12, 36, 26, 44)),  # 14 and 2 columns: the sliver is not
+        ('long', (0, 10, 64, 12)),  # longer than any tile
+    ]
+    (src / 'Annotations' / 'P00_a.xml').write_text(voc_xml(rows))
+    code, text, _ = run(capsys, 'voc', src, out, *GROUP, '--tile', 32, '--overlap', 8)
+    assert code == 0
+    got, where, whole = read_splits(out)
+    pieces = {name: rows for name, rows in got.items() if name.startswith('P00_a')}
+    # 64 x 48 px: x 0, 24, 32 and y 0, 16.
+    key = 'P00_a_tif_x{:05d}_y{:05d}'
+    assert set(pieces) == {key.format(x, y) for x in (0, 24, 32) for y in (0, 16)}
+    assert pieces[key.format(0, 0)] == [
+        ('whole', [2, 2, 6, 6]),
+        ('both', [24, 2, 6, 6]),
+        ('long', [0, 10, 32, 2]),
+    ]
+    assert pieces[key.format(24, 0)] == [('both', [0, 2, 6, 6]), ('long', [0, 10, 32, 2])]
+    assert pieces[key.format(32, 0)] == [('long', [0, 10, 32, 2])]
+    assert pieces[key.format(0, 16)] == [('cut', [20, 20, 8, 8]), ('sliver', [12, 20, 14, 8])]
+    assert pieces[key.format(24, 16)] == [('cut', [0, 20, 4, 8])]
+    assert len({where[name] for name in pieces}) == 1
+    assert 'sliver of a box left out of a tile: ' in text and "box cut by a tile's border: " in text
+    account = next(iter(whole.values()))['info']['ledger']
+    for name in ('images', 'boxes'):
+        a = account[name]
+        assert a['came'] + sum(a['added'].values()) == sum(a['went'].values()) + sum(a['left'].values())
+    assert account['images']['went'] == dict(Counter(where.values()))
+    # 16 bits stay 16 bits.
+    original = read(image_of(src, 'P00_a')).pixels
+    np.testing.assert_array_equal(
+        read(out / 'images/images' / f'{key.format(24, 16)}.png').pixels, original[16:, 24:56]
+    )
+
+
+def test_tiles_keep_masks_and_polarity(tmp_path, capsys):
+    src, out = make_coco(tmp_path / 'src'), tmp_path / 'out'
+    pixels = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
+    name = image_of(src, 'P00_a')
+    tifffile.imwrite(name, pixels, photometric='miniswhite')
+    assert run(capsys, 'coco', src, out, *GROUP, '--tile', 32, '--overlap', 16)[0] == 0
+    tile = read(next(out.rglob('P00_a_*_x00000_y00000.tif')))
+    np.testing.assert_array_equal(
+        apply_window(tile, dict(type='full')), apply_window(read(name), dict(type='full'))[:32, :32]
+    )
+    (got,) = masks_of(out, f'{name.name.replace(".", "_")}_x00000_y00000')
+    mask = decode_rle(got['segmentation'])
+    assert mask.shape == (32, 32) and got['bbox'] == [8, 4, 16, 16]
+    # The triangle of POLYGON has half the area of its box.
+    assert mask.sum() == pytest.approx(128, rel=0.1)
+    assert not mask[:4].any() and not mask[20:].any() and mask[8, 16]
+
+
 # ------------------------------------------------------------------------------------------- shared
+
+
+def test_splits_share_out_every_class():
+    rng = random.Random(1)
+    features = {
+        f'part{k}': Counter(images=rng.randint(1, 6), critical=rng.randint(0, 3), minor=rng.randint(0, 9))
+        for k in range(60)
+    }
+    splits = split_groups(features)
+    assert splits == split_groups(features) and set(splits) == set(features)
+    total = sum(features.values(), Counter())
+    for split, share in dict(train=0.7, val=0.1, test=0.2).items():
+        held = sum((features[g] for g, s in splits.items() if s == split), Counter())
+        for feature in total:
+            assert held[feature] / total[feature] == pytest.approx(share, abs=0.03)
+    few = split_groups({g: features[g] for g in list(features)[:3]})
+    assert sorted(few.values()) == ['test', 'train', 'val']
+    with pytest.raises(ConvertError, match='at least 3 parts'):
+        split_groups({'a': Counter(images=9), 'b': Counter(images=9)})
 
 
 def test_clip_box():

@@ -7,11 +7,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects.xray import gdxray  # noqa: E402
-from projects.xray.converters import ConvertError, UsageError  # noqa: E402
+from projects.xray.converters import ConvertError, UsageError, convert  # noqa: E402
 
 EXAMPLE = """example:
   python tools/convert_dataset.py gdxray GDXray/Castings data/gdxray \\
-      --train-list castings_train.txt --test-list castings_test.txt"""
+      --train-list castings_train.txt --test-list castings_test.txt
+  python tools/convert_dataset.py labelme inspected data/industrial \\
+      --severity severity.yaml --group '(P[0-9]+)_view'"""
+
+FORMATS = {
+    'voc': 'Pascal VOC: one XML file per image',
+    'yolo': 'YOLO: labels/*.txt beside images/, and data.yaml or classes.txt',
+    'labelme': 'labelme: one JSON file per image',
+    'coco': 'COCO JSON with its images',
+}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -20,19 +29,39 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     formats = parser.add_subparsers(dest='format', required=True, metavar='FORMAT')
-    gdx = formats.add_parser(
+
+    def add(name: str, text: str, src: str) -> argparse.ArgumentParser:
+        options = dict(epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub = formats.add_parser(name, help=text, description=text, **options)
+        sub.add_argument('src', type=Path, metavar='SRC', help=src)
+        sub.add_argument('out', type=Path, metavar='OUT', help='folder to write, such as data/industrial')
+        return sub
+
+    gdx = add(
         'gdxray',
-        help='GDXray castings, protocol B and, with both lists, protocol A',
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        'GDXray castings: protocol B and, with both lists, protocol A',
+        'folder with C0001, C0002, … or the one above it',
     )
-    gdx.add_argument('src', type=Path, metavar='SRC', help='folder with C0001, C0002, … or the one above it')
-    gdx.add_argument('out', type=Path, metavar='OUT', help='folder to write, such as data/gdxray')
     gdx.add_argument('--train-list', type=Path, metavar='F', help="protocol A's train images, one a line")
     gdx.add_argument('--test-list', type=Path, metavar='F', help="protocol A's test images, one a line")
     gdx.add_argument(
         '--drop-series', nargs='+', default=[], metavar='S', help='series to leave out, such as C0055'
     )
+    for name, text in FORMATS.items():
+        sub = add(name, text, 'folder with images and annotations')
+        sub.add_argument(
+            '--severity', type=Path, metavar='F', help='YAML lines `type: critical` or `type: minor`'
+        )
+        sub.add_argument(
+            '--group',
+            metavar='REGEX',
+            help="searched in each image's path: one match, or its first group, is one part and stays in one "
+            'split. Without it every image is its own part',
+        )
+        sub.add_argument('--tile', type=int, metavar='N', help='cut annotated images into squares of N px')
+        sub.add_argument(
+            '--overlap', type=int, default=0, metavar='N', help='px that tiles share (default 0)'
+        )
     return parser.parse_args(argv)
 
 
@@ -40,18 +69,31 @@ def main(argv: list[str] | None = None) -> int:
     """Convert; returns 0 done, 1 bad data, 2 wrong use."""
     args = parse_args(argv)
     try:
-        ledgers = gdxray.convert(args.src, args.out, args.train_list, args.test_list, tuple(args.drop_series))
+        if args.format == 'gdxray':
+            lists = args.train_list, args.test_list
+            ledgers = gdxray.convert(args.src, args.out, *lists, tuple(args.drop_series))
+        else:
+            options = args.severity, args.group, args.tile, args.overlap
+            ledgers = [convert(args.format, args.src, args.out, *options)]
     except ConvertError as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except OSError as error:
-        print(
-            f'{error.filename}: expected a readable source and a writable OUT ({error.strerror})',
-            file=sys.stderr,
-        )
+        place = error.filename or args.out
+        print(f'{place}: expected a readable source and a writable OUT ({error.strerror})', file=sys.stderr)
         return 2
     for ledger in ledgers:
         print(ledger)
+    if args.format != 'gdxray':
+        put_aside = (args.out / 'quarantine.txt').read_text().splitlines()
+        for line in put_aside[:10]:
+            print(f'quarantine: {line}', file=sys.stderr)
+        if len(put_aside) > 10:
+            print(f'quarantine: {len(put_aside) - 10} more in {args.out / "quarantine.txt"}', file=sys.stderr)
+        if not args.group:
+            print(
+                'no --group: every image counts as its own part; views of one part may meet in train and test'
+            )
     return 0
 
 

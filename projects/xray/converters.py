@@ -2,11 +2,37 @@
 
 import json
 import os
+import random
+import re
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import cv2
+import numpy as np
+import tifffile
+import yaml
+
+from .classes import CLASSES
+from .imaging import ImagingError, Radiograph, read
+from .label_formats import (
+    MAX_OBJECTS,
+    READERS,
+    Entry,
+    FormatError,
+    Images,
+    Source,
+    decode_rle,
+    encode_rle,
+)
+
+SHARES = {'train': 0.7, 'test': 0.2, 'val': 0.1}
+"""Share of each split; protocol B of GDXray has about the same."""
+MIN_TILE = 32
+"""Smallest tile in px; a mistyped one would write millions of files."""
 
 
 class ConvertError(ValueError):
@@ -116,6 +142,385 @@ def place(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+# ------------------------------------------------------------------------------------ labelling tools
+
+
+def convert(
+    kind: str,
+    src: Path,
+    out: Path,
+    severity: Path | None = None,
+    group: str | None = None,
+    tile: int | None = None,
+    overlap: int = 0,
+) -> Ledger:
+    """Write the annotations of a labelling tool as `out/{train,val,test}.json`, with their images.
+
+    Annotated images go to `out/images`, images without an annotation to `out/unlabeled` (an image counts as
+    free of defects only where an annotation file without objects says so). Every file that is damaged or not
+    understood is named in `out/quarantine.txt`, with its reason. Images keep their own format.
+
+    Args:
+        kind: 'voc', 'yolo', 'labelme' or 'coco'; see `label_formats`.
+        src: folder with images and annotations.
+        out: folder to write; its `images` and `unlabeled` must be empty.
+        severity: YAML file `type: critical` or `type: minor`. A type that it lacks stops the conversion.
+            It is copied to `out/severity.yaml`; the annotations keep their types.
+        group: regular expression, searched in the image's path relative to `src`. Images of one match (of
+            its first group, if it has one) are one part and stay in one split.
+        tile: cut annotated images into squares of this many px.
+        overlap: px that neighbouring tiles share; the largest flaw should fit into it.
+
+    Returns:
+        The ledger.
+
+    Raises:
+        UsageError: a wrong argument.
+        ConvertError: types without severity, or data that cannot be divided into three splits.
+    """
+    _check_arguments(src, out, group, tile, overlap)
+    levels = read_severity(severity) if severity else {}
+    try:
+        images, found = READERS[kind](src)
+    except FormatError as error:
+        raise ConvertError(f'{src}: expected {error}') from None
+    if not found.files:
+        raise UsageError(
+            f'{src}: expected {kind} annotations below it, found none; check the folder and format'
+        )
+
+    ledger = Ledger(f'{kind} annotations')
+    for name in ('images', 'boxes', 'annotation files', 'frames beyond the first'):
+        ledger.accounts[name] = Account(name)
+    labelled = _load(found, images, ledger)
+    types = {box['category'] for image in labelled.values() for box in image['boxes']}
+    missing = sorted(types - set(levels)) if severity else []
+    if missing:
+        raise ConvertError(
+            f'{severity}: expected a severity for every type, {", ".join(missing)} have none; add them'
+        )
+
+    parts = {name: _part(name, group) for name in images.paths}
+    features: dict[str, Counter] = defaultdict(Counter)
+    for name, image in labelled.items():
+        kinds = [levels.get(box['category'], box['category']) for box in image['boxes']]
+        image['part'] = parts[name]
+        features[parts[name]].update(['images', *(f'images with {k}' for k in set(kinds)), *kinds])
+    splits = split_groups(features)
+
+    written: dict[str, list[dict]] = {split: [] for split in ('train', 'val', 'test')}
+    for name, image in labelled.items():
+        split = splits[image['part']]
+        if tile:
+            pieces = _cut(name, image, images.paths[name], out / 'images', tile, overlap, ledger)
+        else:
+            place(images.paths[name].resolve(), out / 'images' / name)
+            pieces = [image]
+        written[split] += pieces
+        ledger['images'].went[split] += len(pieces)
+        ledger['boxes'].went[split] += sum(len(piece['boxes']) for piece in pieces)
+    _place_unlabeled(images, found, labelled, parts, splits, out, ledger)
+    ledger.check()
+
+    categories = list(levels) if severity else sorted(types)
+    info = dict(
+        description=f'Converted from {kind}',
+        converter=f'tools/convert_dataset.py {kind}',
+        group=group,
+        tile=tile,
+        overlap=overlap,
+        ledger=ledger.as_dict(),
+    )
+    for split, rows in written.items():
+        write_coco(out / f'{split}.json', rows, categories, info)
+    if severity:
+        shutil.copyfile(severity, out / 'severity.yaml')
+    put_aside = ''.join(f'{name}: {reason}\n' for name, reason in sorted(found.quarantine.items()))
+    (out / 'quarantine.txt').write_text(put_aside)
+    return ledger
+
+
+def _check_arguments(src: Path, out: Path, group: str | None, tile: int | None, overlap: int) -> None:
+    if not src.is_dir():
+        raise UsageError(f'{src}: expected a folder with images and annotations; check SRC')
+    if out.resolve().is_relative_to(src.resolve()):
+        raise UsageError(f'{out}: expected a folder outside of the source {src}; choose another OUT')
+    for folder in (out / 'images', out / 'unlabeled'):
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UsageError(
+                f'{folder}: expected no images of an earlier conversion; delete it or choose another OUT'
+            )
+    try:
+        re.compile(group or '')
+    except re.error as error:
+        raise UsageError(
+            f'--group {group}: expected a regular expression ({error}); quote it for the shell'
+        ) from None
+    if tile is None and overlap:
+        raise UsageError(f'--overlap {overlap}: expected --tile with it; add --tile N')
+    if tile is not None and not (tile >= MIN_TILE and 0 <= overlap < tile):
+        raise UsageError(
+            f'--tile {tile} --overlap {overlap}: expected a tile of {MIN_TILE} px or more and an overlap '
+            'from 0 to below it; choose other numbers'
+        )
+
+
+def read_severity(path: Path) -> dict[str, str]:
+    """Severity of every type, from a YAML file with lines `type: critical` and `type: minor`.
+
+    Raises:
+        UsageError: another content, or no file.
+    """
+    try:
+        value = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            f'{path}: expected a YAML file of severities ({error.strerror}); check --severity'
+        ) from None
+    except Exception:  # yaml lets TypeError, AttributeError and others through
+        value = None
+    good = isinstance(value, dict) and value
+    if not good or not all(
+        isinstance(k, str) and isinstance(v, str) and v in CLASSES for k, v in value.items()
+    ):
+        raise UsageError(f'{path}: expected YAML lines `type: critical` or `type: minor`; correct it')
+    return value
+
+
+def _load(found: Source, images: Images, ledger: Ledger) -> dict[str, dict]:
+    """Decode every annotated image once and check its objects; COCO fields by image name."""
+
+    def decode(entry: Entry) -> tuple[int, int, int] | ImagingError:
+        try:
+            radiograph = read(images.paths[entry.image], frame=0)
+        except ImagingError as error:
+            return error
+        return *radiograph.pixels.shape, radiograph.meta['frames']
+
+    ledger['annotation files'].came = found.files
+    ledger['boxes'].came = found.lost
+    ledger['boxes'].left['annotation in quarantine'] = found.lost
+    labelled = {}
+    with ThreadPoolExecutor(8) as pool:
+        for entry, size in zip(found.entries.values(), pool.map(decode, found.entries.values())):
+            ledger['boxes'].came += entry.count
+            try:
+                if isinstance(size, ImagingError):
+                    raise FormatError(f'a readable image ({size})')
+                height, width, frames = size
+                if entry.count > MAX_OBJECTS:
+                    raise FormatError(f'at most {MAX_OBJECTS} objects, found {entry.count}')
+                objects = entry.objects(height, width)
+            except FormatError as error:
+                found.quarantine[entry.image] = f'expected {error}'
+                found.blocked.add(entry.image)
+                ledger['boxes'].left['image or annotation in quarantine'] += entry.count
+                continue
+            ledger['frames beyond the first'].came += frames - 1
+            ledger['frames beyond the first'].left['not read'] += frames - 1
+            boxes = [box for item in objects if (box := _box(item, height, width, ledger))]
+            labelled[entry.image] = dict(file_name=entry.image, width=width, height=height, boxes=boxes)
+    if not labelled:
+        first = next(iter(f'{k}: {v}' for k, v in found.quarantine.items()), 'nothing was found')
+        raise ConvertError(
+            f'{images.src}: expected annotated images, all are in quarantine; the first is {first}'
+        )
+    used = {entry.source for entry in found.entries.values() if entry.image in labelled}
+    ledger['annotation files'].went['used'] = len(used)
+    ledger['annotation files'].left['in quarantine'] = found.files - len(used)
+    return labelled
+
+
+def _box(item: dict, height: int, width: int, ledger: Ledger) -> dict | None:
+    """An object as `write_coco` takes it; None, and counted, if nothing of it lies in the image."""
+    x1, y1, x2, y2 = item['corners']
+    if x1 > x2 or y1 > y2:
+        ledger.repairs['corners swapped'] += 1
+        x1, x2, y1, y2 = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)
+    if x1 == x2 or y1 == y2:
+        ledger['boxes'].left['no area'] += 1
+        return None
+    (x, y, w, h), was = clip_box([x1, y1, x2 - x1, y2 - y1], width, height)
+    if w <= 0 or h <= 0:
+        ledger['boxes'].left['outside of the image'] += 1
+        return None
+    ledger.repairs['box clipped to its image'] += was
+    box = dict(category=item['type'], bbox=[round(v, 3) for v in (x, y, w, h)])
+    return box | {key: item[key] for key in ('segmentation', 'iscrowd') if key in item}
+
+
+def _part(name: str, group: str | None) -> str:
+    """The physical part of an image."""
+    if group is None:
+        return name
+    match = re.search(group, name)
+    found = match and (match.group(1) if match.re.groups else match.group())
+    if not found:
+        raise ConvertError(f'{name}: expected a match of --group {group!r}; widen the expression')
+    return found
+
+
+def split_groups(features: dict[str, Counter], seed: int = 0) -> dict[str, str]:
+    """Divide groups into train, val and test so that every feature is shared out by `SHARES`.
+
+    Largest groups first, each to the split that lacks most of what it holds; no split stays empty.
+
+    Args:
+        features: per group, how much it holds of each feature (images, boxes of a class, …).
+        seed: of the order among equal groups.
+
+    Returns:
+        Split of each group.
+
+    Raises:
+        ConvertError: fewer than three groups.
+    """
+    if len(features) < len(SHARES):
+        raise ConvertError(
+            f'--group: expected at least {len(SHARES)} parts for {", ".join(SHARES)}, found {len(features)}; '
+            'choose an expression that divides the images further'
+        )
+    total: Counter = sum(features.values(), Counter())
+    order = sorted(features)
+    random.Random(seed).shuffle(order)
+    order.sort(key=lambda g: -sum(n / total[f] for f, n in features[g].items()))
+    lacks = {split: {f: share for f in total} for split, share in SHARES.items()}
+    splits: dict[str, str] = {}
+    for k, name in enumerate(order):
+        empty = [split for split in SHARES if split not in splits.values()]
+        choice = empty if len(empty) == len(order) - k else list(SHARES)
+        held = {f: n / total[f] for f, n in features[name].items()}
+        best = max(choice, key=lambda split: sum(n * lacks[split][f] for f, n in held.items()))
+        splits[name] = best
+        for f, n in held.items():
+            lacks[best][f] -= n
+    return splits
+
+
+def _place_unlabeled(
+    images: Images,
+    found: Source,
+    labelled: dict[str, dict],
+    parts: dict[str, str],
+    splits: dict[str, str],
+    out: Path,
+    ledger: Ledger,
+) -> None:
+    """Images without annotation; those of a part in val or test stay out of pretraining."""
+    account = ledger['images']
+    account.came = len(images.paths)
+    for name, path in images.paths.items():
+        if name in labelled:
+            continue
+        if name in found.blocked:
+            account.left['image or annotation in quarantine'] += 1
+        elif splits.get(parts[name], 'train') != 'train':
+            account.left['not annotated, its part is in val or test'] += 1
+        else:
+            place(path.resolve(), out / 'unlabeled' / name)
+            account.went['unlabeled'] += 1
+
+
+# -------------------------------------------------------------------------------------------- tiling
+
+
+def tile_origins(length: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles begin along one side, in px: every `tile - overlap`, the last moved back to end with it."""
+    if length <= tile:
+        return [0]
+    return [*range(0, length - tile, tile - overlap), length - tile]
+
+
+def _cut(
+    name: str, image: dict, path: Path, folder: Path, tile: int, overlap: int, ledger: Ledger
+) -> list[dict]:
+    """Cut one annotated image into tiles, write them, and return their COCO fields.
+
+    A box is kept in each tile that holds at least half as much of it as the best tile does: so a flaw that
+    is whole in one tile is not also learnt from a sliver next door, and one longer than a tile is kept.
+    """
+    radiograph = read(path, frame=0)
+    height, width, boxes = image['height'], image['width'], image['boxes']
+    origins = [
+        (x, y) for y in tile_origins(height, tile, overlap) for x in tile_origins(width, tile, overlap)
+    ]
+    pieces: dict[tuple[int, int], list[dict]] = {origin: [] for origin in origins}
+    for box in boxes:
+        bx, by, bw, bh = box['bbox']
+        clipped = [clip_box([bx - x, by - y, bw, bh], tile, tile) for x, y in origins]
+        areas = [b[2] * b[3] for b, _ in clipped]
+        keep = [k for k, area in enumerate(areas) if area > 0 and area >= max(areas) / 2]
+        ledger.repairs['sliver of a box left out of a tile'] += sum(a > 0 for a in areas) - len(keep)
+        mask = _mask(box['segmentation'], height, width) if 'segmentation' in box else None
+        for k in keep:
+            piece = dict(box, bbox=[round(v, 3) for v in clipped[k][0]])
+            ledger.repairs["box cut by a tile's border"] += clipped[k][1]
+            if mask is not None:
+                (x, y) = origins[k]
+                part = mask[y : y + tile, x : x + tile]
+                del piece['segmentation']
+                if part.any():
+                    piece['segmentation'] = encode_rle(part)
+            pieces[origins[k]].append(piece)
+        ledger['boxes'].added['in further tiles'] += len(keep) - 1
+    ledger['images'].added['further tiles'] += len(origins) - 1
+    container = 8 * radiograph.pixels.dtype.itemsize
+    if radiograph.pixels.dtype.kind in 'iu' and radiograph.bits < container:
+        ledger.repairs[f'{radiograph.bits}-bit image whose tiles need an absolute window'] += 1
+    stem = name.replace('.', '_')  # a.tif and a.png beside each other stay apart
+    result = []
+    for (x, y), kept in pieces.items():
+        pixels = radiograph.pixels[y : y + tile, x : x + tile]
+        file_name = write_tile(folder, f'{stem}_x{x:05d}_y{y:05d}', pixels, radiograph)
+        size = dict(width=pixels.shape[1], height=pixels.shape[0])
+        result.append(dict(image, file_name=file_name, **size, boxes=kept))
+    return result
+
+
+def _mask(segmentation: list | dict, height: int, width: int) -> np.ndarray:
+    """Boolean mask (H, W) of polygons or uncompressed RLE."""
+    if isinstance(segmentation, dict):
+        return decode_rle(segmentation)
+    mask = np.zeros((height, width), bool)
+    for polygon in segmentation:
+        mask |= _fill(np.reshape(polygon, (-1, 2)), height, width)
+    return mask
+
+
+def _fill(points: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Boolean mask (H, W) of the pixels whose centres lie in a polygon (N, 2) of x, y (even-odd rule).
+
+    OpenCV and Pillow also paint the outline, which makes a flaw of 16 px a fifth larger.
+    """
+    mask = np.zeros((height, width), bool)
+    (x1, y1), (x2, y2) = points.T, np.roll(points, -1, axis=0).T
+    for row in range(max(0, int(y1.min())), min(height, int(y1.max()) + 1)):
+        middle = row + 0.5
+        edges = (y1 <= middle) != (y2 <= middle)
+        at = x1[edges] + (middle - y1[edges]) / (y2[edges] - y1[edges]) * (x2[edges] - x1[edges])
+        columns = np.clip(np.ceil(np.sort(at) - 0.5), 0, width).astype(int)
+        for start, end in zip(columns[::2], columns[1::2]):
+            mask[row, start:end] = True
+    return mask
+
+
+def write_tile(folder: Path, stem: str, pixels: np.ndarray, radiograph: Radiograph) -> str:
+    """Write one tile without loss: PNG where it can hold it, else TIFF. Returns its file name."""
+    png = pixels.dtype in (np.uint8, np.uint16) and not radiograph.invert
+    target = folder / f'{stem}.{"png" if png else "tif"}'
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.ascontiguousarray(pixels)
+    if png:
+        target.write_bytes(cv2.imencode('.png', pixels)[1].tobytes())
+    else:
+        photometric = 'miniswhite' if radiograph.invert else 'minisblack'
+        tifffile.imwrite(target, pixels, photometric=photometric, compression='zlib', metadata=None)
+    return target.relative_to(folder).as_posix()
+
+
+# ------------------------------------------------------------------------------------------- writing
 
 
 def write_coco(path: Path, images: list[dict], categories: list[str], info: dict) -> None:

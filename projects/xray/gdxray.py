@@ -209,7 +209,7 @@ def convert(
 
     # Every image is decoded once: a damaged one is found here, not in the first epoch.
     kept = [name for name in paths if name.split('/')[0] not in drop_series]
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(8) as pool:
         images = dict(zip(kept, pool.map(lambda name: _image(name, paths[name], boxes.get(name, [])), kept)))
     for name in kept:
         place(paths[name], out / 'images' / name)
