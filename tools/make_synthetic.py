@@ -29,6 +29,8 @@ from projects.xray import synthetic  # noqa: E402
 from projects.xray.classes import CASTINGS  # noqa: E402
 
 BITS = (8, 12, 14, 16)
+# What the images depend on; kept beside them.
+FLAGS = ('unlabeled', 'labeled', 'size', 'bits', 'depth', 'extra', 'seed')
 SPLITS = ('train', 'val', 'test')
 LABELED, UNLABELED = 0, 1
 # Noise hardly compresses: run lengths alone take two thirds of the time and give smaller files.
@@ -50,6 +52,12 @@ def parse_args(argv=None):
         '--size', type=int, default=1024, metavar='PX', help='side of the square images (1024)'
     )
     parser.add_argument('--bits', type=int, default=16, choices=BITS, help='levels of the digitiser (16)')
+    parser.add_argument(
+        '--depth', type=float, default=1.0, metavar='F', help='deepen the defects F times: 3 for all to see (1)'
+    )
+    parser.add_argument(
+        '--extra', type=int, default=0, metavar='N', help='defects a defective part has beyond one to four (0)'
+    )
     parser.add_argument('--seed', type=int, default=0, help='another seed draws other parts (0)')
     parser.add_argument(
         '--workers', type=int, default=os.cpu_count(), metavar='N', help='processes (all cores)'
@@ -59,6 +67,8 @@ def parse_args(argv=None):
         ('labeled', 0, 10**6),
         ('unlabeled', 0, 10**6),
         ('size', 128, 4096),
+        ('depth', 0.1, 10),
+        ('extra', 0, 20),
         ('seed', 0, 2**63 - 1),
         ('workers', 1, 1024),
     ):
@@ -90,11 +100,11 @@ def _segmentation(defect, size):
     return dict(size=[size, size], counts=run_lengths['counts'].decode())
 
 
-def _draw(task, out, seed, size, bits):
+def _draw(task, out, seed, size, bits, depth):
     """Draw one image and write it; a labelled one leaves its annotations in OUT/.partial beside."""
     kind, view = task
     cv2.setNumThreads(1)
-    radiograph = synthetic.draw(view, seed, kind, size, bits)
+    radiograph = synthetic.draw(view, seed, kind, size, bits, depth)
     encoded = cv2.imencode('.png', radiograph.pixels, PNG)[1]
     _write(_image_path(out, kind, view), encoded.tobytes())
     if kind == LABELED:
@@ -150,7 +160,7 @@ def _annotations(out, views, parameters):
         dict(id=number, name=name, supercategory=severity)
         for number, (name, severity) in enumerate(CASTINGS.items(), 1)
     ]
-    flags = ' '.join(f'--{key} {parameters[key]}' for key in ('unlabeled', 'labeled', 'size', 'bits', 'seed'))
+    flags = ' '.join(f'--{key} {parameters[key]}' for key in FLAGS)
     info = dict(
         description='Generated radiographs of castings',
         converter=f'tools/make_synthetic.py {flags}',
@@ -179,7 +189,7 @@ def _annotations(out, views, parameters):
 def main(argv=None):
     """Run the tool; returns the exit status."""
     args = parse_args(argv)
-    parameters = {key: getattr(args, key) for key in ('unlabeled', 'labeled', 'size', 'bits', 'seed')}
+    parameters = {key: getattr(args, key) for key in FLAGS}
     # another version of the generator draws other images: the two must not be mixed in one folder
     parameters['generator'] = hashlib.sha256(Path(synthetic.__file__).read_bytes()).hexdigest()[:16]
     try:
@@ -201,8 +211,8 @@ def main(argv=None):
 
 def _generate(args, parameters):
     out = args.out
-    labeled = synthetic.plan(args.labeled, args.seed, LABELED)
-    unlabeled = synthetic.plan(args.unlabeled, args.seed, UNLABELED)
+    labeled = synthetic.plan(args.labeled, args.seed, LABELED, args.extra)
+    unlabeled = synthetic.plan(args.unlabeled, args.seed, UNLABELED, args.extra)
     annotated = all((out / f'{split}.json').is_file() for split in SPLITS)
     tasks = [(LABELED, v) for v in labeled if not _image_path(out, LABELED, v).is_file()
              or not annotated and not _notes_path(out, v).is_file()]  # fmt: skip
@@ -212,7 +222,7 @@ def _generate(args, parameters):
         return 0
     for name in ('images', 'unlabeled', '.partial'):
         (out / name).mkdir(exist_ok=True)
-    draw = partial(_draw, out=out, seed=args.seed, size=args.size, bits=args.bits)
+    draw = partial(_draw, out=out, seed=args.seed, size=args.size, bits=args.bits, depth=args.depth)
     total, done = len(labeled) + len(unlabeled), len(labeled) + len(unlabeled) - len(tasks)
     with tqdm(total=total, initial=done, unit='image', desc=str(out), disable=None) as bar:
         if args.workers == 1 or len(tasks) < 2:

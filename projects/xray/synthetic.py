@@ -1040,7 +1040,7 @@ class Radiograph(NamedTuple):
     defects: list
 
 
-def _draw_flaw(thickness, flaw, pose, spectrum, exposure, full):
+def _draw_flaw(thickness, flaw, pose, spectrum, exposure, full, depth=1.0):
     """Draw a defect into the thickness map, in its window only.
 
     The path is missing from metal that is there (never more than 95 % of it, but for a misrun) and added
@@ -1056,6 +1056,7 @@ def _draw_flaw(thickness, flaw, pose, spectrum, exposure, full):
         spectrum (Spectrum): The beam.
         exposure (dict): The part's exposure (quanta, spr, unsharpness).
         full (float): Signal that saturates the detector, as a share of the unattenuated quanta.
+        depth (float): Factor on the defect's extent along the beam.
 
     Returns:
         Defect | None: What was drawn.
@@ -1081,6 +1082,8 @@ def _draw_flaw(thickness, flaw, pose, spectrum, exposure, full):
     path = cv2.warpAffine(
         flaw.path, np.hstack([forward, offset[:, None]]), (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR
     )
+    if depth != 1:
+        path *= np.float32(depth)
     smear = pose.lean * flaw.extent / PITCH
     steps = int(np.ceil(np.hypot(*smear)))
     if steps > 1:
@@ -1120,7 +1123,7 @@ def _draw_flaw(thickness, flaw, pose, spectrum, exposure, full):
     return Defect(flaw.type, box, mask, contrast)
 
 
-def render(part, seed, size=1024, bits=16):
+def render(part, seed, size=1024, bits=16, depth=1.0):
     """Take a radiograph of a part.
 
     Args:
@@ -1128,6 +1131,7 @@ def render(part, seed, size=1024, bits=16):
         seed (int | sequence[int]): Identifies the view: its pose and its noise.
         size (int): Pixels of the square detector.
         bits (int): 8, 12, 14 or 16.
+        depth (float): Factor on the defects' extent along the beam: 1 as in practice, 3 for all to see.
 
     Returns:
         Radiograph: Pixels 0..2^bits - 1 (brighter: less metal) and the defects in them.
@@ -1153,7 +1157,7 @@ def render(part, seed, size=1024, bits=16):
     full = air * 1.08
     if exposure['saturated']:  # the metal fills the range and the air beside it is white
         full = min(full, 1.25 * float(np.percentile(level, 97)) * (1 + spr))
-    defects = [_draw_flaw(thickness, flaw, pose, spectrum, exposure, full) for flaw in part.flaws]
+    defects = [_draw_flaw(thickness, flaw, pose, spectrum, exposure, full, depth) for flaw in part.flaws]
     signal = transmission(thickness, spectrum)
     signal = unsharpen(signal, exposure['unsharpness'])
     signal = add_scatter(signal, spr, size / 1024 * rng.uniform(60, 150) + 15)
@@ -1187,13 +1191,14 @@ class View(NamedTuple):
     split: str
 
 
-def plan(images, seed, kind=0):
+def plan(images, seed, kind=0, extra=0):
     """Lay out a data set: parts of 2 to 4 views, at least 45 % of the images from sound parts, split by part.
 
     Args:
         images (int): How many images.
         seed (int): Of the data set.
         kind (int): Keeps the draws of labelled (0) and unlabelled (1) parts apart.
+        extra (int): Defects wanted in a defective part beyond its one to four.
 
     Returns:
         list[View]: In order of part and view; defective and sound parts are each split 60/20/20.
@@ -1211,7 +1216,7 @@ def plan(images, seed, kind=0):
     first = rng.permutation(len(names))
     types = {}
     for k, number in enumerate(defective):
-        more = rng.choice(names, int(rng.choice([0, 1, 2, 3], p=[0.35, 0.35, 0.2, 0.1])))
+        more = rng.choice(names, int(rng.choice([0, 1, 2, 3], p=[0.35, 0.35, 0.2, 0.1])) + extra)
         types[number] = (names[first[k % len(names)]], *(str(name) for name in more))
     split = {}
     for group in (defective, [n for n in range(len(views)) if n not in types]):
@@ -1231,7 +1236,7 @@ def _part(seed, kind, number, types, size):
     return make_part([seed, kind, number], types, size)
 
 
-def draw(view, seed, kind=0, size=1024, bits=16):
+def draw(view, seed, kind=0, size=1024, bits=16, depth=1.0):
     """Draw one planned image; the draw depends on (seed, kind, part, view) alone.
 
     Args:
@@ -1240,9 +1245,10 @@ def draw(view, seed, kind=0, size=1024, bits=16):
         kind (int): As given to `plan`.
         size (int): Pixels of the square detector.
         bits (int): 8, 12, 14 or 16.
+        depth (float): As given to `render`.
 
     Returns:
         Radiograph: Pixels and defects.
     """
     part = _part(seed, kind, view.part, view.types, size)
-    return render(part, [seed, kind, view.part, view.view + 1], size, bits)
+    return render(part, [seed, kind, view.part, view.view + 1], size, bits, depth)
