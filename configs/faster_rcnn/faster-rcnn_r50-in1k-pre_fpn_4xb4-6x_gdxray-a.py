@@ -1,6 +1,6 @@
 # Faster R-CNN on GDXray castings, ResNet-50 from ImageNet, protocol A: frames at random (paper Table 3).
 # Command: tools/dist_train.sh <this file> 4
-# Cost: 685 images less the val split / 16 = about 40 iterations an epoch, 2,900 in 72 epochs.
+# Cost: 617 images / 16 = 39 iterations an epoch, 2,800 in 72 epochs.
 _base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', '../_base_/xray_det.py']
 custom_imports = _base_.xray_imports
 

@@ -1,6 +1,6 @@
 # Faster R-CNN on GDXray castings, Swin-B from ImageNet, protocol B: whole series held out.
 # Command: tools/dist_train.sh <this file> 4
-# Cost: about 600 images / 16 = 38 iterations an epoch, 2,700 in 72 epochs.
+# Cost: 571 images / 16 = 36 iterations an epoch, 2,590 in 72 epochs.
 _base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', '../_base_/xray_det.py']
 custom_imports = _base_.xray_imports
 
