@@ -22,6 +22,7 @@ from mmpretrain.registry import DATASETS as PRETRAIN_DATASETS
 
 from .classes import CLASSES, PALETTE, SEVERITY_MAPS
 from .imaging import SUFFIXES
+from .packing import Store, list_radiographs, locate
 
 
 class DatasetError(ValueError):
@@ -328,12 +329,30 @@ def check_files(names: Sequence[str], folder: str, listed_in: str | os.PathLike)
 
     Args:
         names: File names relative to `folder`.
-        folder: Image folder.
+        folder: Image folder, or a packed store in its place.
         listed_in: The file that names the images.
 
     Raises:
         DatasetError: Some are missing.
     """
+    if locate(f'{folder}/'):
+        missing = [name for name in names if _unpacked(f'{folder}/{name}')]
+    else:
+        missing = _absent(names, folder)
+    if missing:
+        raise DatasetError(
+            f'{listed_in}: {len(missing)} of {len(names)} images are not in {folder} (the first is '
+            f'{min(missing)}); copy them there or correct `data_root` and `data_prefix`'
+        )
+
+
+def _unpacked(path: str) -> bool:
+    store, name = locate(path)
+    return store.find(name) is None
+
+
+def _absent(names: Sequence[str], folder: str) -> list[str]:
+    """Return the names that are not in a folder."""
     wanted = defaultdict(list)
     for name in names:
         path = Path(folder, name)
@@ -346,11 +365,28 @@ def check_files(names: Sequence[str], folder: str, listed_in: str | os.PathLike)
         except OSError:
             present = set()
         missing += [name for own_name, name in members if own_name not in present]
-    if missing:
-        raise DatasetError(
-            f'{listed_in}: {len(missing)} of {len(names)} images are not in {folder} (the first is '
-            f'{min(missing)}); copy them there or correct `data_root` and `data_prefix`'
-        )
+    return missing
+
+
+class _PackedImages(Sequence):
+    """The items of a packed store, made when asked for: the list does not grow with the store.
+
+    Args:
+        store: Packed store.
+        indices: Which of its images.
+    """
+
+    def __init__(self, store: Store, indices: range):
+        self.store = store
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int | slice):
+        if isinstance(index, slice):
+            return _PackedImages(self.store, self.indices[index])
+        return dict(img_path=f'{self.store.folder}/{self.store.name(self.indices[index])}')
 
 
 @PRETRAIN_DATASETS.register_module()
@@ -359,7 +395,7 @@ class XrayImages(BaseDataset):
 
     Args:
         ann_file: Text file, one path relative to the image folder a line. Empty: the whole folder.
-        data_prefix: `img_path` is the image folder.
+        data_prefix: `img_path` is the image folder, or a packed store (`packing.py`) in its place.
         **kwargs: Those of `mmpretrain.datasets.BaseDataset`.
 
     Items hold `img_path` and `sample_idx`.
@@ -368,13 +404,25 @@ class XrayImages(BaseDataset):
         DatasetError: No folder, no list, no radiograph, or a listed file is missing.
     """
 
-    def __init__(self, ann_file: str = '', data_prefix: str | dict | None = None, **kwargs):
-        super().__init__(ann_file=ann_file, data_prefix=data_prefix or dict(img_path='unlabeled'), **kwargs)
+    def __init__(self, ann_file: str = '', data_prefix: str | dict = 'unlabeled', **kwargs):
+        super().__init__(ann_file=ann_file, data_prefix=data_prefix, **kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> Sequence[dict]:
         """Return one dict(img_path) per radiograph."""
+        packed = locate(f'{self.img_prefix.rstrip("/")}/')
+        if packed and not self.ann_file:
+            store, folder = packed
+            images = _PackedImages(store, store.below(folder.rstrip('/')))
+            if not images:
+                raise DatasetError(
+                    f'{self.img_prefix}: no image below this folder of a packed store; correct `data_prefix`'
+                )
+            print_log(f'{self.img_prefix}: {len(images)} packed radiographs', logger='current')
+            self.serialize_data = False  # what serialising saves, a store never takes
+            return images
         names = self._listed() if self.ann_file else self._found()
-        return [dict(img_path=f'{self.img_prefix}/{name}') for name in names]
+        prefix = self.img_prefix.rstrip('/')
+        return [dict(img_path=f'{prefix}/{name}') for name in names]
 
     def _listed(self) -> list[str]:
         try:
@@ -393,25 +441,16 @@ class XrayImages(BaseDataset):
         return names
 
     def _found(self) -> list[str]:
-        names, others = [], Counter()
-        for place, _, files in os.walk(self.img_prefix, followlinks=True):
-            for file in files:
-                path = Path(place, file)
-                if file.startswith('.'):
-                    others['hidden'] += 1
-                elif path.suffix.lower() in SUFFIXES:
-                    names.append(path.relative_to(self.img_prefix).as_posix())
-                else:
-                    others[path.suffix.lower() or 'no suffix'] += 1
+        names, others = list_radiographs(self.img_prefix)
         if not names:
             found = 'no radiograph in this folder' if others else 'no such folder, or an empty one'
             raise DatasetError(
                 f'{self.img_prefix}: {found}; expected files with one of the suffixes {", ".join(SUFFIXES)}: '
                 'put them there or correct `data_root` and `data_prefix`'
             )
-        left_out = f'; left out: {dict(sorted(others.items()))}' if others else ''
+        left_out = f'; left out: {others}' if others else ''
         print_log(f'{self.img_prefix}: {len(names)} unlabelled radiographs{left_out}', logger='current')
-        return sorted(names)
+        return names
 
 
 @PRETRAIN_DATASETS.register_module()
@@ -438,12 +477,12 @@ class XraySeverity(BaseDataset):
     def __init__(
         self,
         ann_file: str,
-        data_prefix: str | dict | None = None,
+        data_prefix: str | dict = 'images',
         severity: str | dict | None = 'castings',
         **kwargs,
     ):
         self.severity = severity
-        super().__init__(ann_file=ann_file, data_prefix=data_prefix or dict(img_path='images'), **kwargs)
+        super().__init__(ann_file=ann_file, data_prefix=data_prefix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Return one dict(img_path, gt_label) per image with boxes."""

@@ -12,49 +12,74 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 
-from .imaging import ImagingError, apply_window, check_window, read
+from .imaging import ImagingError, read
+from .packing import Recipe, Store, StoreError, locate, prepare
 
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 255}
 
 
 @TRANSFORMS.register_module()
 class LoadXray(BaseTransform):
-    """Read a radiograph as one channel and window it.
+    """Read a radiograph as one channel, window it, and shrink it if asked to.
+
+    From a file, or from a packed store (`packing.py`) where `img_path` lies in one: the same pixels.
 
     Required key: `img_path`. Added keys: `img` (H, W), `img_shape`, `ori_shape`. Where the dataset gives
-    `height` and `width`, the file must have that size: boxes would lie elsewhere otherwise.
+    `height` and `width`, the image must have that size: boxes would lie elsewhere otherwise.
 
     Args:
         window: See `imaging.apply_window`.
-        dtype: 'uint8' or 'float32', both 0..255; float32 keeps the depth of a 16-bit file.
+        dtype: 'uint8', 'uint16' (white at 65535) or 'float32' (white at 255); the latter two keep the depth
+            of a 16-bit file.
+        size: px of the shorter side to which larger images are shrunk, antialiased; 0 keeps all.
 
     Raises:
-        ImagingError: A wrong window; or the file is missing, damaged or of another size.
+        ImagingError: A wrong window or type; the image is missing, damaged or of another size; or the store
+            was packed otherwise.
     """
 
-    def __init__(self, window: dict | None = None, dtype: str = 'uint8'):
+    def __init__(self, window: dict | None = None, dtype: str = 'uint8', size: int = 0):
         self.window = dict(window or dict(type='full'))
-        check_window(self.window)
-        self.dtype = dtype
+        self.dtype = np.dtype(dtype).name
+        self.size = size
+        # What a store must have been packed with; float32 is read from the deeper one.
+        self.recipe = Recipe(size, 8 if self.dtype == 'uint8' else 16, self.window)
 
     def transform(self, results: dict) -> dict:
         """Add the image."""
         path = results['img_path']
-        # The decoder's own array may be read-only, and PyTorch wants to share a writable one.
-        image = np.require(apply_window(read(path), self.window, self.dtype), requirements='W')
+        packed = locate(path)
+        if packed:
+            image = self._from_store(*packed)
+        else:
+            image = prepare(read(path), self.window, self.dtype, self.size)
+        # A decoder's or a store's own array may be read-only, and PyTorch wants to share a writable one.
+        image = np.require(image, requirements='W')
         expected = results.get('height', image.shape[0]), results.get('width', image.shape[1])
         if image.shape != expected:
             raise ImagingError(
                 f'{path}: {image.shape[1]} x {image.shape[0]} px, but the annotation file says '
-                f'{expected[1]} x {expected[0]}; convert the data set again'
+                f'{expected[1]} x {expected[0]}; convert the data set again, or load at native size (size=0)'
             )
         results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape
         return results
 
+    def _from_store(self, store: Store, name: str) -> np.ndarray:
+        if store.recipe != self.recipe:
+            raise StoreError(
+                f'{store.folder}: packed with {store.recipe}, but LoadXray asks for {self.recipe}; pack the '
+                'images again or correct LoadXray'
+            )
+        index = store.find(name)
+        if index is None:
+            raise StoreError(f'{store.folder}: expected an image {name} in this store; pack the images again')
+        image = store.read(index)
+        return image.astype(np.float32) / np.float32(257) if self.dtype == 'float32' else image
+
     def __repr__(self) -> str:
         """Show the arguments."""
-        return f'{type(self).__name__}(window={self.window}, dtype={self.dtype!r})'
+        return f'{type(self).__name__}(window={self.window}, dtype={self.dtype!r}, size={self.size})'
 
 
 class _RandomTransform(BaseTransform):

@@ -1,0 +1,106 @@
+"""Pack a folder of radiographs into a memory-mapped store: decoded, windowed and shrunk once.
+
+Example:
+    python tools/pack_images.py data/industrial/unlabeled data/industrial/packed-512 --size 512
+
+Then `data_prefix=dict(img_path='packed-512')` in the dataset and `size=512` in its LoadXray read the store.
+A killed run is taken up where it stopped by the same command. --verify compares every image with its
+checksum and every source file with the one that was packed.
+"""
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+import yaml
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from projects.xray import packing  # noqa: E402
+from projects.xray.imaging import ImagingError  # noqa: E402
+
+
+def parse_args(argv=None):
+    """Read the command line; wrong values end the program with status 2."""
+    head, example = __doc__.split('\n\n', 1)
+    parser = argparse.ArgumentParser(
+        description=head, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', type=Path, metavar='SRC', help='folder of radiographs, recursive')
+    parser.add_argument('out', type=Path, metavar='OUT', help='the store: a new folder, or one to go on with')
+    parser.add_argument(
+        '--size', type=int, default=512, metavar='PX', help='shorter side after shrinking, 0: native (512)'
+    )
+    parser.add_argument('--bits', type=int, default=8, choices=(8, 16), help='depth of the pixels (8)')
+    parser.add_argument(
+        '--window',
+        nargs='+',
+        default=['type=full'],
+        metavar='K=V',
+        help="LoadXray's window, e.g. type=absolute low=0 high=4095 (type=full)",
+    )
+    parser.add_argument(
+        '--group', metavar='REGEX', help='its first group in the path is the part; default: the folder'
+    )
+    parser.add_argument(
+        '--workers', type=int, default=len(os.sched_getaffinity(0)), metavar='N', help='processes (all cores)'
+    )
+    parser.add_argument('--verify', action='store_true', help='check an existing store instead of packing')
+    args = parser.parse_args(argv)
+    if args.size < 0 or args.workers < 1:
+        parser.error(f'--size {args.size} --workers {args.workers}: expected at least 0 and 1')
+    try:
+        window = {
+            key: yaml.safe_load(value) for key, _, value in (item.partition('=') for item in args.window)
+        }
+        args.recipe = packing.Recipe(args.size, args.bits, window)
+    except (ImagingError, yaml.YAMLError) as error:
+        parser.error(f'--window {" ".join(args.window)}: {" ".join(str(error).split())}')
+    try:
+        re.compile(args.group or '')
+    except re.error as error:
+        parser.error(f'--group {args.group}: {error}')
+    return args
+
+
+def main(argv=None):
+    """Run the tool; returns the exit code."""
+    args = parse_args(argv)
+    try:
+        return (verify if args.verify else pack)(args)
+    except ImagingError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+
+
+def progress(results, total):
+    """Show a bar on a terminal."""
+    return tqdm(results, total=total, unit='image', disable=None)
+
+
+def pack(args):
+    """Write the store; files that are no readable radiograph are named and make the exit code 1."""
+    store, left_out = packing.pack(args.source, args.out, args.recipe, args.group, args.workers, progress)
+    size = sum(path.stat().st_size for path in args.out.iterdir())
+    print(f'{args.out}: {len(store)} images, {size / 1e6:,.0f} MB, {len(left_out)} files left out')
+    for reason in left_out.values():
+        print(f'left out: {reason}', file=sys.stderr)
+    return 1 if left_out else 0
+
+
+def verify(args):
+    """Check the store; each fault is a line and makes the exit code 1."""
+    store = packing.Store(args.out)
+    source = args.source if args.source.is_dir() else None
+    faults = packing.verify(store, source, args.workers, progress)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    compared = 'source files compared' if source else f'{args.source} is not here: source files not compared'
+    print(f'{args.out}: {len(store)} images, {len(faults)} faults; {compared}')
+    return 1 if faults else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
