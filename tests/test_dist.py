@@ -1,0 +1,169 @@
+"""Several ranks on a machine without GPU: the same result, every substitution said, clear ends."""
+
+import os
+import subprocess
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmengine.runner import save_checkpoint
+
+from projects.xray import compat, hooks  # noqa: F401
+from tools.train import main
+
+SWIN = dict(
+    arch=dict(embed_dims=24, depths=[2, 2], num_heads=[2, 4]),
+    img_size=96,
+    stage_cfgs=dict(block_cfgs=dict(window_size=12)),
+)
+
+
+def script(repo, name, *arguments, **environment):
+    return subprocess.run(
+        [repo / 'tools' / name, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def test_two_ranks_train_the_weights_of_one_with_twice_the_batch(classifier, tmp_path, repo):
+    """Without batch norm the sum of gradients is the same: equal to 1e-6, the order of summation is not."""
+    done = script(repo, 'dist_train.sh', classifier, 2, '--work-dir', 'two')
+    assert done.returncode == 0, done.stderr
+    assert 'no CUDA: nccl -> gloo, 2 ranks' in done.stdout
+    assert main([str(classifier), '--work-dir', 'one', '--cfg-options', 'train_dataloader.batch_size=8']) == 0
+    one, two = (torch.load(tmp_path / name / 'epoch_2.pth') for name in ('one', 'two'))
+    assert one['meta']['iter'] == two['meta']['iter'] == 4
+    for key, value in one['state_dict'].items():
+        torch.testing.assert_close(two['state_dict'][key], value, atol=1e-6, rtol=0)
+    untrained = main(
+        [str(classifier), '--work-dir', 'none', '--cfg-options', 'optim_wrapper.optimizer.lr=0.0']
+    )
+    assert untrained == 0
+    start = torch.load(tmp_path / 'none' / 'epoch_2.pth')['state_dict']
+    assert max((start[k] - v).abs().max() for k, v in one['state_dict'].items()) > 1e-3
+
+    done = script(repo, 'dist_test.sh', classifier, 'two/epoch_2.pth', 2, '--work-dir', 'two')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'two' / 'test.json').is_file()
+
+
+def test_a_frozen_swin_with_pretrained_weights_trains_on_two_ranks(classifier, tmp_path, repo):
+    """Three steps under DDP: a stage frozen too late stops the second one."""
+    source = MODELS.build(
+        dict(
+            type='mmpretrain.SimMIM',
+            data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'),
+            backbone=dict(type='mmpretrain.SimMIMSwinTransformer', out_indices=(1,), **SWIN),
+            neck=dict(type='mmpretrain.SimMIMLinearDecoder', in_channels=48, encoder_stride=8),
+            head=dict(
+                type='mmpretrain.SimMIMHead',
+                patch_size=4,
+                loss=dict(type='mmpretrain.PixelReconstructionLoss', criterion='L1'),
+            ),
+        )
+    )
+    source.init_weights()
+    save_checkpoint(dict(state_dict=source.state_dict()), str(tmp_path / 'simmim.pth'))
+    backbone = dict(
+        type='SwinTransformer',
+        out_indices=(1,),
+        frozen_stages=1,
+        init_cfg=dict(type='Pretrained', checkpoint='simmim.pth', prefix='backbone.'),
+        **SWIN,
+    )
+    text = classifier.read_text()
+    text = text.replace("dict(type='Resize', scale=32)", "dict(type='Resize', scale=96)")
+    text = text.replace("'datasets', ", "'datasets', 'preprocessors', ")
+    text += f"""
+model = dict(
+    type='ImageClassifier',
+    data_preprocessor=dict(type='XrayClsDataPreprocessor'),
+    backbone={backbone!r},
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=48, loss=dict(type='CrossEntropyLoss')),
+)
+train_dataloader['batch_size'] = 3
+train_cfg['max_epochs'] = 1
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(type='SGD', lr=0.1))
+sync_bn = 'torch'
+"""
+    classifier.write_text(text)
+    done = script(repo, 'dist_train.sh', classifier, 2, '--work-dir', 'probe')
+    assert done.returncode == 0, done.stderr
+    for said in (
+        'AmpOptimWrapper -> OptimWrapper (fp32)',
+        'nccl -> gloo',
+        'device_ids -> None',
+        'SyncBN -> BN',
+    ):
+        assert done.stdout.count(said) == 1, done.stdout
+    log = next((tmp_path / 'probe').rglob('*.log')).read_text()
+    assert '(mask_token), allowed' in log
+    after = torch.load(tmp_path / 'probe' / 'epoch_1.pth')
+    assert after['meta']['iter'] == 3
+    before = source.state_dict()
+    for key, value in after['state_dict'].items():
+        if key.startswith('backbone.'):
+            assert torch.equal(value, before[key]), key
+
+
+def test_ranks_that_fail_end_in_lines_and_with_their_exit_code(classifier, repo):
+    classifier.write_text(classifier.read_text() + "load_from = 'absent.pth'\n")
+    done = script(repo, 'dist_train.sh', classifier, 2)
+    assert done.returncode == 1
+    assert 'error: absent.pth: no such checkpoint' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ('name', 'arguments', 'expected'),
+    [
+        ('dist_train.sh', [], 'usage: tools/dist_train.sh CONFIG GPUS'),
+        ('dist_train.sh', ['a.py'], 'usage'),
+        ('dist_train.sh', ['a.py', 'two'], 'usage'),
+        ('dist_train.sh', ['absent.py', '2'], 'error: absent.py: no such config'),
+        ('dist_test.sh', ['a.py', '2'], 'usage: tools/dist_test.sh CONFIG CHECKPOINT GPUS'),
+        ('dist_test.sh', ['absent.py', 'a.pth', '2'], 'error: absent.py: no such file'),
+        ('slurm_train.sh', ['gpu', 'job'], 'usage: tools/slurm_train.sh PARTITION JOB CONFIG'),
+        ('slurm_train.sh', ['gpu', 'job', 'absent.py'], 'error: absent.py: no such config'),
+    ],
+)
+def test_wrong_use_of_the_scripts_exits_2(repo, tmp_path, monkeypatch, name, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    done = script(repo, name, *arguments)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert done.stdout == ''
+
+
+@pytest.mark.parametrize('name', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh'])
+def test_help_of_the_scripts(repo, name):
+    done = script(repo, name, '--help')
+    assert done.returncode == 0
+    assert 'example:' in done.stdout + done.stderr
+
+
+def test_slurm_job(repo, tmp_path, monkeypatch):
+    """What srun is told, by an srun that repeats it."""
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / 'a.py'
+    config.write_text('')
+    done = script(repo, 'slurm_train.sh', 'gpu', 'job', config, PATH='/usr/bin:/bin')
+    assert done.returncode == 2
+    assert 'srun: not found' in done.stderr
+    srun = tmp_path / 'bin' / 'srun'
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    srun.chmod(0o755)
+    path = f'{srun.parent}:/usr/bin:/bin'
+    done = script(
+        repo, 'slurm_train.sh', 'gpu', 'job', config, '--resume', PATH=path, GPUS='2', SRUN_ARGS='-t 5 -x n1'
+    )
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.splitlines()
+    assert words[:4] == ['--partition=gpu', '--job-name=job', '--gres=gpu:2', '--ntasks=2']
+    assert words[words.index('-t') : words.index('-t') + 4] == ['-t', '5', '-x', 'n1']
+    assert words[-4:] == [str(config), '--launcher', 'slurm', '--resume']

@@ -1,0 +1,199 @@
+"""tools/train.py: one command for every config, resumable after a kill, one line for bad input."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tools.train import main
+
+
+def weights(path):
+    return torch.load(path)['state_dict']
+
+
+def test_trains_into_the_folder_of_the_configs_name(classifier, tmp_path, capsys):
+    assert main([str(classifier)]) == 0
+    folder = tmp_path / 'work_dirs' / classifier.stem
+    assert (folder / 'epoch_2.pth').is_file()
+    said = capsys.readouterr().out
+    line = next(line for line in said.splitlines() if line.startswith('commit '))
+    assert re.match(r'commit ([0-9a-f]{40}|unknown)', line)
+    assert f'config {classifier}' in line
+    assert 'seed 0' in line
+    log = next(folder.rglob('*.log')).read_text()
+    assert line in log
+    assert 'data_share' in log
+    assert 'random weights' in log
+
+
+def test_the_seed_decides_the_weights(classifier, tmp_path):
+    runs = dict(first=[], again=['randomness.seed=0'], other=['randomness.seed=1'])
+    for name, options in runs.items():
+        # Runners of one process share what carries the same name, and a name is good for a second.
+        copy = classifier.with_name(f'{classifier.stem}_{name}.py')
+        copy.write_text(classifier.read_text())
+        options = ['--cfg-options', 'train_cfg.max_epochs=1', *options]
+        assert main([str(copy), '--work-dir', str(tmp_path / name), *options]) == 0
+    first, again, other = (weights(tmp_path / name / 'epoch_1.pth') for name in runs)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_load_from_starts_at_epoch_0_with_the_weights(classifier, tmp_path):
+    assert main([str(classifier), '--work-dir', 'a']) == 0
+    copy = classifier.with_name(f'{classifier.stem}_loaded.py')
+    copy.write_text(classifier.read_text())
+    options = ['--cfg-options', 'optim_wrapper.optimizer.lr=0.0', 'train_cfg.max_epochs=1']
+    assert main([str(copy), '--work-dir', 'b', '--load-from', 'a/epoch_2.pth', *options]) == 0
+    before, after = weights('a/epoch_2.pth'), weights('b/epoch_1.pth')
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert re.search(r'matched +(\d+) of \1 tensors', next((tmp_path / 'b').rglob('*.log')).read_text())
+
+
+def test_a_killed_training_resumes_at_its_last_epoch(classifier, tmp_path, repo):
+    """kill -9 at any moment; the config's own load_from must not be taken for the run to go on with."""
+    start = tmp_path / 'start.pth'
+    assert main([str(classifier), '--work-dir', 'first', '--cfg-options', 'train_cfg.max_epochs=1']) == 0
+    (tmp_path / 'first' / 'epoch_1.pth').rename(start)
+    classifier.write_text(classifier.read_text() + f'load_from = {str(start)!r}\n')
+
+    command = [sys.executable, repo / 'tools' / 'train.py', classifier, '--work-dir', 'run']
+    process = subprocess.Popen(
+        [*command, '--cfg-options', 'train_cfg.max_epochs=100000'],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, 'PYTHONPATH': ''},
+    )
+    pointer = tmp_path / 'run' / 'last_checkpoint'
+    deadline = time.monotonic() + 240
+    while not (pointer.is_file() and pointer.read_text().endswith(('_3.pth', '_4.pth', '_5.pth'))):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    last = int(re.search(r'epoch_(\d+)\.pth', pointer.read_text())[1])
+    options = ['--cfg-options', f'train_cfg.max_epochs={last + 2}']
+    assert main([str(classifier), '--work-dir', 'run', '--resume', *options]) == 0
+    log = sorted((tmp_path / 'run').rglob('*.log'))[-1].read_text()
+    assert f'resumed epoch: {last}' in log
+    assert re.findall(r'Saving checkpoint at (\d+) epochs', log) == [str(last + 1), str(last + 2)]
+    assert 'Hand-over' not in log
+    assert pointer.read_text().endswith(f'epoch_{last + 2}.pth')
+    momentum = torch.load(pointer.read_text())['optimizer']['state']
+    assert len(momentum) > 0
+
+
+def test_resume_without_a_checkpoint_starts_from_the_beginning(classifier, capsys):
+    assert main([str(classifier), '--resume', '--cfg-options', 'train_cfg.max_epochs=1']) == 0
+    assert 'starts at epoch 0' in capsys.readouterr().out
+
+
+def one_line(capsys):
+    """The one line on stderr."""
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith('error: ')
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        (['nowhere/absent.py'], 'nowhere/absent.py: no such config'),
+        (['CONFIG', '--load-from', 'absent.pth'], 'absent.pth: no such checkpoint'),
+        (['CONFIG', '--cfg-options', 'train_cfg.max_epochs'], "'train_cfg.max_epochs' has no key=value"),
+        (['CONFIG', '--cfg-options', 'custom_hooks.9.type=X'], "'custom_hooks.9.type=X' does not fit"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_2(classifier, capsys, arguments, expected):
+    arguments = [str(classifier) if argument == 'CONFIG' else argument for argument in arguments]
+    assert main(arguments) == 2
+    assert expected in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    'text', ['model = dict(', "_base_ = './absent.py'", 'model = undefined', 'a = 1 / 0']
+)
+def test_a_broken_config_is_one_line_and_exit_2(classifier, capsys, text):
+    classifier.write_text(text)
+    assert main([str(classifier)]) == 2
+    assert f'{classifier}: not readable as a config' in one_line(capsys)
+
+
+def test_resume_and_load_from_exclude_each_other(classifier, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([str(classifier), '--resume', '--load-from', 'a.pth'])
+    assert caught.value.code == 2
+    assert 'not allowed with argument --resume' in capsys.readouterr().err
+
+
+def test_a_pointer_to_a_lost_checkpoint_is_one_line(classifier, capsys):
+    folder = classifier.parent / 'work_dirs' / classifier.stem
+    folder.mkdir(parents=True)
+    (folder / 'last_checkpoint').write_text('gone/epoch_7.pth')
+    assert main([str(classifier), '--resume']) == 2
+    assert 'names gone/epoch_7.pth, which is not there' in one_line(capsys)
+
+
+def errors(capsys):
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+
+
+@pytest.mark.parametrize(
+    ('option', 'expected'),
+    [
+        ('train_dataloader.dataset.ann_file=absent.json', 'absent.json: no such'),
+        ('train_dataloader.dataset.severity=unknown', 'unknown'),
+        ('model.backbone.type=LeNet6', 'LeNet6 is not in the mmpretrain::model registry'),
+    ],
+)
+def test_bad_data_and_names_are_one_line_and_exit_1(classifier, capsys, option, expected):
+    assert main([str(classifier), '--cfg-options', option]) == 1
+    (line,) = errors(capsys)
+    assert expected in line
+
+
+def test_a_missing_pretraining_is_one_line_with_its_command(classifier, capsys):
+    init_cfg = "{'type': 'Pretrained', 'checkpoint': 'work_dirs/absent/epoch_1.pth', 'prefix': 'backbone.'}"
+    classifier.write_text(classifier.read_text() + f"\nmodel['backbone']['init_cfg'] = {init_cfg}\n")
+    assert main([str(classifier)]) == 1
+    (line,) = errors(capsys)
+    assert 'work_dirs/absent/epoch_1.pth: no such checkpoint, expected by model.backbone.init_cfg' in line
+
+
+def test_a_torn_checkpoint_is_one_line(classifier, capsys, tmp_path):
+    (tmp_path / 'torn.pth').write_bytes(b'PK\x03\x04' + b'\0' * 50)
+    assert main([str(classifier), '--load-from', 'torn.pth']) == 1
+    (line,) = errors(capsys)
+    assert 'torn.pth: not a readable PyTorch checkpoint' in line
+
+
+def test_an_error_in_a_loader_worker_is_one_line(classifier, capsys, tmp_path):
+    images = tmp_path / 'data' / 'images'
+    for path in images.glob('train_*.png'):
+        path.write_bytes(b'not a picture')
+    assert main([str(classifier), '--cfg-options', 'train_dataloader.num_workers=1']) == 1
+    (line,) = errors(capsys)
+    assert re.search(r'train_00\d\.png', line)
+    assert 'Traceback' not in line
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(classifier):
+    classifier.write_text(classifier.read_text() + "\ntrain_cfg['max_epochs'] = 'two'\n")
+    with pytest.raises(Exception, match='max_epochs'):
+        main([str(classifier)])
+
+
+def test_help_shows_an_example(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(['--help'])
+    assert caught.value.code == 0
+    assert 'python tools/train.py configs/' in capsys.readouterr().out
