@@ -23,6 +23,8 @@ from mmpretrain.registry import DATASETS as PRETRAIN_DATASETS
 from .classes import CLASSES, PALETTE, SEVERITY_MAPS
 from .imaging import SUFFIXES
 from .packing import Store, list_radiographs, locate
+from .remote import RemoteError, is_url, list_files, read_text
+from .remote import list_radiographs as list_remote_radiographs
 
 
 class DatasetError(ValueError):
@@ -89,13 +91,13 @@ def load_defects(
     Raises:
         DatasetError: The file or the map cannot be used; the message names both and the remedy.
     """
-    path = Path(ann_file)
+    path = str(ann_file)
     if isinstance(classes, str):
         raise DatasetError(
             f'metainfo.classes is the string {classes!r}, expected a list of names; write ({classes!r},)'
         )
     classes = list(classes)
-    coco = _read_coco(path)
+    coco = read_coco(path)
     images = _check_images(path, coco['images'])
     types = _check_categories(path, coco['categories'])
     used = {_whole(ann.get('category_id')) for ann in coco['annotations']}
@@ -152,10 +154,16 @@ def load_defects(
     )
 
 
-def _read_coco(path: Path) -> dict:
-    """Read the JSON file and check that it has the three lists."""
+def read_coco(path: str) -> dict:
+    """Read a COCO file from a path or a URL and check that it has the three lists.
+
+    Raises:
+        DatasetError: It is missing, no JSON, or lacks one of them.
+    """
     try:
-        coco = json.loads(path.read_text(encoding='utf-8'))
+        coco = json.loads(read_text(path))
+    except RemoteError as error:
+        raise DatasetError(str(error)) from None
     except FileNotFoundError:
         raise DatasetError(
             f'{path}: no such annotation file; write one with tools/convert_dataset.py or '
@@ -175,7 +183,7 @@ def _read_coco(path: Path) -> dict:
     return coco
 
 
-def _check_images(path: Path, rows: list[dict]) -> dict[int, dict]:
+def _check_images(path: str, rows: list[dict]) -> dict[int, dict]:
     """Return the image records by id."""
     images, names = {}, set()
     for index, row in enumerate(rows):
@@ -205,7 +213,7 @@ def _check_images(path: Path, rows: list[dict]) -> dict[int, dict]:
     return images
 
 
-def _check_categories(path: Path, rows: list[dict]) -> dict[int, str]:
+def _check_categories(path: str, rows: list[dict]) -> dict[int, str]:
     """Return the type names by category id."""
     types = {}
     for row in rows:
@@ -329,13 +337,17 @@ def check_files(names: Sequence[str], folder: str, listed_in: str | os.PathLike)
 
     Args:
         names: File names relative to `folder`.
-        folder: Image folder, or a packed store in its place.
+        folder: Image folder, its URL, or a packed store in its place.
         listed_in: The file that names the images.
 
     Raises:
         DatasetError: Some are missing.
     """
-    if locate(f'{folder}/'):
+    if is_url(folder):
+        # Web servers need not list their folders: there a missing image names itself when it is read.
+        present = names if folder.startswith('http') else list_files(folder)
+        missing = sorted(set(names) - set(present))
+    elif locate(f'{folder}/'):
         missing = [name for name in names if _unpacked(f'{folder}/{name}')]
     else:
         missing = _absent(names, folder)
@@ -426,7 +438,7 @@ class XrayImages(BaseDataset):
 
     def _listed(self) -> list[str]:
         try:
-            lines = Path(self.ann_file).read_text(encoding='utf-8').splitlines()
+            lines = read_text(self.ann_file).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DatasetError(
                 f'{self.ann_file}: not readable as a list of images ({_one_line(error)}); correct `ann_file`'
@@ -441,7 +453,8 @@ class XrayImages(BaseDataset):
         return names
 
     def _found(self) -> list[str]:
-        names, others = list_radiographs(self.img_prefix)
+        find = list_remote_radiographs if is_url(self.img_prefix) else list_radiographs
+        names, others = find(self.img_prefix)
         if not names:
             found = 'no radiograph in this folder' if others else 'no such folder, or an empty one'
             raise DatasetError(

@@ -12,8 +12,9 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 
-from .imaging import ImagingError, read
+from .imaging import ImagingError
 from .packing import Recipe, Store, StoreError, locate, prepare
+from .remote import read_radiograph
 
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 255}
 
@@ -52,7 +53,7 @@ class LoadXray(BaseTransform):
         if packed:
             image = self._from_store(*packed)
         else:
-            image = prepare(read(path), self.window, self.dtype, self.size)
+            image = prepare(read_radiograph(path), self.window, self.dtype, self.size)
         # A decoder's or a store's own array may be read-only, and PyTorch wants to share a writable one.
         image = np.require(image, requirements='W')
         expected = results.get('height', image.shape[0]), results.get('width', image.shape[1])

@@ -1,0 +1,207 @@
+"""Data behind URLs: S3 and HTTP servers on localhost, one of which drops connections."""
+
+import functools
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from mmengine import fileio
+from moto.server import ThreadedMotoServer
+
+from projects.xray import remote
+from projects.xray.datasets import DatasetError, XrayDefects, XrayImages
+from projects.xray.transforms import LoadXray
+
+CLASSES = ('crack', 'gas_pore')
+
+
+@pytest.fixture(scope='module')
+def s3():
+    """An S3 server without content; the environment names it."""
+    server = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('AWS_ENDPOINT_URL', f'http://{host}:{port}')
+        patch.setenv('AWS_ACCESS_KEY_ID', 'nobody')
+        patch.setenv('AWS_SECRET_ACCESS_KEY', 'nothing')
+        patch.setenv('AWS_DEFAULT_REGION', 'us-east-1')
+        fs = fsspec.filesystem('s3', skip_instance_cache=True)
+        yield fs
+    server.stop()
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves files and counts requests; refuses `/forbidden`; drops as many connections as `drops` says."""
+
+    drops = 0
+    requests = 0
+
+    def do_GET(self):  # noqa: N802
+        cls = type(self)
+        cls.requests += 1
+        if self.path == '/forbidden':
+            self.send_error(403)
+        elif cls.drops > 0:
+            cls.drops -= 1
+            # Half of the promised body, and every other time not even a header.
+            if cls.drops % 2:
+                self.send_response(200)
+                self.send_header('Content-Length', '1000000')
+                self.end_headers()
+                self.wfile.write(b'x' * 500)
+            self.close_connection = True
+        else:
+            super().do_GET()
+
+    def log_message(self, *args):
+        """Keep the output of the tests clean."""
+
+
+@pytest.fixture
+def http(tmp_path, monkeypatch):
+    """Serve `tmp_path`; returns (URL, handler class)."""
+    monkeypatch.setattr(remote, 'BACKOFF_S', 0.01)
+    handler = type('CountingHandler', (Handler,), {})
+    server = ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(handler, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}', handler
+    server.shutdown()
+    server.server_close()
+
+
+def detections(root):
+    return XrayDefects(
+        ann_file='train.json',
+        data_root=root,
+        data_prefix=dict(img='images'),
+        metainfo=dict(classes=CLASSES),
+        filter_cfg=dict(filter_empty_gt=False),
+        pipeline=[dict(type='LoadXray')],
+    )
+
+
+def unlabelled(root, **kwargs):
+    return XrayImages(data_root=root, pipeline=[dict(type='LoadXray')], **kwargs)
+
+
+def load(path):
+    return LoadXray().transform(dict(img_path=path))['img']
+
+
+def assert_same_items(remote_set, local_set):
+    assert len(remote_set) == len(local_set) > 0
+    for one, other in zip(remote_set, local_set):
+        np.testing.assert_array_equal(one['img'], other['img'])
+        assert one.get('instances') == other.get('instances')
+
+
+def test_s3_root_gives_the_items_of_the_local_one(s3, tiny_coco):
+    root = tiny_coco(n=3, bits=16, empty=1, unlabeled=2, name='s3')
+    s3.mkdir('plant')
+    s3.put(str(root), 'plant/castings', recursive=True)
+    assert_same_items(detections('s3://plant/castings'), detections(str(root)))
+    assert_same_items(unlabelled('s3://plant/castings'), unlabelled(str(root)))
+
+
+def test_s3_is_read_after_a_fork(s3):
+    s3.mkdir('forked')
+    s3.pipe('forked/a', b'1')
+    assert remote.read_bytes('s3://forked/a') == b'1'
+    with get_context('fork').Pool(1) as pool:
+        assert pool.map_async(remote.read_bytes, ['s3://forked/a']).get(60) == [b'1']
+
+
+def test_s3_names_what_is_missing(s3, tiny_coco):
+    root = tiny_coco(n=2, name='holes')
+    s3.mkdir('holes')
+    s3.put(str(root), 'holes', recursive=True)
+    s3.rm('holes/holes/images/train_001.png')
+    with pytest.raises(
+        DatasetError, match=r'1 of 2 images are not in s3://holes/holes/images .*train_001.png'
+    ):
+        detections('s3://holes/holes')
+    with pytest.raises(remote.RemoteError, match=r'^s3://holes/none.png: expected an object.*upload it'):
+        remote.read_bytes('s3://holes/none.png')
+    with pytest.raises(DatasetError, match='s3://holes/absent/train.json: expected an object'):
+        detections('s3://holes/absent')
+    with pytest.raises(DatasetError, match='no such folder, or an empty one'):
+        unlabelled('s3://holes/absent')
+
+
+def test_http_root_gives_the_items_of_the_local_one(http, tiny_coco):
+    url, _ = http
+    root = tiny_coco(n=2, unlabeled=2)
+    assert_same_items(detections(f'{url}/data'), detections(str(root)))
+    assert_same_items(unlabelled(f'{url}/data'), unlabelled(str(root)))
+    (root / 'list.txt').write_text('00/001.png\n')
+    assert_same_items(
+        unlabelled(f'{url}/data', ann_file='list.txt'), unlabelled(str(root), ann_file='list.txt')
+    )
+
+
+def test_http_names_a_missing_image_when_it_is_read(http, tiny_coco):
+    url, _ = http
+    root = tiny_coco(n=2)
+    (root / 'images/train_001.png').unlink()
+    dataset = detections(f'{url}/data')
+    assert dataset[0]['img'].shape == (96, 96)
+    with pytest.raises(remote.RemoteError, match=r'images/train_001.png: expected an object'):
+        dataset[1]
+
+
+def test_dropped_connections_are_tried_again(http, tiny_coco):
+    url, handler = http
+    root = tiny_coco(n=1)
+    handler.drops = remote.ATTEMPTS - 1
+    np.testing.assert_array_equal(
+        load(f'{url}/data/images/train_000.png'), load(str(root / 'images/train_000.png'))
+    )
+    assert handler.drops == 0
+
+
+def test_back_off_doubles_and_ends_in_one_line(http, monkeypatch):
+    url, handler = http
+    waits = []
+    monkeypatch.setattr(remote.time, 'sleep', waits.append)
+    handler.drops = 10**6
+    with pytest.raises(remote.RemoteError) as error:
+        remote.read_bytes(f'{url}/x.png')
+    assert waits == [0.01, 0.02, 0.04, 0.08]
+    assert str(error.value).startswith(f'{url}/x.png: expected an answer within 5 tries')
+    assert '\n' not in str(error.value)
+
+
+def test_refusals_are_not_tried_again(http):
+    url, handler = http
+    with pytest.raises(remote.RemoteError, match='check the URL and the credentials'):
+        remote.read_bytes(f'{url}/forbidden')
+    assert handler.requests == 1
+
+
+@pytest.mark.parametrize('url', ['gs://bucket/key.png', 'nonsense://bucket/key.png'])
+def test_a_missing_driver_is_named(url):
+    with pytest.raises(remote.RemoteError, match=f'^{url}: expected .*{url.partition(":")[0]}'):
+        remote.read_bytes(url)
+
+
+def test_damaged_content_names_its_url(http, tmp_path):
+    url, _ = http
+    (tmp_path / 'bad.png').write_bytes(b'\x89PNG\r\n\x1a\n' + b'0' * 50)
+    with pytest.raises(ValueError, match=f'^{url}/bad.png: expected'):
+        load(f'{url}/bad.png')
+
+
+def test_mmengine_reads_urls_through_this_backend(http, tmp_path):
+    url, handler = http
+    (tmp_path / 'a b.txt').write_text('gräu')
+    handler.drops = 1
+    assert fileio.get_text(f'{url}/a b.txt') == 'gräu'
+    assert fileio.exists(f'{url}/a b.txt') and not fileio.exists(f'{url}/c.txt')
+    assert fileio.join_path(f'{url}/', 'x', 'y/') == f'{url}/x/y'
+    with fileio.get_local_path(f'{url}/a b.txt') as copy:
+        assert Path(copy).read_text(encoding='utf-8') == 'gräu'
