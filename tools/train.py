@@ -73,16 +73,34 @@ def train(args, running):
 
 
 def last_checkpoint(work_dir, running):
-    """Return the checkpoint that a run of `work_dir` wrote last, or None when there is none."""
-    pointer = Path(work_dir) / 'last_checkpoint'
-    if not pointer.is_file():
-        return None
-    last = pointer.read_text().strip()
-    if not Path(last).is_file():
+    """Return the last whole checkpoint of a work dir, or None when it has none.
+
+    mmengine writes a checkpoint, then its name into the file `last_checkpoint`. A kill can leave either cut
+    short, and a folder can have been moved: then the newest checkpoint that can be read is taken.
+    """
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    from projects.xray.compat import CheckpointError
+
+    folder = Path(work_dir)
+    pointer = folder / 'last_checkpoint'
+    named = pointer.read_text().strip() if pointer.is_file() else ''
+    for candidate in (Path(named), folder / Path(named).name):
+        if candidate.is_file():
+            return str(candidate)
+    written = [*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')]
+    for candidate in sorted(written, key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            CheckpointLoader.load_checkpoint(str(candidate), map_location='cpu', logger='silent')
+        except CheckpointError as error:
+            print(f'not resumed: {error}')
+        else:
+            return str(candidate)
+    if named:
         raise running.UsageError(
-            f'{pointer}: names {last}, which is not there; correct the line, or delete the file to start anew'
+            f'{pointer}: names {named}, which is not there; put it back, or delete {pointer} to start anew'
         )
-    return last
+    return None
 
 
 if __name__ == '__main__':
