@@ -1,9 +1,15 @@
 """imaging: every format keeps its values, windows act in the file's depth, bad files end in one line."""
 
+import contextlib
 import io
+import multiprocessing
+import random
+import resource
 import struct
+import time
 import warnings
 import zlib
+from concurrent.futures import ProcessPoolExecutor
 
 import cv2
 import imagecodecs
@@ -243,6 +249,7 @@ def test_equal_channels_are_accepted_and_colour_is_refused(tmp_path):
         tiff(rgb, photometric='rgb'),
         tiff(planes, photometric='rgb', planarconfig='separate'),
         dicom(rgb),
+        dicom(rgb, syntax=uid.RLELossless),
     ]
     for data in good:
         np.testing.assert_array_equal(read(data).pixels, gray)
@@ -495,6 +502,12 @@ def test_a_truncated_jpeg(tmp_path):
     one_line(data[: len(data) // 2], tmp_path / 'cut.jpg', 'truncated')
 
 
+def test_a_compressed_bmp(tmp_path):
+    data = bytearray(CASES['bmp-8'][0])
+    data[30] = 1
+    one_line(bytes(data), tmp_path / 'a.bmp', 'uncompressed 8-bit BMP')
+
+
 def test_a_flipped_bit_in_a_png(tmp_path):
     data = bytearray(CASES['png-16'][0])
     data[len(data) // 2] ^= 16
@@ -533,7 +546,7 @@ def test_absurd_dimensions(tmp_path):
 def test_a_compressed_frame_larger_than_its_header_says(tmp_path):
     for syntax in CODECS:
         data = dicom(ramp(16), syntax=syntax, Rows=16, Columns=16)
-        one_line(data, tmp_path / 'a.dcm', 'compressed frame is 256 x 256')
+        one_line(data, tmp_path / 'a.dcm', r'compressed frame is \(256, 256, 1\)')
 
 
 def test_a_dicom_without_an_image(tmp_path):
@@ -543,6 +556,13 @@ def test_a_dicom_without_an_image(tmp_path):
     stream = io.BytesIO()
     ds.save_as(stream)
     one_line(stream.getvalue(), tmp_path / 'a.dcm', 'without Rows')
+
+
+def test_an_unknown_transfer_syntax_is_named(tmp_path):
+    data = bytearray(CASES['dicom-u8-JPEGLSLossless'][0])
+    at = data.find(b'1.2.840.10008.1.2.4.80')
+    data[at : at + 22] = b'1.2.840.10008.1.2.4.66'
+    one_line(bytes(data), tmp_path / 'a.dcm', 'rewrite it as explicit little endian')
 
 
 def test_a_deflated_dicom_is_refused_before_it_is_inflated(tmp_path):
@@ -559,3 +579,123 @@ def test_a_sparse_or_short_tiff_is_not_padded_with_zeros(tmp_path):
 
 def test_suffixes_are_lower_case():
     assert all(s == s.lower() and s.startswith('.') for s in imaging.SUFFIXES)
+
+
+# ---------------------------------------------------------------------------------------- mutations
+
+
+def mutate(data, rng):
+    """A damaged copy: cut, flipped, overwritten, filled, spliced, or with an absurd number in its head."""
+    data = bytearray(data)
+    at = rng.randrange(len(data))
+    head = rng.randrange(min(len(data), 600))
+    kind = rng.randrange(8)
+    if kind == 0:
+        del data[at:]
+    elif kind == 1:
+        for _ in range(rng.choice((1, 8, 64))):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    elif kind == 2:
+        data[head] ^= 1 << rng.randrange(8)
+    elif kind == 3:
+        number = rng.choice((0, 1, 2**31 - 1, 2**31, 2**32 - 1, 65535, 60_000))
+        data[head : head + 4] = number.to_bytes(4, rng.choice(('little', 'big')))
+    elif kind == 4:
+        data[at : at + rng.randrange(1, 500)] = bytes([rng.choice((0, 255))]) * 100
+    elif kind == 5:
+        data[at:at] = rng.randbytes(rng.randrange(1, 500))
+    elif kind == 6:
+        data[head : head + 8] = rng.randbytes(8)
+    else:
+        data[:4] = rng.choice((b'II*\0', b'MM\0*', b'II+\0', b'\x89PNG', b'\xff\xd8\xff\xe0', b'BM\0\0'))
+    return bytes(data)
+
+
+def mutation_samples():
+    samples = [data for name, (data, _, _) in CASES.items() if '16' not in name or 'dicom' not in name]
+    samples += [dicom(np.stack([ramp(8)] * 4), frames=4), tiff([ramp(8)] * 4, compression='zlib')]
+    samples += [
+        cv2.imencode('.jpg', ramp(12).astype(np.uint8))[1].tobytes(),
+        png(ramp(8), (b'sBIT', b'\x08')),
+    ]
+    samples += [dicom(ramp(8), WindowCenter=9, WindowWidth=5, RescaleSlope=2, RescaleIntercept=1)]
+    samples += [dicom(ramp(8), VOILUTSequence=lut(range(256), 0, 8)), tiff(ramp(8).astype(np.float32))]
+    return samples
+
+
+def read_mutations(seed, count):
+    """Read `count` damaged files; returns how many were refused, the longest CPU time and the peak memory.
+
+    Raises AssertionError, with the mutation's number, for anything but a radiograph or an ImagingError.
+    """
+    samples, refused_files, longest = mutation_samples(), 0, 0.0
+    rng = random.Random(seed)
+    for k in range(count):
+        data = mutate(rng.choice(samples), rng)
+        start = time.process_time()
+        try:
+            found = read(data, frame=0, name=f'mutation {k}')
+            apply_window(found, dict(type='percentile', low=1, high=99))
+        except ImagingError as error:
+            message = str(error)
+            assert message.startswith(f'mutation {k}: ') and '\n' not in message, message
+            refused_files += 1
+        except Exception as error:
+            raise AssertionError(f'mutation {k} of seed {seed}: {type(error).__name__}: {error}') from error
+        longest = max(longest, time.process_time() - start)
+    return refused_files, longest, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def check_mutations(work, seed, count):
+    """In a process of its own: its peak memory is its own, and a crash is a failure, not the end."""
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        refused_files, longest, peak = pool.submit(work, seed, count).result()
+    assert count * 0.3 < refused_files <= count
+    assert longest < 5  # seconds of CPU time: a hang
+    assert peak < 1  # GiB
+
+
+def test_damaged_files_end_in_one_line():
+    check_mutations(read_mutations, 0, 400)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('seed', range(1, 6))
+def test_many_damaged_files_end_in_one_line(seed):
+    check_mutations(read_mutations, seed, 2000)
+
+
+# -------------------------------------------------------------------------------------- bombs
+
+
+def test_decompression_bombs_stay_small(tmp_path):
+    """1 GB of zeros in a few kB, which the header says are 64 x 64."""
+    bomb = zlib.compressobj(9)
+    body = b''.join(bomb.compress(bytes(2**20)) for _ in range(1024)) + bomb.flush()
+    assert len(body) < 2**21
+    small = bytearray(tiff(np.zeros((64, 64), np.uint16), compression='zlib', rowsperstrip=64))
+    with tifffile.TiffFile(io.BytesIO(small)) as tif:
+        page = tif.pages[0]
+        offset_tag, count_tag = page.tags[273], page.tags[279]
+    struct.pack_into('<H' if int(offset_tag.dtype) == 3 else '<I', small, offset_tag.valueoffset, len(small))
+    struct.pack_into('<I', small, count_tag.valueoffset - 6, 4)  # the count's type: 32 bit
+    struct.pack_into('<I', small, count_tag.valueoffset, len(body))
+    (tmp_path / 'bomb.tif').write_bytes(bytes(small) + body)
+    png_bomb = bytearray(png(np.zeros((64, 64), np.uint8)))
+    at = png_bomb.find(b'IDAT') - 4
+    length = struct.unpack_from('>I', png_bomb, at)[0]
+    chunk = struct.pack('>I', len(body)) + b'IDAT' + body + struct.pack('>I', zlib.crc32(b'IDAT' + body))
+    png_bomb[at : at + 12 + length] = chunk
+    (tmp_path / 'bomb.png').write_bytes(png_bomb)
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        for name in ('bomb.tif', 'bomb.png'):
+            assert pool.submit(read_peak, tmp_path / name).result() < 0.6  # GiB
+
+
+def read_peak(path):
+    """Peak memory in GiB after reading a file that may be refused, but only as an ImagingError."""
+    with contextlib.suppress(ImagingError):
+        assert read(path).pixels.shape == (64, 64)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

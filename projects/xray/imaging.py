@@ -256,7 +256,7 @@ def _read_jpeg(stream, frame: int, name: str) -> Radiograph:
 
 
 def _read_bmp(stream, frame: int, name: str) -> Radiograph:
-    """8-bit BMP through OpenCV."""
+    """Uncompressed BMP of 8 bits per channel through OpenCV."""
     _check_frame(frame, 1, name)
     data = _read_all(stream, name)
     (offset,) = struct.unpack_from('<I', data, 10)
@@ -264,7 +264,9 @@ def _read_bmp(stream, frame: int, name: str) -> Radiograph:
     height = abs(height)
     _check_size(height, width, 4 * height * width, name)
     row = (width * depth + 31) // 32 * 4
-    if compression == 0 and offset + row * height > len(data):
+    if compression != 0 or depth not in (8, 24, 32):
+        raise ImagingError(f'{name}: expected an uncompressed 8-bit BMP, found another kind; save it as PNG')
+    if offset + row * height > len(data):
         raise ImagingError(f'{name}: expected a complete BMP, found a truncated one; copy or export it again')
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     return _plain(_to_gray(image, name), name, 'BMP')
@@ -362,7 +364,12 @@ def _read_dicom(stream, frame: int, name: str) -> Radiograph:
     frames = int(ds.get('NumberOfFrames') or 1)
     _check_frame(frame, frames, name)
     syntax = ds.file_meta.TransferSyntaxUID
-    plugin = 'imagecodecs' if syntax in _CODECS else ''
+    if syntax.is_compressed and syntax not in _CODECS:
+        raise ImagingError(
+            f'{name}: expected native, RLE, JPEG, JPEG-LS or JPEG 2000 pixels, found {syntax.name}; '
+            'rewrite it as explicit little endian'
+        )
+    plugin = 'imagecodecs' if syntax.is_compressed else ''
     stream.seek(0)
     pixels = _to_gray(pixel_array(stream, index=frame, decoding_plugin=plugin), name)
     invert = (
@@ -455,8 +462,10 @@ def _voi(macro: pydicom.Dataset, ds: pydicom.Dataset, name: str) -> tuple | None
     return 'linear', center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
 
 
-# pydicom's own plug-in for JPEG lossless is GPL; imagecodecs, which TIFF needs anyway, decodes all of these.
-_CODECS: dict[str, Callable[[bytes], np.ndarray]] = {
+# pydicom's usual plug-ins are GPL for JPEG lossless, slow or brittle for RLE; imagecodecs, which TIFF needs
+# anyway, decodes everything.
+_CODECS: dict[str, Callable] = {
+    uid.RLELossless: imagecodecs.dicomrle_decode,
     uid.JPEGBaseline8Bit: imagecodecs.jpeg8_decode,
     uid.JPEGExtended12Bit: imagecodecs.jpeg8_decode,
     uid.JPEGLossless: imagecodecs.jpeg8_decode,
@@ -476,21 +485,28 @@ def is_available(transfer_syntax: str) -> bool:
 
 
 def _decode_frame(src: bytes, runner) -> bytes:
-    """Decode one compressed frame for pydicom; refuses one whose size is not the header's."""
-    height, width, channels = _codestream_size(src)
-    if (height, width, channels) != (runner.rows, runner.columns, runner.samples_per_pixel):
-        raise ValueError(
-            f'the compressed frame is {width} x {height} x {channels}, the header says '
-            f'{runner.columns} x {runner.rows} x {runner.samples_per_pixel}'
-        )
+    """Decode one compressed frame for pydicom; refuses one that is not the size that the header says."""
+    codec = _CODECS[runner.transfer_syntax]
+    shape = runner.rows, runner.columns, runner.samples_per_pixel
+    if runner.transfer_syntax == uid.RLELossless:
+        dtype = np.dtype(f'<u{runner.bits_allocated // 8}')
+        size = math.prod(shape) * dtype.itemsize
+        data = bytes(codec(src, dtype, out=size))
+        if len(data) != size:
+            raise ValueError('the compressed frame is truncated')
+        runner.set_option('planar_configuration', 1)
+        return data
+    found = _codestream_size(src)
+    if found != shape:
+        raise ValueError(f'the compressed frame is {found}, the header says {shape} (rows, columns, samples)')
     # libjpeg fills what a truncated frame lacks with gray. Frames are padded to even length by a zero.
     if not src.rstrip(b'\0').endswith(b'\xff\xd9'):
         raise ValueError('the compressed frame is truncated')
-    pixels = _CODECS[runner.transfer_syntax](src)
+    pixels = codec(src)
     runner.set_option('bits_allocated', 8 * pixels.dtype.itemsize)
     # Signed values are two's complements of BitsStored, whatever precision the JPEG-LS encoder wrote.
     runner.set_option('jls_precision', runner.bits_stored)
-    if channels > 1:
+    if shape[2] > 1:
         runner.set_option('planar_configuration', 0)
         runner.set_option('photometric_interpretation', 'RGB')
     return pixels.tobytes()
