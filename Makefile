@@ -38,7 +38,7 @@ simsiam := simsiam_resnet18-narrow_1xb64-coslr-20e
 simmim := simmim_swin-narrow_1xb32-coslr-20e
 r18 := faster-rcnn_r18-narrow
 swin := faster-rcnn_swin-narrow
-small := fpn_1xb4-12e
+small := fpn_1xb4-8e
 probe := 1xb64-linear-coslr-20e_synthetic
 runs = $(MAKE) --no-print-directory -j $(jobs) $(patsubst %,work_dirs/%/test.json,$(1))
 report = $(python) tools/report.py $(patsubst %,work_dirs/%,$(1))
@@ -49,7 +49,7 @@ demo_runs := resnet18-narrow-scratch_$(probe)-128px resnet18-narrow-simsiam-pre_
   swin-narrow-scratch_$(probe)-96px swin-narrow-simmim-pre_$(probe)-96px \
   $(r18)-scratch_$(small)_synthetic $(r18)-simsiam-pre_$(small)_synthetic \
   $(swin)-scratch_$(small)_synthetic $(swin)-simmim-pre_$(small)_synthetic
-gdxray_runs := $(r18)-scratch_fpn_1xb4-8e_gdxray-b $(r18)-simsiam-castings-pre_fpn_1xb4-8e_gdxray-b
+gdxray_runs := $(r18)-scratch_fpn_1xb4-6e_gdxray-b $(r18)-simsiam-castings-pre_fpn_1xb4-6e_gdxray-b
 
 .SECONDARY:
 
@@ -67,10 +67,10 @@ $(patsubst %,work_dirs/%/trained,resnet18-narrow-simsiam-pre_$(probe)-128px $(r1
   work_dirs/$(simsiam)_synthetic-128px/trained
 $(patsubst %,work_dirs/%/trained,swin-narrow-simmim-pre_$(probe)-96px $(swin)-simmim-pre_$(small)_synthetic): \
   work_dirs/$(simmim)_synthetic-96px/trained
-work_dirs/$(r18)-simsiam-castings-pre_fpn_1xb4-8e_gdxray-b/trained: work_dirs/$(simsiam)_castings-b-128px/trained
+work_dirs/$(r18)-simsiam-castings-pre_fpn_1xb4-6e_gdxray-b/trained: work_dirs/$(simsiam)_castings-b-128px/trained
 
 demo: setup ## generated radiographs: pretrain, probe, fine-tune, then a table and pictures (20 minutes on two cores)
-	$(python) tools/make_synthetic.py data/synthetic --labeled 600 --unlabeled 600 --size 256 --bits 8 --depth 3 --extra 4
+	$(python) tools/make_synthetic.py data/synthetic --labeled 600 --unlabeled 400 --size 256 --bits 8 --depth 5 --extra 8
 	@$(call runs,$(demo_runs))
 	@$(call report,$(demo_runs)) --out work_dirs/demo
 	@echo "predictions beside the truth: work_dirs/faster-rcnn_*_synthetic/pictures/"

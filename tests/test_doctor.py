@@ -91,7 +91,7 @@ def test_a_recipe_of_the_repository_passes_with_its_data_in_place(
     tiny_coco(name='data/synthetic')
     monkeypatch.setattr(doctor, 'DISK_GB', 0)
     monkeypatch.chdir(tmp_path)
-    code = doctor.main([str(repo / 'configs/small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-12e_synthetic.py')])
+    code = doctor.main([str(repo / 'configs/small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py')])
     table = capsys.readouterr().out
     assert code == 0, table
     assert [line.split()[1] for line in rows_of(table, 'ok')][-4:] == ['train', 'val', 'test', 'classes']

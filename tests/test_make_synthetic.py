@@ -101,6 +101,19 @@ def test_eight_bits_and_another_seed(made, tmp_path):
     assert np.abs(pixels.astype(int) - same_view).mean() > 3
 
 
+def test_deeper_and_more_defects(made, tmp_path):
+    out = tmp_path / 'set'
+    args = [str(out), *SMALL, '--depth', '3', '--extra', '4', '--workers', '1']
+    assert make_synthetic.main(args) == 0
+    plain, deep = COCO(made / 'train.json'), COCO(out / 'train.json')
+    assert len(deep.anns) > 1.5 * len(plain.anns)
+    assert np.median([a['contrast'] for a in deep.anns.values()]) > 1.3 * np.median(
+        [a['contrast'] for a in plain.anns.values()]
+    )
+    # The sound parts stay sound.
+    assert len({a['image_id'] for a in deep.anns.values()}) <= 0.6 * len(deep.imgs)
+
+
 def test_refuses_another_generation_and_foreign_files(made, tmp_path, capsys):
     before = digest(made)
     assert make_synthetic.main([str(made), *SMALL, '--seed', '5']) == 2
@@ -124,6 +137,8 @@ def test_refuses_another_generation_and_foreign_files(made, tmp_path, capsys):
         ['--size', '10'],
         ['--bits', '10'],
         ['--workers', '0'],
+        ['--depth', '0'],
+        ['--extra', '-1'],
         ['--seed', 'x'],
         ['--seed', '-1'],
         ['--labeled', '0', '--unlabeled', '0'],

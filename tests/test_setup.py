@@ -25,6 +25,8 @@ NOT_IMPORTED = {
     'pylibjpeg-libjpeg': 'a codec of pylibjpeg',
     'pylibjpeg-openjpeg': 'a codec of pylibjpeg',
     'pylibjpeg-rle': 'a codec of pylibjpeg',
+    's3fs': 'fsspec opens s3:// with it',
+    'aiohttp': 'fsspec opens http:// and https:// with it',
     'pytest-xdist': 'make test runs two processes',
     'ruff': 'make lint',
 }

@@ -53,10 +53,10 @@ def parse_args(argv=None):
     )
     parser.add_argument('--bits', type=int, default=16, choices=BITS, help='levels of the digitiser (16)')
     parser.add_argument(
-        '--depth', type=float, default=1.0, metavar='F', help='deepen the defects F times: 3 for all to see (1)'
+        '--depth', type=float, default=1.0, metavar='F', help='deepen defects F times; 3: for all to see (1)'
     )
     parser.add_argument(
-        '--extra', type=int, default=0, metavar='N', help='defects a defective part has beyond one to four (0)'
+        '--extra', type=int, default=0, metavar='N', help='more defects in each defective part (0)'
     )
     parser.add_argument('--seed', type=int, default=0, help='another seed draws other parts (0)')
     parser.add_argument(

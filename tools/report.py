@@ -26,9 +26,7 @@ def parse_args(argv):
         description=__doc__.splitlines()[0],
         epilog='example: python tools/report.py work_dirs/faster-rcnn_* --out work_dirs/report',
     )
-    parser.add_argument(
-        'runs', nargs='+', metavar='RUN', help='work dir of a run that test.py tested'
-    )
+    parser.add_argument('runs', nargs='+', metavar='RUN', help='work dir of a run that test.py tested')
     parser.add_argument('--out', type=Path, help='folder for report.json and results.md')
     return parser.parse_args(argv)
 

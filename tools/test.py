@@ -64,13 +64,13 @@ def test(args, running):
             'probe or a detector that starts from these weights'
         )
     running.set_work_dir(cfg, args.work_dir)
-    seed = running.set_seed(cfg)
+    running.set_seed(cfg)
     cfg.load_from, cfg.resume = None, False
     if args.show_dir:
         show(cfg, args.show_dir, running)
     running.prepare(cfg, args.launcher)
     runner = running.build_runner(cfg)
-    load_strictly(runner, args.checkpoint, args.config)
+    meta = load_strictly(runner, args.checkpoint, args.config)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     # JSON knows no NaN: a class without boxes has no AP.
@@ -83,7 +83,8 @@ def test(args, running):
             metrics=metrics,
             commit=facts['commit'],
             dirty=facts['dirty'],
-            seed=seed,
+            # Testing draws nothing at random: the seed that matters is the training's.
+            seed=meta.get('seed'),
             hardware=facts['hardware'],
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         )
@@ -105,13 +106,16 @@ def show(cfg, folder, running):
 def load_strictly(runner, checkpoint, config):
     """Load all weights or none: a measure of a half-loaded model is worth nothing.
 
+    Returns:
+        dict: What the checkpoint says of its training (`seed`, `epoch`, …); empty when it says nothing.
+
     Raises:
         HandoverError: A key or a shape differs.
     """
     from projects.xray.hooks import HandoverError
 
     try:
-        runner.load_checkpoint(checkpoint, map_location='cpu', strict=True)
+        return runner.load_checkpoint(checkpoint, map_location='cpu', strict=True).get('meta') or {}
     except RuntimeError as error:
         if 'do not match' not in str(error):
             raise

@@ -7,7 +7,9 @@ train_cfg = dict(max_epochs=20)
 param_scheduler = [dict(type='CosineAnnealingLR', T_max=20, by_epoch=True, begin=0, end=20)]
 optim_wrapper = dict(optimizer=dict(lr=0.1 * 64 / 256))
 
-model = dict(backbone=dict(depth=18, stem_channels=32, base_channels=32, init_cfg=None), head=dict(in_channels=256))
+model = dict(
+    backbone=dict(depth=18, stem_channels=32, base_channels=32, init_cfg=None), head=dict(in_channels=256)
+)
 xray_resize = dict(type='Resize', scale=(128, 128), backend='pillow')
 xray_test_loader = dict(
     num_workers=1,

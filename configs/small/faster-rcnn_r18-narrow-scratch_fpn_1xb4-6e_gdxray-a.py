@@ -3,12 +3,23 @@
 _base_ = '../faster_rcnn/faster-rcnn_r50-in1k-pre_fpn_4xb4-6x_gdxray-a.py'
 
 # Tuned together: batch, epochs, learning rate.
-train_cfg = dict(max_epochs=8)
+train_cfg = dict(max_epochs=6)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=50),
-    dict(type='MultiStepLR', begin=0, end=8, by_epoch=True, milestones=[6, 7], gamma=0.1),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=6,
+        eta_min_ratio=0.02,
+        by_epoch=True,
+        begin=0,
+        end=6,
+        convert_to_iter_based=True,
+    ),
 ]
-optim_wrapper = dict(optimizer=dict(lr=0.02), clip_grad=dict(max_norm=10))
+# AdamW: in so few updates SGD at 0.02 finds half as much.
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=10)
+)
 auto_scale_lr = dict(base_batch_size=4)
 
 # A 64-channel FPN: at 256 channels FPN and RPN are two thirds of the cost.

@@ -1,6 +1,6 @@
 # SimMIM weights of generated radiographs.
 # Command: python tools/train.py <this file>
-_base_ = './faster-rcnn_swin-narrow-scratch_fpn_1xb4-12e_synthetic.py'
+_base_ = './faster-rcnn_swin-narrow-scratch_fpn_1xb4-8e_synthetic.py'
 model = dict(
     backbone=dict(
         init_cfg=dict(
