@@ -1,4 +1,4 @@
-# Faster R-CNN, half-width ResNet-18 without pretraining, on GDXray castings, protocol A: shrunk to two CPU cores.
+# Faster R-CNN, half-width ResNet-18 without pretraining, on GDXray castings, protocol A: for two CPU cores.
 # Command: python tools/train.py <this file>
 _base_ = '../faster_rcnn/faster-rcnn_r50-in1k-pre_fpn_4xb4-6x_gdxray-a.py'
 
@@ -31,7 +31,7 @@ model = dict(
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64), bbox_head=dict(in_channels=64, fc_out_channels=256)
     ),
-    # Small samples: with one or two flaws an image, 256 anchors would be nearly all background. Few proposals:
+    # Small samples: with few flaws an image, 256 anchors would be nearly all background. Few proposals:
     # on a CPU, NMS of 2,000 a level costs more than the backbone.
     train_cfg=dict(
         rpn=dict(sampler=dict(num=48)),

@@ -31,7 +31,7 @@ model = dict(
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64), bbox_head=dict(in_channels=64, fc_out_channels=256)
     ),
-    # Small samples: with one or two flaws an image, 256 anchors would be nearly all background. Few proposals:
+    # Small samples: with few flaws an image, 256 anchors would be nearly all background. Few proposals:
     # on a CPU, NMS of 2,000 a level costs more than the backbone.
     train_cfg=dict(
         rpn=dict(sampler=dict(num=48)),

@@ -1,4 +1,4 @@
-# Linear probe of a random, frozen half-width ResNet-18 on generated radiographs: what the probe reads out of noise.
+# Linear probe of a random, frozen half-width ResNet-18 on generated radiographs: what noise gives away.
 # Command: python tools/train.py <this file>
 _base_ = '../linear_probe/resnet50-in1k-pre_4xb64-linear-coslr-90e_industrial-224px.py'
 
