@@ -1,12 +1,17 @@
 """convert_dataset: boxes, splits and ledgers of every source format, and one line for bad input."""
 
 import base64
+import contextlib
+import io
 import json
 import random
 import re
+import resource
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +20,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from test_imaging import check_mutations, mutate
 
 from projects.xray import gdxray
 from projects.xray.converters import Account, ConvertError, clip_box, split_groups, tile_origins
@@ -674,6 +680,61 @@ def test_tiles_keep_masks_and_polarity(tmp_path, capsys):
     # The triangle of POLYGON has half the area of its box.
     assert mask.sum() == pytest.approx(128, rel=0.1)
     assert not mask[:4].any() and not mask[20:].any() and mask[8, 16]
+
+
+# ---------------------------------------------------------------------------------------- mutations
+
+HOSTILE = (
+    b'1e999 -1 NaN -Infinity null {} [] "" 0x10 99999999999 ../../etc/passwd <!ENTITY &a; C:\\\\a'.split()
+    + [b'9' * 5000, b'[' * 2000, b'{"a":' * 2000, b'<a>' * 5000, b'\xff\xfe', b'\0', b'&a: [*a, *a]']
+)
+
+
+def convert_mutations(seed, count):
+    """Convert `count` sets with one damaged file each; returns how many named it, CPU time and memory.
+
+    Raises AssertionError, with the mutation's number, for a traceback, a wrong exit code or a silent loss.
+    """
+    rng, named, longest = random.Random(seed), 0, 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for kind, maker in MAKERS.items():
+            maker(root / kind, plain=1)
+        for k in range(count):
+            kind = rng.choice(list(MAKERS))
+            files = sorted(p for p in (root / kind).rglob('*') if p.is_file() and p.stat().st_size)
+            labels = [p for p in files if p.suffix in ('.xml', '.txt', '.json', '.yaml')]
+            path = rng.choice(files if rng.random() < 0.2 else labels)
+            original, out = path.read_bytes(), root / 'out'
+            if rng.random() < 0.5:
+                path.write_bytes(mutate(original, rng))
+            else:
+                tokens = list(re.finditer(rb'[^\s<>"\[\],:{}]+', original))
+                token = rng.choice(tokens)
+                path.write_bytes(original[: token.start()] + rng.choice(HOSTILE) + original[token.end() :])
+            start, err = time.process_time(), io.StringIO()
+            try:
+                with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
+                    code = main([kind, str(root / kind), str(out), *GROUP])
+                assert code in (0, 1) and err.getvalue().count('\n') <= 11
+                assert code == 0 or err.getvalue().count('\n') == 1
+            except Exception as error:
+                raise AssertionError(f'mutation {k} of seed {seed}, {path.name}: {error!r}') from error
+            longest = max(longest, time.process_time() - start)
+            named += bool(err.getvalue())
+            path.write_bytes(original)
+            shutil.rmtree(out, ignore_errors=True)
+    return named, longest, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def test_damaged_sets_end_in_one_line_or_a_quarantine():
+    check_mutations(convert_mutations, 0, 60)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('seed', range(1, 4))
+def test_many_damaged_sets_end_in_one_line_or_a_quarantine(seed):
+    check_mutations(convert_mutations, seed, 700)
 
 
 # ------------------------------------------------------------------------------------------- shared
