@@ -294,7 +294,7 @@ def test_the_schedule_ends_with_the_training(path):
     assert last.end == config.train_cfg.max_epochs
     assert last.get('T_max', last.end - last.begin) == last.end - last.begin
     assert all(milestone < last.end for milestone in last.get('milestones', []))
-    if last.type == 'CosineAnnealingLR' and warmup:
+    if warmup and warmup[-1].get('by_epoch', True):
         assert warmup[-1].end == last.begin
 
 
@@ -371,8 +371,7 @@ def test_a_small_baseline_only_shrinks_the_full_recipe(path):
         'train_cfg.max_epochs',
         'param_scheduler',
         'lr',
-        'optim_wrapper.type',
-        'optim_wrapper.optimizer.lr',
+        'optim_wrapper',  # a few hundred updates want another optimizer than thousands
         'auto_scale_lr.base_batch_size',
         'custom_hooks.0.lr',
         'default_hooks.logger.interval',
@@ -446,7 +445,7 @@ def test_a_dumped_config_reloads_equal(path, tmp_path):
 
 
 def test_the_readme_lists_every_config():
-    listed = re.findall(r'^\| `([^`]+)` \|', (CONFIGS / 'README.md').read_text(), re.MULTILINE)
+    listed = re.findall(r'^\| `([\w-]+)` \|', (CONFIGS / 'README.md').read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(path.stem for path in ALL)
 
 

