@@ -348,6 +348,8 @@ def _box(item: dict, height: int, width: int, ledger: Ledger) -> dict | None:
         return None
     ledger.repairs['box clipped to its image'] += was
     box = dict(category=item['type'], bbox=[round(v, 3) for v in (x, y, w, h)])
+    if was:
+        box['clipped_from'] = [x1, y1, x2 - x1, y2 - y1]
     return box | {key: item[key] for key in ('segmentation', 'iscrowd') if key in item}
 
 
@@ -456,6 +458,7 @@ def _cut(
         mask = _mask(box['segmentation'], height, width) if 'segmentation' in box else None
         for k in keep:
             piece = dict(box, bbox=[round(v, 3) for v in clipped[k][0]])
+            piece.pop('clipped_from', None)  # in px of the whole image
             ledger.repairs["box cut by a tile's border"] += clipped[k][1]
             if mask is not None:
                 (x, y) = origins[k]
@@ -532,6 +535,8 @@ def write_coco(path: Path, images: list[dict], categories: list[str], info: dict
             in px, `category` (a name) and further annotation fields.
         categories: names; ids follow from 1.
         info: COCO `info`.
+
+    A box that was clipped to its image keeps what was drawn as `clipped_from`, for tools/check_dataset.py.
     """
     ids = {name: k for k, name in enumerate(categories, 1)}
     coco: dict = dict(info=info, images=[], annotations=[])

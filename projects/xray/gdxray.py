@@ -254,7 +254,11 @@ def _image(name: str, path: Path, boxes: list[list[float]]) -> dict:
         height=height,
         part=part,
         series=s,
-        boxes=[dict(category=GDXRAY_CLASSES[0], bbox=box) for box, _ in clipped if box[2] > 0 and box[3] > 0],
+        boxes=[
+            dict(category=GDXRAY_CLASSES[0], bbox=box) | (dict(clipped_from=source) if was else {})
+            for source, (box, was) in zip(boxes, clipped)
+            if box[2] > 0 and box[3] > 0
+        ],
         clipped=sum(was for box, was in clipped if box[2] > 0 and box[3] > 0),
     )
 
