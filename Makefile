@@ -69,7 +69,7 @@ $(patsubst %,work_dirs/%/trained,swin-narrow-simmim-pre_$(probe)-96px $(swin)-si
   work_dirs/$(simmim)_synthetic-96px/trained
 work_dirs/$(r18)-simsiam-castings-pre_fpn_1xb4-6e_gdxray-b/trained: work_dirs/$(simsiam)_castings-b-128px/trained
 
-demo: setup ## generated radiographs: pretrain, probe, fine-tune, then a table and pictures (20 minutes on two cores)
+demo: setup ## generated radiographs: pretrain, probe, fine-tune, then a table and pictures
 	$(python) tools/make_synthetic.py data/synthetic --labeled 600 --unlabeled 400 --size 256 --bits 8 --depth 5 --extra 8
 	@$(call runs,$(demo_runs))
 	@$(call report,$(demo_runs)) --out work_dirs/demo
