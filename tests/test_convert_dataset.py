@@ -22,7 +22,7 @@ from PIL import Image
 from test_imaging import check_mutations, mutate, peak_memory
 
 from projects.xray import gdxray
-from projects.xray.converters import Account, ConvertError, clip_box, split_groups, tile_origins
+from projects.xray.converters import Account, ConvertError, clip_box, fill_polygon, split_groups, tile_origins
 from projects.xray.imaging import apply_window, read
 from projects.xray.label_formats import decode_rle, encode_rle
 from tools.convert_dataset import main
@@ -661,6 +661,19 @@ def test_tiles(tmp_path, capsys):
     np.testing.assert_array_equal(
         read(out / 'images/images' / f'{key.format(24, 16)}.png').pixels, original[16:, 24:56]
     )
+
+
+def test_a_polygon_covers_the_pixels_whose_centres_it_holds():
+    square = np.array([[2, 1], [5, 1], [5, 3], [2, 3]])
+    expected = np.zeros((6, 8), bool)
+    expected[1:3, 2:5] = True
+    np.testing.assert_array_equal(fill_polygon(square, 6, 8), expected)
+    np.testing.assert_array_equal(fill_polygon(square[::-1] + 0.4, 6, 8), expected)
+    # Beyond the border, with a notch from below whose tip is at (4, 0).
+    notched = np.array([[-5, -5], [20, -5], [20, 6], [7, 6], [4, 0], [1, 6], [-5, 6]])
+    mask = fill_polygon(notched, 6, 8)
+    assert mask[0].all()
+    assert mask[5].tolist() == [True, *[False] * 6, True]
 
 
 def test_tiles_keep_masks_and_polarity(tmp_path, capsys):

@@ -488,11 +488,11 @@ def _mask(segmentation: list | dict, height: int, width: int) -> np.ndarray:
         return decode_rle(segmentation)
     mask = np.zeros((height, width), bool)
     for polygon in segmentation:
-        mask |= _fill(np.reshape(polygon, (-1, 2)), height, width)
+        mask |= fill_polygon(np.reshape(polygon, (-1, 2)), height, width)
     return mask
 
 
-def _fill(points: np.ndarray, height: int, width: int) -> np.ndarray:
+def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
     """Boolean mask (H, W) of the pixels whose centres lie in a polygon (N, 2) of x, y (even-odd rule).
 
     OpenCV and Pillow also paint the outline, which makes a flaw of 16 px a fifth larger.
