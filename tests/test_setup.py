@@ -28,6 +28,10 @@ NOT_IMPORTED = {
     's3fs': 'fsspec opens s3:// with it',
     'aiohttp': 'fsspec opens http:// and https:// with it',
     'pytest-xdist': 'make test runs two processes',
+    'snakemake': 'a command: it runs the studies',
+    'snakemake-executor-plugin-slurm': 'a study on a cluster',
+    'jinja2': 'the page of a report',
+    'playwright': 'drives Chromium',
     'ruff': 'make lint',
 }
 
