@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections import defaultdict
 
 import cv2
 import numpy as np
@@ -75,6 +76,20 @@ def test_masks_are_the_boxes_footprints(made, capsys):
         assert annotation['bbox'] == box
         assert annotation['area'] == len(rows)
         assert annotation['contrast'] > 0 and annotation['iscrowd'] == 0
+
+
+def test_a_flaw_is_the_same_in_every_view(made):
+    seen = defaultdict(list)
+    for split in ('train', 'val', 'test'):
+        content = json.loads((made / f'{split}.json').read_text())
+        images = {image['id']: image for image in content['images']}
+        for annotation in content['annotations']:
+            image = images[annotation['image_id']]
+            assert annotation['flaw'].split('/')[0] == image['part']
+            seen[annotation['flaw']].append((image['view'], annotation['category_id']))
+    assert any(len(found) > 1 for found in seen.values())
+    for found in seen.values():
+        assert len({view for view, _ in found}) == len(found) and len({kind for _, kind in found}) == 1
 
 
 def test_same_bytes_whatever_the_workers(made, tmp_path):

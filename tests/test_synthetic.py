@@ -165,8 +165,10 @@ def test_contrast_is_the_largest_relative_change_of_the_expected_signal():
     path = synthetic.ellipsoid_chord((81, 81), (40, 40), (32, 32, 1.0))  # a sphere of 2 mm radius, 2 mm path
     flaw = synthetic.Flaw('gas_pore', path, (0, 0, 0), 0.0)
     thickness = np.full((128, 128), 20, np.float32)
-    exposure = dict(quanta=1e5, spr=0.5, unsharpness=0.5)
-    defect = synthetic._draw_flaw(thickness, flaw, make_pose(), MONO, exposure, full=2.0)
+    part = bare_part()
+    part.exposure.update(quanta=1e5, spr=0.5, unsharpness=0.5)
+    part.flaws.append(flaw)
+    defect = synthetic._draw_flaw(thickness, part, 0, make_pose(), MONO, full=2.0)
     # exp(mu·d) - 1, divided by 1 + SPR (recomputed: the scatter is the window's mean primary signal)
     assert defect.contrast == pytest.approx((np.exp(0.05 * 2) - 1) / 1.5, rel=0.02)
     assert thickness.min() == pytest.approx(18, abs=0.01)
@@ -203,6 +205,15 @@ def test_same_seed_same_picture():
     assert [d.bbox for d in first.defects] == [d.bbox for d in again.defects]
     for other in (synthetic.draw(view, 1, size=192), synthetic.draw(view, 0, kind=1, size=192)):
         assert not np.array_equal(first.pixels, other.pixels)
+
+
+def test_plan_gives_every_split_its_share_of_critical_parts():
+    for seed in range(5):
+        views = plan(600, seed, extra=8)
+        critical = {v.part for v in views if any(CASTINGS[name] == 'critical' for name in v.types)}
+        for name in ('train', 'val', 'test'):
+            parts = {v.part for v in views if v.split == name}
+            assert len(parts & critical) / len(parts) == pytest.approx(len(critical) / (600 / 3), abs=0.02)
 
 
 @pytest.mark.parametrize('images', [0, 1, 7, 60, 601])

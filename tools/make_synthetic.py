@@ -3,9 +3,10 @@
 Example:
     python tools/make_synthetic.py data/synthetic --labeled 400 --unlabeled 800 --size 1024 --bits 16
 
-writes data/synthetic/images/*.png with {train,val,test}.json (COCO; `part` and `view` per image, mask and
-`contrast` per box) and data/synthetic/unlabeled/*.png from other parts. The same arguments give the same
-bytes on the same machine, whatever --workers; an interrupted run is taken up where it stopped.
+writes data/synthetic/images/*.png with {train,val,test}.json (COCO; `part` and `view` per image; mask,
+`contrast` and `flaw`, the physical defect, per box) and data/synthetic/unlabeled/*.png from other parts. The
+same arguments give the same bytes on the same machine, whatever --workers; an interrupted run is taken up
+where it stopped.
 """
 
 import argparse
@@ -116,6 +117,7 @@ def _draw(task, out, seed, size, bits, depth):
                 iscrowd=0,
                 segmentation=_segmentation(defect, size),
                 contrast=round(defect.contrast, 4),
+                flaw=f'p{view.part:05d}/{defect.flaw}',
             )
             for defect in radiograph.defects
         ]

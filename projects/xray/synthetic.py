@@ -1027,12 +1027,14 @@ class Defect:
         bbox (tuple): x, y, width, height in pixels, the tight rectangle of the footprint.
         mask (np.ndarray): bool (height, width), the footprint inside the box.
         contrast (float): max |N_with / N_without - 1| of the expected signals, scatter included.
+        flaw (int): Which of its part's flaws it is, the same in every view.
     """
 
     type: str
     bbox: tuple
     mask: np.ndarray
     contrast: float
+    flaw: int
 
 
 class Radiograph(NamedTuple):
@@ -1042,7 +1044,7 @@ class Radiograph(NamedTuple):
     defects: list
 
 
-def _draw_flaw(thickness, flaw, pose, spectrum, exposure, full, depth=1.0):
+def _draw_flaw(thickness, part, number, pose, spectrum, full, depth=1.0):
     """Draw a defect into the thickness map, in its window only.
 
     The path is missing from metal that is there (never more than 95 % of it, but for a misrun) and added
@@ -1053,16 +1055,17 @@ def _draw_flaw(thickness, flaw, pose, spectrum, exposure, full, depth=1.0):
 
     Args:
         thickness (np.ndarray): float32 (H, W) mm; changed in place where the defect is drawn.
-        flaw (Flaw): The defect.
+        part (Part): Has the flaw, and its exposure.
+        number (int): Of the flaw in `part.flaws`.
         pose (Pose): The view.
         spectrum (Spectrum): The beam.
-        exposure (dict): The part's exposure (quanta, spr, unsharpness).
         full (float): Signal that saturates the detector, as a share of the unattenuated quanta.
         depth (float): Factor on the defect's extent along the beam.
 
     Returns:
         Defect | None: What was drawn.
     """
+    flaw, exposure = part.flaws[number], part.exposure
     size = thickness.shape[0]
     x, y, z = flaw.position
     magnified = pose.distance / (pose.distance - z)
@@ -1122,7 +1125,7 @@ def _draw_flaw(thickness, flaw, pose, spectrum, exposure, full, depth=1.0):
     mask = footprint[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     box = (x0 + int(columns[0]), y0 + int(rows[0]), mask.shape[1], mask.shape[0])
     thickness[y0:y1, x0:x1] = after
-    return Defect(flaw.type, box, mask, contrast)
+    return Defect(flaw.type, box, mask, contrast, number)
 
 
 def render(part, seed, size=1024, bits=16, depth=1.0):
@@ -1159,7 +1162,9 @@ def render(part, seed, size=1024, bits=16, depth=1.0):
     full = air * 1.08
     if exposure['saturated']:  # the metal fills the range and the air beside it is white
         full = min(full, 1.25 * float(np.percentile(level, 97)) * (1 + spr))
-    defects = [_draw_flaw(thickness, flaw, pose, spectrum, exposure, full, depth) for flaw in part.flaws]
+    defects = [
+        _draw_flaw(thickness, part, number, pose, spectrum, full, depth) for number in range(len(part.flaws))
+    ]
     signal = transmission(thickness, spectrum)
     signal = unsharpen(signal, exposure['unsharpness'])
     signal = add_scatter(signal, spr, size / 1024 * rng.uniform(60, 150) + 15)
@@ -1203,7 +1208,8 @@ def plan(images, seed, kind=0, extra=0):
         extra (int): Defects wanted in a defective part beyond its one to four; all are then of one severity.
 
     Returns:
-        list[View]: In order of part and view; defective and sound parts are each split 60/20/20.
+        list[View]: In order of part and view; parts with a critical defect, with minor ones alone and with
+            none are each split 60/20/20.
     """
     rng = np.random.default_rng([seed, 7, kind])
     views = []
@@ -1223,9 +1229,10 @@ def plan(images, seed, kind=0, extra=0):
         pool = [name for name in names if CASTINGS[name] == CASTINGS[lead]] if extra else names
         more = rng.choice(pool, int(rng.choice([0, 1, 2, 3], p=[0.35, 0.35, 0.2, 0.1])) + extra)
         types[number] = (lead, *(str(name) for name in more))
+    worst = [min((CASTINGS[name] for name in types.get(n, ())), default='none') for n in range(len(views))]
     split = {}
-    for group in (defective, [n for n in range(len(views)) if n not in types]):
-        group = [group[k] for k in rng.permutation(len(group))]
+    for severity in ('critical', 'minor', 'none'):
+        group = [n for n in rng.permutation(len(views)) if worst[n] == severity]
         held = round(0.2 * len(group)) or int(len(group) >= 3)
         for k, number in enumerate(group):
             split[number] = 'val' if k < held else 'test' if k < 2 * held else 'train'
