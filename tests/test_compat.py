@@ -1,9 +1,11 @@
 """One test per repair of the pinned libraries; each fails without it."""
 
 import http.server
+import json
 import os
 import pickle
 import socket
+import sys
 import threading
 from functools import partial
 
@@ -200,6 +202,14 @@ def test_mmrazor_imports():
 
     assert MODELS.get('FpnTeacherDistill') is not None
     assert MODELS.get('PKDLoss') is not None
+
+
+def test_deep_nesting_is_an_error_and_no_crash_after_mmrazor():
+    import mmrazor.structures.graph.channel_flow  # noqa: F401
+
+    assert 1000 < sys.getrecursionlimit() <= 10_000
+    with pytest.raises(RecursionError):
+        json.loads('[' * 100_000)
 
 
 def cuda_config():

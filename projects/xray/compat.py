@@ -15,13 +15,15 @@ import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import mmengine.runner.checkpoint as mmengine_checkpoint
 import numpy as np
 import scipy.interpolate
 import torch
+from mmengine.fileio import LocalBackend
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.utils import digit_version
 
 
@@ -151,6 +153,53 @@ def repair_checkpoint_loading() -> None:
     mmengine_checkpoint.load_url = explain(mmengine_checkpoint.load_url)
 
 
+def repair_checkpoint_writing() -> None:
+    """Write files under another name and rename them when they are whole and on disk.
+
+    Reason: mmengine's LocalBackend writes in place.
+    Symptom: a kill during the write leaves half a checkpoint under the name of a whole one.
+    Obsolete: when `LocalBackend.put` does so itself (0.10.12 does not).
+    """
+
+    def put(self, obj, filepath):
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + '.part')
+        with part.open('wb') as file:
+            file.write(obj)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    LocalBackend.put = put
+
+
+def repair_epoch_resume() -> None:
+    """Count the batches of an epoch from the one with which a resumed run goes on.
+
+    Reason: mmengine's epoch loop counts from 0, also where the loader's batch sampler starts later
+    (`resuming.SeededBatches.first`).
+    Symptom: log lines and "last batch of the epoch" are off in the epoch in which a run is resumed.
+    Obsolete: when `EpochBasedTrainLoop` skips finished batches as `IterBasedTrainLoop` does (0.10.12).
+    """
+
+    def run_epoch(self):
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        first = getattr(self.dataloader.batch_sampler, 'first', 0)
+        for index, data_batch in enumerate(self.dataloader, first):
+            self.run_iter(index, data_batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    EpochBasedTrainLoop.run_epoch = run_epoch
+
+
 def repair_mmrazor_import() -> None:
     """Make `import mmrazor` possible; nothing of mmrazor is imported here.
 
@@ -176,6 +225,22 @@ def repair_mmrazor_import() -> None:
     stand_in.BackendConfigs = {}
     stand_in.QConfigHandler = type('QConfigHandler', (), {'__doc__': 'Stands in for the removed class.'})
     sys.modules[name] = stand_in
+
+
+def repair_recursion_limit() -> None:
+    """Keep the interpreter's recursion limit below what the C stack holds.
+
+    Reason: mmrazor's graph modules set it to 2**20 when they are imported, for the whole process.
+    Symptom: deeply nested JSON ends the process by a segmentation fault instead of a RecursionError.
+    Obsolete: when mmrazor stops doing so (1.0.0 does it in `structures.graph` and in its tracer).
+    """
+    set_limit = sys.setrecursionlimit
+
+    @functools.wraps(set_limit)
+    def setrecursionlimit(limit):
+        set_limit(min(limit, 10_000))
+
+    sys.setrecursionlimit = setrecursionlimit
 
 
 def adapt_to_cpu(cfg, launcher: str = 'none') -> list[str]:
@@ -257,4 +322,7 @@ repair_collate_fn()
 repair_swin_resize()
 repair_swin_freezing()
 repair_checkpoint_loading()
+repair_checkpoint_writing()
+repair_epoch_resume()
 repair_mmrazor_import()
+repair_recursion_limit()
