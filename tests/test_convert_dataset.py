@@ -445,7 +445,7 @@ BROKEN = [
     ('yolo', 'labels/P00_a.txt', '0 .5 .5 .1 .1\n0 .5 .5 nan .1', 'line 2'),
     ('yolo', 'labels/P00_a.txt', '0 320 240 64 64', 'relative to the image'),
     ('labelme', 'json/P00_a.json', '{"shapes": [', 'JSON'),
-    ('labelme', 'json/P00_a.json', '[' * 100_000, 'JSON'),
+    ('labelme', 'json/P00_a.json', '[' * 100_000, 'at most 100 lists'),
     ('labelme', 'json/P00_a.json', '[]', 'JSON object'),
     ('labelme', 'json/P00_a.json', '{"imagePath": "P00_a.tif"}', 'shapes'),
     ('labelme', 'json/P00_a.json', '{"shapes": [{"label": "x", "points": [[1, NaN]]}]}', 'finite'),
@@ -457,6 +457,35 @@ BROKEN = [
         'cube',
     ),
 ]
+
+
+DEEP = """
+import sys
+from projects.xray.label_formats import FormatError, parse_json, parse_yaml
+sys.setrecursionlimit(2**20)
+for parse, text in [
+    (parse_json, '[' * 100_000),
+    (parse_json, '{"a":' * 100_000),
+    (parse_json, '["' + ']' * 10**5 + '",' + '[' * 10**5 + ']' * 10**5),
+    (parse_yaml, '[' * 100_000),
+    (parse_yaml, '- ' * 100_000),
+    (parse_yaml, '{a: ' * 100_000),
+]:
+    try:
+        print('read', parse(text.encode()))
+    except FormatError as error:
+        print(error)
+print(parse_json(b'["' + b'[' * 1000 + b'\\\\"[", 1]')[1])
+"""
+
+
+def test_deep_lists_are_refused_whatever_the_recursion_limit(repo):
+    # In a process of its own: a parser that descends a hundred thousand lists overruns its stack.
+    done = subprocess.run([sys.executable, '-c', DEEP], cwd=repo, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *refusals, good = done.stdout.splitlines()
+    assert good == '1' and len(refusals) == 6
+    assert all('of at most 100 lists within each other' in line for line in refusals)
 
 
 @pytest.mark.parametrize(('kind', 'name', 'content', 'reason'), BROKEN)

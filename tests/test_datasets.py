@@ -218,7 +218,7 @@ def test_severity_by_name_dict_and_file(tmp_path):
     [
         ('gone.yaml', None, 'castings.*existing YAML or JSON file'),
         ('map.txt', 'crack: critical', 'existing YAML or JSON file'),
-        ('map.yaml', 'crack: [critical', 'not readable'),
+        ('map.yaml', 'crack: [critical', 'expected YAML'),
         ('map.yaml', '- crack', 'expected a map'),
         ('map.yaml', '', 'expected a map'),
     ],

@@ -8,9 +8,7 @@ the configs that start from it.
 
 import argparse
 import contextlib
-import io
 import json
-import logging
 import os
 import sys
 import textwrap
@@ -22,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 REPO = Path(__file__).resolve().parents[1]
 LABELLED = ('train', 'val', 'test')
 # Images named in the terminal for each finding; dataset.json and the page name more.
-SHOWN = dict(error=8, warning=2, note=0)
+SHOWN = 6
 
 
 def parse_args(argv=None):
@@ -57,46 +55,64 @@ def main(argv=None):
 
 
 def check(args, running):
-    """Gather the sets, probe them, judge, print and write."""
-    from projects.xray import anchors as boxes_and_anchors
-    from projects.xray import checks, leaks, probing
+    """Examine the data set of a config, print the report and write it."""
+    from projects.xray import checks
     from projects.xray.report import dataset_page
 
     cfg = running.read_config(args.config, args.cfg_options)
     running.set_work_dir(cfg, args.out and str(args.out))
     if not cfg.get('train_dataloader') or not cfg.get('model'):
         raise running.UsageError(f'{args.config}: no model or no train_dataloader; name an experiment')
-    sets, findings = read_sets(cfg, args.config)
-
-    if not any(s.names for s in sets):
+    report, findings, evidence = examine(cfg, args.config, args.workers)
+    if evidence is None:
         print(format_findings(findings, []))
         return 1
+    out = Path(cfg.work_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'dataset.json').write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+    page = dataset_page.render(report, findings, **evidence)
+    (out / 'dataset.html').write_text(page, encoding='utf-8')
+    print(format_report(report, findings))
+    print(f'\nwritten: {out / "dataset.json"}, {out / "dataset.html"}')
+    return 1 if any(finding.level == checks.ERROR for finding in findings) else 0
+
+
+def examine(cfg, config_path, workers):
+    """Gather the image sets of a config, probe every image and judge.
+
+    Returns:
+        The report as dataset.json holds it, the findings, and what the page draws; the first and the last
+        are None where no set can be read.
+    """
+    from projects.xray import anchors as box_checks
+    from projects.xray import checks, leaks, probing
+
+    sets, findings = read_sets(cfg, config_path)
+    if not any(s.names for s in sets):
+        return None, findings, None
     start = time.perf_counter()
     tasks = {path: s.window for s in reversed(sets) for path in s.paths}
     with progress_bar(len(tasks)) as bar:
-        probes = probing.Probes(tasks, args.workers, bar.update)
+        probes = probing.Probes(tasks, workers, bar.update)
     seconds = time.perf_counter() - start
 
-    findings += checks.check_files(sets, probes)
     labelled = [s for s in sets if s.classes]
-    for s in labelled:
-        findings += checks.check_boxes(s)
-    findings += checks.check_dominance(labelled) + checks.check_ledgers(sets)
-    findings += checks.check_classes(labelled, heads(cfg.model))
-    findings += leaks.check_leaks(sets, probes, args.workers)
     levels = {s.name: checks.gray_levels(s.paths, probes) for s in sets}
-    findings += checks.check_windows([s for s in sets if s.name != 'unlisted'], levels)
-    boxes = {s.name: found for s in labelled if (found := boxes_and_anchors.boxes_at_input(s)) is not None}
+    boxes = {s.name: found for s in labelled if (found := box_checks.boxes_at_input(s)) is not None}
+    findings += checks.check_files(sets, probes)
+    findings += checks.check_boxes(labelled) + checks.check_dominance(labelled) + checks.check_ledgers(sets)
+    findings += checks.check_classes(labelled, heads(cfg.model))
+    findings += checks.check_windows([s for s in sets if s.side != 'unlisted'], levels)
+    findings += leaks.check_leaks(sets, probes, workers)
     anchors = None
-    for s in labelled:
-        if s.name == 'train' and s.name in boxes:
-            findings += boxes_and_anchors.check_box_size(s, boxes[s.name])
-            anchors, more = fit_anchors(cfg.model, boxes[s.name])
-            findings += more
+    train = next((s for s in labelled if s.name == 'train' and s.name in boxes), None)
+    if train:
+        findings += box_checks.check_box_size(train, boxes['train'])
+        anchors, more = fit_anchors(cfg.model, boxes['train'])
+        findings += more
     findings.sort(key=lambda f: (checks.LEVELS.index(f.level), checks.TOPICS.index(f.topic)))
-
     report = dict(
-        config=args.config,
+        config=config_path,
         images=len(tasks),
         seconds=round(seconds, 2),
         sets=[describe(s, levels[s.name], boxes.get(s.name), checks) for s in sets],
@@ -104,14 +120,7 @@ def check(args, running):
         suggested=suggestion(levels[sets[0].name], checks),
         findings=[vars(finding) for finding in findings],
     )
-    out = Path(cfg.work_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / 'dataset.json').write_text(json.dumps(report, indent=1) + '\n')
-    page = dataset_page.render(report, findings, sets, probes, levels, boxes, anchors)
-    (out / 'dataset.html').write_text(page, encoding='utf-8')
-    print(format_report(report, findings))
-    print(f'\nwritten: {out / "dataset.json"}, {out / "dataset.html"}')
-    return 1 if any(finding.level == checks.ERROR for finding in findings) else 0
+    return report, findings, dict(sets=sets, probes=probes, levels=levels, boxes=boxes, anchors=anchors)
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -129,7 +138,7 @@ def read_sets(cfg, config_path):
         for data in datasets_of(cfg, split):
             name = split if data['type'] != 'XrayImages' else 'pretraining'
             add_set(sets, findings, name, data, cfg, missing=checks.ERROR)
-    if any(s.name == 'pretraining' for s in sets):
+    if any(s.side == 'pretraining' for s in sets):
         related, splits = configs_from(Path(config_path).stem), ('test',)
     else:
         related, splits = pretraining_configs(cfg), ('train',)
@@ -144,7 +153,9 @@ def read_sets(cfg, config_path):
         names = [name for name in files_below(folder) if f'{folder}/{name}' not in listed]
         if names:
             window = next(s.window for s in sets if s.folder == folder)
-            sets.append(checks.ImageSet('unlisted', folder, folder, names, window=window))
+            before = sum(s.side == 'unlisted' for s in sets)
+            name = f'unlisted {before + 1}' if before else 'unlisted'
+            sets.append(checks.ImageSet(name, folder, folder, names, window=window))
             findings.append(
                 checks.Finding(checks.NOTE, 'files', f'{folder}: {len(names)} images that no list names')
             )
@@ -196,6 +207,8 @@ def add_set(sets, findings, name, data, cfg, missing):
     source = str(dataset.ann_file or folder)
     if any(s.source == source for s in sets):
         return
+    before = sum(s.side == name for s in sets)
+    name = f'{name} {before + 1}' if before else name
     try:
         if kind == 'XrayImages':
             with quiet():
@@ -330,13 +343,17 @@ def fit_anchors(model, boxes):
 
 @contextlib.contextmanager
 def quiet():
-    """Keep the libraries' logs out of the report."""
-    logging.disable(logging.WARNING)
+    """Keep the datasets' own log lines out of the report."""
+    from mmengine.logging import MMLogger
+
+    # Not logging.disable: MMLogger would remember what is disabled.
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('ERROR')
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
+        yield
     finally:
-        logging.disable(logging.NOTSET)
+        logger.setLevel(level)
 
 
 # ---------------------------------------------------------------------------------------------- printing
@@ -426,7 +443,8 @@ def format_findings(findings, folders):
     for finding in findings:
         head = f'{finding.level.upper():<8} {finding.topic:<8} '
         lines += textwrap.wrap(finding.text, 100, initial_indent=head, subsequent_indent=' ' * len(head))
-        shown = list(finding.images.items())[: SHOWN[finding.level]]
+        limit = 0 if finding.level == 'note' else SHOWN if len(finding.images) <= SHOWN else SHOWN // 2
+        shown = list(finding.images.items())[:limit]
         lines += [f'{"":18}- {name_of(path)}: {note}' for path, note in shown]
         if len(shown) < len(finding.images) and shown:
             lines[-1] += f' … and {len(finding.images) - len(shown)} more'

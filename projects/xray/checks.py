@@ -53,7 +53,7 @@ class ImageSet:
     """The images of one split, of the pretraining list, or of the image folder beyond them.
 
     Attributes:
-        name: 'train', 'val', 'test', 'pretraining' or 'unlisted'.
+        name: 'train', 'val', 'test', 'pretraining' or 'unlisted'; with a number if there are several.
         source: annotation file, list or folder, for messages.
         folder: image folder or URL.
         names: paths relative to `folder`.
@@ -75,6 +75,11 @@ class ImageSet:
     coco: dict | None = None
     window: dict = field(default_factory=lambda: dict(type='full'))
     pipeline: list = field(default_factory=list)
+
+    @property
+    def side(self) -> str:
+        """The name without the number."""
+        return self.name.split()[0]
 
     @property
     def paths(self) -> list[str]:
@@ -209,58 +214,61 @@ def _with_boxes(s: ImageSet) -> list[dict]:
 # --------------------------------------------------------------------------------------------- annotations
 
 
-def check_boxes(s: ImageSet) -> list[Finding]:
-    """Judge the boxes of one split as the file has them: range, area, duplicates."""
-    findings = []
-    records = {record['id']: record for record in s.records}
-    rows = [a for a in s.annotations if a.get('image_id') in records]
+def check_boxes(sets: Sequence[ImageSet]) -> list[Finding]:
+    """Judge the boxes as the files have them: range, area, duplicates.
+
+    Args:
+        sets: the labelled sets.
+    """
+    findings, rows = [], []
+    for s in sets:
+        records = {record['id']: (record, path) for record, path in zip(s.records, s.paths)}
+        rows += [(s.name, a, *records[a['image_id']]) for a in s.annotations if a['image_id'] in records]
     boxes, drawn = np.empty((2, len(rows), 4))
-    for i, annotation in enumerate(rows):
+    size = np.empty((len(rows), 2))
+    for i, (_, annotation, record, _) in enumerate(rows):
         boxes[i] = _numbers(annotation.get('bbox'), 4)
         drawn[i] = _numbers(annotation.get('clipped_from'), 4)
-    image = [annotation['image_id'] for annotation in rows]
-    size = np.array([_numbers([records[i].get('width'), records[i].get('height')], 2) for i in image])
-    size = size.reshape(len(rows), 2)
+        size[i] = _numbers([record.get('width'), record.get('height')], 2)
 
-    def add(level, which, text, remedy, notes=None):
-        which = np.flatnonzero(which)
-        if len(which):
+    def add(level, which, text, remedy, key='bbox'):
+        chosen = [rows[i] for i in np.flatnonzero(which)]
+        if chosen:
             images = defaultdict(list)
-            for i in which:
-                images[f'{s.folder}/{records[image[i]]["file_name"]}'].append(
-                    notes[i] if notes else str(rows[i].get('bbox'))
-                )
+            for _, annotation, _, path in chosen:
+                images[path].append(str(annotation.get(key)))
             images = {path: ', '.join(found[:3]) for path, found in images.items()}
+            place = ', '.join(f'{n} in {name}' for name, n in Counter(row[0] for row in chosen).items())
             findings.append(
-                Finding(level, 'boxes', f'{s.name}: {counted(which, "box")} {text}', remedy, images)
+                Finding(level, 'boxes', f'{counted(chosen, "box")} {text} ({place})', remedy, images)
             )
 
     flat = ~(boxes[:, 2:] > 0).all(1)
     add(ERROR, flat, 'without area or not of four numbers', 'draw them again or delete them')
+    outside = ((boxes[:, :2] >= size) | (boxes[:, :2] + boxes[:, 2:] <= 0)).any(1) & ~flat
+    add(ERROR, outside, 'wholly outside of their image', 'correct or delete them')
     beyond = _overshoot(boxes, size)
-    with np.errstate(invalid='ignore'):
-        outside = (boxes[:, :2] >= size).any(1) | (boxes[:, :2] + boxes[:, 2:] <= 0).any(1)
-        out = (beyond > 0.01) & ~flat & ~outside
-    add(ERROR, outside & ~flat, 'wholly outside of their image', 'correct or delete them')
+    out = (beyond > 0.01) & ~flat & ~outside
     add(
         WARNING,
         out,
-        f'out of range by up to {beyond[out].max(initial=0):g} px; loading clips them',
+        f'out of range by up to {beyond[out].max(initial=0):g} px, which loading clips',
         'correct them at the source, or convert again',
     )
     clipped = ~np.isnan(drawn[:, 0])
     add(
         WARNING,
         clipped,
-        f'out of range by up to {_overshoot(drawn, size)[clipped].max(initial=0):g} px at the source; the '
-        'converter clipped them',
+        f'drawn out of range by up to {_overshoot(drawn, size)[clipped].max(initial=0):g} px, which the '
+        'converter clipped',
         'correct them at the source if the clipped part matters',
-        [f'drawn as {annotation.get("clipped_from")}' for annotation in rows],
+        'clipped_from',
     )
+    image = np.unique([row[3] for row in rows], return_inverse=True)[1]
     add(
         WARNING,
-        _duplicates(np.array(image), boxes),
-        'drawn twice: another box of the same image covers over 90 % (IoU)',
+        _duplicates(image, boxes),
+        'drawn twice: over 90 % (IoU) of another box of the same image',
         'delete one of each pair',
     )
     return findings

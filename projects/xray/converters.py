@@ -14,7 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tifffile
-import yaml
 
 from .classes import CLASSES
 from .imaging import ImagingError, Radiograph, read
@@ -27,6 +26,7 @@ from .label_formats import (
     Source,
     decode_rle,
     encode_rle,
+    parse_yaml,
 )
 
 SHARES = {'train': 0.7, 'test': 0.2, 'val': 0.1}
@@ -274,12 +274,12 @@ def read_severity(path: Path) -> dict[str, str]:
         UsageError: another content, or no file.
     """
     try:
-        value = yaml.safe_load(path.read_bytes())
+        value = parse_yaml(path.read_bytes())
     except OSError as error:
         raise UsageError(
             f'{path}: expected a YAML file of severities ({error.strerror}); check --severity'
         ) from None
-    except Exception:  # yaml lets TypeError, AttributeError and others through
+    except FormatError:
         value = None
     good = isinstance(value, dict) and value
     if not good or not all(

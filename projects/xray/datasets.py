@@ -6,14 +6,12 @@ COCO files are read, checked and repaired in one place, `load_defects`; datasets
 # ruff: noqa: D107 (arguments are documented on the class)
 
 import difflib
-import json
 import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-import yaml
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS as DET_DATASETS
 from mmengine.logging import print_log
@@ -22,8 +20,9 @@ from mmpretrain.registry import DATASETS as PRETRAIN_DATASETS
 
 from .classes import CLASSES, PALETTE, SEVERITY_MAPS
 from .imaging import SUFFIXES
+from .label_formats import FormatError, parse_json, parse_yaml
 from .packing import Store, list_radiographs, locate
-from .remote import RemoteError, is_url, list_files, read_text
+from .remote import RemoteError, is_url, list_files, read_bytes, read_text
 from .remote import list_radiographs as list_remote_radiographs
 
 
@@ -59,11 +58,9 @@ def read_severity(severity: str | Mapping | None) -> dict[str, str] | None:
                 ' that maps each defect type to a class; correct `severity`'
             )
         try:
-            table = yaml.safe_load(path.read_text(encoding='utf-8'))  # JSON is a subset of YAML
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DatasetError(
-                f'{origin}: not readable as YAML or JSON ({_one_line(error)}); correct the file'
-            ) from error
+            table = parse_yaml(path.read_bytes())  # JSON is a subset of YAML
+        except FormatError as error:
+            raise DatasetError(f'{origin}: expected {error}; correct the file') from None
     if not isinstance(table, dict) or not table:
         raise DatasetError(f'{origin}: expected a map such as `crack: critical`, one type a line; write one')
     return {str(kind): str(label) for kind, label in table.items()}
@@ -161,7 +158,7 @@ def read_coco(path: str) -> dict:
         DatasetError: It is missing, no JSON, or lacks one of them.
     """
     try:
-        coco = json.loads(read_text(path))
+        coco = parse_json(read_bytes(path) if is_url(path) else Path(path).read_bytes())
     except RemoteError as error:
         raise DatasetError(str(error)) from None
     except FileNotFoundError:
@@ -169,10 +166,10 @@ def read_coco(path: str) -> dict:
             f'{path}: no such annotation file; write one with tools/convert_dataset.py or '
             'tools/make_synthetic.py, or correct `data_root` and `ann_file`'
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DatasetError(
-            f'{path}: not readable as JSON ({_one_line(error)}); write the file again'
-        ) from error
+    except FormatError as error:
+        raise DatasetError(f'{path}: expected {error}; write the file again') from None
+    except OSError as error:
+        raise DatasetError(f'{path}: expected a readable file ({_one_line(error)}); restore it') from None
     for key in ('images', 'annotations', 'categories'):
         rows = coco.get(key) if isinstance(coco, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -270,7 +267,7 @@ def _repair_box(where: str, box, image: dict, repairs: Counter) -> list[float]:
     """Clip a box to its image and widen it to one pixel, each counted in `repairs`."""
     try:
         x, y, w, h = (float(v) for v in box)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         x = y = w = h = math.nan
     if not all(map(math.isfinite, (x, y, w, h))):
         raise DatasetError(f'{where} has the box {box}, expected [x, y, w, h] in px; correct or delete it')

@@ -12,6 +12,7 @@ import base64
 import json
 import math
 import posixpath
+import re
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,10 +28,17 @@ from .imaging import SUFFIXES, ImagingError, read
 MAX_JSON = 64 * 2**20
 """Largest JSON file. Parsed, its numbers take up to eight times that; `MAX_NESTS` bounds its lists."""
 MAX_NESTS = 4_000_000
+MAX_DEPTH = 100
+"""Lists within each other, in JSON and YAML. Annotations need fewer than ten."""
 MAX_TEXT = 8 * 2**20
 """Largest XML, YAML or text file."""
 MAX_OBJECTS = 10_000
 """Most objects in one image."""
+
+# A JSON string; not one that never ends, which is an error anyway.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_STEP = bytes(1 if c in b'[{' else 255 for c in range(256))  # as int8: 1 opens, -1 closes
+_NO_BRACKET = bytes(c for c in range(256) if c not in b'[]{}')
 
 _SHOW = reprlib.Repr()
 _SHOW.maxlevel, _SHOW.maxlist, _SHOW.maxdict, _SHOW.maxstring, _SHOW.maxother = 2, 5, 3, 40, 40
@@ -134,15 +142,49 @@ def _text(path: Path, limit: int = MAX_TEXT) -> bytes:
         raise FormatError(f'a readable file ({error.strerror})') from None
 
 
+def parse_json(data: bytes):
+    """The value of a JSON text, however deep it nests.
+
+    Raises:
+        FormatError: it is no JSON, or its lists lie too deep.
+    """
+    # Python's parser descends on the C stack, which the recursion limit need not protect: libraries raise it.
+    brackets = _STRING.sub(b'', data).translate(_STEP, _NO_BRACKET)
+    depth = np.cumsum(np.frombuffer(brackets, np.int8), dtype=np.int32).max(initial=0)
+    if depth > MAX_DEPTH:
+        raise FormatError(f'JSON of at most {MAX_DEPTH} lists within each other, found {depth}')
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise FormatError(f'JSON ({_show(str(error))})') from None
+
+
+def parse_yaml(data: bytes):
+    """The value of a YAML text, however deep it nests.
+
+    Raises:
+        FormatError: it is no YAML, or its collections lie too deep.
+    """
+    depth = 0
+    try:
+        for event in yaml.parse(data, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise FormatError(f'YAML of at most {MAX_DEPTH} lists within each other')
+        return yaml.safe_load(data)
+    except FormatError:
+        raise
+    except Exception as error:  # yaml lets TypeError, AttributeError and others through
+        raise FormatError(f'YAML ({_show(str(error))})') from None
+
+
 def _json(path: Path) -> dict:
     """A JSON object."""
     data = _text(path, MAX_JSON)
     if data.count(b'[') + data.count(b'{') > MAX_NESTS:
         raise FormatError(f'at most {MAX_NESTS} lists and objects; divide the file')
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f'JSON ({_show(str(error))})') from None
+    value = parse_json(data)
     if not isinstance(value, dict):
         raise FormatError('a JSON object')
     return value
@@ -317,9 +359,9 @@ def _yolo_names(src: Path) -> tuple[list[str] | dict, Path]:
     ):
         if path.is_file():
             try:
-                value = yaml.safe_load(_text(path))
-            except Exception as error:  # yaml lets TypeError, AttributeError and others through
-                raise FormatError(f'YAML in {path.name} ({_show(str(error))})') from None
+                value = parse_yaml(_text(path))
+            except FormatError as error:
+                raise FormatError(f'{error}, in {path.name}') from None
             names = value.get('names') if isinstance(value, dict) else None
             if isinstance(names, list) and names:
                 return [_label(n) for n in names], path

@@ -34,12 +34,12 @@ def check_leaks(sets: Sequence[ImageSet], probes: Probes, workers: int) -> list[
     """
     findings = []
     for left, right in SIDES:
-        for a in (s for s in sets if s.name == left):
-            for b in (s for s in sets if s.name == right):
+        for a in (s for s in sets if s.side == left):
+            for b in (s for s in sets if s.side == right):
                 findings += _leaks_between(a, b, probes)
     for s in sets:
         findings += _copies_within(s, probes)
-        if s.name == 'unlisted':
+        if s.side == 'unlisted':
             findings += _unlisted_copies(s, [other for other in sets if other.classes], probes)
     return findings + find_crops(sets, probes, workers)
 
@@ -85,7 +85,7 @@ def _leaks_between(a: ImageSet, b: ImageSet, probes: Probes) -> list[Finding]:
                     equal,
                 )
             )
-    if (a.name, b.name) == ('val', 'test'):
+    if (a.side, b.side) == ('val', 'test'):
         return findings  # choosing the epoch on parts of test costs little; on its very images, the result
     near = [pair for pair in near_duplicates(left, right, probes) if pair[:2] not in taken]
     if near:
@@ -148,7 +148,7 @@ def _shared_groups(a: ImageSet, b: ImageSet) -> list[Finding]:
     findings, words, images = [], [], {}
     for key in ('part', 'series'):
         mine = set(a.groups(key)) - {None}
-        if not mine and a.name == 'pretraining':
+        if not mine and a.side == 'pretraining':
             # An unlabelled list has no ids; its folders are what GDXray calls series.
             mine = set(a.groups('folder')) - {'.'}
         held = b.groups(key)
@@ -208,7 +208,7 @@ def _copies_within(s: ImageSet, probes: Probes) -> list[Finding]:
     ]
     if not equal:
         return []
-    unlisted = s.name == 'unlisted'
+    unlisted = s.side == 'unlisted'
     return [
         Finding(
             NOTE if unlisted else WARNING,
@@ -285,7 +285,7 @@ def find_crops(sets: Sequence[ImageSet], probes: Probes, workers: int) -> list[F
     if not found:
         return []
     pairs = [(host, crop, f'crop, correlation {r:.4f}') for host, crop, r in found]
-    side = {path: s.name for s in reversed(sets) for path in s.paths}
+    side = {path: s.side for s in reversed(sets) for path in s.paths}
     crossed = {frozenset((side[a], side[b])) for a, b, _ in pairs}
     crossing = [f'{a} and {b}' for a, b in SIDES if frozenset((a, b)) in crossed]
     return [

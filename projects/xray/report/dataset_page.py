@@ -82,7 +82,7 @@ def render(report, findings, sets, probes, levels, boxes, anchors) -> str:
         _measured(report),
         '<h2>Gray levels and boxes</h2>',
         f'<div class="charts">{"".join(_charts(sets, levels, boxes, anchors))}</div>',
-        '<h2>Contact sheet, worst first</h2>' if findings else '<h2>Contact sheet</h2>',
+        '<h2>Contact sheet, worst first</h2>',
         f'<p class="soft small">{rule}</p>',
         '<div class="sheet">' + ''.join(draw.tile(path, notes) for path, notes in sheet) + '</div>',
     ]
@@ -161,19 +161,19 @@ def _worst_first(findings, sets, probes) -> tuple[list[tuple[str, list[str]]], s
                 if turn < len(paths):
                     order.setdefault(paths[turn], level)
             turn += 1
-    if order:
-        return [(path, notes[path]) for path in list(order)[:TILES]], (
-            'Images of errors, then of warnings, then of notes; findings of one kind take turns.'
-        )
-    # Nothing is wrong with any image: show the unusual ones.
-    paths = [path for path in dict.fromkeys(p for s in sets for p in s.paths) if not probes[path].error]
-    level = np.arange(256)
-    mean = np.array([(probes[p].histogram * level).sum() / probes[p].histogram.sum() for p in paths])
-    far = np.argsort(-np.abs(mean - np.median(mean)) if len(mean) else [])[: TILES // 2]
-    return [(paths[i], [f'mean gray level {mean[i]:.0f}']) for i in far], (
-        f'No finding concerns single images; these are farthest from the usual brightness '
-        f'({np.median(mean) if len(mean) else 0:.0f}).'
-    )
+    rule = 'Images of errors, then of warnings, then of notes; findings of one kind take turns.'
+    if len(order) < TILES // 2:
+        # Few have a finding, or none: fill up with unusual ones.
+        good = [path for path in dict.fromkeys(p for s in sets for p in s.paths) if not probes[path].error]
+        level = np.arange(256)
+        mean = np.array([(h := probes[path].histogram) @ level / h.sum() for path in good])
+        usual = np.median(mean) if len(mean) else 0
+        for i in np.argsort(-np.abs(mean - usual)):
+            if len(order) < TILES // 2 and good[i] not in order:
+                order[good[i]] = 'note'
+                notes[good[i]].append(f'mean gray level {mean[i]:.0f}')
+        rule += f' Then those farthest from the usual brightness ({usual:.0f}).'
+    return [(path, notes[path]) for path in list(order)[:TILES]], rule
 
 
 def _pairs(findings) -> list[tuple[str, str, str]]:
@@ -358,7 +358,7 @@ def _gray_chart(sets, levels) -> str:
                     share.reshape(-1, 4).sum(1),
                     where='mid',
                     lw=1.4,
-                    color=SET_COLOURS[s.name],
+                    color=SET_COLOURS[s.side],
                     label=s.name,
                 )
         axes.set(xlabel='gray level after windowing', ylabel='% of pixels', yscale='symlog', ylim=(0, 100))
@@ -376,7 +376,7 @@ def _size_chart(boxes) -> str:
         edges = np.geomspace(max(every.min(), 1) * 0.95, every.max() * 1.05, 30)
         for name, side in sides.items():
             count = np.histogram(side, edges)[0] / len(side) * 100
-            axes.stairs(count, edges, color=SET_COLOURS[name], label=name, lw=1.4)
+            axes.stairs(count, edges, color=SET_COLOURS[name.split()[0]], label=name, lw=1.4)
         axes.axvline(8, color='#b3261e', lw=1, ls=':')
         axes.set(xscale='log', xlabel='√area at the input, px', ylabel='% of boxes')
         ticks = [t for t in (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024) if edges[0] <= t <= edges[-1]]
@@ -399,7 +399,7 @@ def _shape_chart(boxes) -> str:
                 s=7,
                 alpha=0.45,
                 lw=0,
-                color=SET_COLOURS[name],
+                color=SET_COLOURS[name.split()[0]],
                 label=name,
                 rasterized=True,
             )

@@ -1,0 +1,427 @@
+"""Faults planted one at a time, and what the check says of each."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from projects.xray import anchors, probing
+from tools import check_dataset
+
+CONFIG = """
+custom_imports = dict(imports=['projects.xray.datasets', 'projects.xray.transforms'])
+default_scope = 'mmdet'
+model = dict(
+    type='FasterRCNN',
+    rpn_head=dict(anchor_generator=dict(
+        type='AnchorGenerator', scales=[6, 8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64])),
+    roi_head=dict(bbox_head=dict(num_classes=2)))
+pipeline = [
+    dict(type='LoadXray', window=dict(type='full')),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=({px}, {px}), keep_ratio=True),
+    dict(type='PackDetInputs')]
+dataset = dict(
+    type='XrayDefects', data_root='{root}', data_prefix=dict(img='images'), pipeline=pipeline,
+    metainfo=dict(classes=('crack', 'gas_pore')))
+train_dataloader = dict(dataset=dict(ann_file='train.json', **dataset))
+val_dataloader = dict(dataset=dict(ann_file='val.json', **dataset))
+test_dataloader = dict(dataset=dict(ann_file='test.json', **dataset))
+"""
+
+
+@pytest.fixture
+def data(tiny_coco, tmp_path):
+    """A sound data set and its config file."""
+    root = tiny_coco(n=4, empty=1, size=128)
+    shade(root)
+    config = tmp_path / 'tiny.py'
+    config.write_text(CONFIG.format(root=root, px=128))
+    return root, config
+
+
+def shade(root):
+    """Give every plate an uneven thickness of its own: plain plates look alike, and the check says so."""
+    rng = np.random.default_rng(1)
+    for path in sorted((root / 'images').iterdir()):
+        image = pixels(path)
+        top = np.iinfo(image.dtype).max
+        field = cv2.resize(
+            rng.normal(0, 0.06 * top, (5, 5)), image.shape[::-1], interpolation=cv2.INTER_CUBIC
+        )
+        cv2.imwrite(str(path), np.clip(image * 0.7 + 0.1 * top + field, 0, top).astype(image.dtype))
+
+
+def found(config, **options):
+    """Findings of a config as `level topic: text; images`, errors first."""
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(options)
+    _, findings, _ = check_dataset.examine(cfg, str(config), workers=2)
+    return [f'{f.level} {f.topic}: {f.text}; {" ".join(f.images)}' for f in findings]
+
+
+def edit(root, split, change):
+    """Change the annotation file of a split in place."""
+    path = root / f'{split}.json'
+    coco = json.loads(path.read_text())
+    change(coco)
+    path.write_text(json.dumps(coco))
+
+
+def pixels(path):
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def first_box(**values):
+    return lambda root: edit(root, 'train', lambda coco: coco['annotations'][0].update(values))
+
+
+def truncate(root):
+    path = root / 'images/train_000.png'
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def rename_as_tiff(root):
+    (root / 'images/train_000.png').rename(root / 'images/train_000.tif')
+    edit(root, 'train', lambda coco: coco['images'][0].update(file_name='train_000.tif'))
+
+
+def deepen(root):
+    path = root / 'images/train_000.png'
+    cv2.imwrite(str(path), pixels(path).astype(np.uint16) * 257)
+
+
+def flatten(root):
+    cv2.imwrite(str(root / 'images/train_000.png'), np.full((128, 128), 77, np.uint8))
+
+
+def saturate(root):
+    path = root / 'images/train_000.png'
+    image = pixels(path)
+    image[:70] = 255
+    cv2.imwrite(str(path), image)
+
+
+def enlarge(root):
+    path = root / 'images/train_000.png'
+    cv2.imwrite(str(path), cv2.resize(pixels(path), (384, 384)))
+    edit(root, 'train', lambda coco: coco['images'][0].update(width=384, height=384))
+
+
+def draw_twice(root):
+    edit(
+        root,
+        'train',
+        lambda coco: coco['annotations'].append({**coco['annotations'][0], 'id': 999}),
+    )
+
+
+def list_twice(root):
+    train = json.loads((root / 'train.json').read_text())['images'][0]
+    edit(root, 'test', lambda coco: coco['images'].append({**train, 'id': 99, 'part': 'x'}))
+
+
+def add_to_test(root, name, content):
+    (root / 'images' / name).write_bytes(content)
+    edit(
+        root,
+        'test',
+        lambda coco: coco['images'].append(dict(id=99, file_name=name, width=128, height=128, part='x')),
+    )
+
+
+def copy_bytes(root):
+    add_to_test(root, 'other.png', (root / 'images/train_000.png').read_bytes())
+
+
+def copy_pixels(root):
+    image = pixels(root / 'images/train_000.png')
+    add_to_test(root, 'other.png', cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1].tobytes())
+
+
+def expose_again(root):
+    image = pixels(root / 'images/train_001.png').astype(float)
+    image = 0.9 * image + 12 + np.random.default_rng(0).normal(0, 2, image.shape)
+    add_to_test(root, 'other.png', cv2.imencode('.png', image.round().astype(np.uint8))[1].tobytes())
+
+
+def copy_within(root):
+    shutil.copy(root / 'images/train_000.png', root / 'images/train_001.png')
+
+
+def share_part(root):
+    edit(root, 'test', lambda coco: coco['images'][0].update(part='train0'))
+
+
+def copy_unlisted(root):
+    shutil.copy(root / 'images/test_002.png', root / 'images/spare.png')
+
+
+@pytest.mark.parametrize(
+    ('plant', 'expected'),
+    [
+        (truncate, 'error files: 1 image cannot be read; .*train_000.png'),
+        (lambda root: (root / 'images/val_002.png').unlink(), 'error files: 1 image cannot be .*val_002.png'),
+        (lambda root: (root / 'images/val_002.png').write_bytes(b''), 'error files: 1 image cannot be read'),
+        (rename_as_tiff, 'warning files: 1 image with the suffix of another format; .*train_000.tif'),
+        (deepen, r'warning files: 1 image of another bit depth than most: 11 of 8 bit .* 1 of 16 bit'),
+        (flatten, 'error files: 1 image constant: .* boxes are drawn on it; .*train_000.png'),
+        (saturate, 'warning files: 1 image saturated: .*train_000.png'),
+        (enlarge, 'warning files: 1 image over four times smaller or larger'),
+        (
+            lambda root: edit(root, 'val', lambda coco: coco['images'][1].update(width=127)),
+            'error files: 1 image of another size than the annotation file says; .*val_001.png',
+        ),
+        (
+            first_box(bbox=[100, 100, 30, 29]),
+            r'warning boxes: 1 box out of range by up to 2 px, which loading clips \(1 in train\); .*n_000',
+        ),
+        (first_box(bbox=[10, 10, 0, 9]), 'error boxes: 1 box without area'),
+        (first_box(bbox=[10, 'a', None, 9]), 'error boxes: 1 box without area or not of four numbers'),
+        (first_box(bbox=[10**400, 1, 2, 3]), 'error boxes: 1 box without area or not of four numbers'),
+        (first_box(bbox=[300, 10, 9, 9]), 'error boxes: 1 box wholly outside'),
+        (
+            first_box(clipped_from=[-3, 10, 20, 20]),
+            'warning boxes: 1 box drawn out of range by up to 3 px, which the converter clipped',
+        ),
+        (draw_twice, 'warning boxes: 1 box drawn twice'),
+        (first_box(category_id=7), 'error boxes: .*category_id 7'),
+        (first_box(image_id=[]), 'error boxes: .*which is not in `images`'),
+        (
+            lambda root: edit(root, 'val', lambda coco: coco['categories'][0].update(name='krack')),
+            "error boxes: .*val.json has the types .*'krack'",
+        ),
+        (
+            lambda root: edit(
+                root, 'test', lambda coco: [a.update(category_id=1) for a in coco['annotations']]
+            ),
+            'warning classes: test: no box of gas_pore',
+        ),
+        (
+            lambda root: edit(root, 'train', lambda coco: coco['images'][0].update(file_name='../../etc/x')),
+            'error boxes: .*etc/x',
+        ),
+        (list_twice, 'error leaks: 1 image listed in both train and test; .*train_000.png'),
+        (copy_bytes, 'error leaks: 1 image of test byte-equal to one of train: .*other.png'),
+        (copy_pixels, 'error leaks: 1 image of test pixel-equal to one of train: .*other.png'),
+        (expose_again, 'warning leaks: 1 of 5 images of test look like one of train'),
+        (copy_within, 'warning leaks: 1 pixel copy within train'),
+        (
+            share_part,
+            r'warning leaks: 1 of 4 images of test share a part or series with train: 1 part \(train0\)',
+        ),
+        (copy_unlisted, 'warning leaks: 1 pixel copy of listed images among the unlisted ones'),
+        (lambda root: (root / 'val.json').write_text('{"images": ['), 'error files: val is left out: .*JSON'),
+    ],
+)
+def test_a_planted_fault_is_found_and_nothing_else_of_its_kind(data, plant, expected):
+    root, config = data
+    plant(root)
+    lines = found(config)
+    assert any(re.match(expected, line) for line in lines), lines
+    same = [line for line in lines if line.split(':')[0] == expected.split(':')[0].split('.')[0]]
+    assert len(same) <= 2, same
+
+
+def test_a_sound_set_has_no_error_and_no_warning(data):
+    _, config = data
+    assert [line for line in found(config) if not line.startswith('note')] == []
+
+
+def test_settings_of_the_config(data):
+    _, config = data
+    window = {'val_dataloader.dataset.pipeline.0.window': dict(type='percentile', low=1, high=99)}
+    assert any('error window: val is loaded with' in line for line in found(config, **window))
+    heads = {'model.roi_head.bbox_head.num_classes': 80}
+    expected = 'error classes: model.roi_head.bbox_head.num_classes is 80, metainfo.classes has 2; '
+    assert expected in found(config, **heads)
+    classes = {'test_dataloader.dataset.metainfo.classes': ('gas_pore', 'crack')}
+    assert any(re.match('error classes: test has the classes', line) for line in found(config, **classes))
+
+
+def test_dark_16_bit_images_get_a_window(data, tiny_coco):
+    root, config = data
+    shutil.rmtree(root)
+    tiny_coco(n=4, empty=1, bits=12, size=128)  # in 16-bit files
+    cfg = Config.fromfile(config)
+    report, findings, _ = check_dataset.examine(cfg, str(config), workers=1)
+    wasted = [f for f in findings if f.topic == 'window']
+    assert len(wasted) == 1 and 'of 256 gray levels' in wasted[0].text
+    low, high = report['suggested']['window']['low'], report['suggested']['window']['high']
+    values = np.concatenate([pixels(p).ravel() for p in (root / 'images').glob('train*')])
+    np.testing.assert_allclose([low, high], np.percentile(values, [0.5, 99.5]), atol=60)
+    assert str(report['suggested']['window']) in wasted[0].remedy
+    # With it, the gray scale is used and the measured mean is that of the windowed images.
+    options = {
+        f'{s}_dataloader.dataset.pipeline.0.window': report['suggested']['window']
+        for s in check_dataset.LABELLED
+    }
+    assert not any(line.startswith('warning window') for line in found(config, **options))
+
+
+def test_mean_and_std_are_those_of_the_pixels(data):
+    root, config = data
+    report, _, _ = check_dataset.examine(Config.fromfile(config), str(config), workers=1)
+    values = np.concatenate([pixels(p).ravel() for p in (root / 'images').glob('val*')]).astype(float)
+    row = next(row for row in report['sets'] if row['name'] == 'val')
+    assert row['mean'] == pytest.approx(values.mean(), abs=0.01)
+    assert row['std'] == pytest.approx(values.std(), abs=0.01)
+
+
+def test_one_series_that_dominates(data):
+    root, config = data
+
+    def crowd(coco):
+        for k in range(12):
+            box = dict(image_id=1, category_id=1, bbox=[5 * k, 90, 4, 9], area=36, iscrowd=0)
+            coco['annotations'].append(dict(id=100 + k, **box))
+
+    edit(root, 'train', crowd)
+    lines = found(config)
+    assert any(re.match(r'warning boxes: part train0 has \d+% of all boxes', line) for line in lines) is False
+    # Parts of two frames hold a sixth of the images: with a series of its own, the frame holds a twelfth.
+    for split in check_dataset.LABELLED:
+        edit(root, split, lambda coco: [r.update(series=f'{r["part"]}{r["id"]}') for r in coco['images']])
+    assert any('warning boxes: series train01 has 54%' in line for line in found(config))
+
+
+def test_a_crop_of_another_contrast_is_found(tiny_coco, tmp_path):
+    root = tiny_coco(n=3, size=400)
+    config = tmp_path / 'large.py'
+    config.write_text(CONFIG.format(root=root, px=400))
+    image = pixels(root / 'images/train_001.png')[131:301, 87:267]
+    # A part of another train image, pasted at its own place, is no crop.
+    cv2.imwrite(str(root / 'images/crop.png'), (0.6 * image + 40).round().astype(np.uint8))
+    record = dict(id=99, file_name='crop.png', width=180, height=170, part='x')
+    edit(root, 'test', lambda coco: coco['images'].append(record))
+    lines = [line for line in found(config) if 'crops of larger ones' in line]
+    assert len(lines) == 1
+    assert re.match(r'warning leaks: 1 of 1 smaller .* across train and test; .*crop.png', lines[0])
+
+
+def test_small_boxes_and_ill_fitting_anchors_get_a_setting(data):
+    root, config = data
+    assert any(
+        re.match('warning boxes: train: .* under 8 px', line)
+        for line in found(
+            config.parent / 'tiny.py', **{'train_dataloader.dataset.pipeline.2.scale': (32, 32)}
+        )
+    )
+    options = {'model.rpn_head.anchor_generator.scales': [16]}
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(options)
+    report, findings, _ = check_dataset.examine(cfg, str(config), workers=1)
+    finding = next(f for f in findings if f.topic == 'anchors')
+    better = report['anchors']['better_scales']
+    assert f'scales={better}' in finding.remedy
+    cfg.model.rpn_head.anchor_generator.scales = better
+    again = check_dataset.examine(cfg, str(config), workers=1)[0]['anchors']
+    assert again['share_70'] == report['anchors']['better_70'] > report['anchors']['share_70'] + 0.1
+
+
+def test_best_anchor_is_that_of_all_anchors_of_the_grid():
+    import torch
+    from mmdet.models.task_modules import AnchorGenerator
+    from mmdet.structures.bbox import bbox_overlaps
+
+    rng = np.random.default_rng(0)
+    size = np.array([160.0, 128.0])
+    corner = rng.uniform(0, 100, (200, 2))
+    scaled = np.hstack([corner, rng.uniform(3, size - corner, (200, 2))])
+    generator = AnchorGenerator(scales=[4, 6], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64])
+    grid = [(int(np.ceil(128 / s)), int(np.ceil(160 / s))) for s in (4, 8, 16, 32, 64)]
+    every = torch.cat(generator.grid_priors(grid, device='cpu'))
+    corners = torch.from_numpy(np.hstack([scaled[:, :2], scaled[:, :2] + scaled[:, 2:]])).float()
+    expected = bbox_overlaps(corners, every).max(1).values.numpy()
+    boxes = anchors.Boxes(scaled, scaled, np.tile(size, (200, 1)))
+    base = [level.numpy() for level in generator.base_anchors]
+    np.testing.assert_allclose(anchors.best_anchor_iou(boxes, base, generator.strides), expected, atol=1e-5)
+
+
+def test_a_file_that_kills_its_decoder_costs_only_itself(data, monkeypatch):
+    root, _ = data
+    probe = probing.probe
+    monkeypatch.setattr(
+        probing, 'probe', lambda path, *rest: os._exit(1) if '_001' in path else probe(path, *rest)
+    )
+    paths = sorted(str(path) for path in (root / 'images').iterdir())
+    probes = probing.Probes(dict.fromkeys(paths, dict(type='full')), 2, lambda n: None)
+    dead = [path for path in paths if probes[path].error]
+    assert [Path(path).name for path in dead] == ['test_001.png', 'train_001.png', 'val_001.png']
+    assert all('decoder died' in probes[path].error for path in dead)
+
+
+def test_a_detector_is_compared_with_the_images_its_weights_have_seen(repo, tiny_coco, monkeypatch, tmp_path):
+    root = tiny_coco(n=4, types=('crack', 'gas_pore'), unlabeled=12, name='data/synthetic')
+    shutil.copy(root / 'images/test_001.png', root / 'unlabeled/00/000.png')
+    monkeypatch.chdir(tmp_path)
+    names = sorted(p.name for p in (repo / 'configs/small').glob('faster-rcnn_*-simsiam-pre_*_synthetic.py'))
+    config = repo / 'configs/small' / names[0]
+    lines = found(config)
+    expected = 'error leaks: 1 image of test byte-equal to one of pretraining: '
+    assert any(line.startswith(expected) and 'test_001.png' in line for line in lines), lines
+    # The same from the other end, and without labels.
+    pretraining = sorted((repo / 'configs/small').glob('simsiam_*_synthetic-*.py'))[0]
+    assert any(line.startswith(expected) for line in found(pretraining))
+    shutil.rmtree(root / 'images')
+    for split in check_dataset.LABELLED:
+        (root / f'{split}.json').unlink()
+    lines = found(pretraining)
+    assert not any(line.startswith('error') for line in lines), lines
+    assert any(line.startswith('note files: test is left out: data/synthetic/test.json') for line in lines)
+
+
+def test_page_and_table(data, tmp_path, capsys):
+    root, config = data
+    copy_pixels(root)
+    truncate(root)
+    edit(root, 'val', lambda coco: coco['images'][0].update(part='<script>alert(1)</script>'))
+    edit(root, 'train', lambda coco: coco['images'][2].update(part='<script>alert(1)</script>'))
+    out = tmp_path / 'out'
+    assert check_dataset.main([str(config), '--out', str(out), '--workers', '1']) == 1
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 100 + len(str(tmp_path)) * 2
+    assert re.search(r'^ERROR +files +1 image cannot be read', text, re.MULTILINE)
+    assert re.search(r'^train +4 +\d+ +1 ', text, re.MULTILINE)
+    report = json.loads((out / 'dataset.json').read_text())
+    assert report['images'] == 13 and report['findings'][0]['level'] == 'error'
+    page = (out / 'dataset.html').read_text()
+    assert page.count('<svg') >= 4 + 12 and 'cannot be read' in page
+    assert '<script' not in page and '&lt;script' in page
+    # Self-contained: nothing is fetched.
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
+
+
+def test_wrong_use_and_missing_data(data, tmp_path, capsys):
+    root, config = data
+    assert check_dataset.main([str(tmp_path / 'none.py')]) == 2
+    assert 'no such config' in capsys.readouterr().err
+    (tmp_path / 'fragment.py').write_text('x = 1\n')
+    assert check_dataset.main([str(tmp_path / 'fragment.py')]) == 2
+    assert capsys.readouterr().err.count('\n') == 1
+    with pytest.raises(SystemExit) as error:
+        check_dataset.main([str(config), '--workers', '0'])
+    assert error.value.code == 2
+    shutil.rmtree(root)
+    assert check_dataset.main([str(config)]) == 1
+    assert 'no such annotation file' in ' '.join(capsys.readouterr().out.split())
+
+
+def test_command_line(repo, data, tmp_path):
+    _, config = data
+    command = [sys.executable, repo / 'tools/check_dataset.py']
+    done = subprocess.run(
+        [*command, config, '--out', tmp_path / 'x'], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert '0 errors, 0 warnings' in done.stdout
+    usage = subprocess.run([*command, '--help'], capture_output=True, text=True, cwd=tmp_path)
+    assert usage.returncode == 0 and 'example:' in usage.stdout
