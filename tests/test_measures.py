@@ -4,11 +4,14 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from projects.xray.measures import (
     InspectedImage,
     MeasureError,
     Part,
+    average_precision_at,
     check_comparable,
     froc,
     gather_flaws,
@@ -297,6 +300,86 @@ def test_recall_at_draws_images_with_repeats():
         assert recall_at(matched, limit)(drawn) == pytest.approx(froc(copies).recall_at[limit])
     harmless = [i for i, m in enumerate(matched) if not (m.image.truth_labels == 0).any()]
     assert recall_at(matched, 0.5)(np.array(harmless)) is None
+
+
+def crowded_coco(seed):
+    """Truth with ignored boxes and detections of a mediocre detector, ties among the scores."""
+    rng = np.random.default_rng(seed)
+    images = [dict(id=i + 1, file_name=f'{i}.png', width=200, height=200) for i in range(8)]
+    annotations, detections = [], []
+    for image_ in images:
+        for _ in range(rng.integers(0, 7)):
+            x, y, w, h = *rng.uniform(0, 150, 2), *rng.uniform(10, 50, 2)
+            label = int(rng.integers(1, 3))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_['id'],
+                    category_id=label,
+                    bbox=[x, y, w, h],
+                    area=w * h,
+                    iscrowd=int(rng.random() < 0.2),
+                )
+            )
+            for _ in range(rng.integers(0, 4)):
+                dx, dy, dw, dh = rng.normal(0, 2, 4)
+                detections.append(
+                    dict(
+                        image_id=image_['id'],
+                        category_id=label if rng.random() < 0.8 else 3 - label,
+                        bbox=[x + dx, y + dy, max(w + dw, 2), max(h + dh, 2)],
+                        score=round(float(rng.random()), 1),
+                    )
+                )
+    categories = [dict(id=1, name='critical'), dict(id=2, name='minor')]
+    return dict(images=images, annotations=annotations, categories=categories), detections
+
+
+def with_pycocotools(truth, detections, iou, most):
+    """AP of both classes at one IoU from the reference implementation."""
+    coco = COCO()
+    coco.dataset = truth
+    coco.createIndex()
+    evaluation = COCOeval(coco, coco.loadRes(detections), 'bbox')
+    evaluation.params.iouThrs = np.array([iou])
+    evaluation.params.maxDets = [most]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation.eval['precision'][0, :, :, 0, 0].mean(0)
+
+
+@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize(('iou', 'most'), [(0.5, 100), (0.75, 2)])
+def test_average_precision_agrees_with_pycocotools(seed, iou, most):
+    truth, detections = crowded_coco(seed)
+    images = read_images(truth, detections)
+    everything = np.arange(len(images))
+    got = [average_precision_at(images, label, iou, most)(everything) for label in (0, 1)]
+    expected = with_pycocotools(truth, detections, iou, most)
+    assert got == pytest.approx(expected, abs=1e-9)
+    assert 0 < expected.max() < 1
+
+
+def test_average_precision_draws_images_with_repeats():
+    images = random_images(12, 7)
+    drawn = np.random.default_rng(1).integers(12, size=12)
+    copies = [images[i] for i in sorted(drawn)]
+    got = average_precision_at(images)(drawn)
+    assert got == pytest.approx(average_precision_at(copies)(np.arange(12)), abs=0.02)  # ties in other order
+    harmless = [i for i, one in enumerate(images) if not (one.truth_labels == 0).any()]
+    assert average_precision_at(images)(np.array(harmless)) is None
+
+
+def test_average_precision_by_hand():
+    # By falling score: hit, false, hit, and one defect missed: precision 1 up to recall 1/3, 2/3 up to 2/3.
+    images = [
+        image([(0, 0, 10, 0.9, 0), (50, 0, 10, 0.8, 0), (100, 0, 10, 0.7, 0)], [(0, 0, 10, 0)]),
+        image([], [(0, 0, 10, 0)]),
+    ]
+    images[0].truth_boxes = np.array([[0, 0, 10, 10.0], [100, 0, 110, 10.0]])
+    images[0].truth_labels, images[0].ignored = np.array([0, 0]), np.array([False, False])
+    expected = (34 * 1 + 33 * 2 / 3) / 101  # of 101 recalls, 34 lie in [0, 1/3] and 33 in (1/3, 2/3]
+    assert average_precision_at(images)(np.arange(2)) == pytest.approx(expected)
 
 
 def test_arms_are_compared_by_part():

@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from projects.xray.classes import CLASSES
 from projects.xray.datasets import DatasetError
+from projects.xray.measures import MeasureError
 from projects.xray.metrics import XrayDefectMetric, XraySeverityMetric, average_precision
 
 SEVERITY = {'crack': 'critical', 'pore': 'minor'}
@@ -131,7 +132,7 @@ def test_agrees_with_pycocotools(tmp_path):
     expected = {'xray/AP': ap, 'xray/AP50': ap50}
     for i, name in enumerate(CLASSES):
         expected |= {f'xray/AP_{name}': per_class[i], f'xray/AP50_{name}': per_class50[i]}
-    assert got == pytest.approx(expected, abs=1e-9)
+    assert {key: got[key] for key in expected} == pytest.approx(expected, abs=1e-9)
     assert got['xray/AP50_critical'] != pytest.approx(got['xray/AP50_minor'], abs=1e-3)
 
 
@@ -156,7 +157,42 @@ def test_nothing_detected_gives_every_key_as_zero(tmp_path):
     path, coco = draw_truth(tmp_path, n=3)
     samples = [sample(image['id'], [], [], []) for image in coco['images']]
     got = evaluate(XrayDefectMetric(str(path), severity=SEVERITY), samples)
-    assert got == {f'xray/{key}{name}': 0.0 for key in ('AP', 'AP50') for name in ('', '_critical', '_minor')}
+    zeros = [f'{key}{name}' for key in ('AP', 'AP50') for name in ('', '_critical', '_minor')]
+    zeros += [f'recall_critical_at_{limit}' for limit in ('0.1', '0.5', '1')]
+    assert {key: value for key, value in got.items() if not math.isnan(value)} == {
+        f'xray/{key}': 0.0 for key in zeros
+    }
+    assert sum(map(math.isnan, got.values())) == 3  # false alarms at a recall that is not reached
+
+
+def test_recall_of_critical_defects_at_false_alarms_per_image(tmp_path):
+    path, coco = draw_truth(tmp_path, n=4, per_image=1, types=('crack',))
+    boxes = [[x, y, x + w, y + h] for x, y, w, h in (a['bbox'] for a in coco['annotations'])]
+    far = [boxes[i][0] + 300 for i in range(4)]
+    # Two defects found at .9, a false alarm in each image at .8, then the third defect; the fourth never.
+    samples = [
+        sample(
+            image['id'],
+            [[far[i], 0, far[i] + 9, 9], *([boxes[i]] if i < 3 else [])],
+            [0.8, *([0.9] if i < 2 else [0.7] if i == 2 else [])],
+            [0] * (2 if i < 3 else 1),
+        )
+        for i, image in enumerate(coco['images'])
+    ]
+    coco['categories'].append(dict(id=2, name='pore'))
+    path.write_text(json.dumps(coco))
+    got = evaluate(XrayDefectMetric(str(path), severity=SEVERITY), samples)
+    assert got['xray/recall_critical_at_0.1'] == got['xray/recall_critical_at_0.5'] == 0.5
+    assert got['xray/recall_critical_at_1'] == 0.75
+    assert math.isnan(got['xray/false_alarms_at_0.8'])
+
+
+def test_scores_that_are_not_finite_stop_the_evaluation(tmp_path):
+    path, coco = draw_truth(tmp_path, n=2)
+    samples = detect(coco)
+    samples[1].pred_instances.scores[0] = float('nan')
+    with pytest.raises(MeasureError, match='image 11: scores that are not finite; the run diverged'):
+        evaluate(XrayDefectMetric(str(path), severity=SEVERITY), samples)
 
 
 def test_a_class_without_truth_is_nan_and_left_out_of_the_mean(tmp_path, caplog):
@@ -190,14 +226,17 @@ def test_only_the_images_that_the_model_saw_are_evaluated(tmp_path):
 
 def test_one_class_without_a_map(tmp_path):
     path, coco = draw_truth(tmp_path, types=('defect',))
-    got = evaluate(XrayDefectMetric(str(path)), detect(coco), meta=dict(classes=('defect',)))
+    samples = detect(coco)
+    for one in samples:
+        one.pred_instances.labels[:] = 0
+    got = evaluate(XrayDefectMetric(str(path)), samples, meta=dict(classes=('defect',)))
     assert got['xray/AP50'] == got['xray/AP50_defect']
 
 
 def test_the_metric_can_be_used_twice(tmp_path):
     path, coco = draw_truth(tmp_path)
     metric, samples = XrayDefectMetric(str(path), severity=SEVERITY, drop_series=('C0055',)), detect(coco)
-    assert evaluate(metric, samples) == evaluate(metric, samples)
+    assert evaluate(metric, samples) == pytest.approx(evaluate(metric, samples), nan_ok=True)
 
 
 def test_wrong_use_is_one_line_before_training(tmp_path):
@@ -236,7 +275,7 @@ def test_two_ranks_equal_one(tmp_path):
     expected = evaluate(XrayDefectMetric(str(path), severity=SEVERITY), samples)
     mp.start_processes(_evaluate_half, (tmp_path, path, samples), nprocs=2, start_method='fork')
     for rank in range(2):
-        assert json.loads((tmp_path / f'{rank}.json').read_text()) == pytest.approx(expected)
+        assert json.loads((tmp_path / f'{rank}.json').read_text()) == pytest.approx(expected, nan_ok=True)
 
 
 # ------------------------------------------------------------------------------------ XraySeverityMetric
@@ -259,7 +298,12 @@ def test_severity_by_hand():
             'xray/AP_minor': (1 / 2 + 2 / 4) / 2,  # ranked the other way: .2 .3 .6 .8 .9
             'xray/mAP': ((1 + 2 / 3 + 3 / 5) / 3 + 1 / 2) / 2,
             'xray/accuracy': 3 / 5,  # right: .9, .6, .3
+            'xray/recall_critical': 2 / 3,
+            'xray/recall_minor': 1 / 2,
             'xray/balanced_accuracy': (2 / 3 + 1 / 2) / 2,
+            # The named class has .8 (wrong), .9, .8 (right, of critical .2), .6 and .7, in five bins of 1/15
+            # but the two at .8, which share one: |.9 - 1| + |1.6 - 0| ... see the sum.
+            'xray/ece': (abs(0.9 - 1) + abs(1.6 - 0) + abs(0.6 - 1) + abs(0.7 - 1)) / 5,
         }
     )
 

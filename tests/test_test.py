@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -14,6 +15,8 @@ from mmengine.registry import MODELS
 from mmengine.runner import save_checkpoint
 
 from projects.xray import compat, datasets, hooks, metrics, preprocessors, transforms  # noqa: F401
+from projects.xray.measures import average_precision_at
+from projects.xray.report.predictions import read_predictions
 from tools.test import main
 
 DETECTOR = """
@@ -106,7 +109,20 @@ def test_a_classifiers_result_says_where_it_comes_from(tested, tmp_path):
     folder = tmp_path / 'work_dirs' / tested.stem
     assert list(folder.glob('test.json*')) == [folder / 'test.json']  # no draft is left
     result = json.loads((folder / 'test.json').read_text(), parse_constant=pytest.fail)
-    assert list(result) == ['config', 'checkpoint', 'metrics', 'commit', 'dirty', 'seed', 'hardware', 'date']
+    assert list(result) == [
+        'config',
+        'checkpoint',
+        'metrics',
+        'commit',
+        'dirty',
+        'seed',
+        'hardware',
+        'versions',
+        'command',
+        'date',
+    ]
+    assert result['versions']['torch'] == torch.__version__.split('+')[0]
+    assert result['command'] == f'python tools/test.py {tested} epoch_1.pth --out raw.pkl'
     assert result['config'] == str(tested)
     assert result['checkpoint'] == 'epoch_1.pth'
     assert result['seed'] == 7  # the training's, from the checkpoint
@@ -128,6 +144,46 @@ def test_a_detectors_pictures_are_written(detector, tmp_path, bits):
     assert [picture.name for picture in pictures] == [f'test_{i:03d}_{i + 1}.png' for i in range(4)]
     assert cv2.imread(str(pictures[0])).shape[1] == 2 * hooks.PANEL + 3 * hooks.MARGIN
     assert not list((tmp_path / 'run').rglob('vis_image'))
+
+
+def test_a_detectors_measures_follow_from_its_predictions_alone(detector, tmp_path):
+    config = detector(empty=1)
+    val = 'val_dataloader = test_dataloader\nval_evaluator = test_evaluator\nval_cfg = dict()\n'
+    config.write_text(config.read_text() + val)
+    # Every box that the untrained model thinks of
+    low = ['--cfg-options', 'model.test_cfg.rcnn.score_thr=0.0']
+    assert main([str(config), 'epoch_1.pth', '--val', '--show-dir', 'pictures', *low]) == 0
+    folder = tmp_path / 'work_dirs' / config.stem
+    kept = read_predictions(folder)
+    assert (kept.task, kept.classes) == ('detection', ['critical', 'minor'])
+    assert Path(kept.folder, kept.truth['images'][0]['file_name']).is_file()
+    assert kept.window == dict(type='full')
+    assert kept.parts() == ['test0', 'test0', 'test1', 'test1']
+    assert kept.detections and len(kept.inspected) == 4
+    measured = json.loads((folder / 'test.json').read_text())['metrics']
+    for label, name in enumerate(kept.classes):
+        again = average_precision_at(kept.inspected, label)(np.arange(4))
+        assert measured[f'xray/AP50_{name}'] == pytest.approx(again)
+    assert read_predictions(folder, 'val').detections == kept.detections  # here val is test
+    assert len(list(Path('pictures').glob('*.png'))) == 4  # those of the test
+
+
+def test_a_classifiers_predictions_are_kept(tested, tmp_path):
+    assert main([str(tested), 'epoch_1.pth']) == 0
+    folder = tmp_path / 'work_dirs' / tested.stem
+    kept = read_predictions(folder)
+    assert kept.task == 'severity' and len(kept.images) == 16
+    assert kept.parts()[:3] == ['test0', 'test0', 'test1']
+    right = [max(range(2), key=image['scores'].__getitem__) == image['label'] for image in kept.images]
+    accuracy = json.loads((folder / 'test.json').read_text())['metrics']['xray/accuracy']
+    assert accuracy == pytest.approx(sum(right) / 16)
+
+
+def test_a_test_that_fails_leaves_no_numbers_of_an_earlier_one(tested, tmp_path):
+    assert main([str(tested), 'epoch_1.pth']) == 0
+    (tmp_path / 'data' / 'images' / 'test_003.png').write_bytes(b'no picture')
+    assert main([str(tested), 'epoch_1.pth']) == 1
+    assert not list((tmp_path / 'work_dirs' / tested.stem).glob('*.json'))
 
 
 def test_a_class_without_boxes_is_null_in_the_result(detector, tmp_path):
@@ -170,6 +226,7 @@ def test_a_torn_checkpoint_is_refused(tested, tmp_path, capsys):
     ('arguments', 'change', 'expected'),
     [
         (['absent.pth'], '', 'absent.pth: no such checkpoint'),
+        (['epoch_1.pth', '--val'], '', 'has no val_evaluator'),
         (['epoch_1.pth', '--show-dir', 'd'], '', '--show-dir expects XrayVisualizationHook'),
         (['epoch_1.pth', '--cfg-options', 'x'], '', "'x' has no key=value"),
         (['epoch_1.pth'], '\ntest_evaluator = None\n', 'has no test_dataloader and test_evaluator'),

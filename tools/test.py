@@ -1,15 +1,20 @@
-"""Test a checkpoint: measures to the terminal and to <work dir>/test.json, pictures with --show-dir."""
+"""Test a checkpoint: measures to the terminal and <work dir>/test.json, predictions beside it, pictures."""
 
 import argparse
+import contextlib
 import datetime
+import importlib.metadata
 import json
 import math
 import os
+import platform
+import shlex
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+VERSIONS = ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain', 'numpy')
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
@@ -23,7 +28,14 @@ def parse_args(argv=None):
     )
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint of that config')
-    parser.add_argument('--work-dir', help='where test.json goes; default: work_dirs/<config stem>')
+    parser.add_argument(
+        '--work-dir', help='where test.json and predictions.json go; default: work_dirs/<config stem>'
+    )
+    parser.add_argument(
+        '--val',
+        action='store_true',
+        help='predict the val set first, into predictions_val.json: the report fixes thresholds there',
+    )
     parser.add_argument('--out', metavar='F', help='also write the raw predictions to this .pkl file')
     parser.add_argument(
         '--show-dir', metavar='DIR', help='write predictions beside the truth as PNG (detectors)'
@@ -48,12 +60,14 @@ def main(argv=None):
     # The libraries take seconds to import: --help and wrong use do not wait for them.
     from projects.xray import running
 
-    return running.one_line_errors(lambda _: test(args, running))(argv)
+    return running.one_line_errors(lambda _: test(args, running, argv))(argv)
 
 
-def test(args, running):
+def test(args, running, argv=None):
     """Load strictly, test, write the result."""
     from mmengine.evaluator import DumpResults
+
+    from projects.xray.report.predictions import FILES
 
     cfg = running.read_config(args.config, args.cfg_options)
     if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
@@ -63,6 +77,8 @@ def test(args, running):
             f'{args.config}: has no test_dataloader and test_evaluator, as pretraining has none; test a '
             'probe or a detector that starts from these weights'
         )
+    if args.val and not cfg.get('val_evaluator'):
+        raise running.UsageError(f'{args.config}: has no val_evaluator; leave --val out')
     running.set_work_dir(cfg, args.work_dir)
     running.set_seed(cfg)
     cfg.load_from, cfg.resume = None, False
@@ -71,25 +87,63 @@ def test(args, running):
     running.prepare(cfg, args.launcher)
     runner = running.build_runner(cfg)
     meta = load_strictly(runner, args.checkpoint, args.config)
+    folder = Path(cfg.work_dir)
+    for name in ('test.json', *FILES.values()):  # of an earlier test: never beside the numbers of another
+        if running.is_main():
+            (folder / name).unlink(missing_ok=True)
+    val_metrics = None
+    if args.val:
+        with without_pictures(runner):
+            val_metrics = runner.val()
+        keep_predictions(folder / FILES['val'], runner.val_loop, args.checkpoint, running)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    # JSON knows no NaN: a class without boxes has no AP.
-    metrics = {k: None if math.isnan(v) else float(v) for k, v in runner.test().items()}
+    metrics = runner.test()
+    keep_predictions(folder / FILES['test'], runner.test_loop, args.checkpoint, running)
     if running.is_main():
         facts = running.provenance()
         result = dict(
             config=args.config,
             checkpoint=args.checkpoint,
-            metrics=metrics,
+            metrics=without_nan(metrics),
+            **({'val_metrics': without_nan(val_metrics)} if args.val else {}),
             commit=facts['commit'],
             dirty=facts['dirty'],
             # Testing draws nothing at random: the seed that matters is the training's.
             seed=meta.get('seed'),
             hardware=facts['hardware'],
+            versions={'python': platform.python_version()}
+            | {name: importlib.metadata.version(name) for name in VERSIONS},
+            command=shlex.join(['python', 'tools/test.py', *(sys.argv[1:] if argv is None else argv)]),
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         )
-        write_json(Path(cfg.work_dir) / 'test.json', result)
+        write_json(folder / 'test.json', result)
     return 0
+
+
+def without_nan(metrics):
+    """JSON knows no NaN: a class without boxes has no AP."""
+    return {key: None if math.isnan(value) else float(value) for key, value in metrics.items()}
+
+
+def keep_predictions(path, loop, checkpoint, running):
+    """Write what the model said of every image, when a metric kept it."""
+    from projects.xray.report.predictions import describe_data
+
+    kept = [metric.predictions for metric in loop.evaluator.metrics if hasattr(metric, 'predictions')]
+    if kept and running.is_main():
+        write_json(path, describe_data(kept[0], loop.dataloader.dataset, checkpoint), indent=None)
+
+
+@contextlib.contextmanager
+def without_pictures(runner):
+    """Have the picture hook rest."""
+    hooks = [hook for hook in runner.hooks if getattr(hook, 'draw', False)]
+    for hook in hooks:
+        hook.draw = False
+    yield
+    for hook in hooks:
+        hook.draw = True
 
 
 def show(cfg, folder, running):
@@ -128,11 +182,11 @@ def load_strictly(runner, checkpoint, config):
         ) from None
 
 
-def write_json(path, content):
+def write_json(path, content, indent=2):
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f'{path.name}.{os.getpid()}')
-    draft.write_text(json.dumps(content, indent=2) + '\n')
+    draft.write_text(json.dumps(content, indent=indent) + '\n')
     draft.replace(path)
     print(f'wrote {path}')
 

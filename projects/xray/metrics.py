@@ -1,6 +1,8 @@
-"""Metrics with the severity in mind: average precision per class, at box and at image level.
+"""Metrics with the severity in mind: average precision, recall at few false alarms, at box and image level.
 
-All values are fractions in [0, 1]. A class without ground truth has the AP nan and is left out of the mean.
+All values are fractions in [0, 1] but false alarms per image. What the images cannot tell is nan: the AP of a
+class without ground truth, which is left out of the mean. After an evaluation `predictions` holds what the
+model said of every image, for `report.predictions`.
 """
 
 # ruff: noqa: D107 (arguments are documented on the class)
@@ -15,6 +17,8 @@ from mmengine.logging import print_log
 from mmengine.registry import METRICS
 
 from .datasets import DatasetError, load_defects
+from .measures import CRITICAL, froc, match_all, read_images
+from .statistics import calibration
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = 100  # per image, as COCO
@@ -22,11 +26,14 @@ MAX_DETECTIONS = 100  # per image, as COCO
 
 @METRICS.register_module()
 class XrayDefectMetric(BaseMetric):
-    """COCO average precision of defect boxes, per class, at IoU .50:.95 and at IoU .50.
+    """COCO average precision of defect boxes, and the recall of critical ones at few false alarms.
 
-    Returns `AP`, `AP50`, `AP_<class>`, `AP50_<class>`; with `drop_series` also `AP_without_<series>` and
-    `AP50_without_<series>`, and the same per class. Without any detection they are 0. A class without
-    ground truth has nan, so do not give it to `save_best`; `AP50` and `AP` always are numbers.
+    Returns `AP`, `AP50`, `AP_<class>`, `AP50_<class>` (IoU .50:.95 and .50); with `drop_series` also
+    `AP_without_<series>` and `AP50_without_<series>`, and the same per class. Without any detection they are
+    0. A class without ground truth has nan, so do not give it to `save_best`; `AP50` and `AP` always are
+    numbers. Of the first class, the critical one, `recall_<class>_at_<n>` at n false alarms per image, and
+    `false_alarms_at_<recall>` per image, nan where that recall is not reached; what a hit is says
+    `measures.match`.
 
     The images that the model saw are evaluated; when the file has more, a line says so.
 
@@ -40,6 +47,7 @@ class XrayDefectMetric(BaseMetric):
     Raises:
         DatasetError: See `datasets.load_defects`; or the model saw images that are not in `ann_file`; or
             `drop_series` is given and no image has a `series`.
+        MeasureError: A score or a box that is not finite.
     """
 
     default_prefix = 'xray'
@@ -115,13 +123,36 @@ class XrayDefectMetric(BaseMetric):
             for img_id, boxes, scores, labels in results
             for (x1, y1, x2, y2), score, label in zip(boxes, scores, labels, strict=True)
         ]
+        measures = self._false_alarm_measures(detections, seen)
         metrics = self._average_precision(detections, seen)
         if self.drop_series:
             kept = {i for i in seen if images[i].get('series') not in self.drop_series}
             without = self._average_precision(detections, kept)
             name = '-'.join(self.drop_series)
             metrics |= {f'{key}_without_{name}': value for key, value in without.items()}
-        return metrics
+        self.predictions = dict(
+            task='detection',
+            classes=list(self.dataset_meta['classes']),
+            truth=dict(
+                images=[image for image in self.truth['images'] if image['id'] in seen],
+                annotations=[
+                    {key: value for key, value in ann.items() if key != 'segmentation'}
+                    for ann in self.truth['annotations']
+                    if ann['image_id'] in seen
+                ],
+                categories=self.truth['categories'],
+            ),
+            detections=detections,
+        )
+        return metrics | measures
+
+    def _false_alarm_measures(self, detections: list[dict], img_ids: set[int]) -> dict[str, float]:
+        """Return recall of the critical class at false alarms per image, and the other way round."""
+        curve = froc(match_all(read_images(self.truth, detections, img_ids)))
+        name = self.dataset_meta['classes'][CRITICAL]
+        values = {f'recall_{name}_at_{limit:g}': recall for limit, recall in curve.recall_at.items()}
+        values |= {f'false_alarms_at_{recall:g}': alarms for recall, alarms in curve.false_alarms_at.items()}
+        return {key: math.nan if value is None else value for key, value in values.items()}
 
     def _average_precision(self, detections: list[dict], img_ids: set[int]) -> dict[str, float]:
         """Return AP and AP50, mean and per class, over some images."""
@@ -146,11 +177,11 @@ class XrayDefectMetric(BaseMetric):
 
 @METRICS.register_module()
 class XraySeverityMetric(BaseMetric):
-    """Image-level severity: `AP_<class>`, their mean `mAP`, `accuracy` and `balanced_accuracy`.
+    """Image-level severity: `AP_<class>`, `mAP`, `recall_<class>`, `accuracy`, `balanced_accuracy`, `ece`.
 
     AP ranks the images by the score of the class, ties sharing one threshold. Plain accuracy flatters a
     classifier that always names the frequent class; balanced accuracy, the mean recall of the classes,
-    gives that one 1/2.
+    gives that one 1/2. `ece` is the expected calibration error of the named class's score.
 
     Args:
         prefix: Put before the names, with a slash.
@@ -167,24 +198,44 @@ class XraySeverityMetric(BaseMetric):
 
         Args:
             data_batch: Unused.
-            data_samples: Dicts of `pred_score` (classes), `pred_label` (1) and `gt_label` (1).
+            data_samples: Dicts of `pred_score` (classes), `pred_label` (1), `gt_label` (1) and, for the
+                predictions, `img_path`.
         """
         for sample in data_samples:
             self.results.append(
-                (sample['pred_score'].cpu().numpy(), int(sample['pred_label']), int(sample['gt_label']))
+                (
+                    sample['pred_score'].cpu().numpy(),
+                    int(sample['pred_label']),
+                    int(sample['gt_label']),
+                    sample.get('img_path'),
+                )
             )
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the images of all ranks."""
-        scores, predicted, truth = (np.asarray(column) for column in zip(*results, strict=True))
+        *columns, paths = zip(*results, strict=True)
+        scores, predicted, truth = (np.asarray(column) for column in columns)
         precisions, recalls, metrics = [], [], {}
         for label, name in enumerate(self.dataset_meta['classes']):
             mine = truth == label
             metrics[f'AP_{name}'] = average_precision(scores[:, label], mine)
+            recall = float((predicted[mine] == label).mean()) if mine.any() else math.nan
+            metrics[f'recall_{name}'] = recall
             if mine.any():
                 precisions.append(metrics[f'AP_{name}'])
-                recalls.append(float((predicted[mine] == label).mean()))
+                recalls.append(recall)
+        self.predictions = dict(
+            task='severity',
+            classes=list(self.dataset_meta['classes']),
+            images=[
+                dict(path=path, label=int(label), scores=[float(s) for s in row])
+                for path, label, row in zip(paths, truth, scores, strict=True)
+            ],
+        )
+        # float32 softmax overshoots 1 by a rounding
+        named = np.clip(scores[np.arange(len(scores)), predicted], 0, 1)
         return metrics | dict(
+            ece=calibration(named, predicted == truth).error,
             mAP=_mean(precisions),
             accuracy=float((predicted == truth).mean()),
             balanced_accuracy=_mean(recalls),
