@@ -49,7 +49,7 @@ demo_runs := resnet18-narrow-scratch_$(probe)-128px resnet18-narrow-simsiam-pre_
   swin-narrow-scratch_$(probe)-96px swin-narrow-simmim-pre_$(probe)-96px \
   $(r18)-scratch_$(small)_synthetic $(r18)-simsiam-pre_$(small)_synthetic \
   $(swin)-scratch_$(small)_synthetic $(swin)-simmim-pre_$(small)_synthetic
-gdxray_runs := $(r18)-scratch_fpn_1xb4-6e_gdxray-b $(r18)-simsiam-castings-pre_fpn_1xb4-6e_gdxray-b
+gdxray_runs := $(r18)-scratch_fpn_1xb4-12e_gdxray-b $(r18)-simsiam-castings-pre_fpn_1xb4-12e_gdxray-b
 
 .SECONDARY:
 
@@ -67,7 +67,7 @@ $(patsubst %,work_dirs/%/trained,resnet18-narrow-simsiam-pre_$(probe)-128px $(r1
   work_dirs/$(simsiam)_synthetic-128px/trained
 $(patsubst %,work_dirs/%/trained,swin-narrow-simmim-pre_$(probe)-96px $(swin)-simmim-pre_$(small)_synthetic): \
   work_dirs/$(simmim)_synthetic-96px/trained
-work_dirs/$(r18)-simsiam-castings-pre_fpn_1xb4-6e_gdxray-b/trained: work_dirs/$(simsiam)_castings-b-128px/trained
+work_dirs/$(r18)-simsiam-castings-pre_fpn_1xb4-12e_gdxray-b/trained: work_dirs/$(simsiam)_castings-b-128px/trained
 
 demo: setup ## generated radiographs: pretrain, probe, fine-tune, then a table and pictures
 	$(python) tools/make_synthetic.py data/synthetic --labeled 600 --unlabeled 400 --size 256 --bits 8 --depth 5 --extra 8

@@ -1,9 +1,12 @@
 # Faster R-CNN, two-stage Swin without pretraining, on generated radiographs: shrunk to two CPU cores.
 # Command: python tools/train.py <this file>
-_base_ = '../faster_rcnn/faster-rcnn_swin-base-in1k-pre_fpn_4xb4-amp-2x_industrial.py'
+_base_ = [
+    '../faster_rcnn/faster-rcnn_swin-base-in1k-pre_fpn_4xb4-amp-2x_industrial.py',
+    '../_base_/xray_small.py',
+]
 
 # Tuned together: batch, epochs, learning rate.
-train_cfg = dict(max_epochs=8)
+train_cfg = dict(max_epochs=8, val_interval=2)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
     dict(
@@ -19,31 +22,18 @@ param_scheduler = [
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=1e-3))
 auto_scale_lr = dict(base_batch_size=4)
 
-# A 64-channel FPN: at 256 channels FPN and RPN are two thirds of the cost.
-# Anchors shrink with the input.
 model = dict(
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=48, depths=(2, 2), num_heads=(3, 6)),
-        img_size=256,
+        arch=dict(_delete_=True, embed_dims=32, depths=(2, 2), num_heads=(2, 4)),
+        img_size=192,
         out_indices=(0, 1),
         init_cfg=dict(_delete_=True, type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
     ),
-    neck=dict(in_channels=[48, 96], out_channels=64),
-    rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[2, 3])),
-    roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=64), bbox_head=dict(in_channels=64, fc_out_channels=256)
-    ),
-    # Small samples: with few flaws an image, 256 anchors would be nearly all background. Few proposals:
-    # on a CPU, NMS of 2,000 a level costs more than the backbone.
-    train_cfg=dict(
-        rpn=dict(sampler=dict(num=48)),
-        rpn_proposal=dict(nms_pre=300, max_per_img=150),
-        rcnn=dict(sampler=dict(num=64)),
-    ),
-    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=150)),
+    neck=dict(in_channels=[32, 64], out_channels=64),
+    **_base_.xray_small_heads,
 )
 
-xray_resize = dict(type='Resize', scale=(256, 256), keep_ratio=True)
+xray_resize = dict(type='Resize', scale=(192, 192), keep_ratio=True)
 xray_test_loader = dict(
     num_workers=1,
     pin_memory=False,

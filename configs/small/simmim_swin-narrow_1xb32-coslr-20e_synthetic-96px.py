@@ -1,4 +1,4 @@
-# SimMIM of a two-stage, 48-channel Swin on generated radiographs: the full recipe, shrunk to two CPU cores.
+# SimMIM of a two-stage, 32-channel Swin on generated radiographs: the full recipe, shrunk to two CPU cores.
 # Command: python tools/train.py <this file>
 _base_ = '../simmim/simmim_swin-base_4xb64-amp-coslr-100e_industrial-384px.py'
 
@@ -30,11 +30,11 @@ auto_scale_lr = dict(base_batch_size=32)
 # original's 32 px of 192.
 model = dict(
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=48, depths=(2, 2), num_heads=(3, 6)),
+        arch=dict(_delete_=True, embed_dims=32, depths=(2, 2), num_heads=(2, 4)),
         img_size=96,
         out_indices=(1,),
     ),
-    neck=dict(in_channels=96, encoder_stride=8),
+    neck=dict(in_channels=64, encoder_stride=8),
 )
 train_dataloader = dict(
     batch_size=32,

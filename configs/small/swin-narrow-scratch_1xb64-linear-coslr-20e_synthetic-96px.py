@@ -9,13 +9,13 @@ optim_wrapper = dict(optimizer=dict(lr=0.1 * 64 / 256))
 
 model = dict(
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=48, depths=(2, 2), num_heads=(3, 6)),
+        arch=dict(_delete_=True, embed_dims=32, depths=(2, 2), num_heads=(2, 4)),
         img_size=96,
         out_indices=(1,),
         frozen_stages=1,
         init_cfg=dict(_delete_=True, type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
     ),
-    head=dict(in_channels=96),
+    head=dict(in_channels=64),
 )
 xray_resize = dict(type='Resize', scale=(96, 96), backend='pillow')
 xray_test_loader = dict(

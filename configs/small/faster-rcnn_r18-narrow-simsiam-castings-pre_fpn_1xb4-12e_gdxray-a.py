@@ -1,6 +1,6 @@
 # SimSiam weights of GDXray castings without the series tested here.
 # Command: python tools/train.py <this file>
-_base_ = './faster-rcnn_r18-narrow-scratch_fpn_1xb4-6e_gdxray-a.py'
+_base_ = './faster-rcnn_r18-narrow-scratch_fpn_1xb4-12e_gdxray-a.py'
 model = dict(
     backbone=dict(
         init_cfg=dict(

@@ -1,6 +1,6 @@
 # SimSiam weights of GDXray castings without the series tested here.
 # Command: python tools/train.py <this file>
-_base_ = './faster-rcnn_r18-narrow-scratch_fpn_1xb4-6e_gdxray-b.py'
+_base_ = './faster-rcnn_r18-narrow-scratch_fpn_1xb4-12e_gdxray-b.py'
 model = dict(
     backbone=dict(
         init_cfg=dict(
