@@ -1,8 +1,8 @@
 """Transforms of single-channel radiographs: loading, and random views for pretraining.
 
-All work on 2-D arrays of uint8, uint16 (white at 65535) or float32 (white at 255) and keep the dtype. Every
-random draw comes from NumPy's global generator, which mmengine seeds per worker. Crops, flips and resizes
-are the stock ones of mmcv and mmpretrain.
+All work on 2-D arrays of uint8, uint16 (white at 65535) or float32 (white at 255), keep the dtype and never
+write into their input. Every random draw comes from NumPy's global generator. Masks, and the resizes and
+flips that move boxes, are the stock ones of mmcv and mmpretrain.
 """
 
 # ruff: noqa: D107 (arguments are documented on the class)
@@ -11,12 +11,17 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
+from mmpretrain.datasets.transforms import RandomResizedCrop
 
 from .imaging import ImagingError
 from .packing import Recipe, Store, StoreError, locate, prepare
 from .remote import read_radiograph
+from .resizing import resize
 
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 255}
+# Codes of cv2.flip by (left and right, top and bottom), of cv2.rotate by quarter turns counter-clockwise.
+_FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}
+_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 
 @TRANSFORMS.register_module()
@@ -83,6 +88,74 @@ class LoadXray(BaseTransform):
         return f'{type(self).__name__}(window={self.window}, dtype={self.dtype!r}, size={self.size})'
 
 
+@TRANSFORMS.register_module()
+class XrayRandomResizedCrop(RandomResizedCrop):
+    """Cut a random part, resize it antialiased, flip and turn it: a view in one step.
+
+    Part and flips are drawn as mmpretrain's RandomResizedCrop and mmcv's RandomFlip draw them; the resize is
+    within one gray level of `backend='pillow'`. To flip here instead of after blur and jitter gives the same
+    view, since those have no direction. For views without boxes: boxes would not follow.
+
+    Args:
+        scale: Height and width of the view in px, or one number for both.
+        crop_ratio_range: Range of the part's area, as a share of the image's.
+        aspect_ratio_range: Range of the part's width / height, drawn log-uniformly.
+        flip: Probability of swapping left and right.
+        flip_vertical: Probability of swapping top and bottom.
+        rot90: Probability of a turn by 90°, 180° or 270°.
+    """
+
+    def __init__(
+        self,
+        scale: int | tuple[int, int],
+        crop_ratio_range: tuple[float, float] = (0.08, 1.0),
+        aspect_ratio_range: tuple[float, float] = (3 / 4, 4 / 3),
+        flip: float = 0.5,
+        flip_vertical: float = 0.0,
+        rot90: float = 0.0,
+    ):
+        super().__init__(scale, crop_ratio_range, aspect_ratio_range, backend='pillow')
+        for name, prob in (('flip', flip), ('flip_vertical', flip_vertical), ('rot90', rot90)):
+            _check_probability(self, name, prob)
+        if rot90 and self.scale[0] != self.scale[1]:
+            raise ValueError(f'XrayRandomResizedCrop: rot90={rot90} of {self.scale} px, expected a square')
+        self.flip, self.flip_vertical, self.rot90 = flip, flip_vertical, rot90
+
+    def draw(self, image: np.ndarray) -> dict:
+        """Draw the arguments of `view` for an image (H, W)."""
+        part = self.rand_crop_params(image)
+        flips = np.random.rand() < self.flip, np.random.rand() < self.flip_vertical
+        turns = np.random.randint(1, 4) if np.random.rand() < self.rot90 else 0
+        return dict(part=part, flips=flips, turns=turns)
+
+    def view(self, image: np.ndarray, part: tuple, flips: tuple[bool, bool], turns: int) -> np.ndarray:
+        """Return a view of `scale`.
+
+        Args:
+            image: (H, W) uint8, uint16 or float32.
+            part: y, x, height and width of what is cut out, in px.
+            flips: left and right, top and bottom.
+            turns: by 90° counter-clockwise, after the flips.
+        """
+        y, x, height, width = part
+        result = resize(image[y : y + height, x : x + width], tuple(self.scale))
+        if any(flips):
+            result = cv2.flip(result, _FLIPS[flips])
+        return cv2.rotate(result, _TURNS[turns]) if turns else result
+
+    def transform(self, results: dict) -> dict:
+        """Replace the image by a view of it."""
+        image = results['img']
+        results['img'] = self.view(image, **self.draw(image))
+        results['img_shape'] = results['img'].shape
+        return results
+
+    def __repr__(self) -> str:
+        """Show the arguments."""
+        names = ('scale', 'crop_ratio_range', 'aspect_ratio_range', 'flip', 'flip_vertical', 'rot90')
+        return f'{type(self).__name__}({", ".join(f"{name}={getattr(self, name)}" for name in names)})'
+
+
 class _RandomTransform(BaseTransform):
     """Changes `results['img']` with probability `prob`.
 
@@ -91,8 +164,7 @@ class _RandomTransform(BaseTransform):
     """
 
     def __init__(self, prob: float):
-        if not 0 <= prob <= 1:
-            raise ValueError(f'{type(self).__name__}: prob={prob}, expected a probability in [0, 1]')
+        _check_probability(self, 'prob', prob)
         self.prob = prob
 
     def transform(self, results: dict) -> dict:
@@ -135,49 +207,48 @@ class XrayColorJitter(_RandomTransform):
 
     def change(self, image: np.ndarray) -> np.ndarray:
         """Scale about black, then about the mean, or the other way round."""
-        brightness = np.random.uniform(max(0, 1 - self.brightness), 1 + self.brightness)
-        contrast = np.random.uniform(max(0, 1 - self.contrast), 1 + self.contrast)
-        if np.random.rand() < 0.5:
-            return adjust_contrast(adjust_brightness(image, brightness), contrast)
-        return adjust_brightness(adjust_contrast(image, contrast), brightness)
+        return jitter(image, **self.draw())
+
+    def draw(self) -> dict:
+        """Draw the arguments of `jitter`."""
+        return dict(
+            brightness=np.random.uniform(max(0, 1 - self.brightness), 1 + self.brightness),
+            contrast=np.random.uniform(max(0, 1 - self.contrast), 1 + self.contrast),
+            contrast_first=np.random.rand() >= 0.5,
+        )
 
 
-def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    """Scale gray levels about black.
+def jitter(image: np.ndarray, brightness: float, contrast: float, contrast_first: bool) -> np.ndarray:
+    """Scale gray levels about black (brightness) and about the mean of the image (contrast).
 
-    Args:
-        image: (H, W) uint8, uint16 or float32.
-        factor: 1 leaves the image as it is.
-    """
-    return _blend(image, 0, factor)
-
-
-def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Scale gray levels about the mean of the image, which PIL rounds for whole-numbered levels.
+    The mean is that of the image as it is when contrast has its turn. 8-bit images pass through one table.
 
     Args:
         image: (H, W) uint8, uint16 or float32.
-        factor: 1 leaves the image as it is.
+        brightness: Factor; 1 leaves the image as it is.
+        contrast: Factor; 1 leaves the image as it is.
+        contrast_first: Whether brightness comes last.
     """
-    mean = cv2.mean(image)[0]
-    return _blend(image, mean if image.dtype == np.float32 else int(mean + 0.5), factor)
+    table = image.dtype == np.uint8
+    levels, counts = image, None
+    if table:
+        levels = np.arange(256, dtype=np.uint8)
+        counts = cv2.calcHist([image], [0], None, [256], [0, 256])[:, 0]
+    for about_mean in (contrast_first, not contrast_first):
+        if about_mean:
+            base = np.average(levels, weights=counts) if table else cv2.mean(levels)[0]
+            # PIL rounds the mean of whole-numbered levels.
+            base = base if image.dtype == np.float32 else int(base + 0.5)
+            levels = _blend(levels, base, contrast)
+        else:
+            levels = _blend(levels, 0, brightness)
+    return cv2.LUT(image, levels) if table else levels
 
 
-def _blend(image: np.ndarray, base: float, factor: float) -> np.ndarray:
-    """Return base + factor * (image - base), clipped; truncated for whole-numbered levels, as PIL's blend."""
-    white, factor = _WHITE[image.dtype], np.float32(factor)
-
-    def shift(levels):
-        return np.clip(base + factor * (levels - np.float32(base)), 0, white).astype(image.dtype)
-
-    return _by_level(image, shift)
-
-
-def _by_level(image: np.ndarray, function) -> np.ndarray:
-    """Apply a function of the gray level, float32 in, through a table for 8-bit images."""
-    if image.dtype == np.uint8:
-        return cv2.LUT(image, function(np.arange(256, dtype=np.float32)))
-    return function(image.astype(np.float32))
+def _blend(levels: np.ndarray, base: float, factor: float) -> np.ndarray:
+    """Return base + factor * (levels - base), clipped; whole-numbered levels are truncated, as in PIL."""
+    moved = base + np.float32(factor) * (levels.astype(np.float32) - np.float32(base))
+    return np.clip(moved, 0, _WHITE[levels.dtype]).astype(levels.dtype)
 
 
 @TRANSFORMS.register_module()
@@ -197,7 +268,11 @@ class XrayGaussianBlur(_RandomTransform):
 
     def change(self, image: np.ndarray) -> np.ndarray:
         """Blur by a random σ."""
-        return blur(image, np.random.uniform(*self.sigma))
+        return blur(image, self.draw())
+
+    def draw(self) -> float:
+        """Draw σ."""
+        return np.random.uniform(*self.sigma)
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
@@ -234,12 +309,11 @@ class XrayGamma(_RandomTransform):
     def change(self, image: np.ndarray) -> np.ndarray:
         """Bend the gray scale by a random γ."""
         white, gamma = np.float32(_WHITE[image.dtype]), np.float32(_log_uniform(self.gamma))
-
-        def curve(levels):
-            bent = white * (levels / white) ** gamma
-            return bent if image.dtype == np.float32 else np.round(bent).astype(image.dtype)
-
-        return _by_level(image, curve)
+        table = image.dtype == np.uint8
+        levels = np.arange(256) if table else image
+        bent = white * (levels.astype(np.float32) / white) ** gamma
+        bent = bent if image.dtype == np.float32 else np.round(bent).astype(image.dtype)
+        return cv2.LUT(image, bent) if table else bent
 
 
 @TRANSFORMS.register_module()
@@ -287,6 +361,11 @@ class XrayRot90(_RandomTransform):
     def change(self, image: np.ndarray) -> np.ndarray:
         """Rotate by a random multiple of 90°."""
         return np.ascontiguousarray(np.rot90(image, np.random.randint(1, 4)))
+
+
+def _check_probability(transform, name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f'{type(transform).__name__}: {name}={value}, expected a probability in [0, 1]')
 
 
 def _range(transform, name: str, value) -> tuple[float, float]:
