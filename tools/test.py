@@ -93,9 +93,9 @@ def test(args, running, argv=None):
             (folder / name).unlink(missing_ok=True)
     val_metrics = None
     if args.val:
-        with without_pictures(runner):
-            val_metrics = runner.val()
-        keep_predictions(folder / FILES['val'], runner.val_loop, args.checkpoint, running)
+        with on_val(runner, cfg):
+            val_metrics = runner.test()
+            keep_predictions(folder / FILES['val'], runner.test_loop, args.checkpoint, running)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()
@@ -136,12 +136,16 @@ def keep_predictions(path, loop, checkpoint, running):
 
 
 @contextlib.contextmanager
-def without_pictures(runner):
-    """Have the picture hook rest."""
+def on_val(runner, cfg):
+    """Have the runner test on the val set, without pictures; `Runner.val` would save a best model."""
+    from mmengine.runner import TestLoop
+
     hooks = [hook for hook in runner.hooks if getattr(hook, 'draw', False)]
     for hook in hooks:
         hook.draw = False
+    own, runner._test_loop = runner._test_loop, TestLoop(runner, cfg.val_dataloader, cfg.val_evaluator)
     yield
+    runner._test_loop = own
     for hook in hooks:
         hook.draw = True
 

@@ -592,6 +592,38 @@ def average_precision_at(
     Returns:
         Function of positions in `images` (N,) int, repeats allowed: AP in [0, 1], None without a defect.
     """
+    _, hits, owners, defects = _ranked(images, label, iou, most)
+
+    def measure(positions):
+        draws = np.bincount(positions, minlength=len(images))
+        total = draws @ defects
+        if not total:
+            return None
+        weights = draws[owners]
+        found, reported = np.cumsum(weights * hits), np.cumsum(weights)
+        precision = np.divide(found, reported, out=np.zeros(len(found)), where=reported > 0)
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        at = np.searchsorted(found / total, np.linspace(0, 1, 101), side='left')
+        return float(np.append(envelope, 0.0)[at].mean())
+
+    return measure
+
+
+def precision_recall(
+    images: Sequence[InspectedImage], label: int = CRITICAL, iou: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return recall and precision (N,) along the detections by falling score, matched as COCO does."""
+    _, hits, _, defects = _ranked(images, label, iou, 100)
+    found = np.cumsum(hits)
+    return found / max(defects.sum(), 1), found / np.arange(1, len(hits) + 1)
+
+
+def _ranked(images, label, iou, most):
+    """Match one class as pycocotools does.
+
+    Returns:
+        Scores (N,) falling, whether each detection is a hit (N,), its image (N,), and defects per image.
+    """
     scores, hits, owners, defects = [], [], [], np.zeros(len(images), int)
     for position, image in enumerate(images):
         mine = image.truth_labels == label
@@ -612,21 +644,10 @@ def average_precision_at(
             hits.append(bool(candidates.size))
             owners.append(position)
     order = np.argsort(-np.array(scores, float), kind='stable')
-    hits, owners = np.array(hits, bool)[order], np.array(owners, int)[order]
-
-    def measure(positions):
-        draws = np.bincount(positions, minlength=len(images))
-        total = draws @ defects
-        if not total:
-            return None
-        weights = draws[owners]
-        found, reported = np.cumsum(weights * hits), np.cumsum(weights)
-        precision = np.divide(found, reported, out=np.zeros(len(found)), where=reported > 0)
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        at = np.searchsorted(found / total, np.linspace(0, 1, 101), side='left')
-        return float(np.append(envelope, 0.0)[at].mean())
-
-    return measure
+    ranked = (
+        np.array(column, kind)[order] for column, kind in ((scores, float), (hits, bool), (owners, int))
+    )
+    return *ranked, defects
 
 
 def _share_inside(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from mmengine.registry import METRICS
 
 from .datasets import DatasetError, load_defects
 from .measures import CRITICAL, froc, match_all, read_images
-from .statistics import calibration
+from .statistics import average_precision, calibration
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = 100  # per image, as COCO
@@ -240,26 +240,6 @@ class XraySeverityMetric(BaseMetric):
             accuracy=float((predicted == truth).mean()),
             balanced_accuracy=_mean(recalls),
         )
-
-
-def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the precision-recall curve, Σ (R_k − R_{k−1}) P_k over the distinct thresholds k.
-
-    Args:
-        scores: (N) floats.
-        positive: (N) bool.
-
-    Returns:
-        Average precision in [0, 1]; nan without a positive.
-    """
-    if not positive.any():
-        return math.nan
-    order = np.argsort(-scores, kind='stable')
-    scores, positive = scores[order], positive[order]
-    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of each run of equal scores
-    hits = np.cumsum(positive)[last]
-    recall_steps = np.diff(hits, prepend=0) / hits[-1]
-    return float((recall_steps * hits / (last + 1)).sum())
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -351,6 +351,29 @@ def compare_seeds(
     return SeedComparison(first, second, second.mean - first.mean, low, high, confidence, verdict, reason)
 
 
+# ---------------------------------------------------------------------------------------------- ranking
+
+
+def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the precision-recall curve, Σ (R_k − R_{k−1}) P_k over the distinct thresholds k.
+
+    Args:
+        scores: (N) floats.
+        positive: (N) bool.
+
+    Returns:
+        Average precision in [0, 1]; nan without a positive.
+    """
+    if not positive.any():
+        return math.nan
+    order = np.argsort(-scores, kind='stable')
+    scores, positive = scores[order], positive[order]
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of each run of equal scores
+    hits = np.cumsum(positive)[last]
+    recall_steps = np.diff(hits, prepend=0) / hits[-1]
+    return float((recall_steps * hits / (last + 1)).sum())
+
+
 # ------------------------------------------------------------------------------------------ calibration
 
 
