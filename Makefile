@@ -70,7 +70,7 @@ $(patsubst %,work_dirs/%/trained,swin-narrow-simmim-pre_$(probe)-96px $(swin)-si
 work_dirs/$(r18)-simsiam-castings-pre_fpn_1xb4-12e_gdxray-b/trained: work_dirs/$(simsiam)_castings-b-128px/trained
 
 demo: setup ## generated radiographs: pretrain, probe, fine-tune, then a table and pictures
-	$(python) tools/make_synthetic.py data/synthetic --labeled 600 --unlabeled 400 --size 256 --bits 8 --depth 5 --extra 8
+	$(python) tools/make_synthetic.py data/synthetic --labeled 600 --unlabeled 300 --size 256 --bits 8 --depth 5 --extra 8
 	@$(call runs,$(demo_runs))
 	@$(call report,$(demo_runs)) --out work_dirs/demo
 	@echo "predictions beside the truth: work_dirs/faster-rcnn_*_synthetic/pictures/"

@@ -55,4 +55,4 @@ train_dataloader = dict(
 )
 val_dataloader = xray_test_loader
 test_dataloader = xray_test_loader
-default_hooks = dict(logger=dict(interval=10))
+default_hooks = dict(logger=dict(interval=30))

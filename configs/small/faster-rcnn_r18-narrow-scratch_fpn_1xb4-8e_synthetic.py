@@ -3,7 +3,7 @@
 _base_ = ['../faster_rcnn/faster-rcnn_r50-in1k-pre_fpn_4xb4-2x_industrial.py', '../_base_/xray_small.py']
 
 # Tuned together: batch, epochs, learning rate.
-train_cfg = dict(max_epochs=8, val_interval=2)
+train_cfg = dict(max_epochs=8, val_interval=4)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
     dict(
@@ -58,4 +58,4 @@ val_dataloader = xray_test_loader
 test_dataloader = xray_test_loader
 val_evaluator = dict(ann_file='data/synthetic/val.json')
 test_evaluator = dict(ann_file='data/synthetic/test.json')
-default_hooks = dict(logger=dict(interval=10))
+default_hooks = dict(logger=dict(interval=30))

@@ -445,7 +445,7 @@ class XrayVisualizationHook(Hook):
             else:
                 file = Path(self.out_dir) / f'{path.stem}_{sample.img_id}.png'
                 file.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(picture).save(file)
+                Image.fromarray(picture).save(file, compress_level=3)  # half the time of the usual 6
 
 
 def _to_gray(pixels: torch.Tensor) -> np.ndarray:
