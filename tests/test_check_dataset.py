@@ -14,7 +14,7 @@ import pytest
 from mmengine.config import Config
 
 from projects.xray import anchors, probing
-from tools import check_dataset
+from tools import check_dataset, convert_dataset
 
 CONFIG = """
 custom_imports = dict(imports=['projects.xray.datasets', 'projects.xray.transforms'])
@@ -377,6 +377,107 @@ def test_a_detector_is_compared_with_the_images_its_weights_have_seen(repo, tiny
     lines = found(pretraining)
     assert not any(line.startswith('error') for line in lines), lines
     assert any(line.startswith('note files: test is left out: data/synthetic/test.json') for line in lines)
+
+
+# Series as in GDXray: frames, and whether they are annotated. C0055 has a grid of drilled holes, C0002 is cut
+# out of C0001 at another contrast, C0066 copies C0065.
+SERIES = dict(
+    C0001=(12, True),
+    C0002=(3, True),
+    C0007=(8, True),
+    C0011=(8, True),
+    C0055=(3, True),
+    C0065=(6, True),
+    C0066=(6, False),
+)
+
+
+@pytest.fixture
+def castings(repo, tmp_path, monkeypatch):
+    """Generated castings with GDXray's structure and defects, converted as `data/gdxray`."""
+    rng = np.random.default_rng(0)
+    source = tmp_path / 'Castings'
+    plates = {}
+    for series, (count, annotated) in SERIES.items():
+        (source / series).mkdir(parents=True)
+        field = cv2.resize(rng.normal(0, 30, (5, 7)), (300, 240), interpolation=cv2.INTER_CUBIC)
+        rows = []
+        for k in range(1, count + 1):
+            name = f'{series}/{series}_{k:04d}.png'
+            # Frames of one sequence: the part moves by some px from one to the next.
+            image = 120 + field[k : k + 160, 3 * k : 3 * k + 208] + rng.normal(0, 1, (160, 208))
+            image = image.clip(0, 255).round().astype(np.uint8)
+            if series == 'C0002':
+                image = (
+                    (plates[f'C0001/C0001_{k + 1:04d}.png'][16:128, 32:144] * 0.7 + 30)
+                    .round()
+                    .astype(np.uint8)
+                )
+            if series == 'C0066':
+                image = plates[name.replace('C0066', 'C0065')]
+            plates[name] = image
+            cv2.imwrite(str(source / name), image)
+            # k x1 x2 y1 y2, from 1, inclusive.
+            boxes = [(30 + 2 * k, 45 + 2 * k, 40, 60)]
+            if series == 'C0055':
+                boxes = [(x, x + 8, y, y + 8) for x in (20, 40, 60, 80, 100) for y in (20, 40, 60, 80)]
+            if name == 'C0001/C0001_0004.png':
+                boxes.append((190, 209, 20, 30))
+            if name == 'C0007/C0007_0003.png':
+                boxes.append((20, 30, 0, 12))
+            if name == 'C0011/C0011_0008.png':
+                boxes.append((40, 50, 100, 161))
+            rows += [f'{k} {x1} {x2} {y1} {y2}' for x1, x2, y1, y2 in boxes]
+        if annotated:
+            (source / series / 'ground_truth.txt').write_text('\n'.join(rows))
+    # Protocol A: frames at random, test from the middle of sequences that train has seen.
+    annotated = [name for name in plates if SERIES[name[:5]][1]]
+    test = annotated[1::4]
+    (tmp_path / 'test.txt').write_text('\n'.join(test))
+    (tmp_path / 'train.txt').write_text('\n'.join(sorted(set(annotated) - set(test))))
+    monkeypatch.chdir(tmp_path)
+    lists = ['--train-list', 'train.txt', '--test-list', 'test.txt']
+    assert convert_dataset.main(['gdxray', str(source), 'data/gdxray', *lists]) == 0
+    return repo / 'configs/faster_rcnn'
+
+
+def test_what_is_known_to_be_wrong_with_gdxray_is_found(castings):
+    lines = found(castings / 'faster-rcnn_r50-in1k-pre_fpn_4xb4-6x_gdxray-a.py')
+
+    def one(pattern):
+        matches = [line for line in lines if re.search(pattern, line)]
+        assert len(matches) == 1, (pattern, lines)
+        return matches[0]
+
+    # The boxes out of range, by file, though the converter has clipped them.
+    clipped = one('warning boxes: 3 boxes drawn out of range by up to 1 px')
+    assert set(clipped.partition('; ')[2].split()) == {
+        f'data/gdxray/images/{name}'
+        for name in ('C0001/C0001_0004.png', 'C0007/C0007_0003.png', 'C0011/C0011_0008.png')
+    }
+    # 60 of 100 boxes in 3 of 40 images.
+    one(r'warning boxes: series C0055 has 60% of all boxes \(60 of 100\) in 8% of the labelled images')
+    copies = one(
+        r'warning leaks: 6 pixel copies of listed images among the unlisted ones: C0065 = C0066 \(6\)'
+    )
+    assert copies.count('images/C0066/') == 6
+    one(r'warning leaks: 3 of 3 smaller images searched for are crops .*: C0002 in C0001 \(3\); some across')
+    # Protocol A's leak: the series are on both sides, nearly every test frame has a neighbour in train.
+    one('warning leaks: 10 of 10 images of test share a part or series with train')
+    one(r'warning leaks: \d+ of 10 images of test have an adjacent frame in train')
+
+
+def test_protocol_b_of_gdxray_has_no_such_leak(castings):
+    for name in (
+        'faster_rcnn/faster-rcnn_r50-in1k-pre_fpn_4xb4-6x_gdxray-b.py',
+        'small/simsiam_resnet18-narrow_1xb64-coslr-20e_castings-b-128px.py',
+    ):
+        lines = [line for line in found(castings.parent / name) if ' leaks: ' in line]
+        assert not any('share a part' in line or 'adjacent frame' in line for line in lines), lines
+    # The castings that protocol B tests on stay out of pretraining; those of protocol A's frames do not.
+    lines = found(castings / 'faster-rcnn_r50-simsiam-castings-pre_fpn_4xb4-6x_gdxray-b.py')
+    assert any(line.startswith('note') for line in lines)
+    assert not any('of pretraining' in line for line in lines if not line.startswith('note')), lines
 
 
 def test_page_and_table(data, tmp_path, capsys):

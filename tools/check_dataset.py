@@ -7,7 +7,6 @@ the configs that start from it.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import sys
@@ -211,7 +210,7 @@ def add_set(sets, findings, name, data, cfg, missing):
     name = f'{name} {before + 1}' if before else name
     try:
         if kind == 'XrayImages':
-            with quiet():
+            with datasets.quiet():
                 rows = dataset.load_data_list()
             names = [row['img_path'].removeprefix(f'{folder}/') for row in rows]
             sets.append(checks.ImageSet(name, source, folder, names, **common))
@@ -290,9 +289,9 @@ def configs_from(stem):
 
 def read_quietly(path):
     """Read a config of the repository."""
-    from projects.xray import running
+    from projects.xray import datasets, running
 
-    with quiet():
+    with datasets.quiet():
         return running.read_config(str(path))
 
 
@@ -339,21 +338,6 @@ def fit_anchors(model, boxes):
         return anchors.best_anchor_iou(boxes, base, built.strides)
 
     return anchors.check_anchors(generator['scales'], fit)
-
-
-@contextlib.contextmanager
-def quiet():
-    """Keep the datasets' own log lines out of the report."""
-    from mmengine.logging import MMLogger
-
-    # Not logging.disable: MMLogger would remember what is disabled.
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('ERROR')
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 # ---------------------------------------------------------------------------------------------- printing

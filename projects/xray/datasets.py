@@ -9,12 +9,13 @@ import difflib
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS as DET_DATASETS
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS as PRETRAIN_DATASETS
 
@@ -584,6 +585,19 @@ class XrayDefects(CocoDataset):
                 f'{self.ann_file}: {cause} leaves {len(data_list)} of {len(self.data_list)} images and 0 '
                 'boxes, expected at least one; loosen it'
             )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the log lines of datasets out of a report."""
+    # Not logging.disable: MMLogger would remember what is disabled.
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('ERROR')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _whole(value) -> int | None:

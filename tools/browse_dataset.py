@@ -1,0 +1,114 @@
+"""Draw what the model really sees: a data set's images after each transform, boxes and masks drawn in.
+
+One PNG per split: a row per image (per view where there are several), a column per transform, the last one
+after the model's data preprocessor. Images are drawn as the model gets them: one channel, windowed; nothing
+is read again.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+SPLITS = ('train', 'val', 'test')
+
+
+def parse_args(argv=None):
+    """Read the command line; exits 2 on wrong use."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='example:\n  python tools/browse_dataset.py '
+        'configs/simsiam/simsiam_resnet50_4xb64-coslr-100e_castings-b-224px.py --out seen',
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where to write the PNG files')
+    parser.add_argument('--split', nargs='+', choices=SPLITS, help='which (default: all the config has)')
+    parser.add_argument('--num', type=int, default=6, metavar='N', help='images of each split (default 6)')
+    parser.add_argument(
+        '--seed', type=int, default=0, metavar='N', help='of the choice of images and of the augmentations'
+    )
+    parser.add_argument('--cfg-options', nargs='+', metavar='K=V', help='override config values')
+    args = parser.parse_args(argv)
+    if not 1 <= args.num <= 100:
+        parser.error(f'--num {args.num}: expected a number from 1 to 100')
+    if not 0 <= args.seed < 2**31:
+        parser.error(f'--seed {args.seed}: expected a number from 0 to {2**31 - 1}')
+    return args
+
+
+def main(argv=None):
+    """Run the tool; returns the exit code."""
+    args = parse_args(argv)
+    # The libraries take seconds to import: --help and wrong use do not wait for them.
+    from projects.xray import running
+
+    return running.one_line_errors(lambda _: browse(args, running))(argv)
+
+
+def browse(args, running):
+    """Draw the sheets of a config and print their paths."""
+    import numpy as np
+    from mmengine.registry import DATASETS, DefaultScope
+
+    from projects.xray import browsing, datasets
+
+    cfg = running.read_config(args.config, args.cfg_options)
+    splits = args.split or [split for split in SPLITS if cfg.get(f'{split}_dataloader')]
+    missing = [split for split in splits if not cfg.get(f'{split}_dataloader')]
+    if missing or not splits:
+        names = ', '.join(f'{split}_dataloader' for split in missing or SPLITS)
+        raise running.UsageError(f'{args.config}: no {names}; name an experiment, or another --split')
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise running.UsageError(f'{args.out}: expected a folder to write ({error.strerror})') from None
+    for split in splits:
+        loader = cfg[f'{split}_dataloader']
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+            preprocess = preprocessing(cfg, loader, training=split == 'train')
+            for number, config in enumerate(leaves(loader['dataset']), 1):
+                with datasets.quiet():
+                    dataset = DATASETS.build(config)
+                    dataset.full_init()
+                recorder = browsing.Recorder(dataset, config.get('pipeline') or [], preprocess)
+                count = min(args.num, len(dataset))
+                chosen = np.random.default_rng(args.seed).choice(len(dataset), count, replace=False)
+                found = [recorder.run(int(i), args.seed + k) for k, i in enumerate(sorted(chosen))]
+                items = [item for item in found if item]
+                title = f'{Path(args.config).stem}   {split}, {len(items)} of {len(dataset)} images'
+                path = args.out / f'{split}{"" if number == 1 else f"-{number}"}.png'
+                browsing.draw_sheet(recorder, items, title).save(path)
+                print(path)
+    return 0
+
+
+def leaves(config):
+    """The dataset configs inside RepeatDataset, ConcatDataset and the like."""
+    inner = config.get('dataset') or config.get('datasets')
+    if not inner:
+        return [config]
+    return [leaf for one in (inner if isinstance(inner, list) else [inner]) for leaf in leaves(one)]
+
+
+def preprocessing(cfg, loader, training):
+    """Return what makes the model's input of one packed item; None where the config states no type of it."""
+    from mmengine.registry import FUNCTIONS, MODELS
+
+    config = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    if 'type' not in config:
+        return None
+    preprocessor = MODELS.build(config)
+    collate = FUNCTIONS.get((loader.get('collate_fn') or dict(type='pseudo_collate'))['type'])
+
+    def preprocess(packed):
+        out = preprocessor(collate([packed]), training)
+        mean, std = (float(getattr(preprocessor, name).flatten()[0]) for name in ('mean', 'std'))
+        return dict(inputs=out['inputs'], data_samples=out.get('data_samples'), mean=mean, std=std)
+
+    return preprocess
+
+
+if __name__ == '__main__':
+    sys.exit(main())
