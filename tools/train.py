@@ -14,7 +14,8 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='example:\n  python tools/train.py configs/small/NAME.py --cfg-options randomness.seed=1',
+        epilog='example:\n  python tools/train.py configs/small/NAME.py --cfg-options randomness.seed=1\n'
+        'exit codes: 0 trained, 1 failed, 2 wrong use, 143 ended by SIGTERM: --resume goes on',
     )
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='where the run writes; default: work_dirs/<config stem>')
@@ -22,7 +23,7 @@ def parse_args(argv=None):
     start.add_argument(
         '--resume',
         action='store_true',
-        help='go on after the last epoch of the work dir, with optimizer and schedule; '
+        help='go on with the last whole checkpoint of the work dir, as if the run had never stopped; '
         'a work dir without checkpoints starts from the beginning',
     )
     start.add_argument('--load-from', metavar='F', help='start from the weights of a checkpoint, at epoch 0')
@@ -54,53 +55,23 @@ def train(args, running):
                 f'{args.load_from}: no such checkpoint, expected by --load-from; give an existing .pth file'
             )
         cfg.load_from = args.load_from
-    last = last_checkpoint(cfg.work_dir, running) if args.resume else None
+    running.prepare(cfg, args.launcher)
+    fitted = running.fit_batch(cfg)
+    last = running.choose_start(cfg.work_dir, args.resume)
     if last:
         # A config's own load_from would be taken for the run to go on with.
         cfg.resume, cfg.load_from = True, last
-    running.prepare(cfg, args.launcher)
 
     facts = running.provenance()
     code = facts['commit'] + (' with local changes' if facts['dirty'] else '')
     start = f'resumes {last}' if last else 'starts at epoch 0'
     lines = [f'commit {code}', f'config {args.config}', f'seed {seed}', facts['hardware'], start]
     if running.is_main():
-        print('; '.join(lines), flush=True)
+        print('\n'.join(['; '.join(lines), *fitted]), flush=True)
     runner = running.build_runner(cfg)
-    runner.logger.info('Run: %s', '; '.join(lines))
+    runner.logger.info('Run: %s', '\n'.join(['; '.join(lines), *fitted]))
     runner.train()
     return 0
-
-
-def last_checkpoint(work_dir, running):
-    """Return the last whole checkpoint of a work dir, or None when it has none.
-
-    mmengine writes a checkpoint, then its name into the file `last_checkpoint`. A kill can leave either cut
-    short, and a folder can have been moved: then the newest checkpoint that can be read is taken.
-    """
-    from mmengine.runner.checkpoint import CheckpointLoader
-
-    from projects.xray.compat import CheckpointError
-
-    folder = Path(work_dir)
-    pointer = folder / 'last_checkpoint'
-    named = pointer.read_text().strip() if pointer.is_file() else ''
-    for candidate in (Path(named), folder / Path(named).name):
-        if candidate.is_file():
-            return str(candidate)
-    written = [*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')]
-    for candidate in sorted(written, key=lambda file: file.stat().st_mtime, reverse=True):
-        try:
-            CheckpointLoader.load_checkpoint(str(candidate), map_location='cpu', logger='silent')
-        except CheckpointError as error:
-            print(f'not resumed: {error}')
-        else:
-            return str(candidate)
-    if named:
-        raise running.UsageError(
-            f'{pointer}: names {named}, which is not there; put it back, or delete {pointer} to start anew'
-        )
-    return None
 
 
 if __name__ == '__main__':

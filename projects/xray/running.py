@@ -8,11 +8,13 @@ import sys
 import traceback
 from pathlib import Path
 
+import mmengine.dist
 import mmengine.runner
 import torch
 from mmengine.config import Config, DictAction
 
 from . import compat
+from .resuming import ResumeError, newest_checkpoint
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -79,6 +81,89 @@ def prepare(cfg: Config, launcher: str) -> None:
         if is_main():
             print(line)
     cfg.launcher = launcher
+    if launcher != 'none' and not torch.distributed.is_initialized():
+        # As the Runner would a moment later: what a run starts from is agreed upon before it is built.
+        mmengine.dist.init_dist(launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl')))
+
+
+def choose_start(work_dir: str, wanted: bool) -> str | None:
+    """Return the checkpoint with which a run goes on, the same on every rank, or None to start anew.
+
+    Args:
+        work_dir: Where the run writes.
+        wanted: Whether `--resume` was given. A rank that torchrun has restarted (`--max-restarts`) goes on
+            by itself, and all others with it.
+
+    Raises:
+        UsageError: The folder names a checkpoint, but none can be read.
+    """
+    restarted = mmengine.dist.all_gather_object(int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)))
+    if not wanted and not any(restarted):
+        return None
+    found = [None, None]
+    if mmengine.dist.is_main_process():
+        try:
+            found[0] = newest_checkpoint(work_dir)
+        except ResumeError as error:
+            found[1] = str(error)
+    mmengine.dist.broadcast_object_list(found)
+    if found[1]:
+        raise UsageError(found[1])
+    return found[0] and str(found[0])
+
+
+def fit_batch(cfg: Config) -> list[str]:
+    """Fit a config to the number of GPUs that there are, so that it trains as it was written.
+
+    `auto_scale_lr.base_batch_size` is the batch for which the learning rate was written. When the ranks
+    together load a fraction of it, the gradients of several steps are added up before an update, and the
+    schedules that count iterations are stretched. When that does not come out even, learning rates are
+    scaled linearly (Goyal et al., arXiv:1706.02677), that of `SimSiamHook` too. Batch norm is not made up
+    for: it sees what the ranks load at once.
+
+    Args:
+        cfg: Config, changed in place; the process group, if any, has been started.
+
+    Returns:
+        One line that says what was done; none where the batch is as written, or `auto_scale_lr` is None.
+    """
+    written = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    per_rank = (cfg.get('train_dataloader') or {}).get('batch_size')
+    if not written or not per_rank:
+        return []
+    ranks = mmengine.dist.get_world_size()
+    wrapper = cfg.optim_wrapper
+    steps = wrapper.get('accumulative_counts', 1)
+    batch = ranks * per_rank * steps
+    if batch == written:
+        return []
+    text = f'batch: {ranks} x {per_rank}' + (f' x {steps} steps' if steps > 1 else '')
+    text += f' = {batch}, written for {written}: '
+    schedules = cfg.get('param_scheduler') or []
+    schedules = [schedules] if isinstance(schedules, dict) else schedules
+    if written % batch == 0:
+        factor = written // batch
+        wrapper.accumulative_counts = steps * factor
+        for schedule in schedules:
+            if not schedule.get('by_epoch', True):
+                for key in ('begin', 'end', 'T_max'):
+                    if key in schedule:
+                        schedule[key] *= factor
+        return [
+            f'{text}gradients of {steps * factor} steps are added up, learning rate {wrapper.optimizer.lr:g} '
+            f'as written; batch norm sees {per_rank} images, or {ranks * per_rank} where it is synchronised'
+        ]
+    ratio = batch / written
+    wrapper.optimizer.lr *= ratio
+    for schedule in schedules:
+        if 'eta_min' in schedule:
+            schedule.eta_min *= ratio
+    text += f'learning rate times {ratio:g} = {wrapper.optimizer.lr:g}'
+    for hook in cfg.get('custom_hooks') or []:
+        if hook.type == 'SimSiamHook':
+            hook.lr *= ratio
+            text += f', of the predictor (SimSiamHook) {hook.lr:g}'
+    return [text]
 
 
 def build_runner(cfg: Config) -> mmengine.runner.Runner:

@@ -1,0 +1,375 @@
+"""Resume that loses nothing: killed at any moment, a run ends with the weights of the undisturbed one."""
+
+import os
+import random
+import shutil
+import signal
+import sys
+import traceback
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, HOOKS, MODELS
+from mmengine.runner import Runner
+
+from projects.xray import compat  # noqa: F401
+from projects.xray.resuming import (
+    EXIT_STOPPED,
+    ResumeError,
+    SeededBatches,
+    SeededDataset,
+    newest_checkpoint,
+    seed_generators,
+)
+
+
+@DATASETS.register_module()
+class ResumeNoise(BaseDataset):
+    """Samples that are nothing but random draws, one of each generator."""
+
+    def load_data_list(self):
+        return [dict(number=i) for i in range(22)]
+
+    def prepare_data(self, idx):
+        drawn = [random.random(), np.random.rand(), torch.rand(1).item(), self.get_data_info(idx)['number']]
+        return dict(inputs=torch.tensor(drawn, dtype=torch.float32), data_samples=torch.tensor(idx % 2))
+
+
+@MODELS.register_module()
+class ResumeNet(BaseModel):
+    """Batch norm, dropout, and a buffer that remembers every sample it saw."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(4, 8),
+            torch.nn.BatchNorm1d(8),
+            torch.nn.Dropout(0.3),
+            torch.nn.ReLU(),
+            torch.nn.Linear(8, 2),
+        )
+        self.register_buffer('seen', torch.zeros(22))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        if mode == 'predict':
+            return [dict()]
+        self.seen[inputs[:, 3].long()] += 1
+        return dict(loss=torch.nn.functional.cross_entropy(self.net(inputs), data_samples))
+
+
+@HOOKS.register_module()
+class KillHook(Hook):
+    """Ends the process the hard way at one moment of one iteration."""
+
+    def __init__(self, iteration, moment):
+        self.iteration, self.moment = iteration, moment
+        self.priority = 'HIGHEST' if moment in ('before', 'early') else 'LOWEST'
+
+    def _kill(self, runner, moment):
+        if runner.iter == self.iteration and moment == self.moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before_train_iter(self, runner, **kwargs):
+        self._kill(runner, 'before')
+        # Half a file is on disk when the write is cut short.
+        if runner.iter == self.iteration and self.moment in ('write', 'rename'):
+            fsync, moment = os.fsync, self.moment
+
+            def cut(descriptor):
+                if moment == 'write':
+                    os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+                fsync(descriptor)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            os.fsync = cut
+
+    def after_train_iter(self, runner, **kwargs):
+        self._kill(runner, 'early')
+        self._kill(runner, 'late')
+
+
+def settings(folder, *, workers=0, count=1, minutes=0.0, hooks=(), batch_size=4, epochs=3):
+    """Arguments of a Runner that uses all that has a state."""
+    return dict(
+        model=dict(type='ResumeNet'),
+        work_dir=str(folder),
+        experiment_name=f'{folder.parent.name}-{folder.name}',
+        train_dataloader=dict(
+            dataset=dict(type='ResumeNoise'),
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            batch_size=batch_size,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(
+            optimizer=dict(type='AdamW', lr=0.01), accumulative_counts=count, clip_grad=dict(max_norm=1.0)
+        ),
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=7),
+            dict(type='CosineAnnealingLR', by_epoch=True, begin=1, end=epochs),
+        ],
+        default_hooks=dict(
+            checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
+            logger=dict(type='LoggerHook', interval=2),
+        ),
+        custom_hooks=[dict(type='EMAHook'), dict(type='ResumeHook', minutes=minutes), *hooks],
+        randomness=dict(seed=3),
+        log_level='WARNING',
+    )
+
+
+def train(arguments, resume=False):
+    """Train; on resume from what tools/train.py would take."""
+    found = newest_checkpoint(arguments['work_dir'], say=lambda line: None) if resume else None
+    runner = Runner(resume=found is not None, load_from=found and str(found), **arguments)
+    runner.train()
+    return runner
+
+
+def in_child(function, *args, **kwargs):
+    """Run a function in a forked process; return how it ended (negative: by that signal)."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            function(*args, **kwargs)
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def last(folder):
+    return torch.load(folder / 'epoch_3.pth', weights_only=True)
+
+
+def leaves(node, path=''):
+    """Yield (path, value as a tensor or its text's) of everything in a nested state."""
+    if isinstance(node, dict | list | tuple):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from leaves(value, f'{path}.{key}')
+    else:
+        yield path, node if torch.is_tensor(node) else torch.tensor(list(repr(node).encode()))
+
+
+def assert_same_end(folder, reference):
+    """Weights, averaged weights, statistics, optimizer and schedules are equal bit by bit."""
+    found = last(folder)
+    for part in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
+        first, second = dict(leaves(found[part])), dict(leaves(reference[part]))
+        assert first.keys() == second.keys()
+        different = [key for key in first if not torch.equal(first[key], second[key])]
+        assert not different, (part, different)
+    assert found['meta']['iter'] == reference['meta']['iter']
+    assert found['meta']['epoch'] == 3
+    assert not list(folder.glob('resume_*.pth*'))
+
+
+MOMENTS = ('before', 'early', 'late', 'write', 'rename')
+
+
+@pytest.mark.parametrize(('count', 'workers', 'kills'), [(1, 0, 13), (4, 0, 5), (1, 2, 2)])
+def test_killed_at_random_and_resumed_is_undisturbed(tmp_path, count, workers, kills):
+    """Twenty kills; four accumulated steps leave gradients pending at the end of an epoch of six."""
+    check_kills(tmp_path, kills, seed=kills, count=count, workers=workers)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(('count', 'workers', 'kills'), [(1, 0, 120), (4, 0, 40), (1, 2, 40)])
+def test_killed_two_hundred_times(tmp_path, count, workers, kills):
+    check_kills(tmp_path, kills, seed=kills, count=count, workers=workers)
+
+
+def check_kills(tmp_path, kills, seed, **options):
+    """Kill a run `kills` times, resuming it after each, and compare each end that is reached."""
+    undisturbed, folder = tmp_path / 'undisturbed', tmp_path / 'killed'
+    assert in_child(train, settings(undisturbed, minutes=60, **options)) == 0
+    reference = last(undisturbed)
+    assert torch.equal(reference['state_dict']['seen'].unique(), torch.tensor([3.0]))
+    generator, killed, ended = random.Random(seed), 0, 0
+    while killed < kills or ended:
+        kill = dict(type='KillHook', iteration=generator.randrange(18), moment=generator.choice(MOMENTS))
+        minutes = generator.choice((0.0, 0.0005, 60))
+        hooks = [kill] if killed < kills else []
+        ended = in_child(train, settings(folder, minutes=minutes, hooks=hooks, **options), resume=True)
+        if ended == 0:
+            assert_same_end(folder, reference)
+            shutil.rmtree(folder)
+        else:
+            assert ended == -signal.SIGKILL
+            killed += 1
+
+
+def stopped_at(iteration):
+    class Preempt(Hook):
+        def after_train_iter(self, runner, **kwargs):
+            if runner.iter == iteration:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    return Preempt()
+
+
+@pytest.mark.parametrize(('count', 'written'), [(1, 9), (4, 12)])
+def test_sigterm_writes_a_checkpoint_and_exits_with_143(tmp_path, count, written):
+    """With accumulated gradients it waits for the next update."""
+    options = dict(count=count, minutes=60)
+    train(settings(tmp_path / 'undisturbed', **options))
+    folder = tmp_path / 'stopped'
+    with pytest.raises(SystemExit) as caught:
+        train(settings(folder, hooks=[stopped_at(8)], **options))
+    assert caught.value.code == EXIT_STOPPED == 143
+    assert [path.name for path in folder.glob('resume_*')] == [f'resume_{written}.pth']
+    (log,) = folder.rglob('*.log')
+    assert f'Stopped by SIGTERM in epoch 2 after iteration {written};' in log.read_text()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    train(settings(folder, **options), resume=True)
+    assert_same_end(folder, last(tmp_path / 'undisturbed'))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_sigterm_to_the_whole_group_spares_the_workers(tmp_path):
+    """A scheduler signals every process of a job, the loader's workers too."""
+
+    class PreemptAll(Hook):
+        def after_train_iter(self, runner, **kwargs):
+            if runner.iter == 3:
+                os.killpg(0, signal.SIGTERM)
+
+    def run():
+        os.setpgid(0, 0)
+        train(settings(tmp_path / 'run', workers=1, minutes=60, hooks=[PreemptAll()]))
+
+    assert in_child(run) == EXIT_STOPPED
+    assert (tmp_path / 'run' / 'resume_4.pth').is_file()
+
+
+def test_an_epoch_goes_on_where_as_many_samples_were_seen(tmp_path):
+    """Half the batch after a stop in the second epoch: no sample of it is seen twice or missed."""
+    with pytest.raises(SystemExit):
+        train(settings(tmp_path / 'run', hooks=[stopped_at(8)], minutes=60))
+    runner = train(settings(tmp_path / 'run', batch_size=2, minutes=60), resume=True)
+    assert (runner.epoch, runner.iter) == (3, 33)
+    # The first epoch padded nothing: 22 samples in batches of 4 and 2.
+    assert torch.equal(runner.model.seen, torch.full((22,), 3.0))
+    assert 'goes on at batch 7 of 11' in max((tmp_path / 'run').rglob('*.log')).read_text()
+
+
+def test_the_validation_that_a_kill_cut_short_is_made_up(tmp_path):
+    class Count(Hook):
+        validated = 0
+
+        def after_val_epoch(self, runner, metrics=None):
+            self.validated += 1
+
+    count = Count()
+    arguments = settings(tmp_path / 'run', minutes=60, hooks=[count])
+    arguments['train_cfg']['val_interval'] = 3
+    arguments |= dict(
+        val_dataloader=arguments['train_dataloader'],
+        val_cfg=dict(),
+        val_evaluator=dict(type='DumpResults', out_file_path=str(tmp_path / 'out.pkl')),
+    )
+    train(arguments)
+    assert count.validated == 1
+    assert train(arguments, resume=True).iter == 18
+    assert count.validated == 2
+
+
+def test_draws_depend_on_seed_epoch_and_index_alone():
+    data = ResumeNoise(pipeline=[])
+    seeded = SeededDataset(data, seed=1)
+    first = seeded[2, 5]['inputs']
+    seeded[2, 6]
+    assert torch.equal(seeded[2, 5]['inputs'], first)
+    for other in (seeded[3, 5], seeded[2, 4], SeededDataset(data, seed=2)[2, 5]):
+        assert not (other['inputs'][:3] == first[:3]).any()
+    assert len(seeded) == 22
+    assert seeded.metainfo == data.metainfo
+
+
+def test_neighbouring_seeds_are_independent():
+    """Draws of consecutive epochs and indices are uniform and uncorrelated."""
+    drawn = []
+    for epoch in range(20):
+        for index in range(50):
+            seed_generators(0, epoch, index)
+            drawn.append([random.random(), np.random.rand(), torch.rand(1).item()])
+    drawn = np.array(drawn)
+    assert abs(drawn.mean(0) - 0.5).max() < 0.05
+    assert abs(drawn.std(0) - 12**-0.5).max() < 0.02
+    assert abs(np.corrcoef(np.concatenate([drawn[:-1], drawn[1:]], axis=1).T) - np.eye(6)).max() < 0.12
+
+
+def test_batches_go_on_after_those_that_were_seen():
+    whole = SeededBatches(torch.utils.data.BatchSampler(range(10), 4, drop_last=False))
+    assert list(whole) == [[(0, i) for i in batch] for batch in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9])]
+    whole.epoch, whole.first = 3, 2
+    assert list(whole) == [[(3, 8), (3, 9)]]
+    assert len(whole) == 3
+    assert whole.batch_size == 4
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """Work dir of a run of three epochs and one more checkpoint between them."""
+    folder = tmp_path_factory.mktemp('finished') / 'run'
+    with pytest.raises(SystemExit):
+        train(settings(folder, hooks=[stopped_at(14)], minutes=60))
+    return folder
+
+
+@pytest.mark.parametrize('damage', ['none', 'cut', 'hole', 'empty', 'pickle'])
+def test_the_last_whole_checkpoint_is_taken(finished, tmp_path, damage):
+    folder = shutil.copytree(finished, tmp_path / 'copy', copy_function=shutil.copyfile)
+    newest = folder / 'resume_15.pth'
+    content = bytearray(newest.read_bytes())
+    middle = len(content) // 2
+    if damage == 'cut':
+        content = content[:-700]
+    elif damage == 'hole':  # a crash of the machine: the size is there, a page of it is not
+        content[middle : middle + 512] = bytes(512)
+    elif damage == 'empty':
+        content = b''
+    elif damage == 'pickle':
+        content = b'\x80\x02cposix\nsystem\nq\x00.'
+    newest.write_bytes(content)
+    said = []
+    whole = newest if damage == 'none' else folder / 'epoch_2.pth'
+    assert newest_checkpoint(folder, said.append) == whole
+    assert [str(newest) in line for line in said] == ([] if damage == 'none' else [True])
+
+
+def test_an_older_run_in_the_same_folder_is_not_taken(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / 'copy')
+    state = torch.load(folder / 'epoch_2.pth', weights_only=True)
+    state['meta'] |= dict(epoch=20, iter=120, time='20200101_000000')
+    torch.save(state, folder / 'epoch_20.pth')
+    assert newest_checkpoint(folder).name == 'resume_15.pth'
+
+
+def test_no_checkpoint_and_none_that_can_be_read(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    (tmp_path / 'last_checkpoint').write_text('gone/epoch_3.pth')
+    with pytest.raises(ResumeError, match=r'last_checkpoint: names gone/epoch_3.pth, which is not there'):
+        newest_checkpoint(tmp_path)
+
+
+def test_checkpoints_between_epochs_do_not_pile_up(tmp_path):
+    folder = tmp_path / 'run'
+    with pytest.raises(SystemExit):
+        train(settings(folder, minutes=0, hooks=[stopped_at(16)]))
+    assert sorted(path.name for path in folder.glob('resume_*')) == ['resume_16.pth', 'resume_17.pth']
+    (folder / 'epoch_9.pth.part').write_bytes(b'half')
+    train(settings(folder, minutes=60), resume=True)
+    assert sorted(path.name for path in folder.glob('*.pth*')) == ['epoch_2.pth', 'epoch_3.pth']
