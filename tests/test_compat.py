@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from scipy.optimize import brentq
@@ -273,3 +276,53 @@ def test_launched_ranks_without_cuda_meet_on_gloo(monkeypatch, launcher, ranks):
     assert cfg.model.necks[0].norm_cfg.type == 'BN'
     assert 'sync_bn' not in cfg
     assert len(said) == 4, said
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / 'new' / 'epoch_1.pth'
+    LocalBackend().put(b'first', path)
+
+    def fails(descriptor):
+        raise OSError('disk full')
+
+    monkeypatch.setattr('os.fsync', fails)
+    with pytest.raises(OSError, match='disk full'):
+        LocalBackend().put(b'second', path)
+    assert path.read_bytes() == b'first'
+
+
+def test_an_epoch_is_counted_from_its_first_batch(tmp_path):
+    class Net(BaseModel):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, inputs, mode):
+            return dict(loss=self.weight * inputs.sum())
+
+    class Batches(torch.utils.data.BatchSampler):
+        first = 2
+
+        def __iter__(self):
+            yield from list(super().__iter__())[self.first :]
+
+    class Counter(Hook):
+        def __init__(self):
+            self.counted = []
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            self.counted.append(batch_idx)
+
+    counter = Counter()
+    data = [dict(inputs=torch.ones(1))] * 10
+    Runner(
+        model=Net(),
+        work_dir=str(tmp_path),
+        train_dataloader=torch.utils.data.DataLoader(data, batch_sampler=Batches(range(10), 2, True)),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        custom_hooks=[counter],
+        experiment_name='epoch_resume',
+        default_hooks=dict(sampler_seed=None),
+    ).train()
+    assert counter.counted == [2, 3, 4]

@@ -8,7 +8,9 @@ import time
 
 import pytest
 import torch
+from mmengine.config import Config
 
+from projects.xray import running
 from tools.train import main
 
 
@@ -160,6 +162,72 @@ def test_resume_takes_the_last_whole_checkpoint(classifier, capsys, tmp_path, da
     assert re.search(rf'resumes \S+epoch_{whole}\.pth', said)
     assert ('epoch_2.pth: not a readable PyTorch checkpoint' in said) == (damage == 'checkpoint')
     assert (folder / 'epoch_3.pth').is_file()
+
+
+def test_accumulated_steps_make_up_for_missing_gpus(classifier, tmp_path, capsys):
+    """Written for a batch of 8, run with 4: half the batch twice is the whole once, without batch norm."""
+    classifier.write_text(classifier.read_text() + 'auto_scale_lr = dict(base_batch_size=8)\n')
+    other = classifier.with_name(f'{classifier.stem}_written.py')
+    other.write_text(classifier.read_text())
+    assert main([str(classifier), '--work-dir', 'few']) == 0
+    assert 'batch: 1 x 4 = 4, written for 8: gradients of 2 steps are added up' in capsys.readouterr().out
+    assert main([str(other), '--work-dir', 'full', '--cfg-options', 'train_dataloader.batch_size=8']) == 0
+    assert 'batch:' not in capsys.readouterr().out
+    few, full = weights('few/epoch_2.pth'), weights('full/epoch_2.pth')
+    for key, value in full.items():
+        torch.testing.assert_close(few[key], value, atol=1e-6, rtol=0)
+
+
+def fitted(**changes):
+    """A config of SimSiam's shape after `fit_batch`, and what it said."""
+    cfg = Config(
+        dict(
+            train_dataloader=dict(batch_size=64),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.05)),
+            param_scheduler=[
+                dict(type='LinearLR', by_epoch=False, begin=0, end=500),
+                dict(type='CosineAnnealingLR', by_epoch=True, T_max=100, begin=0, end=100, eta_min=1e-3),
+            ],
+            custom_hooks=[dict(type='SimSiamHook', lr=0.05), dict(type='PaceHook')],
+            auto_scale_lr=dict(base_batch_size=256),
+        )
+    )
+    cfg.merge_from_dict(changes)
+    return cfg, running.fit_batch(cfg)
+
+
+def test_a_fraction_of_the_batch_is_accumulated():
+    cfg, (said,) = fitted()
+    assert cfg.optim_wrapper.accumulative_counts == 4
+    assert (cfg.optim_wrapper.optimizer.lr, cfg.custom_hooks[0].lr) == (0.05, 0.05)
+    assert cfg.param_scheduler[0].end == 2000  # counted in iterations, of which there are four an update
+    assert (cfg.param_scheduler[1].end, cfg.param_scheduler[1].T_max) == (100, 100)
+    assert said.startswith('batch: 1 x 64 = 64, written for 256: gradients of 4 steps are added up')
+    assert 'learning rate 0.05 as written; batch norm sees 64 images' in said
+
+
+def test_another_batch_scales_every_learning_rate():
+    cfg, (said,) = fitted(**{'train_dataloader.batch_size': 512})
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.1)
+    assert cfg.custom_hooks[0].lr == pytest.approx(0.1)
+    assert cfg.param_scheduler[1].eta_min == pytest.approx(2e-3)
+    assert 'accumulative_counts' not in cfg.optim_wrapper
+    assert said.startswith('batch: 1 x 512 = 512, written for 256: learning rate times 2 = 0.1, ')
+    assert said.endswith('of the predictor (SimSiamHook) 0.1')
+    cfg, _ = fitted(**{'train_dataloader.batch_size': 100})
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.05 * 100 / 256)
+
+
+def test_the_batch_as_written_changes_nothing():
+    for changes in (
+        {'train_dataloader.batch_size': 256},
+        {'optim_wrapper.accumulative_counts': 4},
+        {'auto_scale_lr': None},
+    ):
+        cfg, said = fitted(**changes)
+        assert said == []
+        assert cfg.optim_wrapper.optimizer.lr == cfg.custom_hooks[0].lr == 0.05
+        assert cfg.param_scheduler[0].end == 500
 
 
 def errors(capsys):
