@@ -1,8 +1,11 @@
 """tools/doctor.py: a table of what is right, and for each thing that is not, the remedy."""
 
+import functools
+import http.server
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -57,7 +60,7 @@ def run(tmp_path, tiny_coco, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run_doctor(num_classes=2, init_cfg=None, load_from=None, root=root, **fields):
-        fields = {'val_classes': ('critical', 'minor'), 'metric_file': root / 'val.json', **fields}
+        fields = {'val_classes': ('critical', 'minor'), 'metric_file': f'{root}/val.json', **fields}
         config = tmp_path / 'config.py'
         config.write_text(
             CONFIG.format(
@@ -131,6 +134,33 @@ def test_missing_lists_of_protocol_a(repo, tmp_path, monkeypatch):
         assert ('--train-list' in row.remedy) == lists
 
 
+@pytest.fixture
+def url(tmp_path):
+    """Where `tmp_path` is served over HTTP."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+    server.server_close()
+
+
+def test_data_behind_a_url(run, url):
+    root = f'{url}/{run.root.name}'
+    code, table = run(root=root)
+    assert code == 0, table
+    assert f'4 radiographs in {root}/train.json' in ' '.join(table.split())
+    code, table = run(root=root, metric_file=f'{root}/test.json')
+    assert code == 1 and 'remedy: give val_evaluator.ann_file the same file' in table
+    (run.root / 'val.json').unlink()
+    code, table = run(root=root)
+    assert code == 1
+    (row,) = rows_of(table, 'FAILED')
+    assert row.split()[1] == 'val'
+    assert f'{root}/val.json: expected an object at this URL' in ' '.join(table.split())
+    assert 'remedy: upload it' in table
+
+
 def test_missing_annotation_file(run):
     (run.root / 'val.json').unlink()
     code, table = run()
@@ -161,7 +191,7 @@ def test_broken_annotation_file(run):
     (run.root / 'train.json').write_text('{"images": [')
     code, table = run()
     assert code == 1
-    assert 'not readable as JSON' in ' '.join(table.split())
+    assert 'train.json: expected JSON' in ' '.join(table.split())
     assert 'remedy: write the file again' in table
 
 

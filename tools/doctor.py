@@ -232,17 +232,24 @@ def check_data(cfg) -> list[Row]:
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
         for data in _leaves(loader['dataset']) if loader else ():
-            root = Path(data.get('data_root') or '')
-            file = root / (data.get('ann_file') or '')
-            if not root.is_dir():
-                absent[root] = data_remedy(root, file)
-                continue
-            if not file.exists():
-                rows.append(Row(split, f'{file} does not exist', data_remedy(root, file)))
-                continue
+            root = str(data.get('data_root') or '')
+            if '://' in root:
+                # Building the dataset asks the server, and names what is not there.
+                file = f'{root.rstrip("/")}/{data.get("ann_file") or ""}'
+                fallback = 'check the URL, the credentials and the server'
+            else:
+                root = Path(root)
+                file = root / (data.get('ann_file') or '')
+                fallback = data_remedy(root, file)
+                if not root.is_dir():
+                    absent[root] = fallback
+                    continue
+                if not file.exists():
+                    rows.append(Row(split, f'{file} does not exist', fallback))
+                    continue
             evaluators = cfg.get(f'{split}_evaluator') or []
             for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-                if evaluator.get('ann_file') and Path(evaluator['ann_file']) != file:
+                if evaluator.get('ann_file') and type(file)(evaluator['ann_file']) != file:
                     found = f'the metric reads {evaluator["ann_file"]}, the dataset {file}'
                     rows.append(Row(split, found, f'give {split}_evaluator.ann_file the same file'))
             try:
@@ -252,7 +259,7 @@ def check_data(cfg) -> list[Row]:
                     count = len(dataset)
             except Exception as error:
                 found, _, remedy = _one_line(error).rpartition('; ')
-                rows.append(Row(split, found or remedy, remedy if found else data_remedy(root, file)))
+                rows.append(Row(split, found or remedy, remedy if found else fallback))
                 continue
             kinds = ', '.join(dataset.metainfo.get('classes') or ())
             rows.append(Row(split, f'{count} radiographs in {file}' + (f' ({kinds})' if kinds else '')))

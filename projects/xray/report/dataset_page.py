@@ -137,9 +137,14 @@ def _findings(findings, draw) -> str:
             )
         rows.append(
             f'<li class="{finding.level}"><span class="level">{finding.level} · {finding.topic}</span>'
-            f'<p>{_text(finding.text[:1].upper() + finding.text[1:])}</p>{remedy}{more}</li>'
+            f'<p>{_text(_sentence(finding.text))}</p>{remedy}{more}</li>'
         )
     return f'<ul class="findings">{"".join(rows)}</ul>'
+
+
+def _sentence(text: str) -> str:
+    """A text with a capital, unless it begins with a path."""
+    return text if '/' in text.split()[0] else text[:1].upper() + text[1:]
 
 
 def _worst_first(findings, sets, probes) -> tuple[list[tuple[str, list[str]]], str]:
@@ -226,7 +231,7 @@ class _Drawer:
         words = ' · '.join(dict.fromkeys(notes[:3]))
         short = words if len(words) <= 120 else f'{words[:117]}…'
         return (
-            f'<figure>{self.picture(path)}<figcaption><b>{_text(self.name(path))}</b><br>{_text(short)}'
+            f'<figure>{self.picture(path)}<figcaption><b>{_name(self.name(path))}</b><br>{_text(short)}'
             '</figcaption></figure>'
         )
 
@@ -234,9 +239,14 @@ class _Drawer:
         """Two images side by side."""
         return (
             f'<figure><div class="pair">{self.picture(left)}{self.picture(right)}</div>'
-            f'<figcaption><b>{_text(self.name(left))} · {_text(self.name(right))}</b><br>{_text(words)}'
+            f'<figcaption><b>{_name(self.name(left))} · {_name(self.name(right))}</b><br>{_text(words)}'
             '</figcaption></figure>'
         )
+
+
+def _name(path: str) -> str:
+    """A file name that may break after a folder."""
+    return _text(path).replace('/', '/<wbr>')
 
 
 # ------------------------------------------------------------------------------------------------ tables
