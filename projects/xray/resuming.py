@@ -85,6 +85,15 @@ class SeededDataset:
         return getattr(self.dataset, name)
 
 
+def leaf_datasets(dataset) -> list:
+    """Return the data sets below their wrappers: seeded, repeated, concatenated."""
+    if 'dataset' in vars(dataset):
+        return leaf_datasets(dataset.dataset)
+    if 'datasets' in vars(dataset):
+        return [leaf for part in dataset.datasets for leaf in leaf_datasets(part)]
+    return [dataset]
+
+
 class SeededBatches:
     """The batches of an epoch from `first` on, each index as a pair (epoch, index).
 
