@@ -13,9 +13,11 @@ Records, names and pixels are appended in that order of trust: an image counts o
 a killed run is taken up after the last whole record. Each record carries a checksum over itself, its text and
 its pixels, compared at every read.
 
-There is no pyramid. Half-size levels would make a crop's antialiased resize cheaper, but other than the
-resize from full size (on a fine grain by several gray levels); a store shrunk to about twice the view needs
-none.
+There is no pyramid, since it does not pay. In a store of 512 px a half-size level would save at most 0.03 ms
+(0.07 instead of 0.10 ms for 460 px to 224 px) of the third of a millisecond that a view takes, in a store of
+1024 px 0.15 ms, and change views by up to 9 gray levels from those resized from full size: measured on
+generated radiographs, one thread of an Intel Xeon, fastest fifth of 150. A store shrunk to about twice the
+view has the same effect on all of them.
 """
 
 import fcntl
