@@ -5,10 +5,13 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import torch
+from mmdet.datasets.transforms import PackDetInputs
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from mmpretrain.datasets.transforms import PackInputs
+from test_imaging import CASES
 
-import projects.xray.transforms  # noqa: F401  (registers LoadXray)
 from projects.xray.classes import CASTINGS, CLASSES
 from projects.xray.datasets import (
     DatasetError,
@@ -19,6 +22,8 @@ from projects.xray.datasets import (
     load_defects,
     read_severity,
 )
+from projects.xray.preprocessors import XrayClsDataPreprocessor, XraySelfSupDataPreprocessor
+from projects.xray.transforms import LoadXray
 
 SEVERITY = {'crack': 'critical', 'gas_pore': 'minor'}
 
@@ -427,3 +432,23 @@ def test_folder_without_radiographs(folder):
     (folder / 'texts' / 'a.txt').write_text('a')
     with pytest.raises(DatasetError, match='texts: no radiograph in this folder'):
         XrayImages(data_root=str(folder), data_prefix='texts')
+
+
+# ------------------------------------------------------------------------------------------ every format
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_every_code_of_every_format_reaches_the_tensor(name, tmp_path):
+    data, expected, _ = CASES[name]
+    path = tmp_path / 'radiograph'
+    path.write_bytes(data)
+    loaded = LoadXray(dtype='float32')(dict(img_path=str(path), img_id=1))
+    inputs = PackInputs()(dict(loaded))['inputs']
+    assert torch.equal(inputs, PackDetInputs()(loaded)['inputs'])
+    assert inputs.shape == (1, *expected.shape)
+    # In the order of the codes, and no two of them alike, after normalisation too.
+    batch = dict(inputs=inputs[None], data_samples=None)
+    for preprocessor in (XrayClsDataPreprocessor(), XraySelfSupDataPreprocessor()):
+        tensor = preprocessor(dict(batch))['inputs']
+        assert tensor.shape == (1, 3, *expected.shape)
+        assert (torch.diff(tensor[0, 2].flatten()) > 0).all()

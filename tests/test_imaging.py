@@ -71,6 +71,17 @@ CODECS = {
     uid.JPEGLSLossless: jpeg_ls,
     uid.JPEG2000Lossless: jpeg_2000,
 }
+# Bits that the syntax holds, and an encoder with loss.
+LOSSY = {
+    uid.JPEGBaseline8Bit: (8, lambda frame: imagecodecs.jpeg8_encode(frame, level=95)),
+    uid.JPEGExtended12Bit: (12, lambda frame: imagecodecs.jpeg8_encode(frame, level=95, bitspersample=12)),
+    uid.JPEGLSNearLossless: (12, lambda frame: imagecodecs.jpegls_encode(frame, level=3)),
+    uid.JPEG2000: (16, lambda frame: imagecodecs.jpeg2k_encode(frame, level=60, codecformat='j2k')),
+}
+ENCODERS = CODECS | {
+    syntax: lambda frame, _, encode=encode: encode(frame) for syntax, (_, encode) in LOSSY.items()
+}
+ENCODERS[uid.HTJ2KLossless] = jpeg_2000  # which is refused by its name
 
 
 def dicom(pixels, bits=None, syntax=uid.ExplicitVRLittleEndian, frames=None, **tags):
@@ -99,10 +110,10 @@ def dicom(pixels, bits=None, syntax=uid.ExplicitVRLittleEndian, frames=None, **t
     ds.PixelRepresentation = int(pixels.dtype.kind == 'i')
     for key, value in tags.items():
         setattr(ds, key, value)
-    if syntax in CODECS:
+    if syntax in ENCODERS:
         unsigned = pixels.view(f'u{pixels.dtype.itemsize}') & (2**ds.BitsStored - 1)
         each = unsigned if frames else [unsigned]
-        ds.PixelData = encapsulate([CODECS[syntax](frame, ds.BitsStored) for frame in each])
+        ds.PixelData = encapsulate([ENCODERS[syntax](frame, ds.BitsStored) for frame in each])
         ds['PixelData'].is_undefined_length = True
     else:
         if syntax == uid.ExplicitVRBigEndian:
@@ -232,6 +243,19 @@ def test_jpeg_decodes_as_opencv_does():
     assert np.abs(got.astype(int) - pixels).max() <= 4
     lossy = read(tiff(pixels, compression='jpeg', tile=(64, 64))).pixels
     assert np.abs(lossy.astype(int) - pixels).max() <= 6
+
+
+@pytest.mark.parametrize('syntax', LOSSY, ids=[uid.UID(s).keyword for s in LOSSY])
+def test_lossy_dicom_is_read_within_the_loss(syntax):
+    bits = LOSSY[syntax][0]
+    y, x = np.mgrid[:96, :128]
+    pixels = ((2**bits - 1) * (0.5 + 0.4 * np.sin(x / 17) * np.cos(y / 11))).astype(f'u{1 + (bits > 8)}')
+    got = read(dicom(pixels, bits, syntax))
+    assert (got.bits, got.high) == (bits, 2**bits - 1) and got.pixels.dtype == pixels.dtype
+    off = np.abs(got.pixels.astype(int) - pixels)
+    assert off.max() <= 0.02 * 2**bits
+    if syntax == uid.JPEGLSNearLossless:
+        assert 0 < off.max() <= 3
 
 
 # ------------------------------------------------------------------------------------------- colour
@@ -573,6 +597,8 @@ def test_an_unknown_transfer_syntax_is_named(tmp_path):
     at = data.find(b'1.2.840.10008.1.2.4.80')
     data[at : at + 22] = b'1.2.840.10008.1.2.4.66'
     one_line(bytes(data), tmp_path / 'a.dcm', 'rewrite it as explicit little endian')
+    high = dicom(ramp(8), syntax=uid.HTJ2KLossless)
+    one_line(high, tmp_path / 'a.dcm', 'found High-Throughput JPEG 2000 .*; rewrite it as explicit')
 
 
 def test_a_deflated_dicom_is_refused_before_it_is_inflated(tmp_path):

@@ -110,7 +110,7 @@ class Ledger:
     def __str__(self) -> str:
         """Title, then one line per account and repair."""
         lines = [self.title, *(f'  {account}' for account in self.accounts.values())]
-        lines += [f'  repaired: {reason}: {count}' for reason, count in sorted(self.repairs.items())]
+        lines += [f'  repaired: {reason}: {n}' for reason, n in sorted(self.repairs.items()) if n]
         return '\n'.join(lines)
 
     def as_dict(self) -> dict:
