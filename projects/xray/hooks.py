@@ -336,7 +336,9 @@ class PaceHook(Hook):
         """Start a bar for the epoch."""
         if sys.stderr.isatty() and is_main_process():
             epoch = f'epoch {runner.epoch + 1}/{runner.max_epochs}'
-            self.bar = tqdm(total=len(runner.train_dataloader), desc=epoch, unit='it', leave=False)
+            loader = runner.train_dataloader
+            done = getattr(loader.batch_sampler, 'first', 0)  # of a resumed epoch
+            self.bar = tqdm(total=len(loader), initial=done, desc=epoch, unit='it', leave=False)
             self.above = logging_redirect_tqdm([runner.logger])
             self.above.__enter__()
 

@@ -1,0 +1,498 @@
+"""Monitors of pretraining: collapse, what a frozen probe reads from the backbone, reconstructions.
+
+All write scalars and pictures through the runner's visualizer. Gradient norms need no hook: mmengine logs
+them where `optim_wrapper.clip_grad` is set, and a `max_norm` out of reach changes no gradient.
+"""
+
+# ruff: noqa: D107 (arguments are documented on the class)
+
+import io
+import json
+import math
+import random
+from collections import deque
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from mmengine.dist import is_main_process, master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from PIL import Image
+from torch.nn.functional import cross_entropy, normalize, one_hot
+
+from .resuming import SeededDataset, leaf_datasets, seed_generators
+from .transforms import LoadXray
+
+
+class CollapseError(ValueError):
+    """The representation has collapsed; one line with the remedy."""
+
+
+def spread(projections: torch.Tensor) -> float:
+    """Return the mean standard deviation of L2-normalised projections over a batch.
+
+    About 1/√d where they are spread over the sphere, 0 where all images have one projection.
+    Source: Chen & He, Exploring Simple Siamese Representation Learning (arXiv:2011.10566), section 4.1.
+
+    Args:
+        projections: (N, d) float.
+    """
+    return float(normalize(projections.float(), dim=1).std(0).mean())
+
+
+def collapse_level(projections: torch.Tensor) -> float:
+    """Return max(0, 1 - √d · spread), in [0, 1]: 0 healthy, 1 collapsed.
+
+    Args:
+        projections: (N, d) float.
+    """
+    return max(0.0, 1 - math.sqrt(projections.shape[1]) * spread(projections))
+
+
+@HOOKS.register_module()
+class CollapseHook(Hook):
+    """Watches the projections of a Siamese pretraining, and says so when they collapse into one point.
+
+    Near-identical parts make that likely. Scalars: `projection_std`, its healthy value 1/√d as
+    `projection_std_healthy`, and `collapse_level` in [0, 1]; every epoch a picture of the curve. The alarm is
+    raised when, on the average of the last measurements, the loss is below `loss` and the level above
+    `level`: the network then agrees with itself because it has nothing left to say.
+
+    Args:
+        interval: Measure at every so many iterations.
+        level: Of the alarm.
+        loss: Of the alarm; SimSiam's lies in [-1, 1], -1 where both views agree.
+        window: Measurements that are averaged.
+        stop: Raise an error instead of a warning.
+
+    Raises:
+        CollapseError: The alarm, with `stop`.
+    """
+
+    priority = 'LOW'
+
+    def __init__(
+        self, interval: int = 10, level: float = 0.5, loss: float = -0.98, window: int = 5, stop: bool = False
+    ):
+        self.interval = interval
+        self.level = level
+        self.loss = loss
+        self.stop = stop
+        self.recent = deque(maxlen=window)
+        self.curve = []
+        self.raised = False
+
+    def before_train(self, runner) -> None:
+        """Listen to the projector; tensors are kept for one iteration, nothing is computed twice."""
+
+        def keep(module, inputs, output):
+            self.projections = output[0].detach()
+
+        _unwrap(runner.model).neck.register_forward_hook(keep)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Measure, and raise the alarm.
+
+        Raises:
+            CollapseError: See the class.
+        """
+        if (runner.iter + 1) % self.interval:
+            return
+        std, healthy = spread(self.projections), self.projections.shape[1] ** -0.5
+        level = collapse_level(self.projections)
+        hub = runner.message_hub
+        hub.update_scalar('train/projection_std', std)
+        hub.update_scalar('train/projection_std_healthy', healthy)
+        hub.update_scalar('train/collapse_level', level)
+        self.curve.append((runner.iter + 1, std, healthy))
+        self.recent.append((level, float(outputs['loss'])))
+        mean_level, mean_loss = np.mean(self.recent, axis=0)
+        alarm = len(self.recent) == self.recent.maxlen and mean_level > self.level and mean_loss < self.loss
+        if alarm and not self.raised:
+            text = (
+                f'epoch {runner.epoch + 1}, iteration {runner.iter + 1}: the projections have collapsed, '
+                f'level {mean_level:.2f} (alarm above {self.level}), loss {mean_loss:.3f}, spread {std:.4f} '
+                f'(healthy {healthy:.4f}); lower the learning rate, check stop-gradient and predictor, or '
+                'take views that differ more'
+            )
+            if self.stop:
+                raise CollapseError(text)
+            runner.logger.warning(text)
+        self.raised = bool(alarm)
+
+    @master_only
+    def after_train_epoch(self, runner) -> None:
+        """Draw the curve with its healthy line."""
+        if not self.curve:
+            return
+        iterations, stds, healthy = zip(*self.curve)
+        figure, axes = _figure(6, 3.5)
+        axes.plot(iterations, stds, color='#0072b2', label='projections')
+        axes.axhline(healthy[-1], color='#009e73', linestyle='--', label='healthy, 1/√d')
+        axes.axhspan(0, (1 - self.level) * healthy[-1], color='#d55e00', alpha=0.15, label='alarm')
+        axes.set(ylim=(0, 1.25 * max(*stds, healthy[-1])), xlabel='iteration', ylabel='std of a channel')
+        axes.set_title(f'Spread of the projections, epoch {runner.epoch + 1}')
+        axes.legend(loc='lower right')
+        runner.visualizer.add_image('collapse', _pixels(figure), runner.epoch + 1)
+
+
+@HOOKS.register_module()
+class ProbeHook(Hook):
+    """Asks the frozen backbone every few epochs whether a patch of a radiograph holds a defect.
+
+    The labelled split is the `train.json` and `val.json` that lie beside the archive: in the folder of the
+    training set's `ann_file`, with the radiographs in `images/`. Where there is none, one line says so and
+    the hook is off. Each radiograph with boxes gives one square patch around a defect and one that touches
+    none, so chance is 0.5. Radiographs are loaded as the training loads them; patches stay in memory.
+
+    Scalars on val: `probe/knn_accuracy` (weighted 20 nearest neighbours by cosine, T = 0.07: Wu et al.,
+    arXiv:1805.01978), `probe/linear_accuracy` (logistic regression). Picture: the embedding of val by PCA, by
+    patch and by part. PCA, not UMAP: it is deterministic, keeps distances, so that maps of two epochs can be
+    compared, and needs no dependency.
+
+    The first point, epoch 0, is the backbone before training. Nothing is chosen by these numbers.
+
+    Args:
+        interval: Epochs between two probes; the last epoch is always probed.
+        max_images: Radiographs of a split, spread evenly over it.
+        side: Side of a patch as a share of the image's shorter side; at least twice the defect.
+        neighbors: Of a patch.
+        batch_size: Patches that go through the backbone at once.
+    """
+
+    priority = 'LOW'
+
+    def __init__(
+        self,
+        interval: int = 5,
+        max_images: int = 400,
+        side: float = 0.35,
+        neighbors: int = 20,
+        batch_size: int = 64,
+    ):
+        self.interval = interval
+        self.max_images = max_images
+        self.side = side
+        self.neighbors = neighbors
+        self.batch_size = batch_size
+        self.splits = None
+
+    def before_train(self, runner) -> None:
+        """Cut the patches; probe the backbone as it starts."""
+        if not is_main_process():
+            return
+        dataset = leaf_datasets(runner.train_dataloader.dataset)[0]
+        folder = Path(dataset.ann_file).parent if dataset.ann_file else Path(dataset.data_root)
+        missing = [
+            str(folder / f'{name}.json')
+            for name in ('train', 'val')
+            if not (folder / f'{name}.json').is_file()
+        ]
+        if missing:
+            runner.logger.info(f'Probe: off, no labelled split beside the archive ({", ".join(missing)})')
+            return
+        load = next(step for step in dataset.pipeline.transforms if isinstance(step, LoadXray))
+        size = _view_size(runner.train_dataloader.dataset)
+        images = Path(dataset.data_root) / 'images'
+        self.splits = [
+            cut_patches(folder / f'{name}.json', images, load, size, self.side, self.max_images)
+            for name in ('train', 'val')
+        ]
+        counts = [len(split['labels']) for split in self.splits]
+        runner.logger.info(f'Probe: {counts[0]} patches of {folder}/train.json, {counts[1]} of val.json')
+        if min(counts) < 4:
+            self.splits = None
+        elif runner.iter == 0:
+            self._probe(runner, 0)
+
+    @master_only
+    def after_train_epoch(self, runner) -> None:
+        """Probe when it is due."""
+        epoch = runner.epoch + 1
+        if self.splits and (epoch % self.interval == 0 or epoch == runner.max_epochs):
+            self._probe(runner, epoch)
+
+    def _probe(self, runner, epoch: int) -> None:
+        model = _unwrap(runner.model)
+        train, val = (embed(model, split['patches'], self.batch_size) for split in self.splits)
+        truth, expected = (torch.from_numpy(split['labels']) for split in self.splits)
+        found = dict(
+            knn_accuracy=nearest_neighbors(train, truth, val, self.neighbors),
+            linear_accuracy=logistic_regression(train, truth, val),
+        )
+        scalars = {f'probe/{k}': float((v == expected).float().mean()) for k, v in found.items()}
+        runner.visualizer.add_scalars(scalars, step=epoch)
+        shown = ', '.join(f'{name.removeprefix("probe/")} {value:.3f}' for name, value in scalars.items())
+        runner.logger.info(f'Probe after epoch {epoch}: {shown} (chance 0.5)')
+        runner.visualizer.add_image('embedding', draw_embedding(val, self.splits[1], epoch), epoch)
+
+
+def cut_patches(ann_file, images, load, size: int, side: float, max_images: int) -> dict:
+    """Cut one patch with a defect and one without from each labelled radiograph.
+
+    Args:
+        ann_file: COCO annotation file.
+        images: Image folder.
+        load: `LoadXray`; where it shrinks, boxes shrink along.
+        size: Side of the returned patches, px.
+        side: Side of the cut, as a share of the image's shorter side.
+        max_images: Radiographs that are used, spread evenly.
+
+    Returns:
+        `patches` (N, 1, size, size) uint8, `labels` (N,) int64 (1: defect), `parts` N names.
+    """
+    coco = json.loads(Path(ann_file).read_text())
+    boxes = {}
+    for annotation in coco['annotations']:
+        boxes.setdefault(annotation['image_id'], []).append(annotation['bbox'])
+    records = [image for image in coco['images'] if image['id'] in boxes]
+    chosen = np.linspace(0, len(records) - 1, min(max_images, len(records))).round().astype(int)
+    patches, labels, parts = [], [], []
+    for record in (records[i] for i in chosen):
+        pixels = load(dict(img_path=str(Path(images) / record['file_name'])))['img']
+        scale = pixels.shape[1] / record['width']
+        own = np.array(boxes[record['id']], float) * scale
+        own[:, 2:] += own[:, :2]  # x1, y1, x2, y2
+        drawn = np.random.default_rng(record['id'])
+        target = own[drawn.integers(len(own))]
+        edge = max(side * min(pixels.shape), 2 * max(target[2:] - target[:2]))
+        edge = int(min(edge, *pixels.shape))
+        room = np.array(pixels.shape[::-1]) - edge
+        corner = np.clip(((target[:2] + target[2:]) / 2 - edge / 2).round().astype(int), 0, room)
+        empty = _empty_corner(own, edge, room, drawn)
+        if empty is None:
+            continue
+        for label, (x, y) in ((1, corner), (0, empty)):
+            cut = pixels[y : y + edge, x : x + edge]
+            how = cv2.INTER_AREA if edge > size else cv2.INTER_LINEAR
+            patches.append(cv2.resize(cut, (size, size), interpolation=how))
+            labels.append(label)
+            parts.append(str(record.get('part') or record.get('series') or ''))
+    shape = (0, 1, size, size)
+    patches = np.stack(patches)[:, None] if patches else np.zeros(shape, np.uint8)
+    return dict(patches=patches, labels=np.array(labels, np.int64), parts=parts)
+
+
+def _empty_corner(boxes, edge: int, room, drawn) -> np.ndarray | None:
+    """Find a square that touches no box, at random, or None after a hundred tries."""
+    for _ in range(100):
+        x, y = drawn.integers(room + 1)
+        touches = (boxes[:, 0] < x + edge) & (x < boxes[:, 2]) & (boxes[:, 1] < y + edge) & (y < boxes[:, 3])
+        if not touches.any():
+            return np.array([x, y])
+    return None
+
+
+@torch.no_grad()
+def embed(model: torch.nn.Module, patches: np.ndarray, batch_size: int) -> torch.Tensor:
+    """Return L2-normalised features (N, C) float32 on the CPU: the backbone's last map, averaged.
+
+    Args:
+        model: A self-supervised model; its mode is restored.
+        patches: (N, 1, H, W) uint8, uint16 or float32.
+        batch_size: Patches at once.
+    """
+    mode = model.training
+    model.eval()
+    features = []
+    for start in range(0, len(patches), batch_size):
+        batch = torch.from_numpy(patches[start : start + batch_size])
+        inputs = model.data_preprocessor(dict(inputs=batch, data_samples=None), False)['inputs']
+        last = model.extract_feat(inputs)[-1]
+        features.append(normalize(last.flatten(2).mean(2).float(), dim=1).cpu())
+    model.train(mode)
+    return torch.cat(features)
+
+
+def nearest_neighbors(train, truth, val, neighbors: int = 20, temperature: float = 0.07) -> torch.Tensor:
+    """Classify by the weighted vote of the nearest neighbours.
+
+    Args:
+        train: (N, C) L2-normalised.
+        truth: (N,) labels.
+        val: (M, C) L2-normalised.
+        neighbors: That vote.
+        temperature: T; a vote weighs exp(cosine / T).
+
+    Returns:
+        (M,) labels.
+    """
+    similarity, index = (val @ train.T).topk(min(neighbors, len(train)), dim=1)
+    votes = one_hot(truth[index]) * (similarity / temperature).exp()[..., None]
+    return votes.sum(1).argmax(1)
+
+
+def logistic_regression(train, truth, val, decay: float = 1e-3) -> torch.Tensor:
+    """Classify by logistic regression on standardised features, fitted by L-BFGS from zero.
+
+    Args:
+        train: (N, C).
+        truth: (N,) labels.
+        val: (M, C).
+        decay: Of the squared weights.
+
+    Returns:
+        (M,) labels.
+    """
+    mean, std = train.mean(0), train.std(0) + 1e-6
+    train, val = (train - mean) / std, (val - mean) / std
+    with torch.enable_grad():
+        weight = torch.zeros(train.shape[1], int(truth.max()) + 1, requires_grad=True)
+        bias = torch.zeros(weight.shape[1], requires_grad=True)
+        optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn='strong_wolfe')
+
+        def closure():
+            optimizer.zero_grad()
+            loss = cross_entropy(train @ weight + bias, truth) + decay * weight.square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    return (val @ weight + bias).argmax(1)
+
+
+def draw_embedding(features: torch.Tensor, split: dict, epoch: int) -> np.ndarray:
+    """Draw features on their two principal axes, by patch and by part.
+
+    Args:
+        features: (N, C).
+        split: See `cut_patches`.
+        epoch: For the title.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    centred = features - features.mean(0)
+    _, lengths, axes = torch.linalg.svd(centred, full_matrices=False)
+    # An axis points where its largest weight is positive: else maps of two epochs may be mirrored.
+    axes = axes[:2] * axes[:2].gather(1, axes[:2].abs().argmax(1, keepdim=True)).sign()
+    points = (centred @ axes.T).numpy()
+    shares = (lengths.square() / lengths.square().sum())[:2].tolist()
+    figure = Figure(figsize=(11, 5), dpi=100, layout='constrained')
+    by_patch, by_part = figure.subplots(1, 2)
+    for label, name, color in ((0, 'no defect', '#56b4e9'), (1, 'defect', '#d55e00')):
+        chosen = split['labels'] == label
+        by_patch.scatter(*points[chosen].T, s=12, c=color, label=name, alpha=0.7, linewidths=0)
+    parts = np.array(split['parts'])
+    names, counts = np.unique(parts, return_counts=True)
+    largest = names[np.argsort(-counts)][:9]
+    colors = matplotlib.colormaps['tab10'].colors
+    others = ~np.isin(parts, largest)
+    if others.any():
+        label = f'{len(names) - len(largest)} others'
+        by_part.scatter(*points[others].T, s=12, color='0.75', label=label, alpha=0.7, linewidths=0)
+    for name, color in zip(sorted(largest), colors):
+        chosen = parts == name
+        by_part.scatter(
+            *points[chosen].T, s=12, color=color, label=name or 'part not said', alpha=0.8, linewidths=0
+        )
+    for plot, title in ((by_patch, 'by patch'), (by_part, 'by part')):
+        plot.set(title=f'Embedding of val, epoch {epoch}, {title}', xticks=[], yticks=[])
+        plot.set_xlabel(f'first axis, {shares[0]:.0%} of the variance')
+        plot.set_ylabel(f'second axis, {shares[-1]:.0%}')
+        plot.legend(fontsize=8)
+    return _pixels(figure)
+
+
+@HOOKS.register_module()
+class ReconstructionHook(Hook):
+    """Draws input, masked input and reconstruction of a SimMIM pretraining, always of the same radiographs.
+
+    Args:
+        interval: Epochs between two pictures; the last epoch is always drawn.
+        num_images: Rows of the picture, spread evenly over the training set.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, interval: int = 5, num_images: int = 4):
+        self.interval = interval
+        self.num_images = num_images
+
+    @master_only
+    def after_train_epoch(self, runner) -> None:
+        """Draw when it is due."""
+        epoch = runner.epoch + 1
+        if epoch % self.interval == 0 or epoch == runner.max_epochs:
+            model, dataset = _unwrap(runner.model), runner.train_dataloader.dataset
+            picture = draw_reconstructions(model, dataset, self.num_images)
+            runner.visualizer.add_image('reconstruction', picture, epoch)
+
+
+@torch.no_grad()
+def draw_reconstructions(model: torch.nn.Module, dataset, num_images: int) -> np.ndarray:
+    """Draw one row per radiograph: input, masked (gray), reconstruction in the masked patches.
+
+    Args:
+        model: SimMIM; its mode is restored.
+        dataset: Training set; its crops and masks are drawn from a fixed seed.
+        num_images: Rows.
+
+    Returns:
+        (H, W) uint8, repeated to (H, W, 3).
+    """
+    dataset = dataset.dataset if isinstance(dataset, SeededDataset) else dataset
+    chosen = np.linspace(0, len(dataset) - 1, min(num_images, len(dataset))).round().astype(int)
+    with _fixed_draws():
+        samples = [dataset[int(i)] for i in chosen]
+    mode = model.training
+    model.eval()
+    inputs = torch.stack([sample['inputs'] for sample in samples])
+    inputs = model.data_preprocessor(dict(inputs=inputs, data_samples=None), False)['inputs']
+    small = torch.stack([torch.as_tensor(sample['data_samples'].mask) for sample in samples]).to(
+        inputs.device
+    )
+    rebuilt = model.neck(model.backbone(inputs, small)[0])
+    model.train(mode)
+    factor = inputs.shape[-1] // small.shape[-1]
+    mask = small.repeat_interleave(factor, 1).repeat_interleave(factor, 2)[:, None].float()
+    mean, std = model.data_preprocessor.mean, model.data_preprocessor.std
+    gray, filled = (
+        (x * std + mean).mean(1, keepdim=True) for x in (inputs, inputs * (1 - mask) + rebuilt * mask)
+    )
+    panels = torch.cat([gray, gray * (1 - mask) + 128 * mask, filled], dim=3)
+    rows = torch.nn.functional.pad(panels, (2, 2, 2, 2), value=255).cpu()
+    sheet = rows[:, 0].flatten(0, 1).round().clamp(0, 255).byte().numpy()
+    return np.repeat(sheet[..., None], 3, axis=2)
+
+
+@contextmanager
+def _fixed_draws():
+    """Draw the same random numbers each time, and leave the generators as they were."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed_generators(0)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def _view_size(dataset) -> int:
+    """Side of what the model is trained on, px."""
+    with _fixed_draws():
+        inputs = dataset[0]['inputs']
+    return int((inputs[0] if isinstance(inputs, list) else inputs).shape[-1])
+
+
+def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _figure(width: float, height: float):
+    figure = Figure(figsize=(width, height), dpi=100, layout='constrained')
+    return figure, figure.subplots()
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    """Return a figure as (H, W, 3) uint8 RGB."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png')
+    return np.asarray(Image.open(buffer).convert('RGB'))
