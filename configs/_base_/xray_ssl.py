@@ -4,10 +4,9 @@ _base_ = './xray_runtime.py'
 # SimSiam's views (arXiv:2011.10566, appendix D) on a gray image. Saturation, hue and random grayscale
 # are identities there and are left out, so the views are distributed as the paper's.
 xray_simsiam_view = [
-    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.2, 1.0), backend='pillow'),
+    dict(type='XrayRandomResizedCrop', scale=224, crop_ratio_range=(0.2, 1.0), flip=0.5),
     dict(type='XrayColorJitter', brightness=0.4, contrast=0.4, prob=0.8),
     dict(type='XrayGaussianBlur', sigma=(0.1, 2.0), prob=0.5),
-    dict(type='RandomFlip', prob=0.5),
 ]
 xray_simsiam_pipeline = [
     _base_.xray_load,
@@ -19,14 +18,18 @@ xray_simsiam_pipeline = [
 # least, so that both views share the defect; tube voltage (gamma, contrast), exposure (brightness),
 # unsharpness and quantum noise instead of colour; no preferred direction.
 xray_views_view = [
-    dict(type='RandomResizedCrop', scale=448, crop_ratio_range=(0.5, 1.0), backend='pillow'),
+    dict(
+        type='XrayRandomResizedCrop',
+        scale=448,
+        crop_ratio_range=(0.5, 1.0),
+        flip=0.5,
+        flip_vertical=0.5,
+        rot90=0.5,
+    ),
     dict(type='XrayGamma', gamma=(0.7, 1.4), prob=0.5),
     dict(type='XrayColorJitter', brightness=0.4, contrast=0.4, prob=0.8),
     dict(type='XrayGaussianBlur', sigma=(0.1, 1.0), prob=0.5),
     dict(type='XrayPoissonNoise', prob=0.5),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='RandomFlip', prob=0.5, direction='vertical'),
-    dict(type='XrayRot90', prob=0.5),
 ]
 xray_views_pipeline = [
     _base_.xray_load,
@@ -34,19 +37,17 @@ xray_views_pipeline = [
     dict(type='PackInputs'),
 ]
 
-# SimMIM (arXiv:2111.09886, section 4.1): 60 % of the image masked in 32 px patches. Pillow's resize is
-# antialiased as the original's is; OpenCV's bilinear is not.
+# SimMIM (arXiv:2111.09886, section 4.1): 60 % of the image masked in 32 px patches. The crop's
+# resize is antialiased as the original's is; mmpretrain's is not.
 xray_simmim_pipeline = [
     _base_.xray_load,
-    dict(type='RandomResizedCrop', scale=384, crop_ratio_range=(0.67, 1.0), backend='pillow'),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='XrayRandomResizedCrop', scale=384, crop_ratio_range=(0.67, 1.0), flip=0.5),
     dict(type='SimMIMMaskGenerator', input_size=384, mask_patch_size=32, model_patch_size=4, mask_ratio=0.6),
     dict(type='PackInputs'),
 ]
 xray_simmim_192_pipeline = [
     _base_.xray_load,
-    dict(type='RandomResizedCrop', scale=192, crop_ratio_range=(0.67, 1.0), backend='pillow'),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='XrayRandomResizedCrop', scale=192, crop_ratio_range=(0.67, 1.0), flip=0.5),
     dict(type='SimMIMMaskGenerator', input_size=192, mask_patch_size=32, model_patch_size=4, mask_ratio=0.6),
     dict(type='PackInputs'),
 ]

@@ -44,8 +44,7 @@ train_dataloader = dict(
         data_root='data/synthetic',
         pipeline=[
             _base_.xray_load,
-            dict(type='RandomResizedCrop', scale=96, crop_ratio_range=(0.67, 1.0), backend='pillow'),
-            dict(type='RandomFlip', prob=0.5),
+            dict(type='XrayRandomResizedCrop', scale=96, crop_ratio_range=(0.67, 1.0), flip=0.5),
             dict(
                 type='SimMIMMaskGenerator',
                 input_size=96,

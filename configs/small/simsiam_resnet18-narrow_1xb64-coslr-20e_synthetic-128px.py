@@ -15,10 +15,9 @@ model = dict(
     head=dict(predictor=dict(in_channels=512, hid_channels=128, out_channels=512)),
 )
 xray_simsiam_view = [
-    dict(type='RandomResizedCrop', scale=128, crop_ratio_range=(0.2, 1.0), backend='pillow'),
+    dict(type='XrayRandomResizedCrop', scale=128, crop_ratio_range=(0.2, 1.0), flip=0.5),
     dict(type='XrayColorJitter', brightness=0.4, contrast=0.4, prob=0.8),
     dict(type='XrayGaussianBlur', sigma=(0.1, 2.0 * 128 / 224), prob=0.5),
-    dict(type='RandomFlip', prob=0.5),
 ]
 train_dataloader = dict(
     batch_size=64,

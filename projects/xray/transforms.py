@@ -233,10 +233,10 @@ def jitter(image: np.ndarray, brightness: float, contrast: float, contrast_first
     levels, counts = image, None
     if table:
         levels = np.arange(256, dtype=np.uint8)
-        counts = cv2.calcHist([image], [0], None, [256], [0, 256])[:, 0]
+        counts = cv2.calcHist([image], [0], None, [256], [0, 256])[:, 0].astype(np.float64)
     for about_mean in (contrast_first, not contrast_first):
         if about_mean:
-            base = np.average(levels, weights=counts) if table else cv2.mean(levels)[0]
+            base = counts @ levels / image.size if table else cv2.mean(levels)[0]
             # PIL rounds the mean of whole-numbered levels.
             base = base if image.dtype == np.float32 else int(base + 0.5)
             levels = _blend(levels, base, contrast)
@@ -345,22 +345,6 @@ class XrayPoissonNoise(_RandomTransform):
         if image.dtype != np.float32:
             noise = np.round(noise)
         return np.clip(noise, 0, white).astype(image.dtype)
-
-
-@TRANSFORMS.register_module()
-class XrayRot90(_RandomTransform):
-    """Rotate a view by 90°, 180° or 270°. For views without boxes: boxes would not follow.
-
-    Args:
-        prob: Probability in [0, 1].
-    """
-
-    def __init__(self, prob: float = 0.5):
-        super().__init__(prob)
-
-    def change(self, image: np.ndarray) -> np.ndarray:
-        """Rotate by a random multiple of 90°."""
-        return np.ascontiguousarray(np.rot90(image, np.random.randint(1, 4)))
 
 
 def _check_probability(transform, name: str, value: float) -> None:
