@@ -5,10 +5,10 @@ python := .venv/bin/python
 pytest := OMP_NUM_THREADS=1 $(python) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint test test-long doctor demo gdxray
+.PHONY: help setup lock lint test test-long test-browser doctor demo gdxray study inspect
 
 help: ## list the commands
-	@awk -F ' *## *' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ' *## *' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: ## install everything into .venv (Python 3.11 or 3.12 with headers, git and g++ are needed)
 	@tools/setup.sh
@@ -24,10 +24,16 @@ lint: setup ## check style
 	$(python) -m ruff format --check
 
 test: setup ## run the tests that take seconds
-	$(pytest) -n 2 -m 'not long'
+	$(pytest) -n 2 -m 'not long' --ignore tests/browser
 
 test-long: setup ## run the tests that take minutes
 	$(pytest) -m long
+
+test-browser: setup ## look at the report in Chromium, which is installed when root
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && { apt-get update && apt-get install -y chromium; } >/dev/null; } || \
+	  { echo "make test-browser: Chromium is missing, and only root can install it: apt install chromium" >&2; exit 1; }
+	$(pytest) tests/browser
 
 # --- The chain at CPU scale. A run is a folder of work_dirs/ named after its config in configs/small/; `trained`
 # marks a finished one, so that `make` after a kill goes on where it stopped. Two runs of one thread each use two
@@ -76,6 +82,10 @@ demo: setup ## generated radiographs: pretrain, probe, fine-tune, then a table a
 	@echo "predictions beside the truth: work_dirs/faster-rcnn_*_synthetic/pictures/"
 	@echo "curves and pictures: $(python) -m tensorboard.main --logdir work_dirs"
 
+study: setup ## run a study, STUDY=configs/study/NAME.yaml; ARGS=--dry-run shows what would run, and about how long
+	@[ -n "$(STUDY)" ] || { echo "make study: say which: make study STUDY=configs/study/synthetic.yaml" >&2; exit 2; }
+	@$(python) tools/study.py $(STUDY) $(ARGS)
+
 gdxray: setup ## real castings, GDXRAY=DIR with C0001/ and so on: both protocols, pretrain, fine-tune (an hour on two cores)
 	@[ -n "$(GDXRAY)" ] || { echo "make gdxray: say where the castings are: make gdxray GDXRAY=DIR" >&2; exit 2; }
 	$(python) tools/convert_dataset.py gdxray "$(GDXRAY)" data/gdxray \
@@ -83,3 +93,7 @@ gdxray: setup ## real castings, GDXRAY=DIR with C0001/ and so on: both protocols
 	  --test-list projects/xray/splits/gdxray_castings_test.txt
 	@$(call runs,$(gdxray_runs))
 	@$(call report,$(gdxray_runs)) --out work_dirs/gdxray
+
+inspect: setup ## page to inspect and correct, MODEL=exported folder; IMAGES=DIR offers an archive, PORT=8000
+	@[ -n "$(MODEL)" ] || { echo "make inspect: say which detector: make inspect MODEL=DIR (of tools/export.py)" >&2; exit 2; }
+	@$(python) tools/inspect_page.py "$(MODEL)" $(if $(IMAGES),--images "$(IMAGES)") $(if $(PORT),--port $(PORT))

@@ -1,0 +1,249 @@
+"""A radiograph in, a verdict out: window, resize, network, tiles of large images, accept or reject."""
+# ruff: noqa: D107 (arguments are documented on the class)
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..imaging import ImagingError, Radiograph, read
+from ..packing import prepare
+from . import engines, folder
+
+# An image may be shrunk this much more than those of the validation set before it is cut into tiles.
+MOST_SHRUNK = 1.25
+OVERLAP = 0.25  # of a tile's side: a defect up to this size is whole in one of two neighbours
+SAME_DEFECT = 0.5  # intersection over the smaller box, of boxes that neighbouring tiles report
+
+
+@dataclass
+class Inspection:
+    """What the detector says of one radiograph.
+
+    Attributes:
+        boxes: (N, 4) float32 x1 y1 x2 y2 in px of the image as stored, best first.
+        scores: (N) float32.
+        labels: (N) int64, positions in `classes`.
+        severities: (N) class names.
+        verdict: 'reject' when a rejecting class has a score at or above the threshold, else 'accept'.
+        risk: Highest score of a rejecting class; 0 without one.
+        pixels: (height, width) what the window made of it, before it was resized.
+        bits: Of the image's file.
+        seconds: Time of each stage: 'decode', 'window' (with resizing and tiles), 'network' (with NMS),
+            'merge'.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    severities: list[str]
+    verdict: str
+    risk: float
+    pixels: np.ndarray
+    bits: int
+    seconds: dict[str, float]
+
+
+class Inspector:
+    """An exported detector, ready to inspect.
+
+        inspect = Inspector('exported/castings')
+        inspect('part_0001.dcm').verdict
+
+    Args:
+        source: Exported folder; its files are checked against their checksums.
+        engine: 'openvino' or 'onnxruntime'.
+        threshold: Score that counts, instead of the folder's.
+        threads: CPU threads in all; default, those that this process may use.
+        streams: Radiographs that `stream` works on at a time; they share the threads.
+
+    Raises:
+        FolderError: The folder is missing, damaged or lacks the engine's graph.
+        EngineError: The engine does not take the graph.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        engine: str = 'openvino',
+        threshold: float | None = None,
+        threads: int | None = None,
+        streams: int = 1,
+    ):
+        exported = folder.read(source)
+        if engine not in exported.engines:
+            raise folder.FolderError(
+                f"{source}: has no graph for '{engine}', expected one of {sorted(exported.engines)}; choose "
+                'that engine, or export again'
+            )
+        graph = Path(source) / exported.engines[engine]
+        self._start(exported, engines.load(engine, graph, threads, streams), threshold, streams)
+
+    @classmethod
+    def of(cls, exported: folder.Exported, engine: engines.Engine, threshold: float | None = None):
+        """Return an inspector around an engine that is not in a folder, such as the detector in PyTorch."""
+        inspector = cls.__new__(cls)
+        inspector._start(exported, engine, threshold, 1)
+        return inspector
+
+    def _start(self, exported, engine, threshold, streams):
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise folder.FolderError(f'threshold {threshold}: expected a score in [0, 1]')
+        self.exported = exported
+        self.threshold = exported.threshold if threshold is None else threshold
+        self.streams = streams
+        self._engine = engine
+        self._rejecting = [exported.classes.index(name) for name in exported.rejecting]
+
+    def __call__(self, image: str | Path | bytes | np.ndarray | Radiograph) -> Inspection:
+        """Inspect one radiograph.
+
+        Args:
+            image: A file of any format of `imaging.read`, its content, what `imaging.read` returned, or
+                (H, W) pixels as they come from a detector panel, integers of 8 or 16 bits.
+
+        Raises:
+            ImagingError: It cannot be read or windowed.
+        """
+        start = time.perf_counter()
+        radiograph = _as_radiograph(image)
+        clocks = [start, time.perf_counter()]
+        pixels = prepare(radiograph, self.exported.window, self.exported.dtype)
+        parts = [(left, top, *self._fit(tile)) for left, top, tile in self._tiles(pixels)]
+        clocks.append(time.perf_counter())
+        found = []
+        for left, top, array, extent, scale in parts:
+            boxes, scores, labels = self._engine(array, extent)
+            found.append((boxes / np.tile(scale, 2) + np.array([left, top] * 2, np.float32), scores, labels))
+        clocks.append(time.perf_counter())
+        boxes, scores, labels = found[0] if len(found) == 1 else _merge(found)
+        risk = max(scores[np.isin(labels, self._rejecting)], default=0.0)
+        clocks.append(time.perf_counter())
+        stages = ('decode', 'window', 'network', 'merge')
+        return Inspection(
+            boxes=boxes,
+            scores=scores,
+            labels=labels,
+            severities=[self.exported.classes[label] for label in labels],
+            verdict='reject' if risk >= self.threshold else 'accept',
+            risk=float(risk),
+            pixels=pixels,
+            bits=radiograph.bits,
+            seconds={name: b - a for name, a, b in zip(stages, clocks, clocks[1:])},
+        )
+
+    def input_of(self, image: str | Path | bytes | np.ndarray | Radiograph) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the network sees of a radiograph that needs no tiles: array and extent."""
+        pixels = prepare(_as_radiograph(image), self.exported.window, self.exported.dtype)
+        return self._fit(pixels)[:2]
+
+    def stream(self, images: Iterable) -> Iterator[Inspection | ImagingError]:
+        """Inspect many radiographs, `streams` at a time, in order; a bad one gives its error and no stop.
+
+        At most twice as many as there are streams are in memory, however many `images` yields.
+        """
+        images = iter(images)
+
+        def inspect(image):
+            try:
+                return self(image)
+            except ImagingError as error:
+                return error
+
+        with ThreadPoolExecutor(self.streams) as pool:
+            waiting = deque(pool.submit(inspect, image) for image in islice(images, 2 * self.streams))
+            while waiting:
+                done = waiting.popleft().result()
+                waiting.extend(pool.submit(inspect, image) for image in islice(images, 1))
+                yield done
+
+    def _scale(self, height: int, width: int) -> float:
+        """Factor by which an image is resized: as in training, and so that it fits into the input."""
+        long, short = max(self.exported.scale), min(self.exported.scale)
+        rule = min(long / max(height, width), short / min(height, width))
+        rows, columns = self.exported.input
+        return min(rule, (rows + 0.499) / height, (columns + 0.499) / width)
+
+    def _tiles(self, pixels: np.ndarray) -> list[tuple[int, int, np.ndarray]]:
+        """Cut an image that would be shrunk too much into overlapping tiles: (left, top, pixels) each."""
+        native = self._scale(*self.exported.native)
+        if self._scale(*pixels.shape) * MOST_SHRUNK >= native:
+            return [(0, 0, pixels)]
+        sides = [max(int(side / native), 1) for side in self.exported.input]
+        rows, columns = (_starts(n, side) for n, side in zip(pixels.shape, sides, strict=True))
+        return [(x, y, pixels[y : y + sides[0], x : x + sides[1]]) for y in rows for x in columns]
+
+    def _fit(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Resize as mmcv does, and put beyond the border what normalisation turns into 0.
+
+        Returns:
+            Array (1, 1, H, W) float32, extent (height, width) of the image in it, and its scale (x, y).
+        """
+        height, width = pixels.shape
+        scale = self._scale(height, width)
+        new = max(int(width * scale + 0.5), 1), max(int(height * scale + 0.5), 1)
+        resized = cv2.resize(pixels, new, interpolation=cv2.INTER_LINEAR)
+        array = np.full((1, 1, *self.exported.input), self.exported.mean, np.float32)
+        array[0, 0, : new[1], : new[0]] = resized
+        if pixels.dtype == np.uint16:
+            array[0, 0, : new[1], : new[0]] /= 257  # 65535 / 257 = 255
+        extent = np.array([new[1], new[0]], np.float32)
+        return array, extent, np.array([new[0] / width, new[1] / height], np.float32)
+
+
+def _as_radiograph(image) -> Radiograph:
+    if isinstance(image, Radiograph):
+        return image
+    if not isinstance(image, np.ndarray):
+        return read(image)
+    if image.ndim != 2 or not image.size:
+        raise ImagingError(f'array of shape {image.shape}: expected (H, W) pixels of one channel, not empty')
+    if image.dtype.kind not in 'iu' or image.dtype.itemsize > 2:
+        raise ImagingError(
+            f'array of {image.dtype}: expected integers of 8 or 16 bits, whose range is known; convert it'
+        )
+    info = np.iinfo(image.dtype)
+    return Radiograph(image, info.bits, float(info.min), float(info.max), meta=dict(file='array'))
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Where tiles of `side` px start so that they cover `length` px and overlap by a quarter or more."""
+    if length <= side:
+        return [0]
+    count = 1 + -(-(length - side) // max(int(side * (1 - OVERLAP)), 1))
+    return [round(k * (length - side) / (count - 1)) for k in range(count)]
+
+
+def _merge(found: list[tuple]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Join the boxes of overlapping tiles: those of one defect, cut by a border, become one box.
+
+    Greedy merging by intersection over the smaller box, as SAHI's GREEDYNMM: by falling score, a box takes
+    in every box of its class that lies at least half within it (or it within that), and grows to hold it.
+    """
+    boxes, scores, labels = (np.concatenate(column) for column in zip(*found, strict=True))
+    order = np.argsort(-scores, kind='stable')
+    boxes, scores, labels = boxes[order].copy(), scores[order], labels[order]
+    free, kept = np.ones(len(scores), bool), []
+    for i in range(len(scores)):
+        if not free[i]:
+            continue
+        kept.append(i)
+        free[i] = False
+        while True:
+            inner = np.minimum(boxes[i, 2:], boxes[:, 2:]) - np.maximum(boxes[i, :2], boxes[:, :2])
+            sides = boxes[:, 2:] - boxes[:, :2]
+            smaller = np.minimum(sides.prod(1), sides[i].prod())
+            inside = inner.clip(0).prod(1) >= SAME_DEFECT * np.maximum(smaller, 1e-9)
+            same = np.flatnonzero(free & (labels == labels[i]) & inside)
+            if not same.size:
+                break
+            free[same] = False
+            boxes[i, :2] = np.minimum(boxes[i, :2], boxes[same, :2].min(0))
+            boxes[i, 2:] = np.maximum(boxes[i, 2:], boxes[same, 2:].max(0))
+    return boxes[kept], scores[kept], labels[kept]

@@ -1,0 +1,340 @@
+"""The inspection page's server: radiographs in, findings and 16-bit pixels out, corrections kept as COCO.
+
+FastAPI on the loopback interface. Nothing is fetched from or sent to anywhere else, the page included.
+"""
+# ruff: noqa: D107 (arguments are documented on the class)
+
+import json
+import re
+import shutil
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from fastapi import Body, FastAPI, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.responses import FileResponse, JSONResponse
+
+from ..classes import PALETTE
+from ..imaging import MAX_FRAME_BYTES, SUFFIXES, ImagingError, read
+from .archive import ArchiveError, find_images
+from .inspector import Inspector
+
+PAGE = Path(__file__).with_name('page.html')
+MOST_IN_FOLDER = 5_000
+HEADERS = {
+    'Content-Security-Policy': "default-src 'self'; script-src 'self' 'unsafe-inline'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; frame-ancestors 'none'",
+    'X-Content-Type-Options': 'nosniff',
+    'Referrer-Policy': 'no-referrer',
+    'Cache-Control': 'no-store',
+}
+
+
+@dataclass
+class Item:
+    """One radiograph on the page.
+
+    Attributes:
+        name: As shown, and as `file_name` of its correction.
+        path: Its file.
+        state: 'waiting', 'found' or 'unreadable'.
+        reason: Why it is unreadable.
+        size: (height, width) in px.
+        boxes: Findings {box [x1, y1, x2, y2], label, score}, best first; the inspector's own after a
+            decision, which have a score of None.
+        risk: Highest score of a rejecting class.
+        decision: 'accept' or 'reject' once the inspector has decided.
+    """
+
+    name: str
+    path: Path
+    state: str = 'waiting'
+    reason: str = ''
+    size: tuple[int, int] = (0, 0)
+    boxes: list[dict] = field(default_factory=list)
+    risk: float = 0.0
+    decision: str | None = None
+
+
+class Session:
+    """The radiographs of one sitting, and the inspector's corrections.
+
+    Args:
+        inspector: The detector.
+        out: Folder of the corrections: `corrections.json` (COCO) and `images/`.
+        root: Archive whose folders can be picked; None offers none.
+    """
+
+    def __init__(self, inspector: Inspector, out: Path, root: Path | None = None):
+        self.inspector = inspector
+        self.out, self.root = Path(out), root and Path(root).resolve()
+        self.items: dict[int, Item] = {}
+        self.lock = threading.Lock()
+        (self.out / 'images').mkdir(parents=True, exist_ok=True)
+
+    def add(self, name: str, path: Path) -> int:
+        """List a radiograph; the same name again is the same item, to be inspected anew."""
+        with self.lock:
+            for key, item in self.items.items():
+                if item.name == name:
+                    self.items[key] = Item(name, path)
+                    return key
+            key = len(self.items) + 1
+            self.items[key] = Item(name, path)
+            return key
+
+    def inspect(self, key: int) -> None:
+        """Run the detector on an item."""
+        item = self.items[key]
+        try:
+            said = self.inspector(item.path)
+        except ImagingError as error:
+            item.reason, item.state = str(error).replace(str(item.path), item.name), 'unreadable'
+            return
+        item.size, item.risk = said.pixels.shape, said.risk
+        item.boxes = [
+            dict(box=[round(float(v), 1) for v in box], label=int(label), score=float(score))
+            for box, label, score in zip(said.boxes, said.labels, said.scores, strict=True)
+        ]
+        item.state = 'found'
+
+    def inspect_all(self, keys: list[int]) -> None:
+        """Run the detector on items one after the other; for a thread of its own."""
+        for key in keys:
+            self.inspect(key)
+
+    def folders(self) -> list[str]:
+        """Folders of the archive that directly hold radiographs, relative to it."""
+        if not self.root:
+            return []
+        try:
+            root, names = find_images(self.root)
+        except ArchiveError:
+            return []
+        return sorted({str(Path(name).parent) for name in names})
+
+    def decide(self, key: int, verdict: str, boxes: list[dict]) -> None:
+        """Keep the inspector's decision and boxes, as COCO with a copy of the radiograph.
+
+        Raises:
+            ValueError: A verdict, label or box that cannot be.
+        """
+        item = self.items[key]
+        if item.state != 'found':
+            raise ValueError('this radiograph has not been inspected')
+        if verdict not in ('accept', 'reject'):
+            raise ValueError("expected a verdict of 'accept' or 'reject'")
+        height, width = item.size
+        kept = []
+        for entry in boxes:
+            label = entry.get('label')
+            try:
+                x1, y1, x2, y2 = (float(v) for v in entry.get('box', ()))
+            except (TypeError, ValueError):
+                raise ValueError('expected boxes of four numbers') from None
+            if type(label) is not int or not 0 <= label < len(self.inspector.exported.classes):
+                raise ValueError('expected a label of a class')
+            if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+                raise ValueError(f'expected boxes within {width} x {height} px')
+            kept.append(dict(box=[x1, y1, x2, y2], label=label, score=None))
+        target = self.out / 'images' / item.name
+        if target.resolve() != item.path.resolve():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(item.path, target)
+        with self.lock:
+            item.boxes, item.decision = kept, verdict
+            self._save()
+
+    def _save(self) -> None:
+        """Write all decisions of this and of earlier sittings; a radiograph's last one counts."""
+        path = self.out / 'corrections.json'
+        decided = {item.name: item for item in self.items.values() if item.decision}
+        rows = {}
+        if path.is_file():
+            earlier = json.loads(path.read_text())
+            names = {image['id']: image['file_name'] for image in earlier['images']}
+            rows = {image['file_name']: (image, []) for image in earlier['images']}
+            for annotation in earlier['annotations']:
+                rows[names[annotation['image_id']]][1].append(annotation)
+        for name, item in decided.items():
+            image = dict(file_name=name, width=item.size[1], height=item.size[0], verdict=item.decision)
+            boxes = [
+                dict(
+                    category_id=entry['label'] + 1,
+                    bbox=[x1, y1, round(x2 - x1, 1), round(y2 - y1, 1)],
+                    area=round((x2 - x1) * (y2 - y1), 1),
+                    iscrowd=0,
+                )
+                for entry in item.boxes
+                for x1, y1, x2, y2 in [entry['box']]
+            ]
+            rows[name] = (image, boxes)
+        images, annotations = [], []
+        for image, boxes in rows.values():
+            images.append(image | dict(id=len(images) + 1))
+            for box in boxes:
+                annotations.append(box | dict(id=len(annotations) + 1, image_id=len(images)))
+        content = dict(
+            info=dict(description='corrections by an inspector', origin=self.inspector.exported.origin),
+            images=images,
+            annotations=annotations,
+            categories=[dict(id=k + 1, name=name) for k, name in enumerate(self.inspector.exported.classes)],
+        )
+        draft = path.with_name(path.name + '.part')
+        draft.write_text(json.dumps(content, indent=1) + '\n')
+        draft.replace(path)
+
+
+def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost')) -> FastAPI:
+    """Return the application.
+
+    Args:
+        session: What it serves.
+        hosts: Names under which it may be called: a page of another site that resolves to this machine is
+            refused by its Host header.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    exported = session.inspector.exported
+
+    @app.middleware('http')
+    async def guard(request: Request, answer):
+        # A form or script of another site cannot send this header without asking first.
+        if request.method == 'POST' and request.headers.get('x-inspect') != 'page':
+            return JSONResponse(dict(detail='expected a request of the page'), 403)
+        response = await answer(request)
+        response.headers.update(HEADERS)
+        return response
+
+    def item_of(key: int) -> Item:
+        if key not in session.items:
+            raise HTTPException(404, 'no such radiograph')
+        return session.items[key]
+
+    @app.get('/')
+    def page():
+        return FileResponse(PAGE, media_type='text/html')
+
+    @app.get('/api/state')
+    def state():
+        items = [
+            dict(id=key, name=i.name, state=i.state, reason=i.reason, risk=i.risk, decision=i.decision)
+            for key, i in list(session.items.items())
+        ]
+        return dict(
+            classes=exported.classes,
+            palette=[list(PALETTE[k % len(PALETTE)]) for k in range(len(exported.classes))],
+            rejecting=[exported.classes.index(name) for name in exported.rejecting],
+            threshold=session.inspector.threshold,
+            reason=exported.threshold_reason,
+            curve=exported.curve,
+            model=exported.origin.get('config', ''),
+            precision=exported.precision,
+            items=items,
+        )
+
+    @app.get('/api/folders')
+    def folders():
+        return session.folders()
+
+    @app.post('/api/folders')
+    def pick(folder: str = Body(embed=True)):
+        if not session.root or folder not in session.folders():
+            raise HTTPException(400, 'no such folder of the archive')
+        base = session.root / folder
+        names = sorted(p.name for p in base.iterdir() if p.name.lower().endswith(SUFFIXES) and p.is_file())
+        if len(names) > MOST_IN_FOLDER:
+            raise HTTPException(
+                400, f'{len(names)} radiographs, expected at most {MOST_IN_FOLDER}; use infer.py'
+            )
+        inside = [n for n in names if (base / n).resolve().is_relative_to(session.root)]
+        keys = [session.add(str(Path(folder) / name), base / name) for name in inside]
+        threading.Thread(target=session.inspect_all, args=(keys,), daemon=True).start()
+        return dict(added=len(keys))
+
+    @app.post('/api/images')
+    async def upload(request: Request, name: str):
+        plain = re.sub(r'[^\w.-]+', '_', Path(name.replace('\\', '/')).name).lstrip('.')
+        if not plain.lower().endswith(SUFFIXES):
+            raise HTTPException(415, f'expected a radiograph ({", ".join(SUFFIXES)})')
+        content = bytearray()
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > MAX_FRAME_BYTES:
+                raise HTTPException(413, f'expected at most {MAX_FRAME_BYTES >> 20} MiB')
+        return await run_in_threadpool(_receive, plain, bytes(content))
+
+    def _receive(name: str, content: bytes):
+        try:
+            read(content, name=name)
+        except ImagingError as error:
+            raise HTTPException(415, str(error)) from None
+        path = session.out / 'images' / name
+        draft = path.with_name(path.name + '.part')
+        draft.write_bytes(content)
+        draft.replace(path)
+        key = session.add(name, path)
+        session.inspect(key)
+        return dict(id=key)
+
+    @app.get('/api/images/{key}')
+    def findings(key: int):
+        item = item_of(key)
+        return dict(
+            id=key,
+            name=item.name,
+            state=item.state,
+            size=item.size,
+            boxes=item.boxes,
+            risk=item.risk,
+            decision=item.decision,
+        )
+
+    @app.get('/api/images/{key}/pixels')
+    def pixels(key: int):
+        item = item_of(key)
+        try:
+            radiograph = read(item.path)
+        except ImagingError as error:
+            raise HTTPException(415, str(error).replace(str(item.path), item.name)) from None
+        values, low, high = as_16_bit(radiograph.pixels)
+        headers = {
+            'X-Height': str(values.shape[0]),
+            'X-Width': str(values.shape[1]),
+            'X-Low': repr(low),
+            'X-High': repr(high),
+            'X-Invert': str(int(radiograph.invert)),
+        }
+        return Response(values.tobytes(), media_type='application/octet-stream', headers=headers)
+
+    @app.post('/api/images/{key}/decision')
+    def decide(key: int, verdict: str = Body(), boxes: list[dict] = Body()):  # noqa: B008 (FastAPI's way)
+        item_of(key)
+        try:
+            session.decide(key, verdict, boxes)
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
+        return dict(saved=str(session.out / 'corrections.json'))
+
+    return app
+
+
+def as_16_bit(pixels: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Return pixels as a browser takes them, losing nothing of files up to 16 bits.
+
+    Args:
+        pixels: (H, W) in the file's own depth.
+
+    Returns:
+        (H, W) uint16, little endian, and the file's values that 0 and 65535 stand for.
+    """
+    if pixels.dtype.kind in 'iu' and pixels.dtype.itemsize <= 2:
+        low = float(np.iinfo(pixels.dtype).min)
+        return (pixels.astype(np.int32) - int(low)).astype('<u2'), low, low + 65535
+    finite = pixels[np.isfinite(pixels)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    scaled = (np.nan_to_num(pixels.astype(np.float64)) - low) / ((high - low) or 1.0)
+    return (scaled.clip(0, 1) * 65535).round().astype('<u2'), low, high

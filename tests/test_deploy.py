@@ -1,0 +1,399 @@
+"""The runtime on the line: folder, verdict, tiles, streams, archive; neither PyTorch nor OpenMMLab needed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, save
+
+from projects.xray.deploy import Exported, FolderError, Inspector, folder
+from projects.xray.deploy.archive import ArchiveError, find_images, inspect_archive, parse_shard
+from projects.xray.imaging import ImagingError, read
+from tools import infer
+
+SIDE = 64
+
+
+def bright_spot_graph(path):
+    """Write an ONNX detector: the brightest pixel, a box of 8 px around it, its level / 255 as the score.
+
+    The label is 0 in the left half of the input and 1 in the right half.
+    """
+    value = helper.make_tensor
+    nodes = [
+        ('Reshape', ['image', 'flat'], ['row'], {}),
+        ('ArgMax', ['row'], ['at'], dict(axis=0, keepdims=1)),
+        ('Gather', ['row', 'at'], ['level'], {}),
+        ('Div', ['level', 'white'], ['scores'], {}),
+        ('Mod', ['at', 'width'], ['column'], {}),
+        ('Div', ['at', 'width'], ['line'], {}),
+        ('Div', ['column', 'half'], ['labels'], {}),
+        ('Concat', ['column', 'line', 'column', 'line'], ['corners'], dict(axis=0)),
+        ('Cast', ['corners'], ['centre'], dict(to=TensorProto.FLOAT)),
+        ('Add', ['centre', 'spread'], ['box'], {}),
+        ('Concat', ['extent', 'extent'], ['border_hw'], dict(axis=0)),
+        ('Min', ['box', 'border_hw'], ['inside'], {}),
+        ('Reshape', ['inside', 'one_box'], ['boxes'], {}),
+    ]
+    graph = helper.make_graph(
+        [helper.make_node(kind, i, o, **a) for kind, i, o, a in nodes],
+        'brightest',
+        [
+            helper.make_tensor_value_info('image', TensorProto.FLOAT, [1, 1, SIDE, SIDE]),
+            helper.make_tensor_value_info('extent', TensorProto.FLOAT, [2]),
+        ],
+        [
+            helper.make_tensor_value_info('boxes', TensorProto.FLOAT, [1, 4]),
+            helper.make_tensor_value_info('scores', TensorProto.FLOAT, [1]),
+            helper.make_tensor_value_info('labels', TensorProto.INT64, [1]),
+        ],
+        [
+            value('flat', TensorProto.INT64, [1], [-1]),
+            value('white', TensorProto.FLOAT, [1], [255.0]),
+            value('width', TensorProto.INT64, [1], [SIDE]),
+            value('half', TensorProto.INT64, [1], [SIDE // 2]),
+            value('spread', TensorProto.FLOAT, [4], [-4.0, -4.0, 4.0, 4.0]),
+            value('one_box', TensorProto.INT64, [2], [1, 4]),
+        ],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), path)
+
+
+def export_to(path, **changes):
+    """An exported folder around that graph; both engines read ONNX."""
+    path.mkdir()
+    bright_spot_graph(path / 'model.onnx')
+    said = dict(
+        engines=dict(openvino='model.onnx', onnxruntime='model.onnx'),
+        precision='fp32',
+        input=[SIDE, SIDE],
+        scale=[SIDE, SIDE],
+        native=[SIDE, SIDE],
+        window=dict(type='full'),
+        dtype='uint8',
+        mean=114.5,
+        std=57.6,
+        classes=['critical', 'minor'],
+        rejecting=['critical'],
+        threshold=0.9,
+        threshold_reason='by hand',
+    )
+    folder.write(path, Exported(**(said | changes)))
+    return path
+
+
+@pytest.fixture
+def exported(tmp_path):
+    return export_to(tmp_path / 'exported')
+
+
+def spot(x, y, level=255, side=SIDE, dtype=np.uint8):
+    image = np.full((side, side), 100, dtype)
+    image[y, x] = level
+    return image
+
+
+@pytest.mark.parametrize('engine', ['openvino', 'onnxruntime'])
+def test_both_engines_give_boxes_severities_scores_and_verdict(exported, engine):
+    inspect = Inspector(exported, engine)
+    said = inspect(spot(20, 30))
+    assert said.boxes.tolist() == [[16, 26, 24, 34]]
+    assert (said.severities, said.scores.tolist(), said.verdict, said.risk) == (
+        ['critical'],
+        [1],
+        'reject',
+        1,
+    )
+    # A minor defect does not reject, nor a critical one below the threshold.
+    assert inspect(spot(40, 30)).verdict == 'accept'
+    assert inspect(spot(40, 30)).severities == ['minor']
+    assert inspect(spot(20, 30, 200)).verdict == 'accept'
+    assert set(said.seconds) == {'decode', 'window', 'network', 'merge'}
+
+
+def test_the_threshold_decides_at_equality(exported):
+    image = spot(20, 30, 204)  # 204 / 255 = 0.8
+    score = Inspector(exported)(image).risk
+    assert Inspector(exported, threshold=score)(image).verdict == 'reject'
+    assert Inspector(exported, threshold=min(score + 1e-3, 1))(image).verdict == 'accept'
+
+
+def test_boxes_come_back_in_px_of_the_stored_image(exported):
+    image = np.full((SIDE // 2, SIDE), 100, np.uint8)  # 64 x 32: the border below is the mean
+    image[16, 10] = 255
+    assert Inspector(exported)(image).boxes.tolist() == [[6, 12, 14, 20]]
+    small = np.full((32, 32), 100, np.uint8)
+    small[10:12, 10:12] = 255
+    (box,) = Inspector(exported)(small).boxes
+    assert np.abs((box[:2] + box[2:]) / 2 - 10.75).max() < 1
+    assert (box[2:] - box[:2]).tolist() == [4, 4]
+
+
+def test_a_16_bit_file_is_windowed_in_its_own_depth(tmp_path):
+    path = export_to(tmp_path / 'dark', window=dict(type='absolute', low=0, high=4095))
+    file = tmp_path / 'dark.png'
+    cv2.imwrite(str(file), spot(20, 30, 4095, dtype=np.uint16))
+    inspect = Inspector(path)
+    said = inspect(file)
+    assert said.scores.tolist() == [1]
+    assert said.bits == 16
+    for same in (file.read_bytes(), read(file), cv2.imread(str(file), cv2.IMREAD_UNCHANGED)):
+        assert inspect(same).boxes.tolist() == said.boxes.tolist()
+
+
+def test_a_large_image_is_tiled_at_its_own_scale_and_merged(exported):
+    image = spot(100, 150, side=200)
+    said = Inspector(exported)(image)
+    at = [box.tolist() for box, score in zip(said.boxes, said.scores, strict=True) if score == 1]
+    # Once per severity at most, though several overlapping tiles see it.
+    assert at
+    assert all(box == [96, 146, 104, 154] for box in at)
+    assert len(at) == len({label for label, s in zip(said.labels, said.scores, strict=True) if s == 1})
+    # A quarter larger than the radiographs of validation: still in one piece.
+    assert len(Inspector(exported)(spot(60, 60, side=80)).boxes) == 1
+
+
+def test_a_stream_keeps_order_bounds_memory_and_survives_bad_images(exported, tmp_path):
+    bad = tmp_path / 'bad.png'
+    bad.write_bytes(b'no radiograph')
+    taken, most = [], 0
+
+    def images():
+        for k in range(12):
+            taken.append(k)
+            yield bad if k == 5 else spot(8 + k, 30)
+
+    inspect = Inspector(exported, streams=2, threads=2)
+    for k, said in enumerate(inspect.stream(images())):
+        most = max(most, len(taken) - k)
+        if k == 5:
+            assert isinstance(said, ImagingError)
+            assert 'bad.png' in str(said)
+        else:
+            assert said.boxes[0].tolist() == [4 + k, 26, 12 + k, 34]
+    assert k == 11
+    assert most <= 2 * 2 + 1
+
+
+@pytest.mark.parametrize(
+    'image',
+    [np.zeros((4, 4, 3), np.uint8), np.zeros((0, 5), np.uint8), np.zeros((4, 4)), np.zeros((4, 4), np.int32)],
+    ids=['colour', 'empty', 'float', 'int32'],
+)
+def test_pixels_of_unknown_meaning_are_refused(exported, image):
+    with pytest.raises(ImagingError, match='expected'):
+        Inspector(exported)(image)
+
+
+# ------------------------------------------------------------------------------------------------ folder
+
+
+def test_a_folder_reads_back_as_written(exported):
+    said = folder.read(exported)
+    assert (said.threshold, said.classes, list(said.files)) == (0.9, ['critical', 'minor'], ['model.onnx'])
+
+
+@pytest.mark.parametrize(
+    ('damage', 'expected'),
+    [
+        (lambda f: (f / 'model.onnx').unlink(), 'model.onnx: expected this file'),
+        (lambda f: (f / 'model.onnx').write_bytes((f / 'model.onnx').read_bytes()[:-1]), 'checksum'),
+        (lambda f: (f / 'metadata.json').unlink(), 'expected an exported detector'),
+        (lambda f: (f / 'metadata.json').write_text('{'), 'expected JSON'),
+        (lambda f: (f / 'metadata.json').write_text('[]'), 'export format'),
+        (
+            lambda f: (f / 'metadata.json').write_text(
+                (f / 'metadata.json').read_text().replace('"threshold": 0.9', '"threshold": 0.1')
+            ),
+            'checksum does not fit',
+        ),
+    ],
+    ids=['no graph', 'torn graph', 'no metadata', 'torn metadata', 'other JSON', 'edited threshold'],
+)
+def test_a_damaged_folder_is_refused_in_one_line(exported, tmp_path, capsys, damage, expected):
+    damage(exported)
+    with pytest.raises(FolderError, match=expected):
+        Inspector(exported)
+    cv2.imwrite(str(tmp_path / 'a.png'), spot(20, 30))
+    assert infer.main([str(exported), str(tmp_path / 'a.png'), '--out', str(tmp_path / 'out')]) == 1
+    said = capsys.readouterr().err
+    assert expected in said
+    assert said.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(threshold=2),
+        dict(input=[0, 64]),
+        dict(rejecting=['crack']),
+        dict(window=dict(type='gamma')),
+        dict(std=0.0),
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_values_that_the_runtime_cannot_use_are_refused(tmp_path, changes):
+    with pytest.raises(FolderError):
+        export_to(tmp_path / 'bad', **changes)
+
+
+def test_an_absent_engine_is_named(tmp_path):
+    path = export_to(tmp_path / 'one', engines=dict(onnxruntime='model.onnx'))
+    with pytest.raises(FolderError, match="no graph for 'openvino'"):
+        Inspector(path)
+    assert Inspector(path, 'onnxruntime')(spot(20, 30)).verdict == 'reject'
+
+
+def test_a_graph_that_is_none_is_one_line(tmp_path):
+    path = export_to(tmp_path / 'none')
+    said = folder.read(path)
+    (path / 'model.onnx').write_bytes(b'no graph')
+    folder.write(path, said)
+    with pytest.raises(ValueError, match='does not load it .*; export again'):
+        Inspector(path)
+
+
+BLOCKED = """
+import importlib.abc, socket, sys
+
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain'}:
+            raise ImportError(f'{name} is not on the line')
+
+def refuse(*args):
+    raise OSError('the line has no network')
+
+sys.meta_path.insert(0, Block())
+socket.socket.connect = refuse
+sys.path.insert(0, sys.argv[1])
+from tools import infer
+code = infer.main(sys.argv[2:])
+assert not [name for name in sys.modules if name.startswith('openvino_telemetry.')]
+sys.exit(code)
+"""
+
+
+def test_the_runtime_imports_neither_torch_nor_openmmlab(repo, exported, tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), spot(20, 30))
+    out = tmp_path / 'out'
+    command = [sys.executable, '-c', BLOCKED, str(repo), str(exported), str(tmp_path / 'a.png')]
+    done = subprocess.run(
+        [*command, '--out', str(out)], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = rows(out / 'shard-1-of-1')
+    # The same answer as from Python, in this process.
+    said = Inspector(exported)(tmp_path / 'a.png')
+    assert (row['boxes'], row['scores']) == (said.boxes.tolist(), said.scores.tolist())
+
+
+# ----------------------------------------------------------------------------------------------- archive
+
+
+def rows(shard):
+    return [json.loads(line) for line in (shard / 'journal.jsonl').read_text().splitlines()]
+
+
+@pytest.fixture
+def archive(tmp_path):
+    root = tmp_path / 'archive'
+    for k in range(7):
+        path = root / f'day{k % 2}' / f'{k}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), spot(10 + 8 * k, 30))
+    (root / 'day0' / 'torn.tif').write_bytes(b'II*\0')
+    (root / 'notes.txt').write_text('not a radiograph')
+    return root
+
+
+def test_an_archive_becomes_coco_csv_and_overlays_and_bad_files_are_set_aside(exported, archive, tmp_path):
+    out = tmp_path / 'out'
+    assert infer.main([str(exported), str(archive), '--out', str(out)]) == 0
+    shard = out / 'shard-1-of-1'
+    coco = json.loads((shard / 'coco.json').read_text())
+    assert [i['file_name'] for i in coco['images']] == sorted(
+        str(p.relative_to(archive)) for p in archive.rglob('*.png')
+    )
+    assert coco['annotations'][0]['bbox'] == [6, 26, 8, 8]
+    rejected = {i['file_name'] for i in coco['images'] if i['verdict'] == 'reject'}
+    assert 0 < len(rejected) < 7
+    assert {str(p.relative_to(shard / 'overlays'))[:-4] for p in shard.rglob('overlays/**/*.png')} == rejected
+    picture = cv2.imread(str(next(shard.rglob('overlays/**/*.png'))))
+    assert picture.shape == (SIDE, SIDE, 3)
+    assert (picture[..., 0] != picture[..., 2]).any()
+    reason = (shard / 'quarantine.csv').read_text().splitlines()
+    assert len(reason) == 2
+    assert reason[1].startswith('day0/torn.tif,')
+    assert len((shard / 'detections.csv').read_text().splitlines()) == 8
+    assert sorted(p.name for p in archive.rglob('*') if p.is_file()).count('torn.tif') == 1
+
+
+def test_shards_share_the_archive_without_overlap(exported, archive, tmp_path):
+    inspect, (root, names) = Inspector(exported), find_images(archive)
+    for k in (1, 2, 3):
+        inspect_archive(inspect, root, names, tmp_path / 'out', (k, 3), overlays='none')
+    found = [row['image'] for k in (1, 2, 3) for row in rows(tmp_path / 'out' / f'shard-{k}-of-3')]
+    assert sorted(found) == names
+    assert not list((tmp_path / 'out').rglob('overlays'))
+
+
+def test_a_restart_repeats_nothing_and_mends_a_torn_line(exported, archive, tmp_path):
+    inspect, (root, names) = Inspector(exported), find_images(archive)
+    inspect_archive(inspect, root, names, tmp_path / 'whole')
+    whole = (tmp_path / 'whole' / 'shard-1-of-1' / 'journal.jsonl').read_text()
+
+    seen = []
+
+    def killed(results):
+        for result in results:
+            seen.append(result[0])
+            if len(seen) == 4:
+                raise KeyboardInterrupt
+            yield result
+
+    out = tmp_path / 'out'
+    with pytest.raises(KeyboardInterrupt):
+        inspect_archive(inspect, root, names, out, progress=killed)
+    journal = out / 'shard-1-of-1' / 'journal.jsonl'
+    assert len(rows(journal.parent)) == 3
+    with journal.open('a') as file:
+        file.write('{"image": "day0/')
+    assert not (journal.parent / 'coco.json').exists()
+    seen.clear()
+    said = inspect_archive(inspect, root, names, out, progress=lambda r: (seen.append(x[0]) or x for x in r))
+    assert len(seen) == len(names) - 3
+    assert (said.radiographs, said.earlier, said.quarantined) == (8, 3, 1)
+    assert journal.read_text() == whole
+
+
+def test_results_of_two_detectors_are_not_mixed(exported, archive, tmp_path):
+    root, names = find_images(archive)
+    inspect_archive(Inspector(exported), root, names, tmp_path / 'out')
+    with pytest.raises(ArchiveError, match='another detector, threshold or archive'):
+        inspect_archive(Inspector(exported, threshold=0.2), root, names, tmp_path / 'out')
+
+
+@pytest.mark.parametrize('text', ['0/2', '3/2', '1', 'a/b', '1/0', '-1/2'])
+def test_a_shard_that_is_none_is_refused(text):
+    with pytest.raises(ArchiveError, match='expected i/n'):
+        parse_shard(text)
+
+
+def test_an_archive_without_radiographs_is_refused(exported, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    assert infer.main([str(exported), str(tmp_path / 'empty'), '--out', str(tmp_path / 'out')]) == 1
+    assert 'found none' in capsys.readouterr().err
+    assert not Path(tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('arguments', [['one'], ['a', 'b', 'c', 'd'], ['a', 'b', '--threshold', '2']])
+def test_wrong_use_of_infer_exits_2(arguments):
+    with pytest.raises(SystemExit) as stop:
+        infer.main([*arguments, '--out', 'out'])
+    assert stop.value.code == 2

@@ -1,0 +1,181 @@
+"""The inspection page's server, over real HTTP: uploads, folders, pixels, corrections, what it refuses."""
+
+import http.client
+import json
+import socket
+import threading
+
+import cv2
+import numpy as np
+import pytest
+import uvicorn
+from test_deploy import export_to, spot
+
+from projects.xray.datasets import load_defects
+from projects.xray.deploy import Inspector
+from projects.xray.deploy.server import Session, as_16_bit, build
+from tools import inspect_page
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A running server on the loopback interface, with an archive; gives a function that calls it."""
+    archive = tmp_path / 'archive'
+    (archive / 'day').mkdir(parents=True)
+    for k, level in enumerate((150, 255, 200)):
+        cv2.imwrite(str(archive / 'day' / f'{k}.png'), spot(20, 30, level))
+    (tmp_path / 'secret.png').write_bytes((archive / 'day' / '0.png').read_bytes())
+    (archive / 'day' / 'link.png').symlink_to(tmp_path / 'secret.png')
+    session = Session(Inspector(export_to(tmp_path / 'exported')), tmp_path / 'out', archive)
+    runner = uvicorn.Server(uvicorn.Config(build(session), log_level='error'))
+    listener = socket.socket()
+    listener.bind(('127.0.0.1', 0))
+    thread = threading.Thread(target=runner.run, args=([listener],))
+    thread.start()
+    while not runner.started:
+        assert thread.is_alive()
+
+    def call(method, path, body=None, **headers):
+        connection = http.client.HTTPConnection(*listener.getsockname())
+        if method == 'POST':
+            headers = {'x-inspect': 'page', 'content-type': 'application/json'} | headers
+        if isinstance(body, dict):
+            body = json.dumps(body)
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        kind = answer.headers.get('content-type', '')
+        return answer, json.loads(content) if 'json' in kind else content
+
+    call.session = session
+    yield call
+    runner.should_exit = True
+    thread.join()
+
+
+def send(server, name, image):
+    coded, content = cv2.imencode('.png', image)
+    assert coded
+    return server('POST', f'/api/images?name={name}', content.tobytes())
+
+
+def test_an_upload_is_inspected_and_its_16_bit_pixels_come_back(server):
+    image = spot(20, 30, 65535, dtype=np.uint16)
+    image[5, 6] = 40_001
+    answer, said = send(server, 'part.png', image)
+    assert answer.status == 200
+    _, found = server('GET', f'/api/images/{said["id"]}')
+    assert (found['state'], found['size'], found['boxes'][0]['box']) == ('found', [64, 64], [16, 26, 24, 34])
+    answer, content = server('GET', f'/api/images/{said["id"]}/pixels')
+    assert (answer.headers['x-height'], answer.headers['x-width']) == ('64', '64')
+    assert np.array_equal(np.frombuffer(content, '<u2').reshape(64, 64), image)
+
+
+def test_a_folder_is_inspected_and_corrections_become_a_data_set(server, tmp_path):
+    assert server('GET', '/api/folders')[1] == ['day']
+    assert server('POST', '/api/folders', dict(folder='day'))[1] == dict(
+        added=3
+    )  # not the link that leads out
+    items = []
+    while not items or any(item['state'] == 'waiting' for item in items):
+        items = server('GET', '/api/state')[1]['items']
+    worst = max(items, key=lambda item: item['risk'])
+    assert (worst['name'], worst['risk']) == ('day/1.png', 1)
+    boxes = [dict(box=[1, 2, 11, 22], label=1)]
+    answer, _ = server('POST', f'/api/images/{worst["id"]}/decision', dict(verdict='reject', boxes=boxes))
+    assert answer.status == 200
+    # A second decision on it replaces the first; another image is added, by another sitting too.
+    boxes.append(dict(box=[30, 30, 40, 40], label=0))
+    server('POST', f'/api/images/{worst["id"]}/decision', dict(verdict='accept', boxes=boxes))
+    second = Session(server.session.inspector, tmp_path / 'out')
+    key = second.add('new.png', tmp_path / 'secret.png')
+    second.inspect(key)
+    second.decide(key, 'accept', [])
+
+    path = tmp_path / 'out' / 'corrections.json'
+    truth = load_defects(str(path), ('critical', 'minor'), None)
+    assert [image['file_name'] for image in truth['images']] == ['day/1.png', 'new.png']
+    assert [image['verdict'] for image in json.loads(path.read_text())['images']] == ['accept', 'accept']
+    assert [a['bbox'] for a in truth['annotations']] == [[1, 2, 10, 20], [30, 30, 10, 10]]
+    assert all((tmp_path / 'out' / 'images' / image['file_name']).is_file() for image in truth['images'])
+
+
+@pytest.mark.parametrize(
+    'body',
+    [
+        dict(verdict='maybe', boxes=[]),
+        dict(verdict='accept', boxes=[dict(box=[1, 2, 3], label=0)]),
+        dict(verdict='accept', boxes=[dict(box=[1, 2, 3, 400], label=0)]),
+        dict(verdict='accept', boxes=[dict(box=[5, 2, 3, 4], label=0)]),
+        dict(verdict='accept', boxes=[dict(box=[1, 2, 3, 4], label=7)]),
+        dict(verdict='accept', boxes=[dict(box=['nan', 2, 3, 4], label=0)]),
+        dict(verdict='accept', boxes=[dict(box=None, label=0)]),
+    ],
+    ids=['verdict', 'three numbers', 'outside', 'turned', 'label', 'nan', 'no box'],
+)
+def test_a_decision_that_cannot_be_is_refused(server, tmp_path, body):
+    send(server, 'part.png', spot(20, 30))
+    answer, said = server('POST', '/api/images/1/decision', body)
+    assert (answer.status, list(said)) == (400, ['detail'])
+    assert not (tmp_path / 'out' / 'corrections.json').exists()
+
+
+def test_what_does_not_come_from_the_page_is_refused(server):
+    assert server('POST', '/api/folders', dict(folder='day'), **{'x-inspect': 'no'})[0].status == 403
+    assert server('GET', '/api/state', host='evil.example')[0].status == 400
+    answer, _ = server('GET', '/')
+    assert "default-src 'self'" in answer.headers['content-security-policy']
+    assert not [item for item in server('GET', '/api/state')[1]['items']]
+
+
+def test_uploads_of_the_wrong_kind_size_or_place_are_refused(server, tmp_path, monkeypatch):
+    assert send(server, 'script.html', spot(1, 1))[0].status == 415
+    answer, said = server('POST', '/api/images?name=a.png', b'no radiograph')
+    assert answer.status == 415
+    assert 'a.png: expected PNG' in said['detail']
+    send(server, '..%2F..%2Fup.png', spot(20, 30))
+    assert (tmp_path / 'out' / 'images' / 'up.png').is_file()
+    monkeypatch.setattr('projects.xray.deploy.server.MAX_FRAME_BYTES', 1000)
+    assert server('POST', '/api/images?name=large.png', bytes(2000))[0].status == 413
+    assert sorted(p.name for p in (tmp_path / 'out' / 'images').iterdir()) == ['up.png']
+
+
+@pytest.mark.parametrize('folder', ['..', '/etc', 'day/..', 'none', ''])
+def test_folders_outside_the_archive_are_refused(server, folder):
+    assert server('POST', '/api/folders', dict(folder=folder))[0].status == 400
+
+
+def test_an_unreadable_file_and_an_unknown_item_are_said(server, tmp_path):
+    (tmp_path / 'archive' / 'day' / 'torn.tif').write_bytes(b'II*\0')
+    server('POST', '/api/folders', dict(folder='day'))
+    items = []
+    while not items or any(item['state'] == 'waiting' for item in items):
+        items = server('GET', '/api/state')[1]['items']
+    (torn,) = [item for item in items if item['state'] == 'unreadable']
+    assert torn['reason'].startswith('day/torn.tif: expected')
+    assert server('GET', f'/api/images/{torn["id"]}/pixels')[0].status == 415
+    assert server('GET', '/api/images/99')[0].status == 404
+    body = dict(verdict='accept', boxes=[])
+    assert server('POST', f'/api/images/{torn["id"]}/decision', body)[0].status == 400
+
+
+def test_pixels_keep_their_values_up_to_16_bits():
+    image = np.array([[-5, 0], [7, 32767]], np.int16)
+    values, low, high = as_16_bit(image)
+    assert (low, high) == (-32768, 32767)
+    assert np.array_equal(values.astype(int) + int(low), image)
+    values, low, high = as_16_bit(np.array([[0.5, np.nan], [1.0, 1.5]], np.float32))
+    assert (values.tolist(), low, high) == ([[0, 0], [32768, 65535]], 0.5, 1.5)
+    assert as_16_bit(np.full((2, 2), 3.0))[0].tolist() == [[0, 0], [0, 0]]
+
+
+def test_wrong_use_of_the_page_is_one_line(tmp_path, capsys):
+    assert inspect_page.main([str(tmp_path)]) == 1
+    assert 'expected an exported detector' in capsys.readouterr().err
+    export_to(tmp_path / 'exported')
+    assert inspect_page.main([str(tmp_path / 'exported'), '--images', str(tmp_path / 'none')]) == 2
+    assert 'correct --images' in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        inspect_page.main(['x', '--port', '70000'])
+    assert stop.value.code == 2

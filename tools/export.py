@@ -1,0 +1,107 @@
+"""Export a detector for the line: OpenVINO and ONNX graphs, window, threshold and proof in one folder."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def parse_args(argv=None):
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='example:\n  python tools/export.py configs/small/NAME.py work_dirs/NAME/epoch_8.pth '
+        'work_dirs/export/NAME --int8',
+    )
+    parser.add_argument('config', help='detector config')
+    parser.add_argument('checkpoint', help='checkpoint of that config')
+    parser.add_argument('out', help='folder to write; must not exist')
+    parser.add_argument('--int8', action='store_true', help='quantise by NNCF; OpenVINO only')
+    parser.add_argument(
+        '--calib', type=positive, default=300, metavar='N', help='training radiographs for INT8 (300)'
+    )
+    parser.add_argument(
+        '--images',
+        type=positive,
+        default=200,
+        metavar='N',
+        help='validation radiographs to prove it (200)',
+    )
+    parser.add_argument(
+        '--max-loss', type=fraction, default=0.01, metavar='L', help='AP50 that INT8 may cost (0.01)'
+    )
+    parser.add_argument(
+        '--max-escape',
+        type=fraction,
+        default=0.05,
+        metavar='R',
+        help='escape rate of critical parts that the threshold should prove (0.05)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='K=V',
+        help='override config values',
+    )
+    return parser.parse_args(argv)
+
+
+def positive(text):
+    """Read a whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{value}: expected at least 1')
+    return value
+
+
+def fraction(text):
+    """Read a number in (0, 1)."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f'{value}: expected a number between 0 and 1')
+    return value
+
+
+def main(argv=None):
+    """Run the tool; returns the exit code."""
+    args = parse_args(argv)
+    # The libraries take seconds to import: --help and wrong use do not wait for them.
+    from projects.xray import running
+
+    return running.one_line_errors(lambda _: run(args, running))(argv)
+
+
+def run(args, running):
+    """Export and print the parity table."""
+    from projects.xray import export
+
+    cfg = running.read_config(args.config, args.cfg_options)
+    if not Path(args.checkpoint).is_file():
+        raise running.UsageError(f'{args.checkpoint}: no such checkpoint; train {args.config} first')
+    if not cfg.get('val_dataloader') or 'roi_head' not in cfg.model:
+        raise running.UsageError(f'{args.config}: expected a Faster R-CNN config of configs/')
+    out = Path(args.out)
+    if out.exists():
+        raise running.UsageError(f'{out}: exists, expected a new folder; delete it or choose another name')
+    exported = export.export(
+        cfg,
+        args.checkpoint,
+        out,
+        calibration=args.calib if args.int8 else 0,
+        images=args.images,
+        most_loss=args.max_loss,
+        max_escape=args.max_escape,
+    )
+    print(export.format_parity(exported.parity))
+    if exported.calibration:
+        back = ', '.join(exported.calibration['float32']) or 'none'
+        print(f'INT8 from {exported.calibration["images"]} radiographs; back in float32: {back}')
+    print(f'threshold {exported.threshold:g}: {exported.threshold_reason}')
+    print(f'wrote {out}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Serve the inspection page of an exported detector on this machine."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def parse_args(argv=None):
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='example:\n  python tools/inspect_page.py exported/NAME --images data/synthetic/images',
+    )
+    parser.add_argument('model', help='folder that tools/export.py wrote')
+    parser.add_argument('--images', metavar='DIR', help='archive whose folders the page offers')
+    parser.add_argument(
+        '--out', default='work_dirs/inspect', metavar='DIR', help='corrections (work_dirs/inspect)'
+    )
+    parser.add_argument(
+        '--host', default='127.0.0.1', help='address to serve on (127.0.0.1: this machine only)'
+    )
+    parser.add_argument('--port', type=int, default=8000, help='port to serve on (8000)')
+    args = parser.parse_args(argv)
+    if not 0 <= args.port < 65536:
+        parser.error(f'--port {args.port}: expected 0 to 65535')
+    return args
+
+
+def main(argv=None):
+    """Run the tool; returns the exit code."""
+    args = parse_args(argv)
+    import uvicorn
+
+    from projects.xray.deploy import FolderError, Inspector
+    from projects.xray.deploy.engines import EngineError
+    from projects.xray.deploy.server import Session, build
+
+    if args.images and not Path(args.images).is_dir():
+        print(f'error: {args.images}: expected a folder of radiographs; correct --images', file=sys.stderr)
+        return 2
+    try:
+        session = Session(Inspector(args.model), Path(args.out), args.images and Path(args.images))
+    except (FolderError, EngineError, OSError) as error:
+        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        return 1
+    if args.host not in ('127.0.0.1', 'localhost'):
+        print(f'served to the network at {args.host}, without a password: anyone there can see and correct')
+    app = build(session, ('127.0.0.1', 'localhost', args.host))
+    print(f'http://{args.host}:{args.port}/ (Ctrl-C ends it); corrections go to {args.out}', flush=True)
+    uvicorn.run(app, host=args.host, port=args.port, log_level='warning', server_header=False)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
