@@ -1,5 +1,6 @@
 """Resume that loses nothing: killed at any moment, a run ends with the weights of the undisturbed one."""
 
+import gc
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ import traceback
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -30,6 +32,10 @@ from projects.xray.resuming import (
 @DATASETS.register_module()
 class ResumeNoise(BaseDataset):
     """Samples that are nothing but random draws, one of each generator."""
+
+    def __init__(self, **kwargs):
+        # Serialising collects garbage, which makes a forked child copy all that its parent has imported.
+        super().__init__(serialize_data=False, **kwargs)
 
     def load_data_list(self):
         return [dict(number=i) for i in range(22)]
@@ -137,6 +143,7 @@ def in_child(function, *args, **kwargs):
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
+        gc.disable()
         code = 1
         try:
             function(*args, **kwargs)
@@ -189,6 +196,46 @@ def test_killed_at_random_and_resumed_is_undisturbed(tmp_path, count, workers, k
 @pytest.mark.parametrize(('count', 'workers', 'kills'), [(1, 0, 120), (4, 0, 40), (1, 2, 40)])
 def test_killed_two_hundred_times(tmp_path, count, workers, kills):
     check_kills(tmp_path, kills, seed=kills, count=count, workers=workers)
+
+
+@pytest.mark.long
+def test_a_small_recipe_is_undisturbed_by_kills(tiny_coco, tmp_path, repo):
+    """The recipe itself: ResNet, two views by a loader's worker, its own schedule and hooks."""
+    root = tiny_coco(n=4, unlabeled=48, size=160)
+    recipe = repo / 'configs' / 'small' / 'simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py'
+
+    def run(folder, hooks=()):
+        cfg = Config.fromfile(recipe)
+        cfg.merge_from_dict(
+            {
+                'train_dataloader.dataset.data_root': str(root),
+                'train_dataloader.batch_size': 8,
+                'train_cfg.max_epochs': 3,
+                'work_dir': str(folder),
+                'randomness': dict(seed=0),
+                'experiment_name': folder.name,
+            }
+        )
+        for hook in cfg.custom_hooks:
+            if hook.type == 'ResumeHook':
+                hook.minutes = 0.01
+        cfg.custom_hooks = [*cfg.custom_hooks, *hooks]
+        found = newest_checkpoint(folder, say=lambda line: None)
+        cfg.resume, cfg.load_from = found is not None, found and str(found)
+        Runner.from_cfg(cfg).train()
+
+    assert in_child(run, tmp_path / 'undisturbed') == 0
+    generator = random.Random(0)
+    for _ in range(8):
+        kill = dict(type='KillHook', iteration=generator.randrange(18), moment=generator.choice(MOMENTS))
+        if in_child(run, tmp_path / 'killed', [kill]) == 0:
+            break
+    else:
+        assert in_child(run, tmp_path / 'killed') == 0
+    first, second = (torch.load(tmp_path / name / 'epoch_3.pth') for name in ('undisturbed', 'killed'))
+    for part in ('state_dict', 'optimizer'):
+        one, two = dict(leaves(first[part])), dict(leaves(second[part]))
+        assert [key for key in one if not torch.equal(one[key], two[key])] == []
 
 
 def check_kills(tmp_path, kills, seed, **options):

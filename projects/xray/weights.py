@@ -146,8 +146,8 @@ def describe(runner, meta: dict, tensors: dict) -> dict[str, str]:
         ).hexdigest(),
         images=str(sum(map(len, leaves))),
         images_sha256=fingerprint_images(dataset),
-        mean=json.dumps([round(v, 6) for v in preprocessor.mean.flatten().tolist()]),
-        std=json.dumps([round(v, 6) for v in preprocessor.std.flatten().tolist()]),
+        mean=json.dumps([round(v, 4) for v in preprocessor.mean.flatten().tolist()]),
+        std=json.dumps([round(v, 4) for v in preprocessor.std.flatten().tolist()]),
         load=repr(steps[0]) if steps else 'not said',
     )
     return text | {name: importlib.metadata.version(name) for name in LIBRARIES}
