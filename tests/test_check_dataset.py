@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from projects.xray import anchors, probing
+from projects.xray import anchors, packing, probing
+from projects.xray.report import dataset_page
 from tools import check_dataset, convert_dataset
 
 CONFIG = """
@@ -267,6 +268,22 @@ def test_dark_16_bit_images_get_a_window(data, tiny_coco):
     assert not any(line.startswith('warning window') for line in found(config, **options))
 
 
+def test_a_packed_store_is_windowed_already(repo, tiny_coco, monkeypatch, tmp_path):
+    root = tiny_coco(n=2, bits=12, types=('crack', 'gas_pore'), unlabeled=12, size=128, name='data/synthetic')
+    packing.pack(root / 'unlabeled', root / 'packed', packing.Recipe(0, 8, dict(type='full')))
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(sorted((repo / 'configs/small').glob('simsiam_*_synthetic-*.py'))[0])
+    cfg.train_dataloader.dataset.data_prefix.img_path = 'packed'
+    report, findings, evidence = check_dataset.examine(cfg, cfg.filename, workers=1)
+    # 12 of the 16 bits: too dark, but no window can mend what has been packed; nor is its depth a fault.
+    (wasted,) = (f for f in findings if f.topic == 'window')
+    assert 'of 256 gray levels' in wasted.text and wasted.remedy.startswith('pack the images again')
+    assert report['suggested']['window'] is None and report['suggested']['mean'] < 30
+    assert not any('bit depth' in f.text for f in findings)
+    assert 'pixels:' not in check_dataset.format_report(report, findings)
+    assert '<html' in dataset_page.render(report, findings, **evidence)
+
+
 def test_mean_and_std_are_those_of_the_pixels(data):
     root, config = data
     report, _, _ = check_dataset.examine(Config.fromfile(config), str(config), workers=1)
@@ -371,6 +388,11 @@ def test_a_detector_is_compared_with_the_images_its_weights_have_seen(repo, tiny
     # The same from the other end, and without labels.
     pretraining = sorted((repo / 'configs/small').glob('simsiam_*_synthetic-*.py'))[0]
     assert any(line.startswith(expected) for line in found(pretraining))
+    # Its labels may be none of this config's business, but its images are.
+    edit(root, 'test', lambda coco: coco['categories'][0].update(name='krack'))
+    lines = found(pretraining)
+    assert any(line.startswith(expected) for line in lines)
+    assert [line for line in lines if 'krack' in line][0].startswith('note boxes')
     shutil.rmtree(root / 'images')
     for split in check_dataset.LABELLED:
         (root / f'{split}.json').unlink()

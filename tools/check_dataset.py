@@ -184,7 +184,7 @@ def add_set(sets, findings, name, data, cfg, missing):
         name: of the set.
         data: dataset config.
         cfg: the config that holds it.
-        missing: level of a finding when the set cannot be read at all.
+        missing: level of a finding when the set or its boxes cannot be read.
     """
     from mmengine.registry import DATASETS, DefaultScope
 
@@ -221,7 +221,7 @@ def add_set(sets, findings, name, data, cfg, missing):
         try:
             coco = datasets.load_defects(source, classes, dataset.severity)
         except datasets.DatasetError as error:
-            findings.append(checks.Finding(checks.ERROR, 'boxes', *split_remedy(str(error))))
+            findings.append(checks.Finding(missing, 'boxes', *split_remedy(str(error))))
         records = [r for r in raw['images'] if _usable(r)]
         sets.append(
             checks.ImageSet(
@@ -411,7 +411,8 @@ def format_report(report, findings):
         ]
     if report['suggested']:
         s = report['suggested']
-        lines.append(f'measured: mean {s["mean"]}, std {s["std"]}; 0.5 to 99.5 % of pixels: {s["window"]}')
+        window = f'; 0.5 to 99.5 % of pixels: {s["window"]}' if s['window'] else ''
+        lines.append(f'measured: mean {s["mean"]}, std {s["std"]}{window}')
     lines += ['', format_findings(findings, [row['folder'] for row in report['sets']])]
     return '\n'.join(lines)
 

@@ -143,7 +143,9 @@ def check_files(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
         'with the suffix of another format',
         'rename them; the content decides how they are read',
     )
-    depths = Counter((probes[path].bits, probes[path].dtype) for path in good)
+    # A packed store has one depth; what its files had is past.
+    files = [path for path in good if probes[path].format != 'store']
+    depths = Counter((probes[path].bits, probes[path].dtype) for path in files)
     if len(depths) > 1:
         common = depths.most_common(1)[0][0]
         other = ', '.join(f'{n} of {b} bit ({d})' for (b, d), n in depths.most_common())
@@ -152,7 +154,7 @@ def check_files(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
             'files',
             {
                 path: f'{probes[path].bits} bit'
-                for path in good
+                for path in files
                 if (probes[path].bits, probes[path].dtype) != common
             },
             f'of another bit depth than most: {other}',
@@ -429,7 +431,8 @@ class GrayLevels:
         histogram: (256,) counts after windowing.
         mean: of the windowed gray levels.
         std: of the windowed gray levels.
-        low: 0.5th percentile of a regular sample of the pixel values, in the file's units.
+        low: 0.5th percentile of a regular sample of the pixel values, in the file's units; nan where all
+            images are in a packed store, windowed already.
         high: 99.5th percentile.
     """
 
@@ -448,7 +451,8 @@ def gray_levels(paths: Iterable[str], probes: Probes) -> GrayLevels | None:
     histogram = np.sum([p.histogram for p in good], axis=0)
     share, level = histogram / histogram.sum(), np.arange(256)
     mean = float((share * level).sum())
-    low, high = np.percentile(np.concatenate([p.sample for p in good]), [0.5, 99.5])
+    samples = [p.sample for p in good if p.format != 'store']
+    low, high = np.percentile(np.concatenate(samples), [0.5, 99.5]) if samples else (math.nan, math.nan)
     return GrayLevels(
         histogram, mean, math.sqrt(float((share * (level - mean) ** 2).sum())), float(low), float(high)
     )
@@ -478,7 +482,10 @@ def check_windows(sets: Sequence[ImageSet], levels: dict[str, GrayLevels | None]
     share = np.cumsum(first.histogram) / first.histogram.sum()
     span = int(np.searchsorted(share, 0.995) - np.searchsorted(share, 0.005))
     cut = float(first.histogram[[0, 255]].sum() / first.histogram.sum())
-    suggestion = f'window={suggested_window(first)} in xray_load'
+    window = suggested_window(first)
+    suggestion = (
+        f'window={window} in xray_load' if window else 'pack the images again with a --window that fits them'
+    )
     if span < 64:
         findings.append(
             Finding(
@@ -495,9 +502,11 @@ def check_windows(sets: Sequence[ImageSet], levels: dict[str, GrayLevels | None]
     return findings
 
 
-def suggested_window(levels: GrayLevels) -> dict:
+def suggested_window(levels: GrayLevels) -> dict | None:
     """One absolute window for the whole set, as `imaging.dataset_window` chooses it: 0.5 to 99.5 %."""
     low, high = levels.low, levels.high
+    if math.isnan(low):
+        return None
     if high - low > 20:
         low, high = math.floor(low), math.ceil(high)
     return dict(type='absolute', low=low, high=high)

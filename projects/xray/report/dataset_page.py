@@ -312,11 +312,11 @@ def _measured(report) -> str:
     lines = []
     if report['suggested']:
         s = report['suggested']
-        window = ', '.join(f'{key}={value!r}' for key, value in s['window'].items())
-        lines.append(
-            f'Measured on {_text(report["sets"][0]["name"])}: mean {s["mean"]}, std {s["std"]}; 99 % of the '
-            f'pixel values lie in <code>dict({_text(window)})</code>.'
-        )
+        line = f'Measured on {_text(report["sets"][0]["name"])}: mean {s["mean"]}, std {s["std"]}'
+        if s['window']:
+            window = ', '.join(f'{key}={value!r}' for key, value in s['window'].items())
+            line += f'; 99 % of the pixel values lie in <code>dict({_text(window)})</code>'
+        lines.append(f'{line}.')
     if report['anchors']:
         a = report['anchors']
         lines.append(
