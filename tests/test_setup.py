@@ -25,8 +25,6 @@ NOT_IMPORTED = {
     'pytest-xdist': 'make test runs two processes',
     'snakemake': 'a command: it runs the studies',
     'snakemake-executor-plugin-slurm': 'a study on a cluster',
-    'jinja2': 'the page of a report',
-    'playwright': 'drives Chromium',
     'ruff': 'make lint',
 }
 

@@ -1,11 +1,11 @@
-"""Print the results of tested runs as one table per task, and keep them as JSON and Markdown.
+"""Compare tested runs: tables in the terminal; with --out one HTML page, report.json and CSV tables.
 
 Example:
     python tools/report.py work_dirs/faster-rcnn_* --out work_dirs/report
 """
 
 import argparse
-import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -27,14 +27,39 @@ def parse_args(argv):
         epilog='example: python tools/report.py work_dirs/faster-rcnn_* --out work_dirs/report',
     )
     parser.add_argument('runs', nargs='+', metavar='RUN', help='work dir of a run that test.py tested')
-    parser.add_argument('--out', type=Path, help='folder for report.json and results.md')
-    return parser.parse_args(argv)
+    parser.add_argument(
+        '--out', type=Path, help='folder for index.html, results.md, report.json and CSV tables'
+    )
+    parser.add_argument(
+        '--max-escape', type=float, default=0.05, metavar='P', help='critical escape rate to prove (0.05)'
+    )
+    parser.add_argument('--reject-minor', action='store_true', help='a minor defect rejects a part, too')
+    parser.add_argument('--pixel-pitch', type=float, metavar='MM', help='mm per px at the part: POD in mm')
+    parser.add_argument(
+        '--gallery', type=int, default=500, metavar='N', help='most pictures in the page (500)'
+    )
+    args = parser.parse_args(argv)
+    if not 0 < args.max_escape < 1:
+        parser.error(f'--max-escape {args.max_escape}: expected a rate between 0 and 1')
+    if args.pixel_pitch is not None and not args.pixel_pitch > 0:
+        parser.error(f'--pixel-pitch {args.pixel_pitch}: expected mm above zero')
+    if args.gallery < 0:
+        parser.error(f'--gallery {args.gallery}: expected zero or more')
+    return args
 
 
 def main(argv=None):
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
-    results, refused = load_results([Path(run) for run in args.runs])
+    folders = [Path(run) for run in args.runs]
+    if args.out:
+        # Statistics and charts take a second to import.
+        from projects.xray.report.runs import read_runs
+
+        runs, refused = read_runs(folders)
+        results = [{**run.result, 'run': run.name} for run in runs]
+    else:
+        results, refused = load_results(folders)
     for reason in refused:
         print(f'left out: {reason}', file=sys.stderr)
     if not results:
@@ -49,11 +74,16 @@ def main(argv=None):
         print(f'\n{title}\n{format_table(header, rows)}')
     print(f'\n{provenance(results)}')
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / 'report.json').write_text(json.dumps(results, indent=1) + '\n')
+        from projects.xray.report.evidence import Settings
+        from projects.xray.report.page import write_report
+
+        settings = Settings(args.max_escape, args.reject_minor, args.pixel_pitch)
+        command = shlex.join(['python', 'tools/report.py', *(sys.argv[1:] if argv is None else argv)])
+        summary = write_report(args.out, runs, refused, settings, args.gallery, command)
         text = '\n\n'.join(f'**{t}**\n\n{format_table(h, r, markdown=True)}' for t, h, r in parts)
         (args.out / 'results.md').write_text(f'{text}\n\n{provenance(results)}\n')
-        print(f'\nwritten: {args.out}/report.json, {args.out}/results.md')
+        print('\n' + '\n'.join(summary['verdict']))
+        print(f'\nwritten: {args.out}/index.html, report.json, results.md and CSV tables')
     return 1 if refused else 0
 
 

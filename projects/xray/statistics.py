@@ -345,8 +345,13 @@ def compare_seeds(
     elif first.std == second.std == 0:
         reason = 'all seeds of an arm agree to the last digit: the same run counted several times?'
     else:
-        test = stats.ttest_ind(second.values, first.values, equal_var=False)
-        low, high = (float(v) for v in test.confidence_interval(confidence))
+        # By hand, as SciPy warns of seeds that agree to the last digit.
+        variances = [side.std**2 / len(side.values) for side in (first, second)]
+        freedom = sum(variances) ** 2 / sum(
+            v**2 / (len(side.values) - 1) for v, side in zip(variances, (first, second), strict=True)
+        )
+        half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(sum(variances))
+        low, high = second.mean - first.mean - half, second.mean - first.mean + half
     verdict = NO_DIFFERENCE if low is None else _verdict(low, high)
     return SeedComparison(first, second, second.mean - first.mean, low, high, confidence, verdict, reason)
 

@@ -1,0 +1,424 @@
+"""What tested runs show: measures of each, arms compared on the same images, the verdict in two sentences."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..measures import (
+    CRITICAL,
+    RULES,
+    DetectionMeasures,
+    Froc,
+    Matched,
+    MeasureError,
+    OperatingPoint,
+    Pod,
+    average_precision_at,
+    froc,
+    gather_parts,
+    match_all,
+    measure_detection,
+    measure_pod,
+    operating_point,
+    recall_at,
+)
+from ..statistics import (
+    NO_DIFFERENCE,
+    Calibration,
+    Comparison,
+    SeedComparison,
+    Seeds,
+    StatisticsError,
+    average_precision,
+    calibration,
+    compare,
+    compare_seeds,
+    confusion,
+    summarise_seeds,
+)
+from .runs import Run
+
+# What a plant would start from without pretraining of its own, the strongest first.
+BASELINES = ('in1k', 'coco', 'scratch')
+ALARMS = 0.5  # false alarms per val image that fix the threshold
+FIXED_SCORE = 0.3  # threshold without predictions of val; that of the pictures drawn while training
+
+
+@dataclass
+class Settings:
+    """What is to be proven, and how.
+
+    Attributes:
+        max_escape: Critical escape rate to prove.
+        reject_minor: Whether a minor defect rejects a part.
+        pixel_pitch: mm per px at the part, for POD in mm.
+        resamples: Bootstrap draws.
+    """
+
+    max_escape: float = 0.05
+    reject_minor: bool = False
+    pixel_pitch: float | None = None
+    resamples: int = 1000
+
+
+@dataclass
+class Measured:
+    """One run, measured.
+
+    Attributes:
+        run: The run.
+        headline: What arms are compared by: AP50 of a detector, mAP of an image classifier.
+        matched: Test images of a detector, each with what became of its detections.
+        threshold: Scores from here on count; None for an image classifier.
+        fixed: How the threshold came about, in words.
+        detection: Counts there.
+        recalls: Recall of the critical class there by each rule for a hit.
+        froc: Of the critical class.
+        parts: Escapes of parts; None when they cannot be counted.
+        pods: POD by class; those that can be measured.
+        notes: Why something is missing.
+        confusion: Of an image classifier: rows the truth, columns what was said.
+        calibration: Of an image classifier.
+    """
+
+    run: Run
+    headline: float
+    matched: list[Matched]
+    threshold: float | None = None
+    fixed: str = ''
+    detection: DetectionMeasures | None = None
+    recalls: dict[str, float | None] | None = None
+    froc: Froc | None = None
+    parts: OperatingPoint | None = None
+    pods: dict[str, Pod] | None = None
+    notes: list[str] | None = None
+    confusion: list[list[int]] | None = None
+    calibration: Calibration | None = None
+
+
+@dataclass
+class Arm:
+    """The runs of one arm at one share of the labels; they differ in their seed.
+
+    Attributes:
+        name: See `Run.arm`.
+        fraction: Percent of the training labels.
+        members: Measured runs, by seed.
+        headline: Over the seeds.
+    """
+
+    name: str
+    fraction: int
+    members: list[Measured]
+    headline: Seeds
+
+
+@dataclass
+class Contrast:
+    """Two arms compared by one measure.
+
+    Attributes:
+        measure: Its name.
+        baseline: First arm.
+        candidate: Second arm.
+        parts: Over the test parts; None when it cannot be done.
+        seeds: Over the seeds.
+        reason: Why there is no comparison over parts.
+    """
+
+    measure: str
+    baseline: Arm
+    candidate: Arm
+    parts: Comparison | None
+    seeds: SeedComparison
+    reason: str = ''
+
+
+@dataclass
+class Group:
+    """Runs that compare: one task, data set, backbone and recipe."""
+
+    task: str
+    dataset: str
+    backbone: str
+    recipe: str
+    arms: list[Arm]
+    contrasts: list[Contrast]
+
+    @property
+    def name(self) -> str:
+        """Title of the group."""
+        return ' · '.join(part for part in (self.dataset, self.backbone, self.recipe) if part)
+
+    @property
+    def unit(self) -> str:
+        """Name of the headline measure."""
+        return 'AP50' if self.task == 'detection' else 'mAP'
+
+
+def gather(runs: Sequence[Run], settings: Settings) -> list[Group]:
+    """Measure all runs and compare the arms of each group with their baseline.
+
+    Args:
+        runs: From `read_runs`.
+        settings: What to prove.
+    """
+    groups = {}
+    for run in runs:
+        groups.setdefault(run.group, []).append(measure_run(run, settings))
+    gathered = []
+    for (task, dataset, backbone, recipe), measured in sorted(groups.items()):
+        by_arm = {}
+        for one in measured:
+            by_arm.setdefault((one.run.arm, one.run.fraction), []).append(one)
+        arms = [
+            Arm(
+                name,
+                fraction,
+                sorted(members, key=lambda m: m.run.seed or 0),
+                summarise_seeds([m.headline for m in members]),
+            )
+            for (name, fraction), members in by_arm.items()
+        ]
+        arms.sort(key=lambda arm: (arm.fraction, _rank(arm.name), arm.name))
+        contrasts = [
+            contrast
+            for fraction in sorted({arm.fraction for arm in arms})
+            for contrast in _contrasts([arm for arm in arms if arm.fraction == fraction], settings)
+        ]
+        gathered.append(Group(task, dataset, backbone, recipe, arms, contrasts))
+    return gathered
+
+
+def _rank(arm: str) -> int:
+    return BASELINES.index(arm) if arm in BASELINES else len(BASELINES)
+
+
+def measure_run(run: Run, settings: Settings) -> Measured:
+    """Measure one run at a threshold that was fixed on val."""
+    if run.predictions.task == 'severity':
+        return _measure_classifier(run)
+    said = run.predictions
+    matched = match_all(said.inspected)
+    threshold, fixed = _threshold(run)
+    notes, parts, pods = [], None, {}
+    try:
+        parts = _measure_parts(run, matched, threshold, settings)
+    except MeasureError as error:
+        notes.append(f'parts: {error}')
+    for label, name in enumerate(said.classes):
+        try:
+            pods[name] = measure_pod(matched, threshold, label, settings.pixel_pitch)
+        except (MeasureError, StatisticsError) as error:
+            notes.append(f'POD of {name}: {error}')
+    critical = said.classes[CRITICAL]
+    recalls = {
+        rule: measure_detection(match_all(said.inspected, rule), threshold, said.classes)
+        .by_severity[critical]
+        .recall
+        for rule in RULES
+    }
+    return Measured(
+        run=run,
+        headline=run.result['metrics']['AP50'],
+        matched=matched,
+        threshold=threshold,
+        fixed=fixed,
+        detection=measure_detection(matched, threshold, said.classes),
+        recalls=recalls,
+        froc=froc(matched),
+        parts=parts,
+        pods=pods,
+        notes=notes,
+    )
+
+
+def _measure_classifier(run: Run) -> Measured:
+    scores = np.array([image['scores'] for image in run.predictions.images])
+    truth = np.array([image['label'] for image in run.predictions.images])
+    said = scores.argmax(1)
+    named = scores[np.arange(len(said)), said].clip(0, 1)  # a float32 softmax overshoots 1 by a rounding
+    return Measured(
+        run=run,
+        headline=run.result['metrics']['mAP'],
+        matched=[],
+        notes=[],
+        confusion=confusion(truth, said, len(run.predictions.classes)),
+        calibration=calibration(named, said == truth),
+    )
+
+
+def _threshold(run: Run) -> tuple[float, str]:
+    """Fix the score from which detections count, without a look at test."""
+    if run.val is None:
+        return FIXED_SCORE, f'fixed at {FIXED_SCORE}: no predictions of val (tools/test.py --val)'
+    alarms = np.concatenate([m.false_alarm_scores(CRITICAL) for m in match_all(run.val.inspected)])
+    alarms = np.sort(alarms)[::-1]
+    allowed = math.floor(ALARMS * len(run.val.inspected))
+    words = f'fixed on val at {ALARMS} false alarms an image'
+    if alarms.size <= allowed:
+        return 0.0, words
+    return float(np.nextafter(alarms[allowed], np.inf)), words
+
+
+def _measure_parts(run, matched, threshold, settings) -> OperatingPoint:
+    """Judge on test the operating point that val proves; without one, the threshold at hand."""
+    proven = None
+    if run.val is not None:
+        on_val = gather_parts(match_all(run.val.inspected), settings.reject_minor)
+        proven = operating_point(on_val, settings.max_escape).threshold
+    parts = gather_parts(matched, settings.reject_minor)
+    return operating_point(parts, settings.max_escape, threshold=threshold if proven is None else proven)
+
+
+def _contrasts(arms: Sequence[Arm], settings: Settings) -> list[Contrast]:
+    """Compare every arm of one share of the labels with the baseline among them."""
+    if not arms or _rank(arms[0].name) == len(BASELINES):
+        return []
+    baseline = arms[0]
+    found = []
+    for arm in arms[1:]:
+        for name, measure in _comparable_measures(baseline, arm).items():
+            reason, parts = '', None
+            units = baseline.members[0].run.predictions.parts()
+            functions = [[measure(m) for m in side.members] for side in (baseline, arm)]
+            try:
+                parts = compare(units, _paired(functions), resamples=settings.resamples)
+            except StatisticsError as error:
+                reason = str(error)
+            everything = np.arange(len(units))
+            values = [[function(everything) for function in side] for side in functions]
+            if any(value is None for side in values for value in side):
+                continue
+            found.append(Contrast(name, baseline, arm, parts, compare_seeds(*values), reason))
+    return found
+
+
+def _comparable_measures(baseline: Arm, arm: Arm) -> dict[str, Callable]:
+    if baseline.members[0].run.predictions.task == 'severity':
+        return {'mAP': _mean_ap_of_images}
+    critical = baseline.members[0].run.predictions.classes[CRITICAL]
+    return {
+        'AP50': _mean_ap,
+        f'recall of {critical} at {ALARMS} false alarms an image': lambda m: recall_at(m.matched, ALARMS),
+    }
+
+
+def _mean_ap(measured: Measured) -> Callable:
+    images = measured.run.predictions.inspected
+    classes = range(len(measured.run.predictions.classes))
+    return _mean_of([average_precision_at(images, label) for label in classes])
+
+
+def _mean_ap_of_images(measured: Measured) -> Callable:
+    scores = np.array([image['scores'] for image in measured.run.predictions.images])
+    truth = np.array([image['label'] for image in measured.run.predictions.images])
+
+    def ap(label):
+        def measure(positions):
+            positive = truth[positions] == label
+            return average_precision(scores[positions, label], positive) if positive.any() else None
+
+        return measure
+
+    return _mean_of([ap(label) for label in range(scores.shape[1])])
+
+
+def _mean_of(functions: Sequence[Callable]) -> Callable:
+    """Mean over the classes that are there."""
+
+    def measure(positions):
+        values = [value for value in (f(positions) for f in functions) if value is not None]
+        return float(np.mean(values)) if values else None
+
+    return measure
+
+
+def _paired(sides: Sequence[Sequence[Callable]]) -> Callable:
+    """Measure of two arms on the same images, each averaged over its seeds."""
+
+    def measure(positions):
+        values = [[f(positions) for f in side] for side in sides]
+        return tuple(None if None in side else float(np.mean(side)) for side in values)
+
+    return measure
+
+
+# ------------------------------------------------------------------------------------------- the verdict
+
+
+def verdict(groups: Sequence[Group]) -> tuple[str, str]:
+    """Answer in two sentences whether pretraining on radiographs helps, and what would escape.
+
+    The comparison told is the one with most runs; of equal ones the first in the order of the tables, never
+    the one with the best result on test.
+    """
+    told = [c for group in groups for c in group.contrasts if c.measure in ('AP50', 'mAP')]
+    if not told:
+        return (
+            'No two arms were tested on the same images with the same recipe, so nothing can be said about '
+            'pretraining.',
+            _escapes([m for g in groups for a in g.arms for m in a.members][:1]),
+        )
+    pretrained = [c for c in told if 'sim' in c.candidate.name] or told
+    chosen = max(pretrained, key=lambda c: len(c.baseline.members) + len(c.candidate.members))
+    first, second = chosen.candidate, chosen.baseline
+    group = next(g for g in groups if chosen in g.contrasts)
+    labels = f' with {first.fraction} % of the labels' if first.fraction != 100 else ''
+    answer = (
+        f'On {group.dataset} ({group.backbone}){labels}, {first.name} reaches {chosen.measure} '
+        f'{first.headline.mean:.3f} and {second.name} {second.headline.mean:.3f} '
+        f'({_count(len(first.members), "seed")} and {len(second.members)}), {describe(chosen)}.'
+    )
+    return answer, _escapes([first.members[0], second.members[0]])
+
+
+def describe(contrast: Contrast) -> str:
+    """Say a difference with its interval, in words."""
+    parts = contrast.parts
+    if parts is None:
+        return f'difference {contrast.seeds.difference:+.3f}, without an interval ({contrast.reason})'
+    words = {
+        'candidate higher': f'{contrast.candidate.name} is better',
+        'candidate lower': f'{contrast.candidate.name} is worse',
+    }.get(parts.verdict, parts.verdict)
+    if parts.low is not None:
+        how = (
+            f'{100 * parts.confidence:g} % interval {parts.low:+.3f} to {parts.high:+.3f}, bootstrap over '
+            f'{_count(parts.units, "part")}'
+        )
+    else:
+        how = (
+            f'exact sign-flip test over {_count(parts.units, "part")}, p = {parts.p_value:.3g}, which cannot '
+            f'be below {parts.smallest_p_value:.3g}'
+        )
+    seeds = contrast.seeds
+    if parts.verdict != NO_DIFFERENCE and seeds.low is None:
+        words += f' on these parts; the chance of training is not known ({seeds.reason})'
+    elif parts.verdict != NO_DIFFERENCE and seeds.verdict == NO_DIFFERENCE:
+        words += ' on these parts, but over the seeds zero is not excluded '
+        words += f'({seeds.low:+.3f} to {seeds.high:+.3f})'
+    return f'difference {parts.difference:+.3f} ({how}): {words}'
+
+
+def _escapes(measured: Sequence[Measured]) -> str:
+    told = []
+    for one in measured:
+        if one.detection is None:
+            continue
+        critical = one.detection.by_severity[one.run.predictions.classes[CRITICAL]]
+        told.append(
+            f'{one.run.arm} misses or misnames {one.detection.escapes} of {critical.defects} '
+            f'{one.run.predictions.classes[CRITICAL]} boxes'
+        )
+    if not told:
+        return 'Escapes are counted for detectors; none is among the runs.'
+    first = next(one for one in measured if one.detection is not None)
+    proof = first.parts.statement if first.parts else first.notes[0]
+    return f'At the threshold {first.fixed}, {" and ".join(told)}; of {first.run.arm}: {proof}'
+
+
+def _count(number: int, what: str) -> str:
+    return f'{number} {what}' + ('s' if number != 1 else '')

@@ -1,0 +1,463 @@
+"""The report of a comparison: one HTML page that opens from disk, report.json and CSV tables."""
+
+import csv
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+
+from ..measures import CRITICAL, FalseAlarms, Found
+from . import gallery
+from .charts import charts_of, pretraining_charts
+from .config_diff import differences
+from .evidence import Contrast, Group, Measured, Settings, describe, gather, verdict
+from .paper import label, percent, table_2, table_3
+from .runs import Run, read_curves
+
+# Columns that the page folds away when all rows agree.
+FOLDED = ('group', 'threshold is', 'proof', 'checks', 'commit', 'hardware', 'date', 'versions', 'commands')
+LATENCY = 'latency.json'  # of a run folder: what tools/benchmark.py infer measured
+
+
+def write_report(
+    out: Path,
+    runs: Sequence[Run],
+    left_out: Sequence[str],
+    settings: Settings,
+    items: int = 500,
+    command: str = '',
+) -> dict:
+    """Measure, compare and write everything.
+
+    Args:
+        out: Folder, made when it is not there; `index.html`, `report.json` and `*.csv` go there.
+        runs: From `read_runs`.
+        left_out: Lines for the runs that are not in it.
+        settings: What to prove.
+        items: Most gallery items in the page; the tables list all.
+        command: What wrote the report.
+
+    Returns:
+        dict: The content of report.json.
+    """
+    groups = gather(runs, settings)
+    found = gallery.collect(groups)
+    chosen = gallery.choose(found, items)
+    records, unreadable = gallery.thumbnails(chosen)
+    tables = _tables(groups)
+    sentences = verdict(groups)
+    pretraining = _pretraining(runs)
+    problems = [p for run in runs for p in run.curves.problems] + [
+        p for _, c in pretraining for p in c.problems
+    ]
+    summary = dict(
+        verdict=sentences,
+        settings=dataclasses.asdict(settings),
+        left_out=list(left_out),
+        problems=[*problems, *unreadable],
+        runs=[_run_record(m) for g in groups for a in g.arms for m in a.members],
+        comparisons=[_contrast_record(g, c) for g in groups for c in g.contrasts],
+        command=command,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'report.json').write_text(json.dumps(_plain(summary), indent=1, allow_nan=False) + '\n')
+    for table in tables:
+        _write_csv(out / f'{table["file"]}.csv', table['header'], table['rows'])
+    columns = ('kind', 'group', 'arm', 'seed', 'fraction', 'file', 'part', 'type', 'size', 'score')
+    _write_csv(
+        out / 'escapes_and_false_alarms.csv',
+        [*columns, 'x1', 'y1', 'x2', 'y2'],
+        [[*(getattr(item, c) for c in columns), *item.box] for item in found],
+    )
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template('page.html.j2').render(
+        verdict=sentences,
+        groups=[dict(group=group, charts=charts_of(group), matrices=_matrices(group)) for group in groups],
+        tables=[_folded(table) for table in tables],
+        pretraining=pretraining_charts(pretraining),
+        items=json.dumps(records, separators=(',', ':')).replace('<', '\\u003c'),
+        shown=len(records),
+        escapes=sum(item.kind in gallery.ESCAPES for item in found),
+        alarms=sum(item.kind == 'false alarm' for item in found),
+        thumbnail=gallery.THUMBNAIL,
+        left_out=left_out,
+        problems=summary['problems'],
+        notes=[f'{m.run.name}: {n}' for g in groups for a in g.arms for m in a.members for n in m.notes],
+        diffs=[diff for group in groups for diff in _diffs(group)],
+        command=command,
+    )
+    (out / 'index.html').write_text(page)
+    return summary
+
+
+def _plain(value):
+    """Make JSON of dataclasses, and null of what is not finite."""
+    if dataclasses.is_dataclass(value):
+        value = dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _write_csv(path: Path, header, rows) -> None:
+    with path.open('w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _run_record(measured: Measured) -> dict:
+    run = measured.run
+    return dict(
+        run=run.name,
+        arm=run.arm,
+        dataset=run.dataset,
+        backbone=run.backbone,
+        fraction=run.fraction,
+        seed=run.seed,
+        **{k: run.result.get(k) for k in ('config', 'checkpoint', 'commit', 'hardware', 'date', 'versions')},
+        metrics=run.result['metrics'],
+        threshold=measured.threshold,
+        threshold_fixed=measured.fixed,
+        detection=measured.detection,
+        recall_by_rule=measured.recalls,
+        froc=measured.froc,
+        parts=measured.parts,
+        pod=measured.pods,
+        confusion=measured.confusion,
+        calibration=measured.calibration,
+        notes=measured.notes,
+        data=dict(test=run.predictions.ann_file, sha256=run.predictions.sha256),
+    )
+
+
+def _contrast_record(group: Group, contrast: Contrast) -> dict:
+    return dict(
+        group=group.name,
+        fraction=contrast.candidate.fraction,
+        measure=contrast.measure,
+        baseline=contrast.baseline.name,
+        candidate=contrast.candidate.name,
+        parts=contrast.parts,
+        seeds=contrast.seeds,
+        reason=contrast.reason,
+        words=describe(contrast),
+    )
+
+
+# -------------------------------------------------------------------------------------------- the tables
+
+
+def _tables(groups: Sequence[Group]) -> list[dict]:
+    """Return the tables that have rows: id (also the CSV's name), title, header, rows of text."""
+    members = [(g, a, m) for g in groups for a in g.arms for m in a.members]
+    detectors = [row for row in members if row[2].detection]
+    candidates = [
+        dict(file='comparisons', **_comparisons(groups)),
+        dict(file='table_2', **table_2(groups)),
+        dict(file='table_3', **table_3(groups)),
+        dict(file='arms', **_arms(groups)),
+        dict(file='escapes', **_escapes(detectors)),
+        dict(file='parts', **_parts(detectors)),
+        dict(file='false_alarms', **_false_alarms(detectors)),
+        dict(file='pod', **_pod(detectors)),
+        dict(file='types', **_types(detectors)),
+        dict(file='sizes', **_sizes(detectors)),
+        dict(file='latency', **_latency(members)),
+        dict(file='origin', **_origin(members)),
+        dict(file='data', **_data(members)),
+    ]
+    return [table for table in candidates if table['rows']]
+
+
+def _folded(table: dict) -> dict:
+    """Take the columns of words that say the same in every row out of a table, into lines above it."""
+    columns = list(zip(*table['rows'], strict=True))
+    fold = [
+        number
+        for number, (name, cells) in enumerate(zip(table['header'], columns, strict=True))
+        if name in FOLDED and len(set(cells)) == 1 and (len(cells) > 1 or len(cells[0]) > 40)
+    ]
+
+    def rest(row):
+        return [cell for number, cell in enumerate(row) if number not in fold]
+
+    return dict(
+        table,
+        header=rest(table['header']),
+        rows=[rest(row) for row in table['rows']],
+        shared=[f'{table["header"][number]}: {columns[number][0]}' for number in fold if columns[number][0]],
+    )
+
+
+def _who(group, arm, measured) -> list[str]:
+    return [group.name, label(arm), _text(measured.run.seed)]
+
+
+def _text(value, digits: int = 3) -> str:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return '–'
+    return f'{value:.{digits}f}' if isinstance(value, float) else str(value)
+
+
+def _comparisons(groups) -> dict:
+    rows = []
+    for group in groups:
+        for c in group.contrasts:
+            seeds = c.seeds
+            interval = seeds.reason if seeds.low is None else f'{seeds.low:+.3f} to {seeds.high:+.3f}'
+            values = [f'{s.mean:.3f}' for s in (seeds.baseline, seeds.candidate)]
+            pair = f'{label(c.candidate)} against {c.baseline.name}'
+            rows.append([group.name, pair, c.measure, values[1], values[0], describe(c), interval])
+    header = ['group', 'arms', 'measure', 'arm', 'baseline', 'over test parts', 'over seeds (Welch)']
+    return dict(title='Comparisons with the baseline, on the same images', header=header, rows=rows)
+
+
+def _arms(groups) -> dict:
+    columns = ('AP50', 'AP', 'AP50_critical', 'AP50_minor', 'AP50_without_C0055', 'mAP', 'accuracy', 'ece')
+    present = [
+        c
+        for c in columns
+        if any(c in m.run.result['metrics'] for g in groups for a in g.arms for m in a.members)
+    ]
+    rows = [
+        [group.name, label(arm), str(len(arm.members)), *(percent(arm, column) for column in present)]
+        for group in groups
+        for arm in group.arms
+    ]
+    title = 'All arms, in percent: mean ± standard deviation over seeds'
+    return dict(title=title, header=['group', 'arm', 'seeds', *present], rows=rows)
+
+
+def _escapes(detectors) -> dict:
+    rows = []
+    for group, arm, m in detectors:
+        critical: Found = m.detection.by_severity[m.run.predictions.classes[CRITICAL]]
+        rows.append(
+            [
+                *_who(group, arm, m),
+                f'{m.threshold:.3f}',
+                m.fixed,
+                f'{m.detection.escapes} of {critical.defects}',
+                str(critical.missed),
+                str(critical.wrong_severity),
+                *(_text(m.recalls[rule]) for rule in ('either', 'iou', 'centre')),
+                *(_text(value) for value in m.froc.recall_at.values()),
+            ]
+        )
+    header = ['group', 'arm', 'seed', 'threshold', 'threshold is', 'escapes', 'missed', 'wrong severity']
+    header += ['recall', 'recall by IoU ≥ 0.3', 'recall by centre']
+    header += ['recall at 0.1 FA/image', 'at 0.5', 'at 1']
+    return dict(title='Escapes: critical boxes missed or called minor', header=header, rows=rows)
+
+
+def _parts(detectors) -> dict:
+    rows = []
+    for group, arm, m in detectors:
+        if m.parts is None:
+            reason = next((n for n in m.notes if n.startswith('parts')), '–')
+            rows.append([*_who(group, arm, m), '–', '–', 'not estimable', '–', reason])
+            continue
+        at = m.parts.measures
+        rates = (
+            ['–', '–', '–'] if at is None else [str(at.escape), str(at.false_reject), str(at.minor_reject)]
+        )
+        rows.append([*_who(group, arm, m), _text(m.parts.threshold), *rates, m.parts.statement])
+    header = [
+        'group',
+        'arm',
+        'seed',
+        'threshold',
+        'critical parts that escape',
+        'false reject',
+        'minor parts rejected',
+    ]
+    return dict(title='Physical parts, each judged by its worst view', header=[*header, 'proof'], rows=rows)
+
+
+def _false_alarms(detectors) -> dict:
+    rows = []
+    for group, arm, m in detectors:
+        for name, alarms in m.detection.false_alarms.items():
+            alarms: FalseAlarms
+            free = alarms.per_defect_free_image
+            rows.append(
+                [
+                    *_who(group, arm, m),
+                    name,
+                    _text(alarms.per_image),
+                    _text(alarms.per_defective_image),
+                    'not estimable' if free is None else _text(free),
+                    *(_text(v) for v in m.froc.false_alarms_at.values()),
+                ]
+            )
+    header = ['group', 'arm', 'seed', 'class', 'per image', 'per defective image', 'per defect-free image']
+    header += ['critical: at recall 0.8', 'at 0.9', 'at 0.95']
+    return dict(title='False alarms per image', header=header, rows=rows)
+
+
+def _pod(detectors) -> dict:
+    rows = []
+    for group, arm, m in detectors:
+        for name, pod in m.pods.items():
+            fit = pod.fit
+            values = [_text(v, 1) for v in (fit.a50, fit.a90, fit.a90_95)]
+            calls = _text(pod.false_calls.per_image)
+            found = f'{fit.hits} of {fit.flaws}'
+            rows.append(
+                [*_who(group, arm, m), name, found, *values, pod.unit, calls, '; '.join(fit.problems)]
+            )
+    header = [
+        'group',
+        'arm',
+        'seed',
+        'class',
+        'found',
+        'a50',
+        'a90',
+        'a90/95',
+        'unit',
+        'false calls per image',
+    ]
+    return dict(title='Probability of detection by flaw size', header=[*header, 'checks'], rows=rows)
+
+
+def _types(detectors) -> dict:
+    rows = [
+        [
+            *_who(group, arm, m),
+            kind,
+            str(f.defects),
+            str(f.found),
+            str(f.wrong_severity),
+            str(f.missed),
+            _text(f.recall),
+        ]
+        for group, arm, m in detectors
+        for kind, f in m.detection.by_type.items()
+    ]
+    header = ['group', 'arm', 'seed', 'type', 'defects', 'found', 'wrong severity', 'missed', 'recall']
+    return dict(title='Recall by defect type', header=header, rows=rows)
+
+
+def _sizes(detectors) -> dict:
+    rows = [
+        [*_who(group, arm, m), name, size, str(f.defects), str(f.found), _text(f.recall)]
+        for group, arm, m in detectors
+        for name, sizes in m.detection.by_size.items()
+        for size, f in sizes.items()
+        if f.defects
+    ]
+    header = ['group', 'arm', 'seed', 'class', "COCO's size", 'defects', 'found', 'recall']
+    return dict(title='Recall by size', header=header, rows=rows)
+
+
+def _latency(members) -> dict:
+    rows = []
+    for group, arm, m in members:
+        file = m.run.folder / LATENCY
+        if file.is_file():
+            said = json.loads(file.read_text())
+            rows.append(
+                [*_who(group, arm, m), *(_text(said.get(k)) for k in ('median_s', 'p95_s', 'device'))]
+            )
+    header = ['group', 'arm', 'seed', 'median, s per image', '95th percentile', 'device']
+    return dict(title='Latency', header=header, rows=rows)
+
+
+def _origin(members) -> dict:
+    rows = []
+    for group, arm, m in members:
+        result, facts = m.run.result, m.run.facts
+        versions = ', '.join(f'{k} {v}' for k, v in (result.get('versions') or {}).items())
+        commit = str(result['commit'])[:12] + (' with local changes' if result.get('dirty') else '')
+        commands = '; '.join(c for c in (facts.get('command'), result.get('command')) if c)
+        origin = [commit, str(result['hardware']), str(result['date'])[:16], versions, commands]
+        rows.append([*_who(group, arm, m), result['config'], *origin])
+    header = ['group', 'arm', 'seed', 'config', 'commit', 'hardware', 'date', 'versions', 'commands']
+    return dict(title='Where the numbers come from', header=header, rows=rows)
+
+
+def _data(members) -> dict:
+    files = {}
+    for _, _, m in members:
+        for split, said in (('test', m.run.predictions), ('val', m.run.val)):
+            if said:
+                images = len(said.inspected or said.images)
+                files[said.ann_file] = [split, said.ann_file, str(images), said.sha256]
+        train = _train_file(m.run)
+        if train:
+            files[str(train)] = ['train', str(train), '–', hashlib.sha256(train.read_bytes()).hexdigest()]
+    title = 'Data: annotation files and their SHA-256'
+    return dict(title=title, header=['split', 'file', 'images', 'SHA-256'], rows=sorted(files.values()))
+
+
+def _train_file(run: Run) -> Path | None:
+    loader = (run.config or {}).get('train_dataloader') or {}
+    dataset = loader.get('dataset') or {}
+    if not dataset.get('ann_file'):
+        return None
+    path = Path(dataset.get('data_root') or '', dataset['ann_file'])
+    return path if path.is_file() else None
+
+
+# ---------------------------------------------------------------------------------- confusion, diffs, curves
+
+
+def _matrices(group: Group) -> list[dict]:
+    """Return the confusion of the first seed of each arm: title, header, rows."""
+    matrices = []
+    for arm in group.arms:
+        measured = arm.members[0]
+        classes = measured.run.predictions.classes
+        if measured.confusion:
+            header = ['truth', *(f'called {name}' for name in classes)]
+            rows = [[name, *map(str, row)] for name, row in zip(classes, measured.confusion)]
+        else:
+            header = ['truth', 'found', *(['called another'] if len(classes) > 1 else []), 'missed']
+            rows = []
+            for name, f in measured.detection.by_severity.items():
+                wrong = [str(f.wrong_severity)] if len(classes) > 1 else []
+                rows.append([name, str(f.found), *wrong, str(f.missed)])
+        matrices.append(dict(title=label(arm), header=header, rows=rows))
+    return matrices
+
+
+def _diffs(group: Group) -> list[dict]:
+    """Return the differences of the configs of every pair of arms."""
+    firsts = {arm.name: arm.members[0].run for arm in group.arms[::-1]}
+    pairs = itertools.combinations(sorted((n, r) for n, r in firsts.items() if r.config), 2)
+    return [
+        dict(
+            title=f'{group.name}: {a} and {b}',
+            header=['key', a, b],
+            rows=[
+                [key, repr(x), repr(y)] for key, (x, y) in differences(first.config, second.config).items()
+            ],
+        )
+        for (a, first), (b, second) in pairs
+    ]
+
+
+def _pretraining(runs: Sequence[Run]) -> list[tuple[str, object]]:
+    folders = dict.fromkeys(run.pretraining for run in runs if run.pretraining)
+    return [
+        (
+            folder.name if not folder.name.startswith('seed') else f'{folder.parent.name}/{folder.name}',
+            read_curves(folder),
+        )
+        for folder in folders
+    ]

@@ -1,0 +1,108 @@
+"""The source paper's Tables 2 and 3 in their own shape, with what was measured here beside its numbers.
+
+Intxausti et al., Appl. Sci. 2024, 14(7), 2785. A number that the project may not quote is None.
+"""
+
+from collections.abc import Sequence
+
+from .evidence import Arm, Group
+
+# Backbone, start of the weights, and the paper's numbers in percent.
+TABLE_2 = (
+    ('resnet50', 'in1k', (72.5, 68.4)),
+    ('resnet50', 'simsiam', (75.9, 71.2)),
+    ('swin-base', 'in1k', (87.9, 82.2)),
+    ('swin-base', 'simmim', (None, None)),
+)
+TABLE_3 = (
+    ('r50', 'in1k', (None, None, None)),
+    ('r50', 'simsiam', (89.6, 94.8, 96.0)),
+    ('swin-base', 'in1k', (91.3, None, None)),
+    ('swin-base', 'simmim', (91.3, 95.5, 94.6)),
+)
+NOT_RUN = 'not run here'
+
+
+def table_2(groups: Sequence[Group]) -> dict:
+    """Linear classification of critical and minor images: title, header, rows of text."""
+    header = ['backbone', 'weights', 'paper AP', 'AP', 'paper accuracy', 'accuracy', 'balanced accuracy']
+    columns = ('mAP', 'accuracy', 'balanced_accuracy')
+    rows = []
+    for backbone, init, (ap, accuracy) in TABLE_2:
+        arm = _find(groups, 'severity', backbone, init, 'industrial')
+        ours = [percent(arm, column) if arm else NOT_RUN for column in columns]
+        rows.append([backbone, init, _quoted(ap), ours[0], _quoted(accuracy), *ours[1:]])
+    for group, arm in _others(groups, 'severity', {(b, i, 'industrial') for b, i, _ in TABLE_2}):
+        ours = [percent(arm, column) for column in columns]
+        rows.append([f'{group.backbone} ({group.dataset})', label(arm), '', ours[0], '', *ours[1:]])
+    return dict(title='Table 2: linear evaluation, image level, in percent', header=header, rows=rows)
+
+
+def table_3(groups: Sequence[Group]) -> dict:
+    """Faster R-CNN on the industrial radiographs and on GDXray: title, header, rows of text."""
+    header = ['backbone', 'weights']
+    for dataset in ('industrial mAP', 'industrial AP critical', 'GDXray A'):
+        header += [f'paper {dataset}', dataset]
+    header += ['GDXray B']
+    rows = []
+    for backbone, init, quoted in TABLE_3:
+        row = [backbone, init]
+        industrial = _find(groups, 'detection', backbone, init, 'industrial')
+        for number, column in enumerate(('AP50', 'AP50_critical')):
+            row += [_quoted(quoted[number]), percent(industrial, column) if industrial else NOT_RUN]
+        for dataset in ('gdxray-a', 'gdxray-b'):
+            arm = _find(groups, 'detection', backbone, init, dataset)
+            row += [_quoted(quoted[2])] if dataset == 'gdxray-a' else []
+            row.append(percent(arm, 'AP50') if arm else NOT_RUN)
+        rows.append(row)
+    known = {(b, i, d) for b, i, _ in TABLE_3 for d in ('industrial', 'gdxray-a', 'gdxray-b')}
+    for group, arm in _others(groups, 'detection', known):
+        row = [group.backbone or group.name, label(arm), *[''] * 7]
+        at = {'gdxray-a': 7, 'gdxray-b': 8}.get(group.dataset, 3)
+        row[at] = percent(arm, 'AP50')
+        if at == 3:
+            row[0] += f' ({group.dataset})'
+            row[5] = percent(arm, 'AP50_critical')
+        rows.append(row)
+    title = 'Table 3: Faster R-CNN, AP at IoU 0.5 in percent (the paper does not state its IoU)'
+    return dict(title=title, header=header, rows=rows)
+
+
+def label(arm: Arm) -> str:
+    """Name an arm with its share of the labels, when that is not all of them."""
+    return arm.name + (f', {arm.fraction} % of labels' if arm.fraction != 100 else '')
+
+
+def percent(arm: Arm, metric: str) -> str:
+    """Mean ± standard deviation over the seeds, in percent."""
+    values = [m.run.result['metrics'].get(metric) for m in arm.members]
+    values = [100 * value for value in values if value is not None]
+    if not values:
+        return '–'
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return f'{mean:.1f}'
+    std = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+    return f'{mean:.1f} ± {std:.1f}'
+
+
+def _quoted(value: float | None) -> str:
+    return '–' if value is None else f'{value:.1f}'
+
+
+def _find(groups, task, backbone, init, dataset) -> Arm | None:
+    for group in groups:
+        if (group.task, group.backbone, group.dataset) == (task, backbone, dataset):
+            for arm in group.arms:
+                if (arm.name, arm.fraction) == (init, 100):
+                    return arm
+    return None
+
+
+def _others(groups, task, known):
+    """Arms that the paper has not."""
+    for group in groups:
+        if group.task == task:
+            for arm in group.arms:
+                if (group.backbone, arm.name, group.dataset) not in known or arm.fraction != 100:
+                    yield group, arm

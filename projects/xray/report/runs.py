@@ -1,0 +1,256 @@
+"""Runs as the report sees them: what was tested, on what, and how it learnt."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+
+from ..measures import average_precision_at
+from .config_diff import ConfigError, load_config
+from .predictions import Predictions, PredictionsError, read_predictions
+from .results import load_results
+
+_INIT = '(?:in1k-)?(?:simsiam|simmim)|(?:simsiam|simmim)-castings|in1k|coco'
+_STEMS = (
+    re.compile(
+        rf'faster-rcnn_(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)_(?P<recipe>.+)_(?P<dataset>.+)'
+    ),
+    re.compile(
+        rf'(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)_(?P<recipe>.+)_(?P<dataset>\w+)-(?P<px>\d+px)'
+    ),
+)
+_FOLDER = re.compile(r'seed(?P<seed>\d+)-frac(?P<fraction>\d+)')
+
+
+@dataclass
+class Curves:
+    """What a run logged: lists of (step or epoch, value) by name, and what is wrong with its logs."""
+
+    train: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    val: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """One tested run.
+
+    Attributes:
+        folder: Its work dir.
+        result: The content of `test.json`, metric names without prefix.
+        predictions: Of the test images.
+        val: Of the val images; None when they were not predicted.
+        stem: Of the config.
+        dataset: Named by the stem, else the annotation file.
+        backbone: Named by the stem; else ''.
+        recipe: Batch and schedule, as the stem names them; else ''.
+        init: What the backbone started from; else the stem.
+        seed: Of the training; None when unknown.
+        fraction: Percent of the training labels.
+        facts: What a study recorded of the run (`run.json`); empty outside of one.
+        config: Resolved; None when the run keeps none.
+        curves: Logged while training.
+        pretraining: Folder of the run whose weights it started from, when there is one.
+    """
+
+    folder: Path
+    result: dict
+    predictions: Predictions
+    val: Predictions | None
+    stem: str
+    dataset: str
+    backbone: str
+    recipe: str
+    init: str
+    seed: int | None
+    fraction: int
+    facts: dict
+    config: Config | None
+    curves: Curves
+    pretraining: Path | None
+
+    @property
+    def name(self) -> str:
+        """Short and unique within a study."""
+        return self.folder.name if self.folder.name == self.stem else f'{self.stem}/{self.folder.name}'
+
+    @property
+    def arm(self) -> str:
+        """What the run stands for: where its weights start, and how it differs from its peers."""
+        times = self.facts.get('epochs_factor', 1)
+        return self.init + (f', {times:g}× epochs' if times != 1 else '')
+
+    @property
+    def group(self) -> tuple[str, str, str, str]:
+        """Task, data set, backbone and recipe: runs of one group compare."""
+        return self.predictions.task, self.dataset, self.backbone, self.recipe
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Read the runs that can be measured.
+
+    A run is left out, with the reason, when it was not tested, has no predictions or bad ones, or has
+    predictions that do not give the AP50 of its `test.json`; or when it cannot be compared with the first
+    run of its data set: other classes, other test images, other annotations; or is there twice.
+
+    Args:
+        folders: Work dirs.
+
+    Returns:
+        The runs, and a line for each one that was left out.
+    """
+    runs, left_out = [], []
+    for folder in folders:
+        found, refused = load_results([folder])
+        if refused:
+            left_out += refused
+            continue
+        try:
+            run = _read_run(folder if folder.is_dir() else folder.parent, found[0])
+        except (PredictionsError, ConfigError) as error:
+            left_out.append(str(error))
+            continue
+        reason = _contradiction(run) or _incomparable(run, runs)
+        if reason:
+            left_out.append(f'{run.folder}: {reason}')
+        else:
+            runs.append(run)
+    return runs, left_out
+
+
+def _read_run(folder: Path, result: dict) -> Run:
+    stem = Path(result['config']).stem
+    named = parse_stem(stem)
+    predictions = read_predictions(folder)
+    try:
+        val = read_predictions(folder, 'val')
+    except PredictionsError:
+        val = None
+    facts_file = folder / 'run.json'
+    facts = json.loads(facts_file.read_text()) if facts_file.is_file() else {}
+    of_folder = _FOLDER.match(folder.name)
+    config = _config(folder, stem)
+    return Run(
+        folder=folder,
+        result=result,
+        predictions=predictions,
+        val=val,
+        stem=stem,
+        dataset=named['dataset'] or predictions.ann_file,
+        backbone=named['backbone'],
+        recipe=named['recipe'],
+        init=named['init'],
+        seed=result['seed'] if result['seed'] is not None else facts.get('seed'),
+        fraction=int(of_folder['fraction']) if of_folder else 100,
+        facts=facts,
+        config=config,
+        curves=read_curves(folder),
+        pretraining=_pretraining(config),
+    )
+
+
+def parse_stem(stem: str) -> dict[str, str]:
+    """Return what a config's stem says: `dataset`, `backbone`, `recipe`, `init`; '' where it does not."""
+    for pattern in _STEMS:
+        match = pattern.fullmatch(stem)
+        if match:
+            return {key: match[key] for key in ('dataset', 'backbone', 'recipe')} | dict(
+                init=match['init'] or 'scratch'
+            )
+    return dict(dataset='', backbone='', recipe='', init=stem)
+
+
+def _config(folder: Path, stem: str) -> Config | None:
+    written = [folder / f'{stem}.py', *sorted(folder.glob('*/vis_data/config.py'))[::-1]]
+    return next((load_config(path) for path in written if path.is_file()), None)
+
+
+def _pretraining(config: Config | None) -> Path | None:
+    """Return the folder of the checkpoint that the backbone started from, when it is a run's."""
+    if config is None:
+        return None
+    model = config.get('model') or {}
+    init = (model.get('backbone') or {}).get('init_cfg') or {}
+    checkpoint = str(init.get('checkpoint', '')) if isinstance(init, dict) else ''
+    folder = Path(checkpoint).parent
+    return folder if checkpoint and '://' not in checkpoint and folder.is_dir() else None
+
+
+def _contradiction(run: Run) -> str | None:
+    """Say whether the predictions give the numbers of `test.json`."""
+    if run.predictions.task != 'detection':
+        if 'mAP' in run.result['metrics']:
+            return None
+        return 'test.json holds no mAP, the predictions are of an image classifier; run tools/test.py again'
+    images = run.predictions.inspected
+    for label, name in enumerate(run.predictions.classes):
+        stated = run.result['metrics'].get(f'AP50_{name}')
+        again = average_precision_at(images, label)(np.arange(len(images)))
+        if (stated is None) != (again is None) or (again is not None and abs(stated - again) > 1e-6):
+            return (
+                f'test.json says AP50 {stated} of {name}, its predictions give {again}; they are of '
+                'different tests: run tools/test.py again'
+            )
+    return None
+
+
+def _incomparable(run: Run, others: Sequence[Run]) -> str | None:
+    """Say why a run cannot stand beside the earlier ones of its data set."""
+    for other in others:
+        if (run.predictions.task, run.dataset) != (other.predictions.task, other.dataset):
+            continue
+        mine, theirs = run.predictions, other.predictions
+        if mine.classes != theirs.classes:
+            return f'has the classes {mine.classes}, {other.name} has {theirs.classes}; test both alike'
+        names = [{i['file_name'] for i in p.truth.get('images', p.images)} for p in (mine, theirs)]
+        if names[0] != names[1]:
+            differing = sorted(names[0] ^ names[1])
+            return (
+                f'was tested on other images than {other.name} ({len(differing)} differ, such as '
+                f'{differing[0]}); test both on the same annotation file'
+            )
+        if mine.sha256 != theirs.sha256:
+            return (
+                f'was tested on another version of the annotations than {other.name} ({mine.sha256[:12]} '
+                f'and {theirs.sha256[:12]}); test both again on the same file'
+            )
+        if (run.stem, run.arm, run.fraction, run.seed) == (other.stem, other.arm, other.fraction, other.seed):
+            return f'repeats {other.folder} (same config, labels and seed); leave one of them out'
+    return None
+
+
+def read_curves(folder: Path) -> Curves:
+    """Read what a run logged, over all its starts: a later start overrides the steps it repeats.
+
+    Args:
+        folder: Work dir, with `<time>/vis_data/scalars.json`, one JSON object a line.
+
+    Returns:
+        The curves; a damaged or cut line is left out and named, a value that is not finite as well.
+    """
+    curves = Curves()
+    train, val = {}, {}
+    for file in sorted(folder.glob('*/vis_data/scalars.json')):
+        for number, line in enumerate(file.read_text(errors='replace').splitlines(), 1):
+            try:
+                values = json.loads(line)
+                step = int(values['step'])
+            except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+                curves.problems.append(f'{file}: line {number} is cut short or damaged, and left out')
+                continue
+            table = train if 'iter' in values else val
+            for name, value in values.items():
+                if not isinstance(value, int | float) or name in ('step', 'iter'):
+                    continue
+                if math.isfinite(value):
+                    table.setdefault(name.removeprefix('xray/'), {})[step] = float(value)
+                elif 'loss' in name:
+                    curves.problems.append(f'{file}: {name} is not finite at step {step}')
+    curves.train = {name: sorted(points.items()) for name, points in train.items()}
+    curves.val = {name: sorted(points.items()) for name, points in val.items()}
+    return curves

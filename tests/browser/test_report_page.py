@@ -1,0 +1,138 @@
+"""The page of a report in a real Chromium: no error, filters, narrow and wide, by keyboard, its weight."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from drawn_runs import draw_study  # noqa: E402
+
+from projects.xray.report.evidence import Settings  # noqa: E402
+from projects.xray.report.page import write_report  # noqa: E402
+from projects.xray.report.runs import read_runs  # noqa: E402
+
+CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+
+
+@pytest.fixture(scope='module')
+def report(tmp_path_factory):
+    """A report of eight runs with a full gallery; returns its folder and what it says."""
+    root = tmp_path_factory.mktemp('study')
+    folders = draw_study(root, {'scratch': 0.3, 'simsiam': 0.6}, fractions=(10, 100), parts=34)
+    runs, left_out = read_runs(folders)
+    assert left_out == []
+    command = 'python tools/report.py <b>&'
+    return root / 'out', write_report(root / 'out', runs, ['<i>x</i>'], Settings(resamples=50), 500, command)
+
+
+@pytest.fixture(scope='module')
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu']
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, report):
+    """The page, opened from disk without a network; fails when it says anything on its console."""
+    context = browser.new_context(offline=True, viewport=dict(width=1280, height=900))
+    opened = context.new_page()
+    said = []
+    opened.on('console', lambda message: said.append(message.text))
+    opened.on('pageerror', lambda error: said.append(str(error)))
+    opened.on('requestfailed', lambda request: said.append(f'{request.url[:80]} failed'))
+    opened.goto((report[0] / 'index.html').as_uri())
+    yield opened
+    context.close()
+    assert said == []
+
+
+def test_the_verdict_is_on_top_and_a_name_is_never_markup(page, report):
+    assert page.inner_text('#verdict') == report[1]['verdict'][0]
+    assert page.locator('#verdict').bounding_box()['y'] < 200
+    assert 'Left out: <i>x</i>' in page.inner_text('header')
+    assert 'python tools/report.py <b>&' in page.inner_text('#origins')
+    assert page.locator('svg[role=img]').count() >= 6  # labels, loss, val, PR, FROC, POD
+    assert page.locator('#pictures .item').count() == 60
+
+
+def test_five_hundred_items_weigh_at_most_five_megabytes(page, report):
+    items = json.loads(page.text_content('#items'))
+    assert len(items) == 500
+    assert all(item['image'] for item in items)
+    assert (report[0] / 'index.html').stat().st_size <= 5_000_000
+
+
+def test_filters_and_more(page):
+    page.select_option('#f-kind', 'missed')
+    kinds = page.locator('.item .words b').all_text_contents()
+    assert len(kinds) == 60 and all(kind.startswith('missed') for kind in kinds)
+    page.select_option('#f-arm', 'simsiam')
+    assert all('simsiam' in text for text in page.locator('.item .words').all_text_contents())
+    page.fill('#f-file', 'p003_V1')
+    texts = page.locator('.item .words').all_text_contents()
+    assert texts and all('p003_v1.png' in text for text in texts)
+    assert page.inner_text('#count') == f'{len(texts)} of 500'
+    page.fill('#f-file', 'no such file')
+    assert page.locator('.item').count() == 0 and page.inner_text('#count') == '0 of 500'
+    page.click('#reset')
+    assert page.inner_text('#count') == '500 of 500'
+    page.click('#more')
+    assert page.locator('#gallery .item').count() == 120
+
+
+def test_brightness_and_contrast_change_the_pictures(page):
+    def look():
+        return page.eval_on_selector('.pane img', 'image => getComputedStyle(image).filter')
+
+    before = look()
+    page.locator('#brightness').fill('2')
+    page.locator('#contrast').fill('1.5')
+    assert look() == 'brightness(2) contrast(1.5)' != before
+    page.click('#reset')
+    assert look() == before
+
+
+def test_boxes_lie_on_the_pictures(page):
+    picture = page.locator('.pane.truth img').first.bounding_box()
+    box = page.locator('.pane.truth rect').first.bounding_box()
+    assert picture['width'] > 100
+    assert picture['x'] - 2 <= box['x'] and box['x'] + box['width'] <= picture['x'] + picture['width'] + 2
+
+
+@pytest.mark.parametrize('width', [1280, 390])
+def test_the_page_is_readable_wide_and_narrow(page, width):
+    page.set_viewport_size(dict(width=width, height=844))
+    assert page.evaluate('document.documentElement.scrollWidth') <= width  # tables scroll in their own frame
+    small = page.evaluate(
+        """() => [...document.querySelectorAll('p, td, th, a, label, button, .words, svg text')].filter(e => {
+          const shown = e.getBoundingClientRect();
+          const m = e.tagName === 'text' ? e.getScreenCTM() : {a: 1, b: 0};
+          const size = parseFloat(getComputedStyle(e).fontSize) * Math.hypot(m.a, m.b);
+          return shown.width && e.textContent.trim() && size < 9;
+        }).map(e => e.textContent.trim().slice(0, 40))"""
+    )
+    assert small == []
+
+
+def test_everything_is_reached_by_keyboard(page):
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press('Tab')
+        reached.add(page.evaluate('(document.activeElement.id || document.activeElement.className)'))
+        if 'item' in reached:
+            break
+    controls = {'f-kind', 'f-group', 'f-arm', 'f-type', 'f-part', 'f-file', 'brightness', 'contrast', 'reset'}
+    assert {'scroll', 'item'} | controls <= reached
+    page.keyboard.press('Enter')
+    assert page.locator('#large').is_visible()
+    page.keyboard.press('Escape')
+    assert not page.locator('#large').is_visible()
