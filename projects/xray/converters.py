@@ -108,8 +108,8 @@ class Ledger:
             account.check()
 
     def __str__(self) -> str:
-        """Title, then one line per account and repair."""
-        lines = [self.title, *(f'  {account}' for account in self.accounts.values())]
+        """Title, then one line per account and repair that there is something to say of."""
+        lines = [self.title, *(f'  {a}' for a in self.accounts.values() if a.came or a.added)]
         lines += [f'  repaired: {reason}: {n}' for reason, n in sorted(self.repairs.items()) if n]
         return '\n'.join(lines)
 
@@ -211,6 +211,8 @@ def convert(
     splits = split_groups(features)
 
     written: dict[str, list[dict]] = {split: [] for split in ('train', 'val', 'test')}
+    for account in (ledger['images'], ledger['boxes']):
+        account.went.update(dict.fromkeys(written, 0))  # in this order
     for name, image in labelled.items():
         split = splits[image['part']]
         if tile:
