@@ -1,0 +1,142 @@
+"""What a study measured, run by run: `<study>.results.json` beside its file, and the README's tables."""
+
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..statistics import summarise_seeds
+from ..study import Study, read_json
+from .results import format_table
+from .runs import parse_stem
+
+BEGIN, END = '<!-- results of studies: begin -->', '<!-- results of studies: end -->'
+FACTS = ('config', 'seed', 'fraction', 'epochs', 'epochs_factor', 'lr_factor', 'lr_on_val', 'pretraining')
+FACTS += ('train_images', 'subset_sha256', 'seconds')
+TESTED = ('metrics', 'val_metrics', 'commit', 'dirty', 'hardware', 'versions', 'date')
+COLUMNS = {
+    'AP50': 'AP50',
+    'AP': 'AP',
+    'recall_critical_at_0.5': 'critical recall at 0.5 FA/image',
+    'recall_defect_at_0.5': 'recall at 0.5 FA/image',
+    'AP50_without_C0055': 'AP50 without C0055',
+    'mAP': 'mAP',
+    'accuracy': 'accuracy',
+    'balanced_accuracy': 'balanced accuracy',
+}
+
+
+class RecordError(ValueError):
+    """Records that cannot be read, or a file without the marks between which they go; with the remedy."""
+
+
+def record_file(study: Study) -> Path:
+    """Return where a study's results are recorded."""
+    return study.file.with_suffix('.results.json')
+
+
+def record(study: Study) -> None:
+    """Record every tested and every failed run of a study; those recorded elsewhere stay."""
+    file = record_file(study)
+    study.root.mkdir(parents=True, exist_ok=True)
+    with (study.root / '.recording').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # runs finish side by side
+        runs = read_json(file).get('runs', {})
+        for job in study.jobs:
+            folder = study.root / job.folder
+            facts, tested = read_json(folder / 'run.json'), read_json(folder / 'test.json')
+            failed = read_json(folder / 'failed.json')
+            entry = {key: facts[key] for key in FACTS if facts.get(key) is not None}
+            if failed:
+                runs[job.folder] = dict(
+                    status='failed', step=failed['step'], reason=failed['reason'], **entry
+                )
+            elif job.kind == 'test' and tested and facts.get('tested'):
+                said = {key: tested[key] for key in TESTED if key in tested}
+                runs[job.folder] = dict(status='tested', **entry, **said)
+            elif job.kind == 'train' and facts.get('trained') and job.folder not in runs:
+                runs[job.folder] = dict(status='trained', **entry)
+        draft = file.with_name(f'{file.name}.{os.getpid()}')
+        text = json.dumps(
+            dict(study=study.name, about=study.about, runs=dict(sorted(runs.items()))), indent=1
+        )
+        # No path of this machine in a file that is committed.
+        draft.write_text(text.replace(f'{Path.cwd()}/', '') + '\n')
+        draft.replace(file)
+
+
+def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
+    """Lay the tested runs of a study out: one row per arm and share of the labels, mean ± std over seeds."""
+    arms, failed = {}, 0
+    for run in records['runs'].values():
+        if run['status'] == 'failed':
+            failed += 1
+        if run['status'] != 'tested':
+            continue
+        named = parse_stem(Path(run['config']).stem)
+        times = run.get('epochs_factor', 1)
+        arm = named['init'] + (f', {times:g}× epochs' if times != 1 else '')
+        arms.setdefault((named['dataset'], named['backbone'], run['fraction'], arm), []).append(run)
+    values = [
+        {key.removeprefix('xray/'): value for key, value in run['metrics'].items()}
+        for runs in arms.values()
+        for run in runs
+    ]
+    columns = [column for column in COLUMNS if any(v.get(column) is not None for v in values)]
+    header = [
+        'data',
+        'backbone',
+        'labels',
+        'arm',
+        'seeds',
+        *(COLUMNS[column] for column in columns),
+        'commit',
+    ]
+    rows = []
+    for (dataset, backbone, fraction, arm), runs in sorted(arms.items()):
+        seeds = ', '.join(str(seed) for seed in sorted(run['seed'] for run in runs))
+        commits = ', '.join(sorted({run['commit'][:7] + ('+' if run.get('dirty') else '') for run in runs}))
+        cells = [_spread([run['metrics'].get(f'xray/{column}') for run in runs]) for column in columns]
+        rows.append([dataset, backbone, f'{fraction} %', arm, seeds, *cells, commits])
+    return header, rows
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    values = [value for value in values if value is not None]
+    if not values:
+        return '–'
+    seeds = summarise_seeds(values)
+    return f'{seeds.mean:.3f}' + ('' if seeds.std is None else f' ± {seeds.std:.3f}')
+
+
+def write_readme(readme: Path, files: Sequence[Path]) -> int:
+    """Write the tables of studies between the marks of a README.
+
+    Raises:
+        RecordError: The README lacks the marks, or a study has no records.
+    """
+    text = readme.read_text() if readme.is_file() else ''
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise RecordError(f'{readme}: expected one line {BEGIN} and one {END} after it; write them')
+    parts = []
+    for file in files:
+        records = read_json(file.with_suffix('.results.json'))
+        if not records.get('runs'):
+            raise RecordError(
+                f'{file.with_suffix(".results.json")}: no records; run the study, or leave it out'
+            )
+        header, rows = table_of(records)
+        hardware = sorted({run['hardware'] for run in records['runs'].values() if 'hardware' in run})
+        dates = sorted(run['date'][:10] for run in records['runs'].values() if 'date' in run)
+        said = f'`make study STUDY={file}`'
+        if dates:
+            said += f'; {", ".join(hardware)}; {dates[0]} to {dates[-1]}'
+        failed = [name for name, run in records['runs'].items() if run['status'] == 'failed']
+        said += f'; failed: {", ".join(failed)}' if failed else ''
+        table = format_table(header, rows, markdown=True) if rows else 'No run has been tested yet.'
+        parts.append(f'**{records["about"] or records["study"]}**\n\n{table}\n\n{said}')
+    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    readme.write_text(text[:start] + '\n' + '\n\n'.join(parts) + '\n' + text[end:])
+    print(f'written: {readme}')
+    return 0

@@ -1,0 +1,474 @@
+"""Studies: which runs a study file asks for, what each needs, and what it takes to do one of them.
+
+A study file (YAML) names arms by their configs; seeds, shares of the labels and learning rates multiply them:
+
+    about: one line
+    seeds: [0, 1, 2]
+    fractions: [10, 100]     # percent of the training labels, nested subsets
+    subset: frame            # drawn by `part`, or by `frame` within each series
+    updates: same            # as many with few labels as with all; `epochs`: as many epochs
+    lr_factors: [0.5, 1, 2]  # of the config's own, for each arm and share: chosen on val with the first seed
+    pretrain_seeds: [0]      # fine-tuning seed number i starts from pretraining seed number i, in turns
+    gpus: 0                  # of one run; more than 1 starts as many ranks
+    arms:
+      - config: configs/small/NAME.py
+        seeds: [0]           # an arm may have its own seeds, fractions, lr_factors
+        epochs_factor: 3     # and train longer
+
+Runs write to `work_dirs/study/<name>/<stem>/seed<k>-frac<f>/`, the pretraining that an arm names by its
+checkpoint among them, shared by all arms. Nothing here imports the training libraries.
+"""
+
+import hashlib
+import json
+import math
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from .report.config_diff import ConfigError, flatten, load_config
+
+ROOT = Path('work_dirs', 'study')
+DEFAULTS = dict(
+    about='',
+    seeds=[0],
+    fractions=[100],
+    subset='part',
+    updates='same',
+    lr_factors=[1],
+    pretrain_seeds=[0],
+    gpus=0,
+)
+OF_AN_ARM = ('seeds', 'fractions', 'lr_factors', 'epochs_factor')
+SMALLEST_BY_FRAME = 10  # percent: fewer frames of a series are none
+
+
+class StudyError(ValueError):
+    """A study that cannot be run as written; one line with the remedy."""
+
+
+@dataclass
+class Job:
+    """One step of a study.
+
+    Attributes:
+        name: Unique; letters, digits and underscores.
+        kind: 'train' or 'test'.
+        folder: Of the run, relative to the study's.
+        config: Config file.
+        needs: Names of the jobs that come first.
+        options: `key=value` overrides, but for what earlier jobs decide.
+        seed: Of the training.
+        fraction: Percent of the labels.
+        epochs: Of the training.
+        epochs_factor: As the arm says.
+        lr_factor: Of the config's own rate; None where the trials decide.
+        trials: Folders of the learning-rate trials that decide, by factor.
+        pretraining: Folder of the run whose weights it starts from; None without.
+        gpus: Of the run.
+    """
+
+    name: str
+    kind: str
+    folder: str
+    config: str
+    needs: list[str]
+    options: list[str]
+    seed: int
+    fraction: int
+    epochs: int
+    epochs_factor: float = 1
+    lr_factor: float | None = 1
+    trials: dict[str, str] = field(default_factory=dict)
+    pretraining: str | None = None
+    gpus: int = 0
+
+    @property
+    def marker(self) -> str:
+        """File that says it is done, relative to the study's folder."""
+        return f'{self.folder}/{self.kind}ed'
+
+
+@dataclass
+class Study:
+    """A study file with its jobs, in an order in which they could run one by one."""
+
+    name: str
+    file: Path
+    about: str
+    settings: dict
+    jobs: list[Job]
+
+    @property
+    def root(self) -> Path:
+        """Where its runs write."""
+        return ROOT / self.name
+
+    def job(self, name: str) -> Job:
+        """Return a job by name."""
+        found = [job for job in self.jobs if job.name == name]
+        if not found:
+            raise StudyError(f'{self.file}: has no job {name}; see --dry-run')
+        return found[0]
+
+
+def read_study(file: str | Path) -> Study:
+    """Read a study file and plan its jobs.
+
+    Raises:
+        StudyError: No such file, an unknown key or a value that cannot be; a config that is not there; an
+            arm that starts from a checkpoint that no config writes; two arms that are the same.
+    """
+    file = Path(file)
+    try:
+        said = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise StudyError(f'{file}: no such study, expected a file such as configs/study/NAME.yaml') from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StudyError(
+            f'{file}: not readable as YAML ({" ".join(str(error).split())}); correct it'
+        ) from None
+    if not isinstance(said, dict) or not isinstance(said.get('arms'), list) or not said['arms']:
+        raise StudyError(f'{file}: expected a list of `arms`, each with a `config`; see configs/study/')
+    unknown = set(said) - set(DEFAULTS) - {'arms'}
+    if unknown:
+        raise StudyError(f'{file}: unknown key {sorted(unknown)[0]!r}, expected one of {sorted(DEFAULTS)}')
+    settings = DEFAULTS | {key: value for key, value in said.items() if key != 'arms'}
+    jobs = {}
+    for arm in said['arms']:
+        _plan_arm(file, settings, arm, jobs)
+    return Study(file.stem, file, str(settings['about']), settings, list(jobs.values()))
+
+
+def _plan_arm(file, settings, arm, jobs):
+    if not isinstance(arm, dict) or 'config' not in arm or set(arm) - {'config', *OF_AN_ARM}:
+        raise StudyError(f'{file}: arm {arm!r}: expected `config` and, at will, {", ".join(OF_AN_ARM)}')
+    own = settings | dict(epochs_factor=1) | arm
+    _check(file, own)
+    config = _load(file, arm['config'])
+    stem = Path(arm['config']).stem
+    factor = own['epochs_factor']
+    suffix = '' if factor == 1 else f'-x{factor:g}'
+    source = _pretraining_config(file, arm['config'], config)
+    for fraction in own['fractions']:
+        # As many updates as with all labels take as many more epochs.
+        stretch = factor * (100 / fraction if own['updates'] == 'same' else 1)
+        common = dict(
+            config=arm['config'],
+            fraction=fraction,
+            epochs=scaled(config['train_cfg']['max_epochs'], stretch),
+            epochs_factor=factor,
+            gpus=own['gpus'],
+        )
+        options = stretched(config, stretch)
+        first = own['seeds'][0]
+        trials = {}
+        if len(own['lr_factors']) > 1:
+            for lr_factor in own['lr_factors']:
+                folder = f'{stem}/lr/frac{fraction}{suffix}-lr{lr_factor:g}'
+                needs, pretraining = _plan_pretraining(file, settings, source, first, own, jobs)
+                job = Job(
+                    name=_name(folder, 'train'),
+                    kind='train',
+                    folder=folder,
+                    needs=needs,
+                    options=[*options, *_lr_option(config, lr_factor)],
+                    seed=first,
+                    lr_factor=lr_factor,
+                    pretraining=pretraining,
+                    **common,
+                )
+                _add(file, jobs, job)
+                trials[f'{lr_factor:g}'] = folder
+        for seed in own['seeds']:
+            folder = f'{stem}/seed{seed}-frac{fraction}{suffix}'
+            needs, pretraining = _plan_pretraining(file, settings, source, seed, own, jobs)
+            fixed = own['lr_factors'][0] if not trials else None
+            train = Job(
+                name=_name(folder, 'train'),
+                kind='train',
+                folder=folder,
+                needs=[*needs, *(_name(trial, 'train') for trial in trials.values())],
+                options=options + ([] if fixed in (None, 1) else _lr_option(config, fixed)),
+                seed=seed,
+                lr_factor=fixed,
+                trials=trials,
+                pretraining=pretraining,
+                **common,
+            )
+            _add(file, jobs, train)
+            test = dict(vars(train), name=_name(folder, 'test'), kind='test', needs=[train.name])
+            _add(file, jobs, Job(**test))
+
+
+def _plan_pretraining(file, settings, source, seed, own, jobs) -> tuple[list[str], str | None]:
+    """Plan the pretraining that an arm starts from, once for all arms."""
+    if source is None:
+        return [], None
+    seeds = settings['pretrain_seeds']
+    chosen = seeds[own['seeds'].index(seed) % len(seeds)]
+    folder = f'{Path(source).stem}/seed{chosen}-frac100'
+    name = _name(folder, 'train')
+    if name not in jobs:
+        config = _load(file, source)
+        further = _pretraining_config(file, source, config)
+        needs, pretraining = _plan_pretraining(file, settings, further, seed, own, jobs)
+        jobs[name] = Job(
+            name=name,
+            kind='train',
+            folder=folder,
+            config=source,
+            needs=needs,
+            options=[],
+            seed=chosen,
+            fraction=100,
+            epochs=config['train_cfg']['max_epochs'],
+            pretraining=pretraining,
+            gpus=settings['gpus'],
+        )
+    return [name], folder
+
+
+def _add(file, jobs, job):
+    if job.name in jobs:
+        raise StudyError(f'{file}: {job.folder} is asked for twice; leave one of the arms out')
+    jobs[job.name] = job
+
+
+def _name(folder: str, kind: str) -> str:
+    return re.sub(r'\W', '_', f'{kind}_{folder}')
+
+
+def _check(file, own):
+    for key in ('seeds', 'fractions', 'lr_factors', 'pretrain_seeds'):
+        values = own[key]
+        number = (int, float) if key == 'lr_factors' else int
+        good = isinstance(values, list) and values and len(set(values)) == len(values)
+        if not good or not all(isinstance(v, number) and not isinstance(v, bool) for v in values):
+            raise StudyError(f'{file}: {key} {values!r}: expected a list of different numbers')
+    if (
+        min(own['lr_factors']) <= 0
+        or not isinstance(own['epochs_factor'], int | float)
+        or own['epochs_factor'] <= 0
+    ):
+        raise StudyError(f'{file}: lr_factors and epochs_factor must be above zero')
+    if own['subset'] not in ('part', 'frame') or own['updates'] not in ('same', 'epochs'):
+        raise StudyError(f'{file}: expected subset: part or frame, and updates: same or epochs')
+    least = SMALLEST_BY_FRAME if own['subset'] == 'frame' else 1
+    if not all(least <= fraction <= 100 for fraction in own['fractions']):
+        raise StudyError(
+            f'{file}: fractions {own["fractions"]}: expected {least} to 100 percent with subset '
+            f'{own["subset"]}'
+        )
+
+
+def _load(file, config):
+    try:
+        return load_config(config)
+    except ConfigError as error:
+        raise StudyError(f'{file}: {error}') from None
+
+
+def _pretraining_config(file, path: str, config: Mapping) -> str | None:
+    """Return the config whose run an arm starts from: `work_dirs/<stem>/…` names it, beside the arm's own."""
+    init = config['model']['backbone'].get('init_cfg') or {}
+    checkpoint = str(init.get('checkpoint', '')) if isinstance(init, Mapping) else ''
+    if not checkpoint.startswith('work_dirs/'):
+        return None
+    stem = Path(checkpoint).parent.name
+    found = sorted(Path(path).resolve().parents[1].glob(f'*/{stem}.py'))
+    if not found:
+        raise StudyError(
+            f'{file}: {path} starts from {checkpoint}, but no config {stem}.py is beside it; add it, or '
+            'correct the checkpoint'
+        )
+    near = found[0]
+    return str(near.relative_to(Path.cwd()) if near.is_relative_to(Path.cwd()) else near)
+
+
+def _lr_option(config, factor) -> list[str]:
+    return [f'optim_wrapper.optimizer.lr={config["optim_wrapper"]["optimizer"]["lr"] * factor:.12g}']
+
+
+def scaled(epochs: float, factor: float) -> int:
+    """Scale a number of epochs; at least one."""
+    return max(1, round(epochs * factor))
+
+
+def stretched(config: Mapping, factor: float) -> list[str]:
+    """Return the overrides that train a config for `factor` times its epochs, its schedule stretched alike.
+
+    Warm-up by iteration stays; validation and checkpoints are as many as before.
+    """
+    if factor == 1:
+        return []
+    options = [f'train_cfg.max_epochs={scaled(config["train_cfg"]["max_epochs"], factor)}']
+    if config['train_cfg'].get('val_interval', 1) and config.get('val_dataloader'):
+        interval = scaled(config['train_cfg'].get('val_interval', 1), factor)
+        options.append(f'train_cfg.val_interval={interval}')
+    checkpoint = (config.get('default_hooks') or {}).get('checkpoint')
+    if checkpoint:
+        options.append(f'default_hooks.checkpoint.interval={scaled(checkpoint.get("interval", 1), factor)}')
+    for index, scheduler in enumerate(config.get('param_scheduler') or []):
+        if not scheduler.get('by_epoch', True):
+            continue
+        for key in ('begin', 'end', 'T_max'):
+            if scheduler.get(key):
+                options.append(f'param_scheduler.{index}.{key}={scaled(scheduler[key], factor)}')
+        if scheduler.get('milestones'):
+            stones = [scaled(stone, factor) for stone in scheduler['milestones']]
+            options.append(f'param_scheduler.{index}.milestones={stones}')
+    return options
+
+
+# ------------------------------------------------------------------------------------------ fewer labels
+
+
+def draw_subset(coco: dict, percent: int, by: str = 'part', seed: int = 0) -> dict:
+    """Draw a share of an annotated set; the smaller share of two lies within the larger.
+
+    Args:
+        coco: COCO dict.
+        percent: Of the parts, or of the frames of each series; rounded up.
+        by: 'part': all views of a part or none, defective and defect-free parts in proportion; 'frame':
+            frames of each `series`, as GDXray has few parts with many frames.
+        seed: Of the order.
+
+    Returns:
+        COCO dict with the images drawn, in their order, and their annotations.
+
+    Raises:
+        StudyError: An image has no `part` (or `series`).
+    """
+    key = 'part' if by == 'part' else 'series'
+    missing = [image['file_name'] for image in coco['images'] if image.get(key) is None]
+    if missing:
+        raise StudyError(
+            f'{len(missing)} images have no `{key}`, such as {missing[0]}; a share of the labels by {by} '
+            'needs it: convert the data set again'
+        )
+    defective = {annotation['image_id'] for annotation in coco['annotations']}
+    groups = {}
+    for image in coco['images']:
+        groups.setdefault(str(image[key]), []).append(image)
+    strata = {}
+    if by == 'part':
+        for name, images in groups.items():
+            strata.setdefault(any(image['id'] in defective for image in images), []).append((name, images))
+    else:
+        for name, images in groups.items():
+            strata[name] = [(f'{name}/{image["file_name"]}', [image]) for image in images]
+    chosen = set()
+    for number, units in enumerate(strata[name] for name in sorted(strata)):
+        units = sorted(units, key=lambda unit: unit[0])
+        order = np.random.default_rng([seed, number]).permutation(len(units))
+        for position in order[: math.ceil(len(units) * percent / 100)]:
+            chosen |= {image['id'] for image in units[position][1]}
+    return dict(
+        coco,
+        images=[image for image in coco['images'] if image['id'] in chosen],
+        annotations=[ann for ann in coco['annotations'] if ann['image_id'] in chosen],
+    )
+
+
+# ------------------------------------------------------------------------------------------------- doing
+
+
+def fingerprint(job: Job) -> str:
+    """Digest of what a run is: its resolved config and its overrides."""
+    flat = {key: repr(value) for key, value in flatten(load_config(job.config)).items()}
+    said = json.dumps([flat, sorted(job.options), job.seed, job.fraction, job.trials, job.pretraining])
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON file; {} when it is not there or cut short."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def is_done(study: Study, job: Job) -> bool:
+    """Whether a job is done, as its own record says.
+
+    Raises:
+        StudyError: It was done with another config or other settings.
+    """
+    folder = study.root / job.folder
+    facts = read_json(folder / 'run.json')
+    done = facts.get('trained') if job.kind == 'train' else bool(facts.get('tested'))
+    if done and facts['fingerprint'] != fingerprint(job):
+        raise StudyError(
+            f'{folder}: was run with another config or other settings than {study.file} says now; delete it '
+            'to run it again, or give the study another name'
+        )
+    return bool(done)
+
+
+def choose_lr(curves: Mapping[str, Sequence[float]]) -> str:
+    """Choose the learning-rate factor with the best value on val at the end; of equal ones the nearest to 1.
+
+    Args:
+        curves: Factor -> values on val.
+
+    Raises:
+        StudyError: A trial without a value.
+    """
+    empty = [factor for factor, values in curves.items() if not values]
+    if empty:
+        raise StudyError(f'the trial with lr factor {empty[0]} has no value on val; see its log.txt')
+    return max(curves, key=lambda factor: (curves[factor][-1], -abs(math.log(float(factor)))))
+
+
+# ------------------------------------------------------------------------------------------- how long
+
+
+def seconds_of(study: Study, job: Job) -> float | None:
+    """Estimate the time of a job from runs of its config that were timed; None when there are none."""
+    stem = Path(job.config).stem
+    records = [read_json(path) for path in study.root.glob(f'{stem}/**/run.json')]
+    if job.kind == 'test':
+        times = [r['test_seconds'] for r in records if r.get('test_seconds')]
+        return statistics.median(times) if times else None
+    alike = [
+        r['seconds'] / r['epochs'] for r in records if r.get('seconds') and r['fraction'] == job.fraction
+    ]
+    if alike:
+        return job.epochs * statistics.median(alike)
+    step = _seconds_per_iteration([Path('work_dirs') / stem, study.root / stem])
+    images = _images(job)
+    if step is None or images is None:
+        return None
+    batch = load_config(job.config)['train_dataloader']['batch_size'] * max(job.gpus, 1)
+    return step * math.ceil(images / batch) * job.epochs
+
+
+def _seconds_per_iteration(folders: Sequence[Path]) -> float | None:
+    times = []
+    for folder in folders:
+        for file in folder.glob('**/vis_data/scalars.json'):
+            for line in file.read_text(errors='replace').splitlines():
+                if '"iter"' in line and (found := re.search(r'"time": ([\d.]+)', line)):
+                    times.append(float(found[1]))
+    return statistics.median(times) if times else None
+
+
+def _images(job: Job) -> int | None:
+    """Count the training images of a job, as far as a look at the files tells."""
+    dataset = load_config(job.config)['train_dataloader']['dataset']
+    path = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+    if path.suffix == '.json' and path.is_file():
+        return math.ceil(len(json.loads(path.read_text())['images']) * job.fraction / 100)
+    if path.suffix == '.txt' and path.is_file():
+        return len(path.read_text().splitlines())
+    prefix = dataset.get('data_prefix') or {}
+    folder = Path(dataset.get('data_root') or '', str(prefix.get('img_path', '') if prefix else ''))
+    if dataset.get('ann_file') or not folder.is_dir():
+        return None
+    return sum(1 for file in folder.rglob('*') if file.is_file()) or None

@@ -1,0 +1,29 @@
+# What Snakemake runs of a study: one rule per job of the plan that tools/study.py wrote.
+import json
+from pathlib import Path
+
+plan = json.loads(Path(config['plan']).read_text())
+
+
+rule all:
+    input:
+        [job['marker'] for job in plan],
+
+
+for job in plan:
+
+    rule:
+        name:
+            job['name']
+        input:
+            job['needs'],
+        output:
+            job['marker'],
+        threads: 1
+        resources:
+            gpus=job['gpus'],
+            runtime=job['minutes'],
+        params:
+            command=job['command'],
+        shell:
+            '{params.command}'
