@@ -1,0 +1,288 @@
+"""Training steps of the published recipe beside ours: images/s, waiting for data, memory, use of the machine.
+
+Each variant trains in a process of its own; they take turns, so that whatever else the machine does meets all
+alike. Weights are random: they do not change the time of a step.
+"""
+
+import multiprocessing
+import statistics
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from torch.utils.flop_counter import FlopCounterMode
+
+from projects.xray import compat, running
+from projects.xray.acceleration import to_channels_last
+from projects.xray.report.config_diff import load_config
+from projects.xray.report.results import format_table
+
+from . import loader
+from .published import published_name
+
+COMPILED = 'ours, packed, compiled'
+VARIANTS = (loader.STOCK, loader.FILES, loader.PACKED)
+LOSS_STEPS = 5
+"""Steps whose loss is compared, on the same batches from the same weights."""
+
+
+class BenchmarkError(RuntimeError):
+    """A variant did not train; one line with what it said."""
+
+
+@dataclass
+class Steps:
+    """What the process of a variant measured.
+
+    Attributes:
+        variant: one of VARIANTS, or COMPILED.
+        batch: images per step.
+        losses: of LOSS_STEPS steps that start from the same weights and see the same batches.
+        flops: floating-point operations of a step's products and convolutions, forward and backward; counted
+            for the published variant only, 0 for the others.
+        matmul: floating-point operations a second of a large matrix product in the step's precision.
+        turns: of each turn, the mean seconds of a step, the median ones of its arithmetic, and the share of
+            the time that waited for data.
+        memory: peak in bytes, of the device or, on a CPU, of the process.
+    """
+
+    variant: str
+    batch: int
+    losses: list[float]
+    flops: int
+    matmul: float
+    turns: list[tuple[float, float, float]]
+    memory: int
+
+    @property
+    def rate(self) -> float:
+        """Images per second."""
+        return self.batch / statistics.median(step for step, _, _ in self.turns)
+
+    @property
+    def arithmetic(self) -> float:
+        """Seconds of a step without waiting for data."""
+        return statistics.median(seconds for _, seconds, _ in self.turns)
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time that waits for data."""
+        return statistics.median(share for _, _, share in self.turns)
+
+    def against(self, other: 'Steps', column: int = 0) -> float:
+        """Median over the turns of how many times as fast a step is; column 1 is its arithmetic alone."""
+        return statistics.median(b[column] / a[column] for a, b in zip(self.turns, other.turns))
+
+
+def build(
+    config: Config, path: Path, variant: str, same_images: bool
+) -> tuple[torch.nn.Module, OptimWrapper]:
+    """Build the model and optimizer of a variant from seed 0.
+
+    Args:
+        config: the config, fit for this machine.
+        path: its file.
+        variant: the published one keeps PyTorch's default memory layout and optimizer loops.
+        same_images: it also keeps our preprocessor, so that it can see our images.
+    """
+    published = variant == loader.STOCK
+    model, settings = config.model.to_dict(), config.optim_wrapper.to_dict()
+    preprocessor = config.get('data_preprocessor') or model['data_preprocessor']
+    if published:
+        settings['optimizer'].pop('fused', None)
+        if not same_images:
+            recipe = load_config(published_name(path))
+            preprocessor = recipe.get('data_preprocessor') or recipe.model.data_preprocessor
+    model['data_preprocessor'] = dict(preprocessor)
+    model['backbone'].pop('init_cfg', None)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        model = MODELS.build(model)
+        model.init_weights()
+        model.to(get_device()).train()
+        if not published and any(hook['type'] == 'ChannelsLastHook' for hook in config.custom_hooks):
+            to_channels_last(model)
+        optim = build_optim_wrapper(model, settings)
+    if variant == COMPILED:
+        model.train_step = torch.compile(model.train_step)
+    return model, optim
+
+
+def train_step(model, optim, batch) -> float:
+    """Train one step to its end on the device; returns the loss."""
+    losses = model.train_step(batch, optim_wrapper=optim)
+    return float(losses['loss'])  # waits for the device
+
+
+def matmul_rate(amp: bool, size: int = 2048) -> float:
+    """Measure floating-point operations a second of a product of two size x size matrices, best of 5."""
+    dtype = torch.float16 if amp else torch.float32
+    a = torch.rand(size, size, device=get_device(), dtype=dtype)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)
+
+
+def serve(pipe: Connection, path: str, options: list[str], root: Path, variant: str, pack_size: int) -> None:
+    """Train a variant in this process: answers `Steps` without turns, then a turn for each number of steps.
+
+    Args:
+        pipe: gets a number of steps and answers a turn; None asks for the peak memory and ends.
+        path: config.
+        options: `--cfg-options` for it.
+        root: what `loader.write_radiographs` wrote.
+        variant: which.
+        pack_size: px of the shorter side in the packed store.
+    """
+    config = running.read_config(path, options)
+    compat.adapt_to_cpu(config)
+    datasets = loader.datasets(Path(path), config, root, pack_size)
+    batch = config.train_dataloader.batch_size
+
+    small = dict(batch_size=min(batch, 16), num_workers=0, persistent_workers=False)
+    sequential = dict(type='DefaultSampler', shuffle=False)
+    same = loader.build_loader(datasets[loader.FILES], config, sampler=sequential, **small)
+    model, optim = build(config, Path(path), variant, same_images=True)
+    losses = []
+    for number in range(LOSS_STEPS):
+        np.random.seed(number)
+        losses.append(train_step(model, optim, next(iter(same))))
+
+    model, optim = build(config, Path(path), variant, same_images=False)
+    # Repeated, so that no epoch ends within a turn.
+    dataset = dict(type='RepeatDataset', times=1000, dataset=datasets[variant.removesuffix(', compiled')])
+    cuda = torch.cuda.is_available()
+    batches = iter(loader.build_loader(dataset, config, pin_memory=cuda))
+    flops = 0
+    if variant == loader.STOCK:
+        with FlopCounterMode(display=False) as counter:
+            train_step(model, optim, next(batches))
+        flops = counter.get_total_flops()
+    train_step(model, optim, next(batches))
+    amp = config.optim_wrapper.type == 'AmpOptimWrapper'
+    pipe.send(Steps(variant, batch, losses, flops, matmul_rate(amp), [], 0))
+    try:
+        while steps := pipe.recv():
+            pipe.send(turn(model, optim, batches, steps))
+    except EOFError:  # another variant failed
+        return
+    pipe.send(torch.cuda.max_memory_allocated() if cuda else peak_resident())
+
+
+def peak_resident() -> int:
+    """Return the largest resident memory that this process has had, in bytes."""
+    # getrusage would count what the parent held.
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM:'))
+
+
+def turn(model, optim, batches, steps: int) -> tuple[float, float, float]:
+    """Train some steps; returns what `Steps.turns` holds of each turn."""
+    whole, waits = [], []
+    for _ in range(steps):
+        start = time.perf_counter()
+        batch = next(batches)
+        waits.append(time.perf_counter() - start)
+        train_step(model, optim, batch)
+        whole.append(time.perf_counter() - start)
+    arithmetic = statistics.median(a - b for a, b in zip(whole, waits))
+    return sum(whole) / steps, arithmetic, sum(waits) / sum(whole)
+
+
+def measure(
+    path: str,
+    root: Path,
+    pack_size: int = 512,
+    turns: int = 3,
+    steps: int = 10,
+    compiled: bool = False,
+    options: list[str] | None = None,
+) -> list[Steps]:
+    """Train a config's variants in turn.
+
+    Args:
+        path: config of a pretraining, a probe or a detector.
+        root: what `loader.write_radiographs` wrote; at least a batch of radiographs.
+        pack_size: px of the shorter side in the packed store of all but detectors.
+        turns: how often each variant has its turn.
+        steps: of a turn.
+        compiled: also measure `torch.compile`.
+        options: `--cfg-options`, for all variants.
+
+    Raises:
+        BenchmarkError: a variant's process ended early.
+    """
+    context = multiprocessing.get_context('spawn')
+    names = (*VARIANTS, COMPILED) if compiled else VARIANTS
+    pipes, processes = {}, []
+    try:
+        results = {}
+        for name in names:
+            pipes[name], end = context.Pipe()
+            processes.append(
+                context.Process(target=serve, args=(end, path, options or [], root, name, pack_size))
+            )
+            processes[-1].start()
+            end.close()
+            # One after the other: their warm-up would disturb each other, and they share the store.
+            results[name] = ask(pipes[name], name)
+        for _ in range(turns):
+            for name, pipe in pipes.items():
+                pipe.send(steps)
+                results[name].turns.append(ask(pipe, name))
+        for name, pipe in pipes.items():
+            pipe.send(None)
+            results[name].memory = ask(pipe, name)
+    finally:
+        for pipe in pipes.values():
+            pipe.close()
+        for process in processes:
+            process.join()
+    return list(results.values())
+
+
+def ask(pipe: Connection, name: str):
+    """Wait for the answer of a variant's process."""
+    try:
+        return pipe.recv()
+    except EOFError:
+        raise BenchmarkError(f'{name}: its process ended early; see what it said above') from None
+
+
+def table(measured: dict[str, list[Steps]]) -> str:
+    """Lay measurements out as Markdown.
+
+    Args:
+        measured: config stem -> what `measure` returned.
+    """
+    header = ['config', 'variant', 'images/s', 'vs stock', 'arithmetic vs stock', 'data_time', 'peak memory']
+    header += ['of the matrix-product rate', 'loss differs by']
+    rows = []
+    for stem, results in measured.items():
+        stock = next(r for r in results if r.variant == loader.STOCK)
+        for r in results:
+            difference = max(abs(a / b - 1) for a, b in zip(r.losses, stock.losses))
+            rows.append(
+                [
+                    stem,
+                    r.variant,
+                    f'{r.rate:.1f}',
+                    f'{r.against(stock):.1f}×',
+                    f'{r.against(stock, 1):.2f}×',
+                    f'{r.waiting:.0%}',
+                    f'{r.memory / 1e9:.1f} GB',
+                    f'{stock.flops / r.arithmetic / r.matmul:.0%}',
+                    f'{difference:.0e}',
+                ]
+            )
+    return format_table(header, rows, markdown=True)

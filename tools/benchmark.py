@@ -1,0 +1,148 @@
+"""Measure speed side by side with the published recipe's: input pipelines (loader), training steps (train).
+
+Example:
+    python tools/benchmark.py loader --device-rate 2000
+    python tools/benchmark.py train configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py
+"""
+
+import argparse
+import datetime
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+
+LOADER_CONFIGS = (
+    'configs/simsiam/simsiam_resnet50_4xb64-coslr-100e_industrial-224px.py',
+    'configs/simmim/simmim_swin-base_4xb64-amp-coslr-100e_industrial-384px.py',
+    'configs/faster_rcnn/faster-rcnn_r50-in1k-pre_fpn_4xb4-2x_industrial.py',
+)
+
+# Fit for two CPU cores; on a GPU name the full recipes.
+TRAIN_CONFIGS = (
+    'configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py',
+    'configs/small/simmim_swin-narrow_1xb32-coslr-20e_synthetic-96px.py',
+)
+
+
+def parse_args(argv=None):
+    """Read the command line; wrong use ends the program with status 2."""
+    head, example = __doc__.split('\n\n', 1)
+    style = dict(formatter_class=argparse.RawDescriptionHelpFormatter, epilog=example)
+    parser = argparse.ArgumentParser(description=head, **style)
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument('--images', type=positive, default=64, metavar='N', help='radiographs to generate (64)')
+    data.add_argument(
+        '--size', type=positive, default=1024, metavar='PX', help='side of the radiographs (1024)'
+    )
+    data.add_argument(
+        '--pack-size', type=positive, default=512, metavar='PX', help="side in pretraining's store (512)"
+    )
+
+    loader = commands.add_parser('loader', help='images/s of input pipelines', parents=[data], **style)
+    loader.set_defaults(run=run_loader)
+    loader.add_argument(
+        'configs', nargs='*', default=LOADER_CONFIGS, metavar='CONFIG', help='default: one of each kind'
+    )
+    loader.add_argument('--rounds', type=positive, default=7, metavar='N', help='runs of each pipeline (7)')
+    loader.add_argument('--seconds', type=float, default=1, metavar='S', help='shortest time of a run (1)')
+    loader.add_argument(
+        '--device-rate', type=float, metavar='R', help='images/s that the device trains: which share is fed?'
+    )
+    loader.add_argument('--workers', type=positive, default=8, metavar='N', help='processes that feed it (8)')
+
+    train = commands.add_parser('train', help='images/s of training steps', parents=[data], **style)
+    train.set_defaults(run=run_train)
+    train.add_argument(
+        'configs', nargs='*', default=TRAIN_CONFIGS, metavar='CONFIG', help='default: two small recipes'
+    )
+    train.add_argument('--turns', type=positive, default=3, metavar='N', help='turns of each variant (3)')
+    train.add_argument('--steps', type=positive, default=10, metavar='N', help='steps of a turn (10)')
+    train.add_argument('--compile', action='store_true', help='also measure torch.compile')
+    train.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='K=V',
+        help='override config values for all variants, e.g. train_dataloader.num_workers=2',
+    )
+    args = parser.parse_args(argv)
+    for config in args.configs:
+        if not (REPO / config).is_file():
+            parser.error(f'{config}: no such file, expected a config; see configs/README.md')
+    return args
+
+
+def positive(text):
+    """Read a whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{value}: expected at least 1')
+    return value
+
+
+def main(argv=None):
+    """Run the tool; returns the exit code."""
+    args = parse_args(argv)
+    # The libraries take seconds to import: --help and wrong use do not wait for them.
+    from projects.xray import running
+
+    return running.one_line_errors(lambda _: args.run(args, running.provenance()))(argv)
+
+
+def heading(what, facts):
+    """Say what was measured where and when, and how busy the machine was."""
+    commit = facts['commit'][:10] + (' with local changes' if facts['dirty'] else '')
+    load = ' '.join(f'{value:.1f}' for value in os.getloadavg())
+    return f'{what}\n{facts["hardware"]}; commit {commit}; {datetime.date.today()}; load average {load}\n'
+
+
+def run_loader(args, facts):
+    """Print images/s of each config's pipelines."""
+    from projects.xray.benchmark import loader
+
+    measured = {}
+    with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
+        root = Path(folder) / 'data'
+        loader.write_radiographs(root, args.images, args.size)
+        for config in args.configs:
+            measured[Path(config).stem] = loader.measure(
+                str(REPO / config), root, args.pack_size, args.rounds, args.seconds
+            )
+    what = f'{args.images} radiographs of {args.size} x {args.size} px, 8-bit PNG'
+    print(heading(f'{what}; one process, one thread, processor time', facts))
+    print(loader.table(measured, args.device_rate, args.workers))
+    return 0
+
+
+def run_train(args, facts):
+    """Print images/s of each config's training steps."""
+    from projects.xray.benchmark import loader, train
+
+    measured = {}
+    with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
+        root = Path(folder) / 'data'
+        loader.write_radiographs(root, args.images, args.size)
+        for config in args.configs:
+            measured[Path(config).stem] = train.measure(
+                str(REPO / config),
+                root,
+                args.pack_size,
+                args.turns,
+                args.steps,
+                args.compile,
+                args.cfg_options,
+            )
+    what = f'{args.images} radiographs of {args.size} x {args.size} px, 8-bit PNG; {args.turns} turns of '
+    print(heading(f'{what}{args.steps} steps', facts))
+    print(train.table(measured))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
