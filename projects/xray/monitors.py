@@ -75,7 +75,7 @@ class CollapseHook(Hook):
         CollapseError: The alarm, with `stop`.
     """
 
-    priority = 'LOW'
+    priority = 'NORMAL'  # before LoggerHook
 
     def __init__(
         self, interval: int = 10, level: float = 0.5, loss: float = -0.98, window: int = 5, stop: bool = False
@@ -132,13 +132,13 @@ class CollapseHook(Hook):
         if not self.curve:
             return
         iterations, stds, healthy = zip(*self.curve)
-        figure, axes = _figure(6, 3.5)
+        figure, axes = _figure(6, 4)
         axes.plot(iterations, stds, color='#0072b2', label='projections')
         axes.axhline(healthy[-1], color='#009e73', linestyle='--', label='healthy, 1/√d')
-        axes.axhspan(0, (1 - self.level) * healthy[-1], color='#d55e00', alpha=0.15, label='alarm')
+        axes.axhspan(0, (1 - self.level) * healthy[-1], color='#d55e00', alpha=0.15, label='collapsed')
         axes.set(ylim=(0, 1.25 * max(*stds, healthy[-1])), xlabel='iteration', ylabel='std of a channel')
         axes.set_title(f'Spread of the projections, epoch {runner.epoch + 1}')
-        axes.legend(loc='lower right')
+        figure.legend(loc='outside lower center', ncols=3)
         runner.visualizer.add_image('collapse', _pixels(figure), runner.epoch + 1)
 
 

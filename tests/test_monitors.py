@@ -1,0 +1,289 @@
+"""Monitors: a collapsing run raises the alarm and a healthy one does not; probes read what is there."""
+
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.runner import Runner
+from mmpretrain.models import SimSiam
+from mmpretrain.registry import MODELS
+
+from projects.xray import compat, datasets, preprocessors, weights  # noqa: F401
+from projects.xray.monitors import (
+    CollapseError,
+    collapse_level,
+    cut_patches,
+    draw_embedding,
+    draw_reconstructions,
+    logistic_regression,
+    nearest_neighbors,
+    spread,
+)
+from projects.xray.resuming import seed_generators
+from projects.xray.transforms import LoadXray
+
+SIZE = 32
+VIEW = [
+    dict(type='RandomResizedCrop', scale=SIZE, crop_ratio_range=(0.2, 1.0), backend='pillow'),
+    dict(type='XrayColorJitter'),
+    dict(type='RandomFlip', prob=0.5),
+]
+SIMSIAM = dict(
+    type='SimSiam',
+    data_preprocessor=dict(type='XraySelfSupDataPreprocessor'),
+    backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8, norm_cfg=dict(type='BN')),
+    neck=dict(
+        type='NonLinearNeck',
+        in_channels=64,
+        hid_channels=64,
+        out_channels=32,
+        num_layers=2,
+        with_last_bn=True,
+        with_last_bn_affine=False,
+        with_avg_pool=True,
+    ),
+    head=dict(
+        type='LatentPredictHead',
+        loss=dict(type='CosineSimilarityLoss'),
+        predictor=dict(
+            type='NonLinearNeck',
+            in_channels=32,
+            hid_channels=16,
+            out_channels=32,
+            with_avg_pool=False,
+            with_last_bn=False,
+        ),
+    ),
+)
+SIMMIM = dict(
+    type='SimMIM',
+    data_preprocessor=dict(type='XraySelfSupDataPreprocessor'),
+    backbone=dict(
+        type='SimMIMSwinTransformer',
+        arch=dict(embed_dims=12, depths=[2, 2], num_heads=[2, 2]),
+        img_size=SIZE,
+        out_indices=(1,),
+        drop_path_rate=0.0,
+        stage_cfgs=dict(block_cfgs=dict(window_size=4)),
+    ),
+    neck=dict(type='SimMIMLinearDecoder', in_channels=24, encoder_stride=8),
+    head=dict(type='SimMIMHead', patch_size=4, loss=dict(type='PixelReconstructionLoss', criterion='L1')),
+)
+MASK = dict(
+    type='SimMIMMaskGenerator', input_size=SIZE, mask_patch_size=8, model_patch_size=4, mask_ratio=0.6
+)
+
+
+@MODELS.register_module()
+class CollapsingSiam(SimSiam):
+    """SimSiam without stop-gradient and without predictor: the constant projection is its best answer."""
+
+    def loss(self, inputs, data_samples, **kwargs):
+        first, second = (self.neck(self.backbone(view))[0] for view in inputs)
+        return dict(loss=-torch.nn.functional.cosine_similarity(first, second).mean())
+
+
+def run(root, folder, model, pipeline, hooks, epochs=2, checkpoint=10):
+    runner = Runner(
+        model=model,
+        work_dir=str(folder),
+        experiment_name=f'{folder.parent.name}-{folder.name}',
+        default_scope='mmpretrain',
+        train_dataloader=dict(
+            dataset=dict(
+                type='XrayImages', data_root=str(root), pipeline=[*pipeline, dict(type='PackInputs')]
+            ),
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            batch_size=16,
+            num_workers=0,
+            drop_last=True,
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.05, momentum=0.9)),
+        default_hooks=dict(
+            checkpoint=dict(type='CheckpointHook', interval=checkpoint, save_last=False),
+            logger=dict(type='LoggerHook', interval=1),
+            timer=dict(type='IterTimerHook'),
+        ),
+        custom_hooks=[dict(type=kind, **settings) for kind, settings in hooks.items()],
+        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
+        randomness=dict(seed=0),
+        log_level='INFO',
+    )
+    runner.train()
+    return runner
+
+
+def scalars(folder):
+    (path,) = folder.rglob('scalars.json')
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def pictures(folder, name):
+    found = sorted(folder.rglob(f'vis_image/{name}_*.png'))
+    return {int(path.stem.split('_')[-1]): cv2.imread(str(path)) for path in found}
+
+
+def siamese(collapsing):
+    model = dict(SIMSIAM, type='CollapsingSiam' if collapsing else 'SimSiam')
+    if collapsing:
+        model['neck'] = dict(model['neck'], with_last_bn=False)
+    return model
+
+
+VIEWS = [dict(type='LoadXray'), dict(type='MultiView', num_views=2, transforms=[VIEW])]
+
+
+@pytest.mark.parametrize('collapsing', [True, False])
+def test_the_alarm_is_raised_by_a_collapse_alone(tiny_coco, tmp_path, collapsing):
+    root = tiny_coco(n=1, types=('crack',), unlabeled=64, size=48)
+    hooks = dict(CollapseHook=dict(interval=1, window=3))
+    run(root, tmp_path / 'run', siamese(collapsing), VIEWS, hooks, epochs=7)
+    rows = [row for row in scalars(tmp_path / 'run') if 'collapse_level' in row]
+    assert [row['step'] for row in rows] == list(range(1, 29))
+    assert all(0 <= row['collapse_level'] <= 1 for row in rows)
+    assert {row['projection_std_healthy'] for row in rows} == {32**-0.5}
+    log = next((tmp_path / 'run').rglob('*.log')).read_text()
+    assert log.count('the projections have collapsed') == collapsing
+    assert (rows[-1]['collapse_level'] > 0.5) == collapsing
+    assert sorted(pictures(tmp_path / 'run', 'collapse')) == list(range(1, 8))
+
+
+def test_a_collapse_can_stop_the_run(tiny_coco, tmp_path):
+    root = tiny_coco(n=1, types=('crack',), unlabeled=64, size=48)
+    hooks = dict(CollapseHook=dict(interval=1, window=2, loss=-0.5, level=0.4, stop=True))
+    with pytest.raises(CollapseError, match=r'collapsed, level 0\.\d\d \(alarm above 0\.4\), loss -0\.[5-9]'):
+        run(root, tmp_path / 'run', siamese(True), VIEWS, hooks, epochs=7)
+
+
+def test_level_of_known_projections():
+    generator = torch.Generator().manual_seed(0)
+    sphere = torch.randn(4096, 64, generator=generator)
+    assert spread(sphere) == pytest.approx(64**-0.5, rel=0.02)
+    assert collapse_level(sphere) == pytest.approx(0, abs=0.02)
+    assert collapse_level(torch.ones(16, 64)) == 1
+    # Half the sphere's spread about one direction.
+    cone = torch.nn.functional.normalize(sphere, dim=1) + torch.eye(64)[0] * 3**0.5
+    assert collapse_level(cone) == pytest.approx(0.5, abs=0.03)
+
+
+def test_probe_sees_patches_before_and_after(tiny_coco, tmp_path):
+    root = tiny_coco(n=12, unlabeled=32, size=96)
+    hooks = dict(ProbeHook=dict(interval=2))
+    run(root, tmp_path / 'run', siamese(False), VIEWS, hooks, epochs=3)
+    rows = [row for row in scalars(tmp_path / 'run') if 'probe/knn_accuracy' in row]
+    assert [row['step'] for row in rows] == [0, 2, 3]
+    assert all(0 <= row[f'probe/{kind}_accuracy'] <= 1 for row in rows for kind in ('knn', 'linear'))
+    assert sorted(pictures(tmp_path / 'run', 'embedding')) == [0, 2, 3]
+    log = next((tmp_path / 'run').rglob('*.log')).read_text()
+    # A radiograph may have no room for a patch without a defect.
+    assert 20 <= int(re.search(r'Probe: (\d+) patches of', log)[1]) <= 24
+    assert 'Probe after epoch 3: knn_accuracy' in log
+
+
+def test_probe_without_labels_is_off(tiny_coco, tmp_path):
+    root = tiny_coco(unlabeled=32, size=48)
+    (root / 'val.json').unlink()
+    run(root, tmp_path / 'run', siamese(False), VIEWS, dict(ProbeHook={}), epochs=1)
+    log = next((tmp_path / 'run').rglob('*.log')).read_text()
+    assert f'Probe: off, no labelled split beside the archive ({root}/val.json)' in log
+
+
+def test_monitors_change_no_weight(tiny_coco, tmp_path):
+    root = tiny_coco(n=4, unlabeled=32, size=64)
+    all_hooks = dict(CollapseHook=dict(interval=1), ProbeHook=dict(interval=1))
+    bare = run(root, tmp_path / 'bare', siamese(False), VIEWS, dict(ResumeHook={}))
+    watched = run(root, tmp_path / 'watched', siamese(False), VIEWS, dict(ResumeHook={}, **all_hooks))
+    other = watched.model.state_dict()
+    assert all(torch.equal(value, other[key]) for key, value in bare.model.state_dict().items())
+
+
+@pytest.mark.parametrize('size', [0, 48])
+def test_patches_hold_a_defect_or_none(tiny_coco, size):
+    """On a white radiograph with black boxes: mean below white where there is a defect."""
+    root = tiny_coco(n=6, size=96)
+    coco = json.loads((root / 'train.json').read_text())
+    for image in coco['images']:
+        pixels = np.full((96, 96), 255, np.uint8)
+        for annotation in coco['annotations']:
+            if annotation['image_id'] == image['id']:
+                x, y, w, h = annotation['bbox']
+                pixels[int(y) : int(y + h), int(x) : int(x + w)] = 0
+        cv2.imwrite(str(root / 'images' / image['file_name']), pixels)
+    split = cut_patches(root / 'train.json', root / 'images', LoadXray(size=size), 16, 0.3, 4)
+    assert split['patches'].shape == (8, 1, 16, 16)
+    assert split['labels'].tolist() == [1, 0] * 4
+    darkest = split['patches'].min((1, 2, 3))
+    assert (darkest[split['labels'] == 0] > 240).all()
+    # The defect is in the middle, where the border of the image leaves room.
+    assert (darkest[split['labels'] == 1] < 60).all()
+    assert split['parts'][::2] == ['train0', 'train1', 'train1', 'train2']
+    again = cut_patches(root / 'train.json', root / 'images', LoadXray(size=size), 16, 0.3, 4)
+    assert (again['patches'] == split['patches']).all()
+
+
+def test_readers_of_features_learn_what_can_be_read():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.arange(200) % 3
+    features = torch.randn(200, 8, generator=generator) + 4 * torch.eye(8)[truth]
+    features = torch.nn.functional.normalize(features, dim=1)
+    for read in (nearest_neighbors, logistic_regression):
+        assert (read(features[:100], truth[:100], features[100:]) == truth[100:]).float().mean() > 0.95
+        noise = torch.nn.functional.normalize(torch.randn(200, 8, generator=generator), dim=1)
+        assert (read(noise[:100], truth[:100], noise[100:]) == truth[100:]).float().mean() < 0.55
+
+
+def test_the_map_shows_every_patch(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    labels = np.arange(60) % 2
+    features = torch.randn(60, 16, generator=generator) + 3 * torch.eye(16)[labels]
+    split = dict(labels=labels, parts=[f'part {i // 5}' for i in range(60)])
+    picture = draw_embedding(features, split, 5)
+    assert picture.shape == (500, 1100, 3)
+    left = picture[:, :550].reshape(-1, 3).astype(int)
+    for colour in ((213, 94, 0), (86, 180, 233)):
+        assert (abs(left - colour).max(1) < 80).sum() > 100
+    assert (draw_embedding(features, split, 5) == picture).all()
+
+
+def test_reconstructions_show_input_mask_and_prediction(tiny_coco, tmp_path):
+    root = tiny_coco(unlabeled=32, size=48)
+    pipeline = [dict(type='LoadXray'), dict(type='Resize', scale=(SIZE, SIZE)), MASK]
+    hooks = dict(ReconstructionHook=dict(interval=2, num_images=3))
+    runner = run(root, tmp_path / 'run', SIMMIM, pipeline, hooks, epochs=3)
+    found = pictures(tmp_path / 'run', 'reconstruction')
+    assert sorted(found) == [2, 3]
+    sheet = found[3][..., 0]
+    assert sheet.shape == (3 * (SIZE + 4), 3 * SIZE + 4)
+    shown, masked, rebuilt = np.split(sheet[2 : 2 + SIZE, 2:-2].astype(int), 3, axis=1)
+    dataset = runner.train_dataloader.dataset
+    pixels = dataset[0]['inputs'][0].numpy()
+    assert abs(shown - pixels).max() <= 1
+    hidden = masked == 128
+    assert 0.5 < hidden.mean() < 0.75
+    assert (masked[~hidden] == shown[~hidden]).all()
+    assert (rebuilt[~hidden] == shown[~hidden]).all()
+    assert (rebuilt[hidden] != shown[hidden]).any()
+
+
+def test_pictures_draw_no_number_of_the_run(tiny_coco):
+    root = tiny_coco(unlabeled=4, size=48)
+    from mmengine.registry import DATASETS, DefaultScope
+
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        pipeline = [dict(type='LoadXray'), dict(type='Resize', scale=(SIZE, SIZE)), MASK]
+        dataset = DATASETS.build(
+            dict(type='XrayImages', data_root=str(root), pipeline=[*pipeline, dict(type='PackInputs')])
+        )
+        model = MODELS.build(SIMMIM).train()
+    seed_generators(1)
+    expected = np.random.rand(), torch.rand(1).item()
+    seed_generators(1)
+    first = draw_reconstructions(model, dataset, 2)
+    assert (np.random.rand(), torch.rand(1).item()) == expected
+    assert model.training
+    assert (draw_reconstructions(model, dataset, 2) == first).all()
