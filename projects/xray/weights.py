@@ -109,7 +109,11 @@ class BackboneHook(Hook):
         """Write the file; as checkpoints are, under another name until it is whole."""
         last = runner.message_hub.get_info('last_ckpt')
         checkpoint = CheckpointLoader.load_checkpoint(last, map_location='cpu', logger='silent')
-        tensors = {k: v.clone() for k, v in checkpoint['state_dict'].items() if k.startswith(PREFIX)}
+        tensors = {
+            k: v.clone(memory_format=torch.contiguous_format)  # as safetensors wants them
+            for k, v in checkpoint['state_dict'].items()
+            if k.startswith(PREFIX)
+        }
         path = Path(runner.work_dir) / NAME
         part = path.with_name(path.name + '.part')
         save_file(tensors, part, describe(runner, checkpoint['meta'], tensors))
