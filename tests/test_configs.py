@@ -14,7 +14,17 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS, VISUALIZERS, DefaultScope
 
 import projects.xray.compat  # noqa: F401  (first, as in every config)
-from projects.xray import classes, datasets, hooks, metrics, preprocessors, transforms  # noqa: F401
+from projects.xray import (  # noqa: F401
+    classes,
+    datasets,
+    hooks,
+    metrics,
+    monitors,
+    preprocessors,
+    resuming,
+    transforms,
+    weights,
+)
 from projects.xray.report.config_diff import differences, flatten, load_config, under
 
 ALL = all_configs()

@@ -226,7 +226,7 @@ def test_a_small_recipe_is_undisturbed_by_kills(tiny_coco, tmp_path, repo):
 
     assert in_child(run, tmp_path / 'undisturbed') == 0
     generator = random.Random(0)
-    for _ in range(8):
+    for _ in range(4):
         kill = dict(type='KillHook', iteration=generator.randrange(18), moment=generator.choice(MOMENTS))
         if in_child(run, tmp_path / 'killed', [kill]) == 0:
             break

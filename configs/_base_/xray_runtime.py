@@ -9,6 +9,10 @@ xray_imports = dict(
         'projects.xray.preprocessors',
         'projects.xray.metrics',
         'projects.xray.hooks',
+        'projects.xray.acceleration',
+        'projects.xray.resuming',
+        'projects.xray.monitors',
+        'projects.xray.weights',
         'mmpretrain.models',
     ],
     allow_failed_imports=False,
@@ -27,8 +31,14 @@ xray_in_order = dict(type='DefaultSampler', shuffle=False)
 
 # MLflow or W&B instead of TensorBoard: --cfg-options visualizer.vis_backends.1.type=MLflowVisBackend
 xray_vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
-# Proven hand-over; no weights of a broken loss; the loader's share of the time in the log.
-xray_hooks = [dict(type='VerifiedLoadHook'), dict(type='FiniteLossHook'), dict(type='PaceHook')]
+# Proven hand-over; no weights of a broken loss; the loader's share of the time in the log; resume that
+# loses nothing.
+xray_hooks = [
+    dict(type='VerifiedLoadHook'),
+    dict(type='FiniteLossHook'),
+    dict(type='PaceHook'),
+    dict(type='ResumeHook', minutes=10),
+]
 xray_checkpoint = dict(interval=1, max_keep_ckpts=2)
 
 # ImageNet weights of the Swin-B that the paper uses, window 12 at 384 px.

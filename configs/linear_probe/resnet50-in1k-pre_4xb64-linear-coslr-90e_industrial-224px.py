@@ -45,6 +45,7 @@ test_evaluator = dict(_delete_=True, **_base_.xray_metric)
 
 # SimSiam's linear protocol: LARS, 0.1 per 256 images, no decay, no warm-up.
 optim_wrapper = dict(optimizer=dict(lr=0.1 * 256 / 256))
+auto_scale_lr = dict(base_batch_size=256)
 
 vis_backends = _base_.xray_vis_backends
 visualizer = dict(vis_backends=vis_backends)

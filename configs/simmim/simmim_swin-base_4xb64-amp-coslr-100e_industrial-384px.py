@@ -31,7 +31,8 @@ train_dataloader = dict(
 
 # The original's rates are per 512 images.
 optim_wrapper = dict(
-    optimizer=dict(lr=2e-4 * 256 / 512), paramwise_cfg=dict(custom_keys=dict(mask_token=dict(decay_mult=0.0)))
+    optimizer=dict(lr=2e-4 * 256 / 512, fused=True),
+    paramwise_cfg=dict(custom_keys=dict(mask_token=dict(decay_mult=0.0))),
 )
 param_scheduler = [
     dict(
@@ -57,4 +58,4 @@ auto_scale_lr = dict(base_batch_size=256)
 vis_backends = _base_.xray_vis_backends
 visualizer = dict(vis_backends=vis_backends)
 default_hooks = dict(logger=dict(interval=20), checkpoint=_base_.xray_checkpoint)
-custom_hooks = _base_.xray_hooks
+custom_hooks = _base_.xray_simmim_hooks

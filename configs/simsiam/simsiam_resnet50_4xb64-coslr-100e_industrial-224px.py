@@ -16,9 +16,14 @@ train_dataloader = dict(
 )
 
 lr = 0.05 * 256 / 256  # 0.05 per 256 images; the predictor keeps it (SimSiamHook)
-optim_wrapper = dict(optimizer=dict(lr=lr))
+# A norm out of reach clips nothing, but is logged.
+optim_wrapper = dict(optimizer=dict(lr=lr, fused=True), clip_grad=dict(max_norm=1e9))
+auto_scale_lr = dict(base_batch_size=256)
 
 vis_backends = _base_.xray_vis_backends
 visualizer = dict(vis_backends=vis_backends)
 default_hooks = dict(logger=dict(interval=20), checkpoint=_base_.xray_checkpoint)
-custom_hooks = [dict(type='SimSiamHook', priority='HIGH', fix_pred_lr=True, lr=lr), *_base_.xray_hooks]
+custom_hooks = [
+    dict(type='SimSiamHook', priority='HIGH', fix_pred_lr=True, lr=lr),
+    *_base_.xray_simsiam_hooks,
+]

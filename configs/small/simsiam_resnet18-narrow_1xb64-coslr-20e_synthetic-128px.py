@@ -7,7 +7,11 @@ train_cfg = dict(max_epochs=20)
 param_scheduler = [dict(type='CosineAnnealingLR', T_max=20, by_epoch=True, begin=0, end=20)]
 lr = 0.05 * 64 / 256
 optim_wrapper = dict(optimizer=dict(lr=lr))
-custom_hooks = [dict(type='SimSiamHook', priority='HIGH', fix_pred_lr=True, lr=lr), *_base_.xray_hooks]
+auto_scale_lr = dict(base_batch_size=64)
+custom_hooks = [
+    dict(type='SimSiamHook', priority='HIGH', fix_pred_lr=True, lr=lr),
+    *_base_.xray_simsiam_hooks,
+]
 
 model = dict(
     backbone=dict(depth=18, stem_channels=32, base_channels=32),

@@ -6,6 +6,7 @@ _base_ = '../linear_probe/swin-base-in1k-pre_4xb64-linear-coslr-90e_industrial-3
 train_cfg = dict(max_epochs=20)
 param_scheduler = [dict(type='CosineAnnealingLR', T_max=20, by_epoch=True, begin=0, end=20)]
 optim_wrapper = dict(optimizer=dict(lr=0.1 * 64 / 256))
+auto_scale_lr = dict(base_batch_size=64)
 
 model = dict(
     backbone=dict(
