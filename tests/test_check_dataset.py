@@ -195,6 +195,11 @@ def copy_unlisted(root):
         ),
         (draw_twice, 'warning boxes: 1 box drawn twice'),
         (first_box(category_id=7), 'error boxes: .*category_id 7'),
+        (first_box(id=2), 'note boxes: train: repaired while loading: annotation ids renumbered: 1'),
+        (
+            lambda root: edit(root, 'val', lambda coco: coco['images'][1].update(id=1)),
+            'error boxes: .*val.json: image id 1 or file name val_001.png occurs twice',
+        ),
         (first_box(image_id=[]), 'error boxes: .*which is not in `images`'),
         (
             lambda root: edit(root, 'val', lambda coco: coco['categories'][0].update(name='krack')),
@@ -370,7 +375,9 @@ def test_a_file_that_kills_its_decoder_costs_only_itself(data, monkeypatch):
         probing, 'probe', lambda path, *rest: os._exit(1) if '_001' in path else probe(path, *rest)
     )
     paths = sorted(str(path) for path in (root / 'images').iterdir())
-    probes = probing.Probes(dict.fromkeys(paths, dict(type='full')), 2, lambda n: None)
+    done = []
+    probes = probing.Probes(dict.fromkeys(paths, dict(type='full')), 2, done.append)
+    assert sum(done) == len(paths)  # the progress bar ends full
     dead = [path for path in paths if probes[path].error]
     assert [Path(path).name for path in dead] == ['test_001.png', 'train_001.png', 'val_001.png']
     assert all('decoder died' in probes[path].error for path in dead)

@@ -1,5 +1,7 @@
 import json
 import logging
+import random
+import re
 import shutil
 
 import cv2
@@ -10,7 +12,8 @@ from mmdet.datasets.transforms import PackDetInputs
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets.transforms import PackInputs
-from test_imaging import CASES
+from test_convert_dataset import HOSTILE
+from test_imaging import CASES, mutate
 
 from projects.xray.classes import CASTINGS, CLASSES
 from projects.xray.datasets import (
@@ -432,6 +435,27 @@ def test_folder_without_radiographs(folder):
     (folder / 'texts' / 'a.txt').write_text('a')
     with pytest.raises(DatasetError, match='texts: no radiograph in this folder'):
         XrayImages(data_root=str(folder), data_prefix='texts')
+
+
+# ---------------------------------------------------------------------------------------- mutations
+
+
+@pytest.mark.parametrize(('seed', 'count'), [(0, 200), pytest.param(1, 5000, marks=pytest.mark.long)])
+def test_damaged_annotation_files_end_in_one_line(write, seed, count):
+    rng, refused = random.Random(seed), 0
+    path = write()
+    original = path.read_bytes()
+    tokens = list(re.finditer(rb'[^\s<>"\[\],:{}]+', original))
+    for k in range(count):
+        token = rng.choice(tokens)
+        spliced = original[: token.start()] + rng.choice(HOSTILE) + original[token.end() :]
+        path.write_bytes(mutate(original, rng) if k % 2 else spliced)
+        try:
+            load_defects(path, ('crack', 'gas_pore'))
+        except DatasetError as error:
+            refused += 1
+            assert str(error).startswith(str(path)) and '\n' not in str(error), error
+    assert count * 0.3 < refused < count
 
 
 # ------------------------------------------------------------------------------------------ every format
