@@ -48,6 +48,7 @@ def draw_truth(root, parts=20, seed=0, free=2):
                         type=('crack', 'gas_pore')[(flaw + part) % 2],
                         bbox=[float(v) for v in (x, y, w, h)],
                         area=float(w * h),
+                        contrast=float(rng.uniform(0.1, 0.6)),
                         iscrowd=0,
                     )
                 )

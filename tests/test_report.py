@@ -91,7 +91,9 @@ def test_columns_line_up():
     assert len({line.count('|') for line in markdown}) == 1
 
 
-@pytest.mark.parametrize('option', [['--max-escape', '1'], ['--pixel-pitch', '0'], ['--gallery', '-1']])
+@pytest.mark.parametrize(
+    'option', [['--max-escape', '1'], ['--pixel-pitch', '0'], ['--gallery', '-1'], ['--latency', 'x.md']]
+)
 def test_wrong_use_exits_2(option, capsys):
     with pytest.raises(SystemExit) as caught:
         main(['run', *option])
@@ -111,8 +113,15 @@ def drawn(tmp_path_factory):
 @pytest.fixture(scope='module')
 def written(drawn):
     out = drawn[0].parents[2] / 'out'
-    assert main([*map(str, drawn), '--out', str(out), '--gallery', '10', '--max-escape', '0.2']) == 0
+    latency = drawn[0].parents[2] / 'latency.md'
+    latency.write_text('said first\n| variant | ms p50 |\n|---|---:|\n| exported | 126 |\nsaid last\n')
+    options = ['--gallery', '10', '--max-escape', '0.2', '--latency', str(latency)]
+    assert main([*map(str, drawn), '--out', str(out), *options]) == 0
     return out
+
+
+def test_the_printed_latency_is_shown(written):
+    assert (written / 'latency.csv').read_text().splitlines() == ['variant,ms p50', 'exported,126']
 
 
 def test_the_verdict_names_arms_difference_interval_and_escapes(written):
@@ -156,6 +165,8 @@ def test_thresholds_come_from_val_alone(tmp_path):
     (run / 'predictions_val.json').write_text(json.dumps(said))
     (group,) = gather(read_runs([run])[0], Settings(resamples=5))
     assert group.arms[0].members[0].threshold == pytest.approx(before / 2) != 0
+    (run / 'predictions_val.json').write_text('{"task": ')
+    assert 'predictions_val.json: not readable as JSON' in read_runs([run])[1][0]
     (run / 'predictions_val.json').unlink()
     (group,) = gather(read_runs([run])[0], Settings(resamples=5))
     assert group.arms[0].members[0].fixed.startswith('fixed at 0.3: no predictions of val')

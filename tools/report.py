@@ -38,7 +38,12 @@ def parse_args(argv):
     parser.add_argument(
         '--gallery', type=int, default=500, metavar='N', help='most pictures in the page (500)'
     )
+    parser.add_argument(
+        '--latency', type=Path, metavar='F', help='what `tools/benchmark.py infer` printed, to be shown'
+    )
     args = parser.parse_args(argv)
+    if args.latency and not args.latency.is_file():
+        parser.error(f'--latency {args.latency}: no such file; write it with tools/benchmark.py infer > FILE')
     if not 0 < args.max_escape < 1:
         parser.error(f'--max-escape {args.max_escape}: expected a rate between 0 and 1')
     if args.pixel_pitch is not None and not args.pixel_pitch > 0:
@@ -79,7 +84,8 @@ def main(argv=None):
 
         settings = Settings(args.max_escape, args.reject_minor, args.pixel_pitch)
         command = shlex.join(['python', 'tools/report.py', *(sys.argv[1:] if argv is None else argv)])
-        summary = write_report(args.out, runs, refused, settings, args.gallery, command)
+        latency = args.latency.read_text() if args.latency else ''
+        summary = write_report(args.out, runs, refused, settings, args.gallery, command, latency)
         text = '\n\n'.join(f'**{t}**\n\n{format_table(h, r, markdown=True)}' for t, h, r in parts)
         (args.out / 'results.md').write_text(f'{text}\n\n{provenance(results)}\n')
         print('\n' + '\n'.join(summary['verdict']))

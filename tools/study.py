@@ -168,6 +168,7 @@ def entry(study, job):
         name=job.name,
         needs=[study.job(name).marker for name in job.needs],
         marker=job.marker,
+        priority=len(study.jobs) - study.jobs.index(job),  # in the order of the file
         gpus=gpus if job.kind == 'train' else min(gpus, 1),
         # Twice the estimate; a day where there is none.
         minutes=24 * 60 if seconds is None else max(30, round(2 * seconds / 60)),
@@ -216,7 +217,7 @@ def train(study, job, folder):
         except studies.StudyError as error:
             raise StepError(str(error)) from None
         factor, on_val = float(chosen), {f: values[-1] for f, values in curves.items()}
-        trial = study.job(studies._name(job.trials[chosen], 'train'))
+        trial = study.job(studies.job_name(job.trials[chosen], 'train'))
         options += [option for option in trial.options if option.startswith('optim_wrapper.')]
     subset, images = None, None
     if job.fraction < 100:

@@ -173,7 +173,7 @@ def _plan_arm(file, settings, arm, jobs):
                 folder = f'{stem}/lr/frac{fraction}{suffix}-lr{lr_factor:g}'
                 needs, pretraining = _plan_pretraining(file, settings, source, first, own, jobs)
                 job = Job(
-                    name=_name(folder, 'train'),
+                    name=job_name(folder, 'train'),
                     kind='train',
                     folder=folder,
                     needs=needs,
@@ -190,10 +190,10 @@ def _plan_arm(file, settings, arm, jobs):
             needs, pretraining = _plan_pretraining(file, settings, source, seed, own, jobs)
             fixed = own['lr_factors'][0] if not trials else None
             train = Job(
-                name=_name(folder, 'train'),
+                name=job_name(folder, 'train'),
                 kind='train',
                 folder=folder,
-                needs=[*needs, *(_name(trial, 'train') for trial in trials.values())],
+                needs=[*needs, *(job_name(trial, 'train') for trial in trials.values())],
                 options=options + ([] if fixed in (None, 1) else _lr_option(config, fixed)),
                 seed=seed,
                 lr_factor=fixed,
@@ -202,7 +202,7 @@ def _plan_arm(file, settings, arm, jobs):
                 **common,
             )
             _add(file, jobs, train)
-            test = dict(vars(train), name=_name(folder, 'test'), kind='test', needs=[train.name])
+            test = dict(vars(train), name=job_name(folder, 'test'), kind='test', needs=[train.name])
             _add(file, jobs, Job(**test))
 
 
@@ -213,7 +213,7 @@ def _plan_pretraining(file, settings, source, seed, own, jobs) -> tuple[list[str
     seeds = settings['pretrain_seeds']
     chosen = seeds[own['seeds'].index(seed) % len(seeds)]
     folder = f'{Path(source).stem}/seed{chosen}-frac100'
-    name = _name(folder, 'train')
+    name = job_name(folder, 'train')
     if name not in jobs:
         config = _load(file, source)
         further = _pretraining_config(file, source, config)
@@ -240,7 +240,8 @@ def _add(file, jobs, job):
     jobs[job.name] = job
 
 
-def _name(folder: str, kind: str) -> str:
+def job_name(folder: str, kind: str) -> str:
+    """Name the job of a kind in a folder."""
     return re.sub(r'\W', '_', f'{kind}_{folder}')
 
 

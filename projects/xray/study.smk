@@ -20,6 +20,7 @@ for job in plan:
         output:
             job['marker'],
         threads: 1
+        priority: job['priority']
         resources:
             gpus=job['gpus'],
             runtime=job['minutes'],

@@ -1,5 +1,6 @@
 """What tested runs show: measures of each, arms compared on the same images, the verdict in two sentences."""
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class Measured:
         recalls: Recall of the critical class there by each rule for a hit.
         froc: Of the critical class.
         parts: Escapes of parts; None when they cannot be counted.
-        pods: POD by class; those that can be measured.
+        pods: POD by class; those that can be measured, on generated data also by size and contrast.
         notes: Why something is missing.
         confusion: Of an image classifier: rows the truth, columns what was said.
         calibration: Of an image classifier.
@@ -213,6 +214,9 @@ def measure_run(run: Run, settings: Settings) -> Measured:
             pods[name] = measure_pod(matched, threshold, label, settings.pixel_pitch)
         except (MeasureError, StatisticsError) as error:
             notes.append(f'POD of {name}: {error}')
+        with contextlib.suppress(MeasureError, StatisticsError):  # annotations without contrasts
+            both = measure_pod(matched, threshold, label, settings.pixel_pitch, by_contrast=True)
+            pods[f'{name}, at contrast {both.fit.at_contrast:.3g}'] = both
     critical = said.classes[CRITICAL]
     recalls = {
         rule: measure_detection(match_all(said.inspected, rule), threshold, said.classes)

@@ -21,7 +21,6 @@ from .runs import Run, read_curves
 
 # Columns that the page folds away when all rows agree.
 FOLDED = ('group', 'threshold is', 'proof', 'checks', 'commit', 'hardware', 'date', 'versions', 'commands')
-LATENCY = 'latency.json'  # of a run folder: what tools/benchmark.py infer measured
 
 
 def write_report(
@@ -31,6 +30,7 @@ def write_report(
     settings: Settings,
     items: int = 500,
     command: str = '',
+    latency: str = '',
 ) -> dict:
     """Measure, compare and write everything.
 
@@ -41,6 +41,7 @@ def write_report(
         settings: What to prove.
         items: Most gallery items in the page; the tables list all.
         command: What wrote the report.
+        latency: What `tools/benchmark.py infer` printed.
 
     Returns:
         dict: The content of report.json.
@@ -49,7 +50,7 @@ def write_report(
     found = gallery.collect(groups)
     chosen = gallery.choose(found, items)
     records, unreadable = gallery.thumbnails(chosen)
-    tables = _tables(groups)
+    tables = _tables(groups, latency)
     sentences = verdict(groups)
     pretraining = _pretraining(runs)
     problems = [p for run in runs for p in run.curves.problems] + [
@@ -161,7 +162,7 @@ def _contrast_record(group: Group, contrast: Contrast) -> dict:
 # -------------------------------------------------------------------------------------------- the tables
 
 
-def _tables(groups: Sequence[Group]) -> list[dict]:
+def _tables(groups: Sequence[Group], latency: str) -> list[dict]:
     """Return the tables that have rows: id (also the CSV's name), title, header, rows of text."""
     members = [(g, a, m) for g in groups for a in g.arms for m in a.members]
     detectors = [row for row in members if row[2].detection]
@@ -176,7 +177,7 @@ def _tables(groups: Sequence[Group]) -> list[dict]:
         dict(file='pod', **_pod(detectors)),
         dict(file='types', **_types(detectors)),
         dict(file='sizes', **_sizes(detectors)),
-        dict(file='latency', **_latency(members)),
+        dict(file='latency', **_latency(latency)),
         dict(file='origin', **_origin(members)),
         dict(file='data', **_data(members)),
     ]
@@ -365,17 +366,12 @@ def _sizes(detectors) -> dict:
     return dict(title='Recall by size', header=header, rows=rows)
 
 
-def _latency(members) -> dict:
-    rows = []
-    for group, arm, m in members:
-        file = m.run.folder / LATENCY
-        if file.is_file():
-            said = json.loads(file.read_text())
-            rows.append(
-                [*_who(group, arm, m), *(_text(said.get(k)) for k in ('median_s', 'p95_s', 'device'))]
-            )
-    header = ['group', 'arm', 'seed', 'median, s per image', '95th percentile', 'device']
-    return dict(title='Latency', header=header, rows=rows)
+def _latency(printed: str) -> dict:
+    """Read the Markdown table that `tools/benchmark.py infer` prints."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip().startswith('|')]
+    cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
+    header, *rows = [row for row in cells if not set(''.join(row)) <= set('-: ')] or [[]]
+    return dict(title='Latency', header=header, rows=[row for row in rows if len(row) == len(header)])
 
 
 def _origin(members) -> dict:

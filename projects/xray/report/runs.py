@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from ..measures import average_precision_at
 from .config_diff import ConfigError, load_config
-from .predictions import Predictions, PredictionsError, read_predictions
+from .predictions import FILES, Predictions, PredictionsError, read_predictions
 from .results import load_results
 
 _INIT = '(?:in1k-)?(?:simsiam|simmim)|(?:simsiam|simmim)-castings|in1k|coco'
@@ -127,10 +127,7 @@ def _read_run(folder: Path, result: dict) -> Run:
     stem = Path(result['config']).stem
     named = parse_stem(stem)
     predictions = read_predictions(folder)
-    try:
-        val = read_predictions(folder, 'val')
-    except PredictionsError:
-        val = None
+    val = read_predictions(folder, 'val') if (folder / FILES['val']).is_file() else None
     facts_file = folder / 'run.json'
     facts = json.loads(facts_file.read_text()) if facts_file.is_file() else {}
     of_folder = _FOLDER.match(folder.name)

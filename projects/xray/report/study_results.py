@@ -114,7 +114,7 @@ def write_readme(readme: Path, files: Sequence[Path]) -> int:
     """Write the tables of studies between the marks of a README.
 
     Raises:
-        RecordError: The README lacks the marks, or a study has no records.
+        RecordError: The README lacks the marks, or no study has records.
     """
     text = readme.read_text() if readme.is_file() else ''
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
@@ -136,6 +136,10 @@ def write_readme(readme: Path, files: Sequence[Path]) -> int:
         said += f'; failed: {", ".join(failed)}' if failed else ''
         table = format_table(header, rows, markdown=True) if rows else 'No run has been tested yet.'
         parts.append(f'**{records["about"] or records["study"]}**\n\n{table}\n\n{said}')
+    if not parts:
+        raise RecordError(
+            f'{", ".join(map(str, files))}: no results.json beside any of them; run a study first'
+        )
     start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
     readme.write_text(text[:start] + '\n' + '\n\n'.join(parts) + '\n' + text[end:])
     print(f'written: {readme}')
