@@ -328,6 +328,6 @@ def test_ci_runs_the_commands_of_the_readme(repo):
     script = repo / '.ci/run'
     assert os.access(script, os.X_OK)
     commands = re.findall(r'^make .*$', script.read_text(), re.MULTILINE)
-    assert commands == ['make lint', 'make test']
+    assert commands == ['make lint', 'make test', 'make test-browser']
     readme = (repo / 'README.md').read_text()
     assert [command for command in commands if command not in readme] == []
