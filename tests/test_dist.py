@@ -1,6 +1,8 @@
 """Several ranks on a machine without GPU: the same result, every substitution said, clear ends."""
 
 import os
+import re
+import socket
 import subprocess
 
 import pytest
@@ -28,24 +30,72 @@ def script(repo, name, *arguments, **environment):
     )
 
 
-def test_two_ranks_train_the_weights_of_one_with_twice_the_batch(classifier, tmp_path, repo):
-    """Without batch norm the sum of gradients is the same: equal to 1e-6, the order of summation is not."""
-    done = script(repo, 'dist_train.sh', classifier, 2, '--work-dir', 'two')
-    assert done.returncode == 0, done.stderr
-    assert 'no CUDA: nccl -> gloo, 2 ranks' in done.stdout
-    assert main([str(classifier), '--work-dir', 'one', '--cfg-options', 'train_dataloader.batch_size=8']) == 0
+FAILING_RANK = """
+import os, signal
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class FailOnce(Hook):
+    priority = 'LOWEST'
+    def after_train_iter(self, runner, **kwargs):
+        first = int(os.environ['TORCHELASTIC_RESTART_COUNT']) == 0
+        if first and os.environ['RANK'] == '1' and runner.iter == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+def test_two_nodes_of_which_one_fails_train_the_weights_of_one_process(classifier, tmp_path, repo):
+    """Rank 1 is killed in the second epoch; torchrun starts both again, from the last checkpoint.
+
+    Without batch norm the sum of gradients of two ranks is that of one with twice the batch: equal to 1e-6,
+    since the order of summation is not.
+    """
+    (tmp_path / 'failing.py').write_text(FAILING_RANK)
+    alone = classifier.with_name('alone.py')
+    text = classifier.read_text().replace("'hooks')", "'hooks', 'resuming')")
+    text += "custom_hooks.append(dict(type='ResumeHook', minutes=0))\n"
+    alone.write_text(text)
+    text += "custom_imports['imports'].append('failing')\ncustom_hooks.append(dict(type='FailOnce'))\n"
+    classifier.write_text(text)
+    port, nodes = free_port(), []
+    for rank in range(2):
+        environment = dict(
+            NNODES='2', NODE_RANK=str(rank), PORT=str(port), MAX_RESTARTS='1', PYTHONPATH=str(tmp_path)
+        )
+        command = [repo / 'tools' / 'dist_train.sh', classifier, '1', '--work-dir', 'two']
+        nodes.append(
+            subprocess.Popen(
+                [str(word) for word in command],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **environment},
+            )
+        )
+    said = [node.communicate() for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    output = ''.join(out for out, _ in said)
+    assert 'no CUDA: nccl -> gloo, 2 ranks' in output
+    assert re.search(r'resumes two/resume_3\.pth', output), output
+
+    assert main([str(alone), '--work-dir', 'one', '--cfg-options', 'train_dataloader.batch_size=8']) == 0
     one, two = (torch.load(tmp_path / name / 'epoch_2.pth') for name in ('one', 'two'))
     assert one['meta']['iter'] == two['meta']['iter'] == 4
     for key, value in one['state_dict'].items():
         torch.testing.assert_close(two['state_dict'][key], value, atol=1e-6, rtol=0)
-    untrained = main(
-        [str(classifier), '--work-dir', 'none', '--cfg-options', 'optim_wrapper.optimizer.lr=0.0']
-    )
+    untrained = main([str(alone), '--work-dir', 'none', '--cfg-options', 'optim_wrapper.optimizer.lr=0.0'])
     assert untrained == 0
     start = torch.load(tmp_path / 'none' / 'epoch_2.pth')['state_dict']
     assert max((start[k] - v).abs().max() for k, v in one['state_dict'].items()) > 1e-3
 
-    done = script(repo, 'dist_test.sh', classifier, 'two/epoch_2.pth', 2, '--work-dir', 'two')
+    done = script(repo, 'dist_test.sh', alone, 'two/epoch_2.pth', 2, '--work-dir', 'two')
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'two' / 'test.json').is_file()
 

@@ -148,8 +148,8 @@ class ProbeHook(Hook):
 
     The labelled split is the `train.json` and `val.json` that lie beside the archive: in the folder of the
     training set's `ann_file`, with the radiographs in `images/`. Where there is none, one line says so and
-    the hook is off. Each radiograph with boxes gives one square patch around a defect and one that touches
-    none, so chance is 0.5. Radiographs are loaded as the training loads them; patches stay in memory.
+    the hook is off. Each radiograph with boxes gives one square patch around a defect and one like it that
+    touches none, so chance is 0.5. Radiographs are loaded as the training loads them; patches stay in memory.
 
     Scalars on val: `probe/knn_accuracy` (weighted 20 nearest neighbours by cosine, T = 0.07: Wu et al.,
     arXiv:1805.01978), `probe/linear_accuracy` (logistic regression). Picture: the embedding of val by PCA, by
@@ -265,7 +265,7 @@ def cut_patches(ann_file, images, load, size: int, side: float, max_images: int)
         edge = int(min(edge, *pixels.shape))
         room = np.array(pixels.shape[::-1]) - edge
         corner = np.clip(((target[:2] + target[2:]) / 2 - edge / 2).round().astype(int), 0, room)
-        empty = _empty_corner(own, edge, room, drawn)
+        empty = _empty_corner(pixels, own, edge, corner, drawn)
         if empty is None:
             continue
         for label, (x, y) in ((1, corner), (0, empty)):
@@ -279,14 +279,26 @@ def cut_patches(ann_file, images, load, size: int, side: float, max_images: int)
     return dict(patches=patches, labels=np.array(labels, np.int64), parts=parts)
 
 
-def _empty_corner(boxes, edge: int, room, drawn) -> np.ndarray | None:
-    """Find a square that touches no box, at random, or None after a hundred tries."""
-    for _ in range(100):
-        x, y = drawn.integers(room + 1)
-        touches = (boxes[:, 0] < x + edge) & (x < boxes[:, 2]) & (boxes[:, 1] < y + edge) & (y < boxes[:, 3])
-        if not touches.any():
-            return np.array([x, y])
-    return None
+def _empty_corner(pixels, boxes, edge: int, corner, drawn) -> np.ndarray | None:
+    """Find a square that touches no box and looks like another, or None after a hundred tries.
+
+    Of up to 20 at random, the one nearest in mean and standard deviation: else air beside the part would give
+    the answer away.
+    """
+
+    def look(x, y):
+        mean, std = cv2.meanStdDev(pixels[y : y + edge, x : x + edge])
+        return np.array([mean.item(), std.item()])
+
+    room = np.array(pixels.shape[::-1]) - edge
+    tries = drawn.integers(room + 1, size=(100, 2))
+    x, y = tries[:, :1], tries[:, 1:]
+    touches = (boxes[:, 0] < x + edge) & (x < boxes[:, 2]) & (boxes[:, 1] < y + edge) & (y < boxes[:, 3])
+    empty = tries[~touches.any(1)][:20]
+    if not len(empty):
+        return None
+    target = look(*corner)
+    return min(empty, key=lambda place: np.abs(look(*place) - target).sum())
 
 
 @torch.no_grad()
