@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from test_doctor import url  # noqa: F401
 
 from projects.xray import anchors, packing, probing
 from projects.xray.report import dataset_page
@@ -240,6 +241,23 @@ def test_a_planted_fault_is_found_and_nothing_else_of_its_kind(data, plant, expe
 def test_a_sound_set_has_no_error_and_no_warning(data):
     _, config = data
     assert [line for line in found(config) if not line.startswith('note')] == []
+
+
+def test_warnings_alone_do_not_fail_the_check(data, tmp_path, capsys):
+    root, config = data
+    draw_twice(root)
+    assert check_dataset.main([str(config), '--out', str(tmp_path / 'out'), '--workers', '1']) == 0
+    assert '0 errors, 1 warning' in capsys.readouterr().out
+
+
+def test_a_root_behind_a_url_is_checked_alike(data, url):  # noqa: F811
+    root, config = data
+    copy_bytes(root)
+    draw_twice(root)
+    local = found(config)
+    served = {f'{s}_dataloader.dataset.data_root': f'{url}/{root.name}' for s in check_dataset.LABELLED}
+    remote = [line.replace(f'{url}/{root.name}', str(root)) for line in found(config, **served)]
+    assert remote == local and any('byte-equal' in line for line in local)
 
 
 def test_settings_of_the_config(data):

@@ -108,6 +108,13 @@ def test_s3_root_gives_the_items_of_the_local_one(s3, tiny_coco):
     assert_same_items(unlabelled('s3://plant/castings'), unlabelled(str(root)))
 
 
+def test_other_drivers_of_fsspec_serve_as_well(tiny_coco):
+    root = tiny_coco(n=2, unlabeled=2)
+    fsspec.filesystem('memory').put(str(root), '/plant', recursive=True)
+    assert_same_items(detections('memory://plant'), detections(str(root)))
+    assert_same_items(unlabelled('memory://plant'), unlabelled(str(root)))
+
+
 def test_s3_is_read_after_a_fork(s3):
     s3.mkdir('forked')
     s3.pipe('forked/a', b'1')
