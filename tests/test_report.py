@@ -338,7 +338,11 @@ def test_a_resumed_run_continues_its_curves(pair):
     later.write_text(
         json.dumps({'xray/AP50': 0.9, 'step': 4}) + '\n' + json.dumps({'xray/AP50': 0.95, 'step': 5})
     )
-    assert read_curves(pair[0]).val['AP50'][-2:] == [(4, 0.9), (5, 0.95)]
+    test = file.parents[2] / '20270102_000000' / 'vis_data' / 'scalars.json'
+    test.parent.mkdir(parents=True)
+    test.write_text(json.dumps({'xray/AP50': 0.3, 'step': 0}))
+    val = read_curves(pair[0]).val['AP50']
+    assert val[0][0] == 1 and val[-2:] == [(4, 0.9), (5, 0.95)]
 
 
 def test_a_radiograph_that_is_gone_is_named_and_the_page_stands(pair, tmp_path):

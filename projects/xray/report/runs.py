@@ -240,6 +240,8 @@ def read_curves(folder: Path) -> Curves:
             except (json.JSONDecodeError, KeyError, TypeError, ValueError):
                 curves.problems.append(f'{file}: line {number} is cut short or damaged, and left out')
                 continue
+            if step == 0:  # what a test of this folder logged
+                continue
             table = train if 'iter' in values else val
             for name, value in values.items():
                 if not isinstance(value, int | float) or name in ('step', 'iter'):
