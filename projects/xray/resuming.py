@@ -119,7 +119,9 @@ class SeededBatches:
             yield [(self.epoch, index) for index in batch]
 
     def __getattr__(self, name: str):
-        """Return the batch sampler's own attribute."""
+        """Return the batch sampler's own attribute; its own is not there yet while it is unpickled."""
+        if name == 'batches':
+            raise AttributeError(name)
         return getattr(self.batches, name)
 
 
