@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS, VISU
 
 import projects.xray.compat  # noqa: F401  (first, as in every config)
 from projects.xray import (  # noqa: F401
+    acceleration,
     classes,
     datasets,
     hooks,
