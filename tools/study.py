@@ -193,8 +193,7 @@ def do(study, job):
             failed, dict(step=job.kind, reason=str(error), time=time.strftime('%FT%TZ', time.gmtime()))
         )
         print(f'failed: {job.folder}: {error}', file=sys.stderr)
-        if job.kind == 'test' or not job.trials:
-            results.record(study)
+        results.record(study)
         return 1
     marker.touch()
     if job.kind == 'test':

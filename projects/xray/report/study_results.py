@@ -55,7 +55,7 @@ def record(study: Study) -> None:
             elif job.kind == 'test' and tested and facts.get('tested'):
                 said = {key: tested[key] for key in TESTED if key in tested}
                 runs[job.folder] = dict(status='tested', **entry, **said)
-            elif job.kind == 'train' and facts.get('trained') and job.folder not in runs:
+            elif job.kind == 'train' and facts.get('trained') and not _is_tested(runs.get(job.folder)):
                 runs[job.folder] = dict(status='trained', **entry)
         draft = file.with_name(f'{file.name}.{os.getpid()}')
         text = json.dumps(
@@ -64,6 +64,10 @@ def record(study: Study) -> None:
         # No path of this machine in a file that is committed.
         draft.write_text(text.replace(f'{Path.cwd()}/', '') + '\n')
         draft.replace(file)
+
+
+def _is_tested(entry: dict | None) -> bool:
+    return entry is not None and entry['status'] == 'tested'
 
 
 def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
@@ -123,9 +127,7 @@ def write_readme(readme: Path, files: Sequence[Path]) -> int:
     for file in files:
         records = read_json(file.with_suffix('.results.json'))
         if not records.get('runs'):
-            raise RecordError(
-                f'{file.with_suffix(".results.json")}: no records; run the study, or leave it out'
-            )
+            continue
         header, rows = table_of(records)
         hardware = sorted({run['hardware'] for run in records['runs'].values() if 'hardware' in run})
         dates = sorted(run['date'][:10] for run in records['runs'].values() if 'date' in run)
