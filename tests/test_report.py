@@ -310,6 +310,16 @@ def test_missing_and_cut_predictions_and_repeated_runs(pair, tmp_path):
     assert f'copy: repeats {good}' in left_out[1]
 
 
+def test_a_failed_run_is_named_and_pretraining_is_not_missed(pair, tmp_path):
+    (pair[1] / 'failed.json').write_text(json.dumps(dict(step='train', reason='out of memory')))
+    pretraining = tmp_path / 'simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px' / 'seed0-frac100'
+    pretraining.mkdir(parents=True)
+    runs, left_out = read_runs([*pair, pretraining])
+    assert [run.folder for run in runs] == [pair[0]]
+    (line,) = left_out
+    assert pair[1].name in line and 'failed in a study (train: out of memory)' in line
+
+
 def test_a_report_with_a_run_left_out_says_so_and_exits_1(pair, tmp_path, capsys):
     edit(pair[1] / 'predictions.json', no_boxes)
     assert main([*map(str, pair), '--out', str(tmp_path / 'out'), '--gallery', '0']) == 1

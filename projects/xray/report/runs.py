@@ -94,9 +94,10 @@ class Run:
 def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """Read the runs that can be measured.
 
-    A run is left out, with the reason, when it was not tested, has no predictions or bad ones, or has
-    predictions that do not give the AP50 of its `test.json`; or when it cannot be compared with the first
-    run of its data set: other classes, other test images, other annotations; or is there twice.
+    A run is left out, with the reason, when it failed in a study or was not tested; when it has no
+    predictions, bad ones, or ones that do not give the AP50 of its `test.json`; when it cannot be compared
+    with the first run of its data set: other classes, other test images, other annotations; or when it is
+    there twice.
 
     Args:
         folders: Work dirs.
@@ -106,6 +107,15 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """
     runs, left_out = [], []
     for folder in folders:
+        if _is_pretraining(folder):  # its curves come with the runs that start from it
+            continue
+        failed = folder / 'failed.json'
+        if failed.is_file():
+            said = json.loads(failed.read_text())
+            left_out.append(
+                f'{folder}: failed in a study ({said["step"]}: {said["reason"]}); run the study again'
+            )
+            continue
         found, refused = load_results([folder])
         if refused:
             left_out += refused
@@ -121,6 +131,14 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
         else:
             runs.append(run)
     return runs, left_out
+
+
+def _is_pretraining(folder: Path) -> bool:
+    names = (folder.name, folder.parent.name)
+    return (
+        any(name.startswith(('simsiam_', 'simmim_')) for name in names)
+        and not (folder / 'test.json').exists()
+    )
 
 
 def _read_run(folder: Path, result: dict) -> Run:
