@@ -218,7 +218,8 @@ def test_patches_hold_a_defect_or_none(tiny_coco, size):
     assert split['patches'].shape == (8, 1, 16, 16)
     assert split['labels'].tolist() == [1, 0] * 4
     darkest = split['patches'].min((1, 2, 3))
-    assert (darkest[split['labels'] == 0] > 240).all()
+    # A shrunk radiograph shows an antialiased edge of a box beside the patch.
+    assert (darkest[split['labels'] == 0] > 200).all()
     # The defect is in the middle, where the border of the image leaves room.
     assert (darkest[split['labels'] == 1] < 60).all()
     assert split['parts'][::2] == ['train0', 'train1', 'train1', 'train2']

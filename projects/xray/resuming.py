@@ -226,7 +226,8 @@ class ResumeHook(Hook):
                     buffers[name].copy_(value)
             parameters = dict(model.named_parameters())
             for name, value in state.get('gradients', {}).items():
-                parameters[name].grad = value.to(parameters[name].device)
+                # In the memory layout of the weight, which fused optimizers take for granted.
+                parameters[name].grad = torch.empty_like(parameters[name]).copy_(value)
         self.batches.first = first
         if first:
             runner.logger.info(f'Resumed in epoch {loop.epoch + 1} at batch {first + 1} of {length}')
