@@ -5,7 +5,7 @@ python := .venv/bin/python
 pytest := OMP_NUM_THREADS=1 $(python) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint test test-long test-browser doctor demo gdxray study inspect
+.PHONY: help setup lock lint test test-long test-browser doctor demo gdxray study inspect distill
 
 help: ## list the commands
 	@awk -F ' *## *' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -97,3 +97,14 @@ gdxray: setup ## real castings, GDXRAY=DIR with C0001/ and so on: both protocols
 inspect: setup ## page to inspect and correct, MODEL=exported folder; IMAGES=DIR offers an archive, PORT=8000
 	@[ -n "$(MODEL)" ] || { echo "make inspect: say which detector: make inspect MODEL=DIR (of tools/export.py)" >&2; exit 2; }
 	@$(python) tools/inspect_page.py "$(MODEL)" $(if $(IMAGES),--images "$(IMAGES)") $(if $(PORT),--port $(PORT))
+
+# A student with and without a teacher, which `make demo` trains. A run that is there is not repeated.
+tiny := faster-rcnn_r18-tiny-scratch_fpn32_1xb4-8e_synthetic
+distill: setup ## a student at CPU scale alone, with PKD and with CWD, three seeds each; needs what `make demo` makes
+	@set -e; for seed in 0 1 2; do for arm in $(tiny) pkd-r18-narrow_$(tiny) cwd-r18-narrow_$(tiny); do \
+	  run=work_dirs/distill/seed$$seed/$$arm; [ ! -e $$run/test.json ] || continue; \
+	  OMP_NUM_THREADS=1 $(python) -u tools/train.py configs/distill/$$arm.py --work-dir $$run --resume \
+	    --cfg-options randomness.seed=$$seed; \
+	  OMP_NUM_THREADS=1 $(python) -u tools/test.py configs/distill/$$arm.py $$run/epoch_8.pth --work-dir $$run; \
+	done; done
+	$(python) tools/report.py work_dirs/distill/seed*/* --out work_dirs/distill/report

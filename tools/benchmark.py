@@ -1,8 +1,9 @@
-"""Measure speed side by side with the published recipe's: input pipelines (loader), training steps (train).
+"""Measure speed beside stock code: input pipelines (loader), training steps (train), detectors (infer).
 
 Example:
     python tools/benchmark.py loader --device-rate 2000
     python tools/benchmark.py train configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py
+    python tools/benchmark.py infer exported/castings --threads 2
 """
 
 import argparse
@@ -70,6 +71,27 @@ def parse_args(argv=None):
         default=[],
         metavar='K=V',
         help='override config values for all variants, e.g. train_dataloader.num_workers=2',
+    )
+
+    infer = commands.add_parser('infer', help='ms per radiograph of detectors on the CPU', **style)
+    infer.set_defaults(run=run_infer, configs=())
+    infer.add_argument(
+        'folders',
+        nargs='*',
+        metavar='FOLDER',
+        help='of tools/export.py; default: ResNet-50 and student, untrained',
+    )
+    infer.add_argument('--images', type=positive, default=8, metavar='N', help='radiographs to generate (8)')
+    infer.add_argument(
+        '--size', type=positive, default=1024, metavar='PX', help='side of the radiographs (1024)'
+    )
+    infer.add_argument('--turns', type=positive, default=3, metavar='N', help='turns of each variant (3)')
+    infer.add_argument(
+        '--threads',
+        type=positive,
+        default=len(os.sched_getaffinity(0)),
+        metavar='N',
+        help='CPU threads of each',
     )
     args = parser.parse_args(argv)
     for config in args.configs:
@@ -141,6 +163,23 @@ def run_train(args, facts):
     what = f'{args.images} radiographs of {args.size} x {args.size} px, 8-bit PNG; {args.turns} turns of '
     print(heading(f'{what}{args.steps} steps', facts))
     print(train.table(measured))
+    return 0
+
+
+def run_infer(args, facts):
+    """Print the time of a radiograph of stock detectors and exports."""
+    from projects.xray.benchmark import infer, loader
+
+    with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
+        root = Path(folder)
+        loader.write_radiographs(root / 'data', args.images, args.size)
+        images = sorted((root / 'data' / 'images').iterdir())
+        folders = args.folders or infer.export_untrained(root, args.size, images)
+        variants = infer.variants_of(folders)
+        infer.measure(variants, images, args.turns, args.threads, args.size)
+    what = f'{args.images} radiographs of {args.size} x {args.size} px, 8-bit PNG; {args.turns} turns; '
+    print(heading(f'{what}{args.threads} threads', facts))
+    print(infer.table(variants, infer.matmul_rate(args.threads)))
     return 0
 
 

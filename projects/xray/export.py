@@ -5,9 +5,9 @@ Everything is written beside the folder and renamed when it has been proven: a f
 
 import datetime
 import importlib.metadata
-import logging
 import shutil
 import tempfile
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +38,7 @@ from .measures import (
     operating_point,
     read_images,
 )
+from .quantise import quantise
 from .whole import WholeDetector
 
 OPSET = 17  # RoiAlign with half-pixel coordinates, which mmcv calls aligned, came with 16
@@ -95,9 +96,7 @@ def load_detector(cfg: Config, checkpoint: str) -> torch.nn.Module:
     Raises:
         HandoverError: The checkpoint lacks a tensor, or has one too many or of another shape.
     """
-    import_modules_from_strings(**cfg.custom_imports)
-    init_default_scope(cfg.default_scope)
-    detector = MODELS.build(cfg.model)
+    detector = _build(cfg)
     try:
         load_checkpoint(detector, checkpoint, map_location='cpu', strict=True, logger='silent')
     except RuntimeError as error:
@@ -110,12 +109,34 @@ def load_detector(cfg: Config, checkpoint: str) -> torch.nn.Module:
     return detector.eval()
 
 
-def describe(cfg: Config, checkpoint: str, detector: torch.nn.Module, sizes: Sequence[tuple]) -> Exported:
+def padded_size(size: Sequence[int], scale: Sequence[int], divisor: int) -> list[int]:
+    """Return [height, width] in px of an image of `size` after mmdet's resizing into `scale` and padding."""
+    factor = min(max(scale) / max(size), min(scale) / min(size))
+    return [-(-int(side * factor + 0.5) // divisor) * divisor for side in size]
+
+
+def untrained_detector(cfg: Config) -> torch.nn.Module:
+    """Build a config's detector with random weights, whatever it starts from in training."""
+    cfg.model.backbone.init_cfg = None
+    detector = _build(cfg)
+    detector.init_weights()
+    return detector.eval()
+
+
+def _build(cfg: Config) -> torch.nn.Module:
+    import_modules_from_strings(**cfg.custom_imports)
+    init_default_scope(cfg.default_scope)
+    return MODELS.build(cfg.model)
+
+
+def describe(
+    cfg: Config, checkpoint: str | None, detector: torch.nn.Module, sizes: Sequence[tuple]
+) -> Exported:
     """Read from a config what the runtime has to know.
 
     Args:
         cfg: The detector's.
-        checkpoint: Its weights.
+        checkpoint: Its weights; None for random ones.
         detector: What `load_detector` built.
         sizes: (height, width) in px of validation images; the most frequent one gives the input's size.
 
@@ -132,9 +153,7 @@ def describe(cfg: Config, checkpoint: str, detector: torch.nn.Module, sizes: Seq
         )
     native = Counter(sizes).most_common(1)[0][0]
     scale = [int(side) for side in resize['scale']]
-    factor = min(max(scale) / max(native), min(scale) / min(native))
-    divisor = detector.data_preprocessor.pad_size_divisor
-    size = [-(-int(side * factor + 0.5) // divisor) * divisor for side in native]
+    size = padded_size(native, scale, detector.data_preprocessor.pad_size_divisor)
     classes = list(cfg.test_dataloader.dataset.metainfo.classes)
     facts = running.provenance()
     return Exported(
@@ -145,16 +164,16 @@ def describe(cfg: Config, checkpoint: str, detector: torch.nn.Module, sizes: Seq
         native=list(native),
         window=dict(pipeline[0].get('window') or dict(type='full')),
         dtype=pipeline[0].get('dtype', 'uint8'),
-        mean=float(detector.data_preprocessor.mean),
-        std=float(detector.data_preprocessor.std),
+        mean=float(cfg.model.data_preprocessor.mean[0]),
+        std=float(cfg.model.data_preprocessor.std[0]),
         classes=classes,
         rejecting=classes[:1],
         threshold=0.5,
         threshold_reason='not chosen',
         origin=dict(
             config=Path(cfg.filename).stem,
-            checkpoint=str(Path(*Path(checkpoint).parts[-2:])),
-            sha256=folder.sha256(Path(checkpoint)),
+            checkpoint=checkpoint and str(Path(*Path(checkpoint).parts[-2:])),
+            sha256=checkpoint and folder.sha256(Path(checkpoint)),
             commit=facts['commit'],
             dirty=facts['dirty'],
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
@@ -212,92 +231,6 @@ def write_openvino(onnx: Path, path: Path) -> None:
     openvino.save_model(openvino.Core().read_model(onnx), path, compress_to_fp16=False)
 
 
-def quantise(
-    graph: Path,
-    inputs: Sequence[tuple[np.ndarray, np.ndarray]],
-    measure: Callable[[engines.Engine], float],
-    reference: float,
-    most_loss: float,
-) -> dict:
-    """Replace an OpenVINO graph by its INT8 version (NNCF post-training quantisation).
-
-    Backbone, FPN and heads are quantised, the decoding of boxes is not. When the measure falls by more than
-    `most_loss`, NNCF puts the most harmful layers back to float32 until it does not.
-
-    Args:
-        graph: The `.xml` file, replaced.
-        inputs: Calibration images with their extents, as an engine takes them.
-        measure: Of an engine, on validation images.
-        reference: Its value in float32.
-        most_loss: Largest fall.
-
-    Returns:
-        Images used, the measure after plain quantisation, and the layers put back ('float32').
-    """
-    engines.silence_telemetry()
-    import nncf
-    import openvino
-
-    logging.getLogger('nncf').setLevel(logging.ERROR)
-    core = openvino.Core()
-    model = core.read_model(graph)
-    settings = dict(
-        calibration_dataset=nncf.Dataset(list(inputs), lambda pair: dict(zip(('image', 'extent'), pair))),
-        preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: not all follow a ReLU
-        subset_size=len(inputs),
-        ignored_scope=nncf.IgnoredScope(names=decoding(model), validate=False),
-    )
-    quantised = nncf.quantize(model, **settings)
-
-    def engine_of(compiled):
-        request = compiled.create_infer_request()
-        return lambda image, extent: tuple(
-            request.infer([image, extent])[port].copy() for port in compiled.outputs
-        )
-
-    precision = {'INFERENCE_PRECISION_HINT': 'f32'}
-    value = measure(engine_of(core.compile_model(quantised, 'CPU', precision)))
-    said = dict(images=len(inputs), measure_after_plain_quantisation=value, float32=[])
-    if reference - value > most_loss:
-        plain = quantised_layers(quantised)
-        quantised = nncf.quantize_with_accuracy_control(
-            core.read_model(graph),
-            validation_dataset=nncf.Dataset([None]),
-            validation_fn=lambda compiled, _: (measure(engine_of(compiled)), None),
-            max_drop=most_loss,
-            **settings,
-        )
-        said['float32'] = sorted(plain - quantised_layers(quantised))
-    draft = graph.with_name('int8.xml')
-    openvino.save_model(quantised, draft, compress_to_fp16=False)
-    # Only now: the weights are mapped from the file that is replaced.
-    del model, quantised
-    for suffix in ('.xml', '.bin'):
-        draft.with_suffix(suffix).replace(graph.with_suffix(suffix))
-    return said
-
-
-def decoding(model) -> list[str]:
-    """Names of the nodes that turn the heads' outputs into boxes: those outside every named module."""
-    parts = ('/backbone', '/neck', '/rpn', '/roi', '/bbox_head')
-    return [node.get_friendly_name() for node in model.get_ops() if _outside(node, parts)]
-
-
-def _outside(node, parts) -> bool:
-    name = node.get_friendly_name()
-    return name.startswith('/') and not name.startswith(parts)
-
-
-def quantised_layers(model) -> set[str]:
-    """Names of the convolutions and matrix products whose input is INT8."""
-    return {
-        node.get_friendly_name()
-        for node in model.get_ops()
-        if node.get_type_name() in ('Convolution', 'GroupConvolution', 'MatMul')
-        and node.input_value(0).get_node().get_type_name() == 'FakeQuantize'
-    }
-
-
 # ------------------------------------------------------------------------------------------------- parity
 
 
@@ -307,16 +240,41 @@ def mmdet_predictions(cfg: Config, detector, paths: Sequence[str]) -> list[tuple
     Returns:
         Boxes (N, 4) x1 y1 x2 y2 in px of the image as stored, scores (N), labels (N) of each image.
     """
-    steps = [step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations']
-    pipeline = Compose([TRANSFORMS.build(step) for step in steps])
+    pipeline = _pipeline(cfg)
     found = []
-    for index, path in enumerate(_progress(paths, 'mmdet')):
-        item = pipeline(dict(img_path=path, img_id=index))
-        with torch.no_grad():
-            sample = detector.test_step(dict(inputs=[item['inputs']], data_samples=[item['data_samples']]))[0]
-        said = sample.pred_instances
+    for path in _progress(paths, 'mmdet'):
+        said = _test_step(detector, pipeline(dict(img_path=path, img_id=0))).pred_instances
         found.append(tuple(said[key].numpy() for key in ('bboxes', 'scores', 'labels')))
     return found
+
+
+def mmdet_runner(cfg: Config, detector) -> Callable[[str], dict[str, float]]:
+    """Return a function that runs mmdet on a file and returns the seconds of its stages."""
+    pipeline = _pipeline(cfg)
+    load = pipeline.transforms[0]
+
+    def run(path):
+        clocks = [time.perf_counter()]
+        results = load(dict(img_path=path, img_id=0))
+        clocks.append(time.perf_counter())
+        for transform in pipeline.transforms[1:]:
+            results = transform(results)
+        clocks.append(time.perf_counter())
+        _test_step(detector, results)
+        clocks.append(time.perf_counter())
+        return dict(zip(('decode', 'window', 'network'), np.diff(clocks).tolist(), strict=True))
+
+    return run
+
+
+def _pipeline(cfg: Config) -> Compose:
+    steps = [step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations']
+    return Compose([TRANSFORMS.build(step) for step in steps])
+
+
+def _test_step(detector, item: dict):
+    with torch.no_grad():
+        return detector.test_step(dict(inputs=[item['inputs']], data_samples=[item['data_samples']]))[0]
 
 
 def inspector_predictions(inspector: Inspector, paths: Sequence[str], name: str) -> list[tuple]:
@@ -476,7 +434,13 @@ def export(
     detector = load_detector(cfg, checkpoint)
     val = read_split(cfg, 'val', images)
     train = read_split(cfg, 'train', calibration) if calibration else None
-    exported = describe(cfg, checkpoint, detector, [(i['height'], i['width']) for i in val.truth['images']])
+    sizes = [(image['height'], image['width']) for image in val.truth['images']]
+    exported = describe(cfg, checkpoint, detector, sizes)
+    # mmdet pads each image by itself, and what lies beyond the border reaches boxes near it.
+    divisor = detector.data_preprocessor.pad_size_divisor
+    alike = [
+        k for k, size in enumerate(sizes) if padded_size(size, exported.scale, divisor) == exported.input
+    ]
     whole = WholeDetector(detector, exported.input).eval()
     reference = mmdet_predictions(cfg, detector, val.paths)
     with draft_of(out) as draft:
@@ -489,8 +453,8 @@ def export(
         found = {}
         for engine in exported.engines:
             found[engine] = inspector_predictions(Inspector(draft, engine), val.paths, engine)
-            row = dict(engine=engine, precision=exported.precision, images=len(val.paths))
-            row |= compare_boxes(reference, found[engine])
+            row = dict(engine=engine, precision=exported.precision, images=len(alike))
+            row |= compare_boxes([reference[k] for k in alike], [found[engine][k] for k in alike])
             if train:
                 row |= compare_ap50(val.truth, reference, found[engine])
             exported.parity.append(row)
@@ -498,6 +462,31 @@ def export(
         choose_threshold(exported, val.truth, found['openvino'], max_escape)
         folder.write(draft, exported)
     return exported
+
+
+def export_untrained(cfg: Config, out: Path, side: int, images: Sequence[Path] = ()) -> None:
+    """Write a folder with random weights, to measure time only; in INT8 where calibration images are given.
+
+    Args:
+        cfg: Detector config.
+        out: Folder to write; must not exist.
+        side: Of the radiographs, in px.
+        images: Calibration radiographs; few will do.
+    """
+    detector = untrained_detector(cfg)
+    exported = describe(cfg, None, detector, [(side, side)])
+    whole = WholeDetector(detector, exported.input).eval()
+    with draft_of(out) as draft:
+        onnx, graph = draft / GRAPHS['onnxruntime'], draft / GRAPHS['openvino']
+        write_onnx(whole, onnx)
+        write_openvino(onnx, graph)
+        exported.engines = dict(GRAPHS)
+        if images:
+            prepare = Inspector.of(exported, torch_engine(whole))
+            quantise(graph, [prepare.input_of(path) for path in images], lambda engine: 0.0, 0.0, 1.0)
+            onnx.unlink()
+            exported.engines, exported.precision = dict(openvino=GRAPHS['openvino']), 'int8'
+        folder.write(draft, exported)
 
 
 def _to_int8(exported, draft, whole, train, val, reference, most_loss) -> dict:

@@ -1,0 +1,34 @@
+# PKD of the SimMIM Swin-B detector into the line's student (ResNet-18, 64-channel FPN).
+# Command: tools/dist_train.sh <this file> 4, after the teacher's config
+_base_ = ['./faster-rcnn_r18-in1k-pre_fpn64_4xb4-2x_industrial.py', '../_base_/xray_distill.py']
+from mmengine import Config  # noqa: E402
+
+teacher = Config.fromfile(
+    '{{ fileDirname }}/../faster_rcnn/faster-rcnn_swin-base-simmim-pre_fpn_4xb4-amp-2x_industrial.py'
+).model
+del Config  # a dumped config reloads only without it
+
+custom_imports = dict(imports=[*_base_.xray_imports.imports, 'projects.xray.distill'])
+custom_hooks = [*_base_.xray_hooks, *_base_.xray_distill_hooks]
+find_unused_parameters = True  # the teacher's heads are not run
+model = dict(
+    _delete_=True,
+    type='XrayDistill',
+    architecture=_base_.model,
+    teacher=teacher,
+    teacher_ckpt='work_dirs/faster-rcnn_swin-base-simmim-pre_fpn_4xb4-amp-2x_industrial/epoch_24.pth',
+    distiller=dict(
+        _scope_='mmrazor',
+        type='ConfigurableDistiller',
+        student_recorders=_base_.xray_fpn,
+        teacher_recorders=_base_.xray_fpn,
+        connectors=dict(
+            fpn0=_base_.xray_64_to_256,
+            fpn1=_base_.xray_64_to_256,
+            fpn2=_base_.xray_64_to_256,
+            fpn3=_base_.xray_64_to_256,
+        ),
+        loss_forward_mappings=_base_.xray_connected,
+        distill_losses=_base_.xray_pkd_losses,
+    ),
+)

@@ -1,0 +1,111 @@
+"""Distillation of detectors: the teacher proven to be its checkpoint, the student a plain detector again."""
+# ruff: noqa: D107 (arguments are documented on the class)
+
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS, MODELS
+from mmengine.runner import save_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from . import compat  # noqa: F401 (before mmrazor: it makes the import possible)
+from .hooks import HandoverError, compare
+
+from mmrazor.models.algorithms import FpnTeacherDistill  # isort: skip # noqa: E402
+
+STUDENT = 'architecture.'
+
+
+@MODELS.register_module()
+class XrayDistill(FpnTeacherDistill):
+    """Distil the FPN of a frozen teacher into a student, both mmdet detectors.
+
+    As mmrazor's class, but for three things: the teacher gets its weights where every module gets them, by
+    `init_cfg`, so that `VerifiedLoadHook` sees them; all of them must be the file's, as mmrazor loads what
+    fits and says nothing of the rest; and the teacher never trains, where mmrazor puts its batch norm alone
+    into evaluation and leaves Swin's drop path at work.
+
+    Args:
+        teacher: Its model config; what its parts start from is left out.
+        teacher_ckpt: Its checkpoint.
+        **kwargs: Those of mmrazor's class: `architecture` (the student's model config) and `distiller`.
+    """
+
+    def __init__(self, teacher: dict, teacher_ckpt: str, **kwargs):
+        teacher = deepcopy(teacher)
+        teacher['backbone']['init_cfg'] = None
+        teacher['init_cfg'] = dict(type='Pretrained', checkpoint=teacher_ckpt)
+        super().__init__(teacher=teacher, teacher_ckpt=None, **kwargs)
+        self.teacher_ckpt = teacher_ckpt
+        self.teacher.eval()
+        self._register_load_state_dict_pre_hook(self._keep_teacher)
+
+    def _keep_teacher(self, state: dict, prefix: str, *args) -> None:
+        """Let a checkpoint without the teacher be whole: resuming and testing keep the one that is there."""
+        for key, tensor in self.teacher.state_dict().items():
+            state.setdefault(f'{prefix}teacher.{key}', tensor)
+
+    def init_weights(self) -> None:
+        """Initialise student and connectors, load the teacher.
+
+        Raises:
+            HandoverError: Part of the teacher did not get its checkpoint's weights.
+        """
+        super().init_weights()
+        content = CheckpointLoader.load_checkpoint(self.teacher_ckpt, map_location='cpu', logger='silent')
+        found = compare(self.teacher, content.get('state_dict', content))
+        wrong = found.missing + found.unexpected + found.mismatched + found.different
+        if wrong:
+            raise HandoverError(
+                f'{self.teacher_ckpt}: {len(wrong)} tensors are not those of the teacher '
+                f'({", ".join(wrong[:3])}), expected all {len(found.matched) + len(wrong)}; '
+                "name the checkpoint of the teacher's config"
+            )
+
+    def train(self, mode: bool = True) -> None:
+        """Train the student and the connectors; the teacher stays in evaluation."""
+        super().train(mode)
+        self.teacher.eval()
+
+
+@HOOKS.register_module()
+class StudentHook(Hook):
+    """Keeps the teacher out of checkpoints, and writes the student as a plain detector when training ends.
+
+    `<work dir>/student.pth` is a checkpoint of the student's own config, for `tools/test.py` and
+    `tools/export.py`: neither teacher nor connectors are in it. The run's own checkpoints keep the
+    connectors, which it needs to resume; the teacher comes from its own file.
+    """
+
+    priority = 'LOWEST'  # the weights as all other hooks leave them
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Drop the teacher."""
+        tensors = checkpoint['state_dict']
+        for key in [key for key in tensors if key.startswith('teacher.')]:
+            del tensors[key]
+
+    def after_train(self, runner) -> None:
+        """Write the student."""
+        if not is_main_process():
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        meta = dict(
+            epoch=runner.epoch, iter=runner.iter, seed=runner.seed, experiment_name=runner.experiment_name
+        )
+        path = Path(runner.work_dir) / 'student.pth'
+        save_checkpoint(dict(meta=meta, state_dict=student_weights(model)), str(path))
+        runner.logger.info('Student, a plain detector: %s', path)
+
+
+def student_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the student's tensors on the CPU under the names of its own config."""
+    return {
+        key.removeprefix(STUDENT): tensor.detach().cpu()
+        for key, tensor in model.state_dict().items()
+        if key.startswith(STUDENT)
+    }

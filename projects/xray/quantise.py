@@ -1,0 +1,93 @@
+"""INT8 by NNCF: post-training quantisation of an exported graph, layers put back where it costs too much."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .deploy import engines
+
+NETWORK = ('/backbone', '/neck', '/rpn', '/roi', '/bbox_head')
+"""How the names of the nodes of backbone, FPN and heads begin; the others decode boxes and suppress them."""
+
+
+def quantise(
+    graph: Path,
+    inputs: Sequence[tuple[np.ndarray, np.ndarray]],
+    measure: Callable[[engines.Engine], float],
+    reference: float,
+    most_loss: float,
+) -> dict:
+    """Replace an OpenVINO graph by its INT8 version (NNCF post-training quantisation).
+
+    Backbone, FPN and heads are quantised, the decoding of boxes is not. When the measure falls by more than
+    `most_loss`, NNCF puts the most harmful layers back to float32 until it does not.
+
+    Args:
+        graph: The `.xml` file, replaced.
+        inputs: Calibration images with their extents, as an engine takes them.
+        measure: Of an engine, on validation images.
+        reference: Its value in float32.
+        most_loss: Largest fall.
+
+    Returns:
+        Images used, the measure after plain quantisation, and the layers put back ('float32').
+    """
+    engines.silence_telemetry()
+    import nncf
+    import openvino
+
+    logging.getLogger('nncf').setLevel(logging.ERROR)
+    core = openvino.Core()
+    model = core.read_model(graph)
+    settings = dict(
+        calibration_dataset=nncf.Dataset(list(inputs), lambda pair: dict(zip(('image', 'extent'), pair))),
+        preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: not all follow a ReLU
+        subset_size=len(inputs),
+        ignored_scope=nncf.IgnoredScope(names=decoding(model), validate=False),
+    )
+    quantised = nncf.quantize(model, **settings)
+
+    def engine_of(compiled):
+        request = compiled.create_infer_request()
+        return lambda image, extent: tuple(
+            request.infer([image, extent])[port].copy() for port in compiled.outputs
+        )
+
+    precision = {'INFERENCE_PRECISION_HINT': 'f32'}
+    value = measure(engine_of(core.compile_model(quantised, 'CPU', precision)))
+    said = dict(images=len(inputs), measure_after_plain_quantisation=value, float32=[])
+    if reference - value > most_loss:
+        plain = quantised_layers(quantised)
+        quantised = nncf.quantize_with_accuracy_control(
+            core.read_model(graph),
+            validation_dataset=nncf.Dataset([None]),
+            validation_fn=lambda compiled, _: (measure(engine_of(compiled)), None),
+            max_drop=most_loss,
+            **settings,
+        )
+        said['float32'] = sorted(plain - quantised_layers(quantised))
+    draft = graph.with_name('int8.xml')
+    openvino.save_model(quantised, draft, compress_to_fp16=False)
+    # Only now: the weights are mapped from the file that is replaced.
+    del model, quantised
+    for suffix in ('.xml', '.bin'):
+        draft.with_suffix(suffix).replace(graph.with_suffix(suffix))
+    return said
+
+
+def decoding(model) -> list[str]:
+    """Names of the nodes that turn the heads' outputs into boxes: those outside every named module."""
+    nodes = (n for n in model.get_ops() if n.get_type_name() not in ('Constant', 'Parameter', 'Result'))
+    return [n.get_friendly_name() for n in nodes if not n.get_friendly_name().startswith(NETWORK)]
+
+
+def quantised_layers(model) -> set[str]:
+    """Names of the convolutions and matrix products whose input is INT8."""
+    return {
+        node.get_friendly_name()
+        for node in model.get_ops()
+        if node.get_type_name() in ('Convolution', 'GroupConvolution', 'MatMul')
+        and node.input_value(0).get_node().get_type_name() == 'FakeQuantize'
+    }

@@ -1,0 +1,143 @@
+"""The inspection page in a real Chromium: upload, folder, threshold, window, zoom, corrections by clicks."""
+
+import json
+import shutil
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import uvicorn
+from playwright.sync_api import expect, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from test_deploy import export_to, spot  # noqa: E402
+
+from projects.xray.deploy import Inspector  # noqa: E402
+from projects.xray.deploy.server import Session, build  # noqa: E402
+
+CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+CURVE = [dict(threshold=t / 20, escape=t / 20, false_reject=1 - t / 20) for t in range(1, 21)]
+
+
+@pytest.fixture(scope='module')
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu']
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    """The page of a running server with an archive of three radiographs; fails on anything in its console."""
+    archive = tmp_path / 'archive'
+    (archive / 'day').mkdir(parents=True)
+    for k, level in enumerate((180, 255, 230)):
+        cv2.imwrite(str(archive / 'day' / f'{k}.png'), spot(20, 30, level))
+    cv2.imwrite(str(tmp_path / 'deep.png'), spot(20, 30, 65535, dtype=np.uint16))
+    exported = export_to(tmp_path / 'exported', curve=CURVE)
+    runner = uvicorn.Server(
+        uvicorn.Config(build(Session(Inspector(exported), tmp_path / 'out', archive)), log_level='error')
+    )
+    listener = socket.socket()
+    listener.bind(('127.0.0.1', 0))
+    thread = threading.Thread(target=runner.run, args=([listener],))
+    thread.start()
+    while not runner.started:
+        assert thread.is_alive()
+    opened = browser.new_page(viewport=dict(width=1280, height=800))
+    said, asked = [], []
+    opened.on('console', lambda message: said.append(message.text))
+    opened.on('pageerror', lambda error: said.append(str(error)))
+    opened.on('request', lambda request: asked.append(request.url))
+    address = f'http://127.0.0.1:{listener.getsockname()[1]}/'
+    opened.goto(address)
+    yield opened
+    opened.close()
+    runner.should_exit = True
+    thread.join()
+    # A refused upload is the browser's to mention.
+    assert [text for text in said if 'status of 415' not in text] == []
+    assert [url for url in asked if not url.startswith((address, 'data:', 'blob:'))] == []
+
+
+def corrections(tmp_path):
+    return json.loads((tmp_path / 'out' / 'corrections.json').read_text())
+
+
+def test_an_uploaded_16_bit_radiograph_is_judged_windowed_and_zoomed(page, tmp_path):
+    page.set_input_files('#file', str(tmp_path / 'deep.png'))
+    expect(page.locator('#verdict')).to_have_text('reject')
+    expect(page.locator('#boxes tr')).to_have_count(1)
+    expect(page.locator('#boxes')).to_contain_text('critical')
+    expect(page.locator('#boxes')).to_contain_text('1.000')
+    before = page.locator('#view').screenshot()
+    page.fill('#window', '200')  # around level 50: what was one gray level in 8 bits becomes the whole range
+    page.fill('#level', '50')
+    windowed = page.locator('#view').screenshot()
+    assert windowed != before
+    page.click('#in')
+    assert page.locator('#view').screenshot() != windowed
+
+
+def test_worst_comes_first_and_the_threshold_decides(page):
+    page.select_option('#folder', 'day')
+    page.click('#pick')
+    expect(page.locator('#left')).to_have_text('3 to decide')
+    rows = page.locator('#items button span:first-child')
+    expect(rows).to_have_text(['day/1.png', 'day/2.png', 'day/0.png'])
+    page.click('#next')
+    expect(page.locator('#name')).to_contain_text('day/1.png')
+    expect(page.locator('#verdict')).to_have_text('reject')
+    page.click('#items button >> nth=2')
+    expect(page.locator('#verdict')).to_have_text('accept')  # 180 / 255 = 0.71 < 0.9
+    expect(page.locator('#rates')).to_contain_text('escape 90.0 %')
+    page.fill('#threshold', '0.5')
+    expect(page.locator('#verdict')).to_have_text('reject')
+    expect(page.locator('#rates')).to_contain_text('escape 50.0 %, false reject 50.0 %')
+
+
+def test_a_corrected_radiograph_is_saved_and_the_next_worst_opens(page, tmp_path):
+    page.select_option('#folder', 'day')
+    page.click('#pick')
+    expect(page.locator('#left')).to_have_text('3 to decide')
+    page.click('#next')
+    expect(page.locator('#boxes tr')).to_have_count(1)
+    page.click('#boxes button')  # the finding goes
+    expect(page.locator('#boxes tr')).to_have_count(0)
+    page.select_option('#class', '1')
+    place = page.locator('#view').bounding_box()
+    page.keyboard.down('Shift')
+    page.mouse.move(place['x'] + place['width'] / 2 - 50, place['y'] + place['height'] / 2 - 50)
+    page.mouse.down()
+    page.mouse.move(place['x'] + place['width'] / 2 + 50, place['y'] + place['height'] / 2 + 50)
+    page.mouse.up()
+    page.keyboard.up('Shift')
+    expect(page.locator('#boxes')).to_contain_text('by hand')
+    page.click('#accept')
+    expect(page.locator('#name')).to_contain_text('day/2.png')
+    expect(page.locator('#left')).to_have_text('2 to decide')
+    said = corrections(tmp_path)
+    assert [(i['file_name'], i['verdict']) for i in said['images']] == [('day/1.png', 'accept')]
+    (box,) = said['annotations']
+    assert box['category_id'] == 2
+    x, y, width, height = box['bbox']
+    assert abs(x + width / 2 - 32) < 1 and abs(y + height / 2 - 32) < 1
+    # By keyboard: the focus is on no field.
+    page.locator('#view').click(modifiers=[])
+    page.keyboard.press('r')
+    expect(page.locator('#left')).to_have_text('1 to decide')
+    assert [i['verdict'] for i in corrections(tmp_path)['images']] == ['accept', 'reject']
+
+
+def test_a_file_that_is_no_radiograph_is_said(page, tmp_path):
+    (tmp_path / 'page.html').write_text('<script>alert(1)</script>')
+    page.set_input_files('#file', str(tmp_path / 'page.html'))
+    expect(page.locator('#message')).to_contain_text('page.html: expected a radiograph')
