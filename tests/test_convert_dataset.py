@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import json
+import multiprocessing
 import random
 import re
 import shutil
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -21,7 +23,7 @@ import tifffile
 from PIL import Image
 from test_imaging import check_mutations, mutate, peak_memory
 
-from projects.xray import gdxray
+from projects.xray import gdxray, label_formats
 from projects.xray.converters import Account, ConvertError, clip_box, fill_polygon, split_groups, tile_origins
 from projects.xray.imaging import apply_window, read
 from projects.xray.label_formats import decode_rle, encode_rle
@@ -470,7 +472,7 @@ for parse, text in [
     (parse_json, '["' + ']' * 10**5 + '",' + '[' * 10**5 + ']' * 10**5),
     (parse_yaml, '[' * 100_000),
     (parse_yaml, '- ' * 100_000),
-    (parse_yaml, '{a: ' * 100_000),
+    (parse_yaml, '{a: ' * 50_000),
 ]:
     try:
         print('read', parse(text.encode()))
@@ -487,6 +489,40 @@ def test_deep_lists_are_refused_whatever_the_recursion_limit(repo):
     *refusals, good = done.stdout.splitlines()
     assert good == '1' and len(refusals) == 6
     assert all('of at most 100 lists within each other' in line for line in refusals)
+
+
+# Made only where they are needed: the reader's process imports this file too.
+HUGE = {
+    'list.yaml': lambda: b'[' + b'a,' * 131_000 + b']',
+    'deep.xml': lambda: b'<annotation>' + b'<a>' * 900_000,
+    'dicts.json': lambda: (
+        b'[' + b'{"a":1},' * 900_000 + b'"ab",' * 3_000_000 + b'1.5,' * 6_000_000 + b'"\xf0\x9f\x94\xa9"]'
+    ),
+}
+
+
+def read_huge(folder, name):
+    """CPU seconds and peak memory in GiB of one reader."""
+    path = folder / name
+    start = time.process_time()
+    with contextlib.suppress(label_formats.FormatError):
+        if name.endswith('.json'):
+            label_formats._json(path)
+        elif name.endswith('.xml'):
+            label_formats._voc_objects(path)
+        else:
+            label_formats.parse_yaml(path.read_bytes())
+    return time.process_time() - start, peak_memory()
+
+
+@pytest.mark.long
+def test_the_largest_files_are_read_or_refused_in_bounds(tmp_path):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as pool:
+        for name, content in HUGE.items():
+            (tmp_path / name).write_bytes(content())
+            seconds, peak = pool.submit(read_huge, tmp_path, name).result()
+            assert seconds < 5, name  # of CPU time: a hang
+            assert peak < 1, name  # GiB
 
 
 @pytest.mark.parametrize(('kind', 'name', 'content', 'reason'), BROKEN)

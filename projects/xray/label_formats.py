@@ -25,13 +25,18 @@ from PIL import Image
 
 from .imaging import SUFFIXES, ImagingError, read
 
-MAX_JSON = 64 * 2**20
-"""Largest JSON file. Parsed, its numbers take up to eight times that; `MAX_NESTS` bounds its lists."""
-MAX_NESTS = 4_000_000
+MAX_JSON = 48 * 2**20
+"""Largest JSON file. With the next two it keeps the parsed file below 1 GB, whatever is in it."""
+MAX_NESTS = 1_000_000
+MAX_QUOTES = 8_000_000
 MAX_DEPTH = 100
 """Lists within each other, in JSON and YAML. Annotations need fewer than ten."""
 MAX_TEXT = 8 * 2**20
-"""Largest XML, YAML or text file."""
+"""Largest XML or text file."""
+MAX_TAGS = 1_000_000
+"""Most tags of an XML file."""
+MAX_YAML = 256 * 2**10
+"""Largest YAML file, of some ten thousand types; its parser is slow."""
 MAX_OBJECTS = 10_000
 """Most objects in one image."""
 
@@ -163,16 +168,18 @@ def parse_yaml(data: bytes):
     """The value of a YAML text, however deep it nests.
 
     Raises:
-        FormatError: it is no YAML, or its collections lie too deep.
+        FormatError: it is no YAML, or too large, or its collections lie too deep.
     """
+    if len(data) > MAX_YAML:
+        raise FormatError(f'at most {MAX_YAML >> 10} KiB of YAML')
     depth = 0
     try:
-        for event in yaml.parse(data, yaml.SafeLoader):
+        for event in yaml.parse(data, yaml.CSafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise FormatError(f'YAML of at most {MAX_DEPTH} lists within each other')
-        return yaml.safe_load(data)
+        return yaml.load(data, yaml.CSafeLoader)
     except FormatError:
         raise
     except Exception as error:  # yaml lets TypeError, AttributeError and others through
@@ -182,8 +189,8 @@ def parse_yaml(data: bytes):
 def _json(path: Path) -> dict:
     """A JSON object."""
     data = _text(path, MAX_JSON)
-    if data.count(b'[') + data.count(b'{') > MAX_NESTS:
-        raise FormatError(f'at most {MAX_NESTS} lists and objects; divide the file')
+    if data.count(b'[') + data.count(b'{') > MAX_NESTS or data.count(b'"') > MAX_QUOTES:
+        raise FormatError(f'at most {MAX_NESTS} lists and objects and {MAX_QUOTES // 2} strings in a file')
     value = parse_json(data)
     if not isinstance(value, dict):
         raise FormatError('a JSON object')
@@ -265,6 +272,8 @@ def _voc_objects(path: Path) -> dict:
     # expat limits how far entities may grow; a VOC file needs none.
     if b'<!DOCTYPE' in data or b'<!ENTITY' in data:
         raise FormatError('VOC XML without a document type')
+    if data.count(b'<') > MAX_TAGS:
+        raise FormatError(f'at most {MAX_TAGS} tags of XML')
     try:
         root = ElementTree.fromstring(data)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
