@@ -1,5 +1,8 @@
 """INT8: layers are quantised, box decoding is not, and a loss is mended by layers in float32."""
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import numpy as np
 import openvino
 import pytest
@@ -44,6 +47,12 @@ def graph(tmp_path):
     return tmp_path / 'm.xml', inputs
 
 
+def alone(check, *args):
+    """Run a check in a process of its own: after NNCF, a training in the same process crashes."""
+    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+        pool.submit(check, *args).result()
+
+
 def likeness(path, inputs):
     """1 less the mean error against float32, as a measure of an engine."""
     reference = engines.load('openvino', path, threads=1)
@@ -57,7 +66,10 @@ def likeness(path, inputs):
 
 
 def test_the_layers_are_quantised_and_the_decoding_is_not(graph):
-    path, inputs = graph
+    alone(check_layers, *graph)
+
+
+def check_layers(path, inputs):
     said = quantise(path, inputs, likeness(path, inputs), 1.0, most_loss=10)
     assert said['images'] == 8
     assert said['float32'] == []
@@ -76,7 +88,10 @@ def test_the_layers_are_quantised_and_the_decoding_is_not(graph):
 
 
 def test_a_loss_beyond_the_limit_puts_layers_back(graph):
-    path, inputs = graph
+    alone(check_loss, *graph)
+
+
+def check_loss(path, inputs):
     measure = likeness(path, inputs)
     said = quantise(path, inputs, measure, 1.0, most_loss=1e-4)
     assert said['float32']
