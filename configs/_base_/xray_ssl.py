@@ -70,9 +70,9 @@ xray_castings_b = dict(
 )
 
 # What a frozen probe reads from the backbone, where labels lie beside the archive; the backbone as
-# safetensors at the end; each method's own monitor; and the layout that convolutions are fastest in.
+# safetensors at the end; and each method's own monitor.
 xray_ssl_hooks = [*_base_.xray_hooks, dict(type='ProbeHook', interval=5), dict(type='BackboneHook')]
-xray_simsiam_hooks = [*xray_ssl_hooks, dict(type='CollapseHook'), dict(type='ChannelsLastHook')]
+xray_simsiam_hooks = [*xray_ssl_hooks, dict(type='CollapseHook')]
 xray_simmim_hooks = [*xray_ssl_hooks, dict(type='ReconstructionHook', interval=5)]
 
 xray_ssl_loader = dict(

@@ -1,4 +1,4 @@
-"""Faster training arithmetic with the same result."""
+"""Faster training arithmetic."""
 
 import torch
 from mmengine.hooks import Hook
@@ -11,6 +11,11 @@ class ChannelsLastHook(Hook):
 
     PyTorch's convolutions follow the layout of their weights, so only these are changed, before weights are
     loaded and training starts. Not for detectors: mmcv's operators read memory as if channels came first.
+
+    No recipe names it: on a CPU a SimSiam step of ResNet-18 takes five sixths of the time, but gradients
+    differ from those in double precision by up to 0.5 %, instead of 0.003 %, where views are nearly alike
+    (eight generated radiographs, PyTorch 2.10), so that loss curves part after a few steps. GPUs are
+    unmeasured; there add it to a recipe's `custom_hooks`.
     """
 
     def before_run(self, runner) -> None:
