@@ -3,8 +3,6 @@
 COCO files are read, checked and repaired in one place, `load_defects`; datasets and metric share it.
 """
 
-# ruff: noqa: D107 (arguments are documented on the class)
-
 import difflib
 import math
 import os

@@ -1,5 +1,4 @@
 """Distillation of detectors: the teacher proven to be its checkpoint, the student a plain detector again."""
-# ruff: noqa: D107 (arguments are documented on the class)
 
 from copy import deepcopy
 from pathlib import Path

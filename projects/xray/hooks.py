@@ -1,5 +1,4 @@
 """Hooks: weights proven to arrive, a finite loss, the pace of a run, pictures of what the model saw."""
-# ruff: noqa: D107 (arguments are documented on the class)
 
 import copy
 import hashlib

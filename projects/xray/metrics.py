@@ -5,8 +5,6 @@ class without ground truth, which is left out of the mean. After an evaluation `
 model said of every image, for `report.predictions`.
 """
 
-# ruff: noqa: D107 (arguments are documented on the class)
-
 import math
 from collections.abc import Sequence
 

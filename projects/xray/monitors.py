@@ -4,8 +4,6 @@ All write scalars and pictures through the runner's visualizer. Gradient norms n
 them where `optim_wrapper.clip_grad` is set, and a `max_norm` out of reach changes no gradient.
 """
 
-# ruff: noqa: D107 (arguments are documented on the class)
-
 import io
 import json
 import math

@@ -1,7 +1,5 @@
 """Data preprocessors: one channel on the wire, three on the device."""
 
-# ruff: noqa: D107 (arguments are documented on the class)
-
 import torch
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmengine.registry import MODELS

@@ -6,8 +6,6 @@ resumed epoch goes on with the first batch that the checkpoint has not seen, and
 mmengine leaves out: pending gradients, and the buffers of each rank.
 """
 
-# ruff: noqa: D107 (arguments are documented on the class)
-
 import hashlib
 import itertools
 import random

@@ -5,8 +5,6 @@ write into their input. Every random draw comes from NumPy's global generator. M
 flips that move boxes, are the stock ones of mmcv and mmpretrain.
 """
 
-# ruff: noqa: D107 (arguments are documented on the class)
-
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform

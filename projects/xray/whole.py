@@ -1,7 +1,5 @@
 """A detector as one plain PyTorch module: arrays in, boxes out, nothing that a graph cannot hold."""
 
-# ruff: noqa: D107 (arguments are documented on the class)
-
 import torch
 import torchvision
 from mmdet.models import FasterRCNN

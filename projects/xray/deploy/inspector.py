@@ -1,5 +1,4 @@
 """A radiograph in, a verdict out: window, resize, network, tiles of large images, accept or reject."""
-# ruff: noqa: D107 (arguments are documented on the class)
 
 import time
 from collections import deque

@@ -2,7 +2,6 @@
 
 FastAPI on the loopback interface. Nothing is fetched from or sent to anywhere else, the page included.
 """
-# ruff: noqa: D107 (arguments are documented on the class)
 
 import json
 import re
