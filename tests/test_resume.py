@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import traceback
 
@@ -283,6 +284,16 @@ def test_sigterm_writes_a_checkpoint_and_exits_with_143(tmp_path, count, written
     train(settings(folder, **options), resume=True)
     assert_same_end(folder, last(tmp_path / 'undisturbed'))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_run_with_persistent_workers_ends(tmp_path, repo):
+    code = (
+        'import sys; sys.path[:0] = ["tests", "."]\n'
+        'import pathlib, test_resume as t\n'
+        f't.train(t.settings(pathlib.Path({str(tmp_path / "run")!r}), workers=2, minutes=60, epochs=2))'
+    )
+    subprocess.run([sys.executable, '-c', code], cwd=repo, check=True, timeout=200)
+    assert (tmp_path / 'run/epoch_2.pth').is_file()
 
 
 def test_sigterm_to_the_whole_group_spares_the_workers(tmp_path):

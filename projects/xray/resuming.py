@@ -8,9 +8,11 @@ mmengine leaves out: pending gradients, and the buffers of each rank.
 
 import hashlib
 import itertools
+import os
 import random
 import signal
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -124,10 +126,10 @@ class SeededBatches:
 
 
 class _WorkerInit:
-    """What a loader's worker does first: its own function, then to ignore SIGTERM.
+    """What a loader's worker does first: its own function, then to heed SIGTERM of its parent alone.
 
     A scheduler sends SIGTERM to all processes of a job; a worker that dies of it would take the run with it
-    before the checkpoint is written. Workers end with the process that started them.
+    before the checkpoint is written. The parent ends its workers by the same signal when it exits, and waits.
     """
 
     def __init__(self, function):
@@ -136,7 +138,14 @@ class _WorkerInit:
     def __call__(self, worker_id: int) -> None:
         if self.function is not None:
             self.function(worker_id)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=self._wait_for_parent, daemon=True).start()
+
+    @staticmethod
+    def _wait_for_parent() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(EXIT_STOPPED)
 
 
 @HOOKS.register_module()
