@@ -66,7 +66,7 @@ work_dirs/%/trained:
 
 work_dirs/%/test.json: work_dirs/%/trained
 	@set -o pipefail; OMP_NUM_THREADS=1 $(python) -u tools/test.py configs/small/$*.py \
-	  $$(cat work_dirs/$*/last_checkpoint) $(if $(findstring faster-rcnn,$*),--show-dir work_dirs/$*/pictures) $(named)
+	  $$(cat work_dirs/$*/last_checkpoint) --val $(if $(findstring faster-rcnn,$*),--show-dir work_dirs/$*/pictures) $(named)
 
 # What starts from what.
 $(patsubst %,work_dirs/%/trained,resnet18-narrow-simsiam-pre_$(probe)-128px $(r18)-simsiam-pre_$(small)_synthetic): \
@@ -105,6 +105,6 @@ distill: setup ## a student at CPU scale alone, with PKD and with CWD, three see
 	  run=work_dirs/distill/seed$$seed/$$arm; [ ! -e $$run/test.json ] || continue; \
 	  OMP_NUM_THREADS=1 $(python) -u tools/train.py configs/distill/$$arm.py --work-dir $$run --resume \
 	    --cfg-options randomness.seed=$$seed; \
-	  OMP_NUM_THREADS=1 $(python) -u tools/test.py configs/distill/$$arm.py $$run/epoch_8.pth --work-dir $$run; \
+	  OMP_NUM_THREADS=1 $(python) -u tools/test.py configs/distill/$$arm.py $$run/epoch_8.pth --val --work-dir $$run; \
 	done; done
 	$(python) tools/report.py work_dirs/distill/seed*/* --out work_dirs/distill/report
