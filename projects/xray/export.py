@@ -166,6 +166,7 @@ def describe(
         dtype=pipeline[0].get('dtype', 'uint8'),
         mean=float(cfg.model.data_preprocessor.mean[0]),
         std=float(cfg.model.data_preprocessor.std[0]),
+        iou=float(detector.test_cfg.rcnn.nms.iou_threshold),
         classes=classes,
         rejecting=classes[:1],
         threshold=0.5,

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..imaging import ImagingError, check_window
 
 METADATA = 'metadata.json'
-FORMAT = 1
+FORMAT = 2
 
 
 class FolderError(ValueError):
@@ -30,6 +30,7 @@ class Exported:
         dtype: Of the windowed image before it is resized: 'uint8', 'uint16' or 'float32'.
         mean: Gray level that becomes 0, also put beyond the image's border.
         std: Gray levels that become 1.
+        iou: Above this intersection over union, of two boxes of a class the better one stays.
         classes: Names in label order, the critical one first.
         rejecting: Classes that reject a part.
         threshold: Score at or above which a detection counts.
@@ -50,6 +51,7 @@ class Exported:
     dtype: str
     mean: float
     std: float
+    iou: float
     classes: list[str]
     rejecting: list[str]
     threshold: float

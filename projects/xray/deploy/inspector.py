@@ -19,6 +19,8 @@ from . import engines, folder
 MOST_SHRUNK = 1.25
 OVERLAP = 0.25  # of a tile's side: a defect up to this size is whole in one of two neighbours
 SAME_DEFECT = 0.5  # intersection over the smaller box, of boxes that neighbouring tiles report
+STAGES = ('decode', 'window', 'network', 'merge')
+AT_BORDER = 0.02  # of a tile's side: a box that ends so near its border may be cut by it
 
 
 @dataclass
@@ -110,21 +112,21 @@ class Inspector:
         Raises:
             ImagingError: It cannot be read or windowed.
         """
-        start = time.perf_counter()
+        clock = _Clock()
         radiograph = _as_radiograph(image)
-        clocks = [start, time.perf_counter()]
+        clock.stop('decode')
         pixels = prepare(radiograph, self.exported.window, self.exported.dtype)
-        parts = [(left, top, *self._fit(tile)) for left, top, tile in self._tiles(pixels)]
-        clocks.append(time.perf_counter())
         found = []
-        for left, top, array, extent, scale in parts:
+        for left, top, tile in self._tiles(pixels):  # one at a time: a film has dozens
+            array, extent, scale = self._fit(tile)
+            clock.stop('window')
             boxes, scores, labels = self._engine(array, extent)
-            found.append((boxes / np.tile(scale, 2) + np.array([left, top] * 2, np.float32), scores, labels))
-        clocks.append(time.perf_counter())
-        boxes, scores, labels = found[0] if len(found) == 1 else _merge(found)
+            clock.stop('network')
+            boxes = boxes / np.tile(scale, 2) + np.array([left, top] * 2, np.float32)
+            found.append((boxes, scores, labels, _cut(boxes, left, top, tile.shape, pixels.shape)))
+        boxes, scores, labels = found[0][:3] if len(found) == 1 else _merge(found, self.exported.iou)
         risk = max(scores[np.isin(labels, self._rejecting)], default=0.0)
-        clocks.append(time.perf_counter())
-        stages = ('decode', 'window', 'network', 'merge')
+        clock.stop('merge')
         return Inspection(
             boxes=boxes,
             scores=scores,
@@ -134,7 +136,7 @@ class Inspector:
             risk=float(risk),
             pixels=pixels,
             bits=radiograph.bits,
-            seconds={name: b - a for name, a, b in zip(stages, clocks, clocks[1:])},
+            seconds=clock.seconds,
         )
 
     def input_of(self, image: str | Path | bytes | np.ndarray | Radiograph) -> tuple[np.ndarray, np.ndarray]:
@@ -196,6 +198,19 @@ class Inspector:
         return array, extent, np.array([new[0] / width, new[1] / height], np.float32)
 
 
+class _Clock:
+    """Adds up the seconds of stages, each since the end of the one before."""
+
+    def __init__(self):
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._last = time.perf_counter()
+
+    def stop(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] += now - self._last
+        self._last = now
+
+
 def _as_radiograph(image) -> Radiograph:
     if isinstance(image, Radiograph):
         return image
@@ -219,30 +234,53 @@ def _starts(length: int, side: int) -> list[int]:
     return [round(k * (length - side) / (count - 1)) for k in range(count)]
 
 
-def _merge(found: list[tuple]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Join the boxes of overlapping tiles: those of one defect, cut by a border, become one box.
+def _cut(boxes: np.ndarray, left: int, top: int, tile: tuple, whole: tuple) -> np.ndarray:
+    """Tell which boxes (N, 4), in px of the image, end where their tile ends and the image goes on."""
+    height, width = tile
+    near = AT_BORDER * max(tile)
+    return (
+        ((boxes[:, 0] < left + near) & (left > 0))
+        | ((boxes[:, 1] < top + near) & (top > 0))
+        | ((boxes[:, 2] > left + width - near) & (left + width < whole[1]))
+        | ((boxes[:, 3] > top + height - near) & (top + height < whole[0]))
+    )
 
-    Greedy merging by intersection over the smaller box, as SAHI's GREEDYNMM: by falling score, a box takes
-    in every box of its class that lies at least half within it (or it within that), and grows to hold it.
+
+def _merge(found: list[tuple], iou: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Join the boxes of overlapping tiles.
+
+    A defect that a tile's border cuts becomes one box: by falling score, a box takes in those of its class
+    from other tiles that lie at least half within it, or it within them, where either ends at the border of
+    its tile. As in SAHI's greedy merging each is compared as it was found, in one pass: a box that grew
+    takes in no more. What is left is suppressed as the detector itself does within a tile.
+
+    Args:
+        found: Boxes (N, 4), scores, labels and whether they are cut, of each tile.
+        iou: Of the suppression.
     """
-    boxes, scores, labels = (np.concatenate(column) for column in zip(*found, strict=True))
-    order = np.argsort(-scores, kind='stable')
-    boxes, scores, labels = boxes[order].copy(), scores[order], labels[order]
-    free, kept = np.ones(len(scores), bool), []
+    tiles = np.repeat(np.arange(len(found)), [len(said[1]) for said in found])
+    columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+    order = np.argsort(-columns[1], kind='stable')
+    boxes, scores, labels, cut, tiles = (column[order] for column in (*columns, tiles))
+    merged, free = boxes.copy(), np.ones(len(scores), bool)
     for i in range(len(scores)):
-        if not free[i]:
-            continue
-        kept.append(i)
-        free[i] = False
-        while True:
-            inner = np.minimum(boxes[i, 2:], boxes[:, 2:]) - np.maximum(boxes[i, :2], boxes[:, :2])
-            sides = boxes[:, 2:] - boxes[:, :2]
-            smaller = np.minimum(sides.prod(1), sides[i].prod())
-            inside = inner.clip(0).prod(1) >= SAME_DEFECT * np.maximum(smaller, 1e-9)
-            same = np.flatnonzero(free & (labels == labels[i]) & inside)
-            if not same.size:
-                break
-            free[same] = False
-            boxes[i, :2] = np.minimum(boxes[i, :2], boxes[same, :2].min(0))
-            boxes[i, 2:] = np.maximum(boxes[i, 2:], boxes[same, 2:].max(0))
-    return boxes[kept], scores[kept], labels[kept]
+        if free[i]:
+            common, areas = _common(boxes[i], boxes)
+            half = common >= SAME_DEFECT * np.maximum(np.minimum(areas, areas[i]), 1e-9)
+            taken = free & half & (labels == labels[i]) & (tiles != tiles[i]) & (cut | cut[i])
+            free &= ~taken
+            taken[i] = True
+            merged[i, :2] = boxes[taken, :2].min(0)
+            merged[i, 2:] = boxes[taken, 2:].max(0)
+    kept = np.zeros(len(scores), bool)
+    for i in np.flatnonzero(free):
+        common, areas = _common(merged[i], merged)
+        better = kept & (labels == labels[i])
+        kept[i] = not (common[better] > iou * (areas[better] + areas[i] - common[better])).any()
+    return merged[kept], scores[kept], labels[kept]
+
+
+def _common(box: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Area that each box (N, 4) has in common with `box` (4), and its own area."""
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    return sides.clip(0).prod(1), (boxes[:, 2:] - boxes[:, :2]).prod(1)
