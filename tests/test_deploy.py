@@ -10,11 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from onnx import TensorProto, helper, save
 
 from projects.xray.deploy import Exported, FolderError, Inspector, folder
 from projects.xray.deploy.archive import ArchiveError, find_images, inspect_archive, parse_shard
-from projects.xray.imaging import ImagingError, read
+from projects.xray.imaging import ImagingError, Radiograph, read
 from tools import infer
 
 SIDE = 64
@@ -84,6 +85,7 @@ def export_to(path, **changes):
         rejecting=['critical'],
         threshold=0.9,
         threshold_reason='by hand',
+        depths=['8-bit unsigned'],
     )
     folder.write(path, Exported(**(said | changes)))
     return path
@@ -137,7 +139,8 @@ def test_boxes_come_back_in_px_of_the_stored_image(exported):
 
 
 def test_a_16_bit_file_is_windowed_in_its_own_depth(tmp_path):
-    path = export_to(tmp_path / 'dark', window=dict(type='absolute', low=0, high=4095))
+    window = dict(type='absolute', low=0, high=4095)
+    path = export_to(tmp_path / 'dark', window=window, depths=['16-bit unsigned'])
     file = tmp_path / 'dark.png'
     cv2.imwrite(str(file), spot(20, 30, 4095, dtype=np.uint16))
     inspect = Inspector(path)
@@ -146,6 +149,43 @@ def test_a_16_bit_file_is_windowed_in_its_own_depth(tmp_path):
     assert said.bits == 16
     for same in (file.read_bytes(), read(file), cv2.imread(str(file), cv2.IMREAD_UNCHANGED)):
         assert inspect(same).boxes.tolist() == said.boxes.tolist()
+
+
+def test_an_image_of_another_depth_than_validated_is_refused_and_set_aside(tmp_path):
+    # Under this window the brightest pixel of an 8-bit file is nearly black, and its defect would escape.
+    window = dict(type='absolute', low=0, high=4095)
+    path = export_to(tmp_path / 'deep', window=window, depths=['16-bit unsigned'])
+    for other, said in (
+        (spot(20, 30), '8-bit unsigned'),
+        (spot(20, 30, dtype=np.int16), '16-bit signed'),
+        (Radiograph(spot(20, 30, 4095, dtype=np.uint16), 12, 0, 4095), '12-bit unsigned'),
+        (Radiograph(spot(20, 30, dtype=np.float32), 32, np.nan, np.nan), '32-bit float'),
+    ):
+        with pytest.raises(ImagingError, match=f'expected 16-bit unsigned.*found {said}'):
+            Inspector(path)(other)
+    (tmp_path / 'images').mkdir()
+    cv2.imwrite(str(tmp_path / 'images' / 'a.png'), spot(20, 30))
+    cv2.imwrite(str(tmp_path / 'images' / 'b.png'), spot(20, 30, 4095, dtype=np.uint16))
+    assert infer.main([str(path), str(tmp_path / 'images'), '--out', str(tmp_path / 'out')]) == 0
+    bad, good = rows(tmp_path / 'out' / 'shard-1-of-1')
+    assert bad['error'].endswith('or export the detector again with such images in its validation set')
+    assert good['verdict'] == 'reject'
+    # An untrained detector, exported to measure time, was validated on nothing.
+    assert Inspector(export_to(tmp_path / 'any', depths=[]))(spot(20, 30)).verdict == 'reject'
+
+
+def test_a_file_of_several_frames_is_never_judged_by_its_first(exported, tmp_path):
+    frames = np.stack([spot(40, 30), spot(20, 30)])  # the defect is on the second
+    tifffile.imwrite(tmp_path / 'two.tif', frames, photometric='minisblack')
+    with pytest.raises(ImagingError, match='two.tif: holds 2 frames, expected one'):
+        Inspector(exported)(tmp_path / 'two.tif')
+    with pytest.raises(ImagingError, match='holds 2 frames'):
+        Inspector(exported)((tmp_path / 'two.tif').read_bytes())
+    # Who names the frame gets it.
+    assert Inspector(exported)(read(tmp_path / 'two.tif', frame=1)).verdict == 'reject'
+    assert infer.main([str(exported), str(tmp_path / 'two.tif'), '--out', str(tmp_path / 'out')]) == 0
+    (row,) = rows(tmp_path / 'out' / 'shard-1-of-1')
+    assert 'two.tif: holds 2 frames' in row['error']
 
 
 def test_a_large_image_is_tiled_at_its_own_scale_and_merged(exported):

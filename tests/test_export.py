@@ -94,6 +94,7 @@ def test_both_graphs_are_proven_and_the_metadata_says_so(exported, detector):
         assert row['score_max'] <= export.MOST_SCORE_ERROR
     assert (said.input, said.native, said.classes) == ([SIDE, SIDE], [SIDE, SIDE], ['critical', 'minor'])
     assert (said.mean, said.std, said.window, said.precision) == (114.5, 57.6, dict(type='full'), 'fp32')
+    assert said.depths == ['8-bit unsigned']
     assert said.origin['sha256'] == folder.sha256(detector[1])
     assert len(said.curve) == 39
     assert 'too small to prove' in said.threshold_reason

@@ -16,6 +16,8 @@ from projects.xray.deploy import Inspector
 from projects.xray.deploy.server import Session, as_16_bit, build
 from tools import inspect_page
 
+DEPTHS = ['8-bit unsigned', '16-bit unsigned']
+
 
 @pytest.fixture
 def server(tmp_path):
@@ -26,7 +28,7 @@ def server(tmp_path):
         cv2.imwrite(str(archive / 'day' / f'{k}.png'), spot(20, 30, level))
     (tmp_path / 'secret.png').write_bytes((archive / 'day' / '0.png').read_bytes())
     (archive / 'day' / 'link.png').symlink_to(tmp_path / 'secret.png')
-    session = Session(Inspector(export_to(tmp_path / 'exported')), tmp_path / 'out', archive)
+    session = Session(Inspector(export_to(tmp_path / 'exported', depths=DEPTHS)), tmp_path / 'out', archive)
     runner = uvicorn.Server(uvicorn.Config(build(session), log_level='error'))
     listener = socket.socket()
     listener.bind(('127.0.0.1', 0))

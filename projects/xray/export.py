@@ -28,6 +28,7 @@ from tqdm import tqdm
 from . import running, statistics
 from .datasets import DatasetError, load_defects
 from .deploy import Exported, Inspector, engines, folder
+from .deploy.inspector import depth_of, read_one
 from .hooks import HandoverError
 from .measures import (
     MeasureError,
@@ -88,6 +89,15 @@ def read_split(cfg: Config, split: str, most: int | None) -> Radiographs:
             f'{"missing" if missing else "found"}, expected those of the {split} set; put them there'
         )
     return Radiographs(paths, truth | dict(images=images))
+
+
+def depths_of(paths: Sequence[str]) -> list[str]:
+    """Read files and list their depths.
+
+    Raises:
+        ImagingError: A file that the runtime would refuse.
+    """
+    return sorted({depth_of(read_one(path)) for path in _progress(paths, 'depths')})
 
 
 def load_detector(cfg: Config, checkpoint: str) -> torch.nn.Module:
@@ -171,6 +181,7 @@ def describe(
         rejecting=classes[:1],
         threshold=0.5,
         threshold_reason='not chosen',
+        depths=[],
         origin=dict(
             config=Path(cfg.filename).stem,
             checkpoint=checkpoint and str(Path(*Path(checkpoint).parts[-2:])),
@@ -203,6 +214,7 @@ def inspector_of(cfg: Config, checkpoint: str, threshold: float | None = None) -
     val = read_split(cfg, 'val', None)
     sizes = [(image['height'], image['width']) for image in val.truth['images']]
     exported = describe(cfg, checkpoint, detector, sizes)
+    exported.depths = depths_of(val.paths)
     return Inspector.of(exported, torch_engine(WholeDetector(detector, exported.input).eval()), threshold)
 
 
@@ -437,6 +449,7 @@ def export(
     train = read_split(cfg, 'train', calibration) if calibration else None
     sizes = [(image['height'], image['width']) for image in val.truth['images']]
     exported = describe(cfg, checkpoint, detector, sizes)
+    exported.depths = depths_of([*val.paths, *(train.paths if train else ())])
     # mmdet pads each image by itself, and what lies beyond the border reaches boxes near it.
     divisor = detector.data_preprocessor.pad_size_divisor
     alike = [

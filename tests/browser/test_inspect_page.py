@@ -42,7 +42,7 @@ def page(browser, tmp_path):
     for k, level in enumerate((180, 255, 230)):
         cv2.imwrite(str(archive / 'day' / f'{k}.png'), spot(20, 30, level))
     cv2.imwrite(str(tmp_path / 'deep.png'), spot(20, 30, 65535, dtype=np.uint16))
-    exported = export_to(tmp_path / 'exported', curve=CURVE)
+    exported = export_to(tmp_path / 'exported', curve=CURVE, depths=['8-bit unsigned', '16-bit unsigned'])
     runner = uvicorn.Server(
         uvicorn.Config(build(Session(Inspector(exported), tmp_path / 'out', archive)), log_level='error')
     )

@@ -35,6 +35,8 @@ class Exported:
         rejecting: Classes that reject a part.
         threshold: Score at or above which a detection counts.
         threshold_reason: Where the threshold is from.
+        depths: Of the radiographs that the detector was validated and calibrated on, see
+            `inspector.depth_of`; others are refused. Empty takes any.
         curve: Rows {threshold, escape, false_reject} of validation parts; rates in [0, 1] or None.
         origin: Config, checkpoint with SHA-256, commit, date, command, versions.
         calibration: How the INT8 graph was made; empty for fp32.
@@ -56,6 +58,7 @@ class Exported:
     rejecting: list[str]
     threshold: float
     threshold_reason: str
+    depths: list[str]
     curve: list[dict] = field(default_factory=list)
     origin: dict = field(default_factory=dict)
     calibration: dict = field(default_factory=dict)

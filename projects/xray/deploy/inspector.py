@@ -110,10 +110,11 @@ class Inspector:
                 (H, W) pixels as they come from a detector panel, integers of 8 or 16 bits.
 
         Raises:
-            ImagingError: It cannot be read or windowed.
+            ImagingError: It cannot be read or windowed, holds several frames, or has a depth that the
+                detector was not validated on.
         """
         clock = _Clock()
-        radiograph = _as_radiograph(image)
+        radiograph = self._radiograph(image)
         clock.stop('decode')
         pixels = prepare(radiograph, self.exported.window, self.exported.dtype)
         found = []
@@ -141,7 +142,7 @@ class Inspector:
 
     def input_of(self, image: str | Path | bytes | np.ndarray | Radiograph) -> tuple[np.ndarray, np.ndarray]:
         """Return what the network sees of a radiograph that needs no tiles: array and extent."""
-        pixels = prepare(_as_radiograph(image), self.exported.window, self.exported.dtype)
+        pixels = prepare(self._radiograph(image), self.exported.window, self.exported.dtype)
         return self._fit(pixels)[:2]
 
     def stream(self, images: Iterable) -> Iterator[Inspection | ImagingError]:
@@ -163,6 +164,18 @@ class Inspector:
                 done = waiting.popleft().result()
                 waiting.extend(pool.submit(inspect, image) for image in islice(images, 1))
                 yield done
+
+    def _radiograph(self, image) -> Radiograph:
+        """Read an image, and refuse one of a depth that nobody has validated the detector on."""
+        radiograph = _as_radiograph(image)
+        depth, known = depth_of(radiograph), self.exported.depths
+        if known and depth not in known:
+            raise ImagingError(
+                f'{radiograph.meta.get("file", "radiograph")}: expected {" or ".join(known)} pixels, as the '
+                f'detector was validated on, found {depth}; give the image as the panel wrote it, or '
+                'export the detector again with such images in its validation set'
+            )
+        return radiograph
 
     def _scale(self, height: int, width: int) -> float:
         """Factor by which an image is resized: as in training, and so that it fits into the input."""
@@ -211,11 +224,32 @@ class _Clock:
         self._last = now
 
 
+def depth_of(radiograph: Radiograph) -> str:
+    """Name what the values of a radiograph can be, such as '12-bit unsigned': what a window relies on."""
+    kind = 'float' if np.isnan(radiograph.low) else 'signed' if radiograph.low < 0 else 'unsigned'
+    return f'{radiograph.bits}-bit {kind}'
+
+
+def read_one(source: str | Path | bytes, name: str | None = None) -> Radiograph:
+    """Read a file of one frame; a verdict on the first of several would let the others escape.
+
+    Raises:
+        ImagingError: It cannot be read, or holds several frames.
+    """
+    radiograph = read(source, frame=0, name=name)
+    if radiograph.meta['frames'] > 1:
+        raise ImagingError(
+            f'{radiograph.meta["file"]}: holds {radiograph.meta["frames"]} frames, expected one; save each '
+            'as a file of its own'
+        )
+    return radiograph
+
+
 def _as_radiograph(image) -> Radiograph:
     if isinstance(image, Radiograph):
         return image
     if not isinstance(image, np.ndarray):
-        return read(image)
+        return read_one(image)
     if image.ndim != 2 or not image.size:
         raise ImagingError(f'array of shape {image.shape}: expected (H, W) pixels of one channel, not empty')
     if image.dtype.kind not in 'iu' or image.dtype.itemsize > 2:
