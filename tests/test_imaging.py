@@ -3,6 +3,7 @@
 import contextlib
 import io
 import multiprocessing
+import os
 import random
 import re
 import struct
@@ -368,8 +369,25 @@ def test_voi_windows():
     assert out[1050] == pytest.approx(255 / (1 + np.exp(-1)), rel=1e-6)
     with pytest.raises(ImagingError, match='found none; state an absolute window'):
         apply_window(read(dicom(stored, 12)), full)
-    with pytest.raises(ImagingError, match='VOI width'):
-        read(dicom(stored, 12, WindowCenter=1000, WindowWidth=0))
+    # Width 1 is a step: PS3.3 has y_min up to c - .5 and y_max beyond.
+    step = read(dicom(stored, 12, WindowCenter=1000, WindowWidth=1))
+    out = apply_window(step, full).ravel()
+    assert (out[999], out[1000]) == (0, 255)
+
+
+@pytest.mark.parametrize(
+    'tags',
+    [
+        dict(WindowCenter=1000, WindowWidth=0),
+        dict(WindowCenter=1000, WindowWidth='0.5', VOILUTFunction='LINEAR'),
+        dict(WindowCenter=1000, WindowWidth=-4, VOILUTFunction='SIGMOID'),
+    ],
+)
+def test_a_wrong_voi_is_an_error_of_the_voi_window_only(tags):
+    one = read(dicom(ramp(12), 12, **tags), name='a.dcm')
+    assert apply_window(one, dict(type='full')).max() == 255
+    with pytest.raises(ImagingError, match='^a.dcm: expected a sound VOI window'):
+        apply_window(one, dict(type='voi'))
 
 
 def lut(values, first, bits):
@@ -389,9 +407,25 @@ def test_lookup_tables():
     out = apply_window(voi, dict(type='voi'), 'float32').ravel()
     expected = values[np.clip(np.arange(4096) - 500, 0, 999)] / 4095 * 255
     np.testing.assert_allclose(out, expected, rtol=1e-6)
+    short = lut(values, 500, 12)
+    short[0].LUTData = short[0].LUTData[:-2]
+    with pytest.raises(ImagingError, match='1000 entries in 999 words'):
+        apply_window(read(dicom(stored, 12, VOILUTSequence=short)), dict(type='voi'))
     modality = read(dicom(stored, 12, ModalityLUTSequence=lut(np.arange(4096) * 16, 0, 16)))
     np.testing.assert_array_equal(modality.pixels, stored * 16)
     assert (modality.low, modality.high) == (0, 65535)
+
+
+@pytest.mark.parametrize('syntax', [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+@pytest.mark.parametrize('entries', [256, 255])
+def test_a_packed_table_of_8_bit_entries(syntax, entries):
+    values = (np.arange(entries, dtype=np.uint8) * 7) ^ 0x5A
+    table = lut(range(entries), 0, 8)
+    words = np.frombuffer(values.tobytes() + b'\0' * (entries % 2), '<u2')
+    table[0].LUTData = words.astype('>u2' if syntax == uid.ExplicitVRBigEndian else '<u2').tobytes()
+    table[0]['LUTData'].VR = 'OW'
+    out = apply_window(read(dicom(ramp(8), 8, syntax, VOILUTSequence=table)), dict(type='voi')).ravel()
+    np.testing.assert_array_equal(out[:entries], values)
 
 
 def test_enhanced_multi_frame_has_a_rescale_and_a_window_per_frame():
@@ -414,6 +448,16 @@ def test_enhanced_multi_frame_has_a_rescale_and_a_window_per_frame():
 def test_unused_high_bits_do_not_reach_the_pixels():
     overlay = ramp(12) | np.uint16(0xF000)
     np.testing.assert_array_equal(read(dicom(overlay, 12)).pixels, ramp(12))
+
+
+def test_values_in_the_upper_bits_are_refused(tmp_path):
+    left = ramp(12) << 4
+    one_line(dicom(left, 12, HighBit=15), tmp_path / 'a.dcm', 'expected HighBit 11, .* found 15')
+
+
+def test_indices_of_a_palette_are_no_gray_levels(tmp_path):
+    data = dicom(ramp(8), PhotometricInterpretation='PALETTE COLOR')
+    one_line(data, tmp_path / 'a.dcm', 'expected gray levels .* found .* PALETTE COLOR')
 
 
 # ------------------------------------------------------------------------------------------ windows
@@ -440,6 +484,16 @@ def test_percentile_window_ignores_outliers(dtype):
     out = apply_window(one, dict(type='percentile', low=1, high=99), 'float32').ravel()
     assert (out[0], out[5000], out[-1]) == (0, 255, 255)
     assert out[4500] == pytest.approx(255 * 30 / 80)
+
+
+def test_percentiles_of_a_film_count_every_pixel():
+    # More pixels of one value than float32 counts: 2**24.
+    film = np.zeros((4200, 4200), np.uint8)
+    film[-1, -600:] = 200
+    one = radiograph(film)
+    top = apply_window(one, dict(type='percentile', low=0, high=100), 'float32')
+    assert top[-1, -1] == 255 and top[0, 0] == 0
+    assert imaging.count_codes(film)[[0, 200]].tolist() == [4200**2 - 600, 600]
 
 
 def test_a_constant_image_is_black_under_a_percentile_window():
@@ -605,6 +659,44 @@ def test_a_deflated_dicom_is_refused_before_it_is_inflated(tmp_path):
     one_line(dicom(ramp(8), syntax=uid.DeflatedExplicitVRLittleEndian), tmp_path / 'a.dcm', 'not deflated')
 
 
+def test_a_deflated_dicom_is_refused_wherever_its_head_says_so(tmp_path):
+    plain = dicom(ramp(8), syntax=uid.DeflatedExplicitVRLittleEndian)
+    # Five kilobytes in a field before the transfer syntax.
+    old = struct.pack('<HH2sHI', 2, 1, b'OB', 0, 2) + b'\0\1'
+    assert plain.count(old) == 1
+    long = plain.replace(old, struct.pack('<HH2sHI', 2, 1, b'OB', 0, 5000) + bytes(5000))
+    one_line(long, tmp_path / 'a.dcm', 'not deflated')
+
+
+@pytest.mark.parametrize('order', '<>')
+@pytest.mark.parametrize('big', [False, True])
+def test_a_tiff_of_endless_pages_is_refused_at_once(order, big, tmp_path):
+    count, offset = struct.Struct(order + 'HQ'[big]), struct.Struct(order + 'IQ'[big])
+    start = 16 if big else 8
+    head = b'II' if order == '<' else b'MM'
+    head += struct.pack(order + 'HHHQ', 43, 8, 0, start) if big else struct.pack(order + 'HI', 42, start)
+    size = count.size + offset.size
+    # A chain of directories without a tag; and one whose end leads back to its middle.
+    chain = b''.join(count.pack(0) + offset.pack(start + size * (k + 1)) for k in range(300_000))
+    one_line(head + chain, tmp_path / 'a.tif', f'at most {imaging.MAX_PAGES} pages')
+    circle = chain[: 200 * size] + count.pack(0) + offset.pack(start + 150 * size)
+    one_line(head + circle, tmp_path / 'a.tif', f'at most {imaging.MAX_PAGES} pages')
+
+
+def test_pages_of_every_kind_are_counted():
+    for options in (dict(), dict(bigtiff=True), dict(byteorder='>'), dict(bigtiff=True, byteorder='>')):
+        assert read(tiff([ramp(8)] * 5, **options), frame=4).meta['frames'] == 5
+        assert read(tiff(ramp(8), **options)).meta['frames'] == 1
+
+
+def test_a_film_beyond_the_bound_gets_a_remedy_that_helps(tmp_path):
+    data = bytearray(png(ramp(8)))
+    struct.pack_into('>II', data, 16, 11_000, 10_000)
+    struct.pack_into('>I', data, 29, zlib.crc32(bytes(data[12:29])))
+    message = one_line(bytes(data), tmp_path / 'film.png', 'coarser pitch')
+    assert 'tiles' not in message  # --tile has to read it first
+
+
 def test_a_sparse_or_short_tiff_is_not_padded_with_zeros(tmp_path):
     data = bytearray(CASES['tiff-16-strips'][0])
     with tifffile.TiffFile(io.BytesIO(data)) as tif:
@@ -615,6 +707,46 @@ def test_a_sparse_or_short_tiff_is_not_padded_with_zeros(tmp_path):
 
 def test_suffixes_are_lower_case():
     assert all(s == s.lower() and s.startswith('.') for s in imaging.SUFFIXES)
+
+
+def test_dicom_without_a_suffix_is_a_radiograph_and_other_files_are_not(tmp_path):
+    contents = {
+        'IM0001': CASES['dicom-u12'][0],
+        '1.2.840.113619.2.5': CASES['dicom-u12'][0],
+        'README': b'text',
+        'short': b'DICM',
+        'a.txt': CASES['dicom-u12'][0],
+        'b.PNG': b'',
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    found = {name for name in contents if imaging.is_radiograph(tmp_path / name)}
+    assert found == {'IM0001', '1.2.840.113619.2.5', 'b.PNG'}
+    assert not imaging.is_radiograph(tmp_path / 'gone')
+
+
+def test_files_are_listed_through_links_but_not_in_circles(tmp_path):
+    root, other = tmp_path / 'root', tmp_path / 'other'
+    (root / 'a').mkdir(parents=True)
+    other.mkdir()
+    for path in (root / '1', root / 'a/2', other / '3'):
+        path.write_text('')
+    (root / 'a/up').symlink_to(root)
+    (root / 'b').symlink_to(other)
+    (other / 'back').symlink_to(root / 'a')
+    (root / 'gone').symlink_to(tmp_path / 'nothing')
+    os.mkfifo(root / 'pipe')
+    # By way of `b`, `a` is seen once more; no folder within itself.
+    assert imaging.files_below(root) == ['1', 'a/2', 'b/3', 'b/back/2']
+    assert imaging.files_below(tmp_path / 'none') == []
+
+
+def test_a_reader_asks_for_memory_once_before_it_decodes():
+    for name in ('png-16', 'tiff-16-tiles', 'dicom-u16', 'bmp-8'):
+        data, expected, _ = CASES[name]
+        asked = []
+        read(data, admit=asked.append)
+        assert len(asked) == 1 and expected.nbytes <= asked[0] <= 4 * expected.nbytes
 
 
 # ---------------------------------------------------------------------------------------- mutations

@@ -8,6 +8,7 @@ is imported here, so that training, tests, checks and the deployed runtime share
 import io
 import logging
 import math
+import os
 import struct
 import warnings
 import zlib
@@ -22,6 +23,7 @@ import numpy as np
 import pydicom
 import tifffile
 from pydicom import uid
+from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels import apply_modality_lut, get_decoder, pixel_array
 
 SUFFIXES = ('.png', '.tif', '.tiff', '.dcm', '.dicom', '.dic', '.jpg', '.jpeg', '.bmp')
@@ -32,6 +34,8 @@ MAX_PIXELS = 100_000_000
 Together with `MAX_FRAME_BYTES` it keeps any file, however hostile, below 1 GB of memory."""
 MAX_FRAME_BYTES = 256 * 2**20
 """Largest decoded frame, in bytes, and the largest PNG, JPEG or BMP file."""
+MAX_PAGES = 10_000
+"""Most pages of a TIFF; what follows a chain of millions, or a circle, takes minutes."""
 
 # Both libraries log what they then raise, with a traceback; here it becomes one `ImagingError`.
 logging.getLogger('pydicom').setLevel(logging.CRITICAL)
@@ -54,8 +58,8 @@ class Radiograph:
         high: largest such value. `low` and `high` are nan for floating-point files, which state no range.
         invert: the file says that its smallest value is shown white (DICOM MONOCHROME1, TIFF WhiteIsZero).
             `pixels` keep the file's values; `apply_window` inverts after windowing, as DICOM prescribes.
-        voi: the window that the file states (DICOM VOI): ('linear', low, high), ('sigmoid', center, width)
-            or ('table', first input, values in 0..1); None without one.
+        voi: the window that the file states (DICOM VOI): ('linear', low, high), ('sigmoid', center, width),
+            ('table', first input, values in 0..1), or ('wrong', what is wrong with it); None without one.
         meta: 'file' (name used in errors), 'format', 'frame' and 'frames' (how many the file holds).
     """
 
@@ -68,10 +72,68 @@ class Radiograph:
     meta: dict = field(default_factory=dict)
 
 
+# ---------------------------------------------------------------------------------------------- listing
+
+
+def files_below(folder: str | Path) -> list[str]:
+    """Files of a folder, recursive and through links; what is neither file nor folder is not there.
+
+    Returns:
+        Paths relative to the folder, with forward slashes, sorted; none where there is no such folder.
+
+    Raises:
+        ImagingError: a folder below it cannot be listed.
+    """
+    names, waiting = [], [('', frozenset())]
+    while waiting:
+        inner, above = waiting.pop()
+        place = f'{folder}/{inner}'
+        real = os.path.realpath(place)
+        if real in above:
+            continue  # a link to a folder that holds it would be followed without end
+        try:
+            entries = list(os.scandir(place))
+        except OSError as error:
+            if not inner:
+                return []
+            raise ImagingError(
+                f'{place}: expected a readable folder ({error.strerror}); check its permissions'
+            ) from None
+        for entry in entries:
+            name = f'{inner}{entry.name}'
+            if entry.is_dir():
+                waiting.append((f'{name}/', above | {real}))
+            elif entry.is_file():
+                names.append(name)
+    return sorted(names)
+
+
+def is_radiograph(path: str | Path) -> bool:
+    """Whether a local file passes for a radiograph: by its suffix, or as DICOM without one."""
+    suffix = Path(path).suffix.lower()
+    if suffix in SUFFIXES or not may_be_dicom(suffix):
+        return suffix in SUFFIXES
+    try:
+        with Path(path).open('rb') as stream:
+            return stream.read(132)[128:] == b'DICM'
+    except OSError:
+        return False
+
+
+def may_be_dicom(suffix: str) -> bool:
+    """Whether files with this suffix are looked into: archives name theirs by UID, or by a number."""
+    return suffix[1:].isdecimal() or not suffix
+
+
 # ---------------------------------------------------------------------------------------------- reading
 
 
-def read(source: str | Path | bytes, frame: int | None = None, name: str | None = None) -> Radiograph:
+def read(
+    source: str | Path | bytes,
+    frame: int | None = None,
+    name: str | None = None,
+    admit: Callable[[int], None] | None = None,
+) -> Radiograph:
     """Read one frame of a radiograph in the file's own depth.
 
     PNG 8 and 16 bit; TIFF of any integer depth up to 32 bit and float, in strips or tiles, any byte order,
@@ -83,6 +145,7 @@ def read(source: str | Path | bytes, frame: int | None = None, name: str | None 
         frame: which page (TIFF) or frame (DICOM), from 0. None reads the first, with a warning if there
             are more.
         name: what errors call the file; the path by default.
+        admit: called once, with the bytes of the frame, before it is decoded; may wait for memory.
 
     Returns:
         The radiograph. Its pixels may be read-only.
@@ -107,7 +170,7 @@ def read(source: str | Path | bytes, frame: int | None = None, name: str | None 
             head = stream.read(132)
             stream.seek(0)
             reader = _reader_of(head, name)
-            radiograph = reader(stream, frame or 0, name)
+            radiograph = reader(stream, frame or 0, name, admit or (lambda size: None))
         except ImagingError:
             raise
         # What the decoders raise on damaged data is open-ended (struct.error, KeyError, RecursionError, …).
@@ -145,13 +208,17 @@ def _reader_of(head: bytes, name: str) -> Callable:
     )
 
 
-def _check_size(height: int, width: int, frame_bytes: int, name: str) -> None:
-    """Refuse absurd dimensions before anything is allocated."""
+def _check_size(
+    height: int, width: int, frame_bytes: int, name: str, admit: Callable[[int], None] | None = None
+) -> None:
+    """Refuse absurd dimensions before anything is allocated, and wait until there is room for the others."""
     if not (height > 0 and width > 0 and height * width <= MAX_PIXELS and frame_bytes <= MAX_FRAME_BYTES):
         raise ImagingError(
             f'{name}: expected 1 to {MAX_PIXELS} pixels and at most {MAX_FRAME_BYTES >> 20} MiB, found '
-            f'{width} x {height}; cut the image into tiles'
+            f'{width} x {height}; digitise it at a coarser pitch, or cut it up in the program that wrote it'
         )
+    if admit:
+        admit(frame_bytes)
 
 
 def _check_frame(frame: int, frames: int, name: str) -> None:
@@ -197,11 +264,13 @@ def _read_all(stream, name: str) -> bytes:
     """The whole content of a single-image file."""
     data = stream.read(MAX_FRAME_BYTES + 1)
     if len(data) > MAX_FRAME_BYTES:
-        raise ImagingError(f'{name}: expected at most {MAX_FRAME_BYTES >> 20} MiB; cut the image into tiles')
+        raise ImagingError(
+            f'{name}: expected at most {MAX_FRAME_BYTES >> 20} MiB; cut it up in the program that wrote it'
+        )
     return data
 
 
-def _read_png(stream, frame: int, name: str) -> Radiograph:
+def _read_png(stream, frame: int, name: str, admit: Callable[[int], None]) -> Radiograph:
     """PNG through OpenCV, after a check of every chunk's CRC, which OpenCV's decoder does not fail on.
 
     A PNG with fewer significant bits than its 8 or 16 (chunk sBIT) holds them left-justified (PNG
@@ -231,17 +300,17 @@ def _read_png(stream, frame: int, name: str) -> Radiograph:
         raise ImagingError(f'{name}: expected a PNG with header and image data; export it again')
     width, height, depth, colour = struct.unpack_from('>IIBB', data, 16)
     channels = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}.get(colour, 4)
-    _check_size(height, width, height * width * channels * (2 if depth == 16 else 1), name)
+    _check_size(height, width, height * width * channels * (2 if depth == 16 else 1), name, admit)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     return _plain(_to_gray(image, name), name, 'PNG')
 
 
-def _read_jpeg(stream, frame: int, name: str) -> Radiograph:
+def _read_jpeg(stream, frame: int, name: str, admit: Callable[[int], None]) -> Radiograph:
     """8-bit JPEG through OpenCV."""
     _check_frame(frame, 1, name)
     data = _read_all(stream, name)
     height, width, channels = _codestream_size(data)
-    _check_size(height, width, height * width * channels, name)
+    _check_size(height, width, height * width * channels, name, admit)
     # libjpeg fills what a truncated file lacks with gray; thousands of scans make a file decode for minutes.
     start = data.find(b'\xff\xda')
     if start < 0 or data.rfind(b'\xff\xd9') < start:
@@ -255,14 +324,14 @@ def _read_jpeg(stream, frame: int, name: str) -> Radiograph:
     return _plain(_to_gray(cv2.imdecode(np.frombuffer(data, np.uint8), flags), name), name, 'JPEG')
 
 
-def _read_bmp(stream, frame: int, name: str) -> Radiograph:
+def _read_bmp(stream, frame: int, name: str, admit: Callable[[int], None]) -> Radiograph:
     """Uncompressed BMP of 8 bits per channel through OpenCV."""
     _check_frame(frame, 1, name)
     data = _read_all(stream, name)
     (offset,) = struct.unpack_from('<I', data, 10)
     width, height, _, depth, compression = struct.unpack_from('<iiHHI', data, 18)
     height = abs(height)
-    _check_size(height, width, 4 * height * width, name)
+    _check_size(height, width, 4 * height * width, name, admit)
     row = (width * depth + 31) // 32 * 4
     if compression != 0 or depth not in (8, 24, 32):
         raise ImagingError(f'{name}: expected an uncompressed 8-bit BMP, found another kind; save it as PNG')
@@ -272,19 +341,21 @@ def _read_bmp(stream, frame: int, name: str) -> Radiograph:
     return _plain(_to_gray(image, name), name, 'BMP')
 
 
-def _read_tiff(stream, page_number: int, name: str) -> Radiograph:
+def _read_tiff(stream, page_number: int, name: str, admit: Callable[[int], None]) -> Radiograph:
     """One page of a TIFF through tifffile and imagecodecs.
 
     `bits` is BitsPerSample (10, 12 and 14 occur in packed files). A 12-bit image in 16-bit samples does not
     say so: its range is the container's. MaxSampleValue does not narrow it, since many writers put each
     image's own maximum there, which would give every file another window.
     """
-    with tifffile.TiffFile(stream) as tif:
-        frames = len(tif.pages)
-        _check_frame(page_number, frames, name)
+    frames = _count_pages(stream, name)
+    _check_frame(page_number, frames, name)
+    stream.seek(0)
+    # What microscopes put into theirs, tifffile reads at once: all pages, whatever their number.
+    with tifffile.TiffFile(stream, is_lsm=False, is_scanimage=False, is_ndpi=False) as tif:
         page = tif.pages[page_number]
         height, width, samples = page.imagelength, page.imagewidth, page.samplesperpixel
-        _check_size(height, width, height * width * samples * max(page.bitspersample // 8, 1), name)
+        _check_size(height, width, height * width * samples * max(page.bitspersample // 8, 1), name, admit)
         if page.is_tiled:
             _check_size(page.tilelength, page.tilewidth, page.tilelength * page.tilewidth * samples, name)
         if (
@@ -331,6 +402,29 @@ def _read_tiff(stream, page_number: int, name: str) -> Radiograph:
     return Radiograph(pixels, bits, float(low), float(high), invert, meta=meta)
 
 
+def _count_pages(stream, name: str) -> int:
+    """Number of pages of a TIFF, by the chain of its directories (TIFF 6.0, section 2; BigTIFF)."""
+    head = stream.read(16)
+    order, big = '<' if head[:2] == b'II' else '>', b'+' in head[:4]
+    offset, count = struct.Struct(order + 'IQ'[big]), struct.Struct(order + 'HQ'[big])
+    (at,) = offset.unpack_from(head, 8 if big else 4)
+    pages = 0
+    while at:
+        pages += 1
+        if pages > MAX_PAGES:
+            raise ImagingError(f'{name}: expected at most {MAX_PAGES} pages; export them as single files')
+        try:
+            stream.seek(at)
+            (tags,) = count.unpack(stream.read(count.size))
+            stream.seek(tags * (20 if big else 12), io.SEEK_CUR)
+            (at,) = offset.unpack(stream.read(offset.size))
+        except (struct.error, OSError, ValueError, OverflowError):
+            break  # the pages before are whole
+    if not pages:
+        raise ImagingError(f'{name}: expected a TIFF with an image, found none in it; export it again')
+    return pages
+
+
 def _check_finite(pixels: np.ndarray, name: str) -> None:
     bad = pixels.size - int(np.isfinite(pixels).sum())
     if bad:
@@ -342,13 +436,15 @@ def _check_finite(pixels: np.ndarray, name: str) -> None:
 # ----------------------------------------------------------------------------------------------- DICOM
 
 
-def _read_dicom(stream, frame: int, name: str) -> Radiograph:
+def _read_dicom(stream, frame: int, name: str, admit: Callable[[int], None]) -> Radiograph:
     """One frame of a DICOM or DICONDE file through pydicom; PS3.3 sections C.7.6.3, C.11.1 and C.11.2.
 
     `bits` is BitsStored, whose range `full` spans; rescale and modality LUT are applied to both.
     """
-    # A deflated data set is inflated whole, without a limit, before anything can be checked.
-    if b'UI\x16\0' + uid.DeflatedExplicitVRLittleEndian.encode() in stream.read(4096):
+    # A deflated data set is inflated whole, without a limit, before anything can be checked. Its name is in
+    # the file meta, which is read as pydicom does, or the two could be made to disagree.
+    read_preamble(stream, force=False)
+    if _read_file_meta_info(stream).get('TransferSyntaxUID') == uid.DeflatedExplicitVRLittleEndian:
         raise ImagingError(
             f'{name}: expected a data set that is not deflated; rewrite it as explicit little endian'
         )
@@ -360,9 +456,15 @@ def _read_dicom(stream, frame: int, name: str) -> Radiograph:
         )
     height, width = int(ds.Rows), int(ds.Columns)
     samples, allocated = int(ds.get('SamplesPerPixel') or 1), int(ds.BitsAllocated)
-    _check_size(height, width, height * width * samples * max(allocated // 8, 1), name)
+    _check_size(height, width, height * width * samples * max(allocated // 8, 1), name, admit)
     frames = int(ds.get('NumberOfFrames') or 1)
     _check_frame(frame, frames, name)
+    colours = str(ds.get('PhotometricInterpretation') or 'none')
+    if colours not in ('MONOCHROME1', 'MONOCHROME2', 'RGB') and not colours.startswith('YBR'):
+        raise ImagingError(
+            f'{name}: expected gray levels (MONOCHROME1 or 2) or gray stored as RGB, found '
+            f'PhotometricInterpretation {colours}; export the detector image'
+        )
     syntax = ds.file_meta.TransferSyntaxUID
     if syntax.is_compressed and syntax not in _CODECS:
         raise ImagingError(
@@ -372,9 +474,7 @@ def _read_dicom(stream, frame: int, name: str) -> Radiograph:
     plugin = 'imagecodecs' if syntax.is_compressed else ''
     stream.seek(0)
     pixels = _to_gray(pixel_array(stream, index=frame, decoding_plugin=plugin), name)
-    invert = (
-        ds.get('PhotometricInterpretation') == 'MONOCHROME1' or ds.get('PresentationLUTShape') == 'INVERSE'
-    )
+    invert = colours == 'MONOCHROME1' or ds.get('PresentationLUTShape') == 'INVERSE'
     meta = dict(file=name, format='DICOM', frame=frame, frames=frames)
     if pixels.dtype.kind == 'f':
         bits, low, high = allocated, math.nan, math.nan
@@ -383,6 +483,12 @@ def _read_dicom(stream, frame: int, name: str) -> Radiograph:
         if not 1 <= bits <= allocated:
             raise ImagingError(
                 f'{name}: expected BitsStored in 1..{allocated}, found {bits}; correct the header'
+            )
+        if ds.get('HighBit') not in (None, bits - 1):
+            # As the standard now demands; the decoders would cut off the upper bits of such a file.
+            raise ImagingError(
+                f'{name}: expected HighBit {bits - 1}, one below BitsStored, found {ds.HighBit}; rewrite the '
+                'file with its values in the lower bits'
             )
         signed = pixels.dtype.kind == 'i'
         low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
@@ -396,7 +502,10 @@ def _read_dicom(stream, frame: int, name: str) -> Radiograph:
         )
     if pixels.dtype.kind == 'f':
         _check_finite(pixels, name)
-    voi = _voi(_macro(ds, 'FrameVOILUTSequence', frame), ds, name)
+    try:
+        voi = _voi(_macro(ds, 'FrameVOILUTSequence', frame), ds)
+    except Exception as error:  # as `read`: what pydicom raises on damaged values is open-ended
+        voi = 'wrong', ' '.join(str(error).split())[:200] or type(error).__name__
     return Radiograph(pixels, bits, float(low), float(high), invert, voi, meta)
 
 
@@ -433,16 +542,17 @@ def _rescale(pixels: np.ndarray, low: float, high: float, macro: pydicom.Dataset
     return out, *ends
 
 
-def _voi(macro: pydicom.Dataset, ds: pydicom.Dataset, name: str) -> tuple | None:
-    """First VOI LUT or window of a data set (PS3.3 C.11.2.1), as `Radiograph.voi`."""
+def _voi(macro: pydicom.Dataset, ds: pydicom.Dataset) -> tuple | None:
+    """First VOI LUT or window of a data set (PS3.3 C.11.2.1), as `Radiograph.voi`.
+
+    Raises:
+        ValueError: what is wrong with it, without the file's name.
+    """
     if macro.get('VOILUTSequence'):
         item = macro.VOILUTSequence[0]
         entries, first, bits = (int(v) for v in item.LUTDescriptor)
-        values = item.LUTData
-        if isinstance(values, bytes):
-            values = np.frombuffer(values, '<u2' if ds.original_encoding[1] else '>u2')
-        table = np.atleast_1d(np.asarray(values, np.float64))[: entries or 65536] / (2**bits - 1)
-        return 'table', first, tuple(np.clip(table, 0, 1).tolist())
+        table = _lut_data(item.LUTData, entries or 65536, bits, ds.original_encoding[1])
+        return 'table', first, tuple(np.clip(table / (2**bits - 1), 0, 1).tolist())
     if macro.get('WindowCenter') is None or macro.get('WindowWidth') is None:
         return None
     center, width = (
@@ -450,16 +560,31 @@ def _voi(macro: pydicom.Dataset, ds: pydicom.Dataset, name: str) -> tuple | None
         for v in (macro.WindowCenter, macro.WindowWidth)
     )
     function = macro.get('VOILUTFunction') or 'LINEAR'
-    if not (math.isfinite(center) and width > (1 if function == 'LINEAR' else 0)):
-        raise ImagingError(
-            f'{name}: expected a VOI width above 1, found {center} / {width}; correct the header'
-        )
+    least = 1 if function == 'LINEAR' else 0
+    if not (math.isfinite(center) and (width > least or width == least == 1)):
+        raise ValueError(f'center {center} and width {width}')
     if function == 'SIGMOID':
         return 'sigmoid', center, width
     if function == 'LINEAR_EXACT':
         return 'linear', center - width / 2, center + width / 2
-    # LINEAR: 0 at c - 0.5 - (w-1)/2, full at c - 0.5 + (w-1)/2.
+    # LINEAR: 0 at c - 0.5 - (w-1)/2, full at c - 0.5 + (w-1)/2; of width 1 a step between the two.
     return 'linear', center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
+
+
+def _lut_data(values, entries: int, bits: int, little_endian: bool) -> np.ndarray:
+    """(entries,) float64 of LUT Data: a word each, or two entries of up to 8 bits in one word.
+
+    Raises:
+        ValueError: another number of words.
+    """
+    if isinstance(values, bytes):
+        values = np.frombuffer(values, '<u2' if little_endian else '>u2')
+    words = np.atleast_1d(np.asarray(values)).astype('<u2')
+    if bits <= 8 and len(words) == (entries + 1) // 2 < entries:
+        words = words.view(np.uint8)[:entries]  # the first is in the lower half of its word
+    if len(words) != entries:
+        raise ValueError(f'a table of {entries} entries in {len(words)} words')
+    return words.astype(np.float64)
 
 
 # pydicom's usual plug-ins are GPL for JPEG lossless, slow or brittle for RLE; imagecodecs, which TIFF needs
@@ -636,6 +761,11 @@ def _curve(radiograph: Radiograph, window: dict) -> tuple:
             raise ImagingError(
                 f'{name}: expected a VOI window in the file, found none; state an absolute window'
             )
+        if radiograph.voi[0] == 'wrong':
+            raise ImagingError(
+                f'{name}: expected a sound VOI window in the file, found {radiograph.voi[1]}; correct the '
+                'header, or state an absolute window'
+            )
         return radiograph.voi
     if kind == 'full':
         low, high = radiograph.low, radiograph.high
@@ -661,16 +791,26 @@ def _curve(radiograph: Radiograph, window: dict) -> tuple:
 def _percentiles(pixels: np.ndarray, low: float, high: float) -> tuple[float, float]:
     """Two percentiles of the pixels (the smallest value with at least that share at or below it)."""
     if pixels.dtype in (np.uint8, np.uint16):
-        codes = 2 ** (8 * pixels.dtype.itemsize)
-        counts = cv2.calcHist([pixels], [0], None, [codes], [0, codes])
-        share = np.cumsum(counts, dtype=np.float64) / pixels.size * 100
-        half = 50 / pixels.size  # half a pixel in percent: calcHist counts in float32
-        found = np.searchsorted(share, np.maximum(np.array([low, high]) - half, half))
+        reached = np.cumsum(count_codes(pixels))
+        # To a millionth of a pixel: 99.5 / 100 * 200 is a little more than 199.
+        wanted = [max(math.ceil(round(share / 100 * pixels.size, 6)), 1) for share in (low, high)]
+        found = np.searchsorted(reached, wanted)
         return float(found[0]), float(found[1])
     # At most 16 million pixels: a full sort of a large float film would copy it twice.
     flat = pixels.ravel()[:: max(1, pixels.size >> 24)]
     found = np.percentile(flat, [low, high], method='inverted_cdf')
     return float(found[0]), float(found[1])
+
+
+def count_codes(pixels: np.ndarray) -> np.ndarray:
+    """How often each code occurs in (H, W) uint8 or uint16: (256,) or (65536,) int64."""
+    codes = 2 ** (8 * pixels.dtype.itemsize)
+    flat, counts = pixels.reshape(1, -1), np.zeros(codes, np.int64)
+    # OpenCV counts in float32, which is exact up to 2**24.
+    for start in range(0, flat.size, 2**24):
+        part = flat[:, start : start + 2**24]
+        counts += cv2.calcHist([part], [0], None, [codes], [0, codes])[:, 0].astype(np.int64)
+    return counts
 
 
 @lru_cache(maxsize=64)
@@ -696,8 +836,8 @@ def _evaluate(values: np.ndarray, curve: tuple, invert: bool, dtype: str) -> np.
     else:
         if kind == 'log':
             x, first, second = np.log(np.maximum(x, first)), math.log(first), math.log(second)
-        # A constant image has a percentile window without width: everything in it is black.
-        x = np.clip((x - first) / ((second - first) or 1), 0, 1)
+        # Without width it is a step: all of a constant image is black under its percentile window.
+        x = np.clip((x - first) / (second - first), 0, 1) if second > first else np.float64(x > first)
     x *= 255
     if invert:
         x = 255 - x
