@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from test_imaging import check_mutations, mutate, peak_memory
+from test_imaging import check_mutations, dicom, mutate, peak_memory
 
 from projects.xray import gdxray, label_formats
 from projects.xray.converters import Account, ConvertError, clip_box, fill_polygon, split_groups, tile_origins
@@ -382,6 +382,8 @@ def test_every_format_gives_the_same_boxes(kind, tmp_path, capsys):
         '  images: 23 in = 15 train + 2 val + 4 test + 2 unlabeled',
         '  boxes: 30 in = 21 train + 3 val + 6 test',
         f'  annotation files: {1 if kind == "coco" else 21} in = {1 if kind == "coco" else 21} used',
+        # Their files name the image without its folder.
+        *(['  repaired: image found by name alone: 21'] if kind in ('voc', 'coco') else []),
     ]
 
 
@@ -602,6 +604,199 @@ def test_further_frames_are_counted(tmp_path, capsys):
     assert code == 0 and 'frames beyond the first: 2 in = 2 left out (not read: 2)' in text
 
 
+def declare(kind, folder, name, width, height):
+    """Make the annotation of an image say that it was drawn on one of this size."""
+    if kind == 'voc':
+        path = folder / 'Annotations' / f'{name}.xml'
+        size = f'<size><width>{width}</width><height>{height}</height></size><object>'
+        path.write_text(path.read_text().replace('<object>', size, 1))
+    elif kind == 'labelme':
+        path = folder / 'json' / f'{name}.json'
+        path.write_text(json.dumps(json.loads(path.read_text()) | dict(imageWidth=width, imageHeight=height)))
+    else:
+        path = folder / 'instances.json'
+        coco = json.loads(path.read_text())
+        next(i for i in coco['images'] if i['file_name'].startswith(name)).update(width=width, height=height)
+        path.write_text(json.dumps(coco))
+
+
+@pytest.mark.parametrize('kind', ['voc', 'labelme', 'coco'])
+def test_boxes_drawn_on_an_image_of_another_size_are_put_aside(kind, tmp_path, capsys):
+    src, out = MAKERS[kind](tmp_path / 'src'), tmp_path / 'out'
+    declare(kind, src, 'P00_a', 2 * WIDTH, 2 * HEIGHT)
+    declare(kind, src, 'P01_a', WIDTH, HEIGHT)
+    # Tools write 0, or text, where they do not know.
+    for name, size in {'P02_a': (0, 0), 'P03_a': ('', ''), 'P04_a': (64.0, 48.5), 'P05_a': (-64, 99)}.items():
+        declare(kind, src, name, *size)
+    code, text, err = run(capsys, kind, src, out, *GROUP)
+    assert code == 0
+    said = r'quarantine: images/P00_a\.tif: expected an image of 128 x 96 px as annotated, found 64 x 48\n'
+    assert re.fullmatch(said, err), err
+    rows, _, _ = read_splits(out)
+    assert 'P00_a' not in rows and all(f'P0{k}_a' in rows for k in range(1, 6))
+    assert 'boxes: 30 in = ' in text and '1 left out (image or annotation in quarantine: 1)' in text
+
+
+def draw_frames(folder, *names):
+    """Small images, no two alike."""
+    for k, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), np.full((HEIGHT, WIDTH), 10 * k, np.uint8))
+
+
+def label(folder, name, path, labels=('crack',)):
+    """A labelme file that names an image."""
+    corners = [[8, 4], [24, 20]]
+    shapes = [dict(label=k, shape_type='rectangle', points=corners) for k in labels]
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(dict(imagePath=path, shapes=shapes)))
+
+
+def test_labels_do_not_land_on_the_image_of_another_folder(tmp_path, capsys):
+    src, out = tmp_path / 'src', tmp_path / 'out'
+    draw_frames(src, 'cam2/001.png', '004.png', *(f'cam2/{k}.png' for k in 'abc'), 'cam3/009.png')
+    for k in 'abc':
+        label(src, f'cam2/{k}.json', f'{k}.png')
+    label(src, 'cam1/001.json', '001.png')  # its image is missing
+    label(src, 'cam2/001.json', '001.png', ('pore',))
+    label(src, 'a/004.json', '004.png')  # before the file beside the image, in the order of names
+    label(src, 'b/004.json', '004.png')
+    label(src, '004.json', '004.png', ('pore',))
+    label(src, 'json/009.json', '..\\elsewhere\\009.png')  # the only image of this name, named by nobody else
+    code, text, err = run(capsys, 'labelme', src, out)
+    assert code == 0
+    assert re.findall('quarantine: (.*?):', err) == ['a/004.json', 'b/004.json', 'cam1/001.json']
+    assert 'found only cam2/001.png, which another annotation names by its path' in err
+    rows, _, _ = read_splits(out)
+    assert [t for t, _ in rows['001']] == [t for t, _ in rows['004']] == ['pore']
+    assert [t for t, _ in rows['009']] == ['crack']
+    assert 'repaired: image found by name alone: 1' in text
+    assert 'annotation files: 9 in = 6 used + 3 left out (in quarantine: 3)' in text
+
+
+def test_an_image_that_a_coco_file_lacks_blocks_no_other(tmp_path, capsys):
+    src, out = make_coco(tmp_path / 'src'), tmp_path / 'out'
+    image_of(src, 'P00_a').unlink()
+    code, text, err = run(capsys, 'coco', src, out, *GROUP)
+    assert code == 0 and "instances.json: 'P00_a.tif': expected its image 'P00_a.tif' below" in err
+    assert sorted(p.stem for p in (out / 'unlabeled').rglob('*.*')) == ['U00_a', 'U01_a']
+    assert 'boxes: 30 in = ' in text and '1 left out (annotation in quarantine: 1)' in text
+
+
+def test_a_coco_file_without_images_is_named(tmp_path, capsys):
+    src, out = make_coco(tmp_path / 'src'), tmp_path / 'out'
+    (src / 'later.json').write_text(json.dumps(dict(images=[], annotations=[], categories=[])))
+    code, text, err = run(capsys, 'coco', src, out, *GROUP)
+    assert (
+        code == 0 and err == 'quarantine: later.json: expected at least one image in the file, found none\n'
+    )
+    assert 'annotation files: 2 in = 1 used + 1 left out (in quarantine: 1)' in text
+    assert len(list((out / 'unlabeled').rglob('*.*'))) == 2
+
+
+@pytest.mark.parametrize('box', [5, '12', {'x': 1}, [1, 2, 3], ['a', 1, 2, 3], [1, 2, -3, 4], True])
+def test_a_coco_box_that_is_none_is_put_aside(box, tmp_path, capsys):
+    src, out = make_coco(tmp_path / 'src'), tmp_path / 'out'
+    coco = json.loads((src / 'instances.json').read_text())
+    coco['annotations'][0]['bbox'] = box
+    (src / 'instances.json').write_text(json.dumps(coco))
+    code, _, err = run(capsys, 'coco', src, out, *GROUP)
+    assert code == 0 and re.fullmatch(r'quarantine: images/P00_a\.tif: expected .*bbox.*\n', err), err
+
+
+def test_damaged_images_without_annotation_are_put_aside_too(tmp_path, capsys):
+    src, out = make_yolo(tmp_path / 'src'), tmp_path / 'out'
+    image = image_of(src, 'U01_a')
+    image.write_bytes(image.read_bytes()[:300])
+    code, text, err = run(capsys, 'yolo', src, out, *GROUP)
+    assert code == 0 and re.fullmatch(r'quarantine: images/U01_a\.\w+: expected a readable image .*\n', err)
+    assert [p.stem for p in (out / 'unlabeled').rglob('*.*')] == ['U00_a']
+    assert 'unlabeled + 1 left out (image or annotation in quarantine: 1)' in text
+
+
+def test_names_that_are_no_text_are_put_aside(tmp_path, capsys):
+    src, out = make_labelme(tmp_path / 'src'), tmp_path / 'out'
+    for old, new in {'U00_a': 'gr\udcfcn', 'P00_a': 'two\nlines'}.items():
+        image = image_of(src, old)
+        image.rename(image.with_name(f'{new}{image.suffix}'))
+        if old.startswith('P'):
+            label(src, f'json/{old}.json', f'../images/{new}{image.suffix}')
+    label(src, 'json/b\udcff.json', 'none.png')
+    code, text, err = run(capsys, 'labelme', src, out, *GROUP[:1], '^')
+    assert code == 1 and 'a match of --group' in err  # and no traceback
+    code, text, err = run(capsys, 'labelme', src, out)
+    assert code == 0
+    put_aside = (out / 'quarantine.txt').read_text(encoding='utf-8').splitlines()
+    assert len(put_aside) == 3 == err.count('\n')
+    assert [re.match(r'(\S+): expected', line)[1] for line in put_aside] == [
+        r'images/gr\udcfcn.png',
+        r'images/two\nlines.tif',
+        r'json/b\udcff.json',
+    ]
+    assert 'U00_a' not in str(list(out.rglob('*'))) and 'lines' not in str(list(out.rglob('*')))
+
+
+def test_every_file_is_counted(tmp_path, capsys):
+    src, out = make_yolo(tmp_path / 'src'), tmp_path / 'out'
+    elsewhere = tmp_path / 'archive'
+    draw_frames(elsewhere, 'far.png')
+    (src / 'images/archive').symlink_to(elsewhere)
+    (src / 'labels/archive').mkdir()
+    (src / 'labels/archive/far.txt').write_text('0 .5 .5 .1 .1')
+    for name in ('notes.txt', 'images/a.npy', 'README', '.DS_Store', 'labels/classes.txt'):
+        (src / name).write_text('images/P00_a.tif')
+    (src / 'lost.txt').write_text('0 .5 .5 .1 .1\n')  # rows of boxes, and no image of this name
+    (src / 'labels/LOST.TXT').write_text('')
+    code, text, err = run(capsys, 'yolo', src, out)
+    assert code == 0
+    assert re.findall('quarantine: (.*?):', err) == ['labels/LOST.TXT', 'lost.txt']
+    assert read_splits(out)[0]['far'] == [('pore', [28.8, 21.6, 6.4, 4.8])]
+    assert 'annotation files: 24 in = 22 used + 2 left out (in quarantine: 2)' in text
+    assert 'other files: 5 in = 5 left out (.npy: 1, .txt: 2, hidden: 1, no suffix: 1)' in text
+
+
+def test_dicom_without_a_suffix_is_converted(tmp_path, capsys):
+    src, out = make_labelme(tmp_path / 'src'), tmp_path / 'out'
+    for name in ('1.2.840.5', '1.2.840.7'):
+        (src / 'images' / name).write_bytes(dicom(np.full((HEIGHT, WIDTH), 9, np.uint16), 12))
+    label(src, 'images/1.2.840.5.json', '1.2.840.5')
+    assert run(capsys, 'labelme', src, out)[0] == 0
+    assert (out / 'unlabeled/images/1.2.840.7').is_file()
+    assert (out / 'images/images/1.2.840.5').is_file()
+
+
+def test_what_is_difficult_or_to_be_ignored_stays_so(tmp_path, capsys):
+    src, out = make_voc(tmp_path / 'voc'), tmp_path / 'voc_out'
+    path = src / 'Annotations/P00_b.xml'
+    path.write_text(path.read_text().replace('</name>', '</name><difficult>1</difficult>', 1))
+    code, text, _ = run(capsys, 'voc', src, out, *GROUP)
+    assert code == 0 and [a['iscrowd'] for a in masks_of(out, 'P00_b')] == [1, 0]
+    assert 'object marked difficult or to be ignored kept as iscrowd: 1' in text
+    src, out = make_coco(tmp_path / 'coco'), tmp_path / 'coco_out'
+    coco = json.loads((src / 'instances.json').read_text())
+    coco['annotations'][0]['ignore'] = 1
+    (src / 'instances.json').write_text(json.dumps(coco))
+    code, text, _ = run(capsys, 'coco', src, out, *GROUP)
+    assert code == 0 and [a['iscrowd'] for a in masks_of(out, 'P00_a')] == [1]
+    assert 'object marked difficult or to be ignored kept as iscrowd: 1' in text
+
+
+def test_a_document_type_is_refused_in_any_encoding(tmp_path, capsys):
+    src, out = make_voc(tmp_path / 'src'), tmp_path / 'out'
+    bomb = '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>'
+    plain = '<annotation><filename>P03_a.tif</filename></annotation>'
+    for name, text, encoding in [
+        ('P00_a', bomb, 'utf-16'),
+        ('P01_a', f'<?xml version="1.0" encoding="utf-16"?>{bomb}', 'utf-16-be'),
+        ('P02_a', bomb, 'utf-8-sig'),
+        ('P03_a', plain, 'utf-16'),
+    ]:
+        (src / 'Annotations' / f'{name}.xml').write_bytes(text.encode(encoding))
+    code, _, err = run(capsys, 'voc', src, out, *GROUP)
+    assert code == 0 and err.count('without a document type') == 3 == err.count('\n')
+    assert read_splits(out)[0]['P03_a'] == []
+
+
 # -------------------------------------------------------------------------------------------- masks
 
 
@@ -646,7 +841,7 @@ def test_pixel_masks_stay_in_the_json(tmp_path, capsys):
         assert run(capsys, 'coco', src, out, *GROUP)[0] == 0
         (got,) = masks_of(out, 'P00_a')
         np.testing.assert_array_equal(decode_rle(got['segmentation']), blob())
-        assert (got['bbox'], got['iscrowd']) == (box, 1)
+        assert (got['bbox'], got['iscrowd'], got['area']) == (box, 1, blob().sum())
         first['bbox'] = None
     for counts in ('oo', '~~~~', [-1, 3073], [3], [3072.0], None):
         first['segmentation'] = dict(size=[HEIGHT, WIDTH], counts=counts)
@@ -679,6 +874,40 @@ def test_pixel_masks_stay_in_the_json(tmp_path, capsys):
     assert (mask['bbox'], disc['bbox'], strip['bbox']) == (box, [15, 15, 10, 10], [1, 1, 11, 2])
 
 
+def test_the_mask_of_an_image_is_that_of_its_own_folder(tmp_path, capsys):
+    src, out = make_voc(tmp_path / 'src'), tmp_path / 'out'
+    draw_frames(src, 'cam1/images/001.png', 'cam2/images/001.png')
+    for camera in ('cam1', 'cam2'):
+        (src / camera / 'Annotations').mkdir()
+        text = voc_xml([('crack', (0, 0, 9, 9))], '../images/001.png')
+        (src / camera / 'Annotations/001.xml').write_text(text)
+    (src / 'cam2/SegmentationObject').mkdir()
+    cv2.imwrite(str(src / 'cam2/SegmentationObject/001.png'), blob().astype(np.uint8))
+    cv2.imwrite(str(src / 'cam2/SegmentationObject/002.png'), blob().astype(np.uint8))
+    code, text, err = run(capsys, 'voc', src, out)
+    assert (code, err) == (0, '')
+    found = {i['file_name']: coco for coco in read_splits(out)[2].values() for i in coco['images']}
+    masks = {}
+    for name in ('cam1/images/001.png', 'cam2/images/001.png'):
+        image = next(i for i in found[name]['images'] if i['file_name'] == name)
+        own = [a for a in found[name]['annotations'] if a['image_id'] == image['id']]
+        masks[name[:4]] = [a.get('segmentation') for a in own]
+    assert masks == {'cam1': [None], 'cam2': [encode_rle(blob())]}
+    assert 'other files: 1 in = 1 left out (.png: 1)' in text
+
+
+def test_the_area_is_that_of_the_polygon(tmp_path, capsys):
+    src, out = make_labelme(tmp_path / 'src'), tmp_path / 'out'
+    beyond = [[50, 40], [80, 40], [80, 60], [50, 60]]
+    shapes = [dict(label='crack', shape_type='polygon', points=beyond)]
+    value = json.loads((src / 'json/P01_a.json').read_text())
+    (src / 'json/P01_a.json').write_text(json.dumps(value | dict(shapes=shapes)))
+    assert run(capsys, 'labelme', src, out, *GROUP)[0] == 0
+    (triangle,), (clipped,) = masks_of(out, 'P00_a'), masks_of(out, 'P01_a')
+    assert (triangle['bbox'], triangle['area']) == ([8, 4, 16, 16], 128)
+    assert (clipped['bbox'], clipped['area']) == ([50, 40, 14, 8], 112)
+
+
 # ------------------------------------------------------------------------------------------- tiling
 
 
@@ -695,7 +924,7 @@ def test_tiles(tmp_path, capsys):
         ('whole', (2, 2, 8, 8)),  # in the upper left tile only
         ('both', (24, 2, 30, 8)),  # in the overlap of the two upper tiles
         ('cut', (20, 36, 28, 44)),  # lower tiles: 8 and 4 columns of it, half is kept
-        ('sliver', (12, 36, 26, 44)),  # 14 and 2 columns: the sliver is not
+        ('sliver', (12, 36, 26, 44)),  # 14 and 2 columns: the sliver is to be ignored
         ('long', (0, 10, 64, 12)),  # longer than any tile
     ]
     (src / 'Annotations' / 'P00_a.xml').write_text(voc_xml(rows))
@@ -704,7 +933,7 @@ def test_tiles(tmp_path, capsys):
     got, where, whole = read_splits(out)
     pieces = {name: rows for name, rows in got.items() if name.startswith('P00_a')}
     # 64 x 48 px: x 0, 24, 32 and y 0, 16.
-    key = 'P00_a_tif_x{:05d}_y{:05d}'
+    key = 'P00_a.tif_x{:05d}_y{:05d}'
     assert set(pieces) == {key.format(x, y) for x in (0, 24, 32) for y in (0, 16)}
     assert pieces[key.format(0, 0)] == [
         ('whole', [2, 2, 6, 6]),
@@ -714,9 +943,12 @@ def test_tiles(tmp_path, capsys):
     assert pieces[key.format(24, 0)] == [('both', [0, 2, 6, 6]), ('long', [0, 10, 32, 2])]
     assert pieces[key.format(32, 0)] == [('long', [0, 10, 32, 2])]
     assert pieces[key.format(0, 16)] == [('cut', [20, 20, 8, 8]), ('sliver', [12, 20, 14, 8])]
-    assert pieces[key.format(24, 16)] == [('cut', [0, 20, 4, 8])]
+    assert pieces[key.format(24, 16)] == [('cut', [0, 20, 4, 8]), ('sliver', [0, 20, 2, 8])]
+    ignored = [a['bbox'] for coco in whole.values() for a in coco['annotations'] if a['iscrowd']]
+    assert [0, 20, 2, 8] in ignored and [0, 20, 4, 8] not in ignored
     assert len({where[name] for name in pieces}) == 1
-    assert 'sliver of a box left out of a tile: ' in text and "box cut by a tile's border: " in text
+    assert f'sliver of a box in a tile kept as iscrowd: {len(ignored)}' in text
+    assert "box cut by a tile's border: " in text
     account = next(iter(whole.values()))['info']['ledger']
     for name in ('images', 'boxes'):
         a = account[name]
@@ -727,6 +959,20 @@ def test_tiles(tmp_path, capsys):
     np.testing.assert_array_equal(
         read(out / 'images/images' / f'{key.format(24, 16)}.png').pixels, original[16:, 24:56]
     )
+
+
+def test_tiles_of_images_whose_names_differ_in_a_dot_only_stay_apart(tmp_path, capsys):
+    src, out = tmp_path / 'src', tmp_path / 'out'
+    names = ['a.b.png', 'a_b.png', 'a.b.bmp']
+    draw_frames(src, *names)
+    for name in names:
+        label(src, f'{name}.json', name)
+    code, text, _ = run(capsys, 'labelme', src, out, '--tile', 32)
+    assert code == 0 and 'images: 3 in + 9 further tiles' in text
+    written = {i['file_name'] for coco in read_splits(out)[2].values() for i in coco['images']}
+    assert len(written) == 12 == len(list((out / 'images').iterdir()))
+    for k, name in enumerate(names):
+        assert all((read(p).pixels == 10 * k).all() for p in out.glob(f'images/{name}_x*'))
 
 
 def test_a_polygon_covers_the_pixels_whose_centres_it_holds():
@@ -748,11 +994,11 @@ def test_tiles_keep_masks_and_polarity(tmp_path, capsys):
     name = image_of(src, 'P00_a')
     tifffile.imwrite(name, pixels, photometric='miniswhite')
     assert run(capsys, 'coco', src, out, *GROUP, '--tile', 32, '--overlap', 16)[0] == 0
-    tile = read(next(out.rglob('P00_a_*_x00000_y00000.tif')))
+    tile = read(next(out.rglob('P00_a.*_x00000_y00000.tif')))
     np.testing.assert_array_equal(
         apply_window(tile, dict(type='full')), apply_window(read(name), dict(type='full'))[:32, :32]
     )
-    (got,) = masks_of(out, f'{name.name.replace(".", "_")}_x00000_y00000')
+    (got,) = masks_of(out, f'{name.name}_x00000_y00000')
     mask = decode_rle(got['segmentation'])
     assert mask.shape == (32, 32) and got['bbox'] == [8, 4, 16, 16]
     # The triangle of POLYGON has half the area of its box.

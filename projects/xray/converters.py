@@ -5,34 +5,41 @@ import os
 import random
 import re
 import shutil
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
 import tifffile
 
 from .classes import CLASSES
-from .imaging import ImagingError, Radiograph, read
+from .imaging import MAX_FRAME_BYTES, ImagingError, Radiograph, read
 from .label_formats import (
     MAX_OBJECTS,
     READERS,
-    Entry,
     FormatError,
     Images,
     Source,
+    check_json_size,
     decode_rle,
     encode_rle,
+    is_printable,
     parse_yaml,
+    printable,
 )
 
 SHARES = {'train': 0.7, 'test': 0.2, 'val': 0.1}
 """Share of each split; protocol B of GDXray has about the same."""
 MIN_TILE = 32
 """Smallest tile in px; a mistyped one would write millions of files."""
+THREADS = 8
+"""That decode images; together they take no more memory than the largest image alone."""
+LARGE_FILE = 16 * 2**20
+"""Files from this size on are decoded one at a time, since some formats are read whole."""
 
 
 class ConvertError(ValueError):
@@ -144,6 +151,65 @@ def place(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+# ------------------------------------------------------------------------------------------- decoding
+
+
+class Room:
+    """Bytes that threads share; whoever asks for more than there is at all gets it when all are back."""
+
+    def __init__(self, size: int) -> None:
+        self._size = self._free = size
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> None:
+        """Wait until so many bytes are free."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= min(size, self._size))
+            self._free -= size
+
+    def give(self, size: int) -> None:
+        """Give them back."""
+        with self._changed:
+            self._free += size
+            self._changed.notify_all()
+
+
+def measure(paths: dict[str, Path]) -> dict[str, tuple[int, int, int] | ImagingError]:
+    """Decode images once, so that a damaged one is found now and not in the first epoch.
+
+    Args:
+        paths: by name.
+
+    Returns:
+        Height and width in px and number of frames of each image, or what is wrong with it.
+    """
+    room = Room(MAX_FRAME_BYTES)
+
+    def look(name: str) -> tuple[int, int, int] | ImagingError:
+        taken = 0
+
+        def admit(size: int) -> None:
+            nonlocal taken
+            room.take(size)
+            taken = size
+
+        if not is_printable(name):
+            return ImagingError('expected a file name of one line in UTF-8; rename it')
+        try:
+            radiograph = read(paths[name], frame=0, admit=admit)
+        except ImagingError as error:
+            return error
+        finally:
+            room.give(taken)
+        return *radiograph.pixels.shape, radiograph.meta['frames']
+
+    large = [name for name, path in paths.items() if path.stat().st_size >= LARGE_FILE]
+    small = [name for name in paths if name not in set(large)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = dict(zip(small, pool.map(look, small)))
+    return found | {name: look(name) for name in large}
+
+
 # ------------------------------------------------------------------------------------ labelling tools
 
 
@@ -186,15 +252,18 @@ def convert(
         images, found = READERS[kind](src)
     except FormatError as error:
         raise ConvertError(f'{src}: expected {error}') from None
+    except ImagingError as error:
+        raise ConvertError(str(error)) from None
     if not found.files:
         raise UsageError(
             f'{src}: expected {kind} annotations below it, found none; check the folder and format'
         )
 
     ledger = Ledger(f'{kind} annotations')
-    for name in ('images', 'boxes', 'annotation files', 'frames beyond the first'):
+    for name in ('images', 'boxes', 'annotation files', 'frames beyond the first', 'other files'):
         ledger.accounts[name] = Account(name)
-    labelled = _load(found, images, ledger)
+    sizes = measure(images.paths)
+    labelled = _load(found, images, sizes, ledger)
     types = {box['category'] for image in labelled.values() for box in image['boxes']}
     missing = sorted(types - set(levels)) if severity else []
     if missing:
@@ -223,7 +292,9 @@ def convert(
         written[split] += pieces
         ledger['images'].went[split] += len(pieces)
         ledger['boxes'].went[split] += sum(len(piece['boxes']) for piece in pieces)
-    _place_unlabeled(images, found, labelled, parts, splits, out, ledger)
+    unlabelled = _place_unlabeled(images, found, labelled, sizes, parts, splits, out, ledger)
+    _count_frames([*labelled, *unlabelled], sizes, ledger['frames beyond the first'])
+    _count_others(images, found, ledger['other files'])
     ledger.check()
 
     categories = list(levels) if severity else sorted(types)
@@ -239,8 +310,8 @@ def convert(
         write_coco(out / f'{split}.json', rows, categories, info)
     if severity:
         shutil.copyfile(severity, out / 'severity.yaml')
-    put_aside = ''.join(f'{name}: {reason}\n' for name, reason in sorted(found.quarantine.items()))
-    (out / 'quarantine.txt').write_text(put_aside)
+    put_aside = [printable(f'{name}: {reason}') for name, reason in sorted(found.quarantine.items())]
+    (out / 'quarantine.txt').write_text(''.join(f'{line}\n' for line in put_aside), encoding='utf-8')
     return ledger
 
 
@@ -291,47 +362,44 @@ def read_severity(path: Path) -> dict[str, str]:
     return value
 
 
-def _load(found: Source, images: Images, ledger: Ledger) -> dict[str, dict]:
-    """Decode every annotated image once and check its objects; COCO fields by image name."""
-
-    def decode(entry: Entry) -> tuple[int, int, int] | ImagingError:
-        try:
-            radiograph = read(images.paths[entry.image], frame=0)
-        except ImagingError as error:
-            return error
-        return *radiograph.pixels.shape, radiograph.meta['frames']
-
-    ledger['annotation files'].came = found.files
-    ledger['boxes'].came = found.lost
-    ledger['boxes'].left['annotation in quarantine'] = found.lost
+def _load(found: Source, images: Images, sizes: dict, ledger: Ledger) -> dict[str, dict]:
+    """Check the objects of every annotated image; COCO fields by image name."""
+    boxes = ledger['boxes']
+    boxes.came = found.lost
+    boxes.left['annotation in quarantine'] = found.lost
+    ledger.repairs['image found by name alone'] = found.by_name
     labelled = {}
-    with ThreadPoolExecutor(8) as pool:
-        for entry, size in zip(found.entries.values(), pool.map(decode, found.entries.values())):
-            ledger['boxes'].came += entry.count
-            try:
-                if isinstance(size, ImagingError):
-                    raise FormatError(f'a readable image ({size})')
-                height, width, frames = size
-                if entry.count > MAX_OBJECTS:
-                    raise FormatError(f'at most {MAX_OBJECTS} objects, found {entry.count}')
-                objects = entry.objects(height, width)
-            except FormatError as error:
-                found.quarantine[entry.image] = f'expected {error}'
-                found.blocked.add(entry.image)
-                ledger['boxes'].left['image or annotation in quarantine'] += entry.count
-                continue
-            ledger['frames beyond the first'].came += frames - 1
-            ledger['frames beyond the first'].left['not read'] += frames - 1
-            boxes = [box for item in objects if (box := _box(item, height, width, ledger))]
-            labelled[entry.image] = dict(file_name=entry.image, width=width, height=height, boxes=boxes)
+    for name, entry in found.entries.items():
+        boxes.came += entry.count
+        try:
+            if isinstance(sizes[name], ImagingError):
+                raise FormatError(f'a readable image ({sizes[name]})')
+            height, width, _ = sizes[name]
+            if entry.size not in (None, (width, height)):
+                # Boxes of a scaled copy would land elsewhere.
+                raise FormatError(
+                    f'an image of {entry.size[0]} x {entry.size[1]} px as annotated, found {width} x {height}'
+                )
+            if entry.count > MAX_OBJECTS:
+                raise FormatError(f'at most {MAX_OBJECTS} objects, found {entry.count}')
+            objects = entry.objects(name, height, width)
+        except FormatError as error:
+            found.quarantine[name] = f'expected {error}'
+            found.aside.add(entry.source)
+            found.blocked.add(name)
+            boxes.left['image or annotation in quarantine'] += entry.count
+            continue
+        kept = [box for item in objects if (box := _box(item, height, width, ledger))]
+        labelled[name] = dict(file_name=name, width=width, height=height, boxes=kept)
     if not labelled:
         first = next(iter(f'{k}: {v}' for k, v in found.quarantine.items()), 'nothing was found')
         raise ConvertError(
-            f'{images.src}: expected annotated images, all are in quarantine; the first is {first}'
+            f'{images.src}: expected annotated images, all are in quarantine; the first is {printable(first)}'
         )
-    used = {entry.source for entry in found.entries.values() if entry.image in labelled}
-    ledger['annotation files'].went['used'] = len(used)
-    ledger['annotation files'].left['in quarantine'] = found.files - len(used)
+    used = {found.entries[name].source for name in labelled}
+    files = ledger['annotation files']
+    files.came, files.went['used'] = len(found.files), len(used)
+    files.left['in quarantine'] = len(found.aside - used)
     return labelled
 
 
@@ -352,6 +420,9 @@ def _box(item: dict, height: int, width: int, ledger: Ledger) -> dict | None:
     box = dict(category=item['type'], bbox=[round(v, 3) for v in (x, y, w, h)])
     if was:
         box['clipped_from'] = [x1, y1, x2 - x1, y2 - y1]
+    if item.get('ignore'):
+        ledger.repairs['object marked difficult or to be ignored kept as iscrowd'] += 1
+        box['iscrowd'] = 1
     return box | {key: item[key] for key in ('segmentation', 'iscrowd') if key in item}
 
 
@@ -362,7 +433,7 @@ def _part(name: str, group: str | None) -> str:
     match = re.search(group, name)
     found = match and (match.group(1) if match.re.groups else match.group())
     if not found:
-        raise ConvertError(f'{name}: expected a match of --group {group!r}; widen the expression')
+        raise ConvertError(f'{printable(name)}: expected a match of --group {group!r}; widen the expression')
     return found
 
 
@@ -407,24 +478,44 @@ def _place_unlabeled(
     images: Images,
     found: Source,
     labelled: dict[str, dict],
+    sizes: dict,
     parts: dict[str, str],
     splits: dict[str, str],
     out: Path,
     ledger: Ledger,
-) -> None:
-    """Images without annotation; those of a part in val or test stay out of pretraining."""
-    account = ledger['images']
+) -> list[str]:
+    """Place the images without annotation, but for views of parts in val or test; return their names."""
+    account, placed = ledger['images'], []
     account.came = len(images.paths)
     for name, path in images.paths.items():
         if name in labelled:
             continue
-        if name in found.blocked:
+        if isinstance(sizes[name], ImagingError) and name not in found.quarantine:
+            found.quarantine[name] = f'expected a readable image ({sizes[name]})'
+        if name in found.blocked or name in found.quarantine:
             account.left['image or annotation in quarantine'] += 1
         elif splits.get(parts[name], 'train') != 'train':
             account.left['not annotated, its part is in val or test'] += 1
         else:
             place(path.resolve(), out / 'unlabeled' / name)
             account.went['unlabeled'] += 1
+            placed.append(name)
+    return placed
+
+
+def _count_frames(names: list[str], sizes: dict, account: Account) -> None:
+    """Frames of the images that were taken, but for the first of each."""
+    for name in names:
+        account.came += sizes[name][2] - 1
+        account.left['not read'] += sizes[name][2] - 1
+
+
+def _count_others(images: Images, found: Source, account: Account) -> None:
+    """Files that are neither radiographs nor annotations nor read beside them, by suffix."""
+    account.came = images.hidden + len(images.others) - len({*found.files, *found.used})
+    account.left['hidden'] = images.hidden
+    for name in images.others.keys() - {*found.files, *found.used}:
+        account.left[printable(PurePosixPath(name).suffix.lower()) or 'no suffix'] += 1
 
 
 # -------------------------------------------------------------------------------------------- tiling
@@ -444,6 +535,7 @@ def _cut(
 
     A box is kept in each tile that holds at least half as much of it as the best tile does: so a flaw that
     is whole in one tile is not also learnt from a sliver next door, and one longer than a tile is kept.
+    Slivers stay as regions to ignore (iscrowd), or the tile would teach that there is nothing.
     """
     radiograph = read(path, frame=0)
     height, width, boxes = image['height'], image['width'], image['boxes']
@@ -455,13 +547,16 @@ def _cut(
         bx, by, bw, bh = box['bbox']
         clipped = [clip_box([bx - x, by - y, bw, bh], tile, tile) for x, y in origins]
         areas = [b[2] * b[3] for b, _ in clipped]
-        keep = [k for k, area in enumerate(areas) if area > 0 and area >= max(areas) / 2]
-        ledger.repairs['sliver of a box left out of a tile'] += sum(a > 0 for a in areas) - len(keep)
+        keep = [k for k, area in enumerate(areas) if area > 0]
         mask = _mask(box['segmentation'], height, width) if 'segmentation' in box else None
         for k in keep:
             piece = dict(box, bbox=[round(v, 3) for v in clipped[k][0]])
             piece.pop('clipped_from', None)  # in px of the whole image
-            ledger.repairs["box cut by a tile's border"] += clipped[k][1]
+            if areas[k] < max(areas) / 2:
+                piece['iscrowd'] = 1
+                ledger.repairs['sliver of a box in a tile kept as iscrowd'] += 1
+            else:
+                ledger.repairs["box cut by a tile's border"] += clipped[k][1]
             if mask is not None:
                 (x, y) = origins[k]
                 part = mask[y : y + tile, x : x + tile]
@@ -474,11 +569,11 @@ def _cut(
     container = 8 * radiograph.pixels.dtype.itemsize
     if radiograph.pixels.dtype.kind in 'iu' and radiograph.bits < container:
         ledger.repairs[f'{radiograph.bits}-bit image whose tiles need an absolute window'] += 1
-    stem = name.replace('.', '_')  # a.tif and a.png beside each other stay apart
     result = []
     for (x, y), kept in pieces.items():
         pixels = radiograph.pixels[y : y + tile, x : x + tile]
-        file_name = write_tile(folder, f'{stem}_x{x:05d}_y{y:05d}', pixels, radiograph)
+        # The whole name: a.tif and a.png beside each other stay apart.
+        file_name = write_tile(folder, f'{name}_x{x:05d}_y{y:05d}', pixels, radiograph)
         size = dict(width=pixels.shape[1], height=pixels.shape[0])
         result.append(dict(image, file_name=file_name, **size, boxes=kept))
     return result
@@ -547,7 +642,7 @@ def write_coco(path: Path, images: list[dict], categories: list[str], info: dict
         coco['images'].append(dict(id=image_id, **{k: v for k, v in image.items() if k != 'boxes'}))
         for box in image['boxes']:
             extra = {k: v for k, v in box.items() if k != 'category'}
-            area = round(box['bbox'][2] * box['bbox'][3], 4)
+            area = round(_area(box), 4)
             annotation = dict(
                 id=len(coco['annotations']) + 1,
                 image_id=image_id,
@@ -555,5 +650,28 @@ def write_coco(path: Path, images: list[dict], categories: list[str], info: dict
                 **dict(area=area, iscrowd=0) | extra,
             )
             coco['annotations'].append(annotation)
+    text = json.dumps(coco)
+    try:
+        check_json_size(text.encode())
+    except FormatError as error:
+        raise ConvertError(
+            f'{path}: expected {error}, which is all that is read again; convert fewer images at once'
+        ) from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(coco))
+    path.write_text(text)
+
+
+def _area(box: dict) -> float:
+    """Area in px of an object: of its mask or polygons, as COCO has it, else of its box."""
+    whole = box['bbox'][2] * box['bbox'][3]
+    segmentation = box.get('segmentation')
+    if isinstance(segmentation, dict):
+        return sum(segmentation['counts'][1::2])
+    if not segmentation:
+        return whole
+    area = 0.0
+    for polygon in segmentation:
+        x, y = np.reshape(polygon, (-1, 2)).T
+        area += abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2  # Gauss's formula
+    # Of a polygon that reaches out of its image no more than the box counts, which was clipped.
+    return min(float(area), whole) or whole

@@ -36,12 +36,11 @@ It is in train, so that neither the choice of the best epoch nor the test result
 
 import random
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .classes import GDXRAY_CLASSES
-from .converters import ConvertError, Ledger, UsageError, clip_box, place, write_coco
-from .imaging import ImagingError, read
+from .converters import ConvertError, Ledger, UsageError, clip_box, measure, place, write_coco
+from .imaging import ImagingError
 
 
 def _series(text: str) -> tuple[str, ...]:
@@ -207,10 +206,9 @@ def convert(
                 f'{test_list}: expected other images than {train_list}, {both[0]} is in both; correct it'
             )
 
-    # Every image is decoded once: a damaged one is found here, not in the first epoch.
     kept = [name for name in paths if name.split('/')[0] not in drop_series]
-    with ThreadPoolExecutor(8) as pool:
-        images = dict(zip(kept, pool.map(lambda name: _image(name, paths[name], boxes.get(name, [])), kept)))
+    sizes = measure({name: paths[name] for name in kept})
+    images = {name: _image(name, sizes[name], boxes.get(name, [])) for name in kept}
     for name in kept:
         place(paths[name], out / 'images' / name)
 
@@ -239,12 +237,11 @@ def _boxes(castings: Path, series: list[str], paths: dict[str, Path]) -> dict[st
     return dict(boxes)
 
 
-def _image(name: str, path: Path, boxes: list[list[float]]) -> dict:
+def _image(name: str, size: tuple[int, int, int] | ImagingError, boxes: list[list[float]]) -> dict:
     """COCO image with clipped boxes, and how many were clipped and emptied."""
-    try:
-        height, width = read(path).pixels.shape
-    except ImagingError as error:
-        raise ConvertError(str(error)) from None
+    if isinstance(size, ImagingError):
+        raise ConvertError(str(size))
+    height, width, _ = size
     clipped = [clip_box(box, width, height) for box in boxes]
     s = name.split('/')[0]
     part = next((group[0] for group in GROUPS if s in group), s)

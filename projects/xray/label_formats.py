@@ -2,7 +2,8 @@
 
 Each reader lists the annotated images of a folder; each image's objects are dicts with `type` (a name),
 `corners` (x1, y1, x2, y2 in px, from 0, at pixel edges) and optionally `segmentation`, as COCO's polygons or
-uncompressed RLE. A file that cannot be understood is put in quarantine with its reason, never skipped.
+uncompressed RLE, `iscrowd`, and `ignore` where the tool says so. A file that cannot be understood is put in
+quarantine with its reason, never skipped.
 
 These four are a few lines each over the standard library. The general converters (datumaro, supervision)
 decode to 8 bits on the way, know no DICOM, and pass over a damaged file or stop at it.
@@ -14,16 +15,18 @@ import math
 import posixpath
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 import numpy as np
 import yaml
 from PIL import Image
 
-from .imaging import SUFFIXES, ImagingError, read
+from .imaging import SUFFIXES, ImagingError, files_below, is_radiograph, read
 
 MAX_JSON = 48 * 2**20
 """Largest JSON file. With the next two it keeps the parsed file below 1 GB, whatever is in it."""
@@ -45,6 +48,9 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _STEP = bytes(1 if c in b'[{' else 255 for c in range(256))  # as int8: 1 opens, -1 closes
 _NO_BRACKET = bytes(c for c in range(256) if c not in b'[]{}')
 
+# Characters that break a line or that UTF-8 does not have: names of files may hold any.
+_UNPRINTABLE = re.compile('[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
+
 _SHOW = reprlib.Repr()
 _SHOW.maxlevel, _SHOW.maxlist, _SHOW.maxdict, _SHOW.maxstring, _SHOW.maxother = 2, 5, 3, 40, 40
 
@@ -57,6 +63,16 @@ def _show(value) -> str:
         return 'a huge number'
 
 
+def is_printable(name: str) -> bool:
+    """Whether a name has one line, in UTF-8."""
+    return not _UNPRINTABLE.search(name)
+
+
+def printable(text: str) -> str:
+    """A text in one line of UTF-8, whatever is in it, with escapes such as `\\udcff`."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode('unicode_escape').decode(), text)
+
+
 class FormatError(ValueError):
     """An annotation that cannot be understood: what was expected, without the file's name."""
 
@@ -66,16 +82,20 @@ class Entry:
     """One annotated image.
 
     Attributes:
-        image: its name relative to the source, in `Images.paths`.
-        source: annotation file.
+        reference: how the annotation file names the image.
+        source: annotation file, relative to the source folder.
         count: number of objects.
-        objects: gives the objects, once the image's height and width in px are known.
+        objects: gives the objects, once the image's name, height and width in px are known.
+        size: width and height in px of the image that they were drawn on; None where the file does not say.
+        image: the image in `Images.paths`; empty until it is found.
     """
 
-    image: str
-    source: Path
+    reference: str
+    source: str
     count: int
-    objects: Callable[[int, int], list[dict]]
+    objects: Callable[[str, int, int], list[dict]]
+    size: tuple[int, int] | None = None
+    image: str = ''
 
 
 @dataclass
@@ -84,58 +104,143 @@ class Source:
 
     Attributes:
         entries: annotated images by name.
-        files: number of annotation files.
+        files: annotation files.
+        used: further files that were read, such as names of classes and masks.
         quarantine: what was put aside, an annotation file or an image's place in one, and why.
+        aside: annotation files of which anything was put aside.
         lost: objects that were put aside with it, as far as they could be counted.
         blocked: images whose annotation is in quarantine, so that they do not pass for unlabelled ones.
+        damaged: whether there is a file of which nothing could be understood.
+        by_name: number of images found by their name alone.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
-    files: int = 0
+    files: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
     quarantine: dict[str, str] = field(default_factory=dict)
+    aside: set[str] = field(default_factory=set)
     lost: int = 0
     blocked: set[str] = field(default_factory=set)
+    damaged: bool = False
+    by_name: int = 0
+
+    def put_aside(self, file: str, reason: str, reference: str = '', count: int = 0) -> None:
+        """Put an annotation file, or one image's place in it, in quarantine.
+
+        Args:
+            file: annotation file.
+            reason: what was expected of it.
+            reference: the image, where the file names several.
+            count: number of objects that are lost with it.
+        """
+        self.quarantine[f'{file}: {reference}' if reference else file] = f'expected {reason}'
+        self.aside.add(file)
+        self.lost += count
 
 
 class Images:
-    """The radiographs below a folder. An annotation can only name one of these, wherever its path points."""
+    """The files below a folder: radiographs, and what may be annotations.
+
+    An annotation can only name one of these radiographs, wherever its path points.
+
+    Attributes:
+        src: the folder.
+        paths: radiographs by name, which is the path relative to `src`.
+        others: all other files by name, but for hidden ones.
+        hidden: number of files whose name begins with a dot.
+    """
 
     def __init__(self, src: Path, skip: tuple[str, ...] = ()) -> None:
-        """List the radiographs below `src`, outside of folders named in `skip`."""
+        """List the files below `src`; those of folders named in `skip` are no radiographs."""
         self.src = src
-        found = (p for p in src.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
-        self.paths = {p.relative_to(src).as_posix(): p for p in sorted(found)}
-        self.paths = {name: p for name, p in self.paths.items() if not set(name.split('/')[:-1]) & set(skip)}
-        self._by_name: dict[str, list[str]] = {}
+        self.paths: dict[str, Path] = {}
+        self.others: dict[str, Path] = {}
+        self.hidden = 0
+        for name in files_below(src):
+            path, folders = src / name, name.split('/')[:-1]
+            if path.name.startswith('.'):
+                self.hidden += 1
+            elif is_radiograph(path) and not set(folders) & set(skip):
+                self.paths[name] = path
+            else:
+                self.others[name] = path
+        self._at: dict[str, list[str]] = {}
+        self._named: dict[str, list[str]] = {}
         for name in self.paths:
-            file = posixpath.basename(name)
-            for key in {file, posixpath.splitext(file)[0]}:
-                self._by_name.setdefault(key, []).append(name)
+            for key in {name, _stem(name)}:
+                self._at.setdefault(key, []).append(name)
+                self._named.setdefault(posixpath.basename(key), []).append(name)
 
-    def named(self, key: str) -> list[str]:
+    def files(self, suffix: str) -> list[str]:
+        """Files with this suffix, in lower or upper case, that are no radiographs."""
+        return [name for name in self.others if name.lower().endswith(suffix)]
+
+    def named(self, file: str) -> list[str]:
         """Images with this file name, with or without suffix, in any folder."""
-        return self._by_name.get(key, [])
+        return self._named.get(file, [])
 
-    def find(self, reference: str, source: Path) -> str:
-        """The image that an annotation file means: by its path from there or from the top, else by its name.
+    def at(self, folder: str, reference: str) -> list[str]:
+        """The image at a path from a folder; where there is none, those that differ in the suffix only."""
+        path = posixpath.normpath(posixpath.join(folder, reference))
+        if path in self.paths:
+            return [path]
+        return next((self._at[key] for key in _without_suffix(path) if key in self._at), [])
 
-        Raises:
-            FormatError: no image or several match.
-        """
-        reference = reference.replace('\\', '/')
-        folder = source.parent.relative_to(self.src).as_posix()
-        for base in (folder, ''):
-            name = posixpath.normpath(posixpath.join(base, reference))
-            if name in self.paths:
-                return name
+    def alike(self, reference: str) -> list[str]:
+        """The images with the file name of a reference; where there are none, those without its suffix."""
         file = posixpath.basename(reference)
-        for key in (file, posixpath.splitext(file)[0]):
-            names = self.named(key)
-            if len(names) == 1:
-                return names[0]
-            if names:
-                raise FormatError(f'one image named {key!r}, found {len(names)} in different folders')
-        raise FormatError(f'its image {reference[:80]!r} below the source, found none')
+        return next((self._named[key] for key in _without_suffix(file) if key in self._named), [])
+
+
+def _stem(name: str) -> str:
+    """A name without the suffix of a radiograph: DICOM files may be named by numbers with dots."""
+    stem, suffix = posixpath.splitext(name)
+    return stem if suffix.lower() in SUFFIXES else name
+
+
+def _without_suffix(name: str) -> tuple[str, str]:
+    return name, posixpath.splitext(name)[0]
+
+
+def _find_images(found: Source, images: Images, entries: list[Entry]) -> None:
+    """Find the image of each entry: by its path from the annotation file, from the top, else by its name.
+
+    What one file names by a path is never taken for another's by the name alone.
+    """
+    for entry in entries:
+        entry.reference = entry.reference.replace('\\', '/')
+    several = Counter(entry.source for entry in entries)
+    taken = {entry.image for entry in entries}
+    waiting = [entry for entry in entries if not entry.image]
+    for way in (
+        lambda entry: images.at(posixpath.dirname(entry.source), entry.reference),
+        lambda entry: images.at('', entry.reference),
+        lambda entry: images.alike(entry.reference),
+    ):
+        for entry in waiting:
+            names = way(entry)
+            if len(names) == 1 and names[0] not in taken:
+                entry.image = names[0]
+        found.by_name = sum(bool(entry.image) for entry in waiting)
+        taken |= {entry.image for entry in waiting}
+        waiting = [entry for entry in waiting if not entry.image]
+    for entry in waiting:
+        names = images.alike(entry.reference)
+        if len(names) > 1:
+            file = posixpath.basename(entry.reference)
+            reason = f'one image named {_show(file)}, found {len(names)} in different folders'
+        else:
+            reason = f'its image {_show(entry.reference)} below the source, found '
+            reason += f'only {names[0]}, which another annotation names by its path' if names else 'none'
+        reference = _show(entry.reference) if several[entry.source] > 1 else ''
+        found.put_aside(entry.source, reason, reference, entry.count)
+        found.blocked.update(names, images.named(PurePosixPath(entry.source).stem))
+    for entry in entries:
+        if entry.image in found.entries:
+            second = 'one annotation per image, found a second one'
+            found.put_aside(entry.source, second, entry.image, entry.count)
+        elif entry.image:
+            found.entries[entry.image] = entry
 
 
 def _text(path: Path, limit: int = MAX_TEXT) -> bytes:
@@ -148,11 +253,12 @@ def _text(path: Path, limit: int = MAX_TEXT) -> bytes:
 
 
 def parse_json(data: bytes):
-    """The value of a JSON text, however deep it nests.
+    """The value of a JSON text, in less than 1 GB whatever is in it.
 
     Raises:
-        FormatError: it is no JSON, or its lists lie too deep.
+        FormatError: it is no JSON, or too large, or its lists lie too deep.
     """
+    check_json_size(data)
     # Python's parser descends on the C stack, which the recursion limit need not protect: libraries raise it.
     brackets = _STRING.sub(b'', data).translate(_STEP, _NO_BRACKET)
     depth = np.cumsum(np.frombuffer(brackets, np.int8), dtype=np.int32).max(initial=0)
@@ -162,6 +268,14 @@ def parse_json(data: bytes):
         return json.loads(data)
     except ValueError as error:
         raise FormatError(f'JSON ({_show(str(error))})') from None
+
+
+def check_json_size(data: bytes) -> None:
+    """Raise FormatError where a JSON text could take more than 1 GB once it is parsed."""
+    if len(data) > MAX_JSON:
+        raise FormatError(f'at most {MAX_JSON >> 20} MiB')
+    if data.count(b'[') + data.count(b'{') > MAX_NESTS or data.count(b'"') > MAX_QUOTES:
+        raise FormatError(f'at most {MAX_NESTS} lists and objects and {MAX_QUOTES // 2} strings in a file')
 
 
 def parse_yaml(data: bytes):
@@ -188,10 +302,7 @@ def parse_yaml(data: bytes):
 
 def _json(path: Path) -> dict:
     """A JSON object."""
-    data = _text(path, MAX_JSON)
-    if data.count(b'[') + data.count(b'{') > MAX_NESTS or data.count(b'"') > MAX_QUOTES:
-        raise FormatError(f'at most {MAX_NESTS} lists and objects and {MAX_QUOTES // 2} strings in a file')
-    value = parse_json(data)
+    value = parse_json(_text(path, MAX_JSON))
     if not isinstance(value, dict):
         raise FormatError('a JSON object')
     return value
@@ -220,24 +331,22 @@ def _polygon_object(label: str, points: list[float]) -> dict:
     return dict(type=label, corners=[min(xs), min(ys), max(xs), max(ys)], segmentation=[points])
 
 
-def _collect(found: Source, images: Images, path: Path, read_one: Callable[[], list[Entry]]) -> None:
-    """Add one annotation file's entries, or put it in quarantine."""
-    found.files += 1
-    name = path.relative_to(images.src).as_posix()
+def _size(width, height) -> tuple[int, int] | None:
+    """Size in px of the image that was annotated; None unless both are whole numbers above 0."""
+    return (width, height) if all(type(v) is int and v > 0 for v in (width, height)) else None
+
+
+def _collect(found: Source, images: Images, name: str, read_one: Callable[[], list[Entry]]) -> list[Entry]:
+    """One annotation file's entries; none, and the file in quarantine, where it cannot be understood."""
+    found.files.append(name)
     try:
-        entries = read_one()
+        return read_one()
     except FormatError as error:
-        found.quarantine[name] = f'expected {error}'
+        found.put_aside(name, str(error))
+        found.damaged = True
         # The image of the same name must not pass for an unlabelled one.
-        found.blocked.update(images.named(path.stem))
-        return
-    for entry in entries:
-        if entry.image in found.entries:
-            second = 'expected one annotation per image, found a second one'
-            found.quarantine[f'{name}: {entry.image}'] = second
-            found.lost += entry.count
-        else:
-            found.entries[entry.image] = entry
+        found.blocked.update(images.named(PurePosixPath(name).stem))
+        return []
 
 
 # ------------------------------------------------------------------------------------------------ VOC
@@ -247,36 +356,59 @@ def read_voc(src: Path) -> tuple[Images, Source]:
     """Pascal VOC: one XML file per image, anywhere below `src`, beside or apart from the images.
 
     Corners are taken as pixel edges counted from 0, as LabelImg and CVAT write them; the PASCAL challenge
-    itself counted pixels from 1, one pixel less. Instance masks in `SegmentationObject/<stem>.png`, whose
-    value k marks the k-th object, are kept.
+    itself counted pixels from 1, one pixel less. Objects marked difficult are to be ignored. Instance masks
+    in the `SegmentationObject/<stem>.png` above the image, whose value k marks the k-th object, are kept.
     """
     images = Images(src, skip=('SegmentationObject', 'SegmentationClass'))
-    masks = {p.stem: p for p in sorted(src.rglob('SegmentationObject/*.png'))}
-    found = Source()
-    for path in sorted(src.rglob('*.xml')):
+    found, entries = Source(), []
 
-        def read_one(path: Path = path) -> list[Entry]:
-            objects = _voc_objects(path)
-            name = images.find(objects.pop('filename') or path.name, path)
-            mask = masks.get(posixpath.splitext(posixpath.basename(name))[0])
-            items = objects['objects']
-            return [Entry(name, path, len(items), lambda h, w: _with_masks(items, mask, h, w))]
+    def read_one(name: str) -> list[Entry]:
+        file, size, items = _voc_objects(images.others[name])
 
-        _collect(found, images, path, read_one)
+        def objects(image: str, height: int, width: int) -> list[dict]:
+            mask = _voc_mask(image, images)
+            if mask is None:
+                return items
+            found.used.add(mask)
+            return _with_masks(items, images.others[mask], height, width)
+
+        return [Entry(file or PurePosixPath(name).stem, name, len(items), objects, size)]
+
+    for name in images.files('.xml'):
+        entries += _collect(found, images, name, lambda name=name: read_one(name))
+    _find_images(found, images, entries)
     return images, found
 
 
-def _voc_objects(path: Path) -> dict:
-    """File name and objects of one VOC file."""
+def _voc_mask(image: str, images: Images) -> str | None:
+    """The instance image of a radiograph: in the `SegmentationObject` nearest above it."""
+    stem = posixpath.basename(_stem(image))
+    for folder in PurePosixPath(image).parents:
+        name = (folder / 'SegmentationObject' / f'{stem}.png').as_posix()
+        if name in images.others:
+            return name
+    return None
+
+
+def _refuse_doctype(*args) -> None:
+    raise FormatError('VOC XML without a document type')
+
+
+def _voc_objects(path: Path) -> tuple[str, tuple[int, int] | None, list[dict]]:
+    """File name, width and height, and objects of one VOC file."""
     data = _text(path)
-    # expat limits how far entities may grow; a VOC file needs none.
-    if b'<!DOCTYPE' in data or b'<!ENTITY' in data:
-        raise FormatError('VOC XML without a document type')
     if data.count(b'<') > MAX_TAGS:
         raise FormatError(f'at most {MAX_TAGS} tags of XML')
+    # Entities are declared in a document type, which a VOC file does not need. Only a parser finds one in any
+    # encoding.
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = _refuse_doctype
     try:
+        parser.Parse(data, True)
         root = ElementTree.fromstring(data)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
+    except FormatError:
+        raise
+    except (expat.ExpatError, ElementTree.ParseError, ValueError, LookupError) as error:
         raise FormatError(f'XML ({_show(str(error))})') from None
     if root.tag != 'annotation':
         raise FormatError(f'a VOC annotation, found <{root.tag[:40]}>')
@@ -284,14 +416,17 @@ def _voc_objects(path: Path) -> dict:
     for item in root.findall('object'):
         box = item.find('bndbox')
         values = [None if box is None else box.findtext(key) for key in ('xmin', 'ymin', 'xmax', 'ymax')]
-        objects.append(dict(type=_label(item.findtext('name')), corners=_numbers(values, 'bndbox')))
-    return dict(filename=(root.findtext('filename') or '').strip(), objects=objects)
+        found = dict(type=_label(item.findtext('name')), corners=_numbers(values, 'bndbox'))
+        if (item.findtext('difficult') or '').strip() == '1':
+            found['ignore'] = True
+        objects.append(found)
+    sides = [(root.findtext(f'size/{key}') or '').strip() for key in ('width', 'height')]
+    size = _size(*(int(v) if re.fullmatch('[0-9]{1,9}', v) else 0 for v in sides))
+    return (root.findtext('filename') or '').strip(), size, objects
 
 
-def _with_masks(objects: list[dict], mask: Path | None, height: int, width: int) -> list[dict]:
+def _with_masks(objects: list[dict], mask: Path, height: int, width: int) -> list[dict]:
     """Objects with the masks of a VOC instance image."""
-    if mask is None:
-        return objects
     try:
         # A palette image: its indices are wanted, not its colours.
         with Image.open(mask) as image:
@@ -318,44 +453,47 @@ def read_yolo(src: Path) -> tuple[Images, Source]:
     """
     images = Images(src)
     names, names_file = _yolo_names(src)
-    found = Source()
-    label_files = {
-        p.relative_to(src).as_posix(): p
-        for p in sorted(src.rglob('*.txt'))
-        if p != names_file and p.name != 'classes.txt'
-    }
-    used = set()
+    labels = {name: path for name in images.files('.txt') if (path := images.others[name]) != names_file}
+    labels = {name: path for name, path in labels.items() if path.name != 'classes.txt'}
+    found, entries = Source(), []
+    found.used = {name for name, path in images.others.items() if path == names_file}
+    of_label: dict[str, str] = {}
+
+    def read_one(image: str, label: str) -> list[Entry]:
+        rows = _yolo_rows(labels[label], names)
+        return [Entry(image, label, len(rows), lambda _, h, w: _yolo_objects(rows, h, w), image=image)]
+
     for image in images.paths:
-        stem = posixpath.splitext(image)[0]
+        stem = _stem(image)
         parts = stem.split('/')
         apart = [
             '/'.join(parts[:i] + ['labels'] + parts[i + 1 :]) for i, p in enumerate(parts) if p == 'images'
         ]
-        label = next((c for s in (*reversed(apart), stem) if (c := f'{s}.txt') in label_files), None)
+        label = next((c for s in (*reversed(apart), stem) if (c := f'{s}.txt') in labels), None)
         if label is None:
             continue
-        if label in used:
-            found.quarantine[f'{label}: {image}'] = (
-                'expected one image per file of labels, found a second one'
-            )
+        if label in of_label:
+            found.put_aside(label, 'one image per file of labels, found a second one', image)
             found.blocked.add(image)
             continue
-        used.add(label)
-        path = label_files[label]
-
-        def read_one(image: str = image, path: Path = path) -> list[Entry]:
-            rows = _yolo_rows(path, names)
-            return [Entry(image, path, len(rows), lambda h, w: _yolo_objects(rows, h, w))]
-
-        _collect(found, images, path, read_one)
+        of_label[label] = image
+        entries += _collect(found, images, label, lambda image=image, label=label: read_one(image, label))
         if label in found.quarantine:
             found.blocked.add(image)
-    for label in sorted(label_files.keys() - used):
-        # Lists of images and readme files lie about in YOLO folders; only files of `labels/` count.
-        if 'labels' in label.split('/')[:-1]:
-            found.files += 1
-            found.quarantine[label] = 'expected its image below the source, found none'
+    for label in sorted(labels.keys() - of_label.keys()):
+        # Lists of images and notes lie about in YOLO folders; they are no rows of numbers.
+        if 'labels' in label.split('/')[:-1] or _is_yolo(labels[label], names):
+            found.files.append(label)
+            found.put_aside(label, 'its image below the source, found none')
+    _find_images(found, images, entries)
     return images, found
+
+
+def _is_yolo(path: Path, names: list[str] | dict) -> bool:
+    try:
+        return bool(_yolo_rows(path, names))
+    except FormatError:
+        return False
 
 
 def _yolo_names(src: Path) -> tuple[list[str] | dict, Path]:
@@ -442,19 +580,21 @@ def read_labelme(src: Path) -> tuple[Images, Source]:
     Polygons and masks are kept beside their boxes. Circles, lines and points become their extents, so that
     a point or an upright line has no area and is counted as such.
     """
-    images, found = Images(src), Source()
-    for path in sorted(src.rglob('*.json')):
+    images, found, entries = Images(src), Source(), []
 
-        def read_one(path: Path = path) -> list[Entry]:
-            value = _json(path)
-            if not isinstance(value.get('shapes'), list):
-                raise FormatError('labelme JSON with `shapes`')
-            reference = value.get('imagePath')
-            name = images.find(reference if isinstance(reference, str) and reference else path.name, path)
-            shapes = [_shape(shape) for shape in value['shapes']]
-            return [Entry(name, path, len(shapes), lambda h, w: [make(h, w) for make in shapes])]
+    def read_one(name: str) -> list[Entry]:
+        value = _json(images.others[name])
+        if not isinstance(value.get('shapes'), list):
+            raise FormatError('labelme JSON with `shapes`')
+        shapes = [_shape(shape) for shape in value['shapes']]
+        path = value.get('imagePath')
+        path = path if isinstance(path, str) and path else PurePosixPath(name).stem
+        size = _size(value.get('imageWidth'), value.get('imageHeight'))
+        return [Entry(path, name, len(shapes), lambda _, h, w: [make(h, w) for make in shapes], size)]
 
-        _collect(found, images, path, read_one)
+    for name in images.files('.json'):
+        entries += _collect(found, images, name, lambda name=name: read_one(name))
+    _find_images(found, images, entries)
     return images, found
 
 
@@ -504,17 +644,18 @@ def _mask_object(label: str, mask, corners: list[float], height: int, width: int
 
 def read_coco(src: Path) -> tuple[Images, Source]:
     """COCO: every JSON file with `images` and `annotations` below `src`; its split, if any, is not kept."""
-    images, found = Images(src), Source()
-    for path in sorted(src.rglob('*.json')):
-        _collect(found, images, path, lambda path=path: _coco_entries(path, images, found))
-    if found.quarantine:
+    images, found, entries = Images(src), Source(), []
+    for name in images.files('.json'):
+        entries += _collect(found, images, name, lambda name=name: _coco_entries(name, images, found))
+    _find_images(found, images, entries)
+    if found.damaged:
         # Nobody knows which images a damaged file is about.
         found.blocked |= images.paths.keys() - found.entries.keys()
     return images, found
 
 
-def _coco_entries(path: Path, images: Images, found: Source) -> list[Entry]:
-    value = _json(path)
+def _coco_entries(name: str, images: Images, found: Source) -> list[Entry]:
+    value = _json(images.others[name])
     tables = {}
     for key in ('images', 'annotations', 'categories'):
         rows = value.get(key)
@@ -537,21 +678,20 @@ def _coco_entries(path: Path, images: Images, found: Source) -> list[Entry]:
                 f'{_show(image)} and {_show(category)}'
             )
         objects[image].append((names[category], row))
+    if not objects:
+        found.put_aside(name, 'at least one image in the file, found none')
     entries = []
-    name = path.relative_to(images.src).as_posix()
     for row in tables['images']:
         reference, own = row.get('file_name'), objects[_key(row.get('id'))]
-        try:
-            if not isinstance(reference, str):
-                raise FormatError(f'a file name of image {_show(row.get("id"))}')
-            image = images.find(reference, path)
-        except FormatError as error:
-            found.quarantine[f'{name}: {_show(reference)}'] = f'expected {error}'
-            found.lost += len(own)
+        if not isinstance(reference, str) or not reference:
+            image = f'image {_show(row.get("id"))}'
+            found.put_aside(name, f'a file name, found {_show(reference)}', image, len(own))
             continue
-        entries.append(
-            Entry(image, path, len(own), lambda h, w, own=own: [_coco_object(n, r, h, w) for n, r in own])
-        )
+
+        def make(_, height: int, width: int, own: list = own) -> list[dict]:
+            return [_coco_object(label, row, height, width) for label, row in own]
+
+        entries.append(Entry(reference, name, len(own), make, _size(row.get('width'), row.get('height'))))
     return entries
 
 
@@ -565,11 +705,10 @@ def _coco_object(name: str, row: dict, height: int, width: int) -> dict:
     segmentation = _coco_segmentation(row.get('segmentation'), height, width)
     box = row.get('bbox')
     if box:
-        x, y, w, h = (
-            (*_numbers(box, 'bbox'), 0, 0, 0, 0)[:4] if isinstance(box, list) else _numbers([box], 'bbox')
-        )
-        if len(box) != 4 or w < 0 or h < 0:
+        numbers = _numbers(box, 'bbox') if isinstance(box, list) else []
+        if len(numbers) != 4 or min(numbers[2:]) < 0:
             raise FormatError(f'bbox [x, y, width, height], found {_show(box)}')
+        x, y, w, h = numbers
         item = dict(type=name, corners=[x, y, x + w, y + h])
     elif isinstance(segmentation, list):
         points = [v for polygon in segmentation for v in polygon]
@@ -587,6 +726,8 @@ def _coco_object(name: str, row: dict, height: int, width: int) -> dict:
         item['segmentation'] = segmentation
     if row.get('iscrowd') in (1, True):
         item['iscrowd'] = 1
+    elif row.get('ignore') in (1, True):
+        item['ignore'] = True
     return item
 
 
