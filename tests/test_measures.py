@@ -13,6 +13,7 @@ from projects.xray.measures import (
     Part,
     average_precision_at,
     check_comparable,
+    floored,
     froc,
     gather_flaws,
     gather_parts,
@@ -487,6 +488,44 @@ def test_too_few_parts_say_so_and_how_many_it_takes(threshold):
     assert '58 critical parts' in point.statement
     assert 'takes 59' in point.statement
     assert operating_point([], 0.01).parts_needed == 299
+    assert operating_point([], 0.01, threshold=0.5).parts_needed == 299
+
+
+def test_too_few_parts_do_not_hide_what_escapes():
+    point = operating_point(parts_with([0.1] + [0.9] * 49), 0.05, threshold=0.5)
+    assert point.parts_needed == 93
+    assert point.statement == (
+        'The test set is too small to prove critical escape <= 0.05 with 95% confidence: it has 50 critical '
+        'parts, and without a single escape it takes 59. Escaped at score >= 0.5: 1 of 50 = 2.00%, at most '
+        '9.14% with 95% confidence. With as many escapes it takes 93 critical parts.'
+    )
+    # 3 of 50 are more than 5 %: more parts would not prove it
+    hopeless = operating_point(parts_with([0.1] * 3 + [0.9] * 47), 0.05, threshold=0.5)
+    assert hopeless.parts_needed is None
+    assert 'Escaped at score >= 0.5: 3 of 50' in hopeless.statement and 'With as' not in hopeless.statement
+
+
+@pytest.mark.parametrize(
+    ('threshold', 'printed'),
+    [
+        (0.56789, '0.5678'),
+        (0.9999999, '0.9999'),
+        (0.3, '0.3'),
+        (0.57, '0.57'),
+        (np.nextafter(0.25, 1), '0.2500'),
+        (0.000012349, '0.00001234'),
+        (0.0, '0.0'),
+    ],
+)
+def test_thresholds_are_printed_rounded_down(threshold, printed):
+    assert floored(threshold) == printed
+    assert float(printed) <= threshold
+
+
+def test_the_printed_threshold_rejects_the_parts_it_is_said_to():
+    scores = [0.45678] + [0.8] * 58
+    printed = float(operating_point(parts_with(scores), 0.05).statement.split('score >= ')[1].split(';')[0])
+    assert measure_parts(parts_with(scores), printed).escape.events == 0
 
 
 def test_parts_without_a_detection_cannot_be_had_by_any_threshold():
@@ -695,6 +734,9 @@ def test_arms_on_different_images_are_not_compared():
         check_comparable({'in1k': first, 'simsiam': first[:1]})
     with pytest.raises(MeasureError, match='different annotations of image 1'):
         check_comparable({'in1k': first, 'simsiam': [image([], [(0, 0, 5, 0)]), first[1]]})
+    counted, ignored = (image([], [(0, 0, 5, 0)], ignored=[value]) for value in (False, True))
+    with pytest.raises(MeasureError, match='different annotations of image 1'):
+        check_comparable({'in1k': [counted], 'simsiam': [ignored]})
     # positions of images are drawn in all arms at once
     with pytest.raises(MeasureError, match='different order'):
         check_comparable({'in1k': first, 'simsiam': first[::-1]})

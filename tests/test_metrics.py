@@ -22,7 +22,7 @@ SEVERITY = {'crack': 'critical', 'pore': 'minor'}
 META = dict(classes=CLASSES)
 
 
-def draw_truth(tmp_path, n=12, per_image=4, types=('crack', 'pore'), seed=0):
+def draw_truth(tmp_path, n=12, per_image=4, types=('crack', 'pore'), seed=0, largest=60):
     """Write a COCO file of random boxes in images of 200 x 200 px, half of them of series C0055."""
     rng = np.random.default_rng(seed)
     images = [
@@ -32,7 +32,7 @@ def draw_truth(tmp_path, n=12, per_image=4, types=('crack', 'pore'), seed=0):
     annotations = []
     for image in images:
         for _ in range(per_image):
-            w, h = rng.uniform(10, 60, 2)
+            w, h = rng.uniform(10, largest, 2)
             x, y = rng.uniform(0, 200 - w), rng.uniform(0, 200 - h)
             annotations.append(
                 dict(
@@ -91,7 +91,7 @@ def evaluate(metric, samples, meta=META, batch=4):
 
 
 def with_pycocotools(path, samples, img_ids=None):
-    """AP and AP50, mean and per category id, from the reference implementation."""
+    """AP and AP50, mean and per category id, and AP by size, from the reference implementation."""
     truth = COCO(str(path))
     rows = [
         dict(
@@ -117,6 +117,7 @@ def with_pycocotools(path, samples, img_ids=None):
         evaluation.stats[1],
         [precision[:, :, k].mean() for k in range(2)],
         [precision[0, :, k].mean() for k in range(2)],
+        evaluation.stats[3:6],
     )
 
 
@@ -127,13 +128,22 @@ def test_agrees_with_pycocotools(tmp_path):
     path, coco = draw_truth(tmp_path)
     samples = detect(coco)
     got = evaluate(XrayDefectMetric(str(path), severity=SEVERITY), samples)
-    ap, ap50, per_class, per_class50 = with_pycocotools(path, samples)
+    ap, ap50, per_class, per_class50, _ = with_pycocotools(path, samples)
     assert 0.05 < ap < ap50 < 0.95  # the detector is neither perfect nor useless
     expected = {'xray/AP': ap, 'xray/AP50': ap50}
     for i, name in enumerate(CLASSES):
         expected |= {f'xray/AP_{name}': per_class[i], f'xray/AP50_{name}': per_class50[i]}
     assert {key: got[key] for key in expected} == pytest.approx(expected, abs=1e-9)
     assert got['xray/AP50_critical'] != pytest.approx(got['xray/AP50_minor'], abs=1e-3)
+
+
+def test_sizes_agree_with_pycocotools(tmp_path):
+    path, coco = draw_truth(tmp_path, n=30, largest=150)
+    samples = detect(coco, noise=2.0)
+    got = evaluate(XrayDefectMetric(str(path), severity=SEVERITY), samples)
+    *_, by_size = with_pycocotools(path, samples)
+    assert by_size.min() > 0 and len(set(by_size)) == 3
+    assert [got[f'xray/AP_{size}'] for size in ('small', 'medium', 'large')] == pytest.approx(by_size)
 
 
 def test_perfect_detections_score_one_in_image_pixels(tmp_path):
@@ -158,11 +168,13 @@ def test_nothing_detected_gives_every_key_as_zero(tmp_path):
     samples = [sample(image['id'], [], [], []) for image in coco['images']]
     got = evaluate(XrayDefectMetric(str(path), severity=SEVERITY), samples)
     zeros = [f'{key}{name}' for key in ('AP', 'AP50') for name in ('', '_critical', '_minor')]
+    zeros += ['AP_small', 'AP_medium']
     zeros += [f'recall_critical_at_{limit}' for limit in ('0.1', '0.5', '1')]
     assert {key: value for key, value in got.items() if not math.isnan(value)} == {
         f'xray/{key}': 0.0 for key in zeros
     }
-    assert sum(map(math.isnan, got.values())) == 3  # false alarms at a recall that is not reached
+    # false alarms at a recall that is not reached, and large boxes, of which there are none
+    assert sum(map(math.isnan, got.values())) == 3 + 1
 
 
 def test_recall_of_critical_defects_at_false_alarms_per_image(tmp_path):
@@ -210,11 +222,14 @@ def test_dropped_series_count_neither_as_truth_nor_as_false_detections(tmp_path)
     samples = detect(coco)
     got = evaluate(XrayDefectMetric(str(path), severity=SEVERITY, drop_series=('C0055',)), samples)
     kept = [image['id'] for image in coco['images'] if image['series'] != 'C0055']
-    ap, ap50, per_class, per_class50 = with_pycocotools(path, samples, kept)
+    ap, ap50, per_class, per_class50, by_size = with_pycocotools(path, samples, kept)
     assert got['xray/AP_without_C0055'] == pytest.approx(ap)
     assert got['xray/AP50_without_C0055'] == pytest.approx(ap50)
     assert got['xray/AP50_critical_without_C0055'] == pytest.approx(per_class50[0])
     assert got['xray/AP50'] != pytest.approx(ap50, abs=1e-3)
+    assert [got[f'xray/AP_{size}_without_C0055'] for size in ('small', 'medium')] == pytest.approx(
+        by_size[:2]
+    )
 
 
 def test_only_the_images_that_the_model_saw_are_evaluated(tmp_path):

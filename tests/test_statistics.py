@@ -109,8 +109,18 @@ def test_few_units_get_differences_per_unit_and_the_exact_test():
     assert result.smallest_p_value == 2 / 64
     assert result.low is None
     assert result.verdict == 'candidate higher'
-    assert result.difference == pytest.approx(np.mean(candidate) - np.mean(baseline))
+    assert result.difference == pytest.approx((0.3 + 5 * 0.1) / 6)  # what is tested, not that of the images
     json.dumps(asdict(result), allow_nan=False)
+
+
+def test_a_sign_that_the_whole_contradicts_is_no_difference():
+    # Part a loses 0.1 on each of its ten images, eight parts of one image gain 0.11: 0.087 up on average over
+    # the parts, 0.007 down over the images.
+    units = ['a'] * 10 + list('bcdefghi')
+    candidate = [-0.1] * 10 + [0.11] * 8
+    result = compare(units, means([0.0] * 18, candidate))
+    assert result.candidate < 0 < result.difference == pytest.approx((-0.1 + 8 * 0.11) / 9)
+    assert result.p_value <= 0.05 and result.verdict == 'no difference shown'
 
 
 def test_five_units_never_show_a_difference():

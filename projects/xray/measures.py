@@ -5,6 +5,7 @@ cannot tell is None and reads "not estimable". Labels index the classes; label 0
 only one of GDXray.
 """
 
+import decimal
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -220,10 +221,8 @@ def check_comparable(arms: Mapping[str, Sequence[InspectedImage]]) -> None:
             raise MeasureError(f'{first} and {name} hold the images in different order; read both alike')
         for image_id, image in images.items():
             other = reference[image_id]
-            if not (
-                np.array_equal(image.truth_boxes, other.truth_boxes)
-                and np.array_equal(image.truth_labels, other.truth_labels)
-            ):
+            truths = ('truth_boxes', 'truth_labels', 'ignored')
+            if not all(np.array_equal(getattr(image, name), getattr(other, name)) for name in truths):
                 raise MeasureError(
                     f'{first} and {name} have different annotations of image {image_id}; test both on the '
                     'same annotation file and severity map'
@@ -722,7 +721,8 @@ class OperatingPoint:
         proven: Whether the parts prove it.
         threshold: The highest that proves it, or the one given; None if no threshold does.
         measures: Decisions there; None without a threshold.
-        parts_needed: Critical parts that the proof takes; None when it is proven or no number would do.
+        parts_needed: Critical parts that the proof takes with as many escapes; None when it is proven or no
+            number would do.
         statement: The result in a sentence.
     """
 
@@ -827,13 +827,23 @@ def operating_point(
     least = parts_needed(max_escape, 0, confidence)
     allowed = allowed_events(len(scores), max_escape, confidence)
     chosen = threshold
+
+    def needed(escapes):
+        hopeless = escapes and escapes >= max_escape * len(scores)  # more parts would bring more escapes
+        return None if hopeless else parts_needed(max_escape, escapes, confidence)
+
     if allowed < 0:
-        measures = None if threshold is None else measure_parts(parts, threshold, confidence)
         statement = (
             f'The test set is too small to prove {goal}: it has {len(scores)} critical parts, and without '
             f'a single escape it takes {least}.'
         )
-        return OperatingPoint(max_escape, confidence, False, threshold, measures, least, statement)
+        measures = None if threshold is None else measure_parts(parts, threshold, confidence)
+        escapes = measures.escape.events if measures else 0
+        if measures and scores:
+            statement += f' Escaped at score >= {floored(threshold)}: {measures.escape}.'
+        if escapes and needed(escapes):
+            statement += f' With as many escapes it takes {needed(escapes)} critical parts.'
+        return OperatingPoint(max_escape, confidence, False, threshold, measures, needed(escapes), statement)
     if threshold is None:
         # `allowed` of the lowest scores may escape, so the next one has to be rejected
         if scores[allowed] == NOT_FOUND:
@@ -847,13 +857,18 @@ def operating_point(
     measures = measure_parts(parts, chosen, confidence)
     escapes = measures.escape.events
     if escapes <= allowed:
-        statement = f'Proven: {goal} at score >= {chosen:.3g}; escaped: {measures.escape}.'
+        statement = f'Proven: {goal} at score >= {floored(chosen)}; escaped: {measures.escape}.'
         return OperatingPoint(max_escape, confidence, True, chosen, measures, None, statement)
-    needed = parts_needed(max_escape, escapes, confidence) if escapes < max_escape * len(scores) else None
-    statement = f'Not proven: {goal} at score >= {chosen:.3g}; escaped: {measures.escape}.'
-    if needed:
-        statement += f' With as many escapes it takes {needed} critical parts.'
-    return OperatingPoint(max_escape, confidence, False, chosen, measures, needed, statement)
+    statement = f'Not proven: {goal} at score >= {floored(chosen)}; escaped: {measures.escape}.'
+    if needed(escapes):
+        statement += f' With as many escapes it takes {needed(escapes)} critical parts.'
+    return OperatingPoint(max_escape, confidence, False, chosen, measures, needed(escapes), statement)
+
+
+def floored(threshold: float) -> str:
+    """Write a threshold with four digits, rounded down: rounded up, it would let a part escape."""
+    context = decimal.Context(prec=4, rounding=decimal.ROUND_FLOOR)
+    return f'{context.create_decimal(repr(float(threshold))):f}'
 
 
 # ---------------------------------------------------------------------------------------------------- POD

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmengine.registry import METRICS
 
 from .datasets import DatasetError, load_defects
-from .measures import CRITICAL, froc, match_all, read_images
+from .measures import CRITICAL, SIZES, froc, match_all, read_images
 from .statistics import average_precision, calibration
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -26,10 +26,11 @@ MAX_DETECTIONS = 100  # per image, as COCO
 class XrayDefectMetric(BaseMetric):
     """COCO average precision of defect boxes, and the recall of critical ones at few false alarms.
 
-    Returns `AP`, `AP50`, `AP_<class>`, `AP50_<class>` (IoU .50:.95 and .50); with `drop_series` also
-    `AP_without_<series>` and `AP50_without_<series>`, and the same per class. Without any detection they are
-    0. A class without ground truth has nan, so do not give it to `save_best`; `AP50` and `AP` always are
-    numbers. Of the first class, the critical one, `recall_<class>_at_<n>` at n false alarms per image, and
+    Returns `AP`, `AP50`, `AP_<class>`, `AP50_<class>` (IoU .50:.95 and .50), and `AP_small`, `AP_medium`,
+    `AP_large` by COCO's areas (below 32², 96² px², above); with `drop_series` also `AP_without_<series>`,
+    `AP50_without_<series>` and the same per class and size. Without any detection they are 0. A class or size
+    without ground truth has nan, so do not give it to `save_best`; `AP50` and `AP` always are numbers. Of the
+    first class, the critical one, `recall_<class>_at_<n>` at n false alarms per image, and
     `false_alarms_at_<recall>` per image, nan where that recall is not reached; what a hit is says
     `measures.match`.
 
@@ -153,7 +154,7 @@ class XrayDefectMetric(BaseMetric):
         return {key: math.nan if value is None else value for key, value in values.items()}
 
     def _average_precision(self, detections: list[dict], img_ids: set[int]) -> dict[str, float]:
-        """Return AP and AP50, mean and per class, over some images."""
+        """Return AP and AP50, mean and per class, and AP per size, over some images."""
         truth = {k: self.truth[k] for k in ('images', 'annotations', 'categories')}
         coco = COCO(truth, use_deepcopy=True)
         evaluation = COCOeval_faster(coco, coco.loadRes(detections), 'bbox')
@@ -162,15 +163,17 @@ class XrayDefectMetric(BaseMetric):
         evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.evaluate()
         evaluation.accumulate()
-        # (IoU thresholds, recalls, classes, area ranges, max detections); -1 where a class has no box.
-        precision = evaluation.eval['precision'][:, :, :, 0, -1]
+        # (IoU thresholds, recalls, classes, area ranges: all, then SIZES, max detections); -1 without a box.
+        precision = evaluation.eval['precision'][..., -1]
+        sized = {size: precision[..., area] for area, size in enumerate(SIZES, 1)}
+        precision = precision[..., 0]
         names = [category['name'] for category in truth['categories']]
         metrics = {}
         for key, table in (('AP', precision), ('AP50', precision[:1])):
             per_class = [_mean(column[column > -1]) for column in table.reshape(-1, len(names)).T]
             metrics[key] = _mean([ap for ap in per_class if not math.isnan(ap)])
             metrics |= {f'{key}_{name}': ap for name, ap in zip(names, per_class, strict=True)}
-        return metrics
+        return metrics | {f'AP_{size}': _mean(table[table > -1]) for size, table in sized.items()}
 
 
 @METRICS.register_module()

@@ -127,7 +127,7 @@ class Comparison:
         units: Independent units (parts or series) that entered.
         baseline: The measure of the first arm over all images.
         candidate: That of the second.
-        difference: candidate - baseline.
+        difference: candidate - baseline; with the sign-flip test, which tests it, the mean over the units.
         low: Lower end of the two-sided interval of the difference; None with the sign-flip test.
         high: Upper end.
         p_value: Two-sided, of the sign-flip test; None with the bootstrap.
@@ -164,7 +164,8 @@ def compare(
 
     With 15 units or more the percentile interval of a paired cluster bootstrap: parts are drawn with
     replacement, each with all its images, and both arms are measured on the same draw. With fewer, the
-    difference per unit and an exact sign-flip test. Several seeds: let `measure` average over them.
+    difference per unit and an exact sign-flip test of their mean, which shows no difference where the measure
+    over all images points the other way. Several seeds: let `measure` average over them.
 
     Args:
         units: Per image, its part (or series).
@@ -190,9 +191,8 @@ def compare(
     baseline, candidate = _defined(measure(np.arange(len(units)))) or (None, None)
     if baseline is None:
         raise StatisticsError('the measure has no value over all images, so that nothing can be compared')
-    common = dict(
-        baseline=baseline, candidate=candidate, difference=candidate - baseline, confidence=confidence
-    )
+    common = dict(baseline=baseline, candidate=candidate, confidence=confidence)
+    pooled = candidate - baseline
 
     if len(members) < MIN_UNITS:
         values = {str(unit): _defined(measure(positions)) for unit, positions in members.items()}
@@ -200,17 +200,18 @@ def compare(
         if not per_unit:
             raise StatisticsError(f'the measure has no value in any of the {len(members)} units by itself')
         p_value = sign_flip_test(list(per_unit.values()))
-        mean = np.mean(list(per_unit.values()))
+        mean = float(np.mean(list(per_unit.values())))
         return Comparison(
             method='exact sign-flip test',
             units=len(per_unit),
+            difference=mean,
             low=None,
             high=None,
             p_value=p_value,
             smallest_p_value=2.0 ** (1 - len(per_unit)),
             per_unit=per_unit,
             undefined=len(members) - len(per_unit),
-            verdict=_verdict(mean, mean) if p_value <= 1 - confidence else NO_DIFFERENCE,
+            verdict=_verdict(*sorted((mean, pooled))) if p_value <= 1 - confidence else NO_DIFFERENCE,
             **common,
         )
 
@@ -233,6 +234,7 @@ def compare(
     return Comparison(
         method='paired bootstrap over parts',
         units=len(members),
+        difference=pooled,
         low=low,
         high=high,
         p_value=None,
