@@ -1,4 +1,4 @@
-"""Work dirs of tested runs, drawn: radiographs, predictions of a detector of a given skill, logs, configs."""
+"""Work dirs of tested runs, drawn: radiographs, predictions of models of a given skill, logs, configs."""
 
 import hashlib
 import json
@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 
 from projects.xray.measures import average_precision_at, read_images
+from projects.xray.statistics import average_precision, calibration
 
 STEM = 'faster-rcnn_r18-narrow-{arm}_fpn_1xb4-8e_synthetic'
+PROBE = 'resnet18-narrow-{arm}_1xb64-linear-coslr-20e_synthetic-128px'
 CLASSES = ('critical', 'minor')
 SIDE = 96
 
@@ -17,22 +19,22 @@ def arm_token(init):
     return init if init == 'scratch' else f'{init}-pre'
 
 
-def draw_truth(root, parts=20, seed=0, free=2):
+def draw_truth(root, parts=20, seed=0, free=2, name='p'):
     """Draw two views of each part, the last `free` parts without a defect; returns the COCO dict."""
     rng = np.random.default_rng(seed)
     (root / 'images').mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     for part in range(parts):
         for view in range(2):
-            name = f'p{part:03d}_v{view}.png'
+            file_name = f'{name}{part:03d}_v{view}.png'
             pixels = rng.normal(120, 6, (SIDE, SIDE))
             images.append(
                 dict(
                     id=len(images) + 1,
-                    file_name=name,
+                    file_name=file_name,
                     width=SIDE,
                     height=SIDE,
-                    part=f'p{part:03d}',
+                    part=f'{name}{part:03d}',
                     view=view,
                 )
             )
@@ -52,7 +54,7 @@ def draw_truth(root, parts=20, seed=0, free=2):
                         iscrowd=0,
                     )
                 )
-            cv2.imwrite(str(root / 'images' / name), pixels.clip(0, 255).astype(np.uint8))
+            cv2.imwrite(str(root / 'images' / file_name), pixels.clip(0, 255).astype(np.uint8))
     categories = [dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)]
     return dict(images=images, annotations=annotations, categories=categories)
 
@@ -76,14 +78,17 @@ def detect(truth, skill, seed, false=2.0):
     ]
 
 
-def predictions(root, truth, detections):
+def draw_val(root, parts=20):
+    """Draw the val set: other parts than those of the test set."""
+    return draw_truth(root, parts, seed=1, name='v')
+
+
+def predictions(root, of, split='test', **said):
     return dict(
-        task='detection',
         classes=list(CLASSES),
-        truth=truth,
-        detections=detections,
-        ann_file=str(root / 'test.json'),
-        sha256=hashlib.sha256(json.dumps(truth).encode()).hexdigest(),
+        **said,
+        ann_file=str(root / f'{split}.json'),
+        sha256=hashlib.sha256(json.dumps(of).encode()).hexdigest(),
         folder=str(root / 'images'),
         window=dict(type='full'),
         checkpoint='epoch_8.pth',
@@ -95,24 +100,88 @@ def measured(said):
     images = read_images(said['truth'], said['detections'])
     values = [average_precision_at(images, label)(np.arange(len(images))) for label in (0, 1)]
     names = [f'xray/AP50_{name}' for name in CLASSES]
-    return {'xray/AP50': float(np.mean(values)), 'xray/AP': 0.5 * float(np.mean(values))} | dict(
-        zip(names, values)
+    there = [value for value in values if value is not None]
+    mean = float(np.mean(there)) if there else None
+    return {'xray/AP50': mean, 'xray/AP': mean and 0.5 * mean} | dict(zip(names, values))
+
+
+def draw_run(
+    root, folder, truth, init='scratch', skill=0.6, seed=0, val=None, epochs=4, stem=STEM, false=2.0
+):
+    """Write one run of a detector; returns its folder."""
+    val = val or draw_val(root)
+    said, on_val = (
+        predictions(
+            root,
+            of,
+            split,
+            task='detection',
+            truth=of,
+            detections=detect(of, skill, start + seed, false),
+        )
+        for of, split, start in ((truth, 'test', 100), (val, 'val', 500))
     )
+    stem = stem.format(arm=arm_token(init))
+    _write(folder, stem, seed, said, on_val, measured(said))
+    pretrained = '' if init == 'scratch' else ", init_cfg=dict(type='Pretrained', checkpoint='x.pth')"
+    (folder / f'{stem}.py').write_text(
+        f"model = dict(backbone=dict(type='ResNet', depth=18{pretrained}))\n"
+        f"train_dataloader = dict(dataset=dict(data_root='{root}', ann_file='train.json'))\n"
+    )
+    _write_log(folder, 'AP50', skill, epochs)
+    return folder
 
 
-def draw_run(root, folder, truth, init='scratch', skill=0.6, seed=0, val=True, epochs=4):
-    """Write one run; returns its folder."""
-    stem = STEM.format(arm=arm_token(init))
+def classify(truth, skill, seed):
+    """Scores of a probe that tells the images with a critical box, `skill` of the way from chance."""
+    rng = np.random.default_rng(seed)
+    critical = {ann['image_id'] for ann in truth['annotations'] if ann['category_id'] == 1}
+    images = []
+    for image in truth['images']:
+        label = int(image['id'] not in critical)
+        right = float(np.clip(rng.normal(0.5 + skill / 2, 0.3), 0.01, 0.99))
+        scores = [right, 1 - right] if label == 0 else [1 - right, right]
+        images.append(dict(file_name=image['file_name'], part=image['part'], label=label, scores=scores))
+    return images
+
+
+def classified(images):
+    """The measures of `test.json` that follow from scores."""
+    scores = np.array([image['scores'] for image in images])
+    truth = np.array([image['label'] for image in images])
+    right = scores.argmax(1) == truth
+    recalls = [float(right[truth == label].mean()) for label in (0, 1)]
+    values = [average_precision(scores[:, label], truth == label) for label in (0, 1)]
+    said = {f'xray/AP_{name}': value for name, value in zip(CLASSES, values)}
+    said |= {f'xray/recall_{name}': value for name, value in zip(CLASSES, recalls)}
+    return said | {
+        'xray/mAP': float(np.mean(values)),
+        'xray/accuracy': float(right.mean()),
+        'xray/balanced_accuracy': float(np.mean(recalls)),
+        'xray/ece': calibration(scores.max(1), right).error,
+    }
+
+
+def draw_probe(root, folder, truth, init='scratch', skill=0.6, seed=0, epochs=4):
+    """Write one run of an image classifier; returns its folder."""
+    val = draw_val(root)
+    said, on_val = (
+        predictions(root, of, split, task='severity', images=classify(of, skill, start + seed))
+        for of, split, start in ((truth, 'test', 100), (val, 'val', 500))
+    )
+    _write(folder, PROBE.format(arm=arm_token(init)), seed, said, on_val, classified(said['images']))
+    _write_log(folder, 'mAP', skill, epochs)
+    return folder
+
+
+def _write(folder, stem, seed, said, on_val, metrics):
     folder.mkdir(parents=True)
-    said = predictions(root, truth, detect(truth, skill, 100 + seed))
     (folder / 'predictions.json').write_text(json.dumps(said))
-    if val:
-        on_val = predictions(root, truth, detect(truth, skill, 500 + seed))
-        (folder / 'predictions_val.json').write_text(json.dumps(on_val))
+    (folder / 'predictions_val.json').write_text(json.dumps(on_val))
     result = dict(
         config=f'configs/small/{stem}.py',
         checkpoint='epoch_8.pth',
-        metrics=measured(said),
+        metrics=metrics,
         commit='0123456789abcdef',
         dirty=False,
         seed=seed,
@@ -122,8 +191,9 @@ def draw_run(root, folder, truth, init='scratch', skill=0.6, seed=0, val=True, e
         date='2026-01-02T03:04:05+00:00',
     )
     (folder / 'test.json').write_text(json.dumps(result))
-    pretrained = '' if init == 'scratch' else ", init_cfg=dict(type='Pretrained', checkpoint='x.pth')"
-    (folder / f'{stem}.py').write_text(f"model = dict(backbone=dict(type='ResNet', depth=18{pretrained}))\n")
+
+
+def _write_log(folder, measure, reached, epochs):
     logs = folder / '20260102_030405' / 'vis_data'
     logs.mkdir(parents=True)
     lines = []
@@ -132,19 +202,18 @@ def draw_run(root, folder, truth, init='scratch', skill=0.6, seed=0, val=True, e
             dict(loss=2 / epoch + k / 50, epoch=epoch, iter=10 * epoch + k, step=10 * epoch + k)
             for k in (1, 2)
         ]
-        lines.append({'xray/AP50': skill * epoch / epochs, 'step': epoch})
+        lines.append({f'xray/{measure}': reached * epoch / epochs, 'step': epoch})
     (logs / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)) + '\n')
-    return folder
 
 
 def draw_study(root, skills, seeds=(0, 1), fractions=(100,), parts=20):
     """Write a study's runs; `skills` gives each init its skill. Returns the folders."""
-    truth = draw_truth(root, parts)
+    truth, val = draw_truth(root, parts), draw_val(root)
     folders = []
     for init, skill in skills.items():
         for fraction in fractions:
             for seed in seeds:
                 place = root / 'runs' / STEM.format(arm=arm_token(init)) / f'seed{seed}-frac{fraction}'
                 share = skill * (0.4 + 0.6 * fraction / 100)
-                folders.append(draw_run(root, place, truth, init, share, seed))
+                folders.append(draw_run(root, place, truth, init, share, seed, val))
     return folders

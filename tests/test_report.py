@@ -2,13 +2,17 @@
 
 import csv
 import json
+import math
 import shutil
 
+import numpy as np
 import pytest
-from drawn_runs import STEM, arm_token, draw_run, draw_study, draw_truth
+from drawn_runs import STEM, arm_token, draw_probe, draw_run, draw_study, draw_truth, draw_val
 
+from projects.xray.report.charts import charts_of
 from projects.xray.report.evidence import Settings, gather, verdict
-from projects.xray.report.paper import table_3
+from projects.xray.report.page import write_report
+from projects.xray.report.paper import table_2, table_3
 from projects.xray.report.predictions import PredictionsError, read_predictions
 from projects.xray.report.results import format_table, load_results
 from projects.xray.report.runs import parse_stem, read_curves, read_runs
@@ -66,6 +70,12 @@ def test_a_bad_run_is_named_and_the_rest_stays(tmp_path, capsys, broken, reason)
     captured = capsys.readouterr()
     assert 'left out' in captured.err and 'bad' in captured.err and reason in captured.err
     assert any(line.startswith('good') for line in captured.out.splitlines())
+
+
+def test_series_that_were_left_out_are_shown_whichever_they_are(tmp_path, capsys):
+    assert main([write_run(tmp_path, 'detector', DETECTION | {'xray/AP50_without_C0021-C0030': 0.4321})]) == 0
+    header, _, row = capsys.readouterr().out.splitlines()[2:5]
+    assert header.split()[-1] == 'AP50_without_C0021-C0030' and row.split()[-1] == '0.432'
 
 
 def test_missing_and_half_written_files(tmp_path):
@@ -184,6 +194,190 @@ def test_equal_arms_show_no_difference(tmp_path):
     assert 'difference +0.000' in answer and 'no difference shown' in answer
 
 
+PROVING = dict(skill=1.3, false=0.3)  # nearly every critical part is rejected
+
+
+@pytest.fixture(scope='module')
+def proven(tmp_path_factory):
+    """Two good arms and a third without val, on test and val sets that are large enough for a proof."""
+    root = tmp_path_factory.mktemp('proven')
+    truth, val = draw_truth(root, 100), draw_val(root, 64)
+    folders = [
+        draw_run(root, root / init, truth, init, val=val, seed=seed, **PROVING)
+        for init, seed in (('scratch', 4), ('simsiam', 8), ('in1k', 11))
+    ]
+    (folders[2] / 'predictions_val.json').unlink()
+    return folders
+
+
+def test_only_the_model_that_was_chosen_on_val_keeps_its_proof(proven):
+    settings = Settings(max_escape=0.2, resamples=5)
+    alone = [gather(read_runs([run])[0], settings)[0].arms[0].members[0] for run in proven]
+    assert [one.parts.proven for one in alone] == [True, True, False]
+    (group,) = gather(read_runs(proven)[0], settings)
+    members = [m for arm in group.arms for m in arm.members]
+    best = max((m for m in members if m.on_val is not None), key=lambda m: m.on_val)
+    assert [m for m in members if m.chosen] == [m for m in members if m.parts.proven] == [best]
+    assert best.parts.statement.startswith('Proven: ')
+    escape = {m.run.arm: m.parts.measures.escape for m in members}
+    statements = {m.run.arm: m.parts.statement for m in members if m is not best}
+    assert statements['in1k'].endswith('no proof: model not fixed on val.')
+    (other,) = set(statements) - {'in1k'}
+    assert statements[other].startswith(f'{escape[other].events} of 98 critical parts escaped at score >= ')
+    assert statements[other].endswith('no proof: another model was chosen on val.')
+    assert f'of {best.run.arm} (seed {best.run.seed}, the best on val): Proven: ' in verdict([group])[1]
+
+
+def test_models_on_different_val_sets_are_not_chosen_between(proven):
+    runs, _ = read_runs(proven[:2])
+    runs[1].val.sha256 = 'f' * 64
+    (group,) = gather(runs, Settings(max_escape=0.2, resamples=5))
+    statements = [m.parts.statement for arm in group.arms for m in arm.members]
+    assert all(statement.endswith('no proof: model not fixed on val.') for statement in statements)
+
+
+def test_the_operating_point_of_val_is_judged_on_test(proven, tmp_path):
+    def report(*options):
+        out = tmp_path / f'out{len(options)}'
+        assert main([str(proven[0]), '--out', str(out), '--gallery', '0', *options]) == 0
+        with (out / 'parts.csv').open() as file:
+            (row,) = csv.DictReader(file)
+        return json.loads((out / 'report.json').read_text())['runs'][0], row
+
+    run, row = report('--max-escape', '0.1')
+    assert run['parts']['proven'] and run['parts']['threshold'] != run['threshold']
+    assert row['threshold is'] == 'fixed on val, the highest that proves an escape rate of 0.1 there'
+    assert float(row['threshold']) <= run['parts']['threshold'] < float(row['threshold']) + 1e-3
+    assert row['caught by another detection alone'] == str(run['parts']['measures']['caught_elsewhere'])
+    assert run['pod']['critical']['unit'] == 'px'
+    strict, row = report('--max-escape', '0.001')  # takes 2,995 parts
+    assert strict['parts']['threshold'] == strict['threshold']
+    assert row['threshold is'].endswith('the parts of val prove no escape rate of 0.001')
+    assert 'too small' in row['proof'] and 'Escaped at score >= ' in row['proof']
+    other, _ = report('--max-escape', '0.1', '--reject-minor', '--pixel-pitch', '0.2')
+    # What rejects a part may now be a minor defect: more reject it, and val allows a higher threshold.
+    assert other['parts']['threshold'] > run['parts']['threshold']
+    critical, before = other['pod']['critical'], run['pod']['critical']
+    assert critical['unit'] == 'mm' and critical['threshold'] == before['threshold']
+    assert critical['fit']['a50'] == pytest.approx(0.2 * before['fit']['a50'])
+
+
+def test_pod_against_size_and_contrast_is_drawn(proven):
+    (group,) = gather(read_runs(proven[:1])[0], Settings(resamples=5))
+    charts = [chart for chart in charts_of(group) if 'size and contrast' in chart['title']]
+    assert [chart['title'].split(' flaw')[0] for chart in charts] == [
+        f'scratch: probability of detecting a {name}' for name in ('critical', 'minor')
+    ]
+    assert all('>found<' in chart['svg'] and '>missed<' in chart['svg'] for chart in charts)
+
+
+def test_contrasts_that_cannot_be_used_are_named_and_absent_ones_are_not(tmp_path):
+    truth = draw_truth(tmp_path)
+    truth['annotations'][0]['contrast'] = 0.0
+    for annotation in truth['annotations']:
+        if annotation['category_id'] == 2:
+            del annotation['contrast']
+    run = draw_run(tmp_path, tmp_path / 'run', truth)
+    (group,) = gather(read_runs([run])[0], Settings(resamples=5))
+    measured = group.arms[0].members[0]
+    assert list(measured.pods) == ['critical', 'minor']
+    (note,) = measured.notes
+    assert note.startswith('POD of critical by size and contrast: ') and 'above zero' in note
+    assert not any('size and contrast' in chart['title'] for chart in charts_of(group))
+
+
+def test_thresholds_that_differ_are_said_of_each_arm(tmp_path):
+    truth = draw_truth(tmp_path)
+    runs = [draw_run(tmp_path, tmp_path / init, truth, init) for init in ('scratch', 'simsiam')]
+    (runs[1] / 'predictions_val.json').unlink()
+    _, escapes = verdict(gather(read_runs(runs)[0], Settings(resamples=5)))
+    assert 'scratch, at the threshold fixed on val at 0.5 false alarms an image, misses' in escapes
+    assert 'simsiam, at the threshold fixed at 0.3: no predictions of val' in escapes
+
+
+def test_a_distilled_student_is_compared_with_the_student_alone(tmp_path):
+    truth = draw_truth(tmp_path)
+    runs = [draw_run(tmp_path, tmp_path / init, truth, init) for init in ('in1k', 'scratch')]
+    taught = draw_run(tmp_path, tmp_path / 'pkd', truth, skill=0.9, stem=f'pkd-swin-base-simmim_{STEM}')
+    (group,) = gather(read_runs([*runs, taught])[0], Settings(resamples=5))
+    pairs = {(c.candidate.name, c.baseline.name) for c in group.contrasts}
+    name = 'scratch + pkd-swin-base-simmim'
+    assert pairs == {('scratch', 'in1k'), (name, 'scratch')}
+
+
+def test_the_fingerprint_of_the_training_labels_is_what_the_run_recorded(tmp_path):
+    truth = draw_truth(tmp_path, parts=4)
+    (tmp_path / 'train.json').write_text('changed since')
+    runs = [draw_run(tmp_path, tmp_path / init, truth, init) for init in ('scratch', 'simsiam')]
+    (runs[1] / 'run.json').write_text(json.dumps(dict(train_images=12, subset_sha256='c0ffee')))
+    write_report(tmp_path / 'out', read_runs(runs)[0], [], Settings(resamples=5), 0)
+    with (tmp_path / 'out' / 'data.csv').open() as file:
+        rows = [row for row in csv.reader(file) if row[0] == 'train']
+    path = str(tmp_path / 'train.json')
+    assert sorted(rows) == [['train', path, '12', 'c0ffee'], ['train', path, '–', '–']]
+
+
+# ----------------------------------------------------------------------------------------------- probes
+
+
+@pytest.fixture
+def probes(tmp_path):
+    truth = draw_truth(tmp_path, free=0)
+    # an image without a critical box is a minor one
+    truth['annotations'] = [a for a in truth['annotations'] if a['category_id'] == 2 or a['image_id'] % 4 < 2]
+    skills = {'scratch': 0.1, 'simsiam': 0.8}
+    return [draw_probe(tmp_path, tmp_path / init, truth, init, skill) for init, skill in skills.items()]
+
+
+def test_probes_are_compared_and_shown(probes, tmp_path):
+    out = tmp_path / 'out'
+    assert main([*map(str, probes), '--out', str(out)]) == 0
+    said = json.loads((out / 'report.json').read_text())
+    assert 'simsiam reaches mAP' in said['verdict'][0] and 'simsiam is better' in said['verdict'][0]
+    assert said['verdict'][1].startswith('Escapes are counted for detectors')
+    (contrast,) = said['comparisons']
+    values = {run['arm']: run['metrics'] for run in said['runs']}
+    difference = values['simsiam']['mAP'] - values['scratch']['mAP']
+    assert contrast['parts']['difference'] == pytest.approx(difference)
+    assert contrast['parts']['low'] < difference < contrast['parts']['high']
+    with (out / 'probes.csv').open() as file:
+        rows = {row['arm']: row for row in csv.DictReader(file)}
+    for arm, row in rows.items():
+        for name in ('mAP', 'AP_critical', 'AP_minor', 'accuracy', 'balanced_accuracy', 'ece'):
+            assert row[name] == f'{100 * values[arm][name]:.1f}'
+    for run in said['runs']:
+        right = sum(run['confusion'][label][label] for label in (0, 1))
+        assert right / sum(map(sum, run['confusion'])) == pytest.approx(run['metrics']['accuracy'])
+        assert run['calibration']['error'] == pytest.approx(run['metrics']['ece'])
+    page = (out / 'index.html').read_text()
+    assert 'Confusion of images' in page and 'called minor' in page
+    assert 'Calibration: accuracy by the score' in page and 'Confusion at the threshold' not in page
+
+
+def test_probes_stand_beside_table_2(probes):
+    table = table_2(gather(read_runs(probes)[0], Settings(resamples=5)))
+    rows = {tuple(row[:2]): row for row in table['rows']}
+    assert rows['resnet50', 'simsiam'][2:] == ['75.9', 'not run here', '71.2', 'not run here', 'not run here']
+    drawn = rows['resnet18-narrow (synthetic)', 'simsiam']
+    assert drawn[2] == drawn[4] == '' and all(float(drawn[k]) > 50 for k in (3, 5, 6))
+
+
+def test_a_probe_is_measured_again_from_its_scores(probes):
+    edit(probes[0] / 'test.json', lambda said: said['metrics'].update({'xray/mAP': 0.99}))
+    runs, (line,) = read_runs(probes)
+    assert [run.init for run in runs] == ['simsiam']
+    assert 'test.json says mAP 0.99, its predictions give' in line
+
+
+def test_probes_on_other_labels_or_parts_do_not_compare(probes):
+    edit(probes[1] / 'predictions.json', lambda said: said['images'][5].update(part='elsewhere'))
+    _, (line,) = read_runs(probes)
+    assert 'another label, part or place of p002_v1.png' in line
+
+
+# ----------------------------------------------------------------------------------------- few parts
+
+
 def test_few_parts_get_an_exact_test(tmp_path):
     truth = draw_truth(tmp_path, parts=6, free=0)
     runs = [
@@ -192,6 +386,15 @@ def test_few_parts_get_an_exact_test(tmp_path):
     ]
     answer, _ = verdict(gather(read_runs(runs)[0], Settings(resamples=5)))
     assert 'exact sign-flip test over 6 parts' in answer and 'which cannot be below 0.0312' in answer
+    said = write_report(tmp_path / 'out', read_runs(runs)[0], [], Settings(resamples=5), 0)
+    with (tmp_path / 'out' / 'differences.csv').open() as file:
+        rows = [row for row in csv.DictReader(file) if row['measure'] == 'AP50']
+    parts = next(c['parts'] for c in said['comparisons'] if c['measure'] == 'AP50')
+    assert {row['part']: row['difference'] for row in rows} == {
+        part: f'{value:+.3f}' for part, value in parts.per_unit.items()
+    }
+    assert len(rows) == 6 and np.mean(list(parts.per_unit.values())) == pytest.approx(parts.difference)
+    assert 'Differences per part' in (tmp_path / 'out' / 'index.html').read_text()
 
 
 def test_the_paper_stands_beside_what_was_measured(drawn):
@@ -199,7 +402,10 @@ def test_the_paper_stands_beside_what_was_measured(drawn):
     rows = {tuple(row[:2]): row for row in table['rows']}
     assert rows['swin-base', 'simmim'][2:4] == ['91.3', 'not run here']
     assert rows['r50', 'simsiam'][4] == '94.8' and rows['r50', 'simsiam'][6] == '96.0'
-    assert '±' in rows['r18-narrow (synthetic)', 'simsiam'][3]
+    drawn_row = dict(zip(table['header'], rows['r18-narrow (synthetic)', 'simsiam'], strict=True))
+    assert '±' in drawn_row['other data mAP'] and '±' in drawn_row['other data AP critical']
+    assert drawn_row['industrial mAP'] == drawn_row['GDXray A'] == ''  # generated data are not the paper's
+    assert all(len(row) == len(table['header']) for row in table['rows'])
 
 
 @pytest.mark.parametrize(
@@ -214,6 +420,14 @@ def test_the_paper_stands_beside_what_was_measured(drawn):
         (
             'swin-base-simmim-pre_4xb64-linear-coslr-90e_industrial-384px',
             ('industrial', 'swin-base', 'simmim'),
+        ),
+        (
+            'pkd-swin-base-simmim_faster-rcnn_r50-in1k-pre_fpn_4xb4-2x_industrial',
+            ('industrial', 'r50', 'in1k + pkd-swin-base-simmim'),
+        ),
+        (
+            'cwd-r18-narrow_faster-rcnn_r18-tiny-scratch_fpn32_1xb4-8e_synthetic',
+            ('synthetic', 'r18-tiny', 'scratch + cwd-r18-narrow'),
         ),
         ('my_own_config', ('', '', 'my_own_config')),
     ],
@@ -265,6 +479,12 @@ def other_annotations(said):
     said['sha256'] = 'f' * 64
 
 
+def other_severity(said):
+    """Of the same file another severity map makes another truth; the numbers of these boxes stay."""
+    moved = dict(said['truth']['annotations'][0], id=999, iscrowd=1, bbox=[0, 0, 1, 1])
+    said['truth']['annotations'].append(moved)
+
+
 @pytest.mark.parametrize(
     ('change', 'reason'),
     [
@@ -273,6 +493,7 @@ def other_annotations(said):
         (fewer_detections, 'its predictions give'),
         (other_images, 'was tested on other images than'),
         (other_annotations, 'another version of the annotations'),
+        (other_severity, 'have different annotations of image 1'),
         (lambda said: said.pop('window'), 'not of this version'),
     ],
 )
@@ -286,7 +507,8 @@ def test_bad_predictions_leave_the_run_out_by_name(pair, change, reason):
 
 
 def test_other_classes_leave_the_run_out(pair):
-    edit(pair[1] / 'predictions.json', other_classes)
+    for name in ('predictions.json', 'predictions_val.json'):
+        edit(pair[1] / name, other_classes)
     edit(
         pair[1] / 'test.json',
         lambda r: r['metrics'].update({'xray/AP50_harmless': r['metrics']['xray/AP50_minor']}),
@@ -318,6 +540,43 @@ def test_a_failed_run_is_named_and_pretraining_is_not_missed(pair, tmp_path):
     assert [run.folder for run in runs] == [pair[0]]
     (line,) = left_out
     assert pair[1].name in line and 'failed in a study (train: out of memory)' in line
+
+
+def test_a_failed_pretraining_is_named(tmp_path):
+    pretraining = tmp_path / 'simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px' / 'seed0-frac100'
+    pretraining.mkdir(parents=True)
+    (pretraining / 'failed.json').write_text(json.dumps(dict(step='train', reason='out of memory')))
+    runs, (line,) = read_runs([pretraining])
+    assert runs == []
+    assert 'simsiam_resnet18' in line and 'out of memory), and nothing could start from it' in line
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [('AP50', 0.9), ('AP50', None), ('AP50', math.nan), ('AP50_critical', math.nan), ('AP50_minor', None)],
+)
+def test_numbers_that_do_not_follow_from_the_predictions_leave_the_run_out(pair, name, value):
+    edit(pair[0] / 'test.json', lambda said: said['metrics'].update({f'xray/{name}': value}))
+    runs, (line,) = read_runs(pair[:1])
+    assert runs == [] and f'says {name} {value}, its predictions give 0.' in line
+
+
+def test_a_test_set_without_a_box_leaves_the_run_out_and_the_report_stands(pair, tmp_path, capsys):
+    sound = draw_truth(tmp_path, parts=2, free=2, name='s')
+    blank = draw_run(tmp_path, tmp_path / 'blank', sound, 'simsiam')
+    out = tmp_path / 'out'
+    assert main([str(pair[0]), str(blank), '--out', str(out), '--gallery', '0']) == 1
+    assert f'{blank}: not one annotated box of any class on its test images' in capsys.readouterr().err
+    assert (out / 'index.html').is_file()
+
+
+def test_val_that_is_the_test_set_or_has_other_classes_leaves_the_run_out(pair):
+    test, val = (json.loads((pair[0] / f'predictions{which}.json').read_text()) for which in ('', '_val'))
+    edit(pair[0] / 'predictions_val.json', lambda said: said.update(sha256=test['sha256']))
+    assert f'{val["ann_file"]} is the test set, on which nothing may be fixed' in read_runs(pair[:1])[1][0]
+    edit(pair[1] / 'predictions_val.json', other_classes)
+    (line,) = read_runs(pair[1:])[1]
+    assert "has the classes ['critical', 'harmless'] on val and ['critical', 'minor'] on test" in line
 
 
 def test_a_report_with_a_run_left_out_says_so_and_exits_1(pair, tmp_path, capsys):

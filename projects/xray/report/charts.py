@@ -22,6 +22,7 @@ matplotlib.use('svg')
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#000000')
 STYLES = ('-', '--', '-.', ':')
 POINTS = 200  # of a curve: more cannot be seen
+POD_LEVELS = (0, 0.1, 0.5, 0.9, 1)
 STYLE = {
     'svg.fonttype': 'none',
     'font.family': 'sans-serif',
@@ -89,6 +90,7 @@ def charts_of(group: Group) -> list[dict]:
     firsts = _firsts(group)
     if group.task == 'detection':
         charts += [_precision_recall(group, firsts), _froc(group, firsts), *_pods(group, firsts)]
+        charts += _contrast_pods(group, firsts)
     else:
         charts.append(_reliability(group, firsts))
     return charts
@@ -201,6 +203,44 @@ def _pods(group: Group, firsts) -> list[dict]:
         title = f'Probability of detecting a {name} flaw by its size (band: likelihood-ratio bounds)'
         x = f'equivalent diameter, {unit}'
         charts.append(_draw(f'pod {name} {group.name}', title, x, 'probability of detection', plot))
+    return charts
+
+
+def _contrast_pods(group: Group, firsts) -> list[dict]:
+    """Draw POD against size and contrast, one chart per class and arm, over the flaws it was fitted to."""
+    charts = []
+    for name in firsts[0][1].run.predictions.classes:
+        for arm, measured in firsts:
+            fits = [pod for key, pod in measured.pods.items() if key.startswith(f'{name}, at contrast ')]
+            if not fits or not fits[0].fit.coefficients:
+                continue
+
+            def plot(axes, fit=fits[0].fit, flaws=measured.flaws[name]):
+                sizes, contrasts = np.array([(flaw.size, flaw.contrast) for flaw in flaws]).T
+                hits = np.array([flaw.hit for flaw in flaws])
+                across, up = (np.geomspace(v.min() / 1.05, v.max() * 1.05, 40) for v in (sizes, contrasts))
+                pod = fit.predict(*np.meshgrid(across, up))
+                axes.contourf(across, up, pod, levels=POD_LEVELS, cmap='Greys_r', alpha=0.35)
+                levels = [level for level in POD_LEVELS if pod.min() < level < pod.max()]
+                if levels:
+                    lines = axes.contour(across, up, pod, levels=levels, colors='#555555', linewidths=0.8)
+                    axes.clabel(lines, fmt=lambda level: f'{level:.0%}', fontsize=8)
+                for mask, marker, color, words in (
+                    (hits, 'o', COLOURS[0], 'found'),
+                    (~hits, 'x', COLOURS[1], 'missed'),
+                ):
+                    x, y = _thin(sizes[mask], contrasts[mask])
+                    axes.plot(x, y, ls='', ms=3.5, marker=marker, color=color, label=words)
+                axes.set(xscale='log', yscale='log')
+                axes.grid(visible=False)
+                axes.minorticks_off()
+                for ticks, shown in ((axes.set_xticks, across), (axes.set_yticks, up)):
+                    marks = shown[3:-3:11]  # four
+                    ticks(marks, [f'{mark:.2g}' for mark in marks])
+
+            title = f'{arm.name}: probability of detecting a {name} flaw by its size and contrast'
+            x = f'equivalent diameter, {fits[0].unit}'
+            charts.append(_draw(f'pod {name} {arm.name} {group.name}', title, x, 'contrast', plot))
     return charts
 
 

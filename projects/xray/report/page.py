@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import hashlib
 import itertools
 import json
 import math
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import jinja2
 
-from ..measures import CRITICAL, FalseAlarms, Found
+from ..measures import CRITICAL, SIZES, FalseAlarms, Found, floored
 from . import gallery
 from .charts import charts_of, pretraining_charts
 from .config_diff import differences
@@ -133,10 +132,13 @@ def _run_record(measured: Measured) -> dict:
         metrics=run.result['metrics'],
         threshold=measured.threshold,
         threshold_fixed=measured.fixed,
+        on_val=measured.on_val,
+        chosen_on_val=measured.chosen,
         detection=measured.detection,
         recall_by_rule=measured.recalls,
         froc=measured.froc,
         parts=measured.parts,
+        parts_threshold_fixed=measured.parts_fixed,
         pod=measured.pods,
         confusion=measured.confusion,
         calibration=measured.calibration,
@@ -168,9 +170,11 @@ def _tables(groups: Sequence[Group], latency: str) -> list[dict]:
     detectors = [row for row in members if row[2].detection]
     candidates = [
         dict(file='comparisons', **_comparisons(groups)),
+        dict(file='differences', **_differences(groups)),
         dict(file='table_2', **table_2(groups)),
         dict(file='table_3', **table_3(groups)),
         dict(file='arms', **_arms(groups)),
+        dict(file='probes', **_probes(groups)),
         dict(file='escapes', **_escapes(detectors)),
         dict(file='parts', **_parts(detectors)),
         dict(file='false_alarms', **_false_alarms(detectors)),
@@ -227,20 +231,49 @@ def _comparisons(groups) -> dict:
     return dict(title='Comparisons with the baseline, on the same images', header=header, rows=rows)
 
 
-def _arms(groups) -> dict:
-    columns = ('AP50', 'AP', 'AP50_critical', 'AP50_minor', 'AP50_without_C0055', 'mAP', 'accuracy', 'ece')
-    present = [
-        c
-        for c in columns
-        if any(c in m.run.result['metrics'] for g in groups for a in g.arms for m in a.members)
+def _differences(groups) -> dict:
+    rows = [
+        [group.name, f'{label(c.candidate)} against {c.baseline.name}', c.measure, unit, f'{difference:+.3f}']
+        for group in groups
+        for c in group.contrasts
+        for unit, difference in (c.parts.per_unit if c.parts else {}).items()
     ]
+    title = 'Differences per part, where there are too few for an interval'
+    return dict(title=title, header=['group', 'arms', 'measure', 'part', 'difference'], rows=rows)
+
+
+def _arms(groups) -> dict:
+    groups = [group for group in groups if group.task == 'detection']
+    columns = ['AP50', *_per_class('AP50', groups), 'AP', *(f'AP_{size}' for size in SIZES)]
+    without = {key for metrics in _metrics(groups) for key in metrics if key.startswith('AP50_without_')}
+    title = 'All detectors, in percent: mean ± standard deviation over seeds'
+    return _spread(title, groups, [*columns, *sorted(without)])
+
+
+def _probes(groups) -> dict:
+    groups = [group for group in groups if group.task == 'severity']
+    columns = ['mAP', *_per_class('AP', groups), 'accuracy', 'balanced_accuracy']
+    columns += [*_per_class('recall', groups), 'ece']
+    return _spread('All probes, in percent: mean ± standard deviation over seeds', groups, columns)
+
+
+def _spread(title, groups, columns) -> dict:
+    present = [column for column in columns if any(column in metrics for metrics in _metrics(groups))]
     rows = [
         [group.name, label(arm), str(len(arm.members)), *(percent(arm, column) for column in present)]
         for group in groups
         for arm in group.arms
     ]
-    title = 'All arms, in percent: mean ± standard deviation over seeds'
     return dict(title=title, header=['group', 'arm', 'seeds', *present], rows=rows)
+
+
+def _metrics(groups) -> list[dict]:
+    return [m.run.result['metrics'] for group in groups for arm in group.arms for m in arm.members]
+
+
+def _per_class(measure, groups) -> list[str]:
+    classes = [name for g in groups for a in g.arms for m in a.members for name in m.run.predictions.classes]
+    return [f'{measure}_{name}' for name in dict.fromkeys(classes)]
 
 
 def _escapes(detectors) -> dict:
@@ -250,7 +283,7 @@ def _escapes(detectors) -> dict:
         rows.append(
             [
                 *_who(group, arm, m),
-                f'{m.threshold:.3f}',
+                floored(m.threshold),
                 m.fixed,
                 f'{m.detection.escapes} of {critical.defects}',
                 str(critical.missed),
@@ -270,23 +303,17 @@ def _parts(detectors) -> dict:
     for group, arm, m in detectors:
         if m.parts is None:
             reason = next((n for n in m.notes if n.startswith('parts')), '–')
-            rows.append([*_who(group, arm, m), '–', '–', 'not estimable', '–', reason])
+            rows.append(
+                [*_who(group, arm, m), _text(m.on_val), '–', '–', 'not estimable', '–', '–', '–', reason]
+            )
             continue
         at = m.parts.measures
-        rates = (
-            ['–', '–', '–'] if at is None else [str(at.escape), str(at.false_reject), str(at.minor_reject)]
-        )
-        rows.append([*_who(group, arm, m), _text(m.parts.threshold), *rates, m.parts.statement])
-    header = [
-        'group',
-        'arm',
-        'seed',
-        'threshold',
-        'critical parts that escape',
-        'false reject',
-        'minor parts rejected',
-    ]
-    return dict(title='Physical parts, each judged by its worst view', header=[*header, 'proof'], rows=rows)
+        rates = [at.escape, at.caught_elsewhere, at.false_reject, at.minor_reject]
+        said = [floored(m.parts.threshold), m.parts_fixed, *map(str, rates), m.parts.statement]
+        rows.append([*_who(group, arm, m), _text(m.on_val), *said])
+    header = ['group', 'arm', 'seed', 'val AP50', 'threshold', 'threshold is', 'critical parts that escape']
+    header += ['caught by another detection alone', 'false reject', 'minor parts rejected', 'proof']
+    return dict(title='Physical parts, each judged by its worst view', header=header, rows=rows)
 
 
 def _false_alarms(detectors) -> dict:
@@ -388,26 +415,23 @@ def _origin(members) -> dict:
 
 
 def _data(members) -> dict:
-    files = {}
+    rows = set()
     for _, _, m in members:
         for split, said in (('test', m.run.predictions), ('val', m.run.val)):
             if said:
-                images = len(said.inspected or said.images)
-                files[said.ann_file] = [split, said.ann_file, str(images), said.sha256]
+                rows.add((split, said.ann_file, str(len(said.parts())), said.sha256))
         train = _train_file(m.run)
-        if train:
-            files[str(train)] = ['train', str(train), '–', hashlib.sha256(train.read_bytes()).hexdigest()]
-    title = 'Data: annotation files and their SHA-256'
-    return dict(title=title, header=['split', 'file', 'images', 'SHA-256'], rows=sorted(files.values()))
+        if train:  # what the run recorded: the file of today may be another
+            recorded = [m.run.facts.get(key) for key in ('train_images', 'subset_sha256')]
+            rows.add(('train', train, *map(_text, recorded)))
+    title = 'Data: annotation files and their SHA-256 when they were read'
+    return dict(title=title, header=['split', 'file', 'images', 'SHA-256'], rows=[*map(list, sorted(rows))])
 
 
-def _train_file(run: Run) -> Path | None:
+def _train_file(run: Run) -> str | None:
     loader = (run.config or {}).get('train_dataloader') or {}
     dataset = loader.get('dataset') or {}
-    if not dataset.get('ann_file'):
-        return None
-    path = Path(dataset.get('data_root') or '', dataset['ann_file'])
-    return path if path.is_file() else None
+    return str(Path(dataset.get('data_root') or '', dataset['ann_file'])) if dataset.get('ann_file') else None
 
 
 # ---------------------------------------------------------------------------------- confusion, diffs, curves

@@ -20,6 +20,7 @@ TABLE_3 = (
     ('swin-base', 'in1k', (91.3, None, None)),
     ('swin-base', 'simmim', (91.3, 95.5, 94.6)),
 )
+GDXRAY = {'gdxray-a': 'GDXray A', 'gdxray-b': 'GDXray B'}
 NOT_RUN = 'not run here'
 
 
@@ -44,26 +45,31 @@ def table_3(groups: Sequence[Group]) -> dict:
     for dataset in ('industrial mAP', 'industrial AP critical', 'GDXray A'):
         header += [f'paper {dataset}', dataset]
     header += ['GDXray B']
+    known = {(b, i, d) for b, i, _ in TABLE_3 for d in ('industrial', *GDXRAY)}
+    others = list(_others(groups, 'detection', known))
+    if any(group.dataset not in ('industrial', *GDXRAY) for group, _ in others):
+        header += ['other data mAP', 'other data AP critical']
     rows = []
     for backbone, init, quoted in TABLE_3:
         row = [backbone, init]
         industrial = _find(groups, 'detection', backbone, init, 'industrial')
         for number, column in enumerate(('AP50', 'AP50_critical')):
             row += [_quoted(quoted[number]), percent(industrial, column) if industrial else NOT_RUN]
-        for dataset in ('gdxray-a', 'gdxray-b'):
+        for dataset in GDXRAY:
             arm = _find(groups, 'detection', backbone, init, dataset)
             row += [_quoted(quoted[2])] if dataset == 'gdxray-a' else []
             row.append(percent(arm, 'AP50') if arm else NOT_RUN)
-        rows.append(row)
-    known = {(b, i, d) for b, i, _ in TABLE_3 for d in ('industrial', 'gdxray-a', 'gdxray-b')}
-    for group, arm in _others(groups, 'detection', known):
-        row = [group.backbone or group.name, label(arm), *[''] * 7]
-        at = {'gdxray-a': 7, 'gdxray-b': 8}.get(group.dataset, 3)
-        row[at] = percent(arm, 'AP50')
-        if at == 3:
-            row[0] += f' ({group.dataset})'
-            row[5] = percent(arm, 'AP50_critical')
-        rows.append(row)
+        rows.append(row + [''] * (len(header) - len(row)))
+    for group, arm in others:
+        row = dict.fromkeys(header, '') | dict(backbone=group.backbone or group.name, weights=label(arm))
+        if group.dataset in GDXRAY:
+            row[GDXRAY[group.dataset]] = percent(arm, 'AP50')
+        else:
+            where = 'industrial' if group.dataset == 'industrial' else 'other data'
+            row['backbone'] += '' if where == 'industrial' else f' ({group.dataset})'
+            row[f'{where} mAP'] = percent(arm, 'AP50')
+            row[f'{where} AP critical'] = percent(arm, 'AP50_critical')
+        rows.append(list(row.values()))
     title = 'Table 3: Faster R-CNN, AP at IoU 0.5 in percent (the paper does not state its IoU)'
     return dict(title=title, header=header, rows=rows)
 

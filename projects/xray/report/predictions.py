@@ -3,10 +3,14 @@
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..measures import InspectedImage, MeasureError, read_images
+import numpy as np
+
+from ..measures import InspectedImage, MeasureError, average_precision_at, read_images
+from ..statistics import average_precision
 
 TASKS = ('detection', 'severity')
 FILES = {'test': 'predictions.json', 'val': 'predictions_val.json'}
@@ -51,6 +55,35 @@ class Predictions:
         if self.task == 'detection':
             return [image.part for image in self.inspected]
         return [image.get('part') for image in self.images]
+
+    def mean_ap(self) -> Callable[[np.ndarray], float | None]:
+        """Return the measure that arms are compared by: AP50 of boxes, mAP of whole images.
+
+        Returns:
+            Function of positions of images (N,) int, repeats allowed: the mean over the classes that are
+            there, in [0, 1]; None without any.
+        """
+        labels = range(len(self.classes))
+        if self.task == 'detection':
+            of_classes = [average_precision_at(self.inspected, label) for label in labels]
+        else:
+            scores = np.array([image['scores'] for image in self.images])
+            truth = np.array([image['label'] for image in self.images])
+            of_classes = [_ranking(scores[:, label], truth == label) for label in labels]
+
+        def measure(positions):
+            values = [value for value in (f(positions) for f in of_classes) if value is not None]
+            return float(np.mean(values)) if values else None
+
+        return measure
+
+
+def _ranking(scores: np.ndarray, positive: np.ndarray) -> Callable[[np.ndarray], float | None]:
+    def measure(positions):
+        drawn = positive[positions]
+        return average_precision(scores[positions], drawn) if drawn.any() else None
+
+    return measure
 
 
 def describe_data(said: dict, dataset, checkpoint: str) -> dict:

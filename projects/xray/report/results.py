@@ -6,9 +6,10 @@ from pathlib import Path
 
 # Columns in the order a reader wants them; a run shows those it has.
 COLUMNS = {
-    'Detection': ('AP50', 'AP50_critical', 'AP50_minor', 'AP', 'AP50_without_C0055', 'AP_without_C0055'),
+    'Detection': ('AP50', 'AP50_critical', 'AP50_minor', 'AP'),
     'Linear probe': ('mAP', 'AP_critical', 'AP_minor', 'accuracy', 'balanced_accuracy'),
 }
+WITHOUT = ('AP50_without_', 'AP_without_')  # some series, whichever
 REQUIRED = ('config', 'checkpoint', 'metrics', 'commit', 'seed', 'hardware', 'date')
 
 
@@ -71,6 +72,7 @@ def tables(results):
     parts = []
     for task, members in found.items():
         columns = [c for c in COLUMNS[task] if any(c in m['metrics'] for m in members)]
+        columns += sorted({key for m in members for key in m['metrics'] if key.startswith(WITHOUT)})
         if members:
             rows = [[m['run'], *(_number(m['metrics'].get(c)) for c in columns)] for m in members]
             parts.append((task, ['run', *columns], rows))

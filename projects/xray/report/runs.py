@@ -1,5 +1,6 @@
 """Runs as the report sees them: what was tested, on what, and how it learnt."""
 
+import itertools
 import json
 import math
 import re
@@ -10,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 
-from ..measures import average_precision_at
+from ..measures import MeasureError, average_precision_at, check_comparable
 from .config_diff import ConfigError, load_config
 from .predictions import FILES, Predictions, PredictionsError, read_predictions
 from .results import load_results
 
+WITH = ' + '  # between what a student starts from and its teacher
 _INIT = '(?:in1k-)?(?:simsiam|simmim)|(?:simsiam|simmim)-castings|in1k|coco'
 _STEMS = (
     re.compile(
@@ -24,6 +26,7 @@ _STEMS = (
         rf'(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)_(?P<recipe>.+)_(?P<dataset>\w+)-(?P<px>\d+px)'
     ),
 )
+_TEACHER = re.compile(r'(?P<teacher>(?:pkd|cwd)-[^_]+)_(?P<student>.+)')
 _FOLDER = re.compile(r'seed(?P<seed>\d+)-frac(?P<fraction>\d+)')
 
 
@@ -49,7 +52,7 @@ class Run:
         dataset: Named by the stem, else the annotation file.
         backbone: Named by the stem; else ''.
         recipe: Batch and schedule, as the stem names them; else ''.
-        init: What the backbone started from; else the stem.
+        init: What the backbone started from, with the teacher of a distilled one; else the stem.
         seed: Of the training; None when unknown.
         fraction: Percent of the training labels.
         facts: What a study recorded of the run (`run.json`); empty outside of one.
@@ -95,9 +98,10 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """Read the runs that can be measured.
 
     A run is left out, with the reason, when it failed in a study or was not tested; when it has no
-    predictions, bad ones, or ones that do not give the AP50 of its `test.json`; when it cannot be compared
-    with the first run of its data set: other classes, other test images, other annotations; or when it is
-    there twice.
+    predictions, bad ones, or ones that do not give the AP50 (mAP) of its `test.json`; when nothing is
+    annotated on its test images; when its val images are the test images or have other classes; when it
+    cannot be compared with the first run of its data set: other classes, other test images, other truth; or
+    when it is there twice.
 
     Args:
         folders: Work dirs.
@@ -107,14 +111,15 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """
     runs, left_out = [], []
     for folder in folders:
-        if _is_pretraining(folder):  # its curves come with the runs that start from it
-            continue
         failed = folder / 'failed.json'
-        if failed.is_file():
+        if failed.is_file():  # before all else: a failed pretraining takes its arms with it
             said = json.loads(failed.read_text())
+            arms = ', and nothing could start from it' if _is_pretraining(folder) else ''
             left_out.append(
-                f'{folder}: failed in a study ({said["step"]}: {said["reason"]}); run the study again'
+                f'{folder}: failed in a study ({said["step"]}: {said["reason"]}){arms}; run the study again'
             )
+            continue
+        if _is_pretraining(folder):  # its curves come with the runs that start from it
             continue
         found, refused = load_results([folder])
         if refused:
@@ -125,7 +130,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
         except (PredictionsError, ConfigError) as error:
             left_out.append(str(error))
             continue
-        reason = _contradiction(run) or _incomparable(run, runs)
+        reason = _contradiction(run) or _unfit_val(run) or _incomparable(run, runs)
         if reason:
             left_out.append(f'{run.folder}: {reason}')
         else:
@@ -170,13 +175,18 @@ def _read_run(folder: Path, result: dict) -> Run:
 
 
 def parse_stem(stem: str) -> dict[str, str]:
-    """Return what a config's stem says: `dataset`, `backbone`, `recipe`, `init`; '' where it does not."""
+    """Return what a config's stem says: `dataset`, `backbone`, `recipe`, `init`; '' where it does not.
+
+    A distilled student is named as the student alone, but for its `init`, which adds the teacher: the two
+    compare.
+    """
+    taught = _TEACHER.fullmatch(stem)
+    student = taught['student'] if taught else stem
     for pattern in _STEMS:
-        match = pattern.fullmatch(stem)
+        match = pattern.fullmatch(student)
         if match:
-            return {key: match[key] for key in ('dataset', 'backbone', 'recipe')} | dict(
-                init=match['init'] or 'scratch'
-            )
+            init = (match['init'] or 'scratch') + (f'{WITH}{taught["teacher"]}' if taught else '')
+            return {key: match[key] for key in ('dataset', 'backbone', 'recipe')} | dict(init=init)
     return dict(dataset='', backbone='', recipe='', init=stem)
 
 
@@ -197,28 +207,47 @@ def _pretraining(config: Config | None) -> Path | None:
 
 
 def _contradiction(run: Run) -> str | None:
-    """Say whether the predictions give the numbers of `test.json`."""
-    if run.predictions.task != 'detection':
-        if 'mAP' in run.result['metrics']:
-            return None
-        return 'test.json holds no mAP, the predictions are of an image classifier; run tools/test.py again'
-    images = run.predictions.inspected
-    for label, name in enumerate(run.predictions.classes):
-        stated = run.result['metrics'].get(f'AP50_{name}')
-        again = average_precision_at(images, label)(np.arange(len(images)))
-        if (stated is None) != (again is None) or (again is not None and abs(stated - again) > 1e-6):
+    """Say why the predictions do not give the numbers of `test.json`, or none at all."""
+    said, metrics = run.predictions, run.result['metrics']
+    headline = 'AP50' if said.task == 'detection' else 'mAP'
+    everything = np.arange(len(said.parts()))
+    again = {headline: said.mean_ap()(everything)}
+    if again[headline] is None:
+        return (
+            'not one annotated box of any class on its test images, so that nothing can be measured; test on '
+            'annotated images'
+        )
+    if said.task == 'detection':
+        for label, name in enumerate(said.classes):
+            again[f'AP50_{name}'] = average_precision_at(said.inspected, label)(everything)
+    for name, value in again.items():
+        stated = metrics.get(name)
+        # "not <=", as a nan is neither below nor above anything
+        if (stated is None) != (value is None) or (value is not None and not abs(stated - value) <= 1e-6):
             return (
-                f'test.json says AP50 {stated} of {name}, its predictions give {again}; they are of '
-                'different tests: run tools/test.py again'
+                f'test.json says {name} {stated}, its predictions give {value}; they are of different tests: '
+                'run tools/test.py again'
             )
+    return None
+
+
+def _unfit_val(run: Run) -> str | None:
+    """Say why thresholds and models must not be fixed on what the run calls val."""
+    if run.val is None:
+        return None
+    again = 'correct its val_dataloader and val_evaluator, and run tools/test.py --val again'
+    if run.val.sha256 == run.predictions.sha256:
+        return f'its val set {run.val.ann_file} is the test set, on which nothing may be fixed; {again}'
+    if (run.val.task, run.val.classes) != (run.predictions.task, run.predictions.classes):
+        return f'has the classes {run.val.classes} on val and {run.predictions.classes} on test; {again}'
     return None
 
 
 def _incomparable(run: Run, others: Sequence[Run]) -> str | None:
     """Say why a run cannot stand beside the earlier ones of its data set."""
-    for other in others:
-        if (run.predictions.task, run.dataset) != (other.predictions.task, other.dataset):
-            continue
+    key = (run.predictions.task, run.dataset)
+    peers = [other for other in others if (other.predictions.task, other.dataset) == key]
+    for other in peers[:1]:  # with which all later ones agree
         mine, theirs = run.predictions, other.predictions
         if mine.classes != theirs.classes:
             return f'has the classes {mine.classes}, {other.name} has {theirs.classes}; test both alike'
@@ -234,6 +263,20 @@ def _incomparable(run: Run, others: Sequence[Run]) -> str | None:
                 f'was tested on another version of the annotations than {other.name} ({mine.sha256[:12]} '
                 f'and {theirs.sha256[:12]}); test both again on the same file'
             )
+        if mine.task == 'detection':
+            try:  # one file gives two truths through two severity maps
+                check_comparable({str(other.folder): theirs.inspected, str(run.folder): mine.inspected})
+            except MeasureError as error:
+                return str(error)
+        else:
+            truths = [[(i['file_name'], i['label'], i.get('part')) for i in p.images] for p in (mine, theirs)]
+            if truths[0] != truths[1]:
+                differing = next(a or b for a, b in itertools.zip_longest(*truths) if a != b)
+                return (
+                    f'has another label, part or place of {differing[0]} than {other.name}; test both on the '
+                    'same annotation file and severity map'
+                )
+    for other in peers:
         if (run.stem, run.arm, run.fraction, run.seed) == (other.stem, other.arm, other.fraction, other.seed):
             return f'repeats {other.folder} (same config, labels and seed); leave one of them out'
     return None
