@@ -463,7 +463,7 @@ def _read_dicom(stream, frame: int, name: str, admit: Callable[[int], None]) -> 
     if colours not in ('MONOCHROME1', 'MONOCHROME2', 'RGB') and not colours.startswith('YBR'):
         raise ImagingError(
             f'{name}: expected gray levels (MONOCHROME1 or 2) or gray stored as RGB, found '
-            f'PhotometricInterpretation {colours}; export the detector image'
+            f'PhotometricInterpretation {colours[:20]!r}; export the detector image'
         )
     syntax = ds.file_meta.TransferSyntaxUID
     if syntax.is_compressed and syntax not in _CODECS:
