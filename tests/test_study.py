@@ -1,20 +1,25 @@
 """Studies: the plan, shares of the labels, records and README, and a study killed in the middle."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
+from snakemake_executor_plugin_slurm.submit_string import get_submit_command
+from snakemake_executor_plugin_slurm.utils import set_gres_string
 
 from projects.xray import study as studies
 from projects.xray.report import study_results as results
 from projects.xray.study import StudyError, choose_lr, draw_subset, read_study, stretched
-from tools.study import main
+from tools import study as tool
+from tools.study import StepError, main
 
 PRETRAIN = """
 model = dict(type='SimSiam', backbone=dict(type='ResNet'))
@@ -34,6 +39,7 @@ optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.02))
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
 train_dataloader = dict(batch_size=4, dataset=dict(data_root='data', ann_file='train.json'))
 """
+DISTILLED = "model.update(type='XrayDistill', teacher=dict(), teacher_ckpt='work_dirs/a/epoch_6.pth')\n"
 WEIGHTS = "dict(type='Pretrained', checkpoint='work_dirs/simsiam_a/epoch_20.pth')"
 
 
@@ -45,6 +51,7 @@ def study(tmp_path, monkeypatch):
         ('simsiam/simsiam_a', PRETRAIN),
         ('small/scratch', ARM.format(init=None)),
         ('small/pretrained', ARM.format(init=WEIGHTS)),
+        ('small/distilled', ARM.format(init=None).replace('backbone', 'architecture') + DISTILLED),
     ):
         path = tmp_path / 'configs' / f'{name}.py'
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,6 +191,7 @@ def test_shares_are_refused_without_part_ids():
         ('seeds: 3', 'expected a list of different numbers'),
         ('lr_factors: [0]', 'must be above zero'),
         ('updates: many', 'updates: same or epochs'),
+        ('gpus: four', "gpus 'four': expected a number of GPUs"),
         ('seeds: [', 'not readable as YAML'),
     ],
 )
@@ -198,6 +206,7 @@ def test_wrong_arms_are_one_line_and_exit_2(study, capsys):
         (dict(arms=['scratch', 'scratch']), 'scratch/seed0-frac100 is asked for twice'),
         (dict(arms=['absent']), 'configs/small/absent.py: no such file'),
         (dict(arm=', epoch: 3'), 'expected `config` and, at will, seeds'),
+        (dict(arms=['distilled']), 'distilled.py: expected a model with a backbone, not XrayDistill'),
     ):
         assert main([str(study(**said)), '--dry-run']) == 2
         assert message in capsys.readouterr().err
@@ -210,36 +219,80 @@ def test_wrong_arms_are_one_line_and_exit_2(study, capsys):
     )
 
 
-def finish(planned, job, **tested):
-    """Write what a finished run leaves."""
+def finish(planned, name, **tested):
+    """Write what a training leaves, as if it had started from what is there now; with values, tested too."""
+    job = planned.job(name)
     folder = planned.root / job.folder
     folder.mkdir(parents=True, exist_ok=True)
-    facts = dict(config=job.config, seed=job.seed, fraction=job.fraction, epochs=job.epochs, seconds=60.0)
-    facts |= dict(trained=True, tested=True, test_seconds=30.0, fingerprint=studies.fingerprint(job))
-    facts['options'] = [f'x={Path.cwd()}/y']
-    (folder / 'run.json').write_text(json.dumps(facts))
+    checkpoint = folder / f'epoch_{job.epochs}.pth'
+    checkpoint.write_bytes(os.urandom(8))
+    facts, _ = tool.facts_of(planned, job)
+    facts |= dict(trained=True, seconds=60.0, checkpoint_sha256=studies.digest(checkpoint))
     if tested:
+        facts |= dict(tested=True, test_seconds=30.0)
         result = dict(
-            metrics=tested, commit='abcdef0123', dirty=False, hardware='2 x CPU', date='2026-01-02T03'
+            metrics={f'xray/{key}': value for key, value in tested.items()},
+            commit='abcdef0123',
+            dirty=False,
+            hardware='2 x CPU',
+            date='2026-01-02T03',
         )
         (folder / 'test.json').write_text(json.dumps(result))
+    (folder / 'run.json').write_text(json.dumps(facts))
+    return folder
+
+
+def fail(planned, name, reason='out of memory', **facts):
+    """Write what a training that failed leaves."""
+    job = planned.job(name)
+    folder = planned.root / job.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'run.json').write_text(json.dumps(tool.facts_of(planned, job)[0] | facts))
+    (folder / 'failed.json').write_text(json.dumps(dict(step='train', reason=reason)))
+    return folder
+
+
+def is_done(file, name):
+    planned = read_study(file)
+    return studies.is_done(planned, planned.job(name))
 
 
 def test_a_dry_run_says_what_runs_and_how_long(study, capsys):
-    file = study('seeds: [0, 1]', arms=['scratch'])
-    planned = read_study(file)
-    finish(planned, planned.job('train_scratch_seed0_frac100'))
-    assert main([str(file), '--dry-run']) == 0
+    file = study('seeds: [0, 1, 2]', arms=['scratch'])
+    finish(read_study(file), 'train_scratch_seed0_frac100', AP50=0.5)
+    assert main([str(file), '--dry-run', '--jobs', '2']) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:5]] == ['done', 'done', 'runs', 'runs']
+    assert [line.split()[0] for line in lines[1:7]] == ['done', 'done', 'runs', 'runs', 'runs', 'runs']
     assert lines[3].endswith('6 epochs  1 min')  # as long as the run of the other seed
-    assert lines[-1].startswith('2 of 4 steps to run: about 2 min one by one')
+    assert lines[-1] == '4 of 6 steps to run: about 3 min one by one, 2 min with 2 side by side'
+
+
+def test_a_dry_run_of_a_fresh_clone_takes_the_recorded_times(study, capsys):
+    file = study(arms=['scratch'])
+    assert main([str(file), '--dry-run', '--jobs', '1']) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == '2 of 2 steps to run: time unknown'
+    run = dict(config='configs/small/scratch.py', fraction=100, epochs=3, seconds=600.0, test_seconds=60.0)
+    recorded = dict(runs={'scratch/seed0-frac100': dict(status='tested', **run)})
+    read_study(file).results_file.write_text(json.dumps(recorded))
+    assert main([str(file), '--dry-run', '--jobs', '1']) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == '2 of 2 steps to run: about 21 min one by one, 21 min with 1 side by side'
+
+
+def test_side_by_side_a_step_waits_for_what_it_needs_and_for_its_gpus(study):
+    planned = read_study(study('seeds: [0, 1]\ngpus: 2'))
+    seconds = {job.name: 100.0 if job.kind == 'train' else 10.0 for job in planned.jobs}
+    assert studies.wall_seconds(planned, seconds, 1) == sum(seconds.values()) == 540
+    # The arm from scratch with its tests, and the pretraining, after which both other runs start.
+    assert studies.wall_seconds(planned, seconds, 9) == 210
+    # On two cores two by two, but for the pretraining; of two GPUs each training takes both.
+    assert studies.wall_seconds(planned, seconds, 2) == 320
+    assert studies.wall_seconds(planned, seconds, 2, gpus=2) == 540
 
 
 def test_a_run_of_another_config_is_not_taken_for_this_one(study, capsys):
     file = study(arms=['scratch'])
-    planned = read_study(file)
-    finish(planned, planned.job('train_scratch_seed0_frac100'))
+    finish(read_study(file), 'train_scratch_seed0_frac100')
     config = Path('configs/small/scratch.py')
     config.write_text(config.read_text().replace('lr=0.02', 'lr=0.04'))
     assert main([str(file)]) == 2
@@ -251,18 +304,18 @@ def test_records_and_the_readme_follow_from_finished_runs(study, tmp_path, capsy
     planned = read_study(file)
     values = {'train_scratch_seed0_frac100': 0.2, 'train_scratch_seed1_frac100': 0.4}
     for name, value in values.items():
-        finish(planned, planned.job(name), **{'xray/AP50': value, 'xray/AP': None})
-    broken = planned.root / 'pretrained' / 'seed0-frac100'
-    broken.mkdir(parents=True)
-    (broken / 'failed.json').write_text(json.dumps(dict(step='train', reason='out of memory')))
+        finish(planned, name, AP50=value, AP=None, AP50_critical=value / 2)
+    fail(planned, 'train_simsiam_a_seed0_frac100')
     results.record(planned)
     text = (tmp_path / 'trial.results.json').read_text()
     assert str(tmp_path) not in text
     runs = json.loads(text)['runs']
     assert {name: run['status'] for name, run in runs.items()} == {
-        'pretrained/seed0-frac100': 'failed',
+        'pretrained/seed0-frac100': 'not run',
+        'pretrained/seed1-frac100': 'not run',
         'scratch/seed0-frac100': 'tested',
         'scratch/seed1-frac100': 'tested',
+        'simsiam_a/seed0-frac100': 'failed',
     }
     readme = tmp_path / 'README.md'
     readme.write_text(f'# Title\n{results.BEGIN}\nold\n{results.END}\nend\n')
@@ -270,8 +323,9 @@ def test_records_and_the_readme_follow_from_finished_runs(study, tmp_path, capsy
     written = readme.read_text()
     assert written.startswith('# Title\n') and written.endswith('\nend\n') and 'old' not in written
     (row,) = [line for line in written.splitlines() if line.startswith('|') and 'scratch' in line]
-    assert '0, 1' in row and '0.300 ± 0.141' in row and 'abcdef0' in row
-    assert 'failed: pretrained/seed0-frac100' in written
+    assert '0, 1' in row and '0.300 ± 0.141' in row and '0.150 ± 0.071' in row and 'abcdef0' in row
+    assert 'standard deviation over the seeds of the fine-tuning' in written
+    assert 'failed: simsiam_a/seed0-frac100; not run: pretrained/seed0-frac100 (needs simsiam_a' in written
     assert main([str(file), '--readme', str(readme)]) == 0
     assert readme.read_text() == written
     # What was recorded elsewhere stays.
@@ -289,6 +343,312 @@ def test_records_and_the_readme_follow_from_finished_runs(study, tmp_path, capsy
     assert 'expected one line <!-- results of studies: begin -->' in capsys.readouterr().err
 
 
+def test_what_waits_for_a_failed_run_is_named_and_forgotten_once_it_can_run(study, capsys):
+    planned = read_study(study())
+    failed = fail(planned, 'train_simsiam_a_seed0_frac100')
+    recorded = results.record(planned)
+    assert recorded['pretrained/seed0-frac100']['reason'] == 'needs simsiam_a/seed0-frac100, which failed'
+    assert tool.say_what_failed(planned, recorded)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith('failed: simsiam_a/seed0-frac100: out of memory; log in ')
+    assert lines[1:] == ['not run: pretrained/seed0-frac100: needs simsiam_a/seed0-frac100, which failed']
+    (failed / 'failed.json').unlink()
+    finish(planned, 'train_simsiam_a_seed0_frac100')
+    recorded = results.record(planned)
+    assert {name: run['status'] for name, run in recorded.items()} == {'simsiam_a/seed0-frac100': 'trained'}
+    assert not tool.say_what_failed(planned, recorded)
+
+
+def test_a_row_of_the_table_is_one_recipe_and_says_how_many_pretrainings():
+    probe = 'r-simsiam-pre_{}-linear_synthetic-{}'
+    runs = {
+        f'{name}/seed{seed}': dict(
+            status='tested',
+            config=f'configs/small/{name}.py',
+            seed=seed,
+            fraction=10,
+            pretraining=f'simsiam/seed{seed}-frac100',
+            metrics={'xray/mAP': 0.25},
+            commit='abcdef0123',
+        )
+        for name in (
+            probe.format('1xb4', '96px'),
+            probe.format('1xb8', '96px'),
+            probe.format('1xb4', '128px'),
+        )
+        for seed in (0, 1)
+    }
+    header, rows = results.table_of(dict(runs=runs))
+    rows = [dict(zip(header, row)) for row in rows]
+    assert [row['recipe'] for row in rows] == ['1xb4-linear, 128px', '1xb4-linear, 96px', '1xb8-linear, 96px']
+    assert all(row['seeds'] == '0, 1' and row['pretrainings'] == '2' for row in rows)
+
+
+# ------------------------------------------------------------------------------------- what counts as done
+
+PRETRAINING, ARM_TRAIN, ARM_TEST = (
+    'train_simsiam_a_seed0_frac100',
+    'train_pretrained_seed0_frac100',
+    'test_pretrained_seed0_frac100',
+)
+
+
+def finish_all(file):
+    planned = read_study(file)
+    finish(planned, PRETRAINING)
+    finish(planned, ARM_TRAIN, AP50=0.5)
+    assert is_done(file, ARM_TEST)
+
+
+def test_a_changed_pretraining_makes_what_started_from_it_stale(study):
+    file = study(arms=['pretrained'])
+    finish_all(file)
+    config = Path('configs/simsiam/simsiam_a.py')
+    config.write_text(config.read_text().replace("type='SimSiam'", "type='SimSiam', temperature=2"))
+    with pytest.raises(StudyError, match='simsiam_a/seed0-frac100: was run with another config'):
+        is_done(file, ARM_TEST)
+    finish(read_study(file), PRETRAINING)  # deleted and done again
+    with pytest.raises(StudyError, match='pretrained/seed0-frac100: was run with another config'):
+        is_done(file, ARM_TEST)
+
+
+def test_a_pretraining_done_again_has_what_started_from_it_done_again(study):
+    file = study(arms=['pretrained'])
+    finish_all(file)
+    planned = read_study(file)
+    (planned.root / 'simsiam_a/seed0-frac100/run.json').unlink()
+    (planned.root / 'simsiam_a/seed0-frac100/epoch_20.pth').unlink()
+    assert not is_done(file, PRETRAINING) and not is_done(file, ARM_TRAIN)
+    finish(planned, PRETRAINING)  # same fingerprint, other weights
+    assert is_done(file, PRETRAINING) and not is_done(file, ARM_TRAIN) and not is_done(file, ARM_TEST)
+    finish(planned, ARM_TRAIN, AP50=0.5)
+    assert is_done(file, ARM_TEST)
+    # Room on the disk may be made once all is done.
+    (planned.root / 'simsiam_a/seed0-frac100/epoch_20.pth').unlink()
+    assert is_done(file, ARM_TEST)
+
+
+@pytest.mark.parametrize(
+    ('label_file', 'job'), [('data/train.json', 'pretrained'), ('data/list.txt', 'simsiam_a')]
+)
+def test_other_labels_or_another_list_of_images_make_a_run_stale(study, label_file, job):
+    config = Path('configs/simsiam/simsiam_a.py')
+    config.write_text(config.read_text().replace('data_root=', "ann_file='list.txt', data_root="))
+    Path('data').mkdir()
+    Path('data/train.json').write_text(json.dumps(parts_coco()))
+    Path('data/list.txt').write_text('a.png')
+    file = study(arms=['pretrained'])
+    finish_all(file)
+    text = Path(label_file).read_text()
+    Path(label_file).write_text(text + '\n')
+    with pytest.raises(StudyError, match=f'{job}/seed0-frac100: learnt from another {label_file}'):
+        is_done(file, ARM_TEST)
+    Path(label_file).unlink()  # nothing to compare with
+    assert is_done(file, ARM_TEST)
+
+
+def test_a_run_is_tested_again_on_other_annotations(study):
+    file = study(arms=['scratch'])
+    folder = finish(read_study(file), 'train_scratch_seed0_frac100', AP50=0.5)
+    Path('test.json').write_text('{}')
+    facts = studies.read_json(folder / 'run.json') | dict(tested_on={'test.json': '0' * 64})
+    (folder / 'run.json').write_text(json.dumps(facts))
+    assert is_done(file, 'train_scratch_seed0_frac100') and not is_done(file, 'test_scratch_seed0_frac100')
+
+
+def test_a_begun_run_of_another_config_is_refused_and_one_without_weights_starts_anew(study):
+    file = study(arms=['scratch'])
+    planned = read_study(file)
+    folder = fail(planned, 'train_scratch_seed0_frac100')
+    config = Path('configs/small/scratch.py')
+    config.write_text(config.read_text().replace('lr=0.02', 'lr=0.04'))
+    assert not is_done(file, 'train_scratch_seed0_frac100')
+    (folder / 'epoch_1.pth').touch()
+    with pytest.raises(StudyError, match='was run with another config'):
+        is_done(file, 'train_scratch_seed0_frac100')
+
+
+# --------------------------------------------------------------------------------------- what a run gets
+
+
+def test_a_run_starts_from_the_checkpoint_of_the_studys_own_pretraining(study):
+    file = study(arms=['pretrained'])
+    planned = read_study(file)
+    folder = finish(planned, PRETRAINING)
+    facts, adopted = tool.facts_of(planned, planned.job(ARM_TRAIN))
+    checkpoint = folder / 'epoch_20.pth'
+    assert f'model.backbone.init_cfg.checkpoint={checkpoint.resolve()}' in facts['options']
+    assert facts['needs'] == {'simsiam_a/seed0-frac100': studies.digest(checkpoint)} and adopted is None
+    checkpoint.write_bytes(b'something else')
+    with pytest.raises(StepError, match='epoch_20.pth: is not the file that its run wrote; delete'):
+        tool.facts_of(planned, planned.job(ARM_TRAIN))
+    checkpoint.unlink()
+    with pytest.raises(StepError, match='epoch_20.pth: not there, although the run is trained; delete'):
+        tool.facts_of(planned, planned.job(ARM_TRAIN))
+
+
+def test_fewer_labels_are_a_file_of_the_study(study):
+    planned = read_study(study('fractions: [10]', arms=['scratch']))
+    job = planned.job('train_scratch_seed0_frac10')
+    with pytest.raises(StepError, match=r'data/train.json: no readable annotation file'):
+        tool.labels(planned, job)
+    Path('data').mkdir()
+    coco = parts_coco()
+    Path('data/train.json').write_text(json.dumps(coco))
+    facts, _ = tool.facts_of(planned, job)
+    (file,) = planned.root.glob('labels/*-frac10.json')
+    assert json.loads(file.read_text()) == draw_subset(coco, 10, 'part')
+    assert f'train_dataloader.dataset.ann_file={file.resolve()}' in facts['options']
+    assert facts['train_images'] == 12 and facts['subset_sha256'] == studies.digest(file)
+    del coco['images'][0]['part']
+    Path('data/train.json').write_text(json.dumps(coco))
+    with pytest.raises(StepError, match='data/train.json: 1 images have no `part`'):
+        tool.labels(planned, job)
+
+
+def log_val(folder, *values):
+    """Write the validations that a training logs."""
+    scalars = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
+    scalars.parent.mkdir(parents=True)
+    lines = [json.dumps({'xray/AP50': value, 'step': step}) for step, value in enumerate(values, 1)]
+    scalars.write_text('\n'.join(lines) + '\n')
+
+
+def test_the_best_trial_is_taken_over_by_its_seed_and_its_rate_by_the_others(study):
+    planned = read_study(study('seeds: [3, 4]\nlr_factors: [0.5, 1, 2]', arms=['scratch']))
+    for factor, value in (('0_5', 0.1), ('1', 0.2), ('2', 0.3)):
+        trial = finish(planned, f'train_scratch_lr_frac100_lr{factor}')
+        log_val(trial, value)
+    (trial / 'run.json').write_text(
+        json.dumps(studies.read_json(trial / 'run.json') | dict(command='python tools/train.py'))
+    )
+    first, second = planned.job('train_scratch_seed3_frac100'), planned.job('train_scratch_seed4_frac100')
+    facts, adopted = tool.facts_of(planned, second)
+    assert adopted is None and 'optim_wrapper.optimizer.lr=0.04' in facts['options']
+    assert facts['lr_factor'] == 2 and facts['lr_on_val'] == {'0.5': 0.1, '1': 0.2, '2': 0.3}
+    assert tool.do(planned, first) == 0
+    folder = planned.root / first.folder
+    facts = studies.read_json(folder / 'run.json')
+    assert facts['command'] == 'python tools/train.py' and facts['seconds'] == 60 and facts['trained']
+    assert (folder / 'epoch_6.pth').samefile(trial / 'epoch_6.pth')
+    assert tool.values_on_val(folder) == [0.3]
+    assert not (folder / 'failed.json').exists() and (folder / 'trained').is_file()
+    assert studies.is_done(planned, first) and not studies.is_done(planned, second)
+    # Trained again, the trial is taken over again, and nothing of the old one stays.
+    (folder / 'epoch_5.pth').touch()
+    (trial / 'epoch_6.pth').unlink()
+    finish(planned, 'train_scratch_lr_frac100_lr2')
+    assert not studies.is_done(planned, first)
+    assert tool.do(planned, first) == 0 and studies.is_done(planned, first)
+    assert (folder / 'epoch_6.pth').samefile(trial / 'epoch_6.pth')
+    assert not (folder / 'epoch_5.pth').exists()
+
+
+def test_a_trial_that_failed_is_left_out_of_the_choice(study, capsys):
+    file = study('seeds: [3]\nlr_factors: [1, 2]', arms=['scratch'])
+    planned = read_study(file)
+    diverged = fail(planned, 'train_scratch_lr_frac100_lr2', 'error: loss not finite', left_out=True)
+    final = planned.job('train_scratch_seed3_frac100')
+    assert is_done(file, 'train_scratch_lr_frac100_lr2')  # an answer, which is not asked for again
+    log_val(finish(planned, 'train_scratch_lr_frac100_lr1'), 0.2)
+    assert tool.do(planned, final) == 0
+    facts = studies.read_json(planned.root / final.folder / 'run.json')
+    assert facts['lr_factor'] == 1 and facts['lr_failed'] == ['2'] and facts['lr_on_val'] == {'1': 0.2}
+    recorded = results.record(planned)
+    assert recorded[final.folder]['status'] == 'trained' and recorded[final.folder]['lr_failed'] == ['2']
+    assert recorded['scratch/lr/frac100-lr2']['status'] == 'failed'
+    assert not tool.say_what_failed(planned, recorded)
+    assert 'failed (left out of the choice of a learning rate): scratch/lr' in capsys.readouterr().err
+    assert main([str(file), '--dry-run']) == 0
+    assert 'failed, left out   train scratch/lr/frac100-lr2' in capsys.readouterr().out
+    # Tried again with success, it may change the choice.
+    (diverged / 'failed.json').unlink()
+    log_val(finish(planned, 'train_scratch_lr_frac100_lr2'), 0.3)
+    assert not is_done(file, final.name)
+
+
+def test_without_any_trial_that_succeeded_nothing_is_chosen(study):
+    planned = read_study(study('lr_factors: [1, 2]', arms=['scratch']))
+    for factor in (1, 2):
+        fail(planned, f'train_scratch_lr_frac100_lr{factor}', 'loss not finite', left_out=True)
+    with pytest.raises(StepError, match='all trials of a learning rate failed, .*-lr1 with: loss not finite'):
+        tool.choose(planned, planned.job('train_scratch_seed0_frac100'))
+
+
+# ------------------------------------------------------------------------------------------------- machines
+
+
+def test_a_study_that_needs_more_gpus_than_there_are_is_refused(study, monkeypatch, capsys):
+    file = study('gpus: 4', arms=['scratch'])
+    for visible, count in (('0,1', 2), ('', 0)):
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+        assert main([str(file)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith(f'trial.yaml: needs 4 GPUs, this machine has {count}; set gpus: {count}')
+
+
+def test_steps_side_by_side_claim_different_gpus(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('SLURM_JOB_ID', raising=False)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2,5')
+    with tool.claimed(1) as first, tool.claimed(1) as second:
+        assert [first, second] == [{'CUDA_VISIBLE_DEVICES': '2'}, {'CUDA_VISIBLE_DEVICES': '5'}]
+    with contextlib.suppress(StudyError), tool.claimed(2) as both:
+        assert both == {'CUDA_VISIBLE_DEVICES': '2,5'}
+        raise StudyError('a step that fails gives its GPUs back')
+    with tool.claimed(2):
+        pass
+    with pytest.raises(StepError, match='needs 3 GPUs, this machine has 2'), tool.claimed(3):
+        pass
+    monkeypatch.setenv('SLURM_JOB_ID', '1')
+    with tool.claimed(3) as claim:  # Slurm has reserved them
+        assert claim == {}
+    monkeypatch.delenv('SLURM_JOB_ID')
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    with tool.claimed(1) as claim:
+        assert claim == {}
+
+
+def test_slurm_reserves_the_gpus_of_a_training_and_one_for_a_test(study, tmp_path, repo, monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')  # as where jobs are submitted from
+    planned = read_study(study('gpus: 4', arms=['scratch']))
+    plan = tmp_path / 'plan.json'
+    plan.write_text(json.dumps([tool.entry(planned, job) for job in planned.jobs]))
+    command = [sys.executable, '-m', 'snakemake', '--snakefile', str(repo / 'projects/xray/study.smk')]
+    command += ['--directory', str(tmp_path), '--config', f'plan={plan}', '--dry-run', '--cores', '1']
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    for name, gpus in (('train_scratch_seed0_frac100', 4), ('test_scratch_seed0_frac100', 1)):
+        said = re.search(rf'rule {name}:.*?resources: ([^\n]*)', shown, re.DOTALL)[1]
+        resources = dict(pair.split('=') for pair in said.split(', '))
+        resources = {key: int(value) if value.isdigit() else value for key, value in resources.items()}
+        job = SimpleNamespace(resources=Resources(resources), threads=1)
+        paths = dict.fromkeys(
+            ('run_uuid', 'slurm_logfile', 'comment_str', 'account', 'partition', 'workdir'), ''
+        )
+        call = get_submit_command(job, paths) + set_gres_string(job)
+        assert call.endswith(f' --gpus={gpus}') and ' -t 1440' in call and '--ntasks' not in call
+
+
+class Resources(dict):
+    """As Snakemake's: a dict whose values are attributes too."""
+
+    __getattr__ = dict.__getitem__
+
+
+def test_a_step_says_to_snakemake_what_it_needs_and_how_to_call_back(study, monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
+    planned = read_study(study(arms=['pretrained']))
+    train, test = (tool.entry(planned, planned.job(name)) for name in (ARM_TRAIN, ARM_TEST))
+    assert train['needs'] == ['simsiam_a/seed0-frac100/trained'] and test['needs'] == [train['marker']]
+    assert (train['gpu'], test['gpu']) == (1, 1) and train['priority'] > test['priority']
+    assert train['minutes'] == 24 * 60  # nothing has been timed
+    assert train['command'].endswith(f'trial.yaml --job {ARM_TRAIN}')
+    folder = finish(planned, PRETRAINING)
+    facts = studies.read_json(folder / 'run.json') | dict(seconds=7200)
+    (folder / 'run.json').write_text(json.dumps(facts))
+    assert tool.entry(planned, planned.job(PRETRAINING))['minutes'] == 240
+
+
 def test_help_shows_an_example(capsys):
     with pytest.raises(SystemExit) as caught:
         main(['--help'])
@@ -304,42 +664,117 @@ def test_the_studies_of_this_repository_can_be_planned(repo, monkeypatch, name):
     assert all(job.folder.split('/')[0] == Path(job.config).stem for job in planned.jobs)
 
 
-@pytest.mark.long
+# -------------------------------------------------------------------------------------------- the real thing
+
+
+def test_a_rate_at_which_the_loss_is_not_finite_does_not_end_its_arm(classifier):
+    config = Path('configs/small/steep.py')
+    config.parent.mkdir(parents=True)
+    # Weight decay of so large a step makes the weights grow without limit.
+    config.write_text(classifier.read_text().replace('momentum=0.9', 'weight_decay=1'))
+    Path('trial.yaml').write_text(f'lr_factors: [1, 1.0e+30]\narms:\n  - config: {config}\n')
+    planned = read_study('trial.yaml')
+    (steep,) = [job for job in planned.jobs if job.trial and job.lr_factor == 1e30]
+    assert tool.do(planned, steep) == 0  # so that Snakemake goes on
+    assert (planned.root / steep.marker).is_file() and studies.is_done(planned, steep)
+    said = studies.read_json(planned.root / steep.folder / 'failed.json')
+    assert 'loss not finite' in said['reason']
+    run = studies.read_json(planned.root / steep.folder / 'run.json')
+    assert run['left_out'] and not run['trained']
+    recorded = results.record(planned)
+    assert recorded[steep.folder]['left_out'] and all(run['status'] == 'failed' for run in recorded.values())
+
+
+KILLER = """
+import os
+import signal
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class KillOnce(Hook):
+    def before_train_epoch(self, runner):
+        if runner.epoch == 2 and not Path('killed').exists():
+            Path('killed').touch()
+            os.killpg(0, signal.SIGKILL)
+"""
+KILLED = """
+custom_imports['imports'].append('killer')
+custom_hooks.append(dict(type='KillOnce', priority='LOWEST'))
+"""
+LEARNS = """
+val_dataloader = test_dataloader
+val_evaluator = test_evaluator
+val_cfg = dict()
+"""
+NET = "dict(type='ResNet', depth=18, in_channels=1, stem_channels=8, base_channels=8{init})"
+HEAD = (
+    "neck=dict(type='GlobalAveragePooling'), head=dict(type='LinearClsHead', num_classes=2, in_channels=64, "
+)
+INIT = ", init_cfg=dict(type='Pretrained', checkpoint='work_dirs/first/epoch_2.pth', prefix='backbone.')"
+
+
+def run_alone(command, folder, **env):
+    """Run a command in a process group of its own, which ends with it; returns exit code and words."""
+    with (folder / 'said.txt').open('w+') as said:
+        running = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | env,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = running.wait(timeout=400)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+            running.wait(timeout=60)
+        said.seek(0)
+        return code, said.read()
+
+
 def test_a_study_killed_in_the_middle_goes_on_and_repeats_nothing(classifier, tmp_path, repo):
-    text = classifier.read_text()
-    val = 'val_dataloader = test_dataloader\nval_evaluator = test_evaluator\nval_cfg = dict()\n'
+    text = classifier.read_text().replace("head=dict(type='ClsHead', ", HEAD)
+    net = "dict(type='LeNet5', num_classes=2)"
+    assert net in text and HEAD in text
     configs = tmp_path / 'configs' / 'small'
     configs.mkdir(parents=True)
-    (configs / 'first.py').write_text(text + val)
-    (configs / 'second.py').write_text(text.replace('max_epochs=2', 'max_epochs=40') + val)
-    (configs / 'broken.py').write_text(text.replace("type='LeNet5'", "type='NoSuchNet'") + val)
+    (tmp_path / 'killer.py').write_text(KILLER)
+    (configs / 'first.py').write_text(text.replace(net, NET.format(init='')))
+    second = text.replace(net, NET.format(init=INIT)).replace('max_epochs=2', 'max_epochs=4')
+    (configs / 'second.py').write_text(second + LEARNS + KILLED)
+    (configs / 'broken.py').write_text(second + LEARNS)
     file = tmp_path / 'trial.yaml'
-    arms = ''.join(f'  - config: configs/small/{name}.py\n' for name in ('first', 'broken', 'second'))
-    file.write_text(f'about: Trial\narms:\n{arms}')
+    # The images have no `series`, which a share by frame needs.
+    broken = '{config: configs/small/broken.py, fractions: [10]}'
+    file.write_text(f'subset: frame\narms:\n  - {broken}\n  - config: configs/small/second.py\n')
     command = [sys.executable, str(repo / 'tools' / 'study.py'), str(file), '--jobs', '1']
     root = tmp_path / 'work_dirs' / 'study' / 'trial'
+    first, run = root / 'first' / 'seed0-frac100', root / 'second' / 'seed0-frac100'
 
-    running = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
-    end = time.monotonic() + 3600
-    while not list(root.glob('second/*/epoch_*.pth')):
-        if running.poll() is not None or time.monotonic() > end:
-            break
-        time.sleep(0.2)
-    assert running.poll() is None
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
-    assert (root / 'first' / 'seed0-frac100' / 'tested').is_file()  # runs go in the order of the file
-    assert not (root / 'second' / 'seed0-frac100' / 'trained').is_file()
+    code, said = run_alone(command, tmp_path, PYTHONPATH=str(tmp_path))
+    assert code == -signal.SIGKILL, said
+    assert (first / 'trained').is_file() and (run / 'epoch_2.pth').is_file()
+    assert not (run / 'trained').exists() and not (run / 'epoch_3.pth').exists()
 
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1  # the broken arm
-    assert 'failed: broken/seed0-frac100: error: ' in done.stderr and 'NoSuchNet' in done.stderr
+    code, said = run_alone(command, tmp_path, PYTHONPATH=str(tmp_path))
+    assert code == 1, said  # the broken arm
+    assert 'failed: broken/seed0-frac10: ' in said and 'no `series`' in said
     runs = json.loads((tmp_path / 'trial.results.json').read_text())['runs']
     assert {name: run['status'] for name, run in runs.items()} == {
-        'broken/seed0-frac100': 'failed',
-        'first/seed0-frac100': 'tested',
+        'broken/seed0-frac10': 'failed',
+        'first/seed0-frac100': 'trained',
         'second/seed0-frac100': 'tested',
     }
-    log = (root / 'first' / 'seed0-frac100' / 'log.txt').read_text()
-    assert log.count('$ python -u tools/train.py') == 1 and log.count('$ python -u tools/test.py') == 1
-    assert (root / 'second' / 'seed0-frac100' / 'epoch_40.pth').is_file()
+    assert (first / 'log.txt').read_text().count('$ python -u tools/train.py') == 1
+    log = (run / 'log.txt').read_text()
+    assert log.count('$ python -u tools/train.py') == 2 and log.count('$ python -u tools/test.py') == 1
+    assert f'resumes {run.relative_to(tmp_path)}/epoch_2.pth' in log
+    assert re.findall(r'Epoch\(train\) \[(\d)\]', log) == ['1', '2', '3', '4']
+    assert f'Hand-over to ResNet (model.backbone.init_cfg)\n  file        {first}/epoch_2.pth' in log
+    assert (run / 'epoch_4.pth').is_file()

@@ -10,10 +10,10 @@ Examples:
 import argparse
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -80,12 +80,14 @@ def main(argv=None):
 def show(study, side_by_side):
     """Print what will run and about how long."""
     print(f'{study.name}: {study.about}')
-    total, unknown, waiting = 0.0, 0, 0
+    known, unknown = {}, 0
     for job in study.jobs:
         done = studies.is_done(study, job)
         failed = (study.root / job.folder / 'failed.json').is_file()
         seconds = None if done else studies.seconds_of(study, job)
-        words = 'done' if done else 'failed, runs again' if failed else 'runs'
+        words = 'failed, runs again' if failed else 'runs'
+        if done:
+            words = 'failed, left out' if failed and job.trial else 'done'
         about = '' if done else 'time unknown' if seconds is None else clock(seconds)
         lr = (
             ''
@@ -97,12 +99,15 @@ def show(study, side_by_side):
         epochs = f'{job.epochs} epochs{lr}' if job.kind == 'train' else ''
         print(f'{words:<19}{job.kind:<6}{job.folder}  {epochs}  {about}'.rstrip())
         if not done:
-            waiting, unknown, total = waiting + 1, unknown + (seconds is None), total + (seconds or 0)
-    rest = f', and {unknown} of unknown time' if unknown else ''
-    print(
-        f'{waiting} of {len(study.jobs)} steps to run: about {clock(total)} one by one{rest}; '
-        f'{side_by_side} side by side on this machine'
-    )
+            known[job.name] = seconds or 0
+            unknown += seconds is None
+    times = ['time unknown' if unknown else 'all are done']
+    if unknown < len(known):
+        gpus = sum(device is not None for device in devices())
+        wall = clock(studies.wall_seconds(study, known, side_by_side, gpus))
+        times = [f'about {clock(sum(known.values()))} one by one', f'{wall} with {side_by_side} side by side']
+        times += [f'and {unknown} of unknown time'] if unknown else []
+    print(f'{len(known)} of {len(study.jobs)} steps to run: {", ".join(times)}')
     return 0
 
 
@@ -125,15 +130,25 @@ def devices():
 
 
 def run(study, args):
-    """Hand the plan to Snakemake; returns its exit code."""
-    for job in study.jobs:
-        studies.is_done(study, job)  # refuses runs of another config before any starts
+    """Hand the plan to Snakemake; returns the exit code.
+
+    Raises:
+        StudyError: The study is running already, a run is of another config, or there are too few GPUs.
+    """
+    gpus = [device for device in devices() if device is not None]
+    most = max(job.gpus for job in study.jobs)
+    if most > len(gpus) and not args.profile:
+        raise studies.StudyError(f'{study.file}: {too_few(most, gpus)}')
+    waiting = [job for job in study.jobs if not studies.is_done(study, job)]  # refuses before any starts
     study.root.mkdir(parents=True, exist_ok=True)
     with (study.root / '.running').open('w') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
         except OSError:
             raise studies.StudyError(f'{study.root}: this study is running already; wait for it') from None
+        for job in waiting:
+            # Our own records say what is done: Snakemake would pass over a step whose marker is still there.
+            (study.root / job.marker).unlink(missing_ok=True)
         plan = study.root / 'plan.json'
         plan.write_text(json.dumps([entry(study, job) for job in study.jobs], indent=1))
         jobs = args.jobs or len(devices())
@@ -141,35 +156,51 @@ def run(study, args):
         command += ['--directory', str(study.root), '--config', f'plan={plan.resolve()}']
         command += ['--keep-going', '--rerun-incomplete', '--rerun-triggers', 'mtime', '--nolock']
         command += ['--quiet', 'progress', 'rules']
-        gpus = [device for device in devices() if device is not None]
         if args.profile:
             command += ['--profile', args.profile, *(['--jobs', str(args.jobs)] if args.jobs else [])]
         else:
-            command += ['--cores', str(jobs), *(['--resources', f'gpus={len(gpus)}'] if gpus else [])]
+            command += ['--cores', str(jobs), *(['--resources', f'gpu={len(gpus)}'] if gpus else [])]
         code = subprocess.run([*command, *args.further], check=False).returncode
-    results.record(study)
-    failed = [job.folder for job in study.jobs if (study.root / job.folder / 'failed.json').is_file()]
-    for folder in failed:
-        said = studies.read_json(study.root / folder / 'failed.json')
-        print(
-            f'failed: {folder}: {said.get("reason")}; log in {study.root / folder}/log.txt', file=sys.stderr
-        )
-    print(f'recorded in {results.record_file(study)}')
+    recorded = results.record(study)
+    failed = say_what_failed(study, recorded)
+    print(f'recorded in {study.results_file}')
     print(f'page: python tools/report.py {study.root}/*/seed* --out {study.root}/report')
     return 1 if code or failed else 0
+
+
+def too_few(needed, gpus):
+    """Say that there are too few GPUs, and the remedy."""
+    return f'needs {needed} GPUs, this machine has {len(gpus)}; set gpus: {len(gpus)}'
+
+
+def say_what_failed(study, recorded):
+    """Print which runs failed and which were therefore not run; returns whether any but a trial did."""
+    any_failed = False
+    for folder in dict.fromkeys(job.folder for job in study.jobs):
+        said = recorded.get(folder, {})
+        if said.get('status') == 'failed':
+            left_out = ' (left out of the choice of a learning rate)' if said.get('left_out') else ''
+            log = study.root / folder / 'log.txt'
+            print(f'failed{left_out}: {folder}: {said["reason"]}; log in {log}', file=sys.stderr)
+        elif said.get('status') == 'not run':
+            print(f'not run: {folder}: {said["reason"]}', file=sys.stderr)
+        else:
+            continue
+        any_failed |= not said.get('left_out')
+    return any_failed
 
 
 def entry(study, job):
     """Return what Snakemake needs to know of a job."""
     seconds = studies.seconds_of(study, job)
     callback = [sys.executable, str(TOOLS / 'study.py'), str(study.file), '--job', job.name]
-    gpus = job.gpus or int(any(device is not None for device in devices()))
+    gpus = sum(device is not None for device in devices())
     return dict(
         name=job.name,
         needs=[study.job(name).marker for name in job.needs],
         marker=job.marker,
         priority=len(study.jobs) - study.jobs.index(job),  # in the order of the file
-        gpus=gpus if job.kind == 'train' else min(gpus, 1),
+        gpu=studies.gpus_of(job, gpus),
         # Twice the estimate; a day where there is none.
         minutes=24 * 60 if seconds is None else max(30, round(2 * seconds / 60)),
         command=f'cd {shlex.quote(str(Path.cwd()))} && {shlex.join(callback)}',
@@ -180,12 +211,12 @@ def do(study, job):
     """Do one step: train or test; a failure is marked with its reason."""
     folder = study.root / job.folder
     folder.mkdir(parents=True, exist_ok=True)
-    failed = folder / 'failed.json'
-    failed.unlink(missing_ok=True)
     marker = study.root / job.marker
     if studies.is_done(study, job):  # done, but killed before Snakemake knew
         marker.touch()
         return 0
+    failed = folder / 'failed.json'
+    failed.unlink(missing_ok=True)
     try:
         (train if job.kind == 'train' else test)(study, job, folder)
     except StepError as error:
@@ -194,7 +225,9 @@ def do(study, job):
         )
         print(f'failed: {job.folder}: {error}', file=sys.stderr)
         results.record(study)
-        return 1
+        if not studies.read_json(folder / 'run.json').get('left_out'):
+            return 1
+        # A rate at which nothing is learnt is an answer: the other trials decide.
     marker.touch()
     if job.kind == 'test':
         results.record(study)
@@ -202,58 +235,114 @@ def do(study, job):
 
 
 class StepError(RuntimeError):
-    """A tool that failed, with its last line."""
+    """A step that failed, with one line that says why.
+
+    Args:
+        message: The line; a tool's last one.
+        code: Exit code of the tool; None when none ran.
+    """
+
+    def __init__(self, message, code=None):
+        super().__init__(message)
+        self.code = code
 
 
 def train(study, job, folder):
     """Train a run, or take over the trial that is the same run."""
-    options = [f'randomness.seed={job.seed}', *job.options]
-    factor, on_val = job.lr_factor, None
-    if job.trials:
-        curves = {f: values_on_val(study.root / trial) for f, trial in job.trials.items()}
+    facts, adopted = facts_of(study, job)
+    before = studies.read_json(folder / 'run.json')
+    if before and before.get('needs') != facts['needs']:
+        print(f'{folder}: its pretraining or its trials were trained again since; starts anew')
+        shutil.rmtree(folder)  # --resume would go on with the old weights
+    resumed = any(folder.glob('*.pth'))
+    write_json(folder / 'run.json', facts)
+    start = time.monotonic()
+    if adopted:
+        facts |= adopt(study.root / adopted, folder)
+    else:
+        arguments = [job.config, '--work-dir', str(folder), '--resume', '--cfg-options', *facts['options']]
         try:
-            chosen = studies.choose_lr(curves)
-        except studies.StudyError as error:
-            raise StepError(str(error)) from None
-        factor, on_val = float(chosen), {f: values[-1] for f, values in curves.items()}
+            facts['command'] = call('train', arguments, job, folder)
+        except StepError as error:
+            # 1: the training failed, as with a loss that is not finite; a kill says nothing of the rate.
+            if job.trial and error.code == 1:
+                write_json(folder / 'run.json', facts | dict(left_out=True))
+            raise
+        # Of a run that was killed in the middle nobody knows how long it took.
+        facts['seconds'] = None if resumed else round(time.monotonic() - start, 1)
+        checkpoint = last_checkpoint(folder)
+        facts['checkpoint_sha256'] = studies.digest(Path(checkpoint))
+    write_json(folder / 'run.json', facts | dict(trained=True))
+
+
+def facts_of(study, job):
+    """Settle how a run is trained, now that what it needs is done.
+
+    Returns:
+        tuple[dict, str | None]: Its facts, with the `options` of tools/train.py, and the folder of the
+        trial that is this very run, if one is.
+
+    Raises:
+        StepError: No trial succeeded, or the labels or the pretraining's checkpoint are not as they should.
+    """
+    options = [f'randomness.seed={job.seed}', *job.options]
+    facts = dict(lr_factor=job.lr_factor)
+    adopted = None
+    if job.trials:
+        chosen, facts = choose(study, job)
         trial = study.job(studies.job_name(job.trials[chosen], 'train'))
         options += [option for option in trial.options if option.startswith('optim_wrapper.')]
-    subset, images = None, None
+        adopted = trial.folder if trial.seed == job.seed else None
     if job.fraction < 100:
         subset, images = labels(study, job)
         options.append(f'train_dataloader.dataset.ann_file={subset.resolve()}')
+        facts |= dict(train_images=images, subset_sha256=studies.digest(subset))
+    needs = studies.digest_needs(study, job)
     if job.pretraining:
-        options.append(f'model.backbone.init_cfg.checkpoint={last_checkpoint(study.root / job.pretraining)}')
-    facts = dict(
+        start = last_checkpoint(study.root / job.pretraining)
+        if studies.digest(Path(start)) != needs[job.pretraining]:
+            raise StepError(
+                f'{start}: is not the file that its run wrote; delete {Path(start).parent} to train it again'
+            )
+        options.append(f'model.backbone.init_cfg.checkpoint={start}')
+    facts |= dict(
         study=study.name,
         config=job.config,
         seed=job.seed,
         fraction=job.fraction,
         epochs=job.epochs,
         epochs_factor=job.epochs_factor,
-        lr_factor=factor,
-        lr_on_val=on_val,
         pretraining=job.pretraining,
-        train_images=images,
-        subset_sha256=hashlib.sha256(subset.read_bytes()).hexdigest() if subset else None,
-        fingerprint=studies.fingerprint(job),
+        fingerprint=studies.fingerprint(study, job),
+        labels_sha256=studies.digest_labels(study.config(job.config), 'train_dataloader'),
+        needs=needs,
         options=options,
         trained=False,
     )
-    write_json(folder / 'run.json', facts)
-    start = time.monotonic()
-    if job.trials and trial.seed == job.seed:
-        adopt(study.root / trial.folder, folder)
-        facts['seconds'] = studies.read_json(study.root / trial.folder / 'run.json').get('seconds')
-    else:
-        facts['command'] = call(
-            'train',
-            [job.config, '--work-dir', str(folder), '--resume', '--cfg-options', *options],
-            job,
-            folder,
-        )
-        facts['seconds'] = round(time.monotonic() - start, 1)
-    write_json(folder / 'run.json', facts | dict(trained=True))
+    return facts, adopted
+
+
+def choose(study, job):
+    """Choose the learning rate among the trials that did not fail; returns its factor, and what to record.
+
+    Raises:
+        StepError: All failed, or one has no value on val.
+    """
+    said = {
+        factor: studies.read_json(study.root / trial / 'run.json') for factor, trial in job.trials.items()
+    }
+    failed = [factor for factor in job.trials if said[factor].get('left_out')]
+    if len(failed) == len(job.trials):
+        folder = study.root / job.trials[failed[0]]
+        reason = studies.read_json(folder / 'failed.json').get('reason')
+        raise StepError(f'all trials of a learning rate failed, {folder} with: {reason}')
+    curves = {f: values_on_val(study.root / trial) for f, trial in job.trials.items() if f not in failed}
+    try:
+        chosen = studies.choose_lr(curves)
+    except studies.StudyError as error:
+        raise StepError(str(error)) from None
+    on_val = {factor: values[-1] for factor, values in curves.items()}
+    return chosen, dict(lr_factor=float(chosen), lr_on_val=on_val, lr_failed=failed or None)
 
 
 def test(study, job, folder):
@@ -261,8 +350,9 @@ def test(study, job, folder):
     facts = studies.read_json(folder / 'run.json')
     start = time.monotonic()
     arguments = [job.config, last_checkpoint(folder), '--work-dir', str(folder), '--val']
+    tested_on = studies.digest_labels(study.config(job.config), 'val_dataloader', 'test_dataloader')
     call('test', [*arguments, '--cfg-options', *facts['options']], job, folder)
-    facts |= dict(tested=True, test_seconds=round(time.monotonic() - start, 1))
+    facts |= dict(tested=True, tested_on=tested_on, test_seconds=round(time.monotonic() - start, 1))
     write_json(folder / 'run.json', facts)
 
 
@@ -273,26 +363,25 @@ def call(tool, arguments, job, folder):
         StepError: It failed; the message is its last line.
     """
     env = os.environ | ({} if devices()[0] else {'OMP_NUM_THREADS': '1'})
-    with claimed(job.gpus or 1) as claim, (folder / 'log.txt').open('a') as log:
-        if job.gpus > 1:
-            launcher = [
-                str(TOOLS / f'dist_{tool}.sh'),
-                *arguments[: 1 if tool == 'train' else 2],
-                str(job.gpus),
-            ]
-            command = [*launcher, *arguments[1 if tool == 'train' else 2 :]]
-        else:
-            command = [sys.executable, '-u', str(TOOLS / f'{tool}.py'), *arguments]
-        shown = shlex.join(['python' if part == sys.executable else part for part in command])
-        shown = shown.replace(f'{REPO}/', '').replace(f'{Path.cwd()}/', '')
+    gpus = studies.gpus_of(job, 1)
+    if gpus > 1:
+        config, *rest = arguments
+        command = [str(TOOLS / f'dist_{tool}.sh'), config, str(gpus), *rest]
+    else:
+        command = [sys.executable, '-u', str(TOOLS / f'{tool}.py'), *arguments]
+    shown = shlex.join(['python' if part == sys.executable else part for part in command])
+    shown = shown.replace(f'{REPO}/', '').replace(f'{Path.cwd()}/', '')
+    with claimed(gpus) as claim, (folder / 'log.txt').open('a') as log:
         print(f'$ {shown}', file=log, flush=True)
+        start = log.tell()
         done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=env | claim, check=False)
     if done.returncode:
-        lines = [
-            line for line in (folder / 'log.txt').read_text(errors='replace').splitlines() if line.strip()
-        ]
+        with (folder / 'log.txt').open(errors='replace') as log:
+            log.seek(start)
+            lines = [line for line in log.read().splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith('error')]
-        raise StepError((errors or lines)[-1][:500])
+        said = (errors or lines or [f'exit code {done.returncode}, without a word'])[-1][:500]
+        raise StepError(said, done.returncode)
     return shown
 
 
@@ -303,33 +392,28 @@ def claimed(count):
     if not gpus or 'SLURM_JOB_ID' in os.environ:
         yield {}
         return
+    if count > len(gpus):
+        raise StepError(too_few(count, gpus))
     folder = studies.ROOT / '.gpus'
     folder.mkdir(parents=True, exist_ok=True)
-    held = []
-    while len(held) < count:
-        for gpu in gpus:
-            file = (folder / gpu).open('w')
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.close()
-                continue
-            held.append((gpu, file))
-            if len(held) == count:
-                break
-        else:
-            while held:  # all or none, or two steps wait for each other
-                held.pop()[1].close()
-            time.sleep(5)
-    yield {'CUDA_VISIBLE_DEVICES': ','.join(gpu for gpu, _ in held)}
-    for _, file in held:
-        file.close()
+    while True:
+        with contextlib.ExitStack() as files:
+            held = []
+            for gpu in gpus:
+                file = files.enter_context((folder / gpu).open('w'))
+                with contextlib.suppress(OSError):  # another step has it
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    held.append(gpu)
+                if len(held) == count:
+                    yield {'CUDA_VISIBLE_DEVICES': ','.join(held)}
+                    return
+        time.sleep(5)  # all or none are held, or two steps would wait for each other
 
 
 def labels(study, job):
     """Write the share of the labels that a run learns from, once; returns the file and its image count."""
-    dataset = studies.load_config(job.config)['train_dataloader']['dataset']
-    source = Path(dataset.get('data_root') or '', dataset['ann_file'])
+    (dataset,) = studies.data_sets(study.config(job.config), 'train_dataloader')
+    source = studies.annotation_file(dataset)
     try:
         coco = json.loads(source.read_text())
     except (OSError, json.JSONDecodeError) as error:
@@ -338,8 +422,7 @@ def labels(study, job):
         subset = studies.draw_subset(coco, job.fraction, study.settings['subset'])
     except studies.StudyError as error:
         raise StepError(f'{source}: {error}') from None
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
-    file = study.root / 'labels' / f'{digest}-frac{job.fraction}.json'
+    file = study.root / 'labels' / f'{studies.digest(source)[:12]}-frac{job.fraction}.json'
     write_json(file, subset, indent=None)
     return file, len(subset['images'])
 
@@ -362,7 +445,7 @@ def last_checkpoint(folder):
 
 
 def adopt(trial, folder):
-    """Take over a trial's files: it is this very run, learnt once."""
+    """Take over a trial's files: it is this very run, learnt once; returns what it says of its training."""
     for source in trial.rglob('*'):
         target = folder / source.relative_to(trial)
         if source.is_dir():
@@ -370,6 +453,8 @@ def adopt(trial, folder):
         elif source.name not in ('run.json', 'trained', 'failed.json'):
             target.unlink(missing_ok=True)
             os.link(source, target)
+    said = studies.read_json(trial / 'run.json')
+    return {key: said.get(key) for key in ('command', 'seconds', 'checkpoint_sha256')}
 
 
 def write_json(path, content, indent=1):

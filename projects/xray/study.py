@@ -9,7 +9,7 @@ A study file (YAML) names arms by their configs; seeds, shares of the labels and
     updates: same            # as many with few labels as with all; `epochs`: as many epochs
     lr_factors: [0.5, 1, 2]  # of the config's own, for each arm and share: chosen on val with the first seed
     pretrain_seeds: [0]      # fine-tuning seed number i starts from pretraining seed number i, in turns
-    gpus: 0                  # of one run; more than 1 starts as many ranks
+    gpus: 0                  # of one training; more than 1 starts as many ranks. Tests take one
     arms:
       - config: configs/small/NAME.py
         seeds: [0]           # an arm may have its own seeds, fractions, lr_factors
@@ -19,7 +19,9 @@ Runs write to `work_dirs/study/<name>/<stem>/seed<k>-frac<f>/`, the pretraining 
 checkpoint among them, shared by all arms. Nothing here imports the training libraries.
 """
 
+import functools
 import hashlib
+import heapq
 import json
 import math
 import re
@@ -70,7 +72,8 @@ class Job:
         lr_factor: Of the config's own rate; None where the trials decide.
         trials: Folders of the learning-rate trials that decide, by factor.
         pretraining: Folder of the run whose weights it starts from; None without.
-        gpus: Of the run.
+        gpus: As the study says, of a training.
+        trial: Whether it only tries a learning rate: one that fails is left out of the choice.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Job:
     trials: dict[str, str] = field(default_factory=dict)
     pretraining: str | None = None
     gpus: int = 0
+    trial: bool = False
 
     @property
     def marker(self) -> str:
@@ -96,18 +100,37 @@ class Job:
 
 @dataclass
 class Study:
-    """A study file with its jobs, in an order in which they could run one by one."""
+    """A study file with its jobs, in an order in which they could run one by one.
+
+    Configs and digests are kept once read: a study of six hundred steps names twenty configs.
+    """
 
     name: str
     file: Path
     about: str
     settings: dict
-    jobs: list[Job]
+    jobs: list[Job] = field(default_factory=list)
+    configs: dict[str, Mapping] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:
         """Where its runs write."""
         return ROOT / self.name
+
+    @property
+    def results_file(self) -> Path:
+        """Where its results are recorded."""
+        return self.file.with_suffix('.results.json')
+
+    def config(self, path: str) -> Mapping:
+        """Return a config, resolved; StudyError when it cannot be read."""
+        if path not in self.configs:
+            try:
+                self.configs[path] = load_config(path)
+            except ConfigError as error:
+                raise StudyError(f'{self.file}: {error}') from None
+        return self.configs[path]
 
     def job(self, name: str) -> Job:
         """Return a job by name."""
@@ -122,7 +145,8 @@ def read_study(file: str | Path) -> Study:
 
     Raises:
         StudyError: No such file, an unknown key or a value that cannot be; a config that is not there; an
-            arm that starts from a checkpoint that no config writes; two arms that are the same.
+            arm that starts from a checkpoint that no config writes, or that is a distillation; two arms
+            that are the same.
     """
     file = Path(file)
     try:
@@ -139,22 +163,25 @@ def read_study(file: str | Path) -> Study:
     if unknown:
         raise StudyError(f'{file}: unknown key {sorted(unknown)[0]!r}, expected one of {sorted(DEFAULTS)}')
     settings = DEFAULTS | {key: value for key, value in said.items() if key != 'arms'}
+    study = Study(file.stem, file, str(settings['about']), settings)
     jobs = {}
     for arm in said['arms']:
-        _plan_arm(file, settings, arm, jobs)
-    return Study(file.stem, file, str(settings['about']), settings, list(jobs.values()))
+        _plan_arm(study, arm, jobs)
+    study.jobs = list(jobs.values())
+    return study
 
 
-def _plan_arm(file, settings, arm, jobs):
+def _plan_arm(study, arm, jobs):
+    file = study.file
     if not isinstance(arm, dict) or 'config' not in arm or set(arm) - {'config', *OF_AN_ARM}:
         raise StudyError(f'{file}: arm {arm!r}: expected `config` and, at will, {", ".join(OF_AN_ARM)}')
-    own = settings | dict(epochs_factor=1) | arm
+    own = study.settings | dict(epochs_factor=1) | arm
     _check(file, own)
-    config = _load(file, arm['config'])
+    config = study.config(arm['config'])
     stem = Path(arm['config']).stem
     factor = own['epochs_factor']
     suffix = '' if factor == 1 else f'-x{factor:g}'
-    source = _pretraining_config(file, arm['config'], config)
+    source = _pretraining_config(study, arm['config'])
     for fraction in own['fractions']:
         # As many updates as with all labels take as many more epochs.
         stretch = factor * (100 / fraction if own['updates'] == 'same' else 1)
@@ -171,7 +198,7 @@ def _plan_arm(file, settings, arm, jobs):
         if len(own['lr_factors']) > 1:
             for lr_factor in own['lr_factors']:
                 folder = f'{stem}/lr/frac{fraction}{suffix}-lr{lr_factor:g}'
-                needs, pretraining = _plan_pretraining(file, settings, source, first, own, jobs)
+                needs, pretraining = _plan_pretraining(study, source, first, own, jobs)
                 job = Job(
                     name=job_name(folder, 'train'),
                     kind='train',
@@ -181,13 +208,14 @@ def _plan_arm(file, settings, arm, jobs):
                     seed=first,
                     lr_factor=lr_factor,
                     pretraining=pretraining,
+                    trial=True,
                     **common,
                 )
                 _add(file, jobs, job)
                 trials[f'{lr_factor:g}'] = folder
         for seed in own['seeds']:
             folder = f'{stem}/seed{seed}-frac{fraction}{suffix}'
-            needs, pretraining = _plan_pretraining(file, settings, source, seed, own, jobs)
+            needs, pretraining = _plan_pretraining(study, source, seed, own, jobs)
             fixed = own['lr_factors'][0] if not trials else None
             train = Job(
                 name=job_name(folder, 'train'),
@@ -206,18 +234,17 @@ def _plan_arm(file, settings, arm, jobs):
             _add(file, jobs, Job(**test))
 
 
-def _plan_pretraining(file, settings, source, seed, own, jobs) -> tuple[list[str], str | None]:
+def _plan_pretraining(study, source, seed, own, jobs) -> tuple[list[str], str | None]:
     """Plan the pretraining that an arm starts from, once for all arms."""
     if source is None:
         return [], None
-    seeds = settings['pretrain_seeds']
+    seeds = study.settings['pretrain_seeds']
     chosen = seeds[own['seeds'].index(seed) % len(seeds)]
     folder = f'{Path(source).stem}/seed{chosen}-frac100'
     name = job_name(folder, 'train')
     if name not in jobs:
-        config = _load(file, source)
-        further = _pretraining_config(file, source, config)
-        needs, pretraining = _plan_pretraining(file, settings, further, seed, own, jobs)
+        further = _pretraining_config(study, source)
+        needs, pretraining = _plan_pretraining(study, further, seed, own, jobs)
         jobs[name] = Job(
             name=name,
             kind='train',
@@ -227,9 +254,9 @@ def _plan_pretraining(file, settings, source, seed, own, jobs) -> tuple[list[str
             options=[],
             seed=chosen,
             fraction=100,
-            epochs=config['train_cfg']['max_epochs'],
+            epochs=study.config(source)['train_cfg']['max_epochs'],
             pretraining=pretraining,
-            gpus=settings['gpus'],
+            gpus=study.settings['gpus'],
         )
     return [name], folder
 
@@ -258,6 +285,8 @@ def _check(file, own):
         or own['epochs_factor'] <= 0
     ):
         raise StudyError(f'{file}: lr_factors and epochs_factor must be above zero')
+    if type(own['gpus']) is not int or own['gpus'] < 0:
+        raise StudyError(f'{file}: gpus {own["gpus"]!r}: expected a number of GPUs, 0 for none')
     if own['subset'] not in ('part', 'frame') or own['updates'] not in ('same', 'epochs'):
         raise StudyError(f'{file}: expected subset: part or frame, and updates: same or epochs')
     least = SMALLEST_BY_FRAME if own['subset'] == 'frame' else 1
@@ -268,16 +297,15 @@ def _check(file, own):
         )
 
 
-def _load(file, config):
-    try:
-        return load_config(config)
-    except ConfigError as error:
-        raise StudyError(f'{file}: {error}') from None
-
-
-def _pretraining_config(file, path: str, config: Mapping) -> str | None:
+def _pretraining_config(study: Study, path: str) -> str | None:
     """Return the config whose run an arm starts from: `work_dirs/<stem>/…` names it, beside the arm's own."""
-    init = config['model']['backbone'].get('init_cfg') or {}
+    model = study.config(path)['model']
+    if 'backbone' not in model:
+        raise StudyError(
+            f'{study.file}: {path}: expected a model with a backbone, not {model.get("type")}, whose teacher '
+            'a study does not train; leave the arm out and give the config to tools/train.py'
+        )
+    init = model['backbone'].get('init_cfg') or {}
     checkpoint = str(init.get('checkpoint', '')) if isinstance(init, Mapping) else ''
     if not checkpoint.startswith('work_dirs/'):
         return None
@@ -285,8 +313,8 @@ def _pretraining_config(file, path: str, config: Mapping) -> str | None:
     found = sorted(Path(path).resolve().parents[1].glob(f'*/{stem}.py'))
     if not found:
         raise StudyError(
-            f'{file}: {path} starts from {checkpoint}, but no config {stem}.py is beside it; add it, or '
-            'correct the checkpoint'
+            f'{study.file}: {path} starts from {checkpoint}, but no config {stem}.py is beside it; add it, '
+            'or correct the checkpoint'
         )
     near = found[0]
     return str(near.relative_to(Path.cwd()) if near.is_relative_to(Path.cwd()) else near)
@@ -380,11 +408,57 @@ def draw_subset(coco: dict, percent: int, by: str = 'part', seed: int = 0) -> di
 # ------------------------------------------------------------------------------------------------- doing
 
 
-def fingerprint(job: Job) -> str:
-    """Digest of what a run is: its resolved config and its overrides."""
-    flat = {key: repr(value) for key, value in flatten(load_config(job.config)).items()}
-    said = json.dumps([flat, sorted(job.options), job.seed, job.fraction, job.trials, job.pretraining])
-    return hashlib.sha256(said.encode()).hexdigest()
+def fingerprint(study: Study, job: Job) -> str:
+    """Digest of what a training is: its resolved config, its overrides, and those of all that it needs."""
+    if job.name not in study.digests:
+        flat = {key: repr(value) for key, value in flatten(study.config(job.config)).items()}
+        subset = study.settings['subset'] if job.fraction < 100 else None
+        needs = [fingerprint(study, study.job(name)) for name in job.needs]
+        said = [flat, sorted(job.options), job.seed, job.fraction, subset, job.trials, job.pretraining, needs]
+        study.digests[job.name] = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    return study.digests[job.name]
+
+
+def digest(path: Path) -> str | None:
+    """SHA-256 of a file; None when it is not there."""
+    if not path.is_file():
+        return None
+    stat = path.stat()
+    return _digest(path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache  # hundreds of runs share an annotation file
+def _digest(path, size, changed):
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def data_sets(config: Mapping, *loaders: str) -> list[Mapping]:
+    """Return what the loaders of a config read, without the repetition around it."""
+    found = [config[loader]['dataset'] for loader in loaders if config.get(loader)]
+    return [dataset.get('dataset', dataset) for dataset in found]
+
+
+def annotation_file(dataset: Mapping) -> Path:
+    """Return where a data set's annotations or its list of images are; its folder when it names none."""
+    return Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+
+
+def digest_labels(config: Mapping, *loaders: str) -> dict[str, str]:
+    """Return the SHA-256 of the annotation files and image lists that the loaders of a config read."""
+    files = [annotation_file(dataset) for dataset in data_sets(config, *loaders)]
+    return {str(file): digest(file) for file in files if file.is_file()}
+
+
+def digest_needs(study: Study, job: Job) -> dict[str, str | None]:
+    """Return the SHA-256 of the last checkpoint of each run that a training needs, as that run recorded it.
+
+    None stands for a run that is not trained, or a trial that failed.
+    """
+    folders = [study.job(name).folder for name in job.needs]
+    return {
+        folder: read_json(study.root / folder / 'run.json').get('checkpoint_sha256') for folder in folders
+    }
 
 
 def read_json(path: Path) -> dict:
@@ -396,20 +470,39 @@ def read_json(path: Path) -> dict:
 
 
 def is_done(study: Study, job: Job) -> bool:
-    """Whether a job is done, as its own record says.
+    """Whether a job is done, as its own record says: from what is there now, and all that it needs is done.
+
+    A run whose pretraining was trained again is to be done again, and a run is to be tested again when the
+    annotations it was tested on have changed. A trial that failed counts as done.
 
     Raises:
-        StudyError: It was done with another config or other settings.
+        StudyError: It was begun with another config, other settings or other labels.
     """
     folder = study.root / job.folder
     facts = read_json(folder / 'run.json')
-    done = facts.get('trained') if job.kind == 'train' else bool(facts.get('tested'))
-    if done and facts['fingerprint'] != fingerprint(job):
+    needed = all([is_done(study, study.job(name)) for name in job.needs])
+    if job.kind == 'test':
+        return bool(facts.get('tested')) and needed and not _changed(facts.get('tested_on', {}))
+    same = facts.get('fingerprint') == fingerprint(study, job)
+    changed = _changed(facts.get('labels_sha256', {}))
+    begun = facts.get('trained') or any(folder.glob('*.pth'))
+    if begun and not same:
         raise StudyError(
             f'{folder}: was run with another config or other settings than {study.file} says now; delete it '
             'to run it again, or give the study another name'
         )
-    return bool(done)
+    if begun and changed:
+        raise StudyError(
+            f'{folder}: learnt from another {changed[0]} than there is now; delete it to run it again, or '
+            'put the file back'
+        )
+    done = facts.get('trained') or facts.get('left_out')
+    return bool(done) and needed and same and not changed and facts.get('needs') == digest_needs(study, job)
+
+
+def _changed(labels: Mapping[str, str]) -> list[str]:
+    """Return the files whose content is another; one that is not there cannot be compared."""
+    return [file for file, sha256 in labels.items() if digest(Path(file)) not in (None, sha256)]
 
 
 def choose_lr(curves: Mapping[str, Sequence[float]]) -> str:
@@ -431,23 +524,42 @@ def choose_lr(curves: Mapping[str, Sequence[float]]) -> str:
 
 
 def seconds_of(study: Study, job: Job) -> float | None:
-    """Estimate the time of a job from runs of its config that were timed; None when there are none."""
+    """Estimate the time of a job from runs of its config that were timed.
+
+    Those of this machine come first; then those that the study's results record, wherever they ran.
+
+    Returns:
+        Seconds; None when none were timed.
+    """
     stem = Path(job.config).stem
-    records = [read_json(path) for path in study.root.glob(f'{stem}/**/run.json')]
+    here = [read_json(path) for path in study.root.glob(f'{stem}/**/run.json')]
+    recorded = read_json(study.results_file).get('runs', {})
+    elsewhere = [run for folder, run in recorded.items() if folder.split('/')[0] == stem]
     if job.kind == 'test':
-        times = [r['test_seconds'] for r in records if r.get('test_seconds')]
-        return statistics.median(times) if times else None
-    alike = [
-        r['seconds'] / r['epochs'] for r in records if r.get('seconds') and r['fraction'] == job.fraction
-    ]
-    if alike:
-        return job.epochs * statistics.median(alike)
+        return _median(r.get('test_seconds') for r in here) or _median(
+            r.get('test_seconds') for r in elsewhere
+        )
+    return _seconds_by_epoch(job, here) or _seconds_by_step(study, job) or _seconds_by_epoch(job, elsewhere)
+
+
+def _seconds_by_epoch(job, records):
+    timed = [r for r in records if r.get('seconds') and r['fraction'] == job.fraction]
+    return _median(job.epochs * r['seconds'] / r['epochs'] for r in timed)
+
+
+def _seconds_by_step(study, job):
+    stem = Path(job.config).stem
     step = _seconds_per_iteration([Path('work_dirs') / stem, study.root / stem])
-    images = _images(job)
+    images = _images(study, job)
     if step is None or images is None:
         return None
-    batch = load_config(job.config)['train_dataloader']['batch_size'] * max(job.gpus, 1)
+    batch = study.config(job.config)['train_dataloader']['batch_size'] * max(job.gpus, 1)
     return step * math.ceil(images / batch) * job.epochs
+
+
+def _median(values):
+    values = [value for value in values if value]
+    return statistics.median(values) if values else None
 
 
 def _seconds_per_iteration(folders: Sequence[Path]) -> float | None:
@@ -457,19 +569,50 @@ def _seconds_per_iteration(folders: Sequence[Path]) -> float | None:
             for line in file.read_text(errors='replace').splitlines():
                 if '"iter"' in line and (found := re.search(r'"time": ([\d.]+)', line)):
                     times.append(float(found[1]))
-    return statistics.median(times) if times else None
+    return _median(times)
 
 
-def _images(job: Job) -> int | None:
-    """Count the training images of a job, as far as a look at the files tells."""
-    dataset = load_config(job.config)['train_dataloader']['dataset']
-    path = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+def _images(study: Study, job: Job) -> int | None:
+    """Count the images of an epoch, as far as a look at the files tells."""
+    config = study.config(job.config)
+    (dataset,) = data_sets(config, 'train_dataloader')
+    times = config['train_dataloader']['dataset'].get('times', 1)
+    path = annotation_file(dataset)
     if path.suffix == '.json' and path.is_file():
-        return math.ceil(len(json.loads(path.read_text())['images']) * job.fraction / 100)
+        return times * math.ceil(len(json.loads(path.read_text())['images']) * job.fraction / 100)
     if path.suffix == '.txt' and path.is_file():
-        return len(path.read_text().splitlines())
+        return times * len(path.read_text().splitlines())
     prefix = dataset.get('data_prefix') or {}
     folder = Path(dataset.get('data_root') or '', str(prefix.get('img_path', '') if prefix else ''))
     if dataset.get('ann_file') or not folder.is_dir():
         return None
-    return sum(1 for file in folder.rglob('*') if file.is_file()) or None
+    return times * sum(1 for file in folder.rglob('*') if file.is_file()) or None
+
+
+def gpus_of(job: Job, available: int) -> int:
+    """Return how many GPUs a job takes: a test one, and where there are any, every job at least one."""
+    return max(job.gpus if job.kind == 'train' else min(job.gpus, 1), min(available, 1))
+
+
+def wall_seconds(study: Study, seconds: Mapping[str, float], places: int, gpus: int = 0) -> float:
+    """Return how long jobs take side by side, each started as soon as it can, in the order of the study.
+
+    Args:
+        study: Study.
+        seconds: Of each job that is to run, by name; what others need of it is done.
+        places: Cores or GPUs.
+        gpus: GPUs of the machine; with any, a job takes as many places as GPUs, else one.
+    """
+    sizes = {job.name: min(places, max(1, gpus_of(job, gpus) if gpus else 1)) for job in study.jobs}
+    waiting = [job for job in study.jobs if job.name in seconds]
+    now, running = 0.0, []
+    while waiting or running:
+        pending = {job.name for job in waiting} | {name for _, name in running}
+        for job in list(waiting):
+            if sizes[job.name] <= places and not pending.intersection(job.needs):
+                waiting.remove(job)
+                places -= sizes[job.name]
+                heapq.heappush(running, (now + seconds[job.name], job.name))
+        now, name = heapq.heappop(running)
+        places += sizes[name]
+    return now

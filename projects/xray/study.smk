@@ -22,7 +22,7 @@ for job in plan:
         threads: 1
         priority: job['priority']
         resources:
-            gpus=job['gpus'],
+            gpu=job['gpu'],  # the name that the Slurm executor reads
             runtime=job['minutes'],
         params:
             command=job['command'],

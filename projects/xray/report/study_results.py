@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +14,20 @@ from .runs import parse_stem
 
 BEGIN, END = '<!-- results of studies: begin -->', '<!-- results of studies: end -->'
 FACTS = ('config', 'seed', 'fraction', 'epochs', 'epochs_factor', 'lr_factor', 'lr_on_val', 'pretraining')
-FACTS += ('train_images', 'subset_sha256', 'seconds')
+FACTS += (
+    'lr_failed',
+    'left_out',
+    'train_images',
+    'subset_sha256',
+    'labels_sha256',
+    'seconds',
+    'test_seconds',
+)
 TESTED = ('metrics', 'val_metrics', 'commit', 'dirty', 'hardware', 'versions', 'date')
 COLUMNS = {
     'AP50': 'AP50',
+    'AP50_critical': 'AP50 critical',
+    'AP50_minor': 'AP50 minor',
     'AP': 'AP',
     'recall_critical_at_0.5': 'critical recall at 0.5 FA/image',
     'recall_defect_at_0.5': 'recall at 0.5 FA/image',
@@ -25,45 +36,60 @@ COLUMNS = {
     'accuracy': 'accuracy',
     'balanced_accuracy': 'balanced accuracy',
 }
+SPREAD = (
+    '± is the standard deviation over the seeds of the fine-tuning that a row lists. `pretrainings` counts '
+    'the weights of our own that its runs start from: where it is 1, how much another pretraining would '
+    'change is not in the ±. A share of the labels is one draw, the same for all arms and seeds.'
+)
 
 
 class RecordError(ValueError):
     """Records that cannot be read, or a file without the marks between which they go; with the remedy."""
 
 
-def record_file(study: Study) -> Path:
-    """Return where a study's results are recorded."""
-    return study.file.with_suffix('.results.json')
+def record(study: Study) -> dict[str, dict]:
+    """Record every tested, failed or blocked run of a study; those recorded elsewhere stay.
 
-
-def record(study: Study) -> None:
-    """Record every tested and every failed run of a study; those recorded elsewhere stay."""
-    file = record_file(study)
+    Returns:
+        The records by run.
+    """
+    file = study.results_file
     study.root.mkdir(parents=True, exist_ok=True)
     with (study.root / '.recording').open('w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # runs finish side by side
-        runs = read_json(file).get('runs', {})
+        recorded = read_json(file).get('runs', {})
+        # A run that waited for a failed one may run now.
+        runs = {folder: entry for folder, entry in recorded.items() if entry['status'] != 'not run'}
+        culprits = {}  # by the name of a job that failed or waits for one that did
         for job in study.jobs:
             folder = study.root / job.folder
             facts, tested = read_json(folder / 'run.json'), read_json(folder / 'test.json')
             failed = read_json(folder / 'failed.json')
             entry = {key: facts[key] for key in FACTS if facts.get(key) is not None}
+            culprit = next((culprits[name] for name in job.needs if name in culprits), None)
             if failed:
                 runs[job.folder] = dict(
                     status='failed', step=failed['step'], reason=failed['reason'], **entry
                 )
+                if not facts.get('left_out'):
+                    culprits[job.name] = job.folder
             elif job.kind == 'test' and tested and facts.get('tested'):
                 said = {key: tested[key] for key in TESTED if key in tested}
                 runs[job.folder] = dict(status='tested', **entry, **said)
+            elif culprit:
+                culprits[job.name] = culprit
+                if not _is_tested(runs.get(job.folder)):
+                    said = dict(config=job.config, seed=job.seed, fraction=job.fraction)
+                    runs[job.folder] = dict(status='not run', reason=f'needs {culprit}, which failed', **said)
             elif job.kind == 'train' and facts.get('trained') and not _is_tested(runs.get(job.folder)):
                 runs[job.folder] = dict(status='trained', **entry)
+        runs = dict(sorted(runs.items()))
         draft = file.with_name(f'{file.name}.{os.getpid()}')
-        text = json.dumps(
-            dict(study=study.name, about=study.about, runs=dict(sorted(runs.items()))), indent=1
-        )
+        text = json.dumps(dict(study=study.name, about=study.about, runs=runs), indent=1)
         # No path of this machine in a file that is committed.
         draft.write_text(text.replace(f'{Path.cwd()}/', '') + '\n')
         draft.replace(file)
+    return runs
 
 
 def _is_tested(entry: dict | None) -> bool:
@@ -72,37 +98,34 @@ def _is_tested(entry: dict | None) -> bool:
 
 def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
     """Lay the tested runs of a study out: one row per arm and share of the labels, mean ± std over seeds."""
-    arms, failed = {}, 0
+    arms = {}
     for run in records['runs'].values():
-        if run['status'] == 'failed':
-            failed += 1
         if run['status'] != 'tested':
             continue
-        named = parse_stem(Path(run['config']).stem)
+        stem = Path(run['config']).stem
+        named = parse_stem(stem)
+        size = re.search(r'-(\d+px)$', stem)
+        recipe = ', '.join(part for part in (named['recipe'], size and size[1]) if part)
         times = run.get('epochs_factor', 1)
         arm = named['init'] + (f', {times:g}× epochs' if times != 1 else '')
-        arms.setdefault((named['dataset'], named['backbone'], run['fraction'], arm), []).append(run)
+        key = (named['dataset'], named['backbone'], recipe, run['fraction'], arm)
+        arms.setdefault(key, []).append(run)
     values = [
         {key.removeprefix('xray/'): value for key, value in run['metrics'].items()}
         for runs in arms.values()
         for run in runs
     ]
     columns = [column for column in COLUMNS if any(v.get(column) is not None for v in values)]
-    header = [
-        'data',
-        'backbone',
-        'labels',
-        'arm',
-        'seeds',
-        *(COLUMNS[column] for column in columns),
-        'commit',
-    ]
+    header = ['data', 'backbone', 'recipe', 'labels', 'arm', 'seeds', 'pretrainings']
+    header += [*(COLUMNS[column] for column in columns), 'commit']
     rows = []
-    for (dataset, backbone, fraction, arm), runs in sorted(arms.items()):
+    for (dataset, backbone, recipe, fraction, arm), runs in sorted(arms.items()):
         seeds = ', '.join(str(seed) for seed in sorted(run['seed'] for run in runs))
+        starts = {run['pretraining'] for run in runs if run.get('pretraining')}
         commits = ', '.join(sorted({run['commit'][:7] + ('+' if run.get('dirty') else '') for run in runs}))
         cells = [_spread([run['metrics'].get(f'xray/{column}') for run in runs]) for column in columns]
-        rows.append([dataset, backbone, f'{fraction} %', arm, seeds, *cells, commits])
+        shown = [dataset, backbone, recipe, f'{fraction} %', arm, seeds, str(len(starts) or '–')]
+        rows.append([*shown, *cells, commits])
     return header, rows
 
 
@@ -136,7 +159,13 @@ def write_readme(readme: Path, files: Sequence[Path]) -> int:
             said += f'; {", ".join(hardware)}; {dates[0]} to {dates[-1]}'
         failed = [name for name, run in records['runs'].items() if run['status'] == 'failed']
         said += f'; failed: {", ".join(failed)}' if failed else ''
-        table = format_table(header, rows, markdown=True) if rows else 'No run has been tested yet.'
+        blocked = [
+            f'{name} ({run["reason"]})' for name, run in records['runs'].items() if run['status'] == 'not run'
+        ]
+        said += f'; not run: {", ".join(blocked)}' if blocked else ''
+        table = 'No run has been tested yet.'
+        if rows:
+            table = f'{format_table(header, rows, markdown=True)}\n\n{SPREAD}'
         parts.append(f'**{records["about"] or records["study"]}**\n\n{table}\n\n{said}')
     if not parts:
         raise RecordError(
