@@ -27,6 +27,7 @@ from projects.xray import (  # noqa: F401
     weights,
 )
 from projects.xray.report.config_diff import differences, flatten, load_config, under
+from projects.xray.running import UsageError, read_config
 
 ALL = all_configs()
 FRAGMENTS = sorted((CONFIGS / '_base_').glob('*.py'))
@@ -269,7 +270,7 @@ def test_swin_is_mmpretrains_with_window_12(path):
 @each
 def test_every_chain_loads_and_normalises_alike(path):
     config = resolved(path)
-    assert config.xray_load == dict(type='LoadXray', window=dict(type='full'), dtype='uint8')
+    assert config.xray_load == load_config(CONFIGS / '_base_/xray_runtime.py').xray_load
     for loader in loaders(config).values():
         pipeline = dataset(loader).pipeline
         assert pipeline[0] == config.xray_load
@@ -279,6 +280,46 @@ def test_every_chain_loads_and_normalises_alike(path):
     assert preprocessor.type == f'Xray{kind}DataPreprocessor'
     assert (preprocessor.mean, preprocessor.std) == ([114.5], [57.6])
     assert not {'to_rgb', 'bgr_to_rgb', 'rgb_to_bgr'} & set(preprocessor)
+
+
+KINDS = {(path.parent.name, parse_name(path).method): path for path in ALL}
+
+
+@select(KINDS.values())
+def test_the_window_of_the_command_line_reaches_every_chain(path):
+    window = ['xray_load.window.type=absolute', 'xray_load.window.low=0', 'xray_load.window.high=4095']
+    config = read_config(str(path), [*window, 'xray_load.dtype=float32'])
+    wanted = dict(type='absolute', low=0, high=4095)
+    assert loaders(config)
+    for loader in loaders(config).values():
+        loads = [step for step in steps(dataset(loader).pipeline) if step.type == 'LoadXray']
+        assert [dict(load, window=dict(load.window)) for load in loads] == [
+            dict(type='LoadXray', window=wanted, dtype='float32')
+        ]
+    # What else names one, such as a dumped config's own variables.
+    texts = [key for key, value in flatten(config).items() if value == 'full' and 'window' in key]
+    assert texts == []
+
+
+def test_variables_that_the_command_line_cannot_reach_are_refused(tmp_path):
+    path = CONFIGS / 'small' / min(p.name for p in probes if p.parent.name == 'small')
+    for option, said in {
+        'xray_norm.mean=[0.5]': 'would change nothing',
+        'xray_workers.num_workers=1': 'would change nothing',
+        'xray_load.windw.type=full': 'is no argument of LoadXray',
+        'xray_load=full': 'is no argument of LoadXray',
+        'xray_load.dtype.deep=full': 'does not fit',
+    }.items():
+        with pytest.raises(UsageError, match=said) as caught:
+            read_config(str(path), [option])
+        assert '\n' not in str(caught.value) and option.partition('=')[0] in str(caught.value)
+    empty = tmp_path / 'empty.py'
+    empty.write_text('hook = dict(steps=[dict(type="Other")])\n')
+    with pytest.raises(UsageError, match='has no LoadXray to go to in .*empty.py'):
+        read_config(str(empty), ['xray_load.size=9'])
+    # A hook's pipeline counts, and an argument that was not stated.
+    empty.write_text('hook = dict(steps=[[dict(type="LoadXray")]])\n')
+    assert read_config(str(empty), ['xray_load.window.type=voi']).hook.steps[0][0].window.type == 'voi'
 
 
 @select(probes + detectors)

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 import mmengine.dist
@@ -28,7 +29,8 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
 
     Args:
         path: Config file.
-        options: `key=value` strings; dotted keys, Python literals or plain text as values.
+        options: `key=value` strings; dotted keys, Python literals or plain text as values. `xray_load.…` is
+            written into every LoadXray of the config, so that all chains load alike.
 
     Raises:
         UsageError: The file is no readable config, or an option does not fit it.
@@ -52,13 +54,59 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
                 'train_dataloader.batch_size=2; write no spaces around ='
             )
         try:
-            cfg.merge_from_dict({key: DictAction._parse_iterable(value)})
+            if key.startswith('xray_'):
+                _set_load(cfg, key, DictAction._parse_iterable(value))
+            else:
+                cfg.merge_from_dict({key: DictAction._parse_iterable(value)})
+        except UsageError:
+            raise
         except Exception as error:  # merge_from_dict raises whatever the nested containers raise
             raise UsageError(
                 f"--cfg-options: '{option}' does not fit {path} ({_line(error)}); look its keys up with "
                 f'`python tools/diff_config.py {path}`'
             ) from error
     return cfg
+
+
+def _set_load(cfg: Config, key: str, value) -> None:
+    """Write a part of `xray_load` into every LoadXray; merging it would change what nobody reads any more.
+
+    Raises:
+        UsageError: It is another `xray_*` variable, another part, or the config has no LoadXray.
+    """
+    name, *parts = key.split('.')
+    if name != 'xray_load':
+        raise UsageError(
+            f"--cfg-options: '{key}' would change nothing, since xray_* variables are copied where they "
+            'belong as a config is read; set the keys that it was copied to, or edit the variable itself'
+        )
+    if not parts or parts[0] not in ('window', 'dtype', 'size'):
+        raise UsageError(
+            f"--cfg-options: '{key}' is no argument of LoadXray, expected xray_load.window.type and the "
+            'like, xray_load.dtype or xray_load.size; correct the key'
+        )
+    loads = [node for node in _dicts(cfg._cfg_dict) if node.get('type') == 'LoadXray']
+    if not loads:
+        raise UsageError(
+            f"--cfg-options: '{key}' has no LoadXray to go to in {cfg.filename}; name a config that loads "
+            'radiographs'
+        )
+    for load in loads:
+        for part in parts[:-1]:
+            if part not in load:
+                load[part] = {}
+            load = load[part]
+        load[parts[-1]] = value
+
+
+def _dicts(node):
+    """Yield every dict of a config."""
+    if isinstance(node, dict):
+        yield node
+        node = node.values()
+    if not isinstance(node, str) and isinstance(node, Iterable):
+        for value in node:
+            yield from _dicts(value)
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
