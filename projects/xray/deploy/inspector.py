@@ -182,7 +182,9 @@ class Inspector:
         long, short = max(self.exported.scale), min(self.exported.scale)
         rule = min(long / max(height, width), short / min(height, width))
         rows, columns = self.exported.input
-        return min(rule, (rows + 0.499) / height, (columns + 0.499) / width)
+        if int(height * rule + 0.5) <= rows and int(width * rule + 0.5) <= columns:
+            return rule
+        return min((rows + 0.499) / height, (columns + 0.499) / width)
 
     def _tiles(self, pixels: np.ndarray) -> list[tuple[int, int, np.ndarray]]:
         """Cut an image that would be shrunk too much into overlapping tiles: (left, top, pixels) each."""
@@ -202,11 +204,14 @@ class Inspector:
         height, width = pixels.shape
         scale = self._scale(height, width)
         new = max(int(width * scale + 0.5), 1), max(int(height * scale + 0.5), 1)
-        resized = cv2.resize(pixels, new, interpolation=cv2.INTER_LINEAR)
-        array = np.full((1, 1, *self.exported.input), self.exported.mean, np.float32)
-        array[0, 0, : new[1], : new[0]] = resized
+        if new != (width, height):
+            pixels = cv2.resize(pixels, new, interpolation=cv2.INTER_LINEAR)
+        array = np.empty((1, 1, *self.exported.input), np.float32)
+        inside = array[0, 0, : new[1], : new[0]]
+        inside[:] = pixels
         if pixels.dtype == np.uint16:
-            array[0, 0, : new[1], : new[0]] /= 257  # 65535 / 257 = 255
+            inside /= 257  # 65535 / 257 = 255
+        array[0, 0, new[1] :] = array[0, 0, : new[1], new[0] :] = self.exported.mean
         extent = np.array([new[1], new[0]], np.float32)
         return array, extent, np.array([new[0] / width, new[1] / height], np.float32)
 
