@@ -27,10 +27,17 @@ def parse_args(argv=None):
         type=positive,
         default=200,
         metavar='N',
-        help='validation radiographs to prove it (200)',
+        help='validation radiographs to compare with mmdet (200); the threshold takes all',
     )
     parser.add_argument(
-        '--max-loss', type=fraction, default=0.01, metavar='L', help='AP50 that INT8 may cost (0.01)'
+        '--max-loss', type=fraction, default=0.01, metavar='L', help='AP50 that it may cost (0.01)'
+    )
+    parser.add_argument(
+        '--max-critical-loss',
+        type=fraction,
+        default=0.005,
+        metavar='L',
+        help='AP50 of the critical class that it may cost (0.005)',
     )
     parser.add_argument(
         '--max-escape',
@@ -92,6 +99,7 @@ def run(args, running):
         calibration=args.calib if args.int8 else 0,
         images=args.images,
         most_loss=args.max_loss,
+        most_critical_loss=args.max_critical_loss,
         max_escape=args.max_escape,
     )
     print(export.format_parity(exported.parity))

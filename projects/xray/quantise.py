@@ -1,5 +1,6 @@
 """INT8 by NNCF: post-training quantisation of an exported graph, layers put back where it costs too much."""
 
+import errno
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,9 @@ from .deploy import engines
 NETWORK = ('/backbone', '/neck', '/rpn', '/roi', '/bbox_head')
 """How the names of the nodes of backbone, FPN and heads begin; the others decode boxes and suppress them."""
 
+MOVING = ('MaxPool', 'Reshape', 'Split', 'Squeeze', 'Transpose', 'Unsqueeze', 'VariadicSplit', 'Gather')
+"""Operations that hand on values as they are."""
+
 
 def quantise(
     graph: Path,
@@ -18,6 +22,7 @@ def quantise(
     measure: Callable[[engines.Engine], float],
     reference: float,
     most_loss: float,
+    transformer: bool = False,
 ) -> dict:
     """Replace an OpenVINO graph by its INT8 version (NNCF post-training quantisation).
 
@@ -30,6 +35,7 @@ def quantise(
         measure: Of an engine, on validation images.
         reference: Its value in float32.
         most_loss: Largest fall.
+        transformer: The backbone is one: NNCF then looks for attention and smooths its activations.
 
     Returns:
         Images used, the measure after plain quantisation, and the layers put back ('float32').
@@ -45,6 +51,7 @@ def quantise(
         calibration_dataset=nncf.Dataset(list(inputs), lambda pair: dict(zip(('image', 'extent'), pair))),
         preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: not all follow a ReLU
         subset_size=len(inputs),
+        model_type=nncf.ModelType.TRANSFORMER if transformer else None,
         ignored_scope=nncf.IgnoredScope(names=decoding(model), validate=False),
     )
     quantised = nncf.quantize(model, **settings)
@@ -69,12 +76,28 @@ def quantise(
         )
         said['float32'] = sorted(plain - quantised_layers(quantised))
     draft = graph.with_name('int8.xml')
-    openvino.save_model(quantised, draft, compress_to_fp16=False)
+    save(quantised, draft)
     # Only now: the weights are mapped from the file that is replaced.
     del model, quantised
     for suffix in ('.xml', '.bin'):
         draft.with_suffix(suffix).replace(graph.with_suffix(suffix))
     return said
+
+
+def save(model, path: Path) -> None:
+    """Write an OpenVINO model in float32 as `.xml` and `.bin`.
+
+    Raises:
+        OSError: It could not be written whole; OpenVINO's own error is nameless.
+    """
+    import openvino
+
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        if 'iostream' not in str(error):
+            raise
+        raise OSError(errno.EIO, 'the graph could not be written whole', str(path)) from None
 
 
 def decoding(model) -> list[str]:
@@ -88,6 +111,13 @@ def quantised_layers(model) -> set[str]:
     return {
         node.get_friendly_name()
         for node in model.get_ops()
-        if node.get_type_name() in ('Convolution', 'GroupConvolution', 'MatMul')
-        and node.input_value(0).get_node().get_type_name() == 'FakeQuantize'
+        if node.get_type_name() in ('Convolution', 'GroupConvolution', 'MatMul') and _is_quantised(node)
     }
+
+
+def _is_quantised(node) -> bool:
+    """Whether a node's input was quantised, and since then at most moved."""
+    while True:
+        node = node.input_value(0).get_node()
+        if node.get_type_name() not in MOVING:
+            return node.get_type_name() == 'FakeQuantize'

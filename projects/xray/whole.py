@@ -1,5 +1,7 @@
 """A detector as one plain PyTorch module: arrays in, boxes out, nothing that a graph cannot hold."""
 
+import copy
+
 import torch
 import torchvision
 from mmdet.models import FasterRCNN
@@ -19,10 +21,11 @@ class WholeDetector(nn.Module):
     Traced, it becomes one graph: normalisation, backbone, FPN, RPN, its NMS, RoIAlign, box head, NMS. mmdet's
     own code cannot be traced whole: it branches on data and loops over image metas. Boxes per class and
     level are kept apart in NMS by an offset, as mmcv does; the RoIs are handed on sorted by pyramid level, so
-    that no result has to be scattered back.
+    that no result has to be scattered back. The three equal channels that the preprocessor makes of one are
+    folded into the first convolution.
 
     Args:
-        detector: An mmdet FasterRCNN with one box head; its modules are shared, not copied.
+        detector: An mmdet FasterRCNN with one box head; its backbone is copied, its other modules are shared.
         size: Height and width of the input in px, multiples of the preprocessor's `pad_size_divisor`.
 
     Raises:
@@ -41,14 +44,14 @@ class WholeDetector(nn.Module):
         self.size = tuple(size)
         self.mean = float(preprocessor.mean)
         self.std = float(preprocessor.std)
-        self.backbone, self.neck = detector.backbone, detector.neck
+        self.backbone, self.neck = _one_channel(detector.backbone), detector.neck
         self.rpn, self.roi = detector.rpn_head, detector.roi_head
         self.rpn_cfg, self.rcnn_cfg = detector.test_cfg.rpn, detector.test_cfg.rcnn
         self.classes = self.roi.bbox_head.num_classes
         was_training = self.training
         self.eval()
         with torch.no_grad():
-            maps = self.neck(self.backbone(torch.zeros(1, 3, *size)))
+            maps = self.neck(self.backbone(torch.zeros(1, 1, *size)))
         self.train(was_training)
         anchors = self.rpn.prior_generator.grid_priors([m.shape[-2:] for m in maps], device='cpu')
         self.levels = len(anchors)
@@ -66,8 +69,7 @@ class WholeDetector(nn.Module):
             boxes (N, 4) float32 x1 y1 x2 y2 in px of `image`, scores (N) float32 and labels (N) int64, best
             first; N is at most `test_cfg.rcnn.max_per_img`.
         """
-        image = ((image - self.mean) / self.std).expand(-1, 3, -1, -1)
-        maps = self.neck(self.backbone(image))
+        maps = self.neck(self.backbone((image - self.mean) / self.std))
         border = extent.flip(0).repeat(2)
         rois = self._propose(maps, border)
         rois, features = self._pool(maps, rois)
@@ -141,6 +143,21 @@ def _decode(coder: DeltaXYWHBBoxCoder, boxes, deltas, border):
     return torch.minimum(decoded.clamp(min=0), border)
 
 
+def _one_channel(backbone: nn.Module) -> nn.Module:
+    """Copy a backbone for images whose three channels are equal: w1 x + w2 x + w3 x = (w1 + w2 + w3) x."""
+    backbone = copy.deepcopy(backbone)
+    stems = [m for m in backbone.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3]
+    if len(stems) != 1:
+        raise UnsupportedDetector(
+            f'{type(backbone).__name__}: {len(stems)} convolutions of 3 channels, expected one, the first; '
+            'use tools/test.py for others'
+        )
+    stem = stems[0]
+    stem.weight = nn.Parameter(stem.weight.detach().sum(1, keepdim=True))
+    stem.in_channels = 1
+    return backbone
+
+
 def _check(detector) -> None:
     """Refuse what would be reproduced wrongly."""
     rpn, roi = getattr(detector, 'rpn_head', None), getattr(detector, 'roi_head', None)
@@ -149,6 +166,7 @@ def _check(detector) -> None:
         ('XrayDetDataPreprocessor', isinstance(detector.data_preprocessor, XrayDetDataPreprocessor)),
     ]
     if type(detector) is FasterRCNN:
+        configs = (detector.test_cfg.rpn, detector.test_cfg.rcnn)
         head, extractor = roi.bbox_head, roi.bbox_roi_extractor
         coders = (rpn.bbox_coder, head.bbox_coder)
         wanted += [
@@ -158,7 +176,13 @@ def _check(detector) -> None:
             ('RoIAlign by average', all(layer.pool_mode == 'avg' for layer in extractor.roi_layers)),
             ('softmax scores', not head.custom_cls_channels),
             ('DeltaXYWHBBoxCoder', all(type(c) is DeltaXYWHBBoxCoder for c in coders)),
-            ('plain NMS', all(c.nms.type == 'nms' for c in (detector.test_cfg.rpn, detector.test_cfg.rcnn))),
+            ('clip_border of the coders', all(c.clip_border for c in coders)),
+            (
+                'plain NMS with iou_threshold alone',
+                all(c.nms.type == 'nms' and set(c.nms) == {'type', 'iou_threshold'} for c in configs),
+            ),
+            ('max_per_img of at least 1', all(c.max_per_img > 0 for c in configs)),
+            ('pad_value of 0', detector.data_preprocessor.pad_value == 0),
         ]
     missing = [name for name, there in wanted if not there]
     if missing:
