@@ -27,7 +27,7 @@ test: setup ## run the tests that take seconds
 	$(pytest) -n 2 -m 'not long' --ignore tests/browser
 
 test-long: setup ## run the tests that take minutes
-	$(pytest) -m long
+	$(pytest) -m long -o faulthandler_timeout=7200
 
 test-browser: setup ## look at the report in Chromium, which is installed when root
 	@command -v chromium chromium-browser google-chrome >/dev/null || \

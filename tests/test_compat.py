@@ -274,6 +274,7 @@ def test_launched_ranks_without_cuda_meet_on_gloo(monkeypatch, launcher, ranks):
     assert cfg.model_wrapper_cfg.find_unused_parameters
     assert cfg.model.backbone.norm_cfg == dict(type='BN', requires_grad=True)
     assert cfg.model.necks[0].norm_cfg.type == 'BN'
+    assert cfg.custom_hooks == [dict(type='SyncBuffersHook')]
     assert 'sync_bn' not in cfg
     assert len(said) == 4, said
 

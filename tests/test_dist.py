@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 
@@ -27,6 +28,7 @@ def script(repo, name, *arguments, **environment):
         text=True,
         env={**os.environ, **environment},
         check=False,
+        timeout=200,
     )
 
 
@@ -65,23 +67,30 @@ def test_two_nodes_of_which_one_fails_train_the_weights_of_one_process(classifie
     text += "custom_imports['imports'].append('failing')\ncustom_hooks.append(dict(type='FailOnce'))\n"
     classifier.write_text(text)
     port, nodes = free_port(), []
+    said = [tmp_path / 'node0.txt', tmp_path / 'node1.txt']
     for rank in range(2):
         environment = dict(
             NNODES='2', NODE_RANK=str(rank), PORT=str(port), MAX_RESTARTS='1', PYTHONPATH=str(tmp_path)
         )
         command = [repo / 'tools' / 'dist_train.sh', classifier, '1', '--work-dir', 'two']
-        nodes.append(
-            subprocess.Popen(
-                [str(word) for word in command],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, **environment},
+        with said[rank].open('w') as file:
+            nodes.append(
+                subprocess.Popen(
+                    [str(word) for word in command],
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env={**os.environ, **environment},
+                )
             )
-        )
-    said = [node.communicate() for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said
-    output = ''.join(out for out, _ in said)
+    try:
+        codes = [node.wait(250) for node in nodes]
+    finally:
+        for node in nodes:
+            if node.poll() is None:
+                os.killpg(node.pid, signal.SIGKILL)
+    output = ''.join(file.read_text() for file in said)
+    assert codes == [0, 0], output
     assert 'no CUDA: nccl -> gloo, 2 ranks' in output
     assert re.search(r'resumes two/resume_3\.pth', output), output
 
@@ -158,6 +167,49 @@ sync_bn = 'torch'
     for key, value in after['state_dict'].items():
         if key.startswith('backbone.'):
             assert torch.equal(value, before[key]), key
+
+
+KEEP_BUFFERS = """
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class KeepBuffers(Hook):
+    def _keep(self, runner, when):
+        buffers = {k: v.clone() for k, v in runner.model.module.named_buffers()}
+        torch.save(buffers, f'{when}{dist.get_rank()}.pth')
+    def after_train_iter(self, runner, **kwargs):
+        self._keep(runner, 'iter')
+    def before_save_checkpoint(self, runner, checkpoint):
+        self._keep(runner, 'epoch')
+"""
+
+
+def test_a_checkpoint_holds_the_statistics_of_all_ranks(classifier, tmp_path, repo):
+    """Without SyncBN each rank has its own, which are averaged before the epoch's checkpoint is written."""
+    (tmp_path / 'keeping.py').write_text(KEEP_BUFFERS)
+    classifier.write_text(
+        classifier.read_text()
+        + """
+custom_imports['imports'].append('keeping')
+custom_hooks.append(dict(type='KeepBuffers'))
+train_cfg['max_epochs'] = 1
+sync_bn = 'torch'
+model['backbone'] = dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, in_channels=1)
+model['neck'] = dict(type='GlobalAveragePooling')
+model['head'] = dict(type='LinearClsHead', num_classes=2, in_channels=32, loss=dict(type='CrossEntropyLoss'))
+"""
+    )
+    done = script(repo, 'dist_train.sh', classifier, 2, '--work-dir', 'run', PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    own = [torch.load(f'iter{rank}.pth') for rank in (0, 1)]
+    kept = torch.load('run/epoch_1.pth')['state_dict']
+    means = [key for key in own[0] if key.endswith('running_mean')]
+    assert means and any(not torch.equal(own[0][key], own[1][key]) for key in means)
+    for key in means:
+        torch.testing.assert_close(kept[key], (own[0][key] + own[1][key]) / 2)
 
 
 def test_a_rank_that_fails_ends_in_a_line_and_with_its_exit_code(classifier, repo):

@@ -4,11 +4,16 @@ Used by dist_train.sh and dist_test.sh. torchrun alone prints a page of tracebac
 and always exits with 1. SIGTERM reaches the ranks; training writes a checkpoint, and the exit code is 143.
 """
 
+import os
 import sys
 
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main
+# A store per attempt: with the shared one, ranks that start again read where those before them listened
+# (pytorch/pytorch#135712), and torchrun waits half an hour for the dead. Read by torch when imported.
+os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'
+
+from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: E402
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: E402
+from torch.distributed.run import main  # noqa: E402
 
 if __name__ == '__main__':
     if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'):

@@ -60,7 +60,11 @@ def main(argv=None):
     # The libraries take seconds to import: --help and wrong use do not wait for them.
     from projects.xray import running
 
-    return running.one_line_errors(lambda _: test(args, running, argv))(argv)
+    def run(_):
+        with running.process_group_ends():
+            return test(args, running, argv)
+
+    return running.one_line_errors(run)(argv)
 
 
 def test(args, running, argv=None):

@@ -41,7 +41,11 @@ def main(argv=None):
     # The libraries take seconds to import: --help and wrong use do not wait for them.
     from projects.xray import running
 
-    return running.one_line_errors(lambda _: train(args, running))(argv)
+    def run(_):
+        with running.process_group_ends():
+            return train(args, running)
+
+    return running.one_line_errors(run)(argv)
 
 
 def train(args, running):

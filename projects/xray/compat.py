@@ -285,7 +285,9 @@ def adapt_to_cpu(cfg, launcher: str = 'none') -> list[str]:
     said.append('no CUDA: DistributedDataParallel device_ids -> None')
     replaced = _replace_sync_bn(cfg.get('model')) + (cfg.pop('sync_bn', None) is not None)
     if replaced:
-        said.append('no CUDA: SyncBN -> BN, statistics per rank')
+        # Else a checkpoint held rank 0's statistics, and each rank validated with its own.
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), {'type': 'SyncBuffersHook'}]
+        said.append('no CUDA: SyncBN -> BN, statistics per rank, averaged after each epoch')
     return said
 
 

@@ -129,7 +129,8 @@ class _WorkerInit:
     """What a loader's worker does first: its own function, then to heed SIGTERM of its parent alone.
 
     A scheduler sends SIGTERM to all processes of a job; a worker that dies of it would take the run with it
-    before the checkpoint is written. The parent ends its workers by the same signal when it exits, and waits.
+    before the checkpoint is written. The parent ends its workers by the same signal when it exits, and waits;
+    as in PyTorch's own workers the end is a success then, for its watch raises an error at any other.
     """
 
     def __init__(self, function):
@@ -145,7 +146,7 @@ class _WorkerInit:
     def _wait_for_parent() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
             pass
-        os._exit(EXIT_STOPPED)
+        os._exit(0)
 
 
 @HOOKS.register_module()
@@ -155,8 +156,10 @@ class ResumeHook(Hook):
     Beside the checkpoints of `CheckpointHook`, `resume_<iteration>.pth` is written every so many minutes at
     the next update of the weights; the last two are kept and removed when the training has ended.
 
-    SIGTERM (a preempted job) ends the run after the iteration: checkpoint, one line, exit code 143. Loops
-    other than `EpochBasedTrainLoop` keep mmengine's own way of resuming, for them only the checkpoints hold.
+    SIGTERM (a preempted job) ends the run after the iteration, or after the validation batch: checkpoint, one
+    line, exit code 143. A second one changes nothing: torchrun passes on what the scheduler has sent to the
+    ranks already. Loops other than `EpochBasedTrainLoop` keep mmengine's own way of resuming, for them only
+    the checkpoints hold.
 
     On resume with another number of GPUs or another batch, an epoch goes on where as many samples had been
     seen; only then the result is another, and the log says so.
@@ -205,6 +208,10 @@ class ResumeHook(Hook):
             batch_sampler=self.batches,
             worker_init_fn=_WorkerInit(loader.worker_init_fn),
         )
+        if runner.val_loop is not None:
+            vars(runner.val_loop.dataloader).update(
+                worker_init_fn=_WorkerInit(runner.val_loop.dataloader.worker_init_fn)
+            )
         if self.loaded is not None:
             self._take_up(runner, self.loaded)
 
@@ -279,6 +286,16 @@ class ResumeHook(Hook):
             self._restore_signal()
             sys.exit(EXIT_STOPPED)
 
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """End when SIGTERM came; a resumed run goes on after the last checkpoint and validates again."""
+        (stop,) = self._any(self.stopped)
+        if stop:
+            runner.logger.warning(
+                f'Stopped by SIGTERM while validating epoch {runner.epoch}; go on with --resume'
+            )
+            self._restore_signal()
+            sys.exit(EXIT_STOPPED)
+
     def after_train_epoch(self, runner) -> None:
         """The next epoch starts with its first batch."""
         if self.batches is not None:
@@ -311,7 +328,7 @@ class ResumeHook(Hook):
         """Write a checkpoint of this iteration; all ranks take part."""
         folder, name = Path(runner.work_dir), f'resume_{runner.iter + 1}.pth'
         if dist.get_world_size() > 1:
-            # Without SyncBN each rank has statistics of its own until the epoch ends.
+            # Without SyncBN each rank has statistics of its own until the epoch ends (SyncBuffersHook).
             buffers = {k: v.cpu().clone() for k, v in _unwrap(runner.model).named_buffers()}
             self.rank_buffers = dist.all_gather_object(buffers)
         runner.save_checkpoint(str(folder), name, by_epoch=False)

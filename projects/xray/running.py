@@ -1,5 +1,6 @@
 """What the tools that take a config share: reading it, where a result comes from, errors as one line."""
 
+import contextlib
 import functools
 import os
 import platform
@@ -132,6 +133,27 @@ def prepare(cfg: Config, launcher: str) -> None:
     if launcher != 'none' and not torch.distributed.is_initialized():
         # As the Runner would a moment later: what a run starts from is agreed upon before it is built.
         mmengine.dist.init_dist(launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl')))
+
+
+@contextlib.contextmanager
+def process_group_ends():
+    """Let the ranks of a run leave together, once the work in this context is done or stopped.
+
+    A rank that goes while another still talks to it takes that one down (gloo: SIGABRT), and torchrun calls
+    the finished run failed. After an error nobody waits: torchrun ends the others.
+    """
+    try:
+        yield
+    except SystemExit:
+        _leave()
+        raise
+    _leave()
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def choose_start(work_dir: str, wanted: bool) -> str | None:
