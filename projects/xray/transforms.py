@@ -228,13 +228,11 @@ def jitter(image: np.ndarray, brightness: float, contrast: float, contrast_first
         contrast_first: Whether brightness comes last.
     """
     table = image.dtype == np.uint8
-    levels, counts = image, None
-    if table:
-        levels = np.arange(256, dtype=np.uint8)
-        counts = cv2.calcHist([image], [0], None, [256], [0, 256])[:, 0].astype(np.float64)
+    levels = np.arange(256, dtype=np.uint8) if table else image
     for about_mean in (contrast_first, not contrast_first):
         if about_mean:
-            base = counts @ levels / image.size if table else cv2.mean(levels)[0]
+            so_far = cv2.LUT(image, levels) if table else levels
+            base = cv2.mean(so_far)[0]
             # PIL rounds the mean of whole-numbered levels.
             base = base if image.dtype == np.float32 else int(base + 0.5)
             levels = _blend(levels, base, contrast)
