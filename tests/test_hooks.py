@@ -88,7 +88,7 @@ def detector(backbone, checkpoint=None, prefix='backbone.', num_classes=2):
     return cfg
 
 
-def hand_over(model, tmp_path, request, load_from=None, extra=()):
+def hand_over(model, tmp_path, request, load_from=None, extra=(), cfg=None):
     """Initialise a model as training does, with VerifiedLoadHook; return the Runner and the log."""
     runner = Runner(
         model=model,
@@ -99,6 +99,7 @@ def hand_over(model, tmp_path, request, load_from=None, extra=()):
         custom_hooks=[*extra, hooks.VerifiedLoadHook()],
         load_from=load_from and str(load_from),
         experiment_name=re.sub(r'\W', '_', request.node.name),
+        cfg=cfg,
     )
     runner.train()
     return runner, log_of(tmp_path / 'run')
@@ -294,6 +295,80 @@ def test_weights_of_another_image_set_are_refused(tmp_path, request):
     pretrained(RESNET_SOURCE, file, 'simsiam_resnet50_4xb64-coslr-100e_castings-a-224px_20260101_000000')
     with pytest.raises(hooks.HandoverError, match="trained on 'castings-a' .*, expected 'castings-b'"):
         hand_over(detector(RESNET_TARGET, file), tmp_path, request)
+
+
+def chain(window=None, dtype='uint8', size=0, mean=114.5, std=57.6, wrapped=False):
+    """Config of a run that loads its radiographs so."""
+    load = dict(type='LoadXray', dtype=dtype, size=size)
+    if window:
+        load['window'] = window
+    data = dict(type='XrayImages', pipeline=[load, dict(type='PackInputs')])
+    if wrapped:
+        data = dict(type='RepeatDataset', times=2, dataset=data)
+    norm = dict(type='XraySelfSupDataPreprocessor', mean=[mean], std=[std])
+    config = dict(train_dataloader=dict(batch_size=4, dataset=data))
+    return Config(
+        config | (dict(data_preprocessor=norm) if wrapped else dict(model=dict(data_preprocessor=norm)))
+    )
+
+
+FULL, NARROW = dict(type='full'), dict(type='absolute', low=0, high=4095)
+
+
+def pretrained_as(cfg, tmp_path):
+    """A checkpoint whose run loaded as `cfg` says; as mmengine writes it."""
+    file = tmp_path / 'epoch_100.pth'
+    pretrained(RESNET_SOURCE, file)
+    content = torch.load(file)
+    content['meta']['cfg'] = cfg if isinstance(cfg, str) else cfg.pretty_text
+    torch.save(content, file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ('theirs', 'own', 'said'),
+    [
+        (chain(FULL), chain(NARROW), "window {'type': 'full'}.* expected window {'type': 'absolute'"),
+        (
+            chain(NARROW, wrapped=True),
+            chain(dict(NARROW, high=1023)),
+            "'high': 4095.* expected .*'high': 1023",
+        ),
+        (chain(), chain(dtype='float32'), 'dtype uint8.* expected .*dtype float32'),
+        (chain(mean=127.5), chain(), r'mean \[127.5\].* expected .*mean \[114.5\]'),
+        (chain(), chain(std=1, wrapped=True), r'std \[57.6\].* expected .*std \[1.0\]'),
+        (chain(dict(FULL, log=True)), chain(), "'log': True"),
+    ],
+)
+def test_weights_of_radiographs_loaded_otherwise_are_refused(tmp_path, request, theirs, own, said):
+    file = pretrained_as(theirs, tmp_path)
+    with pytest.raises(hooks.HandoverError, match=said) as caught:
+        hand_over(detector(RESNET_TARGET, file), tmp_path, request, cfg=own)
+    assert str(caught.value).startswith(str(file)) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('theirs', 'own', 'said'),
+    [
+        (
+            chain(NARROW, size=512, wrapped=True),
+            chain(dict(NARROW, log=False)),
+            "loaded as   window {'high': 4095",
+        ),
+        (chain(), chain(FULL), 'loaded as   window'),
+        (chain(), Config(), 'loaded as   window'),  # a run that loads no radiographs
+        (
+            "model = dict(type='FasterRCNN')\nimg_norm_cfg = dict(mean=[1, 2, 3])",
+            chain(),
+            'loaded as   not said',
+        ),
+        ('train_dataloader = open(', chain(), 'loaded as   not said'),
+        ('raise SystemExit', chain(), 'loaded as   not said'),  # it is read, never run
+    ],
+)
+def test_weights_loaded_alike_or_of_unknown_origin_pass_and_say_so(tmp_path, request, theirs, own, said):
+    _, log = hand_over(detector(RESNET_TARGET, pretrained_as(theirs, tmp_path)), tmp_path, request, cfg=own)
+    assert said in log
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors import safe_open
@@ -53,6 +54,22 @@ def test_a_detector_starts_from_it_as_from_the_checkpoint(tiny_coco, tmp_path, r
     learnt = [key for key in started if f'backbone.{key}' in tensors]
     assert len(learnt) > 40
     assert all(torch.equal(started[key], tensors[f'backbone.{key}']) for key in learnt)
+
+
+def test_another_window_than_its_own_is_refused(tiny_coco, tmp_path, request):
+    folder = tmp_path / 'pretraining'
+    runner = pretrain(tiny_coco, folder, 'resnet')
+    cfg = detector(RESNET, folder / NAME)
+    cfg.neck.in_channels = [8, 16, 32, 64]
+    load = dict(type='LoadXray', window=dict(type='percentile', low=1, high=99))
+    norm = dict(mean=runner.model.data_preprocessor.mean.flatten().tolist(), std=[57.6])
+    other = Config(dict(train_dataloader=dict(dataset=dict(pipeline=[load])), data_preprocessor=norm))
+    with pytest.raises(HandoverError, match=r"safetensors .*loaded as window {'type': 'full'}.*percentile"):
+        hand_over(cfg, tmp_path, request, cfg=other)
+    load.pop('window')
+    same = Config(dict(train_dataloader=dict(dataset=dict(pipeline=[load])), data_preprocessor=norm))
+    _, log = hand_over(cfg, tmp_path, request, cfg=same)
+    assert "loaded as   window {'type': 'full'}, dtype uint8, mean [114.5], std [57.6]" in log
 
 
 def test_it_says_where_it_comes_from(tiny_coco, tmp_path):

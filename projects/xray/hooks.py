@@ -1,7 +1,9 @@
 """Hooks: weights proven to arrive, a finite loss, the pace of a run, pictures of what the model saw."""
 
+import ast
 import copy
 import hashlib
+import json
 import re
 import sys
 from collections import deque
@@ -114,6 +116,79 @@ def image_set(name: str) -> str | None:
     return found[-1] if found else None
 
 
+def loading_of(config: dict) -> dict | None:
+    """Return how a config's training radiographs reach its model, None where it has no LoadXray.
+
+    Args:
+        config: Config; only `train_dataloader` and the first `data_preprocessor` with a mean are looked at.
+
+    Returns:
+        `window`, `dtype`, `mean` and `std`; the size to which larger radiographs are shrunk may differ.
+    """
+    loads = (d for d in _dicts(config.get('train_dataloader')) if d.get('type') == 'LoadXray')
+    load = next(loads, None)
+    norms = (d.get('data_preprocessor') for d in _dicts(config))
+    norm = next((d for d in norms if isinstance(d, dict) and d.get('mean') is not None), {})
+    return load and _loading(load, norm.get('mean') or (), norm.get('std') or ())
+
+
+def _loading(load: dict, mean: Sequence[float], std: Sequence[float]) -> dict:
+    window = dict(load.get('window') or dict(type='full'))
+    return dict(
+        window={key: value for key, value in window.items() if (key, value) != ('log', False)},
+        dtype=load.get('dtype', 'uint8'),
+        mean=[round(float(value), 4) for value in mean],
+        std=[round(float(value), 4) for value in std],
+    )
+
+
+def loading_of_file(meta: dict) -> dict | None:
+    """Return the same of the run that wrote a file, None where the file does not say.
+
+    Args:
+        meta: Text of `backbone.safetensors`, or `meta` of a checkpoint, whose dumped config is read but never
+            run.
+    """
+    try:
+        if meta.get('load'):
+            load = _value_of(ast.parse(meta['load'], mode='eval').body)
+            return _loading(load, json.loads(meta['mean']), json.loads(meta['std'])) if load else None
+        statements = ast.parse(meta.get('cfg') or '').body
+        config = {
+            s.targets[0].id: _value_of(s.value)
+            for s in statements
+            if isinstance(s, ast.Assign) and isinstance(s.targets[0], ast.Name)
+        }
+        return loading_of(config)
+    # What a file of another origin calls `cfg` or `mean` is anything.
+    except (SyntaxError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _value_of(node: ast.expr):
+    """Value of an expression of a dumped config: dicts in either form, lists, constants; None for others."""
+    if isinstance(node, ast.Call):
+        named = {k.arg: _value_of(k.value) for k in node.keywords}
+        return named | (named.pop(None, None) or {})  # `**{…}`, of keys that are no names
+    if isinstance(node, ast.Dict):
+        return {_value_of(k): _value_of(v) for k, v in zip(node.keys, node.values)}
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_value_of(element) for element in node.elts]
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+def _dicts(node):
+    """Yield every dict of a config."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    for value in node if isinstance(node, list | tuple) else ():
+        yield from _dicts(value)
+
+
 @HOOKS.register_module()
 class VerifiedLoadHook(Hook):
     """Stops a training that would not start from the weights its config names.
@@ -127,7 +202,8 @@ class VerifiedLoadHook(Hook):
     - missing in the file: `norm0`-`norm2` of a Swin that outputs those stages too, and `mask_token` when the
       target is SimMIM.
 
-    A checkpoint that says it was trained on another image set than its path names is refused. Nothing is
+    A checkpoint that says it was trained on another image set than its path names is refused, and one that
+    says that its radiographs were windowed or normalised otherwise than those of this run. Nothing is
     compared on resume, where the run goes on with its own weights.
     """
 
@@ -185,8 +261,8 @@ class VerifiedLoadHook(Hook):
         return sources
 
     @staticmethod
-    def _read(key: str, checkpoint: str) -> tuple[dict, str | None]:
-        """Return a file's tensors and the name of the experiment that wrote it."""
+    def _read(key: str, checkpoint: str) -> tuple[dict, str | None, dict | None]:
+        """Return a file's tensors, the experiment that wrote it, and how that loaded its radiographs."""
         if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
             command = command_for(checkpoint)
             remedy = f'make it with `{command}`' if command else 'put it there or correct the path'
@@ -201,10 +277,10 @@ class VerifiedLoadHook(Hook):
                 f'train on {named}, or name the checkpoint that it is'
             )
         tensors = {re.sub(r'^module\.', '', k): v for k, v in content.get('state_dict', content).items()}
-        return tensors, trained_as
+        return tensors, trained_as, loading_of_file(meta)
 
     @staticmethod
-    def _verify(runner, module, key, checkpoint, prefix, tensors, trained_as) -> None:
+    def _verify(runner, module, key, checkpoint, prefix, tensors, trained_as, loaded_as) -> None:
         """Compare one module, log the block, raise on a difference."""
         tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         inner = next((n for n in ('backbone', 'architecture.backbone') if _has(module, n)), '')
@@ -227,6 +303,7 @@ class VerifiedLoadHook(Hook):
             f'  file        {origin}',
             f'  trained as  {trained_as or "not said"}',
             f'  image set   {image_set(trained_as or "") or "not said"}',
+            f'  loaded as   {_words(loaded_as) if loaded_as else "not said"}',
             f'  matched     {len(result.matched)} of {total} tensors',
             f'  missing     {_shown(result.missing, refused["missing"])}',
             f'  unexpected  {_shown(result.unexpected, refused["unexpected"])}',
@@ -245,12 +322,22 @@ class VerifiedLoadHook(Hook):
             )
         runner.logger.info('\n'.join(lines))
 
+        own = loading_of(runner.cfg.to_dict())
+        if own and loaded_as and own != loaded_as:
+            raise HandoverError(
+                f'{origin}: trained on radiographs loaded as {_words(loaded_as)}, expected {_words(own)}, as '
+                'this run loads its own; use one xray_load and one normalisation for both, or pretrain again'
+            )
         problems = [f'{len(keys)} {what} ({_some(keys)})' for what, keys in refused.items() if keys]
         if problems:
             raise HandoverError(
                 f'{origin}: {len(result.matched)} of the {total} tensors of {type(backbone).__name__} match, '
                 f'expected all: {"; ".join(problems)}; {_remedy(backbone, part, start + prefix)}'
             )
+
+
+def _words(loading: dict) -> str:
+    return ', '.join(f'{key} {value}' for key, value in loading.items())
 
 
 def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
