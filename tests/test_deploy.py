@@ -21,8 +21,8 @@ from tools import infer
 SIDE = 64
 
 
-def bright_spot_graph(path):
-    """Write an ONNX detector: the brightest pixel, a box of 8 px around it, its level / 255 as the score.
+def bright_spot_graph(path, white=255.0):
+    """Write an ONNX detector: the brightest pixel, a box of 8 px around it, its level / white as the score.
 
     The label is 0 in the left half of the input and 1 in the right half.
     """
@@ -56,7 +56,7 @@ def bright_spot_graph(path):
         ],
         [
             value('flat', TensorProto.INT64, [1], [-1]),
-            value('white', TensorProto.FLOAT, [1], [255.0]),
+            value('white', TensorProto.FLOAT, [1], [white]),
             value('width', TensorProto.INT64, [1], [SIDE]),
             value('half', TensorProto.INT64, [1], [SIDE // 2]),
             value('spread', TensorProto.FLOAT, [4], [-4.0, -4.0, 4.0, 4.0]),
@@ -349,6 +349,48 @@ def test_an_absent_engine_is_named(tmp_path):
     with pytest.raises(FolderError, match="no graph for 'openvino'"):
         Inspector(path)
     assert Inspector(path, 'onnxruntime')(spot(20, 30)).verdict == 'reject'
+
+
+def test_only_the_files_of_the_engine_are_read(tmp_path):
+    path = export_to(tmp_path / 'two', engines=dict(openvino='model.onnx', onnxruntime='other.onnx'))
+    said = folder.read(path)
+    (path / 'other.onnx').write_bytes((path / 'model.onnx').read_bytes())
+    folder.write(path, said)
+    (path / 'other.onnx').write_bytes(b'damaged')
+    assert Inspector(path)(spot(20, 30)).verdict == 'reject'
+    for read_it in (lambda: Inspector(path, 'onnxruntime'), lambda: folder.read(path)):
+        with pytest.raises(FolderError, match='other.onnx: its checksum does not fit'):
+            read_it()
+
+
+def test_a_compiled_graph_is_kept_beside_the_folder_and_checked_before_it_is_used(exported, tmp_path):
+    before = {file.name: file.read_bytes() for file in exported.iterdir()}
+    image = spot(20, 30)
+    first = Inspector(exported)(image)
+    (kept,) = (tmp_path / '.exported.cache').iterdir()
+    assert {file.name: file.read_bytes() for file in exported.iterdir()} == before
+    content, written = kept.read_bytes(), kept.stat().st_mtime_ns
+    assert Inspector(exported)(image).boxes.tolist() == first.boxes.tolist()
+    assert kept.stat().st_mtime_ns == written
+    # A flipped bit, a file cut short, an empty one: compiled anew, and kept again.
+    flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+    for damaged in (flipped, content[: len(content) // 2], b''):
+        kept.write_bytes(damaged)
+        assert Inspector(exported)(image).boxes.tolist() == first.boxes.tolist()
+        assert kept.read_bytes() != damaged
+    # Another detector in the same place does not meet the first one's.
+    said = folder.read(exported)
+    bright_spot_graph(exported / 'model.onnx', white=510.0)
+    folder.write(exported, said)
+    assert Inspector(exported)(image).scores.tolist() == [0.5]
+    (other,) = (tmp_path / '.exported.cache').iterdir()
+    assert other.name != kept.name
+
+
+def test_where_nothing_can_be_kept_a_graph_is_compiled_each_time(exported, tmp_path):
+    (tmp_path / '.exported.cache').write_text('in the way')
+    assert Inspector(exported)(spot(20, 30)).verdict == 'reject'
+    assert (tmp_path / '.exported.cache').read_text() == 'in the way'
 
 
 def test_a_graph_that_is_none_is_one_line(tmp_path):

@@ -643,7 +643,7 @@ def export(
         if train:
             exported.calibration = _to_int8(exported, draft, whole, train, reference, limits)
             _prove(exported, draft, 'openvino', reference, limits)
-        found = inspector_predictions(Inspector(draft), val.paths, 'threshold')
+        found = inspector_predictions(Inspector(draft, cache=False), val.paths, 'threshold')
         choose_threshold(exported, val.truth, found, max_escape)
         folder.write(draft, exported)
     return exported
@@ -652,7 +652,7 @@ def export(
 def _prove(exported, draft, engine, reference, limits) -> None:
     """Compare a graph in `draft` with mmdet, and keep the row that says so."""
     folder.write(draft, exported)
-    found = inspector_predictions(Inspector(draft, engine), reference.images.paths, engine)
+    found = inspector_predictions(Inspector(draft, engine, cache=False), reference.images.paths, engine)
     exported.parity.append(compare(reference, found, engine, exported.precision))
     check(exported.parity[-1], *limits)
 

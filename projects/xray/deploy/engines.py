@@ -1,7 +1,10 @@
 """OpenVINO and ONNX Runtime behind one call: image and extent in, boxes, scores and labels out."""
 
+import contextlib
+import hashlib
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +27,9 @@ def silence_telemetry() -> None:
     sys.modules.setdefault('openvino_telemetry', None)
 
 
-def load(name: str, graph: Path, threads: int | None = None, streams: int = 1) -> Engine:
+def load(
+    name: str, graph: Path, threads: int | None = None, streams: int = 1, cache: Path | None = None
+) -> Engine:
     """Load a graph onto the CPU.
 
     Computed in float32 (OpenVINO would round to bfloat16 where the CPU can, and boxes would differ).
@@ -34,6 +39,8 @@ def load(name: str, graph: Path, threads: int | None = None, streams: int = 1) -
         graph: Its file, `model.xml` or `model.onnx`.
         threads: CPU threads in all; default, as many cores as this process may use.
         streams: Images at a time, which share the threads.
+        cache: Where OpenVINO's compiled graph is kept for the next start: a path whose name is of this graph
+            alone, in a folder for such files; None keeps nothing.
 
     Raises:
         EngineError: An unknown engine, or a graph that it does not take.
@@ -42,27 +49,27 @@ def load(name: str, graph: Path, threads: int | None = None, streams: int = 1) -
     if name not in ENGINES:
         raise EngineError(f"engine '{name}': expected one of {', '.join(ENGINES)}")
     try:
-        return (_openvino if name == 'openvino' else _onnxruntime)(graph, threads, streams)
+        if name == 'openvino':
+            return _openvino(graph, threads, streams, cache)
+        return _onnxruntime(graph, threads, streams)
     except Exception as error:  # both raise types of their own, whatever is wrong with the graph
         reason = ' '.join(str(error).split())[:200]
         raise EngineError(f'{graph}: {name} does not load it ({reason}); export again') from None
 
 
-def _openvino(graph: Path, threads: int, streams: int) -> Engine:
+def _openvino(graph: Path, threads: int, streams: int, cache: Path | None) -> Engine:
     silence_telemetry()
     import openvino
 
-    compiled = openvino.Core().compile_model(
-        graph,
-        'CPU',
-        {
-            'INFERENCE_PRECISION_HINT': 'f32',
-            'INFERENCE_NUM_THREADS': threads,
-            'NUM_STREAMS': min(streams, threads),
-            # Several processes or a busy PC: a pinned thread waits for its core while another is idle.
-            'ENABLE_CPU_PINNING': False,
-        },
-    )
+    core = openvino.Core()
+    settings = {
+        'INFERENCE_PRECISION_HINT': 'f32',
+        'INFERENCE_NUM_THREADS': threads,
+        'NUM_STREAMS': min(streams, threads),
+        # Several processes or a busy PC: a pinned thread waits for its core while another is idle.
+        'ENABLE_CPU_PINNING': False,
+    }
+    compiled = _cached(core, graph, settings, cache) if cache else core.compile_model(graph, 'CPU', settings)
     own = threading.local()  # a request serves one thread
 
     def run(image, extent):
@@ -72,6 +79,41 @@ def _openvino(graph: Path, threads: int, streams: int) -> Engine:
         return tuple(found[port].copy() for port in compiled.outputs)
 
     return run
+
+
+def _cached(core, graph: Path, settings: dict, cache: Path):
+    """Take what an earlier start compiled, if it is whole and of this machine; else compile, and keep it.
+
+    Not by OpenVINO's own CACHE_DIR: that loads weights with a flipped bit without a word.
+    """
+    import openvino
+
+    facts = [openvino.__version__] + [
+        str(core.get_property('CPU', key)) for key in ('FULL_DEVICE_NAME', 'OPTIMIZATION_CAPABILITIES')
+    ]
+    kept = cache.with_name(f'{cache.name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.blob')
+    with contextlib.suppress(OSError, RuntimeError):  # not there, or not for this OpenVINO
+        content = kept.read_bytes()
+        digest, content = content[:32], content[32:]
+        if hashlib.sha256(content).digest() == digest:
+            return core.import_model(content, 'CPU', settings)
+    compiled = core.compile_model(graph, 'CPU', settings)
+    with contextlib.suppress(OSError, RuntimeError):  # no room or no right to write: compiled anew next time
+        kept.parent.mkdir(exist_ok=True)
+        for other in kept.parent.iterdir():
+            if not other.name.startswith(cache.name):
+                other.unlink()  # of the graph that was here before
+        content = compiled.export_model().getvalue()
+        # Renamed when it is whole: other processes may be starting, too.
+        with tempfile.NamedTemporaryFile(prefix=cache.name, dir=kept.parent, delete=False) as draft:
+            try:
+                draft.write(hashlib.sha256(content).digest() + content)
+                draft.close()
+                Path(draft.name).replace(kept)
+            except OSError:
+                Path(draft.name).unlink()
+                raise
+    return compiled
 
 
 def _onnxruntime(graph: Path, threads: int, streams: int) -> Engine:

@@ -82,6 +82,13 @@ class Exported:
         except ImagingError as error:
             raise FolderError(str(error)) from None
 
+    def files_of(self, engine: str | None) -> dict[str, str]:
+        """Return SHA-256 of the files of an engine's graph, or with None of all files."""
+        if engine is None:
+            return self.files
+        graph = Path(self.engines[engine])
+        return {name: self.files[name] for name in (graph.name, graph.stem + '.bin') if name in self.files}
+
 
 def write(folder: Path, exported: Exported) -> None:
     """Take the checksums of the graphs in a folder and write its metadata."""
@@ -95,11 +102,16 @@ def write(folder: Path, exported: Exported) -> None:
     (folder / METADATA).write_text(json.dumps(content, indent=1) + '\n')
 
 
-def read(folder: str | Path) -> Exported:
-    """Read a folder's metadata and prove that every file is as it was exported.
+def read(folder: str | Path, engine: str | None = None) -> Exported:
+    """Read a folder's metadata and prove that its files are as they were exported.
+
+    Args:
+        folder: What `tools/export.py` wrote.
+        engine: Whose files are looked at; default, all.
 
     Raises:
-        FolderError: No such folder, or a file of it is missing, changed or of another format.
+        FolderError: No such folder, no graph for the engine, or a file that is missing, changed or of
+            another format.
     """
     path = Path(folder) / METADATA
     try:
@@ -125,7 +137,12 @@ def read(folder: str | Path) -> Exported:
         exported = Exported(**content)
     except FolderError as error:
         raise FolderError(f'{path}: {error}') from None
-    for name, digest in exported.files.items():
+    if engine is not None and engine not in exported.engines:
+        raise FolderError(
+            f"{folder}: has no graph for '{engine}', expected one of {sorted(exported.engines)}; choose that "
+            'engine, or export again'
+        )
+    for name, digest in exported.files_of(engine).items():
         file = path.parent / Path(name).name
         if not file.is_file():
             raise FolderError(f'{file}: expected this file of the export; copy the folder again')

@@ -1,5 +1,6 @@
 """A radiograph in, a verdict out: window, resize, network, tiles of large images, accept or reject."""
 
+import hashlib
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -63,6 +64,7 @@ class Inspector:
         threshold: Score that counts, instead of the folder's.
         threads: CPU threads in all; default, those that this process may use.
         streams: Radiographs that `stream` works on at a time; they share the threads.
+        cache: Keep what OpenVINO compiled beside the folder, in `.<name>.cache`, for the next start.
 
     Raises:
         FolderError: The folder is missing, damaged or lacks the engine's graph.
@@ -76,15 +78,14 @@ class Inspector:
         threshold: float | None = None,
         threads: int | None = None,
         streams: int = 1,
+        cache: bool = True,
     ):
-        exported = folder.read(source)
-        if engine not in exported.engines:
-            raise folder.FolderError(
-                f"{source}: has no graph for '{engine}', expected one of {sorted(exported.engines)}; choose "
-                'that engine, or export again'
-            )
-        graph = Path(source) / exported.engines[engine]
-        self._start(exported, engines.load(engine, graph, threads, streams), threshold, streams)
+        exported = folder.read(source, engine)
+        path = Path(source).resolve()
+        digest = hashlib.sha256(repr(exported.files_of(engine)).encode()).hexdigest()[:16]
+        kept = path.with_name(f'.{path.name}.cache') / digest if cache else None
+        graph = path / exported.engines[engine]
+        self._start(exported, engines.load(engine, graph, threads, streams, kept), threshold, streams)
 
     @classmethod
     def of(cls, exported: folder.Exported, engine: engines.Engine, threshold: float | None = None):
