@@ -389,9 +389,22 @@ def test_a_probe_trains_its_head_only(path):
     assert config.optim_wrapper.optimizer.type == 'LARS'
     cut = {'RandomResizedCrop', 'XrayRandomResizedCrop', 'CenterCrop', 'RandomCrop', 'ResizeEdge'}
     types = {s.type for loader in loaders(config).values() for s in steps(dataset(loader).pipeline)}
-    assert 'Resize' in types
+    assert 'XrayResize' in types
     assert not cut & types
     assert config.default_hooks.checkpoint.save_best == 'xray/mAP'
+
+
+@select([p for p in probes if p.parent.name == 'small' and not baseline_of(p)])
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'float32'])
+def test_radiographs_of_any_depth_reach_the_probe(path, dtype, tiny_coco):
+    root = tiny_coco(n=4, types=('crack', 'porosity'), bits=16)
+    config = read_config(str(path), [f'xray_load.dtype={dtype}'])
+    for loader in loaders(config).values():
+        data = copy.deepcopy(dataset(loader))
+        data.update(data_root=str(root), severity=dict(crack='critical', porosity='minor'))
+        inputs = DATASETS.build(data)[0]['inputs']
+        assert inputs.shape == (1, parse_name(path).px, parse_name(path).px)
+        assert str(inputs.dtype).removeprefix('torch.') == dtype
 
 
 @select(detectors)

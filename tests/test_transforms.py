@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Resize
 from mmengine.registry import TRANSFORMS
 from mmpretrain.datasets.transforms import GaussianBlur
 from PIL import Image
@@ -16,6 +17,7 @@ from projects.xray.transforms import (
     XrayGamma,
     XrayGaussianBlur,
     XrayPoissonNoise,
+    XrayResize,
     jitter,
 )
 
@@ -97,6 +99,36 @@ def test_load_refuses_bad_files_and_windows(tmp_path):
         LoadXray()(dict(img_path=str(tmp_path / 'torn.png')))
     with pytest.raises(ImagingError, match='window'):
         LoadXray(window=dict(type='absolute', low=5))
+
+
+# ---------------------------------------------------------------------------------------------- XrayResize
+
+
+@pytest.mark.parametrize(('height', 'width'), [(572, 768), (100, 97), (300, 40)])
+@pytest.mark.parametrize('scale', [(224, 224), (60, 130), 384])
+def test_resize_is_that_of_the_stock_transform_on_8_bits(height, width, scale):
+    image = np.random.default_rng(0).integers(0, 256, (height, width), np.uint8)
+    stock = Resize(scale, backend='pillow')(dict(img=image.copy()))
+    ours = XrayResize(scale)(dict(img=image.copy()))
+    assert ours['img'].shape == ours['img_shape'] == stock['img_shape']
+    assert ours['scale_factor'] == stock['scale_factor']
+    assert np.abs(ours['img'].astype(int) - stock['img']).max() <= 1
+
+
+@pytest.mark.parametrize('dtype', ['uint16', 'float32'])
+def test_resize_keeps_the_depth(dtype):
+    image = radiograph(dtype)
+    out = XrayResize((24, 30))(dict(img=image))['img']
+    assert out.dtype == image.dtype and out.shape == (30, 24)
+    eight = XrayResize((24, 30))(dict(img=(image / (DTYPES[dtype] / 255)).round().astype(np.uint8)))['img']
+    assert np.abs(out / (DTYPES[dtype] / 255) - eight).max() <= 1.5
+    assert len(np.unique(out)) > 1.5 * len(np.unique(eight))
+
+
+@pytest.mark.parametrize('scale', [0, (3,), (5, -1), 2.5, (2.5, 3)])
+def test_resize_to_no_size_is_refused(scale):
+    with pytest.raises(ValueError, match='XrayResize: scale='):
+        XrayResize(scale)
 
 
 # ----------------------------------------------------------------------------------- brightness, contrast

@@ -4,24 +4,24 @@ _base_ = './xray_runtime.py'
 # The whole image is resized: a random or a centre crop can cut the defect out.
 xray_probe_train_pipeline = [
     _base_.xray_load,
-    dict(type='Resize', scale=(224, 224), backend='pillow'),
+    dict(type='XrayResize', scale=(224, 224)),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
 xray_probe_test_pipeline = [
     _base_.xray_load,
-    dict(type='Resize', scale=(224, 224), backend='pillow'),
+    dict(type='XrayResize', scale=(224, 224)),
     dict(type='PackInputs'),
 ]
 xray_probe_384_train_pipeline = [
     _base_.xray_load,
-    dict(type='Resize', scale=(384, 384), backend='pillow'),
+    dict(type='XrayResize', scale=(384, 384)),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
 xray_probe_384_test_pipeline = [
     _base_.xray_load,
-    dict(type='Resize', scale=(384, 384), backend='pillow'),
+    dict(type='XrayResize', scale=(384, 384)),
     dict(type='PackInputs'),
 ]
 

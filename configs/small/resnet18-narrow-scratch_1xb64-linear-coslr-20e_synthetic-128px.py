@@ -11,7 +11,7 @@ auto_scale_lr = dict(base_batch_size=64)
 model = dict(
     backbone=dict(depth=18, stem_channels=32, base_channels=32, init_cfg=None), head=dict(in_channels=256)
 )
-xray_resize = dict(type='Resize', scale=(128, 128), backend='pillow')
+xray_resize = dict(type='XrayResize', scale=(128, 128))
 xray_test_loader = dict(
     num_workers=1,
     pin_memory=False,

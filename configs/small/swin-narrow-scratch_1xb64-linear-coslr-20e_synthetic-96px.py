@@ -18,7 +18,7 @@ model = dict(
     ),
     head=dict(in_channels=64),
 )
-xray_resize = dict(type='Resize', scale=(96, 96), backend='pillow')
+xray_resize = dict(type='XrayResize', scale=(96, 96))
 xray_test_loader = dict(
     num_workers=1,
     pin_memory=False,

@@ -11,7 +11,8 @@ from .checks import WARNING, Finding, ImageSet
 
 def resize_of(pipeline: Sequence[dict]) -> tuple[tuple[int, int], bool] | None:
     """Scale (w, h) in px and `keep_ratio` of the one plain `Resize` of a pipeline; None without one."""
-    found = [step for step in pipeline if step.get('type') in ('Resize', 'mmdet.Resize', 'mmpretrain.Resize')]
+    kinds = ('Resize', 'XrayResize', 'mmdet.Resize', 'mmpretrain.Resize')
+    found = [step for step in pipeline if step.get('type') in kinds]
     if len(found) != 1 or not found[0].get('scale'):
         return None
     scale = found[0]['scale']

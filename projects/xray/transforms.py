@@ -87,6 +87,36 @@ class LoadXray(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class XrayResize(BaseTransform):
+    """Resize the whole image antialiased, in any depth.
+
+    Within one gray level of mmcv's `Resize(backend='pillow')`, which takes 8 bits only; its other backend
+    does not filter. For images without boxes: boxes would not follow.
+
+    Args:
+        scale: Width and height in px, or one number for both, as mmcv's.
+    """
+
+    def __init__(self, scale: int | tuple[int, int]):
+        self.scale = tuple(scale) if isinstance(scale, list | tuple) else (scale, scale)
+        if len(self.scale) != 2 or not all(isinstance(side, int) and side > 0 for side in self.scale):
+            raise ValueError(f'XrayResize: scale={scale}, expected one or two whole numbers of px above 0')
+
+    def transform(self, results: dict) -> dict:
+        """Replace the image."""
+        width, height = self.scale
+        before = results['img'].shape
+        results['img'] = resize(results['img'], (height, width))
+        results['img_shape'] = (height, width)
+        results['scale_factor'] = width / before[1], height / before[0]
+        return results
+
+    def __repr__(self) -> str:
+        """Show the arguments."""
+        return f'{type(self).__name__}(scale={self.scale})'
+
+
+@TRANSFORMS.register_module()
 class XrayRandomResizedCrop(RandomResizedCrop):
     """Cut a random part, resize it antialiased, flip and turn it: a view in one step.
 
