@@ -18,6 +18,8 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner, save_checkpoint
 from mmengine.runner.checkpoint import get_torchvision_models
 from mmengine.structures import InstanceData
+from mmpretrain.datasets.transforms import PackInputs
+from mmpretrain.structures import DataSample
 
 from projects.xray import compat, datasets, hooks, transforms  # noqa: F401
 
@@ -401,11 +403,19 @@ def train_on(images, tmp_path, request, custom_hooks):
         dict(inputs=image, data_samples=DetDataSample(metainfo=dict(img_path=f'part_{i}.png')))
         for i, image in enumerate(images)
     ]
+    train(samples, 'pseudo_collate', tmp_path, request, custom_hooks)
+
+
+def train(samples, collate, tmp_path, request, custom_hooks):
     runner = Runner(
         model=LossOf(),
         work_dir=str(tmp_path / 'run'),
         train_dataloader=dict(
-            dataset=samples, sampler=dict(type='DefaultSampler', shuffle=False), batch_size=2, num_workers=0
+            dataset=samples,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            batch_size=2,
+            num_workers=0,
+            collate_fn=dict(type=collate),
         ),
         train_cfg=dict(by_epoch=True, max_epochs=2),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
@@ -423,6 +433,18 @@ def test_a_loss_that_is_not_finite_names_the_radiographs(tmp_path, request):
         hooks.LossError, match=r'epoch 1, iteration 2: loss not finite on part_2\.png, part_3\.png;'
     ):
         train_on(images, tmp_path, request, [hooks.FiniteLossHook()])
+
+
+def test_a_loss_over_two_views_that_is_not_finite_names_their_radiographs(tmp_path, request):
+    """A pretraining's batch is two tensors of views and a list of mmpretrain's samples, one a radiograph."""
+    views = np.zeros((6, 2, 4, 4), np.float32)
+    views[3, 1, 0, 0] = np.nan  # one view of the fourth radiograph
+    samples = [PackInputs()(dict(img=list(pair), img_path=f'part_{i}.png')) for i, pair in enumerate(views)]
+    assert isinstance(samples[0]['data_samples'], DataSample)
+    with pytest.raises(
+        hooks.LossError, match=r'epoch 1, iteration 2: loss not finite on part_2\.png, part_3\.png;'
+    ):
+        train(samples, 'default_collate', tmp_path, request, [hooks.FiniteLossHook()])
 
 
 def test_the_pace_is_in_the_log_and_the_bar_only_on_a_terminal(tmp_path, request, monkeypatch):
