@@ -2,8 +2,10 @@
 
 import gc
 import json
+import os
 import subprocess
 import sys
+import tracemalloc
 import weakref
 from pathlib import Path
 
@@ -12,9 +14,11 @@ import numpy as np
 import pytest
 import tifffile
 from onnx import TensorProto, helper, save
+from test_imaging import dicom
 
 from projects.xray.deploy import Exported, FolderError, Inspector, folder
 from projects.xray.deploy.archive import ArchiveError, find_images, inspect_archive, parse_shard
+from projects.xray.deploy.pictures import overlay
 from projects.xray.imaging import ImagingError, Radiograph, read
 from tools import infer
 
@@ -494,7 +498,7 @@ def test_a_restart_repeats_nothing_and_mends_a_torn_line(exported, archive, tmp_
 
     seen = []
 
-    def killed(results):
+    def killed(results, earlier, total):
         for result in results:
             seen.append(result[0])
             if len(seen) == 4:
@@ -510,17 +514,176 @@ def test_a_restart_repeats_nothing_and_mends_a_torn_line(exported, archive, tmp_
         file.write('{"image": "day0/')
     assert not (journal.parent / 'coco.json').exists()
     seen.clear()
-    said = inspect_archive(inspect, root, names, out, progress=lambda r: (seen.append(x[0]) or x for x in r))
+    bars = []
+
+    def counted(results, earlier, total):
+        bars.append((earlier, total))
+        return (seen.append(result[0]) or result for result in results)
+
+    said = inspect_archive(inspect, root, names, out, progress=counted)
     assert len(seen) == len(names) - 3
+    assert bars == [(3, 8)]
     assert (said.radiographs, said.earlier, said.quarantined) == (8, 3, 1)
     assert journal.read_text() == whole
+
+
+def test_results_are_the_same_numbers_everywhere(exported, tmp_path):
+    image = np.full((48, 48), 100, np.uint8)  # resized by 4 / 3: no coordinate is round
+    image[30, 10] = 201
+    cv2.imwrite(str(tmp_path / 'a.png'), image)
+    said = Inspector(exported)(tmp_path / 'a.png')
+    assert infer.main([str(exported), str(tmp_path / 'a.png'), '--out', str(tmp_path / 'out')]) == 0
+    shard = tmp_path / 'out' / 'shard-1-of-1'
+    (row,) = rows(shard)
+    assert (row['boxes'], row['scores'], row['risk']) == (
+        said.boxes.tolist(),
+        said.scores.tolist(),
+        said.risk,
+    )
+    (found,) = json.loads((shard / 'coco.json').read_text())['annotations']
+    x1, y1, x2, y2 = said.boxes[0].tolist()
+    assert (found['bbox'], found['score']) == ([x1, y1, x2 - x1, y2 - y1], said.scores[0])
+    assert (shard / 'detections.csv').read_text().splitlines()[1].split(',')[2] == str(float(said.scores[0]))
+    assert (shard / 'images.csv').read_text().splitlines()[1] == f'a.png,{said.verdict},{said.risk}'
+
+
+def test_a_score_just_below_the_threshold_counts_nowhere(exported):
+    box = np.array([[10, 10, 40, 40]], np.float32), np.float32([0.9]), np.array([0])
+    inspect = Inspector.of(folder.read(exported), lambda image, extent: box)
+    said = inspect(spot(20, 30))
+    assert (inspect.threshold, said.risk) == (0.9, float(np.float32(0.9)))  # 0.899999976158…
+    assert said.verdict == 'accept'
+    assert (overlay(said, 0.9) == overlay(said, 1.0)).all()
+    assert Inspector.of(folder.read(exported), lambda *_: box, said.risk)(spot(20, 30)).verdict == 'reject'
+
+
+def test_dicom_and_16_bit_tiff_are_inspected(tmp_path):
+    window = dict(type='absolute', low=0, high=4095)
+    path = export_to(tmp_path / 'deep', window=window, depths=['12-bit unsigned', '16-bit unsigned'])
+    (tmp_path / 'archive').mkdir()
+    image = spot(20, 30, 4095, dtype=np.uint16)
+    (tmp_path / 'archive' / 'a.dcm').write_bytes(dicom(image, 12))
+    tifffile.imwrite(tmp_path / 'archive' / 'b.tif', image, photometric='minisblack')
+    (tmp_path / 'archive' / 'c.dcm').write_bytes(dicom(np.stack([image] * 2), 12, frames=2))
+    assert infer.main([str(path), str(tmp_path / 'archive'), '--out', str(tmp_path / 'out')]) == 0
+    first, second, several = rows(tmp_path / 'out' / 'shard-1-of-1')
+    for row in (first, second):
+        assert (row['verdict'], row['boxes'], row['scores']) == ('reject', [[16, 26, 24, 34]], [1])
+    assert 'holds 2 frames' in several['error']
+
+
+def test_whatever_goes_wrong_with_one_radiograph_sets_it_aside(exported, archive, tmp_path):
+    def detector(image, extent):
+        if image[0, 0, 30, 26] == 255:
+            raise MemoryError
+        if image[0, 0, 30, 34] == 255:
+            raise RuntimeError('the engine\ngave up')
+        return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+
+    root, names = find_images(archive)
+    inspect = Inspector.of(folder.read(exported), detector)
+    said = inspect_archive(inspect, root, names, tmp_path / 'out')
+    assert (said.radiographs, said.quarantined) == (8, 3)
+    errors = {row['image']: row['error'] for row in rows(tmp_path / 'out' / 'shard-1-of-1') if 'error' in row}
+    assert 'MemoryError' in errors['day0/2.png']
+    assert 'RuntimeError: the engine gave up' in errors['day1/3.png']
+
+
+def test_what_was_found_does_not_come_back_as_radiographs(exported, archive, tmp_path, capsys):
+    assert infer.main([str(exported), str(archive), '--out', str(archive / 'found')]) == 1
+    assert f'{archive}/found: lies inside {archive}, expected another place' in capsys.readouterr().err
+    assert not (archive / 'found').exists()
+
+
+def test_added_radiographs_do_not_move_others_to_another_shard(exported, archive, tmp_path):
+    inspect = Inspector(exported)
+
+    def shares():
+        root, names = find_images(archive)
+        for k in (1, 2):
+            inspect_archive(inspect, root, names, tmp_path / 'out', (k, 2), overlays='none')
+        return [[row['image'] for row in rows(tmp_path / 'out' / f'shard-{k}-of-2')] for k in (1, 2)]
+
+    first = shares()
+    for k in range(5):
+        cv2.imwrite(str(archive / 'day0' / f'0{k}.png'), spot(10, 30))  # before the others in the list
+    second = shares()
+    assert [more[: len(share)] for share, more in zip(first, second, strict=True)] == first
+    assert sorted(sum(second, [])) == find_images(archive)[1]
+
+
+def test_a_damaged_journal_is_one_line(exported, archive, tmp_path, capsys):
+    arguments = [str(exported), str(archive), '--out', str(tmp_path / 'out')]
+    assert infer.main(arguments) == 0
+    journal = tmp_path / 'out' / 'shard-1-of-1' / 'journal.jsonl'
+    lines = journal.read_bytes().splitlines(keepends=True)
+    for damaged in (
+        b'{"image": "day0/0.png"\n',
+        b'\xff\xfe\n',
+        b'[]\n',
+        b'{"image": "a", "verdict": "accept"}\n',
+    ):
+        journal.write_bytes(lines[0] + damaged + lines[2])
+        capsys.readouterr()
+        assert infer.main(arguments) == 1
+        said = capsys.readouterr().err
+        assert f'{journal}: line 2 is damaged' in said
+        assert said.count('\n') == 1
+    # As it says: without the line, its radiograph is inspected again.
+    journal.write_bytes(lines[0] + lines[2])
+    assert infer.main(arguments) == 0
+    assert sorted(journal.read_bytes().splitlines()) == sorted(line.strip() for line in lines)
+
+
+def test_a_torn_line_of_any_length_is_cut_off(exported, archive, tmp_path):
+    root, names = find_images(archive)
+    inspect = Inspector(exported)
+    inspect_archive(inspect, root, names, tmp_path / 'out')
+    journal = tmp_path / 'out' / 'shard-1-of-1' / 'journal.jsonl'
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"image": "' + b'x' * 3 * 2**20)
+    inspect_archive(inspect, root, names, tmp_path / 'out')
+    assert journal.read_bytes() == whole
+
+
+def test_the_tables_of_a_large_archive_are_written_line_by_line(exported, tmp_path):
+    root, inspect = tmp_path / 'archive', Inspector(exported)
+    root.mkdir()
+    shard = tmp_path / 'out' / 'shard-1-of-1'
+    inspect_archive(inspect, root, [], tmp_path / 'out')
+    names = [f'{k}.png' for k in range(2000)]
+    row = dict(height=64, width=64, verdict='reject', risk=0.95, boxes=[[1.0, 2.0, 3.0, 5.0]] * 50)
+    row |= dict(scores=[0.95] * 50, labels=[0] * 50)
+    (shard / 'journal.jsonl').write_text(''.join(json.dumps(dict(image=name) | row) + '\n' for name in names))
+    tracemalloc.start()
+    inspect_archive(inspect, root, names, tmp_path / 'out')
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < (shard / 'coco.json').stat().st_size / 4
+    coco = json.loads((shard / 'coco.json').read_text())
+    assert (len(coco['images']), len(coco['annotations'])) == (2000, 100_000)
+    assert coco['annotations'][-1] == dict(
+        id=100_000, image_id=2000, category_id=1, bbox=[1, 2, 2, 3], area=6, iscrowd=0, score=0.95
+    )
+
+
+def test_a_name_that_is_no_text_is_kept(exported, archive, tmp_path):
+    odd = os.fsdecode(b'day0/\xff.png')
+    cv2.imwrite(str(archive / 'day0' / 'x.png'), spot(12, 30))
+    (archive / 'day0' / 'x.png').rename(archive / odd)
+    root, names = find_images(archive)
+    inspect_archive(Inspector(exported), root, names, tmp_path / 'out')
+    shard = tmp_path / 'out' / 'shard-1-of-1'
+    assert odd in [image['file_name'] for image in json.loads((shard / 'coco.json').read_text())['images']]
+    assert b'day0/\xff.png,reject' in (shard / 'images.csv').read_bytes()
 
 
 def test_results_of_two_detectors_are_not_mixed(exported, archive, tmp_path):
     root, names = find_images(archive)
     inspect_archive(Inspector(exported), root, names, tmp_path / 'out')
-    with pytest.raises(ArchiveError, match='another detector, threshold or archive'):
-        inspect_archive(Inspector(exported, threshold=0.2), root, names, tmp_path / 'out')
+    for other in (Inspector(exported, threshold=0.2), Inspector(exported, 'onnxruntime')):
+        with pytest.raises(ArchiveError, match='another detector, engine, threshold or archive'):
+            inspect_archive(other, root, names, tmp_path / 'out')
 
 
 @pytest.mark.parametrize('text', ['0/2', '3/2', '1', 'a/b', '1/0', '-1/2'])
@@ -536,7 +699,20 @@ def test_an_archive_without_radiographs_is_refused(exported, tmp_path, capsys):
     assert not Path(tmp_path / 'out').exists()
 
 
-@pytest.mark.parametrize('arguments', [['one'], ['a', 'b', 'c', 'd'], ['a', 'b', '--threshold', '2']])
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ['one'],
+        ['a', 'b', 'c', 'd'],
+        ['a', 'b', '--threshold', '2'],
+        ['a', 'b', '--streams', '0'],
+        # Of an exported folder alone.
+        ['config', 'checkpoint', 'images', '--threads', '2'],
+        ['config', 'checkpoint', 'images', '--streams', '2'],
+        ['config', 'checkpoint', 'images', '--engine', 'openvino'],
+    ],
+    ids=' '.join,
+)
 def test_wrong_use_of_infer_exits_2(arguments):
     with pytest.raises(SystemExit) as stop:
         infer.main([*arguments, '--out', 'out'])

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from projects.xray.deploy import FolderError, Inspector  # noqa: E402
 from projects.xray.deploy.archive import (  # noqa: E402
     ArchiveError,
+    check_apart,
     find_images,
     inspect_archive,
     parse_shard,
@@ -31,19 +32,24 @@ def parse_args(argv=None):
     )
     parser.add_argument('--out', required=True, metavar='DIR', help='where each shard gets its folder')
     parser.add_argument(
-        '--shard', default='1/1', metavar='I/N', help='do every N-th radiograph, from the I-th'
+        '--shard', default='1/1', metavar='I/N', help='do the I-th of N shares, by the names of the files'
     )
-    parser.add_argument('--engine', choices=ENGINES, default='openvino', help='of an exported folder')
     parser.add_argument('--threshold', type=float, metavar='S', help="score that counts, not the folder's")
-    parser.add_argument('--threads', type=int, metavar='N', help='CPU threads in all')
-    parser.add_argument('--streams', type=int, default=1, metavar='N', help='radiographs at a time (1)')
+    folder = parser.add_argument_group('of an exported folder')
+    folder.add_argument('--engine', choices=ENGINES, help='default: openvino')
+    folder.add_argument('--threads', type=int, metavar='N', help='CPU threads in all')
+    folder.add_argument('--streams', type=int, metavar='N', help='radiographs at a time (1)')
     parser.add_argument(
         '--overlays', choices=('none', 'rejected', 'all'), default='rejected', help='pictures to write'
     )
     args = parser.parse_args(argv)
     if len(args.source) not in (2, 3):
         parser.error('expected FOLDER IMAGES, or CONFIG CHECKPOINT IMAGES')
-    if args.streams < 1 or (args.threads or 1) < 1:
+    given = dict(engine=args.engine, threads=args.threads, streams=args.streams)
+    args.options = {name: value for name, value in given.items() if value is not None}
+    if len(args.source) == 3 and args.options:
+        parser.error(f'--{next(iter(args.options))}: of an exported folder, not of CONFIG CHECKPOINT')
+    if args.options.get('streams', 1) < 1 or args.options.get('threads', 1) < 1:
         parser.error('expected --streams and --threads of at least 1')
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         parser.error(f'--threshold {args.threshold}: expected a score in [0, 1]')
@@ -55,9 +61,7 @@ def main(argv=None):
     args = parse_args(argv)
     if len(args.source) == 2:
         try:
-            return infer(
-                args, Inspector(args.source[0], args.engine, args.threshold, args.threads, args.streams)
-            )
+            return infer(args, Inspector(args.source[0], threshold=args.threshold, **args.options))
         except (FolderError, EngineError, ArchiveError, OSError) as error:
             print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
             return 1
@@ -82,23 +86,24 @@ def infer(args, inspector):
     """Inspect, and say what was found."""
     from tqdm import tqdm
 
-    root, names = find_images(Path(args.source[-1]))
+    source, out = Path(args.source[-1]), Path(args.out)
+    check_apart(source, out)
+    root, names = find_images(source)
     shard = parse_shard(args.shard)
-    total = len(names[shard[0] - 1 :: shard[1]])
     done = inspect_archive(
         inspector,
         root,
         names,
-        Path(args.out),
+        out,
         shard,
         args.overlays,
-        lambda rows: tqdm(rows, unit='img', total=total, disable=None),
+        lambda rows, earlier, total: tqdm(rows, unit='img', initial=earlier, total=total, disable=None),
     )
     print(
         f'{done.radiographs} radiographs, {done.earlier} of them in an earlier run: {done.rejected} rejected '
         f'at score >= {inspector.threshold:g}, {done.quarantined} not readable (quarantine.csv)'
     )
-    print(f'wrote {Path(args.out) / f"shard-{shard[0]}-of-{shard[1]}"}')
+    print(f'wrote {out / f"shard-{shard[0]}-of-{shard[1]}"}')
     return 0
 
 

@@ -8,7 +8,9 @@ itself is only read.
 import csv
 import json
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from .inspector import Inspection, Inspector
 from .pictures import overlay
 
 JOURNAL, RUN = 'journal.jsonl', 'run.json'
+RESULT = {'height', 'width', 'verdict', 'risk', 'boxes', 'scores', 'labels'}
 
 
 class ArchiveError(ValueError):
@@ -58,6 +61,19 @@ def find_images(source: Path) -> tuple[Path, list[str]]:
     return source, sorted(found)
 
 
+def check_apart(source: Path, out: Path) -> None:
+    """Refuse to write into an archive: pictures of results would be inspected as radiographs.
+
+    Raises:
+        ArchiveError: `out` lies inside the folder `source`.
+    """
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise ArchiveError(
+            f'{out}: lies inside {source}, expected another place, as its pictures would be inspected as '
+            'radiographs; give another --out'
+        )
+
+
 def parse_shard(text: str) -> tuple[int, int]:
     """Read 'i/n' with 1 <= i <= n.
 
@@ -70,6 +86,11 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
+def shard_of(name: str, count: int) -> int:
+    """Return the shard, from 1, of a radiograph: by its name alone, so that added ones move no other."""
+    return zlib.crc32(os.fsencode(name)) % count + 1
+
+
 def inspect_archive(
     inspector: Inspector,
     root: Path,
@@ -77,32 +98,34 @@ def inspect_archive(
     out: Path,
     shard: tuple[int, int] = (1, 1),
     overlays: str = 'rejected',
-    progress=iter,
+    progress=lambda rows, earlier, total: rows,
 ) -> Summary:
     """Inspect one shard of an archive, or go on where an earlier run of it stopped.
 
     Args:
         inspector: The detector.
         root: The archive.
-        names: Paths of all its radiographs, relative to it; every shard's run gets the same list.
+        names: Paths of all its radiographs, relative to it.
         out: Folder of all shards; this one writes to `<out>/shard-<i>-of-<n>`.
-        shard: (i, n), i from 1; every n-th radiograph is of one shard.
+        shard: (i, n), i from 1: do the radiographs of shard i, see `shard_of`.
         overlays: 'none', 'rejected' or 'all': whose pictures are written to `overlays/`.
-        progress: Wraps the iterator of journal lines, for a progress bar.
+        progress: Given the iterator of results, how many an earlier run has done, and how many there are in
+            all, returns one of the same items, for a progress bar.
 
     Raises:
-        ArchiveError: The folder belongs to a run with another detector, threshold or archive.
+        ArchiveError: The folder belongs to a run with another detector, engine, threshold or archive, or
+            its journal is damaged.
     """
     index, count = shard
     folder = out / f'shard-{index}-of-{count}'
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, inspector, root)
     done = {row['image'] for row in _rows(folder / JOURNAL)}
-    mine = names[index - 1 :: count]
+    mine = [name for name in names if shard_of(name, count) == index]
     todo = [name for name in mine if name not in done]
     with (folder / JOURNAL).open('a') as journal:
         results = inspector.stream(root / name for name in todo)
-        for name, said in progress(zip(todo, results, strict=True)):
+        for name, said in progress(zip(todo, results, strict=True), len(mine) - len(todo), len(mine)):
             if isinstance(said, Inspection) and (
                 overlays == 'all' or overlays == 'rejected' and said.verdict == 'reject'
             ):
@@ -117,6 +140,7 @@ def _claim(folder: Path, inspector: Inspector, root: Path) -> None:
     """Record what a shard is made with, or refuse to mix two runs; cut off a line half written."""
     said = dict(
         archive=str(root.resolve()),
+        engine=inspector.engine,
         threshold=inspector.threshold,
         graphs=inspector.exported.files,
         origin=inspector.exported.origin.get('sha256'),
@@ -130,24 +154,40 @@ def _claim(folder: Path, inspector: Inspector, root: Path) -> None:
             earlier = None
         if earlier != said:
             raise ArchiveError(
-                f'{folder}: holds results of another detector, threshold or archive ({RUN}); give '
+                f'{folder}: holds results of another detector, engine, threshold or archive ({RUN}); give '
                 'another --out'
             )
-    _replace(path, json.dumps(said, indent=1) + '\n')
+    with _draft(path) as file:
+        file.write(json.dumps(said, indent=1) + '\n')
     journal = folder / JOURNAL
     if journal.is_file():
         with journal.open('rb+') as file:
-            content_end = file.seek(0, os.SEEK_END)
-            # A line is short, but a busy radiograph has a hundred boxes.
-            start = max(content_end - 2**20, 0)
-            file.seek(start)
-            file.truncate(start + file.read().rfind(b'\n') + 1)
+            end = file.seek(0, os.SEEK_END)
+            while end:  # back in steps, until a line ends
+                start = max(end - 2**20, 0)
+                file.seek(start)
+                last = file.read(end - start).rfind(b'\n')
+                end = start + last + 1 if last >= 0 else start
+                if last >= 0:
+                    break
+            file.truncate(end)
 
 
 def _rows(journal: Path) -> Iterator[dict]:
-    if journal.is_file():
-        with journal.open() as file:
-            yield from map(json.loads, file)
+    if not journal.is_file():
+        return
+    with journal.open('rb') as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+                if not ('image' in row and ('error' in row or row.keys() >= RESULT)):
+                    raise ValueError
+            except (ValueError, TypeError, AttributeError, RecursionError):
+                raise ArchiveError(
+                    f'{journal}: line {number} is damaged, expected what an inspection wrote; delete it, and '
+                    'its radiograph is inspected again'
+                ) from None
+            yield row
 
 
 def _row(name: str, said: Inspection | ImagingError) -> dict:
@@ -158,79 +198,96 @@ def _row(name: str, said: Inspection | ImagingError) -> dict:
         height=said.pixels.shape[0],
         width=said.pixels.shape[1],
         verdict=said.verdict,
-        risk=round(said.risk, 6),
-        boxes=[[round(float(v), 2) for v in box] for box in said.boxes],
-        scores=[round(float(score), 6) for score in said.scores],
+        risk=said.risk,
+        # float32 as it is: every number that was found can be read back.
+        boxes=said.boxes.tolist(),
+        scores=said.scores.tolist(),
         labels=said.labels.tolist(),
     )
 
 
 def _conclude(folder: Path, inspector: Inspector, earlier: int) -> Summary:
-    """Write the tables of a complete shard from its journal."""
-    classes = inspector.exported.classes
+    """Write the tables of a complete shard from its journal, line by line: it may have millions."""
+    journal, classes = folder / JOURNAL, inspector.exported.classes
     counts = Summary(0, 0, 0, earlier)
-    images, annotations = [], []
-    for row in _rows(folder / JOURNAL):
+    for row in _rows(journal):
         counts.radiographs += 1
-        if 'error' in row:
-            counts.quarantined += 1
-            continue
-        counts.rejected += row['verdict'] == 'reject'
-        image = dict(id=len(images) + 1, file_name=row['image'])
-        images.append(image | {key: row[key] for key in ('width', 'height', 'verdict', 'risk')})
-        for (x1, y1, x2, y2), score, label in zip(row['boxes'], row['scores'], row['labels'], strict=True):
-            box = [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)]
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=image['id'],
-                    category_id=label + 1,
-                    bbox=box,
-                    area=round(box[2] * box[3], 2),
-                    iscrowd=0,
-                    score=score,
-                )
-            )
-    content = dict(
+        counts.quarantined += 'error' in row
+        counts.rejected += row.get('verdict') == 'reject'
+    head = dict(
         info=dict(description='detections', threshold=inspector.threshold, origin=inspector.exported.origin),
-        images=images,
-        annotations=annotations,
         categories=[dict(id=k + 1, name=name) for k, name in enumerate(classes)],
     )
-    _replace(folder / 'coco.json', json.dumps(content))
+    images = (
+        dict(id=number, file_name=row['image'])
+        | {key: row[key] for key in ('width', 'height', 'verdict', 'risk')}
+        for number, row in _inspected(journal)
+    )
+    annotations = (annotation for _, annotation in _annotations(journal))
+    with _draft(folder / 'coco.json') as file:
+        file.write(json.dumps(head)[:-1])
+        for key, rows in (('images', images), ('annotations', annotations)):
+            file.write(f', "{key}": [')
+            for k, row in enumerate(rows):
+                file.write((',\n' if k else '\n') + json.dumps(row))
+            file.write(']')
+        file.write('}\n')
     _table(
         folder / 'images.csv',
         ('image', 'verdict', 'risk'),
-        ((i['file_name'], i['verdict'], i['risk']) for i in images),
+        ((row['image'], row['verdict'], row['risk']) for _, row in _inspected(journal)),
     )
     _table(
         folder / 'detections.csv',
         ('image', 'severity', 'score', 'x', 'y', 'width', 'height'),
-        (
-            (images[a['image_id'] - 1]['file_name'], classes[a['category_id'] - 1], a['score'], *a['bbox'])
-            for a in annotations
-        ),
+        ((name, classes[a['category_id'] - 1], a['score'], *a['bbox']) for name, a in _annotations(journal)),
     )
     _table(
         folder / 'quarantine.csv',
         ('image', 'reason'),
-        ((row['image'], row['error']) for row in _rows(folder / JOURNAL) if 'error' in row),
+        ((row['image'], row['error']) for row in _rows(journal) if 'error' in row),
     )
     return counts
 
 
-def _table(path: Path, header: tuple, rows) -> None:
-    draft = path.with_name(path.name + '.part')
-    with draft.open('w', newline='') as file:
+def _inspected(journal: Path) -> Iterator[tuple[int, dict]]:
+    """Number the rows of radiographs that could be inspected, from 1."""
+    return enumerate((row for row in _rows(journal) if 'error' not in row), 1)
+
+
+def _annotations(journal: Path) -> Iterator[tuple[str, dict]]:
+    """Image name and COCO annotation of each box."""
+    number = 0
+    for image_id, row in _inspected(journal):
+        for (x1, y1, x2, y2), score, label in zip(row['boxes'], row['scores'], row['labels'], strict=True):
+            number += 1
+            yield (
+                row['image'],
+                dict(
+                    id=number,
+                    image_id=image_id,
+                    category_id=label + 1,
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    area=(x2 - x1) * (y2 - y1),
+                    iscrowd=0,
+                    score=score,
+                ),
+            )
+
+
+def _table(path: Path, header: tuple, rows: Iterable) -> None:
+    with _draft(path) as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
-    draft.replace(path)
 
 
-def _replace(path: Path, text: str) -> None:
+@contextmanager
+def _draft(path: Path):
+    """Open a text file that takes its place when it is whole; file names need not be UTF-8."""
     draft = path.with_name(path.name + '.part')
-    draft.write_text(text)
+    with draft.open('w', newline='', errors='surrogateescape') as file:
+        yield file
     draft.replace(path)
 
 

@@ -34,7 +34,10 @@ class Inspection:
         labels: (N) int64, positions in `classes`.
         severities: (N) class names.
         verdict: 'reject' when a rejecting class has a score at or above the threshold, else 'accept'.
-        risk: Highest score of a rejecting class; 0 without one.
+        risk: Highest score of a rejecting class; 0 without one. The study's report first lets a box of any
+            severity suppress those that it overlaps. Here each counts: a minor defect found on top of a
+            critical one must not let it escape, at the price of some false rejects. A folder's threshold
+            and curve are of this rule.
         pixels: (height, width) what the window made of it, before it was resized.
         bits: Of the image's file.
         seconds: Time of each stage: 'decode', 'window' (with resizing and tiles), 'network' (with NMS),
@@ -85,22 +88,23 @@ class Inspector:
         digest = hashlib.sha256(repr(exported.files_of(engine)).encode()).hexdigest()[:16]
         kept = path.with_name(f'.{path.name}.cache') / digest if cache else None
         graph = path / exported.engines[engine]
-        self._start(exported, engines.load(engine, graph, threads, streams, kept), threshold, streams)
+        self._start(exported, engines.load(engine, graph, threads, streams, kept), engine, threshold, streams)
 
     @classmethod
     def of(cls, exported: folder.Exported, engine: engines.Engine, threshold: float | None = None):
         """Return an inspector around an engine that is not in a folder, such as the detector in PyTorch."""
         inspector = cls.__new__(cls)
-        inspector._start(exported, engine, threshold, 1)
+        inspector._start(exported, engine, 'torch', threshold, 1)
         return inspector
 
-    def _start(self, exported, engine, threshold, streams):
+    def _start(self, exported, run, engine, threshold, streams):
         if threshold is not None and not 0 <= threshold <= 1:
             raise folder.FolderError(f'threshold {threshold}: expected a score in [0, 1]')
         self.exported = exported
         self.threshold = exported.threshold if threshold is None else threshold
+        self.engine = engine
         self.streams = streams
-        self._engine = engine
+        self._run = run
         self._rejecting = [exported.classes.index(name) for name in exported.rejecting]
 
     def __call__(self, image: str | Path | bytes | np.ndarray | Radiograph) -> Inspection:
@@ -122,12 +126,13 @@ class Inspector:
         for left, top, tile in self._tiles(pixels):  # one at a time: a film has dozens
             array, extent, scale = self._fit(tile)
             clock.stop('window')
-            boxes, scores, labels = self._engine(array, extent)
+            boxes, scores, labels = self._run(array, extent)
             clock.stop('network')
             boxes = boxes / np.tile(scale, 2) + np.array([left, top] * 2, np.float32)
             found.append((boxes, scores, labels, _cut(boxes, left, top, tile.shape, pixels.shape)))
         boxes, scores, labels = found[0][:3] if len(found) == 1 else _merge(found, self.exported.iou)
-        risk = max(scores[np.isin(labels, self._rejecting)], default=0.0)
+        # In double precision, as the page and the tables compare: NumPy would round the threshold to float32.
+        risk = float(max(scores[np.isin(labels, self._rejecting)], default=0.0))
         clock.stop('merge')
         return Inspection(
             boxes=boxes,
@@ -135,11 +140,22 @@ class Inspector:
             labels=labels,
             severities=[self.exported.classes[label] for label in labels],
             verdict='reject' if risk >= self.threshold else 'accept',
-            risk=float(risk),
+            risk=risk,
             pixels=pixels,
             bits=radiograph.bits,
             seconds=clock.seconds,
         )
+
+    def attempt(self, image: str | Path | bytes | np.ndarray | Radiograph) -> Inspection | ImagingError:
+        """Inspect one radiograph, or say why not, whatever went wrong: the next one may be well."""
+        try:
+            return self(image)
+        except ImagingError as error:
+            return error
+        except Exception as error:  # decoders and engines raise types of their own
+            reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+            name = image if isinstance(image, str | Path) else 'radiograph'
+            return ImagingError(f'{name}: expected findings, the inspection failed ({reason}); try it alone')
 
     def input_of(self, image: str | Path | bytes | np.ndarray | Radiograph) -> tuple[np.ndarray, np.ndarray]:
         """Return what the network sees of a radiograph that needs no tiles: array and extent."""
@@ -152,18 +168,11 @@ class Inspector:
         At most twice as many as there are streams are in memory, however many `images` yields.
         """
         images = iter(images)
-
-        def inspect(image):
-            try:
-                return self(image)
-            except ImagingError as error:
-                return error
-
         with ThreadPoolExecutor(self.streams) as pool:
-            waiting = deque(pool.submit(inspect, image) for image in islice(images, 2 * self.streams))
+            waiting = deque(pool.submit(self.attempt, image) for image in islice(images, 2 * self.streams))
             while waiting:
                 done = waiting.popleft().result()
-                waiting.extend(pool.submit(inspect, image) for image in islice(images, 1))
+                waiting.extend(pool.submit(self.attempt, image) for image in islice(images, 1))
                 yield done
 
     def _radiograph(self, image) -> Radiograph:

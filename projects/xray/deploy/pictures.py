@@ -22,7 +22,7 @@ def overlay(inspection: Inspection, threshold: float) -> np.ndarray:
     picture = cv2.cvtColor(gray.astype(np.uint8), cv2.COLOR_GRAY2BGR)
     size = max(max(pixels.shape) / 1600, 0.35)
     # Lowest score first, so that the worst defect lies on top.
-    for k in np.flatnonzero(inspection.scores >= threshold)[::-1]:
+    for k in np.flatnonzero(inspection.scores.astype(float) >= threshold)[::-1]:
         colour = tuple(reversed(PALETTE[inspection.labels[k] % len(PALETTE)]))
         x1, y1, x2, y2 = (round(float(v)) for v in inspection.boxes[k])
         cv2.rectangle(picture, (x1, y1), (x2, y2), colour, 1)
