@@ -12,7 +12,7 @@ from mmdet.datasets.transforms import PackDetInputs
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets.transforms import PackInputs
-from test_convert_dataset import HOSTILE
+from test_convert_dataset import HOSTILE, restructure
 from test_imaging import CASES, mutate
 
 from projects.xray.classes import CASTINGS, CLASSES
@@ -173,6 +173,30 @@ def test_not_a_coco_file(tmp_path, content):
     (tmp_path / 'a.json').write_text(content)
     with pytest.raises(DatasetError, match='a.json.*(JSON|COCO)') as error:
         load_defects(tmp_path / 'a.json', CLASSES, SEVERITY)
+    assert '\n' not in str(error.value)
+
+
+def test_files_that_could_fill_the_memory_are_refused(tmp_path):
+    path = tmp_path / 'train.json'
+    for content, said in {
+        b'{"images": [' + b'[],' * 1_000_001 + b'[]]}': 'at most 1000000 lists',
+        b'{"images": [' + b'[' * 101 + b']' * 101 + b']}': 'at most 100 lists within each other',
+    }.items():
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match=f'^{path}: expected .*{said}'):
+            load_defects(path, ('crack',))
+    with path.open('wb') as file:
+        file.truncate(49 * 2**20)
+    with pytest.raises(DatasetError, match=f'^{path}: expected at most 48 MiB'):
+        load_defects(path, ('crack',))
+
+
+@pytest.mark.parametrize('name', ['a\0b.png', 'gr\udcfcn.png', '\ud800', 'two\nlines.png'])
+def test_file_names_that_no_file_can_have_are_refused(write, name):
+    path = write(lambda coco: coco['images'][0].update(file_name=name))
+    with pytest.raises(DatasetError, match='is not one line of UTF-8') as error:
+        load_defects(path, ('crack', 'gas_pore'))
+    str(error.value).encode()
     assert '\n' not in str(error.value)
 
 
@@ -449,7 +473,7 @@ def test_damaged_annotation_files_end_in_one_line(write, seed, count):
     for k in range(count):
         token = rng.choice(tokens)
         spliced = original[: token.start()] + rng.choice(HOSTILE) + original[token.end() :]
-        path.write_bytes(mutate(original, rng) if k % 2 else spliced)
+        path.write_bytes((mutate(original, rng), spliced, restructure(original, rng))[k % 3])
         try:
             load_defects(path, ('crack', 'gas_pore'))
         except DatasetError as error:

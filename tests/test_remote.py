@@ -1,38 +1,79 @@
 """Data behind URLs: S3 and HTTP servers on localhost, one of which drops connections."""
 
+import contextlib
 import functools
+import json
+import select
+import socket
+import socketserver
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
 from pathlib import Path
 
+import cv2
 import fsspec
 import numpy as np
 import pytest
 from mmengine import fileio
 from moto.server import ThreadedMotoServer
+from test_imaging import dicom
 
-from projects.xray import remote
+from projects.xray import packing, remote
 from projects.xray.datasets import DatasetError, XrayDefects, XrayImages
 from projects.xray.transforms import LoadXray
 
 CLASSES = ('crack', 'gas_pore')
 
 
+class Cable(socketserver.BaseRequestHandler):
+    """Passes on what comes on one connection; cuts as many of them as the server's `cuts` says."""
+
+    def handle(self):
+        with socket.create_connection(self.server.target, timeout=60) as there:
+            if self.server.cuts > 0:
+                self.server.cuts -= 1
+                there.sendall(self.request.recv(2**16))
+                self.request.sendall(there.recv(2**16)[:20])  # not even a whole header
+                return
+            back = threading.Thread(target=self.pump, args=(there, self.request), daemon=True)
+            back.start()
+            self.pump(self.request, there)
+            back.join(60)
+
+    @staticmethod
+    def pump(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(2**16):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+
 @pytest.fixture(scope='module')
-def s3():
-    """An S3 server without content; the environment names it."""
-    server = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+def cable():
+    """A TCP server in front of an S3 server without content."""
+    moto = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
+    moto.start()
+    server = socketserver.ThreadingTCPServer(('127.0.0.1', 0), Cable)
+    server.daemon_threads, server.block_on_close = True, False
+    server.target, server.cuts = moto.get_host_and_port(), 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    moto.stop()
+
+
+@pytest.fixture(scope='module')
+def s3(cable):
+    """The S3 server's file system; the environment names it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('AWS_ENDPOINT_URL', f'http://{host}:{port}')
+        patch.setenv('AWS_ENDPOINT_URL', f'http://127.0.0.1:{cable.server_address[1]}')
         patch.setenv('AWS_ACCESS_KEY_ID', 'nobody')
         patch.setenv('AWS_SECRET_ACCESS_KEY', 'nothing')
         patch.setenv('AWS_DEFAULT_REGION', 'us-east-1')
-        fs = fsspec.filesystem('s3', skip_instance_cache=True)
-        yield fs
-    server.stop()
+        yield fsspec.filesystem('s3', skip_instance_cache=True)
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -46,6 +87,9 @@ class Handler(SimpleHTTPRequestHandler):
         cls.requests += 1
         if self.path == '/forbidden':
             self.send_error(403)
+        elif self.path == '/silent':
+            select.select([self.connection], [], [], 30)  # until the other side has had enough
+            self.close_connection = True
         elif cls.drops > 0:
             cls.drops -= 1
             # Half of the promised body, and every other time not even a header.
@@ -123,6 +167,17 @@ def test_s3_is_read_after_a_fork(s3):
         assert pool.map_async(remote.read_bytes, ['s3://forked/a']).get(60) == [b'1']
 
 
+def test_a_cut_connection_to_s3_is_tried_again(s3, cable, monkeypatch):
+    monkeypatch.setattr(remote, 'BACKOFF_S', 0.01)
+    s3.mkdir('cut')
+    s3.pipe('cut/a.png', b'x' * 100)
+    # A file system of its own: none has a connection open that would not be cut.
+    monkeypatch.setattr(remote, 'READ_S', 29)
+    cable.cuts = 2
+    assert remote.read_bytes('s3://cut/a.png') == b'x' * 100
+    assert cable.cuts == 0
+
+
 def test_s3_names_what_is_missing(s3, tiny_coco):
     root = tiny_coco(n=2, name='holes')
     s3.mkdir('holes')
@@ -149,6 +204,57 @@ def test_http_root_gives_the_items_of_the_local_one(http, tiny_coco):
     assert_same_items(
         unlabelled(f'{url}/data', ann_file='list.txt'), unlabelled(str(root), ann_file='list.txt')
     )
+
+
+NAMES = ['a#1.png', 'b?c=2.png', '100%.png', 'd%41.png', 'e f.png', 'grün/ß&+;=.png']
+
+
+def test_http_reads_files_whose_names_a_url_would_read_otherwise(http, tmp_path):
+    url, _ = http
+    folder = tmp_path / 'data/images'
+    for k, name in enumerate(NAMES):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), np.full((20, 30), k, np.uint8))
+    (tmp_path / 'data/list.txt').write_text('\n'.join(NAMES))
+    images = [dict(id=k, file_name=name, width=30, height=20) for k, name in enumerate(NAMES)]
+    box = dict(image_id=0, category_id=1, bbox=[1, 1, 5, 5], area=25, iscrowd=0)
+    categories = [dict(id=k, name=name) for k, name in enumerate(CLASSES)]
+    boxes = [dict(box, id=k, category_id=k) for k in range(2)]
+    coco = dict(images=images, annotations=boxes, categories=categories)
+    (tmp_path / 'data/train.json').write_text(json.dumps(coco))
+    assert [item['img'][0, 0] for item in detections(f'{url}/data')] == list(range(len(NAMES)))
+    listed = unlabelled(f'{url}/data', data_prefix='images', ann_file='list.txt')
+    assert [item['img'][0, 0] for item in listed] == list(range(len(NAMES)))
+    found = unlabelled(f'{url}/data', data_prefix='images')
+    assert [item['img'][0, 0] for item in found] == [NAMES.index(name) for name in sorted(NAMES)]
+    root = f'{url}/data/images'
+    assert remote.list_files(root) == sorted(NAMES)
+    assert [remote.name_in(root, remote.join(root, name)) for name in NAMES] == NAMES
+
+
+def test_dicom_without_a_suffix_is_listed(http, s3, tmp_path):
+    url, _ = http
+    s3.mkdir('archive')
+    contents = dict(IM0001=dicom(np.ones((9, 9), np.uint16)), README=b'text' * 99, short=b'', b=b'DICM')
+    contents['1.2.840.5'] = contents['IM0001']
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        s3.pipe(f'archive/{name}', content)
+    for folder in (url, 's3://archive'):
+        assert remote.list_radiographs(folder) == (['1.2.840.5', 'IM0001'], {'no suffix': 3})
+    assert packing.list_radiographs(tmp_path) == (['1.2.840.5', 'IM0001'], {'no suffix': 3})
+
+
+def test_a_server_that_says_nothing_is_given_up(http, s3, cable, monkeypatch):
+    url, _ = http
+    monkeypatch.setattr(remote, 'READ_S', 0.2)
+    monkeypatch.setattr(remote, 'ATTEMPTS', 2)
+    with pytest.raises(remote.RemoteError, match='/silent: expected an answer within 2 tries'):
+        remote.read_bytes(f'{url}/silent')
+    assert remote._options('s3://a')['config_kwargs']['read_timeout'] == 0.2
+    # What the environment says counts more.
+    monkeypatch.setitem(fsspec.config.conf, 's3', dict(config_kwargs=dict(read_timeout=7)))
+    assert remote._options('s3://a')['config_kwargs'] == dict(connect_timeout=10, read_timeout=7)
 
 
 def test_http_names_a_missing_image_when_it_is_read(http, tiny_coco):

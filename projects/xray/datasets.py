@@ -19,9 +19,9 @@ from mmpretrain.registry import DATASETS as PRETRAIN_DATASETS
 
 from .classes import CLASSES, PALETTE, SEVERITY_MAPS
 from .imaging import SUFFIXES
-from .label_formats import FormatError, parse_json, parse_yaml
+from .label_formats import MAX_JSON, FormatError, is_printable, parse_json, parse_yaml, printable
 from .packing import Store, list_radiographs, locate
-from .remote import RemoteError, is_url, list_files, read_bytes, read_text
+from .remote import RemoteError, is_url, join, list_files, read_bytes, read_text
 from .remote import list_radiographs as list_remote_radiographs
 
 
@@ -157,6 +157,8 @@ def read_coco(path: str) -> dict:
         DatasetError: It is missing, no JSON, or lacks one of them.
     """
     try:
+        if not is_url(path) and Path(path).stat().st_size > MAX_JSON:
+            raise FormatError(f'at most {MAX_JSON >> 20} MiB')
         coco = parse_json(read_bytes(path) if is_url(path) else Path(path).read_bytes())
     except RemoteError as error:
         raise DatasetError(str(error)) from None
@@ -166,7 +168,7 @@ def read_coco(path: str) -> dict:
             'tools/make_synthetic.py, or correct `data_root` and `ann_file`'
         ) from None
     except FormatError as error:
-        raise DatasetError(f'{path}: expected {error}; write the file again') from None
+        raise DatasetError(f'{path}: expected {error}; write the file again, or divide it') from None
     except OSError as error:
         raise DatasetError(f'{path}: expected a readable file ({_one_line(error)}); restore it') from None
     for key in ('images', 'annotations', 'categories'):
@@ -188,6 +190,11 @@ def _check_images(path: str, rows: list[dict]) -> dict[int, dict]:
                 f'{path}: image number {index} lacks an integer `id` or a `file_name`; write them'
             )
         name = row['file_name']
+        if not is_printable(name):
+            raise DatasetError(
+                f'{path}: file name {printable(name)} is not one line of UTF-8; rename the file, and correct '
+                'its name here'
+            )
         if PurePosixPath(name).is_absolute() or '..' in PurePosixPath(name).parts:
             raise DatasetError(
                 f'{path}: file name {name} leaves the image folder, expected a path below it; correct it'
@@ -430,7 +437,7 @@ class XrayImages(BaseDataset):
             return images
         names = self._listed() if self.ann_file else self._found()
         prefix = self.img_prefix.rstrip('/')
-        return [dict(img_path=f'{prefix}/{name}') for name in names]
+        return [dict(img_path=join(prefix, name)) for name in names]
 
     def _listed(self) -> list[str]:
         try:
@@ -511,9 +518,9 @@ class XraySeverity(BaseDataset):
             + f'; {len(coco["images"]) - len(images)} images without boxes left out',
             logger='current',
         )
+        prefix = self.img_prefix.rstrip('/')
         return [
-            dict(img_path=f'{self.img_prefix}/{image["file_name"]}', gt_label=labels[image['id']])
-            for image in images
+            dict(img_path=join(prefix, image['file_name']), gt_label=labels[image['id']]) for image in images
         ]
 
 
@@ -552,12 +559,16 @@ class XrayDefects(CocoDataset):
         for ann in coco['annotations']:
             self.cat_img_map[ann['category_id']].append(ann['image_id'])
             by_image[ann['image_id']].append(ann)
-        return [
-            self.parse_data_info(
-                dict(raw_img_info=dict(image, img_id=image['id']), raw_ann_info=by_image[image['id']])
-            )
-            for image in coco['images']
-        ]
+        return [self._info(image, by_image[image['id']]) for image in coco['images']]
+
+    def _info(self, image: dict, annotations: list[dict]) -> dict:
+        info = self.parse_data_info(
+            dict(raw_img_info=dict(image, img_id=image['id']), raw_ann_info=annotations)
+        )
+        prefix = self.data_prefix['img']
+        if is_url(prefix):
+            info['img_path'] = join(prefix.rstrip('/'), image['file_name'])
+        return info
 
     def filter_data(self) -> list[dict]:
         """Apply `filter_cfg`, saying what it leaves out."""

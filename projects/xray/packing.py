@@ -43,7 +43,16 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from .imaging import SUFFIXES, ImagingError, Radiograph, apply_window, check_window, read
+from .imaging import (
+    SUFFIXES,
+    ImagingError,
+    Radiograph,
+    apply_window,
+    check_window,
+    files_below,
+    is_radiograph,
+    read,
+)
 
 HEAD = 'xray_store.json'
 FORMAT = 'xray-store-1'
@@ -329,18 +338,20 @@ def list_radiographs(folder: str | Path) -> tuple[list[str], dict[str, int]]:
     Returns:
         Paths relative to the folder, with forward slashes, sorted; and how many other files of each suffix
         there are. Hidden files count as others.
+
+    Raises:
+        ImagingError: a folder below it cannot be listed.
     """
     names, others = [], Counter()
-    for place, _, files in os.walk(folder, followlinks=True):
-        for file in files:
-            path = Path(place, file)
-            if file.startswith('.'):
-                others['hidden'] += 1
-            elif path.suffix.lower() in SUFFIXES:
-                names.append(path.relative_to(folder).as_posix())
-            else:
-                others[path.suffix.lower() or 'no suffix'] += 1
-    return sorted(names), dict(sorted(others.items()))
+    for name in files_below(folder):
+        path = Path(folder, name)
+        if path.name.startswith('.'):
+            others['hidden'] += 1
+        elif is_radiograph(path):
+            names.append(name)
+        else:
+            others[path.suffix.lower() or 'no suffix'] += 1
+    return names, dict(sorted(others.items()))
 
 
 def pack(

@@ -11,17 +11,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote
 
+import aiohttp
 import fsspec
 from mmengine.fileio import BaseStorageBackend, register_backend
 
-from .imaging import SUFFIXES, ImagingError, Radiograph, read
+from .imaging import SUFFIXES, ImagingError, Radiograph, may_be_dicom, read
 
 ATTEMPTS = 5
 """How often a read is tried."""
 BACKOFF_S = 0.5
 """Wait after the first failure, in seconds; doubled after each: 0.5 + 1 + 2 + 4 = 7.5 s in all."""
+CONNECT_S, READ_S = 10, 30
+"""Seconds without a connection, and without a byte on it, after which a try has failed; aiohttp gives it five
+minutes, botocore one."""
 
 # No second try makes these better.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError)
@@ -34,6 +39,21 @@ class RemoteError(ImagingError, OSError):
 def is_url(path: str | os.PathLike) -> bool:
     """Whether a path is a URL such as `s3://bucket/key`, which `pathlib` would damage."""
     return '://' in str(path)
+
+
+def join(folder: str, name: str) -> str:
+    """The path or URL of a file in a folder; over HTTP, with what a URL would read otherwise in escapes."""
+    return f'{folder}/{quote(name) if _is_http(folder) else name}'
+
+
+def name_in(folder: str, path: str) -> str:
+    """The name that `join` made a path or URL of; the path itself where it is not in the folder."""
+    name = path.removeprefix(f'{folder}/')
+    return unquote(name) if _is_http(folder) and name != path else name
+
+
+def _is_http(url: str) -> bool:
+    return url.startswith(('http://', 'https://'))
 
 
 def read_bytes(url: str) -> bytes:
@@ -77,16 +97,24 @@ def list_radiographs(folder: str) -> tuple[list[str], dict[str, int]]:
     Raises:
         RemoteError: The folder cannot be listed.
     """
-    names, others = [], Counter()
-    for name in list_files(folder):
-        own = Path(name)
+    names, others, unsure = [], Counter(), []
+    for name, size in _find(folder).items():
+        own = PurePosixPath(name)
+        suffix = own.suffix.lower()
         if own.name.startswith('.'):
             others['hidden'] += 1
-        elif own.suffix.lower() in SUFFIXES:
+        elif suffix in SUFFIXES:
+            names.append(name)
+        elif may_be_dicom(suffix) and (size is None or size > 132):
+            unsure.append(name)
+        else:
+            others[suffix or 'no suffix'] += 1
+    for name, head in zip(unsure, _heads([join(folder, name) for name in unsure])):
+        if head[128:132] == b'DICM':
             names.append(name)
         else:
-            others[own.suffix.lower() or 'no suffix'] += 1
-    return names, dict(sorted(others.items()))
+            others[PurePosixPath(name).suffix or 'no suffix'] += 1
+    return sorted(names), dict(sorted(others.items()))
 
 
 def list_files(folder: str) -> list[str]:
@@ -95,12 +123,34 @@ def list_files(folder: str) -> list[str]:
     Raises:
         RemoteError: The folder cannot be listed.
     """
+    return list(_find(folder))
+
+
+def _find(folder: str) -> dict[str, int | None]:
+    """Size of each file below a URL; None where the listing does not say."""
 
     def find(fs, path):
-        root = path.rstrip('/') + '/'
-        return sorted(name.removeprefix(root) for name in fs.find(root) if name.startswith(root))
+        root = path.rstrip('/')
+        found = fs.find(f'{root}/', detail=True).items()
+        sizes = {name_in(root, k): info.get('size') for k, info in found if k.startswith(f'{root}/')}
+        return dict(sorted(sizes.items()))
 
     return _retry(folder, find)
+
+
+def _heads(urls: list[str]) -> list[bytes]:
+    """The first 132 bytes of objects of one driver: asked for at once, and one by one where that fails."""
+    if not urls:
+        return []
+
+    def read_all(fs, path):
+        paths = [fs._strip_protocol(url) for url in urls]
+        return fs.cat_ranges(paths, [0] * len(urls), [132] * len(urls), on_error='return')
+
+    return [
+        head if isinstance(head, bytes) else _retry(url, lambda fs, path: fs.cat_file(path, start=0, end=132))
+        for url, head in zip(urls, _retry(urls[0], read_all))
+    ]
 
 
 def _retry(url: str, action: Callable):
@@ -137,8 +187,20 @@ def _retry(url: str, action: Callable):
 
 
 def _options(url: str) -> dict:
-    """Settings of a driver: s3fs, unless kept from splitting a read, asks for the size before each."""
-    return dict(max_concurrency=1) if url.startswith('s3://') else {}
+    """Settings of a driver: how long it waits, unless its environment (`FSSPEC_…`) says so."""
+    if url.startswith('s3://'):
+        timeouts = dict(connect_timeout=CONNECT_S, read_timeout=READ_S)
+        # Unless kept from splitting a read, s3fs asks for the size before each.
+        return dict(max_concurrency=1, config_kwargs=timeouts | _configured('s3', 'config_kwargs'))
+    if _is_http(url):
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
+        return dict(client_kwargs=dict(timeout=timeout) | _configured('http', 'client_kwargs'))
+    return {}
+
+
+def _configured(protocol: str, setting: str) -> dict:
+    own = fsspec.config.conf.get(protocol, {}).get(setting)
+    return own if isinstance(own, dict) else {}
 
 
 def _line(error: Exception) -> str:
