@@ -6,16 +6,20 @@ import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from mmengine.config import Config
+from test_convert_dataset import label
 from test_doctor import url  # noqa: F401
 
-from projects.xray import anchors, packing, probing
+from projects.xray import anchors, checks, packing, probing
 from projects.xray.report import dataset_page
+from projects.xray.running import read_config
 from tools import check_dataset, convert_dataset
 
 CONFIG = """
@@ -112,6 +116,20 @@ def saturate(root):
     cv2.imwrite(str(path), image)
 
 
+def saturate_the_detector(root):
+    """12 of 16 bits, more than half of the pixels at 4095: gray under the full window, not white."""
+    for path in sorted((root / 'images').iterdir()):
+        cv2.imwrite(str(path), pixels(path).astype(np.uint16) * 16)
+    path = root / 'images/train_000.png'
+    image = pixels(path)
+    image[:70] = 4095
+    cv2.imwrite(str(path), image)
+
+
+def name(text):
+    return lambda root: edit(root, 'train', lambda coco: coco['images'][0].update(file_name=text))
+
+
 def enlarge(root):
     path = root / 'images/train_000.png'
     cv2.imwrite(str(path), cv2.resize(pixels(path), (384, 384)))
@@ -177,6 +195,9 @@ def copy_unlisted(root):
         (deepen, r'warning files: 1 image of another bit depth than most: 11 of 8 bit .* 1 of 16 bit'),
         (flatten, 'error files: 1 image constant: .* boxes are drawn on it; .*train_000.png'),
         (saturate, 'warning files: 1 image saturated: .*train_000.png'),
+        (saturate_the_detector, 'warning files: 1 image saturated: .* value of the file; .*train_000.png'),
+        (name('a\0b.png'), r'error boxes: .*a\\x00b.png is not one line of UTF-8'),
+        (name('\ud800.png'), r'error boxes: .*\\ud800.png is not one line of UTF-8'),
         (enlarge, 'warning files: 1 image over four times smaller or larger'),
         (
             lambda root: edit(root, 'val', lambda coco: coco['images'][1].update(width=127)),
@@ -289,6 +310,53 @@ def test_dark_16_bit_images_get_a_window(data, tiny_coco):
         for s in check_dataset.LABELLED
     }
     assert not any(line.startswith('warning window') for line in found(config, **options))
+
+
+def test_what_resembles_what_does_not_hang_on_the_window(data):
+    root, config = data
+    expose_again(root)
+    for path in (root / 'images').iterdir():
+        # 10 of 16 bits: four gray levels are left of them under the full window.
+        noise = np.random.default_rng(len(path.name)).integers(0, 2, (128, 128))
+        cv2.imwrite(str(path), (pixels(path).astype(np.uint16) * 4 + noise).astype(np.uint16))
+
+    def leaks(window):
+        options = {f'{s}_dataloader.dataset.pipeline.0.window': window for s in check_dataset.LABELLED}
+        return [line for line in found(config, **options) if ' leaks: ' in line]
+
+    full = leaks(dict(type='full'))
+    assert (
+        full == leaks(dict(type='absolute', low=0, high=1023)) == leaks(dict(type='absolute', low=0, high=9))
+    )
+    assert len(full) == 1 and 'of test look like one of train' in full[0]
+
+
+@pytest.mark.parametrize('shape', [(3000, 2), (2, 3000), (1, 1), (700, 1)])
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int8', 'int32', 'float32', 'float64'])
+def test_an_image_of_any_shape_and_type_is_measured(shape, dtype, tmp_path):
+    image = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    tifffile.imwrite(tmp_path / 'a.tif', image)
+    window = dict(type='percentile', low=0, high=100)
+    one = probing.probe(str(tmp_path / 'a.tif'), window, 9)
+    assert not one.error and (one.height, one.width) == shape
+    assert one.histogram.sum() == image.size and one.small.shape == (32, 32)
+    thumbnail = cv2.imdecode(np.frombuffer(one.thumbnail, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert 1 <= max(thumbnail.shape) <= 256
+    assert one.at_high == np.mean(image == image.max()) and one.at_low == np.mean(image == image.min())
+
+
+def test_thousands_of_boxes_of_one_image_are_compared_in_little_memory():
+    rng = np.random.default_rng(0)
+    boxes = np.hstack([rng.uniform(0, 9000, (9000, 2)), rng.uniform(5, 50, (9000, 2))])
+    boxes[[700, 5000, 8999]] = boxes[[3, 699, 0]] + 0.01
+    image = np.zeros(9000, int)
+    tracemalloc.start()
+    twice = checks._duplicates(image, boxes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.flatnonzero(twice).tolist() == [700, 5000, 8999]
+    assert peak < 300e6
+    assert not checks._duplicates(np.arange(9000), boxes).any()  # each in an image of its own
 
 
 def test_a_packed_store_is_windowed_already(repo, tiny_coco, monkeypatch, tmp_path):
@@ -426,6 +494,44 @@ def test_a_detector_is_compared_with_the_images_its_weights_have_seen(repo, tiny
     assert any(line.startswith('note files: test is left out: data/synthetic/test.json') for line in lines)
 
 
+def test_the_window_of_the_command_line_counts_for_related_configs(repo, tiny_coco, monkeypatch, tmp_path):
+    tiny_coco(n=4, types=('crack', 'gas_pore'), unlabeled=12, name='data/synthetic')
+    monkeypatch.chdir(tmp_path)
+    path = sorted((repo / 'configs/small').glob('faster-rcnn_*-simsiam-pre_*_synthetic.py'))[0]
+    window = ['xray_load.window.type=percentile', 'xray_load.window.low=1', 'xray_load.window.high=99']
+    sets, _ = check_dataset.read_sets(read_config(str(path), window), str(path), window)
+    assert {s.side for s in sets} >= {'train', 'test', 'pretraining'}
+    assert all(s.window == dict(type='percentile', low=1, high=99) for s in sets)
+
+
+def test_parts_of_test_are_found_among_unlabelled_names(tmp_path, repo, monkeypatch):
+    """A pretraining list made apart from the converter, whose --group knows the parts of its names."""
+    source = tmp_path / 'source'
+    source.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(12):
+        for view in 'ab':
+            plate = cv2.resize(rng.normal(128, 40, (6, 6)).clip(0, 255), (96, 96))
+            cv2.imwrite(str(source / f'P{k:02d}_{view}.png'), plate.astype(np.uint8))
+            label(source, f'P{k:02d}_{view}.json', f'P{k:02d}_{view}.png', ('crack', 'gas pore'))
+    monkeypatch.chdir(tmp_path)
+    argv = ['labelme', 'source', 'data/synthetic', '--group', '(P[0-9]+)_']
+    assert convert_dataset.main(argv) == 0
+    test = json.loads((tmp_path / 'data/synthetic/test.json').read_text())['images']
+    (tmp_path / 'data/synthetic/unlabeled').mkdir()
+    for image in test:
+        plate = cv2.resize(rng.normal(128, 40, (6, 6)).clip(0, 255), (96, 96)).astype(np.uint8)
+        third = image['file_name'].replace('_a', '_c').replace('_b', '_d')
+        cv2.imwrite(str(tmp_path / 'data/synthetic/unlabeled' / third), plate)
+    path = sorted((repo / 'configs/small').glob('simsiam_*_synthetic-*.py'))[0]
+    lines = found(path)
+    parts = len({image['part'] for image in test})
+    expected = (
+        f'warning leaks: {len(test)} of {len(test)} images of test share a part or series with pretraining'
+    )
+    assert any(line.startswith(f'{expected}: {parts} parts') for line in lines), lines
+
+
 # Series as in GDXray: frames, and whether they are annotated. C0055 has a grid of drilled holes, C0002 is cut
 # out of C0001 at another contrast, C0066 copies C0065.
 SERIES = dict(
@@ -538,14 +644,33 @@ def test_page_and_table(data, tmp_path, capsys):
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 100 + len(str(tmp_path)) * 2
     assert re.search(r'^ERROR +files +1 image cannot be read', text, re.MULTILINE)
-    assert re.search(r'^train +4 +\d+ +1 ', text, re.MULTILINE)
+    assert re.search(r'^train +4 +\d+ +1 \(25%\) ', text, re.MULTILINE)
     report = json.loads((out / 'dataset.json').read_text())
     assert report['images'] == 13 and report['findings'][0]['level'] == 'error'
     page = (out / 'dataset.html').read_text()
-    assert page.count('<svg') >= 4 + 12 and 'cannot be read' in page
+    assert page.count('<svg') >= 4 + 12 and 'cannot be read' in page and '1 (25%)' in page
     assert '<script' not in page and '&lt;script' in page
     # Self-contained: nothing is fetched.
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
+
+
+def test_boxes_smaller_than_a_pixel_are_drawn(data):
+    _, config = data
+    cfg = Config.fromfile(config)
+    cfg.train_dataloader.dataset.pipeline[2].scale = (4, 4)
+    report, findings, evidence = check_dataset.examine(cfg, str(config), workers=1)
+    assert evidence['boxes']['train'].scaled[:, 2:].max() < 1.2
+    assert 'Box sizes after the resize' in dataset_page.render(report, findings, **evidence)
+
+
+def test_names_of_files_that_are_no_text_do_not_spoil_the_report(data, tmp_path, capsys):
+    root, config = data
+    shutil.copy(root / 'images/test_002.png', root / 'images/gr\udcfcn\n.png')
+    out = tmp_path / 'out'
+    assert check_dataset.main([str(config), '--out', str(out), '--workers', '1']) == 0
+    assert r'gr\udcfcn\n.png' in (out / 'dataset.html').read_text(encoding='utf-8')
+    capsys.readouterr().out.encode()
+    assert 'gr' in str(json.loads((out / 'dataset.json').read_text())['findings'])
 
 
 def test_wrong_use_and_missing_data(data, tmp_path, capsys):
@@ -559,8 +684,13 @@ def test_wrong_use_and_missing_data(data, tmp_path, capsys):
         check_dataset.main([str(config), '--workers', '0'])
     assert error.value.code == 2
     shutil.rmtree(root)
-    assert check_dataset.main([str(config)]) == 1
+    out = tmp_path / 'out'
+    assert check_dataset.main([str(config), '--out', str(out)]) == 1
     assert 'no such annotation file' in ' '.join(capsys.readouterr().out.split())
+    # The report is written all the same.
+    assert 'no such annotation file' in (out / 'dataset.html').read_text()
+    report = json.loads((out / 'dataset.json').read_text())
+    assert report['images'] == 0 and len(report['findings']) == 3
 
 
 def test_command_line(repo, data, tmp_path):

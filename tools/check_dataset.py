@@ -62,10 +62,7 @@ def check(args, running):
     running.set_work_dir(cfg, args.out and str(args.out))
     if not cfg.get('train_dataloader') or not cfg.get('model'):
         raise running.UsageError(f'{args.config}: no model or no train_dataloader; name an experiment')
-    report, findings, evidence = examine(cfg, args.config, args.workers)
-    if evidence is None:
-        print(format_findings(findings, []))
-        return 1
+    report, findings, evidence = examine(cfg, args.config, args.workers, args.cfg_options)
     out = Path(cfg.work_dir)
     out.mkdir(parents=True, exist_ok=True)
     (out / 'dataset.json').write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
@@ -76,19 +73,23 @@ def check(args, running):
     return 1 if any(finding.level == checks.ERROR for finding in findings) else 0
 
 
-def examine(cfg, config_path, workers):
+def examine(cfg, config_path, workers, options=()):
     """Gather the image sets of a config, probe every image and judge.
 
+    Args:
+        cfg: the config.
+        config_path: its file.
+        workers: processes.
+        options: its `--cfg-options`, of which the window counts for related configs too.
+
     Returns:
-        The report as dataset.json holds it, the findings, and what the page draws; the first and the last
-        are None where no set can be read.
+        The report as dataset.json holds it, the findings, and what the page draws.
     """
     from projects.xray import anchors as box_checks
     from projects.xray import checks, leaks, probing
 
-    sets, findings = read_sets(cfg, config_path)
-    if not any(s.names for s in sets):
-        return None, findings, None
+    window = [option for option in options or () if option.startswith('xray_load.')]
+    sets, findings = read_sets(cfg, config_path, window)
     start = time.perf_counter()
     tasks = {path: s.window for s in reversed(sets) for path in s.paths}
     with progress_bar(len(tasks)) as bar:
@@ -116,7 +117,7 @@ def examine(cfg, config_path, workers):
         seconds=round(seconds, 2),
         sets=[describe(s, levels[s.name], boxes.get(s.name), checks) for s in sets],
         anchors=anchors and {k: v for k, v in anchors.items() if k != 'iou'},
-        suggested=suggestion(levels[sets[0].name], checks),
+        suggested=suggestion(levels[sets[0].name], checks) if sets else None,
         findings=[vars(finding) for finding in findings],
     )
     return report, findings, dict(sets=sets, probes=probes, levels=levels, boxes=boxes, anchors=anchors)
@@ -125,12 +126,17 @@ def examine(cfg, config_path, workers):
 # ---------------------------------------------------------------------------------------------- reading
 
 
-def read_sets(cfg, config_path):
+def read_sets(cfg, config_path, options=()):
     """Return the image sets that a config and its relations name, and what is wrong with their lists.
 
     The first is the training set of the config: 'train', or 'pretraining' where nothing is labelled.
+
+    Args:
+        cfg: the config.
+        config_path: its file.
+        options: `--cfg-options` for the configs that are related to it.
     """
-    from projects.xray import checks
+    from projects.xray import checks, remote
 
     sets, findings = [], []
     for split in LABELLED:
@@ -141,7 +147,8 @@ def read_sets(cfg, config_path):
         related, splits = configs_from(Path(config_path).stem), ('test',)
     else:
         related, splits = pretraining_configs(cfg), ('train',)
-    for other in related:
+    for path in related:
+        other = read_quietly(path, options)
         for split in splits:
             for data in datasets_of(other, split):
                 # Not to have them here, such as labels before there are any, is no fault of this config.
@@ -149,7 +156,7 @@ def read_sets(cfg, config_path):
                 add_set(sets, findings, name, data, other, missing=checks.NOTE)
     for folder in dict.fromkeys(s.folder for s in sets if s.classes):
         listed = {path for s in sets for path in s.paths}
-        names = [name for name in files_below(folder) if f'{folder}/{name}' not in listed]
+        names = [name for name in files_below(folder) if remote.join(folder, name) not in listed]
         if names:
             window = next(s.window for s in sets if s.folder == folder)
             before = sum(s.side == 'unlisted' for s in sets)
@@ -188,7 +195,7 @@ def add_set(sets, findings, name, data, cfg, missing):
     """
     from mmengine.registry import DATASETS, DefaultScope
 
-    from projects.xray import checks, datasets, imaging
+    from projects.xray import checks, datasets, imaging, remote
 
     kind = data['type']
     if kind not in ('XrayDefects', 'XraySeverity', 'XrayImages'):
@@ -212,7 +219,7 @@ def add_set(sets, findings, name, data, cfg, missing):
         if kind == 'XrayImages':
             with datasets.quiet():
                 rows = dataset.load_data_list()
-            names = [row['img_path'].removeprefix(f'{folder}/') for row in rows]
+            names = [remote.name_in(folder, row['img_path']) for row in rows]
             sets.append(checks.ImageSet(name, source, folder, names, **common))
             return
         raw = datasets.read_coco(source)
@@ -232,6 +239,7 @@ def add_set(sets, findings, name, data, cfg, missing):
                 records,
                 [a for a in raw['annotations'] if isinstance(a.get('image_id'), int)],
                 classes,
+                raw['info'] if isinstance(raw.get('info'), dict) else {},
                 coco,
                 **common,
             )
@@ -243,10 +251,13 @@ def add_set(sets, findings, name, data, cfg, missing):
 
 def _usable(record):
     """Whether an image record has an id and a file name inside of the image folder."""
+    from projects.xray.label_formats import is_printable
+
     name = record.get('file_name')
     return (
         isinstance(record.get('id'), int)
         and isinstance(name, str)
+        and is_printable(name)
         and not Path(name).is_absolute()
         and '..' not in Path(name).parts
     )
@@ -262,11 +273,10 @@ def files_below(folder):
     """The radiographs below a folder or URL, relative to it; none where it cannot be listed."""
     from projects.xray import imaging, packing, remote
 
-    if not remote.is_url(folder):
-        return packing.list_radiographs(folder)[0]
+    find = remote.list_radiographs if remote.is_url(folder) else packing.list_radiographs
     try:
-        return [name for name in remote.list_files(folder) if name.lower().endswith(imaging.SUFFIXES)]
-    except remote.RemoteError:
+        return find(folder)[0]
+    except imaging.ImagingError:
         return []
 
 
@@ -275,24 +285,24 @@ def pretraining_configs(cfg):
     names = [init['checkpoint'] for init in found_in(cfg.model, 'init_cfg') if 'checkpoint' in (init or ())]
     names += [cfg.get('load_from') or '']
     stems = {part for name in names for part in Path(str(name)).parts}
-    return [read_quietly(path) for path in sorted(REPO.glob('configs/*/*.py')) if path.stem in stems]
+    return [path for path in sorted(REPO.glob('configs/*/*.py')) if path.stem in stems]
 
 
 def configs_from(stem):
     """The configs of this repository that start from a checkpoint of the config with this stem."""
     return [
-        read_quietly(path)
+        path
         for path in sorted(REPO.glob('configs/*/*.py'))
         if f'/{stem}/' in path.read_text(encoding='utf-8')
     ]
 
 
-def read_quietly(path):
+def read_quietly(path, options):
     """Read a config of the repository."""
     from projects.xray import datasets, running
 
     with datasets.quiet():
-        return running.read_config(str(path))
+        return running.read_config(str(path), options)
 
 
 def found_in(node, key):
@@ -379,17 +389,19 @@ def suggestion(levels, checks):
 
 def format_report(report, findings):
     """Return the report as lines of at most 100 columns."""
+    from projects.xray.report.dataset_page import without_boxes
+
     lines = [f'{report["config"]}', f'{report["images"]} images decoded in {report["seconds"]} s', '']
     header = ('set', 'images', 'boxes', 'no box', 'mean', 'std', 'box px at input: 5 % / median / 95 %')
-    lines.append('{:<12} {:>8} {:>8} {:>8} {:>7} {:>7}  {}'.format(*header))
+    lines.append('{:<12} {:>8} {:>8} {:>11} {:>7} {:>7}  {}'.format(*header))
     for row in report['sets']:
         px = row.get('box_px_input')
         lines.append(
-            '{:<12} {:>8} {:>8} {:>8} {:>7} {:>7}  {}'.format(
+            '{:<12} {:>8} {:>8} {:>11} {:>7} {:>7}  {}'.format(
                 row['name'],
                 row['images'],
                 row.get('boxes', '-'),
-                row.get('without_boxes', '-'),
+                without_boxes(row, '-'),
                 row.get('mean', '-'),
                 row.get('std', '-'),
                 ' / '.join(f'{v:.0f}' for v in px) if px else '-',
@@ -419,11 +431,14 @@ def format_report(report, findings):
 
 def format_findings(findings, folders):
     """Return the findings as lines of at most 100 columns; images are named relative to their folder."""
+    from projects.xray.label_formats import printable
+    from projects.xray.remote import name_in
+
     lines = []
-    folders = sorted((f'{folder}/' for folder in folders), key=len, reverse=True)
+    folders = sorted(set(folders), key=len, reverse=True)
 
     def name_of(path):
-        return path.removeprefix(next((f for f in folders if path.startswith(f)), ''))
+        return next((name_in(f, path) for f in folders if path.startswith(f'{f}/')), path)
 
     for finding in findings:
         head = f'{finding.level.upper():<8} {finding.topic:<8} '
@@ -440,7 +455,7 @@ def format_findings(findings, folders):
             )
     counts = {level: sum(f.level == level for f in findings) for level in ('error', 'warning', 'note')}
     lines += ['', ', '.join(f'{count} {level}{"" if count == 1 else "s"}' for level, count in counts.items())]
-    return '\n'.join(lines)
+    return '\n'.join(map(printable, lines))
 
 
 if __name__ == '__main__':

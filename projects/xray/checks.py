@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from .probing import Probes
+from .remote import join
 
 ERROR, WARNING, NOTE = 'error', 'warning', 'note'
 LEVELS = (ERROR, WARNING, NOTE)
@@ -60,6 +61,7 @@ class ImageSet:
         records: COCO image records in the order of `names`; empty for unlabelled sets.
         annotations: COCO annotations as the file has them; empty for unlabelled sets.
         classes: names of the classes after the severity map; empty for unlabelled sets.
+        info: what the file says of its making; empty where it says nothing.
         coco: what `datasets.load_defects` made of the file; None for unlabelled sets or a file it refuses.
         window: argument of `LoadXray`.
         pipeline: transforms as the config has them.
@@ -72,6 +74,7 @@ class ImageSet:
     records: list[dict] = field(default_factory=list)
     annotations: list[dict] = field(default_factory=list)
     classes: tuple[str, ...] = ()
+    info: dict = field(default_factory=dict)
     coco: dict | None = None
     window: dict = field(default_factory=lambda: dict(type='full'))
     pipeline: list = field(default_factory=list)
@@ -84,7 +87,7 @@ class ImageSet:
     @property
     def paths(self) -> list[str]:
         """Full paths or URLs."""
-        return [f'{self.folder}/{name}' for name in self.names]
+        return [join(self.folder, name) for name in self.names]
 
     def groups(self, key: str) -> list[str | None]:
         """The part, series or folder of each image; None where the file does not say."""
@@ -117,7 +120,7 @@ def check_files(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
     sized = {}
     labelled = set()
     for s in sets:
-        labelled.update(f'{s.folder}/{r["file_name"]}' for r in _with_boxes(s))
+        labelled.update(join(s.folder, r['file_name']) for r in _with_boxes(s))
         for record, path in zip(s.records, s.paths):
             p = probes[path]
             if not p.error and (p.width, p.height) != (record.get('width'), record.get('height')):
@@ -176,19 +179,30 @@ def check_files(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
             f'constant: every pixel has one value{", yet boxes are drawn on it" if level == ERROR else ""}',
             'export them again or leave them out',
         )
-    saturated = {}
+    saturated, cut = {}, {}
     for path in good:
+        p = probes[path]
         if path in constant:
             continue
-        share = probes[path].histogram[[0, 255]] / probes[path].histogram.sum()
-        if share.max() > 0.5:
-            saturated[path] = f'{share.max():.0%} {("black", "white")[share.argmax()]}'
+        share = p.histogram[[0, 255]] / p.histogram.sum()
+        if max(p.at_low, p.at_high) > 0.5:
+            value, own = (p.low, p.at_low) if p.at_low > p.at_high else (p.high, p.at_high)
+            saturated[path] = f'{own:.0%} of the pixels are {value:g}'
+        elif share.max() > 0.5:
+            cut[path] = f'{share.max():.0%} {("black", "white")[share.argmax()]}'
     add(
         WARNING,
         'files',
         saturated,
-        'saturated: over half of the pixels are black or white after windowing',
-        'see the suggested window; if the file itself is saturated, expose anew or mask the background',
+        'saturated: over half of the pixels have the lowest or the highest value of the file',
+        'expose anew, or mask the background',
+    )
+    add(
+        WARNING,
+        'files',
+        cut,
+        'saturated by the window: over half of the pixels are black or white after it',
+        'see the suggested window',
     )
     area = np.array([probes[path].height * probes[path].width for path in good], float)
     if len(area):
@@ -295,14 +309,18 @@ def _duplicates(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     found = np.zeros(len(boxes), bool)
     order = np.argsort(image, kind='stable')
     for rows in np.split(order, np.flatnonzero(np.diff(image[order])) + 1):
-        if len(rows) > 1:
-            x, y, w, h = boxes[rows].T
-            wide = np.minimum.outer(x + w, x + w) - np.maximum.outer(x, x)
-            high = np.minimum.outer(y + h, y + h) - np.maximum.outer(y, y)
+        # In blocks: of ten thousand boxes of one image, all pairs at once take gigabytes.
+        for start in range(1, len(rows), 256):
+            own = np.arange(start, min(start + 256, len(rows)))
+            x1, y1, w1, h1 = boxes[rows[own]].T[:, :, None]
+            x2, y2, w2, h2 = boxes[rows[: own[-1]]].T
+            wide = np.minimum(x1 + w1, x2 + w2) - np.maximum(x1, x2)
+            high = np.minimum(y1 + h1, y2 + h2) - np.maximum(y1, y2)
             common = np.clip(wide, 0, None) * np.clip(high, 0, None)
-            union = np.add.outer(w * h, w * h) - common
             with np.errstate(invalid='ignore', divide='ignore'):
-                found[rows] = np.triu(common / union > 0.9, 1).any(0)
+                same = common / (w1 * h1 + w2 * h2 - common) > 0.9
+            earlier = np.arange(own[-1]) < own[:, None]
+            found[rows[own]] = (same & earlier).any(1)
     return found
 
 
@@ -339,15 +357,19 @@ def check_ledgers(sets: Sequence[ImageSet]) -> list[Finding]:
     """Pass on what the converter repaired, as the ledger in the annotation files says; splits share one."""
     ledgers = []
     for s in sets:
-        ledger = (s.coco or {}).get('info', {}).get('ledger')
+        ledger = s.info.get('ledger')
         if isinstance(ledger, dict) and ledger not in ledgers:
             ledgers.append(ledger)
     return [
         Finding(NOTE, 'boxes', f'repaired by the converter, all splits together: {reason}: {count}')
         for ledger in ledgers
-        for reason, count in (ledger.get('repaired') or {}).items()
+        for reason, count in _dict(ledger.get('repaired')).items()
         if count
     ]
+
+
+def _dict(value) -> dict:
+    return value if isinstance(value, dict) else {}
 
 
 def check_classes(sets: Sequence[ImageSet], heads: dict[str, int]) -> list[Finding]:
@@ -466,6 +488,8 @@ def check_windows(sets: Sequence[ImageSet], levels: dict[str, GrayLevels | None]
         levels: see `gray_levels`, by set name.
     """
     findings = []
+    if not sets:
+        return findings
     for s in sets[1:]:
         if s.window != sets[0].window:
             findings.append(

@@ -149,8 +149,10 @@ def _shared_groups(a: ImageSet, b: ImageSet) -> list[Finding]:
     for key in ('part', 'series'):
         mine = set(a.groups(key)) - {None}
         if not mine and a.side == 'pretraining':
-            # An unlabelled list has no ids; its folders are what GDXray calls series.
-            mine = set(a.groups('folder')) - {'.'}
+            # An unlabelled list has no ids: parts are what the converter's --group finds in its names, and
+            # its folders are what GDXray calls series.
+            mine = parts_by_name(a.names, b) if key == 'part' else set(a.groups('folder')) - {'.'}
+            mine = mine or set(a.groups('folder')) - {'.'}
         held = b.groups(key)
         shared = sorted(mine & set(held))
         if shared:
@@ -185,6 +187,15 @@ def _shared_groups(a: ImageSet, b: ImageSet) -> list[Finding]:
             )
         )
     return findings
+
+
+def parts_by_name(names: Sequence[str], converted: ImageSet) -> set[str]:
+    """Parts in names without an annotation, by the `group` that the converter noted in a labelled set."""
+    try:
+        found = [re.search(converted.info.get('group'), name) for name in names]
+    except (TypeError, re.error):  # none noted, or no regular expression
+        return set()
+    return {match[1] if match.re.groups else match[0] for match in found if match} - {'', None}
 
 
 def _frame(name: str) -> tuple[str, int, str] | None:

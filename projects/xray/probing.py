@@ -10,17 +10,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from .imaging import ImagingError, Radiograph, apply_window, read
+from .imaging import ImagingError, Radiograph, apply_window, count_codes, read
 from .packing import Store, locate
 from .remote import is_url, read_bytes
 
+PLAIN = dict(type='percentile', low=0.5, high=99.5)
 COARSE = 16
 """Shrinkage, per side, of the copy in which crops of other images are looked for."""
 
@@ -39,14 +40,17 @@ class Probe:
         width: in px.
         low: smallest pixel value.
         high: largest pixel value.
+        at_low: share of the pixels with the smallest value.
+        at_high: share with the largest.
         file_hash: SHA-256 of the file.
         pixel_hash: SHA-256 of type, shape and pixels.
         histogram: (256,) int64, gray levels after windowing.
         sample: (n,) float32, pixel values at regular positions, in the file's units.
-        dhash: 64-bit difference hash of the windowed image.
-        small: (32, 32) uint8, the windowed image.
-        coarse: (H/16, W/16) uint8, the windowed image.
-        thumbnail: JPEG of the windowed image, at most 256 px.
+        dhash: 64-bit difference hash of `plain`, the image under a percentile window of its own, so that what
+            resembles what does not hang on the window of a config.
+        small: (32, 32) uint8 of it.
+        coarse: (H/16, W/16) uint8 of it.
+        thumbnail: JPEG of it, at most 256 px.
     """
 
     error: str = ''
@@ -58,6 +62,8 @@ class Probe:
     width: int = 0
     low: float = 0
     high: float = 0
+    at_low: float = 0
+    at_high: float = 0
     file_hash: bytes = b''
     pixel_hash: bytes = b''
     histogram: np.ndarray | None = None
@@ -86,8 +92,9 @@ def load(path: str) -> tuple[Radiograph, bytes]:
     try:
         with Path(path).open('rb') as stream:
             digest = hashlib.file_digest(stream, 'sha256').digest()
-    except OSError as error:
-        raise ImagingError(f'{path}: expected a readable file ({error.strerror}); restore it') from None
+    except (OSError, ValueError) as error:  # ValueError: no file can have this name
+        reason = getattr(error, 'strerror', None) or error
+        raise ImagingError(f'{path}: expected a readable file ({reason}); restore it') from None
     return read(path, frame=0), digest
 
 
@@ -117,14 +124,13 @@ def probe(path: str, window: dict, samples: int) -> Probe:
     except ImagingError as error:
         return Probe(error=str(error).removeprefix(f'{path}: '))
     pixels = np.ascontiguousarray(radiograph.pixels)
-    height, width = pixels.shape
+    (height, width), low, high = pixels.shape, pixels.min(), pixels.max()
     # One pass over the large image; everything smaller is made from the quarter.
-    quarter = cv2.resize(image, (max(width // 4, 1), max(height // 4, 1)), interpolation=cv2.INTER_AREA)
+    quarter = _plain(radiograph, _shrunk(pixels, width / 4, height / 4))
     small = cv2.resize(quarter, (32, 32), interpolation=cv2.INTER_AREA)
-    base = quarter if min(quarter.shape) >= 128 else image
+    base = quarter if min(quarter.shape) >= 128 else _plain(radiograph, pixels)
     zoom = min(256 / max(base.shape), 1)
-    thumbnail = cv2.resize(base, None, fx=zoom, fy=max(zoom, 1 / base.shape[0]), interpolation=cv2.INTER_AREA)
-    coarse_size = (max(width // COARSE, 1), max(height // COARSE, 1))
+    thumbnail = _shrunk(base, zoom * base.shape[1], zoom * base.shape[0])
     hashed = hashlib.sha256(f'{pixels.dtype.str}{pixels.shape}'.encode())
     hashed.update(pixels)
     return Probe(
@@ -134,17 +140,31 @@ def probe(path: str, window: dict, samples: int) -> Probe:
         dtype=str(pixels.dtype),
         height=height,
         width=width,
-        low=float(pixels.min()),
-        high=float(pixels.max()),
+        low=float(low),
+        high=float(high),
+        at_low=np.count_nonzero(pixels == low) / pixels.size,
+        at_high=np.count_nonzero(pixels == high) / pixels.size,
         file_hash=file_hash,
         pixel_hash=hashed.digest(),
-        histogram=cv2.calcHist([image], [0], None, [256], [0, 256])[:, 0].astype(np.int64),
+        histogram=count_codes(image),
         sample=pixels.ravel()[:: max(1, pixels.size // samples)][:samples].astype(np.float32),
         dhash=difference_hash(small),
         small=small,
-        coarse=cv2.resize(quarter, coarse_size, interpolation=cv2.INTER_AREA),
+        coarse=_shrunk(quarter, width / COARSE, height / COARSE),
         thumbnail=cv2.imencode('.jpg', thumbnail, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes(),
     )
+
+
+def _shrunk(image: np.ndarray, width: float, height: float) -> np.ndarray:
+    """A copy of at least 1 x 1 px; of types that OpenCV does not resize, float32."""
+    if image.dtype not in (np.uint8, np.uint16, np.int16, np.float32):
+        image = image.astype(np.float32)
+    return cv2.resize(image, (max(int(width), 1), max(int(height), 1)), interpolation=cv2.INTER_AREA)
+
+
+def _plain(radiograph: Radiograph, pixels: np.ndarray) -> np.ndarray:
+    """(H, W) uint8: pixels of a radiograph, under a window of their own."""
+    return apply_window(replace(radiograph, pixels=pixels), PLAIN, 'uint8')
 
 
 def difference_hash(image: np.ndarray) -> int:

@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..classes import PALETTE
+from ..label_formats import printable
+from ..remote import name_in
 
 TILES, PAIRS, NAMED = 48, 24, 40
 """Images on the contact sheet, pairs that resemble each other, and images named under one finding."""
@@ -103,7 +105,7 @@ def render(report, findings, sets, probes, levels, boxes, anchors) -> str:
 
 
 def _text(value) -> str:
-    return html.escape(str(value))
+    return html.escape(printable(str(value)))
 
 
 # ---------------------------------------------------------------------------------------------- findings
@@ -197,7 +199,7 @@ class _Drawer:
     def __init__(self, sets, probes):
         """Keep the boxes by path."""
         self.probes = probes
-        self.folders = sorted({f'{s.folder}/' for s in sets}, key=len, reverse=True)
+        self.folders = sorted({s.folder for s in sets}, key=len, reverse=True)
         self.boxes = defaultdict(list)
         for s in sets:
             paths = dict(zip([record['id'] for record in s.records], s.paths))
@@ -207,7 +209,7 @@ class _Drawer:
 
     def name(self, path: str) -> str:
         """The path relative to its image folder."""
-        return path.removeprefix(next((f for f in self.folders if path.startswith(f)), ''))
+        return next((name_in(f, path) for f in self.folders if path.startswith(f'{f}/')), path)
 
     def picture(self, path: str) -> str:
         """SVG of the thumbnail in the coordinates of the file, with the boxes."""
@@ -272,7 +274,7 @@ def _sets_table(report) -> str:
                 row['name'],
                 row['images'],
                 row.get('boxes', '–'),
-                row.get('without_boxes', '–'),
+                without_boxes(row, '–'),
                 row.get('mean', '–'),
                 row.get('std', '–'),
                 spread(row, 'box_px_native'),
@@ -286,6 +288,13 @@ def _sets_table(report) -> str:
         'after the resize of the config. Mean and standard deviation: gray levels 0 to 255 after windowing.'
         '</p>'
     )
+
+
+def without_boxes(row: dict, missing: str) -> str:
+    """How many images of a set have no box, and their share."""
+    if 'without_boxes' not in row:
+        return missing
+    return f'{row["without_boxes"]} ({row["without_boxes"] / max(row["images"], 1):.0%})'
 
 
 def _class_table(report) -> str:
@@ -383,14 +392,14 @@ def _size_chart(boxes) -> str:
     def paint(axes):
         sides = {name: np.sqrt(b.scaled[:, 2] * b.scaled[:, 3]) for name, b in boxes.items()}
         every = np.concatenate(list(sides.values()))
-        edges = np.geomspace(max(every.min(), 1) * 0.95, every.max() * 1.05, 30)
+        edges = np.geomspace(every.min() * 0.95, every.max() * 1.05, 30)
         for name, side in sides.items():
             count = np.histogram(side, edges)[0] / len(side) * 100
             axes.stairs(count, edges, color=SET_COLOURS[name.split()[0]], label=name, lw=1.4)
         axes.axvline(8, color='#b3261e', lw=1, ls=':')
         axes.set(xscale='log', xlabel='√area at the input, px', ylabel='% of boxes')
-        ticks = [t for t in (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024) if edges[0] <= t <= edges[-1]]
-        axes.set_xticks(ticks, [str(t) for t in ticks])
+        ticks = [t for t in 2.0 ** np.arange(-6, 14) if edges[0] <= t <= edges[-1]]
+        axes.set_xticks(ticks, [f'{t:g}' for t in ticks])
         axes.minorticks_off()
 
     return _figure(
