@@ -4,6 +4,8 @@ import http.client
 import json
 import socket
 import threading
+import time
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -19,6 +21,33 @@ from tools import inspect_page
 DEPTHS = ['8-bit unsigned', '16-bit unsigned']
 
 
+def wait_for(ask, seconds=60):
+    """Call `ask` until what it returns is true; returns that."""
+    end = time.monotonic() + seconds
+    while not (said := ask()):
+        assert time.monotonic() < end, f'nothing within {seconds} s'
+        time.sleep(0.01)
+    return said
+
+
+@contextmanager
+def serving(app):
+    """Serve an app on a free port of the loopback interface while the block runs; gives host and port."""
+    runner = uvicorn.Server(uvicorn.Config(app, log_level='error', timeout_graceful_shutdown=10))
+    listener = socket.socket()
+    listener.bind(('127.0.0.1', 0))
+    thread = threading.Thread(target=runner.run, args=([listener],), daemon=True)
+    thread.start()
+    try:
+        wait_for(lambda: runner.started or not thread.is_alive())
+        assert thread.is_alive()
+        yield listener.getsockname()
+    finally:
+        runner.should_exit = True
+        thread.join(60)
+    assert not thread.is_alive()
+
+
 @pytest.fixture
 def server(tmp_path):
     """A running server on the loopback interface, with an archive; gives a function that calls it."""
@@ -29,16 +58,9 @@ def server(tmp_path):
     (tmp_path / 'secret.png').write_bytes((archive / 'day' / '0.png').read_bytes())
     (archive / 'day' / 'link.png').symlink_to(tmp_path / 'secret.png')
     session = Session(Inspector(export_to(tmp_path / 'exported', depths=DEPTHS)), tmp_path / 'out', archive)
-    runner = uvicorn.Server(uvicorn.Config(build(session), log_level='error'))
-    listener = socket.socket()
-    listener.bind(('127.0.0.1', 0))
-    thread = threading.Thread(target=runner.run, args=([listener],))
-    thread.start()
-    while not runner.started:
-        assert thread.is_alive()
 
     def call(method, path, body=None, **headers):
-        connection = http.client.HTTPConnection(*listener.getsockname())
+        connection = http.client.HTTPConnection(*address, timeout=60)
         if method == 'POST':
             headers = {'x-inspect': 'page', 'content-type': 'application/json'} | headers
         if isinstance(body, dict):
@@ -51,9 +73,18 @@ def server(tmp_path):
         return answer, json.loads(content) if 'json' in kind else content
 
     call.session = session
-    yield call
-    runner.should_exit = True
-    thread.join()
+    with serving(build(session)) as address:
+        yield call
+
+
+def inspected(server):
+    """The items of the page, once the detector has seen them all."""
+
+    def ask():
+        items = server('GET', '/api/state')[1]['items']
+        return all(item['state'] != 'waiting' for item in items) and items
+
+    return wait_for(ask)
 
 
 def send(server, name, image):
@@ -79,10 +110,7 @@ def test_a_folder_is_inspected_and_corrections_become_a_data_set(server, tmp_pat
     assert server('POST', '/api/folders', dict(folder='day'))[1] == dict(
         added=3
     )  # not the link that leads out
-    items = []
-    while not items or any(item['state'] == 'waiting' for item in items):
-        items = server('GET', '/api/state')[1]['items']
-    worst = max(items, key=lambda item: item['risk'])
+    worst = max(inspected(server), key=lambda item: item['risk'])
     assert (worst['name'], worst['risk']) == ('day/1.png', 1)
     boxes = [dict(box=[1, 2, 11, 22], label=1)]
     answer, _ = server('POST', f'/api/images/{worst["id"]}/decision', dict(verdict='reject', boxes=boxes))
@@ -151,10 +179,7 @@ def test_folders_outside_the_archive_are_refused(server, folder):
 def test_an_unreadable_file_and_an_unknown_item_are_said(server, tmp_path):
     (tmp_path / 'archive' / 'day' / 'torn.tif').write_bytes(b'II*\0')
     server('POST', '/api/folders', dict(folder='day'))
-    items = []
-    while not items or any(item['state'] == 'waiting' for item in items):
-        items = server('GET', '/api/state')[1]['items']
-    (torn,) = [item for item in items if item['state'] == 'unreadable']
+    (torn,) = [item for item in inspected(server) if item['state'] == 'unreadable']
     assert torn['reason'].startswith('day/torn.tif: expected')
     assert server('GET', f'/api/images/{torn["id"]}/pixels')[0].status == 415
     assert server('GET', '/api/images/99')[0].status == 404

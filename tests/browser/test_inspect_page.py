@@ -2,25 +2,24 @@
 
 import json
 import shutil
-import socket
 import sys
-import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import uvicorn
 from playwright.sync_api import expect, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from test_deploy import export_to, spot  # noqa: E402
+from test_server import serving  # noqa: E402
 
 from projects.xray.deploy import Inspector  # noqa: E402
 from projects.xray.deploy.server import Session, build  # noqa: E402
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+expect.set_options(timeout=30_000)  # ms; the usual 5 s are short on a busy machine
 CURVE = [dict(threshold=t / 20, escape=t / 20, false_reject=1 - t / 20) for t in range(1, 21)]
 
 
@@ -43,26 +42,16 @@ def page(browser, tmp_path):
         cv2.imwrite(str(archive / 'day' / f'{k}.png'), spot(20, 30, level))
     cv2.imwrite(str(tmp_path / 'deep.png'), spot(20, 30, 65535, dtype=np.uint16))
     exported = export_to(tmp_path / 'exported', curve=CURVE, depths=['8-bit unsigned', '16-bit unsigned'])
-    runner = uvicorn.Server(
-        uvicorn.Config(build(Session(Inspector(exported), tmp_path / 'out', archive)), log_level='error')
-    )
-    listener = socket.socket()
-    listener.bind(('127.0.0.1', 0))
-    thread = threading.Thread(target=runner.run, args=([listener],))
-    thread.start()
-    while not runner.started:
-        assert thread.is_alive()
-    opened = browser.new_page(viewport=dict(width=1280, height=800))
     said, asked = [], []
-    opened.on('console', lambda message: said.append(message.text))
-    opened.on('pageerror', lambda error: said.append(str(error)))
-    opened.on('request', lambda request: asked.append(request.url))
-    address = f'http://127.0.0.1:{listener.getsockname()[1]}/'
-    opened.goto(address)
-    yield opened
-    opened.close()
-    runner.should_exit = True
-    thread.join()
+    with serving(build(Session(Inspector(exported), tmp_path / 'out', archive))) as (host, port):
+        opened = browser.new_page(viewport=dict(width=1280, height=800))
+        opened.on('console', lambda message: said.append(message.text))
+        opened.on('pageerror', lambda error: said.append(str(error)))
+        opened.on('request', lambda request: asked.append(request.url))
+        address = f'http://{host}:{port}/'
+        opened.goto(address)
+        yield opened
+        opened.close()
     # A refused upload is the browser's to mention.
     assert [text for text in said if 'status of 415' not in text] == []
     assert [url for url in asked if not url.startswith((address, 'data:', 'blob:'))] == []
