@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import socket
 import threading
 import time
@@ -14,7 +15,7 @@ import uvicorn
 from test_deploy import export_to, spot
 
 from projects.xray.datasets import load_defects
-from projects.xray.deploy import Inspector
+from projects.xray.deploy import Inspector, folder
 from projects.xray.deploy.server import Session, as_16_bit, build
 from tools import inspect_page
 
@@ -117,7 +118,7 @@ def test_a_folder_is_inspected_and_corrections_become_a_data_set(server, tmp_pat
     assert answer.status == 200
     # A second decision on it replaces the first; another image is added, by another sitting too.
     boxes.append(dict(box=[30, 30, 40, 40], label=0))
-    server('POST', f'/api/images/{worst["id"]}/decision', dict(verdict='accept', boxes=boxes))
+    server('POST', f'/api/images/{worst["id"]}/decision', dict(verdict='reject', boxes=boxes, part='p7'))
     second = Session(server.session.inspector, tmp_path / 'out')
     key = second.add('new.png', tmp_path / 'secret.png')
     second.inspect(key)
@@ -125,16 +126,76 @@ def test_a_folder_is_inspected_and_corrections_become_a_data_set(server, tmp_pat
 
     path = tmp_path / 'out' / 'corrections.json'
     truth = load_defects(str(path), ('critical', 'minor'), None)
-    assert [image['file_name'] for image in truth['images']] == ['day/1.png', 'new.png']
-    assert [image['verdict'] for image in json.loads(path.read_text())['images']] == ['accept', 'accept']
+    names = [image['file_name'] for image in truth['images']]
+    assert [re.sub('-[0-9a-f]{12}', '', name) for name in names] == ['day/1.png', 'new.png']
+    assert [image['verdict'] for image in json.loads(path.read_text())['images']] == ['reject', 'accept']
+    # The part that the inspector gave, else the file's name.
+    assert [image['part'] for image in truth['images']] == ['p7', 'new']
     assert [a['bbox'] for a in truth['annotations']] == [[1, 2, 10, 20], [30, 30, 10, 10]]
     assert all((tmp_path / 'out' / 'images' / image['file_name']).is_file() for image in truth['images'])
+
+
+def test_two_radiographs_of_one_name_do_not_share_boxes_and_pixels(server, tmp_path):
+    first, second = spot(20, 30), spot(22, 34)
+    for image, box in ((first, [16, 26, 24, 34]), (second, [18, 30, 26, 38])):
+        _, said = send(server, 'part.png', image)
+        body = dict(verdict='reject', boxes=[dict(box=box, label=0)])
+        assert server('POST', f'/api/images/{said["id"]}/decision', body)[0].status == 200
+    # The same file again is the same radiograph.
+    assert send(server, 'part.png', first)[1]['id'] == 1
+    coco = json.loads((tmp_path / 'out' / 'corrections.json').read_text())
+    kept = {image['file_name']: image['id'] for image in coco['images']}
+    assert len(kept) == 2
+    for annotation in coco['annotations']:
+        (name,) = [name for name, key in kept.items() if key == annotation['image_id']]
+        pixels = cv2.imread(str(tmp_path / 'out' / 'images' / name), cv2.IMREAD_UNCHANGED)
+        x, y, width, height = map(int, annotation['bbox'])
+        assert pixels[y + height // 2, x + width // 2] == 255
+    assert len(list((tmp_path / 'out' / 'images').iterdir())) == 2
+
+
+def test_a_file_that_changed_since_it_was_inspected_is_not_kept(server, tmp_path):
+    server('POST', '/api/folders', dict(folder='day'))
+    (item,) = [item for item in inspected(server) if item['name'] == 'day/1.png']
+    cv2.imwrite(str(tmp_path / 'archive' / 'day' / '1.png'), spot(40, 30))
+    body = dict(verdict='reject', boxes=[dict(box=[16, 26, 24, 34], label=0)])
+    answer, said = server('POST', f'/api/images/{item["id"]}/decision', body)
+    assert (answer.status, said['detail'][:16]) == (400, 'its file changed')
+    assert not (tmp_path / 'out' / 'corrections.json').exists()
+    assert not [path for path in (tmp_path / 'out' / 'images').rglob('*') if path.is_file()]
+
+
+def test_a_part_is_not_accepted_with_a_critical_defect_as_its_truth(server, tmp_path):
+    _, said = send(server, 'part.png', spot(20, 30))
+    critical, minor = ([dict(box=[16, 26, 24, 34], label=label)] for label in (0, 1))
+    place = f'/api/images/{said["id"]}/decision'
+    answer, reason = server('POST', place, dict(verdict='accept', boxes=critical))
+    assert answer.status == 400
+    assert reason['detail'] == 'a critical defect is still marked: take its box away, or reject'
+    assert not (tmp_path / 'out' / 'corrections.json').exists()
+    assert server('POST', place, dict(verdict='accept', boxes=minor))[0].status == 200
+    assert server('POST', place, dict(verdict='reject', boxes=critical))[0].status == 200
+
+
+def test_whatever_goes_wrong_with_a_radiograph_is_said(tmp_path):
+    def detector(image, extent):
+        raise RuntimeError('the engine gave up')
+
+    cv2.imwrite(str(tmp_path / 'a.png'), spot(20, 30))
+    exported = folder.read(export_to(tmp_path / 'exported'))
+    session = Session(Inspector.of(exported, detector), tmp_path / 'out')
+    keys = [session.add('a.png', tmp_path / 'a.png'), session.add('none.png', tmp_path / 'none.png')]
+    session.inspect_all(keys)
+    assert [item.state for item in session.items.values()] == ['unreadable', 'unreadable']
+    assert 'the engine gave up' in session.items[1].reason
+    assert 'none.png' in session.items[2].reason
 
 
 @pytest.mark.parametrize(
     'body',
     [
         dict(verdict='maybe', boxes=[]),
+        dict(verdict='accept', boxes=[], part='p' * 101),
         dict(verdict='accept', boxes=[dict(box=[1, 2, 3], label=0)]),
         dict(verdict='accept', boxes=[dict(box=[1, 2, 3, 400], label=0)]),
         dict(verdict='accept', boxes=[dict(box=[5, 2, 3, 4], label=0)]),
@@ -142,7 +203,7 @@ def test_a_folder_is_inspected_and_corrections_become_a_data_set(server, tmp_pat
         dict(verdict='accept', boxes=[dict(box=['nan', 2, 3, 4], label=0)]),
         dict(verdict='accept', boxes=[dict(box=None, label=0)]),
     ],
-    ids=['verdict', 'three numbers', 'outside', 'turned', 'label', 'nan', 'no box'],
+    ids=['verdict', 'part', 'three numbers', 'outside', 'turned', 'label', 'nan', 'no box'],
 )
 def test_a_decision_that_cannot_be_is_refused(server, tmp_path, body):
     send(server, 'part.png', spot(20, 30))
@@ -165,10 +226,10 @@ def test_uploads_of_the_wrong_kind_size_or_place_are_refused(server, tmp_path, m
     assert answer.status == 415
     assert 'a.png: expected PNG' in said['detail']
     send(server, '..%2F..%2Fup.png', spot(20, 30))
-    assert (tmp_path / 'out' / 'images' / 'up.png').is_file()
     monkeypatch.setattr('projects.xray.deploy.server.MAX_FRAME_BYTES', 1000)
     assert server('POST', '/api/images?name=large.png', bytes(2000))[0].status == 413
-    assert sorted(p.name for p in (tmp_path / 'out' / 'images').iterdir()) == ['up.png']
+    (kept,) = (tmp_path / 'out' / 'images').iterdir()
+    assert re.fullmatch(r'up-[0-9a-f]{12}\.png', kept.name)
 
 
 @pytest.mark.parametrize('folder', ['..', '/etc', 'day/..', 'none', ''])
@@ -203,6 +264,10 @@ def test_wrong_use_of_the_page_is_one_line(tmp_path, capsys):
     export_to(tmp_path / 'exported')
     assert inspect_page.main([str(tmp_path / 'exported'), '--images', str(tmp_path / 'none')]) == 2
     assert 'correct --images' in capsys.readouterr().err
+    (tmp_path / 'archive').mkdir()
+    inside = ['--images', str(tmp_path / 'archive'), '--out', str(tmp_path / 'archive' / 'out')]
+    assert inspect_page.main([str(tmp_path / 'exported'), *inside]) == 2
+    assert 'lies inside' in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         inspect_page.main(['x', '--port', '70000'])
     assert stop.value.code == 2

@@ -35,11 +35,18 @@ def main(argv=None):
     import uvicorn
 
     from projects.xray.deploy import FolderError, Inspector
+    from projects.xray.deploy.archive import ArchiveError, check_apart
     from projects.xray.deploy.engines import EngineError
     from projects.xray.deploy.server import Session, build
 
     if args.images and not Path(args.images).is_dir():
         print(f'error: {args.images}: expected a folder of radiographs; correct --images', file=sys.stderr)
+        return 2
+    try:
+        if args.images:
+            check_apart(Path(args.images), Path(args.out))
+    except ArchiveError as error:
+        print(f'error: {error}', file=sys.stderr)
         return 2
     try:
         session = Session(Inspector(args.model), Path(args.out), args.images and Path(args.images))

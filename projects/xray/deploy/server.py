@@ -3,6 +3,7 @@
 FastAPI on the loopback interface. Nothing is fetched from or sent to anywhere else, the page included.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -17,12 +18,14 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import FileResponse, JSONResponse
 
 from ..classes import PALETTE
-from ..imaging import MAX_FRAME_BYTES, SUFFIXES, ImagingError, read
+from ..imaging import MAX_FRAME_BYTES, SUFFIXES, ImagingError
 from .archive import ArchiveError, find_images
-from .inspector import Inspector
+from .folder import sha256
+from .inspector import Inspector, read_one
 
 PAGE = Path(__file__).with_name('page.html')
 MOST_IN_FOLDER = 5_000
+LONGEST_PART = 100  # characters
 HEADERS = {
     'Content-Security-Policy': "default-src 'self'; script-src 'self' 'unsafe-inline'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; frame-ancestors 'none'",
@@ -37,8 +40,9 @@ class Item:
     """One radiograph on the page.
 
     Attributes:
-        name: As shown, and as `file_name` of its correction.
+        name: As shown.
         path: Its file.
+        digest: SHA-256 of the file when it was inspected.
         state: 'waiting', 'found' or 'unreadable'.
         reason: Why it is unreadable.
         size: (height, width) in px.
@@ -46,16 +50,34 @@ class Item:
             decision, which have a score of None.
         risk: Highest score of a rejecting class.
         decision: 'accept' or 'reject' once the inspector has decided.
+        part: Id of the physical part; until the inspector gives one, the name without its suffix.
     """
 
     name: str
     path: Path
+    digest: str = ''
     state: str = 'waiting'
     reason: str = ''
     size: tuple[int, int] = (0, 0)
     boxes: list[dict] = field(default_factory=list)
     risk: float = 0.0
     decision: str | None = None
+    part: str = ''
+
+    def __post_init__(self):
+        """Name the part after the file."""
+        self.part = self.part or str(Path(self.name).with_suffix(''))
+
+    @property
+    def file_name(self) -> str:
+        """Of its copy beside the corrections."""
+        return kept_name(self.name, self.digest)
+
+
+def kept_name(name: str, digest: str) -> str:
+    """Put a file's hash into its name: another file of the same name is another radiograph."""
+    path = Path(name)
+    return str(path.with_name(f'{path.stem}-{digest[:12]}{path.suffix}'))
 
 
 class Session:
@@ -75,10 +97,10 @@ class Session:
         (self.out / 'images').mkdir(parents=True, exist_ok=True)
 
     def add(self, name: str, path: Path) -> int:
-        """List a radiograph; the same name again is the same item, to be inspected anew."""
+        """List a radiograph; the same file again is the same item, to be inspected anew."""
         with self.lock:
             for key, item in self.items.items():
-                if item.name == name:
+                if (item.name, item.path) == (name, path):
                     self.items[key] = Item(name, path)
                     return key
             key = len(self.items) + 1
@@ -89,9 +111,12 @@ class Session:
         """Run the detector on an item."""
         item = self.items[key]
         try:
-            said = self.inspector(item.path)
-        except ImagingError as error:
-            item.reason, item.state = str(error).replace(str(item.path), item.name), 'unreadable'
+            item.digest = sha256(item.path)
+            said = self.inspector.attempt(item.path)
+        except OSError as error:
+            said = ImagingError(f'{item.name}: expected a readable file ({error.strerror}); open it again')
+        if isinstance(said, ImagingError):
+            item.reason, item.state = str(said).replace(str(item.path), item.name), 'unreadable'
             return
         item.size, item.risk = said.pixels.shape, said.risk
         item.boxes = [
@@ -115,17 +140,27 @@ class Session:
             return []
         return sorted({str(Path(name).parent) for name in names})
 
-    def decide(self, key: int, verdict: str, boxes: list[dict]) -> None:
+    def decide(self, key: int, verdict: str, boxes: list[dict], part: str = '') -> None:
         """Keep the inspector's decision and boxes, as COCO with a copy of the radiograph.
 
+        Args:
+            key: Of the item.
+            verdict: 'accept' or 'reject'.
+            boxes: What is there, {box [x1, y1, x2, y2], label} each.
+            part: Id of the physical part; empty for what the item has.
+
         Raises:
-            ValueError: A verdict, label or box that cannot be.
+            ValueError: A verdict, part, label or box that cannot be; a part accepted with a box that
+                rejects it, which the next training would take for the truth; or the file has changed.
         """
         item = self.items[key]
         if item.state != 'found':
             raise ValueError('this radiograph has not been inspected')
         if verdict not in ('accept', 'reject'):
             raise ValueError("expected a verdict of 'accept' or 'reject'")
+        if len(part) > LONGEST_PART:
+            raise ValueError(f'expected a part of at most {LONGEST_PART} characters')
+        exported = self.inspector.exported
         height, width = item.size
         kept = []
         for entry in boxes:
@@ -134,23 +169,39 @@ class Session:
                 x1, y1, x2, y2 = (float(v) for v in entry.get('box', ()))
             except (TypeError, ValueError):
                 raise ValueError('expected boxes of four numbers') from None
-            if type(label) is not int or not 0 <= label < len(self.inspector.exported.classes):
+            if type(label) is not int or not 0 <= label < len(exported.classes):
                 raise ValueError('expected a label of a class')
+            if verdict == 'accept' and exported.classes[label] in exported.rejecting:
+                raise ValueError(
+                    f'a {exported.classes[label]} defect is still marked: take its box away, or reject'
+                )
             if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
                 raise ValueError(f'expected boxes within {width} x {height} px')
             kept.append(dict(box=[x1, y1, x2, y2], label=label, score=None))
-        target = self.out / 'images' / item.name
-        if target.resolve() != item.path.resolve():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(item.path, target)
+        self._keep(item)
         with self.lock:
-            item.boxes, item.decision = kept, verdict
+            item.boxes, item.decision, item.part = kept, verdict, part.strip() or item.part
             self._save()
+
+    def _keep(self, item: Item) -> None:
+        """Copy an item's file to the corrections, if it is still what was inspected."""
+        target = self.out / 'images' / item.file_name
+        if target.is_file() and sha256(target) == item.digest:
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(target.name + '.part')
+        try:
+            shutil.copyfile(item.path, draft)
+            if sha256(draft) != item.digest:
+                raise ValueError('its file changed since it was inspected: open it again')
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
 
     def _save(self) -> None:
         """Write all decisions of this and of earlier sittings; a radiograph's last one counts."""
         path = self.out / 'corrections.json'
-        decided = {item.name: item for item in self.items.values() if item.decision}
+        decided = {item.file_name: item for item in self.items.values() if item.decision}
         rows = {}
         if path.is_file():
             earlier = json.loads(path.read_text())
@@ -159,7 +210,8 @@ class Session:
             for annotation in earlier['annotations']:
                 rows[names[annotation['image_id']]][1].append(annotation)
         for name, item in decided.items():
-            image = dict(file_name=name, width=item.size[1], height=item.size[0], verdict=item.decision)
+            image = dict(file_name=name, width=item.size[1], height=item.size[0])
+            image |= dict(verdict=item.decision, part=item.part)
             boxes = [
                 dict(
                     category_id=entry['label'] + 1,
@@ -268,10 +320,10 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
 
     def _receive(name: str, content: bytes):
         try:
-            read(content, name=name)
+            read_one(content, name)
         except ImagingError as error:
             raise HTTPException(415, str(error)) from None
-        path = session.out / 'images' / name
+        path = session.out / 'images' / kept_name(name, hashlib.sha256(content).hexdigest())
         draft = path.with_name(path.name + '.part')
         draft.write_bytes(content)
         draft.replace(path)
@@ -290,13 +342,14 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
             boxes=item.boxes,
             risk=item.risk,
             decision=item.decision,
+            part=item.part,
         )
 
     @app.get('/api/images/{key}/pixels')
     def pixels(key: int):
         item = item_of(key)
         try:
-            radiograph = read(item.path)
+            radiograph = read_one(item.path)
         except ImagingError as error:
             raise HTTPException(415, str(error).replace(str(item.path), item.name)) from None
         values, low, high = as_16_bit(radiograph.pixels)
@@ -310,10 +363,15 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
         return Response(values.tobytes(), media_type='application/octet-stream', headers=headers)
 
     @app.post('/api/images/{key}/decision')
-    def decide(key: int, verdict: str = Body(), boxes: list[dict] = Body()):  # noqa: B008 (FastAPI's way)
+    def decide(
+        key: int,
+        verdict: str = Body(),
+        boxes: list[dict] = Body(),  # noqa: B008 (FastAPI's way)
+        part: str = Body(''),
+    ):
         item_of(key)
         try:
-            session.decide(key, verdict, boxes)
+            session.decide(key, verdict, boxes, part)
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
         return dict(saved=str(session.out / 'corrections.json'))
