@@ -16,6 +16,7 @@ import tifffile
 from mmengine.config import Config
 from test_convert_dataset import label
 from test_doctor import url  # noqa: F401
+from test_imaging import dicom
 
 from projects.xray import anchors, checks, packing, probing
 from projects.xray.report import dataset_page
@@ -98,6 +99,20 @@ def truncate(root):
 def rename_as_tiff(root):
     (root / 'images/train_000.png').rename(root / 'images/train_000.tif')
     edit(root, 'train', lambda coco: coco['images'][0].update(file_name='train_000.tif'))
+
+
+def archive(root):
+    """DICOM as archives name it, and one that calls itself PNG."""
+    for old, new in {
+        'train_000.png': '1.2.840.5',
+        'train_001.png': 'IM01',
+        'val_000.png': 'val_000.png',
+    }.items():
+        image = pixels(root / 'images' / old)
+        (root / 'images' / old).unlink()
+        (root / 'images' / new).write_bytes(dicom(image))
+    for k, new in enumerate(('1.2.840.5', 'IM01')):
+        edit(root, 'train', lambda coco, k=k, new=new: coco['images'][k].update(file_name=new))
 
 
 def deepen(root):
@@ -192,6 +207,7 @@ def copy_unlisted(root):
         (lambda root: (root / 'images/val_002.png').unlink(), 'error files: 1 image cannot be .*val_002.png'),
         (lambda root: (root / 'images/val_002.png').write_bytes(b''), 'error files: 1 image cannot be read'),
         (rename_as_tiff, 'warning files: 1 image with the suffix of another format; .*train_000.tif'),
+        (archive, 'warning files: 1 image with the suffix of another format; .*val_000.png'),
         (deepen, r'warning files: 1 image of another bit depth than most: 11 of 8 bit .* 1 of 16 bit'),
         (flatten, 'error files: 1 image constant: .* boxes are drawn on it; .*train_000.png'),
         (saturate, 'warning files: 1 image saturated: .*train_000.png'),

@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     for ledger in ledgers:
         print(ledger)
     if args.format != 'gdxray':
-        put_aside = (args.out / 'quarantine.txt').read_text().splitlines()
+        put_aside = (args.out / 'quarantine.txt').read_text(encoding='utf-8').splitlines()
         for line in put_aside[:10]:
             print(f'quarantine: {line}', file=sys.stderr)
         if len(put_aside) > 10:

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from .imaging import may_be_dicom
 from .probing import Probes
 from .remote import join
 
@@ -140,8 +141,7 @@ def check_files(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
         {
             path: f'{probes[path].format} content'
             for path in good
-            if probes[path].format in SUFFIXES_OF
-            and PurePosixPath(path).suffix.lower() not in SUFFIXES_OF[probes[path].format]
+            if probes[path].format in SUFFIXES_OF and not _fits(path, probes[path].format)
         },
         'with the suffix of another format',
         'rename them; the content decides how they are read',
@@ -220,6 +220,11 @@ def check_files(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
             'check that they are whole radiographs at the same magnification',
         )
     return findings
+
+
+def _fits(path: str, kind: str) -> bool:
+    suffix = PurePosixPath(path).suffix.lower()
+    return suffix in SUFFIXES_OF[kind] or kind == 'DICOM' and may_be_dicom(suffix)
 
 
 def _with_boxes(s: ImageSet) -> list[dict]:
