@@ -1,6 +1,7 @@
 """The inspection page in a real Chromium: upload, folder, threshold, window, zoom, corrections by clicks."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -34,14 +35,21 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, tmp_path):
-    """The page of a running server with an archive of three radiographs; fails on anything in its console."""
+def page(browser, tmp_path, request):
+    """The page of a running server with an archive of three radiographs; fails on anything in its console.
+
+    With a parameter, the threshold lies that much above the score of day/2.png.
+    """
     archive = tmp_path / 'archive'
     (archive / 'day').mkdir(parents=True)
     for k, level in enumerate((180, 255, 230)):
         cv2.imwrite(str(archive / 'day' / f'{k}.png'), spot(20, 30, level))
     cv2.imwrite(str(tmp_path / 'deep.png'), spot(20, 30, 65535, dtype=np.uint16))
-    exported = export_to(tmp_path / 'exported', curve=CURVE, depths=['8-bit unsigned', '16-bit unsigned'])
+    changes = dict(curve=CURVE, depths=['8-bit unsigned', '16-bit unsigned'])
+    if hasattr(request, 'param'):
+        score = Inspector(export_to(tmp_path / 'first'))(archive / 'day' / '2.png').risk
+        changes['threshold'] = score + request.param
+    exported = export_to(tmp_path / 'exported', **changes)
     said, asked = [], []
     with serving(build(Session(Inspector(exported), tmp_path / 'out', archive))) as (host, port):
         opened = browser.new_page(viewport=dict(width=1280, height=800))
@@ -52,8 +60,8 @@ def page(browser, tmp_path):
         opened.goto(address)
         yield opened
         opened.close()
-    # A refused upload is the browser's to mention.
-    assert [text for text in said if 'status of 415' not in text] == []
+    # A refused upload or decision is the browser's to mention.
+    assert [text for text in said if not re.search('status of 4(15|00)', text)] == []
     assert [url for url in asked if not url.startswith((address, 'data:', 'blob:'))] == []
 
 
@@ -110,11 +118,16 @@ def test_a_corrected_radiograph_is_saved_and_the_next_worst_opens(page, tmp_path
     page.mouse.up()
     page.keyboard.up('Shift')
     expect(page.locator('#boxes')).to_contain_text('by hand')
+    expect(page.locator('#part')).to_have_value('day/1')
+    page.fill('#part', 'casting 7')
     page.click('#accept')
     expect(page.locator('#name')).to_contain_text('day/2.png')
     expect(page.locator('#left')).to_have_text('2 to decide')
     said = corrections(tmp_path)
-    assert [(i['file_name'], i['verdict']) for i in said['images']] == [('day/1.png', 'accept')]
+    (kept,) = said['images']
+    assert re.fullmatch(r'day/1-[0-9a-f]{12}\.png', kept['file_name'])
+    assert (kept['verdict'], kept['part']) == ('accept', 'casting 7')
+    assert (tmp_path / 'out' / 'images' / kept['file_name']).is_file()
     (box,) = said['annotations']
     assert box['category_id'] == 2
     x, y, width, height = box['bbox']
@@ -124,6 +137,28 @@ def test_a_corrected_radiograph_is_saved_and_the_next_worst_opens(page, tmp_path
     page.keyboard.press('r')
     expect(page.locator('#left')).to_have_text('1 to decide')
     assert [i['verdict'] for i in corrections(tmp_path)['images']] == ['accept', 'reject']
+    assert corrections(tmp_path)['images'][1]['part'] == 'day/2'
+
+
+def test_a_part_with_a_critical_box_is_not_accepted(page, tmp_path):
+    page.set_input_files('#file', str(tmp_path / 'deep.png'))
+    expect(page.locator('#boxes')).to_contain_text('critical')
+    page.click('#accept')
+    expect(page.locator('#message')).to_contain_text('a critical defect is still marked')
+    assert not (tmp_path / 'out' / 'corrections.json').exists()
+    page.click('#boxes button')  # the finding was none
+    page.click('#accept')
+    expect(page.locator('#message')).to_contain_text('kept in')
+    assert corrections(tmp_path)['annotations'] == []
+
+
+@pytest.mark.parametrize('page', [1e-9], indirect=True)  # nothing in float32, as scores are
+def test_a_score_just_below_the_threshold_is_accepted_as_the_runtime_does(page, tmp_path):
+    assert Inspector(tmp_path / 'exported')(tmp_path / 'archive' / 'day' / '2.png').verdict == 'accept'
+    page.set_input_files('#file', str(tmp_path / 'archive' / 'day' / '2.png'))
+    expect(page.locator('#verdict')).to_have_text('accept')
+    page.set_input_files('#file', str(tmp_path / 'archive' / 'day' / '1.png'))
+    expect(page.locator('#verdict')).to_have_text('reject')
 
 
 def test_a_file_that_is_no_radiograph_is_said(page, tmp_path):
