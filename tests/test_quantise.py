@@ -20,7 +20,11 @@ def graph(tmp_path):
     nodes = [
         helper.make_node('Conv', ['image', 'w0'], ['a'], name='/backbone/Conv', pads=[1] * 4),
         helper.make_node('Relu', ['a'], ['b'], name='/backbone/Relu'),
-        helper.make_node('Conv', ['b', 'w1'], ['c'], name='/neck/Conv', pads=[1] * 4),
+        # A maximum hands INT8 on as it is.
+        helper.make_node(
+            'MaxPool', ['b'], ['p'], name='/backbone/MaxPool', kernel_shape=[3, 3], pads=[1] * 4
+        ),
+        helper.make_node('Conv', ['p', 'w1'], ['c'], name='/neck/Conv', pads=[1] * 4),
         helper.make_node('ReduceMax', ['extent'], ['side'], name='/ReduceMax', keepdims=1),
         helper.make_node('Mul', ['c', 'side'], ['boxes'], name='/Mul'),
     ]

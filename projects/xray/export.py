@@ -547,13 +547,14 @@ def check(row: dict, most_loss: float, most_critical_loss: float) -> None:
         if value.get('loss') is None:
             raise ExportError(
                 f'{name}: {key} cannot be measured ({value["reason"]}), expected a loss up to {limit:g}: '
-                'nothing is kept; put annotated defects of that class into the validation set'
+                'nothing is kept; prove it on more --images, with annotated defects of that class among them'
             )
         if not value['loss'] <= limit:
             option = '--max-loss' if key == 'AP50' else '--max-critical-loss'
+            remedy = 'calibrate on more radiographs' if row['precision'] != 'fp32' else 'export for one shape'
             raise ExportError(
                 f'{name}: {key} falls by {value["loss"]:.4f}, expected at most {limit:g}: nothing is kept; '
-                f'calibrate on more radiographs, allow more by {option}, or export float32'
+                f'{remedy}, or allow more by {option}'
             )
 
 
