@@ -593,8 +593,10 @@ def test_two_annotations_of_one_image_and_boxes_without_area(tmp_path, capsys):
     src, out = make_voc(tmp_path / 'src'), tmp_path / 'out'
     rows = [(9, 9, 9, 20), (70, 5, 80, 9), (60, 40, 70, 50), (20, 20, 10, 10)]
     (src / 'Annotations' / 'P00_a.xml').write_text(voc_xml([('pore', row) for row in rows]))
+    xml = src / 'Annotations' / 'P01_b.xml'
+    xml.write_text(xml.read_text().replace('<filename>', '<filename>../images/'))
     (src / 'again').mkdir()
-    shutil.copy(src / 'Annotations' / 'P01_b.xml', src / 'again' / 'P01_b.xml')
+    shutil.copy(xml, src / 'again' / 'P01_b.xml')
     code, text, err = run(capsys, 'voc', src, out, *GROUP)
     assert code == 0 and 'again/P01_b.xml: images/P01_b' in err and 'a second one' in err
     assert read_splits(out)[0]['P00_a'] == [('pore', [60, 40, 4, 8]), ('pore', [10, 10, 10, 10])]
@@ -662,6 +664,7 @@ def label(folder, name, path, labels=('crack',)):
 def test_labels_do_not_land_on_the_image_of_another_folder(tmp_path, capsys):
     src, out = tmp_path / 'src', tmp_path / 'out'
     draw_frames(src, 'cam2/001.png', '004.png', *(f'cam2/{k}.png' for k in 'abc'), 'cam3/009.png')
+    draw_frames(src, 'cam3/005.png', 'cam3/006.tif')
     for k in 'abc':
         label(src, f'cam2/{k}.json', f'{k}.png')
     label(src, 'cam1/001.json', '001.png')  # its image is missing
@@ -669,16 +672,25 @@ def test_labels_do_not_land_on_the_image_of_another_folder(tmp_path, capsys):
     label(src, 'a/004.json', '004.png')  # before the file beside the image, in the order of names
     label(src, 'b/004.json', '004.png')
     label(src, '004.json', '004.png', ('pore',))
+    label(src, 'left/005.json', '005.png')  # one of the two has lost its image: which?
+    label(src, 'right/005.json', '005.png')
+    label(src, 'cam3/000.json', '006.png')  # an image whose suffix differs goes to who names it exactly
+    label(src, 'cam3/006.json', '006.tif', ('pore',))
     label(src, 'json/009.json', '..\\elsewhere\\009.png')  # the only image of this name, named by nobody else
     code, text, err = run(capsys, 'labelme', src, out)
     assert code == 0
-    assert re.findall('quarantine: (.*?):', err) == ['a/004.json', 'b/004.json', 'cam1/001.json']
-    assert 'found only cam2/001.png, which another annotation names by its path' in err
+    put_aside = ['a/004', 'b/004', 'cam1/001', 'cam3/000', 'left/005', 'right/005']
+    assert re.findall(r'quarantine: (.*?)\.json:', err) == put_aside
+    assert err.count('found only cam2/001.png, which others name too') == 1
+    assert err.count('found only cam3/005.png, which others name too') == 2
     rows, _, _ = read_splits(out)
-    assert [t for t, _ in rows['001']] == [t for t, _ in rows['004']] == ['pore']
+    assert (
+        [t for t, _ in rows['001']] == [t for t, _ in rows['004']] == [t for t, _ in rows['006']] == ['pore']
+    )
+    assert '005' not in rows and not (out / 'unlabeled').exists()
     assert [t for t, _ in rows['009']] == ['crack']
     assert 'repaired: image found by name alone: 1' in text
-    assert 'annotation files: 9 in = 6 used + 3 left out (in quarantine: 3)' in text
+    assert 'annotation files: 13 in = 7 used + 6 left out (in quarantine: 6)' in text
 
 
 def test_an_image_that_a_coco_file_lacks_blocks_no_other(tmp_path, capsys):

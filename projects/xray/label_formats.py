@@ -179,11 +179,12 @@ class Images:
         """Images with this file name, with or without suffix, in any folder."""
         return self._named.get(file, [])
 
-    def at(self, folder: str, reference: str) -> list[str]:
-        """The image at a path from a folder; where there is none, those that differ in the suffix only."""
-        path = posixpath.normpath(posixpath.join(folder, reference))
-        if path in self.paths:
-            return [path]
+    def at(self, path: str) -> list[str]:
+        """The image at a path."""
+        return [path] if path in self.paths else []
+
+    def near(self, path: str) -> list[str]:
+        """The images whose path differs in the suffix only."""
         return next((self._at[key] for key in _without_suffix(path) if key in self._at), [])
 
     def alike(self, reference: str) -> list[str]:
@@ -205,33 +206,43 @@ def _without_suffix(name: str) -> tuple[str, str]:
 def _find_images(found: Source, images: Images, entries: list[Entry]) -> None:
     """Find the image of each entry: by its path from the annotation file, from the top, else by its name.
 
-    What one file names by a path is never taken for another's by the name alone.
+    What one file names by a path is never taken for another's by the name alone, nor by one of two that could
+    mean it.
     """
     for entry in entries:
-        entry.reference = entry.reference.replace('\\', '/')
+        entry.reference = posixpath.normpath(entry.reference.replace('\\', '/'))
     several = Counter(entry.source for entry in entries)
     taken = {entry.image for entry in entries}
     waiting = [entry for entry in entries if not entry.image]
-    for way in (
-        lambda entry: images.at(posixpath.dirname(entry.source), entry.reference),
-        lambda entry: images.at('', entry.reference),
-        lambda entry: images.alike(entry.reference),
-    ):
+
+    def settle(way: Callable[[Entry], list[str]]) -> None:
         for entry in waiting:
             names = way(entry)
             if len(names) == 1 and names[0] not in taken:
                 entry.image = names[0]
-        found.by_name = sum(bool(entry.image) for entry in waiting)
-        taken |= {entry.image for entry in waiting}
-        waiting = [entry for entry in waiting if not entry.image]
+        taken.update(entry.image for entry in waiting)
+        waiting[:] = [entry for entry in waiting if not entry.image]
+
+    def beside(entry: Entry) -> str:
+        return posixpath.normpath(posixpath.join(posixpath.dirname(entry.source), entry.reference))
+
+    settle(lambda entry: images.at(beside(entry)))
+    settle(lambda entry: images.near(beside(entry)))
+    settle(lambda entry: images.at(entry.reference))
+    settle(lambda entry: images.near(entry.reference))
+    alike = {id(entry): images.alike(entry.reference) for entry in waiting}
+    claims = Counter(names[0] for names in alike.values() if len(names) == 1 and names[0] not in taken)
+    before = len(waiting)
+    settle(lambda entry: [name for name in alike[id(entry)] if claims[name] < 2])
+    found.by_name = before - len(waiting)
     for entry in waiting:
-        names = images.alike(entry.reference)
+        names = alike[id(entry)]
         if len(names) > 1:
             file = posixpath.basename(entry.reference)
             reason = f'one image named {_show(file)}, found {len(names)} in different folders'
         else:
             reason = f'its image {_show(entry.reference)} below the source, found '
-            reason += f'only {names[0]}, which another annotation names by its path' if names else 'none'
+            reason += f'only {names[0]}, which others name too' if names else 'none'
         reference = _show(entry.reference) if several[entry.source] > 1 else ''
         found.put_aside(entry.source, reason, reference, entry.count)
         found.blocked.update(names, images.named(PurePosixPath(entry.source).stem))
