@@ -6,15 +6,20 @@ import sys
 import textwrap
 
 import cv2
+import fsspec
 import numpy as np
 import pytest
 import torch
+from drawn_runs import draw_run, draw_truth
 from torchvision.transforms.v2.functional import resize
 
 from projects.xray import packing
 from projects.xray.datasets import DatasetError, XrayDefects, XrayImages
 from projects.xray.imaging import ImagingError, read
 from projects.xray.packing import Recipe, Store, StoreError, locate, pack, prepare, verify
+from projects.xray.report.evidence import Settings, gather
+from projects.xray.report.gallery import choose, collect, thumbnails
+from projects.xray.report.runs import read_runs
 from projects.xray.transforms import LoadXray
 
 DEPTH = {8: (np.uint8, 255), 16: (np.uint16, 65535)}
@@ -200,13 +205,17 @@ def test_a_million_images_take_little_memory_in_eight_workers(tmp_path):
     assert len(dataset) == n
     assert len(pickle.dumps(dataset)) < 10_000
     context = multiprocessing.get_context('fork')
-    start, done, queue = context.Barrier(8, timeout=60), context.Barrier(8, timeout=60), context.SimpleQueue()
-    workers = [context.Process(target=_touch, args=(dataset, start, done, queue)) for _ in range(8)]
+    start, done, queue = context.Barrier(8, timeout=120), context.Barrier(8, timeout=120), context.Queue()
+    # Daemons: a worker that waits for one that died does not outlive the tests.
+    workers = [
+        context.Process(target=_touch, args=(dataset, start, done, queue), daemon=True) for _ in range(8)
+    ]
     for worker in workers:
         worker.start()
-    total = sum(queue.get() for _ in workers)
+    total = sum(queue.get(timeout=120) for _ in workers)
     for worker in workers:
-        worker.join()
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0] * 8
     assert total < 300_000  # kB
 
 
@@ -225,7 +234,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(source, tmp_path, rep
                 yield result
         packing.pack({str(source)!r}, {str(tmp_path / 'killed')!r}, packing.Recipe(64), progress=progress)
     """
-    run = subprocess.run([sys.executable, '-c', textwrap.dedent(script)], cwd=repo)
+    run = subprocess.run([sys.executable, '-c', textwrap.dedent(script)], cwd=repo, timeout=120)
     assert run.returncode == -9
     with pytest.raises(StoreError, match='killed: packing was interrupted.*pack_images.py'):
         Store(tmp_path / 'killed')
@@ -484,3 +493,27 @@ def test_a_native_store_stands_in_for_labelled_images(tiny_coco):
     pack(root / 'images', root / 'without', Recipe(0))
     with pytest.raises(DatasetError, match='train.json: 1 of 4 images are not in .*without'):
         run('without')
+
+
+@pytest.mark.parametrize('bits', [8, 16])
+def test_a_report_cuts_the_same_pictures_out_of_files_stores_and_urls(tmp_path, bits):
+    runs, _ = read_runs([draw_run(tmp_path, tmp_path / 'run', draw_truth(tmp_path))])
+    items = choose(collect(gather(runs, Settings(resamples=10))), 20)
+    expected, problems = thumbnails(items)
+    assert problems == []
+    assert len(expected) == 20 and all(record['image'] for record in expected)
+    pack(tmp_path / 'images', tmp_path / 'packed', Recipe(0, bits))
+    fsspec.filesystem('memory').put(str(tmp_path / 'images'), f'/gallery{bits}', recursive=True)
+    for folder in (str(tmp_path / 'packed'), f'memory://gallery{bits}'):
+        runs[0].predictions.folder = folder
+        assert thumbnails(items) == (expected, [])
+
+    gone = items[0].file
+    (tmp_path / 'images' / gone).unlink()
+    pack(tmp_path / 'images', tmp_path / 'without', Recipe(0, bits))
+    runs[0].predictions.folder = str(tmp_path / 'without')
+    records, problems = thumbnails(items)
+    assert problems == [f'{tmp_path}/without: expected an image {gone} in this store; pack the images again']
+    assert [record['file'] for record in records if not record['image']] == [
+        item.file for item in items if item.file == gone
+    ]

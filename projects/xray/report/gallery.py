@@ -5,13 +5,14 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..imaging import ImagingError, apply_window, read
+from ..imaging import ImagingError, apply_window
 from ..measures import CRITICAL
+from ..packing import StoreError, locate
+from ..remote import is_url, read_radiograph
 from .evidence import Group, Measured
 
 THUMBNAIL = 112  # px of a crop in the page
@@ -142,7 +143,7 @@ def thumbnails(items: Sequence[Item]) -> tuple[list[dict], list[str]]:
     for item in sorted(items, key=lambda i: i.file):  # the images of one file follow one another
         said = item.measured.run.predictions
         try:
-            pixels = _windowed(str(Path(said.folder) / item.file), tuple(sorted(said.window.items())))
+            pixels = _windowed(f'{said.folder}/{item.file}', tuple(sorted(said.window.items())))
         except (OSError, ImagingError) as error:
             problems[item.file] = ' '.join(str(error).split())
             pixels = None
@@ -154,7 +155,16 @@ def thumbnails(items: Sequence[Item]) -> tuple[list[dict], list[str]]:
 
 @lru_cache(maxsize=4)
 def _windowed(path: str, window: tuple) -> np.ndarray:
-    return apply_window(read(path), dict(window))
+    """Return the radiograph of a file, a URL or a packed store as (H, W) uint8."""
+    packed = None if is_url(path) else locate(path)
+    if packed is None:
+        return apply_window(read_radiograph(path), dict(window))
+    store, name = packed  # windowed when it was packed
+    index = store.find(name)
+    if index is None:
+        raise StoreError(f'{store.folder}: expected an image {name} in this store; pack the images again')
+    pixels = store.read(index)
+    return pixels if pixels.dtype == np.uint8 else np.round(pixels / 257).astype(np.uint8)
 
 
 def _record(item: Item, pixels: np.ndarray | None) -> dict:
