@@ -183,5 +183,6 @@ def test_help_has_an_example(repo):
         capture_output=True,
         text=True,
         check=True,
+        timeout=120,
     )
     assert 'python tools/make_synthetic.py data/synthetic' in done.stdout

@@ -1,6 +1,8 @@
 import json
 import math
 import os
+import time
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -272,7 +274,11 @@ def test_wrong_use_is_one_line_before_training(tmp_path):
 def _evaluate_half(rank, tmp_path, path, samples):
     os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank))
     torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{tmp_path}/meet', rank=rank, world_size=2
+        'gloo',
+        init_method=f'file://{tmp_path}/meet',
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=60),
     )
     metric = XrayDefectMetric(str(path), severity=SEVERITY)
     metric.dataset_meta = META
@@ -288,7 +294,15 @@ def test_two_ranks_equal_one(tmp_path):
     path, coco = draw_truth(tmp_path, n=7)
     samples = detect(coco)
     expected = evaluate(XrayDefectMetric(str(path), severity=SEVERITY), samples)
-    mp.start_processes(_evaluate_half, (tmp_path, path, samples), nprocs=2, start_method='fork')
+    arguments = tmp_path, path, samples
+    ranks = mp.start_processes(_evaluate_half, arguments, nprocs=2, join=False, start_method='fork')
+    try:
+        end = time.monotonic() + 120
+        while not ranks.join(timeout=10):  # raises what a rank raised
+            assert time.monotonic() < end, 'the ranks wait for each other'
+    finally:
+        for rank in ranks.processes:
+            rank.kill()
     for rank in range(2):
         assert json.loads((tmp_path / f'{rank}.json').read_text()) == pytest.approx(expected, nan_ok=True)
 

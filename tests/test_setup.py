@@ -109,7 +109,11 @@ def shell(repo, tmp_path):
         start = f'source {repo}/tools/setup.sh; venv={tmp_path}/.venv; python={sys.executable}; '
         kept = {name: os.environ[name] for name in ('PATH', 'HOME')}
         return subprocess.run(
-            ['/bin/bash', '-c', start + code], capture_output=True, text=True, env={**kept, **env}
+            ['/bin/bash', '-c', start + code],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**kept, **env},
         )
 
     return run
@@ -291,10 +295,13 @@ def test_the_build_shows_one_short_line_per_file(shell, tmp_path):
 
 
 def test_setup_refuses_an_unknown_command(repo):
-    done = subprocess.run([repo / 'tools/setup.sh', 'everything'], capture_output=True, text=True)
+    def run(command):
+        return subprocess.run([repo / 'tools/setup.sh', command], capture_output=True, text=True, timeout=60)
+
+    done = run('everything')
     assert done.returncode == 2
     assert done.stderr == 'setup: everything is no command; see tools/setup.sh --help\n'
-    done = subprocess.run([repo / 'tools/setup.sh', '--help'], capture_output=True, text=True)
+    done = run('--help')
     assert done.returncode == 0
     assert 'MMCV_FIND_LINKS' in done.stdout
 
@@ -305,7 +312,8 @@ def test_setup_refuses_an_unknown_command(repo):
 def make(repo, *arguments):
     # Not the flags of the make that may run these tests.
     env = {name: value for name, value in os.environ.items() if not name.startswith('MAKE')}
-    done = subprocess.run(['make', *arguments], cwd=repo, env=env, capture_output=True, text=True)
+    command = ['make', *arguments]
+    done = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
