@@ -340,6 +340,8 @@ def test_a_damaged_folder_is_refused_in_one_line(exported, tmp_path, capsys, dam
         dict(rejecting=['crack']),
         dict(window=dict(type='gamma')),
         dict(std=0.0),
+        dict(iou=0.0),
+        dict(depths=[8]),
     ],
     ids=lambda changes: next(iter(changes)),
 )

@@ -572,11 +572,11 @@ def choose_threshold(exported: Exported, truth: dict, found: Sequence[tuple], ma
     except MeasureError as error:
         exported.threshold_reason = f'0.5, not chosen: {error}'
         return
-    scores = {part.part: [] for part in parts}
-    for image, (_, values, labels) in zip(truth['images'], found, strict=True):
-        scores[str(image['part'])] += values[labels == CRITICAL].tolist()
+    risks = {part.part: [] for part in parts}
+    for image, (_, scores, labels) in zip(truth['images'], found, strict=True):
+        risks[str(image['part'])] += scores[labels == CRITICAL].tolist()
     for part in parts:
-        part.score = max(scores[part.part], default=None)
+        part.score = max(risks[part.part], default=None)
     point = operating_point(parts, max_escape)
     scores = [part.score for part in parts if part.truth == 'critical' and part.score is not None]
     if point.threshold is not None:

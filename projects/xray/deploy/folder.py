@@ -25,7 +25,7 @@ class Exported:
         precision: 'fp32' or 'int8'.
         input: [height, width] in px of the graph's input.
         scale: [width, height] in px into which an image is resized, keeping its ratio.
-        native: [height, width] in px of the radiographs that the detector was validated on.
+        native: [height, width] in px of the validation radiograph that is shrunk the most.
         window: See `imaging.apply_window`.
         dtype: Of the windowed image before it is resized: 'uint8', 'uint16' or 'float32'.
         mean: Gray level that becomes 0, also put beyond the image's border.
@@ -73,6 +73,8 @@ class Exported:
                 raise FolderError(f'{name} = {values}, expected two whole numbers of px; export again')
         if not 0 <= self.threshold <= 1 or not all(map(math.isfinite, (self.mean, self.std))) or not self.std:
             raise FolderError('threshold, mean or std out of range; export again')
+        if not 0 < self.iou <= 1 or not all(isinstance(depth, str) for depth in self.depths):
+            raise FolderError(f'iou {self.iou} or depths {self.depths} out of range; export again')
         if not self.classes or not set(self.rejecting) <= set(self.classes):
             raise FolderError(
                 f'rejecting {self.rejecting} among {self.classes}, expected classes; export again'
