@@ -156,7 +156,7 @@ def test_resume_takes_the_last_whole_checkpoint(classifier, capsys, tmp_path, da
         last.write_bytes(last.read_bytes()[:-1000])
     options = ['--cfg-options', 'train_cfg.max_epochs=3']
     capsys.readouterr()
-    time.sleep(1.1)  # runners of one process share what carries the same name, and a name is good for a second
+    time.sleep(1.1)  # runners of one process share what has the same name, and a name is good for a second
     assert main([str(classifier), '--work-dir', str(folder), '--resume', *options]) == 0
     said = capsys.readouterr().out
     whole = 1 if damage == 'checkpoint' else 2
