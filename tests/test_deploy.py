@@ -719,3 +719,11 @@ def test_wrong_use_of_infer_exits_2(arguments):
     with pytest.raises(SystemExit) as stop:
         infer.main([*arguments, '--out', 'out'])
     assert stop.value.code == 2
+
+
+def test_dicom_without_a_suffix_is_inspected_too(tmp_path):
+    """Archives name their files so; one that is passed over is a part that nobody looked at."""
+    for name in ('IM000001', '1.2.840.7'):
+        (tmp_path / name).write_bytes(bytes(128) + b'DICM')
+    (tmp_path / 'notes').write_text('no radiograph')
+    assert find_images(tmp_path) == (tmp_path, ['1.2.840.7', 'IM000001'])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import cv2
 
-from ..imaging import SUFFIXES, ImagingError
+from ..imaging import SUFFIXES, ImagingError, is_radiograph
 from .inspector import Inspection, Inspector
 from .pictures import overlay
 
@@ -39,7 +39,7 @@ class Summary:
 
 
 def find_images(source: Path) -> tuple[Path, list[str]]:
-    """List radiographs below a folder, by suffix, sorted; or one file.
+    """List radiographs below a folder, sorted: by suffix, or DICOM without one; or one file.
 
     Returns:
         The root, and the paths relative to it.
@@ -52,7 +52,7 @@ def find_images(source: Path) -> tuple[Path, list[str]]:
     found = []
     for folder, _, names in os.walk(source):
         inner = os.path.relpath(folder, source)
-        found += [os.path.normpath(f'{inner}/{name}') for name in names if name.lower().endswith(SUFFIXES)]
+        found += [os.path.normpath(f'{inner}/{name}') for name in names if is_radiograph(Path(folder, name))]
     if not found:
         raise ArchiveError(
             f'{source}: expected a radiograph or a folder with some ({", ".join(SUFFIXES)}), found none; '

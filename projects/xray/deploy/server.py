@@ -18,7 +18,7 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import FileResponse, JSONResponse
 
 from ..classes import PALETTE
-from ..imaging import MAX_FRAME_BYTES, SUFFIXES, ImagingError
+from ..imaging import MAX_FRAME_BYTES, SUFFIXES, ImagingError, is_radiograph
 from .archive import ArchiveError, find_images
 from .folder import sha256
 from .inspector import Inspector, read_one
@@ -296,7 +296,7 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
         if not session.root or folder not in session.folders():
             raise HTTPException(400, 'no such folder of the archive')
         base = session.root / folder
-        names = sorted(p.name for p in base.iterdir() if p.name.lower().endswith(SUFFIXES) and p.is_file())
+        names = sorted(p.name for p in base.iterdir() if p.is_file() and is_radiograph(p))
         if len(names) > MOST_IN_FOLDER:
             raise HTTPException(
                 400, f'{len(names)} radiographs, expected at most {MOST_IN_FOLDER}; use infer.py'
