@@ -81,9 +81,14 @@ def parse_args(argv=None):
         metavar='FOLDER',
         help='of tools/export.py; default: ResNet-50 and student, untrained',
     )
-    infer.add_argument('--images', type=positive, default=8, metavar='N', help='radiographs to generate (8)')
     infer.add_argument(
-        '--size', type=positive, default=1024, metavar='PX', help='side of the radiographs (1024)'
+        '--images', type=positive, default=10, metavar='N', help='radiographs to generate (10)'
+    )
+    infer.add_argument(
+        '--size',
+        type=positive,
+        metavar='PX',
+        help="side of the radiographs (the first folder's own, else 1024)",
     )
     infer.add_argument('--turns', type=positive, default=3, metavar='N', help='turns of each variant (3)')
     infer.add_argument(
@@ -169,17 +174,21 @@ def run_train(args, facts):
 def run_infer(args, facts):
     """Print the time of a radiograph of stock detectors and exports."""
     from projects.xray.benchmark import infer, loader
+    from projects.xray.deploy import folder as exported
 
+    size = args.size or (max(exported.read(args.folders[0]).native) if args.folders else 1024)
     with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
         root = Path(folder)
-        loader.write_radiographs(root / 'data', args.images, args.size)
+        loader.write_radiographs(root / 'data', args.images, size)
         images = sorted((root / 'data' / 'images').iterdir())
-        folders = args.folders or infer.export_untrained(root, args.size, images)
-        variants = infer.variants_of(folders)
-        infer.measure(variants, images, args.turns, args.threads, args.size)
-    what = f'{args.images} radiographs of {args.size} x {args.size} px, 8-bit PNG; {args.turns} turns; '
+        checkpoint = infer.write_untrained(root / 'r50.pth', size)
+        folders = args.folders or infer.export_untrained(root, size, images)
+        variants = infer.variants_of(folders, checkpoint, {} if args.folders else infer.GOALS)
+        infer.measure(variants, images, args.turns, args.threads, size)
+    rates = infer.alone('matrix products', infer.matmul_rates, args.threads)
+    what = f'{args.images} radiographs of {size} x {size} px, 8-bit PNG; {args.turns} turns; '
     print(heading(f'{what}{args.threads} threads', facts))
-    print(infer.table(variants, infer.matmul_rate(args.threads)))
+    print(infer.table(variants, rates))
     return 0
 
 
