@@ -1,12 +1,17 @@
 """Monitors: a collapsing run raises the alarm and a healthy one does not; probes read what is there."""
 
+import functools
 import json
 import re
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from config_grammar import find
+from mmengine.registry import DATASETS, VISUALIZERS, DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.models import SimSiam
 from mmpretrain.registry import MODELS
@@ -22,7 +27,9 @@ from projects.xray.monitors import (
     nearest_neighbors,
     spread,
 )
+from projects.xray.report.config_diff import differences, load_config
 from projects.xray.resuming import seed_generators
+from projects.xray.running import build_runner, read_config
 from projects.xray.transforms import LoadXray
 
 SIZE = 32
@@ -185,12 +192,36 @@ def test_probe_sees_patches_before_and_after(tiny_coco, tmp_path):
     assert 'Probe after epoch 3: knn_accuracy' in log
 
 
-def test_probe_without_labels_is_off(tiny_coco, tmp_path):
+@pytest.fixture
+def web(tmp_path):
+    """URL of an HTTP server of `tmp_path`."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+    server.server_close()
+
+
+def test_probe_reads_the_labels_behind_a_url(tiny_coco, tmp_path, web):
+    root = tiny_coco(n=6, unlabeled=16, size=96)
+    found = {}
+    for name, place in (('url', f'{web}/data'), ('local', root)):
+        run(place, tmp_path / name, siamese(False), VIEWS, dict(ProbeHook=dict(interval=1)), epochs=1)
+        rows = [row for row in scalars(tmp_path / name) if 'probe/knn_accuracy' in row]
+        assert [row['step'] for row in rows] == [0, 1]
+        found[name] = rows
+    assert found['url'] == found['local']
+
+
+@pytest.mark.parametrize('remote', [False, True])
+def test_probe_without_labels_is_off(tiny_coco, tmp_path, web, remote):
     root = tiny_coco(unlabeled=32, size=48)
     (root / 'val.json').unlink()
-    run(root, tmp_path / 'run', siamese(False), VIEWS, dict(ProbeHook={}), epochs=1)
+    place, said = (f'{web}/data', 'expected an object') if remote else (root, 'no such annotation file')
+    run(place, tmp_path / 'run', siamese(False), VIEWS, dict(ProbeHook={}), epochs=1)
     log = next((tmp_path / 'run').rglob('*.log')).read_text()
-    assert f'Probe: off, no labelled split beside the archive ({root}/val.json)' in log
+    assert f'Probe: off, no labelled split beside the archive ({place}/val.json: {said}' in log
 
 
 def test_monitors_change_no_weight(tiny_coco, tmp_path):
@@ -214,7 +245,7 @@ def test_patches_hold_a_defect_or_none(tiny_coco, size):
                 x, y, w, h = annotation['bbox']
                 pixels[int(y) : int(y + h), int(x) : int(x + w)] = 0
         cv2.imwrite(str(root / 'images' / image['file_name']), pixels)
-    split = cut_patches(root / 'train.json', root / 'images', LoadXray(size=size), 16, 0.3, 4)
+    split = cut_patches(coco, root / 'images', LoadXray(size=size), 16, 0.3, 4)
     assert split['patches'].shape == (8, 1, 16, 16)
     assert split['labels'].tolist() == [1, 0] * 4
     darkest = split['patches'].min((1, 2, 3))
@@ -223,7 +254,7 @@ def test_patches_hold_a_defect_or_none(tiny_coco, size):
     # The defect is in the middle, where the border of the image leaves room.
     assert (darkest[split['labels'] == 1] < 60).all()
     assert split['parts'][::2] == ['train0', 'train1', 'train1', 'train2']
-    again = cut_patches(root / 'train.json', root / 'images', LoadXray(size=size), 16, 0.3, 4)
+    again = cut_patches(coco, root / 'images', LoadXray(size=size), 16, 0.3, 4)
     assert (again['patches'] == split['patches']).all()
 
 
@@ -273,8 +304,6 @@ def test_reconstructions_show_input_mask_and_prediction(tiny_coco, tmp_path):
 
 def test_pictures_draw_no_number_of_the_run(tiny_coco):
     root = tiny_coco(unlabeled=4, size=48)
-    from mmengine.registry import DATASETS, DefaultScope
-
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         pipeline = [dict(type='LoadXray'), dict(type='Resize', scale=(SIZE, SIZE)), MASK]
         dataset = DATASETS.build(
@@ -288,3 +317,48 @@ def test_pictures_draw_no_number_of_the_run(tiny_coco):
     assert (np.random.rand(), torch.rand(1).item()) == expected
     assert model.training
     assert (draw_reconstructions(model, dataset, 2) == first).all()
+
+
+SSL = [
+    'simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px',
+    'simmim_swin-narrow_1xb32-coslr-20e_synthetic-96px',
+]
+
+
+@pytest.mark.parametrize('stem', SSL)
+def test_a_recipe_logs_its_gradient_norm(tiny_coco, tmp_path, stem):
+    """The recipe itself, but for the size of the run: two iterations of four radiographs."""
+    options = [
+        f'train_dataloader.dataset.data_root={tiny_coco(n=1, types=("crack",), unlabeled=8)}',
+        'train_dataloader.batch_size=4',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'train_cfg.max_epochs=1',
+        'default_hooks.logger.interval=1',
+        f'work_dir={tmp_path / "run"}',
+    ]
+    build_runner(read_config(str(find(stem)), options)).train()
+    norms = [row['grad_norm'] for row in scalars(tmp_path / 'run') if 'loss' in row]
+    assert len(norms) == 2
+    assert all(0 < norm < float('inf') for norm in norms)
+    assert next((tmp_path / 'run').rglob('*.log')).read_text().count('grad_norm: ') == 2
+
+
+TRACKED = [
+    *SSL,
+    'swin-base-in1k-pre_4xb64-linear-coslr-90e_industrial-384px',
+    'faster-rcnn_r50-in1k-pre_fpn_4xb4-2x_industrial',
+]
+
+
+@pytest.mark.parametrize('backend', ['MLflowVisBackend', 'WandbVisBackend'])
+@pytest.mark.parametrize('stem', TRACKED)
+def test_one_option_puts_another_tracker_in_tensorboards_place(tmp_path, stem, backend):
+    """The one that configs/_base_/xray_runtime.py names."""
+    cfg = read_config(str(find(stem)), [f'visualizer.vis_backends.1.type={backend}'])
+    assert cfg.visualizer.vis_backends == [dict(type='LocalVisBackend'), dict(type=backend)]
+    changed = differences(load_config(find(stem)), cfg)
+    assert all(key.startswith('visualizer.vis_backends') for key in changed), changed
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        visualizer = VISUALIZERS.build(dict(cfg.visualizer, name=str(tmp_path), save_dir=str(tmp_path)))
+    assert [type(one).__name__ for one in visualizer._vis_backends.values()] == ['LocalVisBackend', backend]

@@ -5,12 +5,10 @@ them where `optim_wrapper.clip_grad` is set, and a `max_norm` out of reach chang
 """
 
 import io
-import json
 import math
 import random
 from collections import deque
 from contextlib import contextmanager
-from pathlib import Path
 
 import cv2
 import matplotlib
@@ -24,6 +22,7 @@ from mmengine.registry import HOOKS
 from PIL import Image
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
+from .datasets import DatasetError, read_coco
 from .resuming import SeededDataset, leaf_datasets, seed_generators
 from .transforms import LoadXray
 
@@ -145,9 +144,10 @@ class ProbeHook(Hook):
     """Asks the frozen backbone every few epochs whether a patch of a radiograph holds a defect.
 
     The labelled split is the `train.json` and `val.json` that lie beside the archive: in the folder of the
-    training set's `ann_file`, with the radiographs in `images/`. Where there is none, one line says so and
-    the hook is off. Each radiograph with boxes gives one square patch around a defect and one like it that
-    touches none, so chance is 0.5. Radiographs are loaded as the training loads them; patches stay in memory.
+    training set's `ann_file`, with the radiographs in `images/`; a folder or a URL, as the archive itself.
+    Where they cannot be read, one line says why and the hook is off. Each radiograph with boxes gives one
+    square patch around a defect and one like it that touches none, so chance is 0.5. Radiographs are loaded
+    as the training loads them; patches stay in memory.
 
     Scalars on val: `probe/knn_accuracy` (weighted 20 nearest neighbours by cosine, T = 0.07: Wu et al.,
     arXiv:1805.01978), `probe/linear_accuracy` (logistic regression). Picture: the embedding of val by PCA, by
@@ -186,21 +186,18 @@ class ProbeHook(Hook):
         if not is_main_process():
             return
         dataset = leaf_datasets(runner.train_dataloader.dataset)[0]
-        folder = Path(dataset.ann_file).parent if dataset.ann_file else Path(dataset.data_root)
-        missing = [
-            str(folder / f'{name}.json')
-            for name in ('train', 'val')
-            if not (folder / f'{name}.json').is_file()
-        ]
-        if missing:
-            runner.logger.info(f'Probe: off, no labelled split beside the archive ({", ".join(missing)})')
+        # No pathlib: the root may be a URL.
+        root = str(dataset.data_root).rstrip('/') or '.'
+        folder = dataset.ann_file.rpartition('/')[0] or '.' if dataset.ann_file else root
+        try:
+            labels = [read_coco(f'{folder}/{name}.json') for name in ('train', 'val')]
+        except DatasetError as error:
+            runner.logger.info(f'Probe: off, no labelled split beside the archive ({error})')
             return
         load = next(step for step in dataset.pipeline.transforms if isinstance(step, LoadXray))
         size = _view_size(runner.train_dataloader.dataset)
-        images = Path(dataset.data_root) / 'images'
         self.splits = [
-            cut_patches(folder / f'{name}.json', images, load, size, self.side, self.max_images)
-            for name in ('train', 'val')
+            cut_patches(coco, f'{root}/images', load, size, self.side, self.max_images) for coco in labels
         ]
         counts = [len(split['labels']) for split in self.splits]
         runner.logger.info(f'Probe: {counts[0]} patches of {folder}/train.json, {counts[1]} of val.json')
@@ -231,12 +228,12 @@ class ProbeHook(Hook):
         runner.visualizer.add_image('embedding', draw_embedding(val, self.splits[1], epoch), epoch)
 
 
-def cut_patches(ann_file, images, load, size: int, side: float, max_images: int) -> dict:
+def cut_patches(coco, images, load, size: int, side: float, max_images: int) -> dict:
     """Cut one patch with a defect and one without from each labelled radiograph.
 
     Args:
-        ann_file: COCO annotation file.
-        images: Image folder.
+        coco: COCO dict, boxes in px of its images.
+        images: Image folder, or its URL.
         load: `LoadXray`; where it shrinks, boxes shrink along.
         size: Side of the returned patches, px.
         side: Side of the cut, as a share of the image's shorter side.
@@ -245,7 +242,6 @@ def cut_patches(ann_file, images, load, size: int, side: float, max_images: int)
     Returns:
         `patches` (N, 1, size, size) uint8, `labels` (N,) int64 (1: defect), `parts` N names.
     """
-    coco = json.loads(Path(ann_file).read_text())
     boxes = {}
     for annotation in coco['annotations']:
         boxes.setdefault(annotation['image_id'], []).append(annotation['bbox'])
@@ -253,7 +249,7 @@ def cut_patches(ann_file, images, load, size: int, side: float, max_images: int)
     chosen = np.linspace(0, len(records) - 1, min(max_images, len(records))).round().astype(int)
     patches, labels, parts = [], [], []
     for record in (records[i] for i in chosen):
-        pixels = load(dict(img_path=str(Path(images) / record['file_name'])))['img']
+        pixels = load(dict(img_path=f'{images}/{record["file_name"]}'))['img']
         scale = pixels.shape[1] / record['width']
         own = np.array(boxes[record['id']], float) * scale
         own[:, 2:] += own[:, :2]  # x1, y1, x2, y2
