@@ -98,13 +98,22 @@ inspect: setup ## page to inspect and correct, MODEL=exported folder; IMAGES=DIR
 	@[ -n "$(MODEL)" ] || { echo "make inspect: say which detector: make inspect MODEL=DIR (of tools/export.py)" >&2; exit 2; }
 	@$(python) tools/inspect_page.py "$(MODEL)" $(if $(IMAGES),--images "$(IMAGES)") $(if $(PORT),--port $(PORT))
 
-# A student with and without a teacher, which `make demo` trains. A run that is there is not repeated.
-tiny := faster-rcnn_r18-tiny-scratch_fpn32_1xb4-8e_synthetic
-distill: setup ## a student at CPU scale alone, with PKD and with CWD, three seeds each; needs what `make demo` makes
-	@set -e; for seed in 0 1 2; do for arm in $(tiny) pkd-r18-narrow_$(tiny) cwd-r18-narrow_$(tiny); do \
-	  run=work_dirs/distill/seed$$seed/$$arm; [ ! -e $$run/test.json ] || continue; \
-	  OMP_NUM_THREADS=1 $(python) -u tools/train.py configs/distill/$$arm.py --work-dir $$run --resume \
+# A student with and without a teacher, on the demo's data or on castings. A run that is there is not repeated.
+ON := synthetic
+tiny := faster-rcnn_r18-tiny-scratch_fpn32_1xb4
+students_synthetic := $(tiny)-8e_synthetic pkd-r18-narrow_$(tiny)-8e_synthetic cwd-r18-narrow_$(tiny)-8e_synthetic
+teacher_synthetic := $(r18)-scratch_$(small)_synthetic
+students_gdxray-a := $(tiny)-12e_gdxray-a pkd-r18-narrow-simsiam-castings_$(tiny)-12e_gdxray-a
+teacher_gdxray-a := $(r18)-simsiam-castings-pre_fpn_1xb4-12e_gdxray-a
+work_dirs/$(teacher_gdxray-a)/trained: work_dirs/$(simsiam)_castings-a-128px/trained
+
+distill: setup $(addprefix work_dirs/,$(addsuffix /trained,$(teacher_$(ON)))) ## students at CPU scale alone and distilled, three seeds; after `make demo`, or ON=gdxray-a after `make gdxray`
+	@[ -n "$(teacher_$(ON))" ] || { echo "make distill: ON=$(ON), expected synthetic or gdxray-a" >&2; exit 2; }
+	@set -e; for seed in 0 1 2; do for student in $(students_$(ON)); do \
+	  run=work_dirs/distill/seed$$seed/$$student; [ ! -e $$run/test.json ] || continue; \
+	  OMP_NUM_THREADS=1 $(python) -u tools/train.py configs/distill/$$student.py --work-dir $$run --resume \
 	    --cfg-options randomness.seed=$$seed; \
-	  OMP_NUM_THREADS=1 $(python) -u tools/test.py configs/distill/$$arm.py $$run/epoch_8.pth --val --work-dir $$run; \
+	  OMP_NUM_THREADS=1 $(python) -u tools/test.py configs/distill/$$student.py $$(cat $$run/last_checkpoint) --val \
+	    --work-dir $$run; \
 	done; done
 	$(python) tools/report.py work_dirs/distill/seed*/* --out work_dirs/distill/report

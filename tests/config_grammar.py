@@ -1,4 +1,4 @@
-"""What a config's name says: the grammar of configs/README.md, shared by test_arms.py and test_configs.py."""
+"""What a config's name says: the grammar of configs/README.md, for test_arms, _configs and _distill."""
 
 import ast
 import functools
@@ -19,7 +19,9 @@ BACKBONES = {
     'resnet50': 'resnet50',
     'resnet18-narrow': 'resnet18-narrow',
     'r50': 'resnet50',
+    'r18': 'resnet18',
     'r18-narrow': 'resnet18-narrow',
+    'r18-tiny': 'resnet18-tiny',
     'swin-base': 'swin-base',
     'swin-narrow': 'swin-narrow',
 }
@@ -37,7 +39,8 @@ GRAMMAR = {
         r'-(?P<sched>coslr)-(?P<epochs>\d+)e_(?P<images>industrial|synthetic)-(?P<px>\d+)px'
     ),
     'detector': re.compile(
-        rf'(?P<method>faster-rcnn)_(?P<backbone>{_BACKBONE})-(?:(?P<init>{_INIT})-pre|scratch)_fpn'
+        rf'(?:(?P<distiller>pkd|cwd)-(?P<teacher>(?:{_BACKBONE})(?:-(?:{_INIT}))?)_)?'
+        rf'(?P<method>faster-rcnn)_(?P<backbone>{_BACKBONE})-(?:(?P<init>{_INIT})-pre|scratch)_fpn(?P<fpn>\d+)?'
         rf'_{_BATCH}(?P<amp>-amp)?-(?:(?P<times>\d+)x|(?P<epochs>\d+)e)'
         r'_(?P<images>industrial|gdxray-a|gdxray-b|synthetic)'
     ),
@@ -60,6 +63,9 @@ class Name:
     sched: str | None = None
     axis: str | None = None
     px: int | None = None
+    fpn: int | None = None
+    distiller: str | None = None
+    teacher: str | None = None
 
     def differs(self, other: 'Name') -> set[str]:
         """Names of the tokens in which two names differ."""
@@ -77,15 +83,20 @@ def parse_name(path: Path) -> Name:
             tokens['backbone'] = BACKBONES[tokens['backbone']]
             tokens['amp'] = bool(tokens.get('amp'))
             tokens['init'] = tokens.get('init') or 'scratch'
-            for key in ('gpus', 'batch', 'px'):
+            for key in ('gpus', 'batch', 'px', 'fpn'):
                 tokens[key] = int(tokens[key]) if tokens.get(key) else None
             return Name(kind, **tokens)
     raise AssertionError(f'{path.stem} does not follow the name grammar of configs/README.md')
 
 
 def all_configs(root: Path = CONFIGS) -> list[Path]:
-    """All configs that can be run, fragments not among them."""
+    """All configs that can be run, fragments not among them, nor those of `distill_configs`."""
     return sorted(p for p in root.glob('*/*.py') if p.parent.name not in ('_base_', 'study', 'distill'))
+
+
+def distill_configs(root: Path = CONFIGS) -> list[Path]:
+    """Students with a teacher and alone, to which the rules for arms do not apply."""
+    return sorted(root.glob('distill/*.py'))
 
 
 @functools.cache

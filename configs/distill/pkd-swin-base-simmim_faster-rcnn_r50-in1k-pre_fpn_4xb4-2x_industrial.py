@@ -10,19 +10,11 @@ del Config  # a dumped config reloads only without it
 
 custom_imports = dict(imports=[*_base_.xray_imports.imports, 'projects.xray.distill'])
 custom_hooks = [*_base_.xray_hooks, *_base_.xray_distill_hooks]
-find_unused_parameters = True  # the teacher's heads are not run
 model = dict(
     _delete_=True,
     type='XrayDistill',
     architecture=_base_.model,
     teacher=teacher,
     teacher_ckpt='work_dirs/faster-rcnn_swin-base-simmim-pre_fpn_4xb4-amp-2x_industrial/epoch_24.pth',
-    distiller=dict(
-        _scope_='mmrazor',
-        type='ConfigurableDistiller',
-        student_recorders=_base_.xray_fpn,
-        teacher_recorders=_base_.xray_fpn,
-        loss_forward_mappings=_base_.xray_level_to_level,
-        distill_losses=_base_.xray_pkd_losses,
-    ),
+    distiller=_base_.xray_pkd,
 )
