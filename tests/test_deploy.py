@@ -1,5 +1,6 @@
 """The runtime on the line: folder, verdict, tiles, streams, archive; neither PyTorch nor OpenMMLab needed."""
 
+import ctypes
 import gc
 import json
 import os
@@ -727,3 +728,29 @@ def test_dicom_without_a_suffix_is_inspected_too(tmp_path):
         (tmp_path / name).write_bytes(bytes(128) + b'DICM')
     (tmp_path / 'notes').write_text('no radiograph')
     assert find_images(tmp_path) == (tmp_path, ['1.2.840.7', 'IM000001'])
+
+
+class SignalStack(ctypes.Structure):
+    """stack_t of <signal.h>."""
+
+    _fields_ = [('base', ctypes.c_void_p), ('flags', ctypes.c_int), ('size', ctypes.c_size_t)]
+
+
+def signal_stack():
+    found = SignalStack()
+    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found))
+    return found.base, found.flags
+
+
+def test_detectors_that_come_and_go_leave_the_threads_signal_stack_alone(exported):
+    """A stack that was freed kills the process at the next signal, such as that of a child's end."""
+    one = Inspector(exported)
+    before = signal_stack()
+    for _ in range(2):
+        other = Inspector(exported)
+        del one
+        gc.collect()
+        one = other
+    del one, other
+    gc.collect()
+    assert signal_stack() == before

@@ -425,9 +425,7 @@ def quantised(files, out, repo):
     options = ['--int8', '--calib', '4', '--max-loss', '0.99', '--max-critical-loss', '0.99']
     command = [sys.executable, 'tools/export.py', *map(str, files), str(out), *options]
     subprocess.run(command, cwd=repo, check=True, timeout=600)
-    import openvino
-
-    model = openvino.Core().read_model(out / 'model.xml')
+    model = engines.core().read_model(out / 'model.xml')
     fakes = [n for n in model.get_ops() if n.get_type_name() == 'FakeQuantize']
     users = {t.get_node().get_friendly_name() for n in fakes for t in n.output(0).get_target_inputs()}
     return folder.read(out), quantise.quantised_layers(model), users & set(quantise.decoding(model))

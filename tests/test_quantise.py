@@ -42,7 +42,7 @@ def graph(tmp_path):
         helper.make_model(made, opset_imports=[helper.make_opsetid('', 17)], ir_version=8),
         tmp_path / 'm.onnx',
     )
-    model = openvino.Core().read_model(tmp_path / 'm.onnx')
+    model = engines.core().read_model(tmp_path / 'm.onnx')
     openvino.save_model(model, tmp_path / 'm.xml', compress_to_fp16=False)
     inputs = [
         (rng.normal(0, 1, (1, 1, 16, 16)).astype(np.float32), np.array([16, 16], np.float32))
@@ -78,7 +78,7 @@ def check_layers(path, inputs):
     assert said['images'] == 8
     assert said['float32'] == []
     assert said['measure_after_plain_quantisation'] < 1
-    model = openvino.Core().read_model(path)
+    model = engines.core().read_model(path)
     assert len(quantised_layers(model)) == 2
     assert set(decoding(model)) >= {'/ReduceMax', 'boxes'}
     users = {

@@ -308,10 +308,7 @@ def write_onnx(whole: WholeDetector, path: Path) -> None:
 
 def write_openvino(source: Path, path: Path) -> None:
     """Convert an ONNX file: one trace, so that both engines run the same graph."""
-    engines.silence_telemetry()
-    import openvino
-
-    save(openvino.Core().read_model(source), path)
+    save(engines.core().read_model(source), path)
 
 
 # ------------------------------------------------------------------------------------------------- parity

@@ -42,11 +42,9 @@ def quantise(
     """
     engines.silence_telemetry()
     import nncf
-    import openvino
 
     logging.getLogger('nncf').setLevel(logging.ERROR)
-    core = openvino.Core()
-    model = core.read_model(graph)
+    model = engines.core().read_model(graph)
     settings = dict(
         calibration_dataset=nncf.Dataset(list(inputs), lambda pair: dict(zip(('image', 'extent'), pair))),
         preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: not all follow a ReLU
@@ -63,12 +61,12 @@ def quantise(
         )
 
     precision = {'INFERENCE_PRECISION_HINT': 'f32'}
-    value = measure(engine_of(core.compile_model(quantised, 'CPU', precision)))
+    value = measure(engine_of(engines.core().compile_model(quantised, 'CPU', precision)))
     said = dict(images=len(inputs), measure_after_plain_quantisation=value, float32=[])
     if reference - value > most_loss:
         plain = quantised_layers(quantised)
         quantised = nncf.quantize_with_accuracy_control(
-            core.read_model(graph),
+            engines.core().read_model(graph),
             validation_dataset=nncf.Dataset([None]),
             validation_fn=lambda compiled, _: (measure(engine_of(compiled)), None),
             max_drop=most_loss,

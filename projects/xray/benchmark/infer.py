@@ -444,9 +444,8 @@ def profile(variant: Variant, threads: int, side: int, image: str) -> tuple[int 
         return counter.get_total_flops() // 2, None
     if variant.engine != 'openvino':
         return None, None
-    from projects.xray.deploy import Inspector, engines, folder
+    from projects.xray.deploy import Inspector, folder
 
-    engines.silence_telemetry()
     exported = folder.read(variant.source, variant.engine)
     exported.depths = []
     arrays = list(Inspector.of(exported, None).input_of(image))
@@ -456,14 +455,13 @@ def profile(variant: Variant, threads: int, side: int, image: str) -> tuple[int 
 
 def _count_macs(graph: Path, arrays: list[np.ndarray], threads: int) -> int:
     """Count multiply-accumulates; those of fully connected layers hang on how many RoIs there are."""
-    import openvino
+    from projects.xray.deploy import engines
 
-    core = openvino.Core()
-    model = core.read_model(graph)
+    model = engines.core().read_model(graph)
     nodes = {kind: [n for n in model.get_ops() if n.get_type_name() == kind] for kind in WEIGHTED}
     plain = len(model.outputs)
     model.add_outputs([node.output(0) for node in nodes['MatMul']])
-    found = core.compile_model(model, 'CPU', _settings(threads))(arrays)
+    found = engines.core().compile_model(model, 'CPU', _settings(threads))(arrays)
     macs = 0
     for node in nodes['Convolution']:
         macs += int(np.prod(node.output(0).shape)) * int(np.prod(node.input(1).get_shape()[1:]))
@@ -478,11 +476,10 @@ def _time_decoding(graph: Path, arrays: list[np.ndarray], threads: int) -> float
 
     Of each node the best of ten counts: what else the machine does lengthens now one, now another.
     """
-    import openvino
-
+    from projects.xray.deploy import engines
     from projects.xray.quantise import NETWORK
 
-    compiled = openvino.Core().compile_model(graph, 'CPU', _settings(threads) | {'PERF_COUNT': True})
+    compiled = engines.core().compile_model(graph, 'CPU', _settings(threads) | {'PERF_COUNT': True})
     # Normalisation before the backbone and what joins RoIs before the box head bear no name of a module.
     named, todo = set(), []
     for node in compiled.get_runtime_model().get_ops():
@@ -537,6 +534,8 @@ def _product_seconds(threads: int, side: int, quantised: bool) -> float:
     import openvino
     from openvino import opset13 as ops
 
+    from projects.xray.deploy import engines
+
     values = np.random.default_rng(0).uniform(-1, 1, (side, side)).astype(np.float32)
     given = ops.parameter([side, side], np.float32)
     left, right = given, ops.constant(values)
@@ -546,7 +545,7 @@ def _product_seconds(threads: int, side: int, quantised: bool) -> float:
         right = ops.fake_quantize(right, low, symmetric, low, symmetric, 255)
     model = openvino.Model([ops.matmul(left, right, False, True)], [given])
     settings = _settings(threads) | {'PERF_COUNT': True}
-    request = openvino.Core().compile_model(model, 'CPU', settings).create_infer_request()
+    request = engines.core().compile_model(model, 'CPU', settings).create_infer_request()
     best = np.inf
     for _ in range(20):
         request.infer([values])

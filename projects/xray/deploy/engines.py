@@ -1,6 +1,7 @@
 """OpenVINO and ONNX Runtime behind one call: image and extent in, boxes, scores and labels out."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import sys
@@ -25,6 +26,20 @@ class EngineError(ValueError):
 def silence_telemetry() -> None:
     """Keep OpenVINO's and NNCF's packages from reporting their use; call it before they are imported."""
     sys.modules.setdefault('openvino_telemetry', None)
+
+
+@functools.cache
+def core():
+    """Return OpenVINO's core, the only one of this process.
+
+    Its CPU plugin (2026.4) gives the thread a signal stack of its own and, when it is destroyed, puts back
+    the one it found. Of two plugins that end in the order in which they began, the second puts back what the
+    first has freed, and the next signal, such as that of a child's end, kills the process.
+    """
+    silence_telemetry()
+    import openvino
+
+    return openvino.Core()
 
 
 def load(
@@ -59,9 +74,6 @@ def load(
 
 def _openvino(graph: Path, threads: int, streams: int, cache: Path | None) -> Engine:
     silence_telemetry()
-    import openvino
-
-    core = openvino.Core()
     settings = {
         'INFERENCE_PRECISION_HINT': 'f32',
         'INFERENCE_NUM_THREADS': threads,
@@ -69,7 +81,7 @@ def _openvino(graph: Path, threads: int, streams: int, cache: Path | None) -> En
         # Several processes or a busy PC: a pinned thread waits for its core while another is idle.
         'ENABLE_CPU_PINNING': False,
     }
-    compiled = _cached(core, graph, settings, cache) if cache else core.compile_model(graph, 'CPU', settings)
+    compiled = _cached(graph, settings, cache) if cache else core().compile_model(graph, 'CPU', settings)
     own = threading.local()  # a request serves one thread
 
     def run(image, extent):
@@ -81,7 +93,7 @@ def _openvino(graph: Path, threads: int, streams: int, cache: Path | None) -> En
     return run
 
 
-def _cached(core, graph: Path, settings: dict, cache: Path):
+def _cached(graph: Path, settings: dict, cache: Path):
     """Take what an earlier start compiled, if it is whole and of this machine; else compile, and keep it.
 
     Not by OpenVINO's own CACHE_DIR: that loads weights with a flipped bit without a word.
@@ -89,15 +101,15 @@ def _cached(core, graph: Path, settings: dict, cache: Path):
     import openvino
 
     facts = [openvino.__version__] + [
-        str(core.get_property('CPU', key)) for key in ('FULL_DEVICE_NAME', 'OPTIMIZATION_CAPABILITIES')
+        str(core().get_property('CPU', key)) for key in ('FULL_DEVICE_NAME', 'OPTIMIZATION_CAPABILITIES')
     ]
     kept = cache.with_name(f'{cache.name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.blob')
     with contextlib.suppress(OSError, RuntimeError):  # not there, or not for this OpenVINO
         content = kept.read_bytes()
         digest, content = content[:32], content[32:]
         if hashlib.sha256(content).digest() == digest:
-            return core.import_model(content, 'CPU', settings)
-    compiled = core.compile_model(graph, 'CPU', settings)
+            return core().import_model(content, 'CPU', settings)
+    compiled = core().compile_model(graph, 'CPU', settings)
     with contextlib.suppress(OSError, RuntimeError):  # no room or no right to write: compiled anew next time
         kept.parent.mkdir(exist_ok=True)
         for other in kept.parent.iterdir():
@@ -119,6 +131,7 @@ def _cached(core, graph: Path, settings: dict, cache: Path):
 def _onnxruntime(graph: Path, threads: int, streams: int) -> Engine:
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = max(threads // streams, 1)
     session = onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
