@@ -186,6 +186,7 @@ def test_the_tool_prints_a_table_and_where_it_was_measured(repo, capsys):
         (['loader', 'configs/gone.py'], 'configs/gone.py: no such file'),
         (['loader', '--images', '0'], 'expected at least 1'),
         (['train', '--steps', 'x'], '--steps'),
+        (['infer', '--threads', '0'], 'expected at least 1'),
     ],
 )
 def test_wrong_use_exits_with_2(capsys, arguments, said):
@@ -195,9 +196,9 @@ def test_wrong_use_exits_with_2(capsys, arguments, said):
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('arguments', [['--help'], ['loader', '--help'], ['train', '--help']])
-def test_help_has_an_example(capsys, arguments):
+@pytest.mark.parametrize('command', [[], ['loader'], ['train'], ['infer']])
+def test_help_has_an_example(capsys, command):
     with pytest.raises(SystemExit) as error:
-        benchmark.main(arguments)
+        benchmark.main([*command, '--help'])
     assert error.value.code == 0
     assert 'python tools/benchmark.py loader' in capsys.readouterr().out

@@ -136,13 +136,15 @@ def write_untrained(path: Path, side: int) -> str:
 
 
 def export_untrained(root: Path, side: int, images: Sequence[Path]) -> list[str]:
-    """Export baseline and student with random weights, in float32 and INT8; return the folders."""
+    """Export baseline and student with random weights, in float32 and INT8; return the folders.
+
+    Like the checkpoint, each in a process of its own: what it loads and logs ends with it.
+    """
     folders = []
     for name, config in (('r50', BASELINE), ('student', STUDENT)):
         for precision in ('fp32', 'int8'):
             out = root / f'{name}-{precision}'
             calibration = images[:CALIBRATION] if precision == 'int8' else ()
-            # NNCF changes PyTorch for the rest of its process.
             alone(out.name, _export, config, out, side, calibration)
             folders.append(str(out))
     return folders
