@@ -29,6 +29,7 @@ CALIBRATION = 4
 LEAST_STREAMED = 30  # radiographs, in throughput mode
 PATIENCE = 3600  # seconds for one answer of a variant
 
+IN_PYTORCH = ('mmdet', 'torchvision')
 WEIGHTED = ('Convolution', 'MatMul')
 STAGES = ('decode', 'window', 'network', 'NMS', 'merge')
 
@@ -215,7 +216,8 @@ def measure(variants: Sequence[Variant], images: Sequence[Path], turns: int, thr
     context = multiprocessing.get_context('spawn')
     names = [str(path) for path in images]
     for variant in variants:
-        variant.macs, variant.decoding = alone(variant.name, profile, variant, threads, side, names[0])
+        if variant.engine == 'openvino':
+            variant.macs, variant.decoding = alone(variant.name, profile, variant, threads, names[0])
     started = []
     try:
         for variant in variants:
@@ -232,7 +234,9 @@ def measure(variants: Sequence[Variant], images: Sequence[Path], turns: int, thr
                 variant.turns.append([_told_apart(seconds, variant.decoding) for seconds, _ in found])
                 variant.boxes += [boxes for _, boxes in found]
         for variant, _, pipe in started:
-            variant.memory = _ask(variant, pipe, ('memory', None))
+            variant.memory = _ask(variant, pipe, ('memory', names))
+            if variant.engine in IN_PYTORCH:
+                variant.macs = _ask(variant, pipe, ('operations', names))
         streamed = list(islice(cycle(names), max(LEAST_STREAMED, len(names))))
         for variant, _, pipe in started:
             # PyTorch has no streams: its turns are all there is.
@@ -281,6 +285,8 @@ def _work(pipe: Connection, variant: Variant, threads: int, side: int, first: st
                 pipe.send([inspect(name) for name in names])
             elif order == 'memory':
                 pipe.send(peak_memory())
+            elif order == 'operations':
+                pipe.send(_count_in_torch(inspect, names[0]))
             else:
                 pipe.send(stream(names) if stream else None)
     except EOFError:
@@ -430,22 +436,22 @@ def _move(seconds: dict[str, float], stage: str, *timed: _Timed) -> None:
     seconds[stage] += taken
 
 
-def profile(variant: Variant, threads: int, side: int, image: str) -> tuple[int | None, float | None]:
-    """Count a variant's operations on a radiograph, and time the parts of its graph.
+def _count_in_torch(inspect: Callable, image: str) -> int:
+    """Count multiply-accumulates of convolutions and fully connected layers."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        inspect(image)
+    return counter.get_total_flops() // 2
+
+
+def profile(variant: Variant, threads: int, image: str) -> tuple[int, float]:
+    """Count the operations of OpenVINO's graph on a radiograph, and time its parts.
 
     Returns:
         Multiply-accumulates of convolutions and fully connected layers, and the share of the graph's time
-        that box decoding and NMS take; None where nothing says.
+        that box decoding and NMS take.
     """
-    if variant.engine in ('mmdet', 'torchvision'):
-        from torch.utils.flop_counter import FlopCounterMode
-
-        inspect, _ = _load(variant, threads, side)
-        with FlopCounterMode(display=False) as counter:
-            inspect(image)
-        return counter.get_total_flops() // 2, None
-    if variant.engine != 'openvino':
-        return None, None
     from projects.xray.deploy import Inspector, folder
 
     exported = folder.read(variant.source, variant.engine)
