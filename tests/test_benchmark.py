@@ -112,7 +112,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize('config', [SIMSIAM, SIMMIM])
-def test_variants_train_the_same_model_to_the_same_losses(repo, radiographs, config):
+def test_variants_train_the_same_model_to_the_same_losses(repo, radiographs, config, capfd):
     answers = {}
     for variant in (STOCK, PACKED):
         pipe, end = multiprocessing.Pipe()
@@ -136,6 +136,9 @@ def test_variants_train_the_same_model_to_the_same_losses(repo, radiographs, con
             assert 0 <= waiting < 1
             assert whole > 0
         assert memory > 1e6
+    said = capfd.readouterr()
+    assert 'torch.Size' not in said.out + said.err  # mmengine's lines about each tensor
+    assert 'paramwise_options' not in said.out + said.err
 
 
 @pytest.mark.long

@@ -142,7 +142,7 @@ def siamese(collapsing):
     return model
 
 
-VIEWS = [dict(type='LoadXray'), dict(type='MultiView', num_views=2, transforms=[VIEW])]
+VIEWS = [dict(type='LoadXray'), dict(type='XrayMultiView', num_views=2, transforms=[VIEW])]
 
 
 @pytest.mark.parametrize('collapsing', [True, False])

@@ -188,7 +188,7 @@ def test_the_x_ray_recipe_runs_through_the_stock_wrappers_in_every_depth():
         dict(type='XrayGaussianBlur', sigma=(0.1, 1.0)),
         dict(type='XrayPoissonNoise'),
     ]
-    run = build([dict(type='MultiView', num_views=2, transforms=[view]), dict(type='PackInputs')])
+    run = build([dict(type='XrayMultiView', num_views=2, transforms=[view]), dict(type='PackInputs')])
     for dtype, white in WHITE.items():
         image = (np.random.default_rng(0).random((64, 80)) * white).astype(dtype)
         before = image.copy()
@@ -197,6 +197,29 @@ def test_the_x_ray_recipe_runs_through_the_stock_wrappers_in_every_depth():
         assert str(first.dtype) == f'torch.{dtype}'
         assert not np.array_equal(first.numpy(), second.numpy())
         assert np.array_equal(image, before)
+
+
+def test_views_of_one_image_are_those_of_the_stock_wrapper(radiographs):
+    view = [dict(type='XrayRandomResizedCrop', scale=48), dict(type='XrayColorJitter')]
+    got = []
+    for name in ('MultiView', 'XrayMultiView'):
+        np.random.seed(0)
+        got.append(build([dict(type=name, num_views=2, transforms=[view])])(dict(img=radiographs[0]))['img'])
+    np.testing.assert_array_equal(*got)
+
+
+def test_a_view_that_would_write_into_the_image_of_the_others_fails():
+    def erase(results):
+        results['img'][:8] = 0
+        return results
+
+    image = np.full((64, 64), 7, np.uint8)
+    crop = dict(type='XrayRandomResizedCrop', scale=48)
+    with pytest.raises(ValueError, match='read-only'):
+        build([dict(type='XrayMultiView', num_views=2, transforms=[[erase, crop]])])(dict(img=image))
+    views = build([dict(type='XrayMultiView', num_views=2, transforms=[[crop, erase]])])(dict(img=image))['img']
+    assert image.min() == 7
+    assert all(view.min() == 0 for view in views)
 
 
 def test_the_simmim_recipe_masks_the_view_it_gives():

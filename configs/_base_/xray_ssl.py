@@ -10,7 +10,7 @@ xray_simsiam_view = [
 ]
 xray_simsiam_pipeline = [
     _base_.xray_load,
-    dict(type='MultiView', num_views=2, transforms=[xray_simsiam_view]),
+    dict(type='XrayMultiView', num_views=2, transforms=[xray_simsiam_view]),
     dict(type='PackInputs'),
 ]
 
@@ -33,7 +33,7 @@ xray_views_view = [
 ]
 xray_views_pipeline = [
     _base_.xray_load,
-    dict(type='MultiView', num_views=2, transforms=[xray_views_view]),
+    dict(type='XrayMultiView', num_views=2, transforms=[xray_views_view]),
     dict(type='PackInputs'),
 ]
 

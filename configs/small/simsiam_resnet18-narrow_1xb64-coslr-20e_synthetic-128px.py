@@ -31,7 +31,7 @@ train_dataloader = dict(
         data_root='data/synthetic',
         pipeline=[
             _base_.xray_load,
-            dict(type='MultiView', num_views=2, transforms=[xray_simsiam_view]),
+            dict(type='XrayMultiView', num_views=2, transforms=[xray_simsiam_view]),
             dict(type='PackInputs'),
         ],
     ),

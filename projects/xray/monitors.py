@@ -108,7 +108,7 @@ class CollapseHook(Hook):
         hub.update_scalar('train/projection_std_healthy', healthy)
         hub.update_scalar('train/collapse_level', level)
         self.curve.append((runner.iter + 1, std, healthy))
-        self.recent.append((level, float(outputs['loss'])))
+        self.recent.append((level, outputs['loss'].item()))
         mean_level, mean_loss = np.mean(self.recent, axis=0)
         alarm = len(self.recent) == self.recent.maxlen and mean_level > self.level and mean_loss < self.loss
         if alarm and not self.raised:

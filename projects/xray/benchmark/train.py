@@ -4,6 +4,7 @@ Each variant trains in a process of its own; they take turns, so that whatever e
 alike. Weights are random: they do not change the time of a step.
 """
 
+import contextlib
 import multiprocessing
 import statistics
 import time
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch.utils.flop_counter import FlopCounterMode
@@ -105,20 +107,32 @@ def build(
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(config.default_scope):
         model = MODELS.build(model)
-        model.init_weights()
+        with quiet():
+            model.init_weights()
         model.to(get_device()).train()
         if not published and any(hook['type'] == 'ChannelsLastHook' for hook in config.custom_hooks):
             to_channels_last(model)
-        optim = build_optim_wrapper(model, settings)
+        with quiet():
+            optim = build_optim_wrapper(model, settings)
     if variant == COMPILED:
         model.train_step = torch.compile(model.train_step)
     return model, optim
 
 
+@contextlib.contextmanager
+def quiet():
+    """Keep mmengine from saying a line or three about each tensor."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    yield
+    logger.setLevel(level)
+
+
 def train_step(model, optim, batch) -> float:
     """Train one step to its end on the device; returns the loss."""
     losses = model.train_step(batch, optim_wrapper=optim)
-    return float(losses['loss'])  # waits for the device
+    return losses['loss'].item()  # waits for the device
 
 
 def matmul_rate(amp: bool, size: int = 2048) -> float:
