@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper, save
 from test_deploy import SIDE, export_to, spot
 
 from projects.xray.benchmark import infer, loader
-from projects.xray.deploy import folder
+from projects.xray.deploy import engines, folder
 from tools import benchmark
 
 SMALL = 'configs/small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py'
@@ -35,8 +35,10 @@ def test_exports_are_measured_in_turn_each_in_its_process(tmp_path, images):
         assert min(variant.load, variant.first, variant.rate, variant.memory) > 0
     graph, other = variants
     assert set(graph.turns[0][0]) == set(STAGES)
-    # No node is named as a module's: all of it is decoding.
-    assert (graph.macs, graph.decoding, graph.outside()) == (0, 1, 1)
+    # No node is named as a module's, and all that matters hangs on the image, not on its extent alone.
+    assert graph.macs == 0
+    assert graph.decoding < 0.5
+    assert 0 < graph.outside() < 1
     assert (other.macs, other.decoding, other.stage('NMS'), other.outside()) == (None,) * 4
     assert not (tmp_path / '.brightest.cache').exists()
 
@@ -142,6 +144,14 @@ def test_the_exports_find_what_mmdet_finds_in_their_checkpoint(small, tmp_path):
     assert folder.read(folders[1]).precision == 'int8'
     for variant in (full, quantised, *students):
         assert 0 < variant.decoding < 1
+        graph = engines.core().compile_model(f'{variant.source}/model.xml', 'CPU').get_runtime_model()
+        network, kinds = infer.of_the_network(graph), {}
+        for node in graph.get_ops():
+            kinds.setdefault(node.get_rt_info()['layerType'].value, []).append(node)
+        for node in kinds['ROIAlign']:
+            assert node.input_value(0).get_node().get_friendly_name() in network
+        for kind in ('TopK', 'NonMaxSuppression'):
+            assert not network & {node.get_friendly_name() for node in kinds[kind]}
     # mmdet's first convolution has three channels, the graph's one, of 32 filters of 7 x 7 at half the size.
     assert mmdet.macs - full.macs == 2 * 32 * 49 * 64 * 64
     # Another number of RoIs may reach the box head.

@@ -262,12 +262,14 @@ def _plain(pixels: np.ndarray, name: str, fmt: str, **more) -> Radiograph:
 
 def _read_all(stream, name: str) -> bytes:
     """The whole content of a single-image file."""
-    data = stream.read(MAX_FRAME_BYTES + 1)
-    if len(data) > MAX_FRAME_BYTES:
+    # Asked for up to so many bytes, Python would allocate them all.
+    size = stream.seek(0, os.SEEK_END)
+    if size > MAX_FRAME_BYTES:
         raise ImagingError(
             f'{name}: expected at most {MAX_FRAME_BYTES >> 20} MiB; cut it up in the program that wrote it'
         )
-    return data
+    stream.seek(0)
+    return stream.read()
 
 
 def _read_png(stream, frame: int, name: str, admit: Callable[[int], None]) -> Radiograph:

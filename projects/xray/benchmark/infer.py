@@ -485,28 +485,54 @@ def _time_decoding(graph: Path, arrays: list[np.ndarray], threads: int) -> float
     Of each node the best of ten counts: what else the machine does lengthens now one, now another.
     """
     from projects.xray.deploy import engines
-    from projects.xray.quantise import NETWORK
 
     compiled = engines.core().compile_model(graph, 'CPU', _settings(threads) | {'PERF_COUNT': True})
-    # Normalisation before the backbone and what joins RoIs before the box head bear no name of a module.
-    named, todo = set(), []
-    for node in compiled.get_runtime_model().get_ops():
-        if node.get_friendly_name() == 'image' or node.get_rt_info()['layerType'] == 'ROIAlign':
-            todo.append(node)
-    while todo:
-        node = todo.pop()
-        name = node.get_friendly_name()
-        if name not in named and not name.startswith(NETWORK):
-            named.add(name)
-            todo += [target.get_node() for port in node.outputs() for target in port.get_target_inputs()]
+    named = of_the_network(compiled.get_runtime_model())
     request, best = compiled.create_infer_request(), {}
     for _ in range(10):
         request.infer(arrays)
         for node in request.profiling_info:
             seconds = node.real_time.total_seconds()
             best[node.node_name] = min(seconds, best.get(node.node_name, np.inf))
-    network = sum(t for name, t in best.items() if name in named or name.startswith(NETWORK))
-    return 1 - network / sum(best.values())
+    return 1 - sum(seconds for name, seconds in best.items() if name in named) / sum(best.values())
+
+
+def of_the_network(model) -> set[str]:
+    """Name the nodes of OpenVINO's runtime model that are not box decoding and NMS.
+
+    Those of the network's modules, and three that bear no module's name: normalisation before the backbone,
+    what scales INT8 maps for RoIAlign, and what joins RoIs before the box head.
+    """
+    from projects.xray.quantise import NETWORK
+
+    nodes = model.get_ops()
+    image = [node for node in nodes if node.get_friendly_name() == 'image']
+    pooling = [node for node in nodes if node.get_rt_info()['layerType'] == 'ROIAlign']
+    maps = [node.input_value(0).get_node() for node in pooling]
+    modules = {node.get_friendly_name() for node in nodes if node.get_friendly_name().startswith(NETWORK)}
+    return modules | _unnamed(image + pooling, _after) | _unnamed(maps, _before)
+
+
+def _unnamed(todo: list, neighbours: Callable) -> set[str]:
+    """Follow a graph from some nodes as far as the network's modules; return the names on the way."""
+    from projects.xray.quantise import NETWORK
+
+    found, todo = set(), list(todo)
+    while todo:
+        node = todo.pop()
+        name = node.get_friendly_name()
+        if name not in found and not name.startswith(NETWORK):
+            found.add(name)
+            todo += neighbours(node)
+    return found
+
+
+def _after(node) -> list:
+    return [target.get_node() for port in node.outputs() for target in port.get_target_inputs()]
+
+
+def _before(node) -> list:
+    return [port.get_source_output().get_node() for port in node.inputs()]
 
 
 def _settings(threads: int) -> dict:
