@@ -134,6 +134,7 @@ def _onnxruntime(graph: Path, threads: int, streams: int) -> Engine:
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = max(threads // streams, 1)
+    options.log_severity_level = 3  # errors: each constant that it leaves out would be a warning
     session = onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
 
     def run(image, extent):
