@@ -35,8 +35,10 @@ def _resize_rows(image: np.ndarray, rows: int) -> np.ndarray:
     neighbours pass as the channels of one pixel and none of the four is idle.
     """
     height, width = image.shape
-    # A copy also of what needs no padding: PyTorch wants an array in one piece that could be written.
-    padded = cv2.copyMakeBorder(image, 0, 0, 0, -width % 4, cv2.BORDER_REPLICATE)
+    padded = image
+    # PyTorch wants an array in one piece that could be written.
+    if width % 4 or not (image.flags.c_contiguous and image.flags.writeable):
+        padded = cv2.copyMakeBorder(image, 0, 0, 0, -width % 4, cv2.BORDER_REPLICATE)
     pixels = torch.from_numpy(padded).view(1, height, -1, 4).permute(0, 3, 1, 2)
     result = interpolate(pixels, (rows, pixels.shape[3]), mode='bilinear', antialias=True)
     return result.permute(0, 2, 3, 1).reshape(rows, -1).numpy()[:, :width]

@@ -5,6 +5,8 @@ write into their input. Every random draw comes from NumPy's global generator. M
 flips that move boxes, are the stock ones of mmcv and mmpretrain.
 """
 
+import math
+
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -16,6 +18,7 @@ from .packing import Recipe, Store, StoreError, locate, prepare
 from .remote import read_radiograph
 from .resizing import resize
 
+_LEVELS = np.arange(256, dtype=np.uint8)
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 255}
 # Codes of cv2.flip by (left and right, top and bottom), of cv2.rotate by quarter turns counter-clockwise.
 _FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}
@@ -275,7 +278,7 @@ def jitter(image: np.ndarray, brightness: float, contrast: float, contrast_first
         contrast_first: Whether brightness comes last.
     """
     table = image.dtype == np.uint8
-    levels = np.arange(256, dtype=np.uint8) if table else image
+    levels = _LEVELS if table else image
     for about_mean in (contrast_first, not contrast_first):
         if about_mean:
             so_far = image if contrast_first else cv2.LUT(image, levels) if table else levels
@@ -290,8 +293,11 @@ def jitter(image: np.ndarray, brightness: float, contrast: float, contrast_first
 
 def _blend(levels: np.ndarray, base: float, factor: float) -> np.ndarray:
     """Return base + factor * (levels - base), clipped; whole-numbered levels are truncated, as in PIL."""
-    moved = base + np.float32(factor) * (levels.astype(np.float32) - np.float32(base))
-    return np.clip(moved, 0, _WHITE[levels.dtype]).astype(levels.dtype)
+    moved = levels.astype(np.float32)
+    moved -= base
+    moved *= factor
+    moved += base
+    return moved.clip(0, _WHITE[levels.dtype], out=moved).astype(levels.dtype)
 
 
 @TRANSFORMS.register_module()
@@ -329,7 +335,7 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
         sigma: σ in px, above 0.
     """
     variance = sigma**2 / 3
-    radius = int((np.sqrt(12 * variance + 1) - 1) / 2)  # of the whole pixels; the edge ones count in part
+    radius = int((math.sqrt(12 * variance + 1) - 1) / 2)  # of the whole pixels; the edge ones count in part
     edge = (2 * radius + 1) * (radius * (radius + 1) - 3 * variance) / (6 * (variance - (radius + 1) ** 2))
     box = np.array([edge, *[1] * (2 * radius + 1), edge]) / (2 * radius + 1 + 2 * edge)
     kernel = np.convolve(np.convolve(box, box), box)
@@ -353,7 +359,7 @@ class XrayGamma(_RandomTransform):
         """Bend the gray scale by a random γ."""
         white, gamma = np.float32(_WHITE[image.dtype]), np.float32(_log_uniform(self.gamma))
         table = image.dtype == np.uint8
-        levels = np.arange(256) if table else image
+        levels = _LEVELS if table else image
         bent = white * (levels.astype(np.float32) / white) ** gamma
         bent = bent if image.dtype == np.float32 else np.round(bent).astype(image.dtype)
         return cv2.LUT(image, bent) if table else bent
