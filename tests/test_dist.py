@@ -212,6 +212,36 @@ model['head'] = dict(type='LinearClsHead', num_classes=2, in_channels=32, loss=d
         torch.testing.assert_close(kept[key], (own[0][key] + own[1][key]) / 2)
 
 
+def test_ranks_resume_with_their_own_statistics_and_half_summed_gradients(classifier, tmp_path, repo):
+    """Rank 1 dies between the two batches of an update; two ranks sum alike in any order: bit-identical."""
+    (tmp_path / 'failing.py').write_text(FAILING_RANK)
+    text = classifier.read_text().replace("'hooks')", "'hooks', 'resuming')")
+    text += """
+custom_hooks.append(dict(type='ResumeHook', minutes=0))
+train_dataloader['batch_size'] = 2
+train_cfg['max_epochs'] = 2
+optim_wrapper = dict(type='OptimWrapper', accumulative_counts=2, optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
+model['backbone'] = dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, in_channels=1)
+model['neck'] = dict(type='GlobalAveragePooling')
+model['head'] = dict(type='LinearClsHead', num_classes=2, in_channels=32, loss=dict(type='CrossEntropyLoss'))
+"""
+    classifier.write_text(text)
+    whole = script(repo, 'dist_train.sh', classifier, 2, '--work-dir', 'whole')
+    assert whole.returncode == 0, whole.stderr
+    text += "custom_imports['imports'].append('failing')\ncustom_hooks.append(dict(type='FailOnce'))\n"
+    classifier.write_text(text)
+    cut = script(
+        repo, 'dist_train.sh', classifier, 2, '--work-dir', 'cut', MAX_RESTARTS='1', PYTHONPATH=str(tmp_path)
+    )
+    assert cut.returncode == 0, cut.stderr
+    assert 'resumes cut/resume_2.pth' in cut.stdout
+    one, two = (torch.load(tmp_path / name / 'epoch_2.pth') for name in ('whole', 'cut'))
+    assert one['meta']['iter'] == two['meta']['iter'] == 8
+    assert any(key.endswith('running_mean') for key in one['state_dict'])
+    for key, value in one['state_dict'].items():
+        assert torch.equal(two['state_dict'][key], value), key
+
+
 def test_a_rank_that_fails_ends_in_a_line_and_with_its_exit_code(classifier, repo):
     classifier.write_text(classifier.read_text() + "load_from = 'absent.pth'\n")
     done = script(repo, 'dist_train.sh', classifier, 1)
