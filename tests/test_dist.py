@@ -220,7 +220,7 @@ def test_ranks_resume_with_their_own_statistics_and_half_summed_gradients(classi
 custom_hooks.append(dict(type='ResumeHook', minutes=0))
 train_dataloader['batch_size'] = 2
 train_cfg['max_epochs'] = 2
-optim_wrapper = dict(type='OptimWrapper', accumulative_counts=2, optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
+optim_wrapper.update(accumulative_counts=2, optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
 model['backbone'] = dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, in_channels=1)
 model['neck'] = dict(type='GlobalAveragePooling')
 model['head'] = dict(type='LinearClsHead', num_classes=2, in_channels=32, loss=dict(type='CrossEntropyLoss'))
