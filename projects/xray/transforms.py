@@ -339,6 +339,9 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     edge = (2 * radius + 1) * (radius * (radius + 1) - 3 * variance) / (6 * (variance - (radius + 1) ** 2))
     box = np.array([edge, *[1] * (2 * radius + 1), edge]) / (2 * radius + 1 + 2 * edge)
     kernel = np.convolve(np.convolve(box, box), box)
+    if image.dtype == np.uint8:  # the ends take a fifth of the time to move one level in a thousand by one
+        kernel = kernel[kernel > 1 / 512]
+        kernel /= kernel.sum()
     return cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
 
 
