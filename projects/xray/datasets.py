@@ -598,7 +598,7 @@ class XrayDefects(CocoDataset):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the log lines of datasets out of a report."""
+    """Keep mmengine's log lines, such as those of datasets, out of a report or table."""
     # Not logging.disable: MMLogger would remember what is disabled.
     logger = MMLogger.get_current_instance()
     level = logger.level

@@ -4,7 +4,6 @@ Each variant trains in a process of its own; they take turns, so that whatever e
 alike. Weights are random: they do not change the time of a step.
 """
 
-import contextlib
 import multiprocessing
 import statistics
 import time
@@ -16,13 +15,13 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch.utils.flop_counter import FlopCounterMode
 
 from projects.xray import compat, running
 from projects.xray.acceleration import to_channels_last
+from projects.xray.datasets import quiet
 from projects.xray.report.config_diff import load_config
 from projects.xray.report.results import format_table
 
@@ -107,7 +106,7 @@ def build(
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(config.default_scope):
         model = MODELS.build(model)
-        with quiet():
+        with quiet():  # one to three lines about each tensor
             model.init_weights()
         model.to(get_device()).train()
         if not published and any(hook['type'] == 'ChannelsLastHook' for hook in config.custom_hooks):
@@ -117,16 +116,6 @@ def build(
     if variant == COMPILED:
         model.train_step = torch.compile(model.train_step)
     return model, optim
-
-
-@contextlib.contextmanager
-def quiet():
-    """Keep mmengine from saying a line or three about each tensor."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')
-    yield
-    logger.setLevel(level)
 
 
 def train_step(model, optim, batch) -> float:
