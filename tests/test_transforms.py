@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 from mmcv.transforms import Resize
+from mmdet.datasets.transforms import RandomFlip
+from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.registry import TRANSFORMS
 from mmpretrain.datasets.transforms import GaussianBlur
 from PIL import Image
@@ -17,6 +19,7 @@ from projects.xray.transforms import (
     XrayGamma,
     XrayGaussianBlur,
     XrayPoissonNoise,
+    XrayRandomFlip,
     XrayResize,
     jitter,
 )
@@ -99,6 +102,28 @@ def test_load_refuses_bad_files_and_windows(tmp_path):
         LoadXray()(dict(img_path=str(tmp_path / 'torn.png')))
     with pytest.raises(ImagingError, match='window'):
         LoadXray(window=dict(type='absolute', low=5))
+
+
+# ---------------------------------------------------------------------------------------- XrayRandomFlip
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('direction', ['horizontal', 'vertical', 'diagonal', None])
+def test_flip_is_the_stock_one_in_one_piece(direction, dtype):
+    image = radiograph(dtype)[:40]
+    arguments = dict(prob=1.0 if direction else 0.0, direction=direction or 'horizontal')
+    boxes = [[1.0, 2.0, 11.0, 30.0], [50.0, 0.0, 64.0, 9.0]]
+    stock, ours = (
+        flip(dict(img=image.copy(), gt_bboxes=HorizontalBoxes(boxes)))
+        for flip in (RandomFlip(**arguments), XrayRandomFlip(**arguments))
+    )
+    assert ours.keys() == stock.keys()
+    assert (ours['flip'], ours['flip_direction']) == (bool(direction), direction)
+    assert np.array_equal(ours['img'], stock['img'])
+    assert ours['img'].dtype == image.dtype
+    assert torch.equal(ours['gt_bboxes'].tensor, stock['gt_bboxes'].tensor)
+    assert ours['img'].flags.c_contiguous
+    assert direction is None or not stock['img'].flags.c_contiguous  # else this class is not needed any more
 
 
 # ---------------------------------------------------------------------------------------------- XrayResize

@@ -5,7 +5,7 @@ xray_det_train_pipeline = [
     _base_.xray_load,
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(1024, 1024), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='XrayRandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 xray_det_test_pipeline = [

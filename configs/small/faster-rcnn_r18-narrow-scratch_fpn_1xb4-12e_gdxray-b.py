@@ -48,7 +48,7 @@ train_dataloader = dict(
             _base_.xray_load,
             dict(type='LoadAnnotations', with_bbox=True),
             xray_resize,
-            dict(type='RandomFlip', prob=0.5),
+            dict(type='XrayRandomFlip', prob=0.5),
             dict(type='PackDetInputs'),
         ],
     ),

@@ -11,7 +11,6 @@ import math
 import os
 import struct
 import warnings
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -292,7 +291,7 @@ def _read_png(stream, frame: int, name: str, admit: Callable[[int], None]) -> Ra
             raise ImagingError(
                 f'{name}: expected a complete PNG, found a truncated one; copy or export it again'
             )
-        if zlib.crc32(view[at + 4 : end]) != struct.unpack_from('>I', data, end)[0]:
+        if imagecodecs.zlibng_crc32(view[at + 4 : end]) != struct.unpack_from('>I', data, end)[0]:
             raise ImagingError(
                 f'{name}: expected an intact PNG, found a wrong checksum at byte {at}; copy it again'
             )
