@@ -4,6 +4,8 @@ import ctypes
 import gc
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -203,6 +205,39 @@ def test_a_large_image_is_tiled_at_its_own_scale_and_merged(exported):
     assert len(at) == len({label for label, s in zip(said.labels, said.scores, strict=True) if s == 1})
     # A quarter larger than the radiographs of validation: still in one piece.
     assert len(Inspector(exported)(spot(60, 60, side=80)).boxes) == 1
+
+
+def test_tiles_are_resized_as_the_radiographs_of_validation(tmp_path):
+    """Whatever the rule for a whole image says of their shape: validation has lying and standing ones."""
+    path = export_to(tmp_path / 'square', input=[SIDE, SIDE], scale=[64, 48], native=[96, 128])
+    seen = []
+
+    def detector(array, extent):
+        seen.append(extent.tolist())
+        return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+
+    Inspector.of(folder.read(path), detector)(np.full((300, 200), 100, np.uint8))
+    assert len(seen) == 6
+    assert all(extent == [64, 64] for extent in seen)  # 128 px of the image, at a half
+
+
+def test_a_panel_may_reuse_its_memory(exported):
+    buffer = np.full((SIDE, SIDE), 100, np.uint8)
+
+    def frames():
+        for k in range(6):
+            buffer[:] = spot(8 + 8 * k, 30)
+            yield buffer
+
+    inspect = Inspector(exported)
+    said = list(inspect.stream(frames()))
+    assert [one.boxes[0, 0] for one in said] == [4 + 8 * k for k in range(6)]
+    assert [int(one.pixels.argmax() % SIDE) for one in said] == [
+        int(spot(8 + 8 * k, 30).argmax() % SIDE) for k in range(6)
+    ]
+    one = inspect(buffer)
+    buffer[:] = 0
+    assert one.pixels.max() == 255
 
 
 def tiled(exported, said):
@@ -646,7 +681,76 @@ def test_a_torn_line_of_any_length_is_cut_off(exported, archive, tmp_path):
     whole = journal.read_bytes()
     journal.write_bytes(whole + b'{"image": "' + b'x' * 3 * 2**20)
     inspect_archive(inspect, root, names, tmp_path / 'out')
-    assert journal.read_bytes() == whole
+    assert sorted(journal.read_bytes().splitlines()) == sorted(whole.splitlines())
+
+
+def test_a_file_that_changed_or_could_not_be_read_is_inspected_again(exported, archive, tmp_path):
+    inspect, (root, names) = Inspector(exported), find_images(archive)
+    inspect_archive(inspect, root, names, tmp_path / 'out')
+    shard = tmp_path / 'out' / 'shard-1-of-1'
+    before = {row['image']: row for row in rows(shard)}
+    worst = max((row for row in before.values() if 'error' not in row), key=lambda row: row['risk'])['image']
+    assert (shard / 'overlays' / f'{worst}.png').is_file()
+    cv2.imwrite(str(archive / worst), np.full((SIDE, SIDE), 100, np.uint8))  # another part under its name
+    tifffile.imwrite(archive / 'day0' / 'torn.tif', spot(20, 30), photometric='minisblack')  # copied again
+    (archive / 'day1' / '1.png').unlink()  # moved away: what was found stays
+    again = []
+    said = inspect_archive(
+        inspect,
+        *find_images(archive),
+        tmp_path / 'out',
+        progress=lambda results, *_: (again.append(result[0]) or result for result in results),
+    )
+    assert sorted(again) == sorted([worst, 'day0/torn.tif'])
+    assert (said.radiographs, said.quarantined, said.earlier) == (8, 0, 5)
+    after = {row['image']: row for row in rows(shard)}
+    assert len(rows(shard)) == 8
+    assert after[worst]['verdict'] == 'accept'
+    assert not (shard / 'overlays' / f'{worst}.png').exists()
+    assert after['day0/torn.tif']['verdict'] == 'reject'
+    rest = before.keys() - set(again)
+    assert {name: after[name] for name in rest} == {name: before[name] for name in rest}
+    assert len((shard / 'images.csv').read_text().splitlines()) == 9
+
+
+def test_a_shard_is_inspected_by_one_process_at_a_time(exported, archive, tmp_path):
+    inspect, (root, names) = Inspector(exported), find_images(archive)
+
+    def second(results, *_):
+        with pytest.raises(ArchiveError, match='another process is inspecting this shard'):
+            inspect_archive(inspect, root, names, tmp_path / 'out')
+        return results
+
+    inspect_archive(inspect, root, names, tmp_path / 'out', progress=second)
+    assert len(rows(tmp_path / 'out' / 'shard-1-of-1')) == len(names)
+
+
+def test_a_rejected_radiograph_with_a_long_name_gets_its_picture(exported, archive, tmp_path):
+    for name in ('ü' * 125 + '.png', 'u' * 251 + '.png'):
+        shutil.copy(archive / 'day0' / '2.png', archive / name)
+    inspect = Inspector(exported)
+    said = inspect_archive(inspect, *find_images(archive), tmp_path / 'out', overlays='all')
+    pictures = list((tmp_path / 'out').rglob('overlays/**/*.png'))
+    assert len(pictures) == said.radiographs - said.quarantined == 9
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(exported, archive, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'more').mkdir()
+    cv2.imwrite(str(tmp_path / 'more' / 'a.png'), spot(20, 30))
+    (archive / 'link').symlink_to(tmp_path / 'more')
+    assert 'link/a.png' in find_images(archive)[1]
+    scandir = os.scandir
+
+    def refuse(place='.'):
+        if str(place).rstrip('/').endswith('day1'):
+            raise PermissionError(13, 'Permission denied', place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, 'scandir', refuse)  # as root, nothing is forbidden
+    assert infer.main([str(exported), str(archive), '--out', str(tmp_path / 'out')]) == 1
+    said = capsys.readouterr().err
+    assert re.search(r'day1/?: expected a readable folder \(Permission denied\)', said)
+    assert not (tmp_path / 'out').exists()
 
 
 def test_the_tables_of_a_large_archive_are_written_line_by_line(exported, tmp_path):
@@ -684,7 +788,13 @@ def test_a_name_that_is_no_text_is_kept(exported, archive, tmp_path):
 def test_results_of_two_detectors_are_not_mixed(exported, archive, tmp_path):
     root, names = find_images(archive)
     inspect_archive(Inspector(exported), root, names, tmp_path / 'out')
-    for other in (Inspector(exported, threshold=0.2), Inspector(exported, 'onnxruntime')):
+    # The same graph, told otherwise how to read a radiograph.
+    window = export_to(tmp_path / 'window', window=dict(type='absolute', low=0, high=200))
+    for other in (
+        Inspector(exported, threshold=0.2),
+        Inspector(exported, 'onnxruntime'),
+        Inspector(window),
+    ):
         with pytest.raises(ArchiveError, match='another detector, engine, threshold or archive'):
             inspect_archive(other, root, names, tmp_path / 'out')
 

@@ -2,11 +2,14 @@
 
 import http.client
 import json
+import os
 import re
+import shutil
 import socket
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +19,7 @@ from test_deploy import export_to, spot
 
 from projects.xray.datasets import load_defects
 from projects.xray.deploy import Inspector, folder
+from projects.xray.deploy.archive import ArchiveError
 from projects.xray.deploy.server import Session, as_16_bit, build
 from tools import inspect_page
 
@@ -114,7 +118,7 @@ def test_a_folder_is_inspected_and_corrections_become_a_data_set(server, tmp_pat
     worst = max(inspected(server), key=lambda item: item['risk'])
     assert (worst['name'], worst['risk']) == ('day/1.png', 1)
     boxes = [dict(box=[1, 2, 11, 22], label=1)]
-    answer, _ = server('POST', f'/api/images/{worst["id"]}/decision', dict(verdict='reject', boxes=boxes))
+    answer, _ = server('POST', f'/api/images/{worst["id"]}/decision', dict(verdict='accept', boxes=boxes))
     assert answer.status == 200
     # A second decision on it replaces the first; another image is added, by another sitting too.
     boxes.append(dict(box=[30, 30, 40, 40], label=0))
@@ -175,6 +179,77 @@ def test_a_part_is_not_accepted_with_a_critical_defect_as_its_truth(server, tmp_
     assert not (tmp_path / 'out' / 'corrections.json').exists()
     assert server('POST', place, dict(verdict='accept', boxes=minor))[0].status == 200
     assert server('POST', place, dict(verdict='reject', boxes=critical))[0].status == 200
+
+
+@pytest.mark.parametrize('boxes', [[], [dict(box=[16, 26, 24, 34], label=1)]], ids=['none', 'minor'])
+def test_a_part_is_not_rejected_without_saying_where(server, tmp_path, boxes):
+    """Without a box, the next training would take it for a part without a defect."""
+    _, said = send(server, 'part.png', spot(20, 30))
+    answer, reason = server('POST', f'/api/images/{said["id"]}/decision', dict(verdict='reject', boxes=boxes))
+    assert answer.status == 400
+    assert reason['detail'].startswith('expected a box of critical around what rejects the part')
+    assert not (tmp_path / 'out' / 'corrections.json').exists()
+    assert server('GET', f'/api/images/{said["id"]}')[1]['decision'] is None
+
+
+def test_the_last_decision_counts_whichever_item_of_the_list_it_is_of(server, tmp_path):
+    image = tmp_path / 'archive' / 'day' / '1.png'
+    server('POST', '/api/folders', dict(folder='day'))
+    inspected(server)
+    copy = Path(image.parent, '9.png')
+    first, second = (server.session.add('1.png', place) for place in (image, Path(shutil.copy(image, copy))))
+    server.session.inspect_all([first, second])
+    server.session.decide(second, 'accept', [])
+    server.session.decide(first, 'reject', [dict(box=[16, 26, 24, 34], label=0)])
+    said = json.loads((tmp_path / 'out' / 'corrections.json').read_text())
+    assert [row['verdict'] for row in said['images']] == ['reject']
+    assert len(said['annotations']) == 1
+
+
+def test_corrections_in_other_classes_are_not_mixed(server, tmp_path, capsys):
+    send(server, 'part.png', spot(20, 30))
+    body = dict(verdict='reject', boxes=[dict(box=[16, 26, 24, 34], label=0)])
+    assert server('POST', '/api/images/1/decision', body)[0].status == 200
+    path = tmp_path / 'out' / 'corrections.json'
+    kept = path.read_bytes()
+    other = export_to(tmp_path / 'other', classes=['defect'], rejecting=['defect'])
+    with pytest.raises(ArchiveError, match='critical.*minor.*defect.*give another --out'):
+        Session(Inspector(other), tmp_path / 'out')
+    assert inspect_page.main([str(other), '--out', str(tmp_path / 'out')]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f'error: {path}: holds corrections in the classes')
+    assert said.count('\n') == 1
+    assert path.read_bytes() == kept
+    path.write_text('{"images": ')
+    with pytest.raises(ArchiveError, match='expected corrections of this page'):
+        Session(server.session.inspector, tmp_path / 'out')
+
+
+def test_names_that_are_no_text_or_too_long_are_served(server, tmp_path):
+    day = tmp_path / 'archive' / 'day'
+    odd = tmp_path / 'archive' / os.fsdecode(b'd\xfc')
+    odd.mkdir()
+    shutil.copy(day / '1.png', odd / os.fsdecode(b'pr\xfcf.png'))
+    assert server('GET', '/api/folders')[1] == ['day', 'd?']
+    assert server('POST', '/api/folders', dict(folder='d?'))[1] == dict(added=1)
+    (item,) = inspected(server)
+    assert (item['name'], item['state']) == ('d?/pr?f.png', 'found')
+    answer, said = send(server, 'p' * 300 + '.png', spot(20, 30))
+    assert answer.status == 200
+    body = dict(verdict='reject', boxes=[dict(box=[16, 26, 24, 34], label=0)])
+    for key in (item['id'], said['id']):
+        assert server('POST', f'/api/images/{key}/decision', body)[0].status == 200
+    for row in json.loads((tmp_path / 'out' / 'corrections.json').read_text())['images']:
+        assert (tmp_path / 'out' / 'images' / row['file_name']).is_file()
+
+
+def test_a_folder_behind_a_link_that_leads_out_is_not_offered(server, tmp_path):
+    outside = tmp_path / 'outside'
+    outside.mkdir()
+    cv2.imwrite(str(outside / 'a.png'), spot(20, 30))
+    (tmp_path / 'archive' / 'link').symlink_to(outside)
+    assert server('GET', '/api/folders')[1] == ['day']
+    assert server('POST', '/api/folders', dict(folder='link'))[0].status == 400
 
 
 def test_whatever_goes_wrong_with_a_radiograph_is_said(tmp_path):

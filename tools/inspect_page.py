@@ -50,7 +50,7 @@ def main(argv=None):
         return 2
     try:
         session = Session(Inspector(args.model), Path(args.out), args.images and Path(args.images))
-    except (FolderError, EngineError, OSError) as error:
+    except (ArchiveError, FolderError, EngineError, OSError) as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         return 1
     if args.host not in ('127.0.0.1', 'localhost'):

@@ -4,8 +4,10 @@ Everything is written beside the folder and renamed when it has been proven: a f
 """
 
 import datetime
+import hashlib
 import importlib.metadata
 import io
+import json
 import shutil
 import tempfile
 import time
@@ -247,6 +249,9 @@ def describe(
             config=Path(cfg.filename).stem,
             checkpoint=checkpoint and str(Path(*Path(checkpoint).parts[-2:])),
             sha256=checkpoint and folder.sha256(Path(checkpoint)),
+            model_sha256=hashlib.sha256(
+                json.dumps(cfg.model.to_dict(), sort_keys=True, default=str).encode()
+            ).hexdigest(),
             commit=facts['commit'],
             dirty=facts['dirty'],
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),

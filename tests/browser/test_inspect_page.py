@@ -69,6 +69,12 @@ def corrections(tmp_path):
     return json.loads((tmp_path / 'out' / 'corrections.json').read_text())
 
 
+def decide(page, press):
+    """Decide on a radiograph once it has been looked at for a moment: the page takes nothing before."""
+    page.wait_for_timeout(400)
+    press()
+
+
 def test_an_uploaded_16_bit_radiograph_is_judged_windowed_and_zoomed(page, tmp_path):
     page.set_input_files('#file', str(tmp_path / 'deep.png'))
     expect(page.locator('#verdict')).to_have_text('reject')
@@ -95,10 +101,12 @@ def test_worst_comes_first_and_the_threshold_decides(page):
     expect(page.locator('#verdict')).to_have_text('reject')
     page.click('#items button >> nth=2')
     expect(page.locator('#verdict')).to_have_text('accept')  # 180 / 255 = 0.71 < 0.9
-    expect(page.locator('#rates')).to_contain_text('escape 90.0 %')
+    expect(page.locator('#rates')).to_contain_text('escape at most 90.0 %')
     page.fill('#threshold', '0.5')
     expect(page.locator('#verdict')).to_have_text('reject')
-    expect(page.locator('#rates')).to_contain_text('escape 50.0 %, false reject 50.0 %')
+    expect(page.locator('#rates')).to_contain_text('escape at most 50.0 %, false reject at most 50.0 %')
+    page.fill('#threshold', '0.51')  # between two rows the worse of both
+    expect(page.locator('#rates')).to_contain_text('escape at most 55.0 %, false reject at most 50.0 %')
 
 
 def test_a_corrected_radiograph_is_saved_and_the_next_worst_opens(page, tmp_path):
@@ -120,7 +128,7 @@ def test_a_corrected_radiograph_is_saved_and_the_next_worst_opens(page, tmp_path
     expect(page.locator('#boxes')).to_contain_text('by hand')
     expect(page.locator('#part')).to_have_value('day/1')
     page.fill('#part', 'casting 7')
-    page.click('#accept')
+    decide(page, lambda: page.click('#accept'))
     expect(page.locator('#name')).to_contain_text('day/2.png')
     expect(page.locator('#left')).to_have_text('2 to decide')
     said = corrections(tmp_path)
@@ -134,7 +142,7 @@ def test_a_corrected_radiograph_is_saved_and_the_next_worst_opens(page, tmp_path
     assert abs(x + width / 2 - 32) < 1 and abs(y + height / 2 - 32) < 1
     # By keyboard: the focus is on no field.
     page.locator('#view').click(modifiers=[])
-    page.keyboard.press('r')
+    decide(page, lambda: page.keyboard.press('r'))
     expect(page.locator('#left')).to_have_text('1 to decide')
     assert [i['verdict'] for i in corrections(tmp_path)['images']] == ['accept', 'reject']
     assert corrections(tmp_path)['images'][1]['part'] == 'day/2'
@@ -143,13 +151,62 @@ def test_a_corrected_radiograph_is_saved_and_the_next_worst_opens(page, tmp_path
 def test_a_part_with_a_critical_box_is_not_accepted(page, tmp_path):
     page.set_input_files('#file', str(tmp_path / 'deep.png'))
     expect(page.locator('#boxes')).to_contain_text('critical')
-    page.click('#accept')
+    decide(page, lambda: page.click('#accept'))
     expect(page.locator('#message')).to_contain_text('a critical defect is still marked')
     assert not (tmp_path / 'out' / 'corrections.json').exists()
     page.click('#boxes button')  # the finding was none
+    page.click('#reject')
+    expect(page.locator('#message')).to_contain_text('expected a box of critical')
     page.click('#accept')
     expect(page.locator('#message')).to_contain_text('kept in')
     assert corrections(tmp_path)['annotations'] == []
+
+
+def test_a_key_that_is_held_or_pressed_twice_decides_on_nothing_unseen(page, tmp_path):
+    page.select_option('#folder', 'day')
+    page.click('#pick')
+    expect(page.locator('#left')).to_have_text('3 to decide')
+    page.click('#items button >> nth=2')  # nothing at the threshold: it could be accepted
+    expect(page.locator('#name')).to_contain_text('day/0.png')
+    page.locator('#view').click()
+    for _ in range(3):
+        page.wait_for_timeout(150)
+        page.keyboard.down('a')  # repeats while it is held, as a real keyboard does
+    page.keyboard.up('a')
+    page.keyboard.press('Control+a')
+    page.wait_for_timeout(400)
+    assert not (tmp_path / 'out' / 'corrections.json').exists()
+    page.keyboard.press('a')
+    expect(page.locator('#name')).to_contain_text('day/1.png')
+    page.click('#boxes button')
+    page.keyboard.press('a')  # within 0.3 s of its appearance, on a machine that is not too busy
+    page.wait_for_timeout(600)
+    expect(page.locator('#left')).to_have_text('2 to decide')
+
+
+def test_pixels_name_and_boxes_are_of_one_radiograph(page, tmp_path):
+    """A large film is asked for, then a small radiograph, whose pixels are there first."""
+    cv2.imwrite(str(tmp_path / 'archive' / 'day' / '3.png'), spot(50, 50, 255))
+    page.select_option('#folder', 'day')
+    page.click('#pick')
+    expect(page.locator('#left')).to_have_text('4 to decide')
+    names = page.locator('#items button span:first-child').all_text_contents()
+
+    first, second = names.index('day/3.png'), names.index('day/2.png')
+    page.evaluate("""() => {
+        const soon = fetch;
+        window.fetch = async (path, ...rest) => {
+          if (path.endsWith('/4/pixels')) await new Promise(done => setTimeout(done, 1000));
+          return soon(path, ...rest);
+        };
+      }""")
+    page.click(f'#items button >> nth={first}')
+    page.click(f'#items button >> nth={second}')
+    expect(page.locator('#name')).to_contain_text('day/2.png')
+    page.wait_for_timeout(2000)
+    expect(page.locator('#name')).to_contain_text('day/2.png')
+    brightest = page.evaluate('image.pixels.indexOf(Math.max(...image.pixels))')
+    assert brightest == int(spot(20, 30, 230).argmax())
 
 
 @pytest.mark.parametrize('page', [1e-9], indirect=True)  # nothing in float32, as scores are

@@ -6,22 +6,27 @@ itself is only read.
 """
 
 import csv
+import fcntl
+import hashlib
 import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 
-from ..imaging import SUFFIXES, ImagingError, is_radiograph
+from ..imaging import SUFFIXES, ImagingError, files_below, is_radiograph
 from .inspector import Inspection, Inspector
 from .pictures import overlay
 
 JOURNAL, RUN = 'journal.jsonl', 'run.json'
 RESULT = {'height', 'width', 'verdict', 'risk', 'boxes', 'scores', 'labels'}
+LONGEST_NAME = 240  # bytes; file systems take 255, and a draft's name is longer
+# Of the metadata, what does not change a finding.
+_ASIDE = ('origin', 'calibration', 'parity', 'curve', 'threshold', 'threshold_reason', 'engines')
 
 
 class ArchiveError(ValueError):
@@ -45,20 +50,21 @@ def find_images(source: Path) -> tuple[Path, list[str]]:
         The root, and the paths relative to it.
 
     Raises:
-        ArchiveError: Nothing is there.
+        ArchiveError: Nothing is there, or a folder cannot be listed.
     """
     if source.is_file():
         return source.parent, [source.name]
-    found = []
-    for folder, _, names in os.walk(source):
-        inner = os.path.relpath(folder, source)
-        found += [os.path.normpath(f'{inner}/{name}') for name in names if is_radiograph(Path(folder, name))]
+    try:
+        # Through links, and a folder that cannot be read is no empty one: parts in it would escape.
+        found = [name for name in files_below(source) if is_radiograph(source / name)]
+    except ImagingError as error:
+        raise ArchiveError(str(error)) from None
     if not found:
         raise ArchiveError(
             f'{source}: expected a radiograph or a folder with some ({", ".join(SUFFIXES)}), found none; '
             'correct the path'
         )
-    return source, sorted(found)
+    return source, found
 
 
 def check_apart(source: Path, out: Path) -> None:
@@ -102,6 +108,8 @@ def inspect_archive(
 ) -> Summary:
     """Inspect one shard of an archive, or go on where an earlier run of it stopped.
 
+    A radiograph whose file has changed since, or which could not be read, is inspected again.
+
     Args:
         inspector: The detector.
         root: The archive.
@@ -113,38 +121,97 @@ def inspect_archive(
             all, returns one of the same items, for a progress bar.
 
     Raises:
-        ArchiveError: The folder belongs to a run with another detector, engine, threshold or archive, or
-            its journal is damaged.
+        ArchiveError: The folder belongs to a run with another detector, engine, threshold or archive, a
+            process is at work in it, or its journal is damaged.
     """
     index, count = shard
     folder = out / f'shard-{index}-of-{count}'
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, inspector, root)
-    done = {row['image'] for row in _rows(folder / JOURNAL)}
-    mine = [name for name in names if shard_of(name, count) == index]
-    todo = [name for name in mine if name not in done]
-    with (folder / JOURNAL).open('a') as journal:
-        results = inspector.stream(root / name for name in todo)
-        for name, said in progress(zip(todo, results, strict=True), len(mine) - len(todo), len(mine)):
-            if isinstance(said, Inspection) and (
-                overlays == 'all' or overlays == 'rejected' and said.verdict == 'reject'
-            ):
-                _write_picture(folder / 'overlays' / f'{name}.png', said, inspector.threshold)
-            # After its picture: a line says that nothing is left to do.
-            journal.write(json.dumps(_row(name, said)) + '\n')
-            journal.flush()
-    return _conclude(folder, inspector, len(mine) - len(todo))
+    with _lock(folder):
+        _claim(folder, inspector, root)
+        mine = [name for name in names if shard_of(name, count) == index]
+        done = _keep_valid(folder, root, set(mine))
+        todo = [name for name in mine if name not in done]
+        stamps = {}
+
+        def files():
+            for name in todo:
+                stamps[name] = _stamp(root / name)  # before it is read
+                yield root / name
+
+        with (folder / JOURNAL).open('a') as journal:
+            results = zip(todo, inspector.stream(files()), strict=True)
+            for name, said in progress(results, len(mine) - len(todo), len(mine)):
+                picture = folder / 'overlays' / fitting_name(name, '.png')
+                if isinstance(said, Inspection) and (
+                    overlays == 'all' or overlays == 'rejected' and said.verdict == 'reject'
+                ):
+                    _write_picture(picture, said, inspector.threshold)
+                else:
+                    picture.unlink(missing_ok=True)  # of the file that had this name
+                # After its picture: a line says that nothing is left to do.
+                journal.write(json.dumps(_row(name, said, stamps.pop(name))) + '\n')
+                journal.flush()
+        return _conclude(folder, inspector, len(mine) - len(todo))
+
+
+def fitting_name(name: str, end: str) -> str:
+    """Append to a path; where its last part is too long for a file system, a hash stands for its end."""
+    path = Path(name)
+    coded, room = os.fsencode(path.name), LONGEST_NAME - len(os.fsencode(end))
+    if len(coded) <= room:
+        return name + end
+    digest = hashlib.sha256(coded).hexdigest()[:16]
+    return str(path.with_name(coded[: room - len(digest) - 1].decode(errors='ignore') + f'-{digest}{end}'))
+
+
+@contextmanager
+def _lock(folder: Path):
+    with (folder / 'lock').open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ArchiveError(f'{folder}: another process is inspecting this shard; wait for it') from None
+        yield
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Size and time of change of a file; None where there is none."""
+    try:
+        said = path.stat()
+    except OSError:
+        return None
+    return [said.st_size, said.st_mtime_ns]
+
+
+def _keep_valid(folder: Path, root: Path, names: set[str]) -> set[str]:
+    """Take out of a journal what is to be inspected again; returns the radiographs that are left in it.
+
+    Rows of files that are no longer in the archive stay.
+    """
+    journal, done, stale = folder / JOURNAL, set(), set()
+    for row in _rows(journal):
+        name = row['image']
+        again = name in names and ('error' in row or row.get('stamp') != _stamp(root / name))
+        (stale if again else done).add(name)
+    if stale:
+        with _draft(journal) as file:
+            for row in _rows(journal):
+                if row['image'] not in stale:
+                    file.write(json.dumps(row) + '\n')
+    return done
 
 
 def _claim(folder: Path, inspector: Inspector, root: Path) -> None:
     """Record what a shard is made with, or refuse to mix two runs; cut off a line half written."""
+    exported = inspector.exported
     said = dict(
         archive=str(root.resolve()),
         engine=inspector.engine,
         threshold=inspector.threshold,
-        graphs=inspector.exported.files,
-        origin=inspector.exported.origin.get('sha256'),
-        classes=inspector.exported.classes,
+        checkpoint=exported.origin.get('sha256'),
+        model=exported.origin.get('model_sha256'),
+        **{key: value for key, value in asdict(exported).items() if key not in _ASIDE},
     )
     path = folder / RUN
     if path.is_file():
@@ -152,7 +219,7 @@ def _claim(folder: Path, inspector: Inspector, root: Path) -> None:
             earlier = json.loads(path.read_text())
         except ValueError:
             earlier = None
-        if earlier != said:
+        if earlier != json.loads(json.dumps(said)):
             raise ArchiveError(
                 f'{folder}: holds results of another detector, engine, threshold or archive ({RUN}); give '
                 'another --out'
@@ -190,11 +257,12 @@ def _rows(journal: Path) -> Iterator[dict]:
             yield row
 
 
-def _row(name: str, said: Inspection | ImagingError) -> dict:
+def _row(name: str, said: Inspection | ImagingError, stamp: list[int] | None) -> dict:
     if isinstance(said, ImagingError):
         return dict(image=name, error=str(said))
     return dict(
         image=name,
+        stamp=stamp,
         height=said.pixels.shape[0],
         width=said.pixels.shape[1],
         verdict=said.verdict,

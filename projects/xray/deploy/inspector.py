@@ -123,8 +123,8 @@ class Inspector:
         clock.stop('decode')
         pixels = prepare(radiograph, self.exported.window, self.exported.dtype)
         found = []
-        for left, top, tile in self._tiles(pixels):  # one at a time: a film has dozens
-            array, extent, scale = self._fit(tile)
+        for left, top, tile, resized in self._tiles(pixels):  # one at a time: a film has dozens
+            array, extent, scale = self._fit(tile, resized)
             clock.stop('window')
             boxes, scores, labels = self._run(array, extent)
             clock.stop('network')
@@ -160,14 +160,17 @@ class Inspector:
     def input_of(self, image: str | Path | bytes | np.ndarray | Radiograph) -> tuple[np.ndarray, np.ndarray]:
         """Return what the network sees of a radiograph that needs no tiles: array and extent."""
         pixels = prepare(self._radiograph(image), self.exported.window, self.exported.dtype)
-        return self._fit(pixels)[:2]
+        return self._fit(pixels, self._scale(*pixels.shape))[:2]
 
     def stream(self, images: Iterable) -> Iterator[Inspection | ImagingError]:
         """Inspect many radiographs, `streams` at a time, in order; a bad one gives its error and no stop.
 
-        At most twice as many as there are streams are in memory, however many `images` yields.
+        At most twice as many as there are streams are in memory, however many `images` yields. As many are
+        asked of `images` before the first result is given: a panel whose verdict is due before its next
+        frame calls the inspector with each frame.
         """
-        images = iter(images)
+        # A panel may write its next frame into the same memory.
+        images = (image.copy() if isinstance(image, np.ndarray) else image for image in images)
         with ThreadPoolExecutor(self.streams) as pool:
             waiting = deque(pool.submit(self.attempt, image) for image in islice(images, 2 * self.streams))
             while waiting:
@@ -196,23 +199,27 @@ class Inspector:
             return rule
         return min((rows + 0.499) / height, (columns + 0.499) / width)
 
-    def _tiles(self, pixels: np.ndarray) -> list[tuple[int, int, np.ndarray]]:
-        """Cut an image that would be shrunk too much into overlapping tiles: (left, top, pixels) each."""
-        native = self._scale(*self.exported.native)
-        if self._scale(*pixels.shape) * MOST_SHRUNK >= native:
-            return [(0, 0, pixels)]
+    def _tiles(self, pixels: np.ndarray) -> list[tuple[int, int, np.ndarray, float]]:
+        """Cut an image that would be shrunk too much into overlapping tiles.
+
+        Returns:
+            Left, top, pixels and the factor by which they are resized, of each tile: that of the validation
+            set, which is not what the rule for a whole image says of a square one.
+        """
+        native, own = self._scale(*self.exported.native), self._scale(*pixels.shape)
+        if own * MOST_SHRUNK >= native:
+            return [(0, 0, pixels, own)]
         sides = [max(int(side / native), 1) for side in self.exported.input]
         rows, columns = (_starts(n, side) for n, side in zip(pixels.shape, sides, strict=True))
-        return [(x, y, pixels[y : y + sides[0], x : x + sides[1]]) for y in rows for x in columns]
+        return [(x, y, pixels[y : y + sides[0], x : x + sides[1]], native) for y in rows for x in columns]
 
-    def _fit(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _fit(self, pixels: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Resize as mmcv does, and put beyond the border what normalisation turns into 0.
 
         Returns:
             Array (1, 1, H, W) float32, extent (height, width) of the image in it, and its scale (x, y).
         """
         height, width = pixels.shape
-        scale = self._scale(height, width)
         new = max(int(width * scale + 0.5), 1), max(int(height * scale + 0.5), 1)
         if new != (width, height):
             pixels = cv2.resize(pixels, new, interpolation=cv2.INTER_LINEAR)
@@ -272,7 +279,8 @@ def _as_radiograph(image) -> Radiograph:
             f'array of {image.dtype}: expected integers of 8 or 16 bits, whose range is known; convert it'
         )
     info = np.iinfo(image.dtype)
-    return Radiograph(image, info.bits, float(info.min), float(info.max), meta=dict(file='array'))
+    # A copy: `Inspection.pixels` may be these, and the caller may write the next frame into them.
+    return Radiograph(image.copy(), info.bits, float(info.min), float(info.max), meta=dict(file='array'))
 
 
 def _starts(length: int, side: int) -> list[int]:

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from ..classes import PALETTE
 from ..imaging import MAX_FRAME_BYTES, SUFFIXES, ImagingError, is_radiograph
-from .archive import ArchiveError, find_images
+from .archive import ArchiveError, find_images, fitting_name
 from .folder import sha256
 from .inspector import Inspector, read_one
 
@@ -77,7 +77,12 @@ class Item:
 def kept_name(name: str, digest: str) -> str:
     """Put a file's hash into its name: another file of the same name is another radiograph."""
     path = Path(name)
-    return str(path.with_name(f'{path.stem}-{digest[:12]}{path.suffix}'))
+    return fitting_name(str(path.with_suffix('')), f'-{digest[:12]}{path.suffix}')
+
+
+def as_text(name: str) -> str:
+    """Return a file's name as JSON and pages take it: bytes that are no UTF-8 become question marks."""
+    return name.encode(errors='replace').decode()
 
 
 class Session:
@@ -87,6 +92,9 @@ class Session:
         inspector: The detector.
         out: Folder of the corrections: `corrections.json` (COCO) and `images/`.
         root: Archive whose folders can be picked; None offers none.
+
+    Raises:
+        ArchiveError: `out` holds corrections in other classes, or damaged ones.
     """
 
     def __init__(self, inspector: Inspector, out: Path, root: Path | None = None):
@@ -94,10 +102,13 @@ class Session:
         self.out, self.root = Path(out), root and Path(root).resolve()
         self.items: dict[int, Item] = {}
         self.lock = threading.Lock()
+        self.categories = [dict(id=k + 1, name=name) for k, name in enumerate(inspector.exported.classes)]
+        self._earlier()
         (self.out / 'images').mkdir(parents=True, exist_ok=True)
 
     def add(self, name: str, path: Path) -> int:
         """List a radiograph; the same file again is the same item, to be inspected anew."""
+        name = as_text(name)
         with self.lock:
             for key, item in self.items.items():
                 if (item.name, item.path) == (name, path):
@@ -116,7 +127,7 @@ class Session:
         except OSError as error:
             said = ImagingError(f'{item.name}: expected a readable file ({error.strerror}); open it again')
         if isinstance(said, ImagingError):
-            item.reason, item.state = str(said).replace(str(item.path), item.name), 'unreadable'
+            item.reason, item.state = as_text(str(said).replace(str(item.path), item.name)), 'unreadable'
             return
         item.size, item.risk = said.pixels.shape, said.risk
         item.boxes = [
@@ -130,15 +141,17 @@ class Session:
         for key in keys:
             self.inspect(key)
 
-    def folders(self) -> list[str]:
-        """Folders of the archive that directly hold radiographs, relative to it."""
+    def folders(self) -> dict[str, Path]:
+        """Folders of the archive that directly hold radiographs, by their name in it; not those outside it.
+
+        Raises:
+            ArchiveError: A folder of the archive cannot be listed, or none has any.
+        """
         if not self.root:
-            return []
-        try:
-            root, names = find_images(self.root)
-        except ArchiveError:
-            return []
-        return sorted({str(Path(name).parent) for name in names})
+            return {}
+        root, names = find_images(self.root)
+        found = {as_text(inner): root / inner for inner in sorted({str(Path(name).parent) for name in names})}
+        return {name: place for name, place in found.items() if place.resolve().is_relative_to(root)}
 
     def decide(self, key: int, verdict: str, boxes: list[dict], part: str = '') -> None:
         """Keep the inspector's decision and boxes, as COCO with a copy of the radiograph.
@@ -151,7 +164,8 @@ class Session:
 
         Raises:
             ValueError: A verdict, part, label or box that cannot be; a part accepted with a box that
-                rejects it, which the next training would take for the truth; or the file has changed.
+                rejects it, or rejected without one, which the next training would take for the truth; or
+                the file has changed.
         """
         item = self.items[key]
         if item.state != 'found':
@@ -178,10 +192,16 @@ class Session:
             if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
                 raise ValueError(f'expected boxes within {width} x {height} px')
             kept.append(dict(box=[x1, y1, x2, y2], label=label, score=None))
+        if verdict == 'reject' and not any(exported.classes[b['label']] in exported.rejecting for b in kept):
+            raise ValueError(
+                f'expected a box of {" or ".join(exported.rejecting)} around what rejects the part: draw it, '
+                'or lower the threshold until it shows'
+            )
         self._keep(item)
         with self.lock:
-            item.boxes, item.decision, item.part = kept, verdict, part.strip() or item.part
-            self._save()
+            decided = replace(item, boxes=kept, decision=verdict, part=part.strip() or item.part)
+            self._save(decided)
+            self.items[key] = decided
 
     def _keep(self, item: Item) -> None:
         """Copy an item's file to the corrections, if it is still what was inspected."""
@@ -198,31 +218,44 @@ class Session:
         finally:
             draft.unlink(missing_ok=True)
 
-    def _save(self) -> None:
-        """Write all decisions of this and of earlier sittings; a radiograph's last one counts."""
+    def _earlier(self) -> dict:
+        """Read the corrections that are there."""
         path = self.out / 'corrections.json'
-        decided = {item.file_name: item for item in self.items.values() if item.decision}
-        rows = {}
-        if path.is_file():
+        if not path.is_file():
+            return dict(images=[], annotations=[], categories=self.categories)
+        try:
             earlier = json.loads(path.read_text())
-            names = {image['id']: image['file_name'] for image in earlier['images']}
-            rows = {image['file_name']: (image, []) for image in earlier['images']}
-            for annotation in earlier['annotations']:
-                rows[names[annotation['image_id']]][1].append(annotation)
-        for name, item in decided.items():
-            image = dict(file_name=name, width=item.size[1], height=item.size[0])
-            image |= dict(verdict=item.decision, part=item.part)
-            boxes = [
-                dict(
-                    category_id=entry['label'] + 1,
-                    bbox=[x1, y1, round(x2 - x1, 1), round(y2 - y1, 1)],
-                    area=round((x2 - x1) * (y2 - y1), 1),
-                    iscrowd=0,
-                )
-                for entry in item.boxes
-                for x1, y1, x2, y2 in [entry['box']]
-            ]
-            rows[name] = (image, boxes)
+            categories, _, _ = earlier['categories'], earlier['images'], earlier['annotations']
+        except (ValueError, KeyError, TypeError):
+            raise ArchiveError(f'{path}: expected corrections of this page; give another --out') from None
+        if categories != self.categories:
+            names = [[category['name'] for category in found] for found in (categories, self.categories)]
+            raise ArchiveError(
+                f'{path}: holds corrections in the classes {names[0]}, expected {names[1]} as of this '
+                'detector; give another --out'
+            )
+        return earlier
+
+    def _save(self, item: Item) -> None:
+        """Add a decision to those of this and of earlier sittings; a radiograph's last one counts."""
+        earlier = self._earlier()
+        names = {image['id']: image['file_name'] for image in earlier['images']}
+        rows = {image['file_name']: (image, []) for image in earlier['images']}
+        for annotation in earlier['annotations']:
+            rows[names[annotation['image_id']]][1].append(annotation)
+        image = dict(file_name=item.file_name, width=item.size[1], height=item.size[0])
+        image |= dict(verdict=item.decision, part=item.part)
+        boxes = [
+            dict(
+                category_id=entry['label'] + 1,
+                bbox=[x1, y1, round(x2 - x1, 1), round(y2 - y1, 1)],
+                area=round((x2 - x1) * (y2 - y1), 1),
+                iscrowd=0,
+            )
+            for entry in item.boxes
+            for x1, y1, x2, y2 in [entry['box']]
+        ]
+        rows[item.file_name] = (image, boxes)
         images, annotations = [], []
         for image, boxes in rows.values():
             images.append(image | dict(id=len(images) + 1))
@@ -232,8 +265,9 @@ class Session:
             info=dict(description='corrections by an inspector', origin=self.inspector.exported.origin),
             images=images,
             annotations=annotations,
-            categories=[dict(id=k + 1, name=name) for k, name in enumerate(self.inspector.exported.classes)],
+            categories=self.categories,
         )
+        path = self.out / 'corrections.json'
         draft = path.with_name(path.name + '.part')
         draft.write_text(json.dumps(content, indent=1) + '\n')
         draft.replace(path)
@@ -287,15 +321,21 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
             items=items,
         )
 
+    def folders_of_archive() -> dict[str, Path]:
+        try:
+            return session.folders()
+        except ArchiveError as error:
+            raise HTTPException(400, str(error)) from None
+
     @app.get('/api/folders')
     def folders():
-        return session.folders()
+        return list(folders_of_archive())
 
     @app.post('/api/folders')
     def pick(folder: str = Body(embed=True)):
-        if not session.root or folder not in session.folders():
+        base = folders_of_archive().get(folder)
+        if not base:
             raise HTTPException(400, 'no such folder of the archive')
-        base = session.root / folder
         names = sorted(p.name for p in base.iterdir() if p.is_file() and is_radiograph(p))
         if len(names) > MOST_IN_FOLDER:
             raise HTTPException(
@@ -351,7 +391,7 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
         try:
             radiograph = read_one(item.path)
         except ImagingError as error:
-            raise HTTPException(415, str(error).replace(str(item.path), item.name)) from None
+            raise HTTPException(415, as_text(str(error).replace(str(item.path), item.name))) from None
         values, low, high = as_16_bit(radiograph.pixels)
         headers = {
             'X-Height': str(values.shape[0]),
