@@ -497,6 +497,8 @@ def test_a_detector_is_compared_with_the_images_its_weights_have_seen(repo, tiny
     # The same from the other end, and without labels.
     pretraining = sorted((repo / 'configs/small').glob('simsiam_*_synthetic-*.py'))[0]
     assert any(line.startswith(expected) for line in found(pretraining))
+    # Train and val are listed too, if not by this config.
+    assert not any('that no list names' in line for line in found(pretraining))
     # Its labels may be none of this config's business, but its images are.
     edit(root, 'test', lambda coco: coco['categories'][0].update(name='krack'))
     lines = found(pretraining)

@@ -5,9 +5,11 @@ import json
 import os
 import pickle
 import socket
+import subprocess
 import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +61,18 @@ def test_collate_fn_with_a_leftover_delete_collates(tmp_path):
 def test_collate_fn_keeps_its_own_arguments():
     with pytest.raises(TypeError, match='unknown'):
         batch_of(dict(type='default_collate', unknown=1))
+
+
+def test_what_nobody_asked_for_is_not_said():
+    said = 'from projects.xray import compat; import mmdet.datasets, mmpretrain.datasets'
+    done = subprocess.run(
+        [sys.executable, '-c', said],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout) == (0, '')
 
 
 def test_swin_table_resize_reproduces_a_plane():

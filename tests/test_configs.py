@@ -5,6 +5,7 @@ import copy
 import functools
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -519,3 +520,23 @@ def test_the_readme_lists_every_config():
 
 def test_stems_are_unique():
     assert len({path.stem for path in ALL}) == len(ALL)
+
+
+def test_generated_radiographs_keep_their_severity_whatever_map_the_plant_has(repo, tmp_path):
+    """docs/data.md has the plant's own map written into the fragments."""
+    shutil.copytree(repo / 'configs', tmp_path / 'configs')
+    for name in ('xray_det.py', 'xray_cls.py'):
+        file = tmp_path / 'configs/_base_' / name
+        text = file.read_text()
+        assert "severity='castings'" in text
+        file.write_text(text.replace("severity='castings'", "severity='own.yaml'"))
+    paths = [*(tmp_path / 'configs').glob('small/*_synthetic*.py')]
+    paths += (tmp_path / 'configs').glob('distill/*_synthetic*.py')
+    labelled = 0
+    for path in paths:
+        config = Config.fromfile(path)
+        for key, value in config.items():
+            if key.endswith(('_dataloader', '_evaluator')) and not key.startswith('xray_'):
+                labelled += 'castings' in str(value)
+                assert 'own.yaml' not in str(value), (path.name, key)
+    assert labelled >= 20

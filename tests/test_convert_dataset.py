@@ -573,8 +573,22 @@ def test_a_damaged_coco_file_stops_or_blocks(tmp_path, capsys):
         refused(capsys, 1, f'all are in quarantine; the first is instances.json.*{reason}', 'coco', src, out)
     (src / 'instances.json').write_text(json.dumps(good))
     (src / 'second.json').write_text('{"images": ')
-    assert run(capsys, 'coco', src, out)[0] == 0
+    code, said, _ = run(capsys, 'coco', src, out)
+    assert code == 0
     assert not (out / 'unlabeled').exists()  # second.json may have been about them
+    assert 'perhaps annotated in second.json, which is in quarantine' in said
+
+
+def test_a_json_that_is_no_annotation_is_one_of_the_other_files(tmp_path, capsys):
+    src, out = make_coco(tmp_path / 'src'), tmp_path / 'out'
+    run(capsys, 'coco', src, tmp_path / 'without')
+    (src / 'notes.json').write_text('{"generator": 1}')
+    code, said, _ = run(capsys, 'coco', src, out)
+    assert code == 0
+    assert re.search(r'other files: 1 in = 1 left out \(\.json: 1\)', said)
+    assert not (out / 'quarantine.txt').exists() or 'notes' not in (out / 'quarantine.txt').read_text()
+    unlabeled = [sorted(p.name for p in (o / 'unlabeled').rglob('*.*')) for o in (out, tmp_path / 'without')]
+    assert unlabeled[0] == unlabeled[1] != []
 
 
 def test_paths_in_annotations_never_leave_the_source(tmp_path, capsys):

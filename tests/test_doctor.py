@@ -278,7 +278,7 @@ def test_torchvision_weights_are_looked_up_by_name(run):
     [
         ('model = dict(', 'does not read'),
         ("_base_ = './nowhere.py'", 'does not read'),
-        ('xray_norm = dict(mean=[114.5])', 'has no model or no train_dataloader'),
+        ('xray_norm = dict(mean=[114.5])', 'no model or no train_dataloader'),
     ],
 )
 def test_file_that_is_no_experiment(tmp_path, text, found):
@@ -288,6 +288,14 @@ def test_file_that_is_no_experiment(tmp_path, text, found):
     assert found in row.found
     assert '\n' not in row.found
     assert row.remedy
+
+
+def test_options_count_as_in_training(repo):
+    config = repo / 'configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py'
+    rows = doctor.check_config(config, ['train_dataloader.dataset.data_root=data/elsewhere'])
+    assert any('data/elsewhere' in row.found for row in rows)
+    (row,) = doctor.check_config(config, ['no-equals'])
+    assert 'has no key=value' in row.found
 
 
 def test_wrong_use_exits_with_2(capsys):

@@ -135,6 +135,11 @@ def test_resume_and_load_from_exclude_each_other(classifier, capsys):
     assert 'not allowed with argument --resume' in capsys.readouterr().err
 
 
+def test_a_fragment_is_one_line_and_exit_2(repo, capsys):
+    assert main([str(repo / 'configs/_base_/xray_det.py')]) == 2
+    assert 'no model or no train_dataloader, expected an experiment' in one_line(capsys)
+
+
 def test_a_name_without_checkpoint_is_one_line(classifier, capsys):
     folder = classifier.parent / 'work_dirs' / classifier.stem
     folder.mkdir(parents=True)
@@ -241,6 +246,7 @@ def errors(capsys):
         ('train_dataloader.dataset.ann_file=absent.json', 'absent.json: no such'),
         ('train_dataloader.dataset.severity=unknown', 'unknown'),
         ('model.backbone.type=LeNet6', 'LeNet6 is not in the mmpretrain::model registry'),
+        ('train_cfg.max_epoch=2', "unexpected keyword argument 'max_epoch'; correct this key in the config"),
     ],
 )
 def test_bad_data_and_names_are_one_line_and_exit_1(classifier, capsys, option, expected):

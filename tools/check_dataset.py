@@ -58,10 +58,8 @@ def check(args, running):
     from projects.xray import checks
     from projects.xray.report import dataset_page
 
-    cfg = running.read_config(args.config, args.cfg_options)
+    cfg = running.read_experiment(args.config, args.cfg_options)
     running.set_work_dir(cfg, args.out and str(args.out))
-    if not cfg.get('train_dataloader') or not cfg.get('model'):
-        raise running.UsageError(f'{args.config}: no model or no train_dataloader; name an experiment')
     report, findings, evidence = examine(cfg, args.config, args.workers, args.cfg_options)
     out = Path(cfg.work_dir)
     out.mkdir(parents=True, exist_ok=True)
@@ -147,15 +145,17 @@ def read_sets(cfg, config_path, options=()):
         related, splits = configs_from(Path(config_path).stem), ('test',)
     else:
         related, splits = pretraining_configs(cfg), ('train',)
+    others = []  # what a pretraining need not be checked against is listed all the same
     for path in related:
         other = read_quietly(path, options)
-        for split in splits:
+        for split in LABELLED:
             for data in datasets_of(other, split):
                 # Not to have them here, such as labels before there are any, is no fault of this config.
                 name = 'pretraining' if split == 'train' else split
-                add_set(sets, findings, name, data, other, missing=checks.NOTE)
+                into, said = (sets, findings) if split in splits else (others, [])
+                add_set(into, said, name, data, other, missing=checks.NOTE)
+    listed = {path for s in [*sets, *others] for path in s.paths}
     for folder in dict.fromkeys(s.folder for s in sets if s.classes):
-        listed = {path for s in sets for path in s.paths}
         names = [name for name in files_below(folder) if remote.join(folder, name) not in listed]
         if names:
             window = next(s.window for s in sets if s.folder == folder)

@@ -56,6 +56,9 @@ def parse_args(argv):
         epilog='example: python tools/doctor.py configs/small/*_synthetic.py',
     )
     parser.add_argument('configs', nargs='*', type=Path, metavar='CONFIG', help='config file to check')
+    parser.add_argument(
+        '--cfg-options', nargs='+', metavar='K=V', help='override config values, as the training will'
+    )
     args = parser.parse_args(argv)
     for config in args.configs:
         if not config.is_file():
@@ -68,7 +71,7 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     tables = {'environment': check_environment()}
     for config in args.configs:
-        tables[str(config)] = check_config(config)
+        tables[str(config)] = check_config(config, args.cfg_options)
     for title, rows in tables.items():
         print(f'{title}\n{format_rows(rows)}\n')
     rows = [row for rows in tables.values() for row in rows]
@@ -206,20 +209,15 @@ def check_disk(folder: Path) -> Row:
     return Row('disk', f'{free_gb:.0f} GB free for work_dirs')
 
 
-def check_config(path: Path) -> list[Row]:
-    """Check that a config reads, and its data, classes and weights."""
+def check_config(path: Path, options: list[str] | None = None) -> list[Row]:
+    """Check that a config with its `--cfg-options` reads, and its data, classes and weights."""
     try:
         with _quiet():
-            from mmengine.config import Config
+            from projects.xray import running
 
-            cfg = Config.fromfile(path)
+            cfg = running.read_experiment(str(path), options)
     except Exception as error:
         return [Row('config', f'{path} does not read: {_one_line(error)}', 'correct it, or make setup')]
-    model = cfg.get('model')
-    if not model or not cfg.get('train_dataloader'):
-        return [
-            Row('config', f'{path} has no model or no train_dataloader', 'name an experiment, not a fragment')
-        ]
     with _quiet():
         return [*check_data(cfg), *check_classes(cfg), *check_weights(cfg)]
 

@@ -1,9 +1,9 @@
 """Pack a folder of radiographs into a memory-mapped store: decoded, windowed and shrunk once.
 
 Example:
-    python tools/pack_images.py data/industrial/unlabeled data/industrial/packed-512 --size 512
+    python tools/pack_images.py data/industrial/unlabeled data/industrial/packed --size 512
 
-Then `data_prefix=dict(img_path='packed-512')` in the dataset and `size=512` in its LoadXray read the store.
+Then `data_prefix=dict(img_path='packed')` in the dataset and `size=512` in its LoadXray read the store.
 A killed run is taken up where it stopped by the same command. --verify compares every image with its
 checksum and every source file with the one that was packed.
 """

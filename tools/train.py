@@ -50,7 +50,7 @@ def main(argv=None):
 
 def train(args, running):
     """Read the config, say where the run comes from, train."""
-    cfg = running.read_config(args.config, args.cfg_options)
+    cfg = running.read_experiment(args.config, args.cfg_options)
     running.set_work_dir(cfg, args.work_dir)
     seed = running.set_seed(cfg)
     if args.load_from:

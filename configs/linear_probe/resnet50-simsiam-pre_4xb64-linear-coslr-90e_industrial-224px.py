@@ -1,6 +1,6 @@
 # Linear probe of the ResNet-50 that SimSiam pretrained on the plant's radiographs (paper Table 2).
 # Command: tools/dist_train.sh <this file> 4
-# Cost: as its baseline, 1,620 iterations.
+# Cost: as its baseline, 1,710 iterations.
 _base_ = './resnet50-in1k-pre_4xb64-linear-coslr-90e_industrial-224px.py'
 model = dict(
     backbone=dict(

@@ -1,6 +1,6 @@
 # Linear probe of ImageNet's Swin-B: critical or minor, backbone frozen (paper Table 2).
 # Command: tools/dist_train.sh <this file> 4
-# Cost: 4,624 images / 256 = 18 iterations an epoch, 1,620 in all.
+# Cost: 4,624 images / 256 = 19 iterations an epoch, 1,710 in all.
 _base_ = ['mmpretrain::simsiam/benchmarks/resnet50_8xb512-linear-coslr-90e_in1k.py', '../_base_/xray_cls.py']
 custom_imports = _base_.xray_imports
 

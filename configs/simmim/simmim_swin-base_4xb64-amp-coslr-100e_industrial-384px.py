@@ -2,7 +2,7 @@
 # no drop path, no decay of the mask token, antialiased crop. 384 px, where window 12 is exact (12 x 12
 # maps at the last stage) and where the public ImageNet weights live.
 # Command: tools/dist_train.sh <this file> 4
-# Cost: 27,901 images / 256 = 108 iterations an epoch, 10,800 in all. The published batch of 2048 would
+# Cost: 27,901 images / 256 = 109 iterations an epoch, 10,900 in all. The published batch of 2048 would
 # leave 1,300.
 _base_ = [
     'mmpretrain::simmim/simmim_swin-base-w6_8xb256-amp-coslr-100e_in1k-192px.py',

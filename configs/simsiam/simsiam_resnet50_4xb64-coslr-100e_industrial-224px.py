@@ -1,6 +1,6 @@
 # SimSiam on the plant's unlabelled radiographs with the paper's own augmentations (sections 3.2, 4.1).
 # Command: tools/dist_train.sh <this file> 4
-# Cost: 27,901 images / 256 = 108 iterations an epoch, 10,800 in all.
+# Cost: 27,901 images / 256 = 109 iterations an epoch, 10,900 in all.
 _base_ = ['mmpretrain::simsiam/simsiam_resnet50_8xb32-coslr-100e_in1k.py', '../_base_/xray_ssl.py']
 custom_imports = _base_.xray_imports
 

@@ -39,6 +39,7 @@ xray_test_loader = dict(
     pin_memory=False,
     dataset=dict(
         data_root='data/synthetic',
+        severity='castings',
         pipeline=[
             _base_.xray_load,
             xray_resize,
@@ -53,6 +54,7 @@ train_dataloader = dict(
     pin_memory=False,
     dataset=dict(
         data_root='data/synthetic',
+        severity='castings',
         pipeline=[
             _base_.xray_load,
             dict(type='LoadAnnotations', with_bbox=True),
@@ -64,6 +66,6 @@ train_dataloader = dict(
 )
 val_dataloader = xray_test_loader
 test_dataloader = xray_test_loader
-val_evaluator = dict(ann_file='data/synthetic/val.json')
-test_evaluator = dict(ann_file='data/synthetic/test.json')
+val_evaluator = dict(ann_file='data/synthetic/val.json', severity='castings')
+test_evaluator = dict(ann_file='data/synthetic/test.json', severity='castings')
 default_hooks = dict(logger=dict(interval=30))

@@ -16,7 +16,9 @@ xray_test_loader = dict(
     num_workers=1,
     pin_memory=False,
     dataset=dict(
-        data_root='data/synthetic', pipeline=[_base_.xray_load, xray_resize, dict(type='PackInputs')]
+        data_root='data/synthetic',
+        severity='castings',
+        pipeline=[_base_.xray_load, xray_resize, dict(type='PackInputs')],
     ),
 )
 train_dataloader = dict(
@@ -25,6 +27,7 @@ train_dataloader = dict(
     pin_memory=False,
     dataset=dict(
         data_root='data/synthetic',
+        severity='castings',
         pipeline=[
             _base_.xray_load,
             xray_resize,

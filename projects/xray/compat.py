@@ -9,6 +9,7 @@ import functools
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import pickle
 import re
@@ -17,6 +18,7 @@ import sys
 import types
 from pathlib import Path
 
+import mmengine.logging
 import mmengine.runner.checkpoint as mmengine_checkpoint
 import numpy as np
 import scipy.interpolate
@@ -49,6 +51,24 @@ def repair_collate_fn() -> None:
         return build(dataloader, *args, **kwargs)
 
     Runner.build_dataloader = staticmethod(build_dataloader)
+
+
+def repair_debug_messages() -> None:
+    """Keep messages of the level DEBUG from being printed.
+
+    Reason: `print_log` without a logger prints whatever the level is.
+    Symptom: `Could not import OneDL. Skipping OneDL datasets.` in the output of every tool, though nobody
+    asked for OneDL.
+    Obsolete: when `print_log` minds the level without a logger (onedl-mmengine 0.10.12 does not).
+    """
+    say = mmengine.logging.print_log
+
+    @functools.wraps(say)
+    def print_log(msg, logger=None, level=logging.INFO):
+        if logger is not None or level >= logging.INFO:
+            say(msg, logger, level)
+
+    mmengine.logging.print_log = print_log
 
 
 def repair_swin_resize() -> None:
@@ -126,6 +146,8 @@ def repair_checkpoint_loading() -> None:
             except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
                 refused = re.search(r'GLOBAL (\S+)', str(error))
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                if 'weights_only' in reason:  # it goes on to advise against it
+                    reason = 'it is no archive of tensors'
                 if refused:
                     text = (
                         f'refused, it carries {refused[1]}, expected tensors and plain values only; loading '
@@ -138,8 +160,8 @@ def repair_checkpoint_loading() -> None:
                     )
                 else:
                     text = (
-                        f'not a readable PyTorch checkpoint ({reason}), expected a whole .pth file; the copy '
-                        'or the write was cut short: take the epoch before, or fetch it again'
+                        f'not a readable PyTorch checkpoint ({reason}), expected a whole .pth file such as '
+                        'work_dirs/STEM/epoch_N.pth; name one, or where a copy was cut short the epoch before'
                     )
                 raise CheckpointError(f'{file}: {text}') from None
 
@@ -321,6 +343,7 @@ def _export_ranks(launcher: str) -> None:
 
 
 repair_collate_fn()
+repair_debug_messages()
 repair_swin_resize()
 repair_swin_freezing()
 repair_checkpoint_loading()

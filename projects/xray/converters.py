@@ -494,6 +494,11 @@ def _place_unlabeled(
             found.quarantine[name] = f'expected a readable image ({sizes[name]})'
         if name in found.blocked or name in found.quarantine:
             account.left['image or annotation in quarantine'] += 1
+        elif name in found.doubtful:
+            account.left[
+                f'perhaps annotated in {printable(found.damaged[0])}, which is in quarantine: correct it, or '
+                'move it away if it is no annotation'
+            ] += 1
         elif splits.get(parts[name], 'train') != 'train':
             account.left['not annotated, its part is in val or test'] += 1
         else:

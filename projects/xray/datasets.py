@@ -44,12 +44,12 @@ def read_severity(severity: str | Mapping | None) -> dict[str, str] | None:
     """
     if severity is None:
         return None
+    origin = _named(severity)
     if isinstance(severity, Mapping):
-        table, origin = dict(severity), 'severity map'
+        table = dict(severity)
     elif severity in SEVERITY_MAPS:
-        table, origin = dict(SEVERITY_MAPS[severity]), f"severity map '{severity}'"
+        table = dict(SEVERITY_MAPS[severity])
     else:
-        origin = f'severity map {severity}'
         path = Path(severity)
         if path.suffix.lower() not in ('.yaml', '.yml', '.json') or not path.is_file():
             raise DatasetError(
@@ -63,6 +63,13 @@ def read_severity(severity: str | Mapping | None) -> dict[str, str] | None:
     if not isinstance(table, dict) or not table:
         raise DatasetError(f'{origin}: expected a map such as `crack: critical`, one type a line; write one')
     return {str(kind): str(label) for kind, label in table.items()}
+
+
+def _named(severity: str | Mapping) -> str:
+    """Name a severity map in a message."""
+    if isinstance(severity, Mapping):
+        return 'severity map'
+    return f"severity map '{severity}'" if severity in SEVERITY_MAPS else f'severity map {severity}'
 
 
 def load_defects(
@@ -251,10 +258,7 @@ def _class_of_types(path, types, used, classes, severity) -> dict[str, str]:
         return {name: name for name in types}
     wrong = {kind: label for kind, label in table.items() if label not in classes}
     if wrong:
-        raise DatasetError(
-            f'severity map {severity if isinstance(severity, str) else ""}'.strip()
-            + f': {wrong} is not among the classes {classes}; correct the map'
-        )
+        raise DatasetError(f'{_named(severity)}: {wrong} is not among the classes {classes}; correct the map')
     missing = sorted(used - set(table))
     if missing:
         by_case = {kind.lower(): kind for kind in table}
@@ -263,8 +267,9 @@ def _class_of_types(path, types, used, classes, severity) -> dict[str, str]:
             near = by_case.get(kind.lower()) or next(iter(difflib.get_close_matches(kind, table, 1)), None)
             shown.append(repr(kind) + (f' (the map has {near!r})' if near else ''))
         raise DatasetError(
-            f'{path}: types missing from the severity map: {", ".join(shown)}; add them to the map, each as '
-            f'one of {classes}'
+            f'{path}: types missing from the {_named(severity)}: {", ".join(shown)}; point `severity` of the '
+            'config at a map of your own, such as OUT/severity.yaml of a conversion, or add them to it, each '
+            f'as one of {classes}'
         )
     return {kind: table[kind] for kind in types if kind in table}
 

@@ -110,7 +110,8 @@ class Source:
         aside: annotation files of which anything was put aside.
         lost: objects that were put aside with it, as far as they could be counted.
         blocked: images whose annotation is in quarantine, so that they do not pass for unlabelled ones.
-        damaged: whether there is a file of which nothing could be understood.
+        doubtful: images without annotation of which a file that could not be understood may say something.
+        damaged: files of which nothing could be understood.
         by_name: number of images found by their name alone.
     """
 
@@ -121,7 +122,8 @@ class Source:
     aside: set[str] = field(default_factory=set)
     lost: int = 0
     blocked: set[str] = field(default_factory=set)
-    damaged: bool = False
+    doubtful: set[str] = field(default_factory=set)
+    damaged: list[str] = field(default_factory=list)
     by_name: int = 0
 
     def put_aside(self, file: str, reason: str, reference: str = '', count: int = 0) -> None:
@@ -354,7 +356,7 @@ def _collect(found: Source, images: Images, name: str, read_one: Callable[[], li
         return read_one()
     except FormatError as error:
         found.put_aside(name, str(error))
-        found.damaged = True
+        found.damaged.append(name)
         # The image of the same name must not pass for an unlabelled one.
         found.blocked.update(images.named(PurePosixPath(name).stem))
         return []
@@ -653,6 +655,10 @@ def _mask_object(label: str, mask, corners: list[float], height: int, width: int
 # ----------------------------------------------------------------------------------------------- COCO
 
 
+_OF_ANNOTATIONS = {'images', 'annotations', 'categories', 'shapes', 'objects', 'boxes'}
+"""Keys of a JSON file one of which an annotation has, be it COCO or not."""
+
+
 def read_coco(src: Path) -> tuple[Images, Source]:
     """COCO: every JSON file with `images` and `annotations` below `src`; its split, if any, is not kept."""
     images, found, entries = Images(src), Source(), []
@@ -661,12 +667,15 @@ def read_coco(src: Path) -> tuple[Images, Source]:
     _find_images(found, images, entries)
     if found.damaged:
         # Nobody knows which images a damaged file is about.
-        found.blocked |= images.paths.keys() - found.entries.keys()
+        found.doubtful |= images.paths.keys() - found.entries.keys()
     return images, found
 
 
 def _coco_entries(name: str, images: Images, found: Source) -> list[Entry]:
     value = _json(images.others[name])
+    if not value.keys() & _OF_ANNOTATIONS:
+        found.files.remove(name)  # settings, a report, the head of a packed store
+        return []
     tables = {}
     for key in ('images', 'annotations', 'categories'):
         rows = value.get(key)

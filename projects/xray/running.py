@@ -69,6 +69,21 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
     return cfg
 
 
+def read_experiment(path: str, options: list[str] | None = None) -> Config:
+    """Read a config that has a model and data, see `read_config`.
+
+    Raises:
+        UsageError: It has not, so it is a fragment or no config at all; and as `read_config`.
+    """
+    cfg = read_config(path, options)
+    if not cfg.get('model') or not cfg.get('train_dataloader'):
+        raise UsageError(
+            f'{path}: no model or no train_dataloader, expected an experiment; name one such as '
+            'configs/small/NAME.py'
+        )
+    return cfg
+
+
 def _set_load(cfg: Config, key: str, value) -> None:
     """Write a part of `xray_load` into every LoadXray; merging it would change what nobody reads any more.
 
@@ -282,8 +297,9 @@ def is_main() -> bool:
 def one_line_errors(main):
     """Turn errors that a user can mend into one line on stderr and an exit code: 2 wrong use, 1 failed.
 
-    These are the errors that the project's own modules define or raise, names that no registry knows, and
-    files that are not there. Anything else is a fault of the code and keeps its traceback.
+    These are the errors that the project's own modules define or raise, names that no registry knows,
+    arguments that a class named in a config does not take, and files that are not there. Anything else is a
+    fault of the code and keeps its traceback.
     """
 
     @functools.wraps(main)
@@ -301,6 +317,8 @@ def one_line_errors(main):
             if not _is_users(error):
                 raise
             message, code = _line(error), 1
+            if isinstance(error, TypeError):
+                message += '; correct this key in the config or in --cfg-options'
         rank = '' if is_main() else f' (rank {os.environ.get("RANK", "?")})'
         print(f'error{rank}: {message}', file=sys.stderr)
         return code
@@ -314,6 +332,8 @@ def _is_users(error: Exception) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, ValueError) and Path(frames[-1].filename).is_relative_to(REPO / 'projects'):
         return True
+    if isinstance(error, TypeError) and '__init__() got an unexpected keyword' in str(error):
+        return 'mmengine' in Path(frames[-1].filename).parts  # which builds what a config names
     return isinstance(error, KeyError) and 'registry' in str(error)
 
 

@@ -152,7 +152,7 @@ def measure(path: str, root: Path, pack_size: int, rounds: int, seconds: float) 
         rounds: how often each runs.
         seconds: at least, of each run.
     """
-    config = running.read_config(path)
+    config = running.read_experiment(path)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     files = sorted((root / 'images').iterdir())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
@@ -105,7 +105,7 @@ def build(
     model['backbone'].pop('init_cfg', None)
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(config.default_scope):
-        model = MODELS.build(model)
+        model = MODELS.build(ConfigDict(model))  # mmdet reads attributes
         with quiet():  # one to three lines about each tensor
             model.init_weights()
         model.to(get_device()).train()
@@ -147,7 +147,7 @@ def serve(pipe: Connection, path: str, options: list[str], root: Path, variant: 
         variant: which.
         pack_size: px of the shorter side in the packed store.
     """
-    config = running.read_config(path, options)
+    config = running.read_experiment(path, options)
     compat.adapt_to_cpu(config)
     datasets = loader.datasets(Path(path), config, root, pack_size)
     batch = config.train_dataloader.batch_size
