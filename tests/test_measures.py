@@ -361,6 +361,14 @@ def test_average_precision_agrees_with_pycocotools(seed, iou, most):
     assert 0 < expected.max() < 1
 
 
+def test_average_precision_of_images_in_any_order_agrees_with_pycocotools():
+    truth, detections = crowded_coco(0)
+    truth['images'].reverse()
+    images = read_images(truth, detections)
+    got = [average_precision_at(images, label)(np.arange(len(images))) for label in (0, 1)]
+    assert got == pytest.approx(with_pycocotools(truth, detections, 0.5, 100), abs=1e-9)
+
+
 def test_average_precision_draws_images_with_repeats():
     images = random_images(12, 7)
     drawn = np.random.default_rng(1).integers(12, size=12)

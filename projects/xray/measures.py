@@ -34,7 +34,7 @@ class InspectedImage:
     """One radiograph with its truth and its detections; boxes are xyxy in px of the image as stored.
 
     Attributes:
-        image_id: Names the image in messages.
+        image_id: Names the image in messages; images whose scores tie rank by it.
         boxes: (D, 4) detected boxes.
         scores: (D) finite.
         labels: (D) int.
@@ -624,7 +624,8 @@ def _ranked(images, label, iou, most):
         Scores (N,) falling, whether each detection is a hit (N,), its image (N,), and defects per image.
     """
     scores, hits, owners, defects = [], [], [], np.zeros(len(images), int)
-    for position, image in enumerate(images):
+    # Equal scores rank by image id, as in COCO, wherever the file has the image.
+    for position, image in sorted(enumerate(images), key=lambda pair: pair[1].image_id):
         mine = image.truth_labels == label
         free, ignored = mine & ~image.ignored, mine & image.ignored
         defects[position] = free.sum()
