@@ -228,6 +228,18 @@ def test_only_the_model_that_was_chosen_on_val_keeps_its_proof(proven):
     assert f'of {best.run.arm} (seed {best.run.seed}, the best on val): Proven: ' in verdict([group])[1]
 
 
+def test_a_proof_of_another_data_set_is_not_told_of_the_first_arm(proven, tmp_path):
+    run = draw_run(
+        tmp_path, tmp_path / 'run', draw_truth(tmp_path), stem=STEM.replace('synthetic', 'industrial')
+    )
+    (run / 'predictions_val.json').unlink()
+    groups = gather(read_runs([run, proven[0]])[0], Settings(max_escape=0.2, resamples=5))
+    assert [group.dataset for group in groups] == ['industrial', 'synthetic']
+    assert groups[1].arms[0].members[0].parts.proven
+    statement = groups[0].arms[0].members[0].parts.statement
+    assert verdict(groups)[1].endswith(f'of scratch: {statement}') and 'Proven' not in statement
+
+
 def test_models_on_different_val_sets_are_not_chosen_between(proven):
     runs, _ = read_runs(proven[:2])
     runs[1].val.sha256 = 'f' * 64

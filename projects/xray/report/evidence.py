@@ -386,11 +386,11 @@ def verdict(groups: Sequence[Group]) -> tuple[str, str]:
     """
     told = [c for group in groups for c in group.contrasts if c.measure in ('AP50', 'mAP')]
     if not told:
-        everyone = [m for g in groups for a in g.arms for m in a.members]
+        first = groups[0].arms[0]
         return (
             'No two arms were tested on the same images with the same recipe, so nothing can be said about '
             'pretraining.',
-            _escapes(everyone[:1], everyone),
+            _escapes(first.members[:1], _peers(groups[0], first)),
         )
     pretrained = [c for c in told if 'sim' in c.candidate.name.split(WITH)[0]] or told
     chosen = max(pretrained, key=lambda c: len(c.baseline.members) + len(c.candidate.members))
@@ -402,8 +402,12 @@ def verdict(groups: Sequence[Group]) -> tuple[str, str]:
         f'{first.headline.mean:.3f} and {second.name} {second.headline.mean:.3f} '
         f'({_count(len(first.members), "seed")} and {len(second.members)}), {describe(chosen)}.'
     )
-    peers = [m for arm in group.arms if arm.fraction == first.fraction for m in arm.members]
-    return answer, _escapes([first.members[0], second.members[0]], peers)
+    return answer, _escapes([first.members[0], second.members[0]], _peers(group, first))
+
+
+def _peers(group: Group, arm: Arm) -> list[Measured]:
+    """Runs among which one model was chosen on val: those of the group at the arm's share of the labels."""
+    return [one for peer in group.arms if peer.fraction == arm.fraction for one in peer.members]
 
 
 def describe(contrast: Contrast) -> str:
