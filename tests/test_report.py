@@ -366,6 +366,19 @@ def test_probes_are_compared_and_shown(probes, tmp_path):
     assert 'Calibration: accuracy by the score' in page and 'Confusion at the threshold' not in page
 
 
+def test_probes_at_two_input_sizes_are_two_recipes(probes, tmp_path):
+    larger = tmp_path / 'larger'
+    shutil.copytree(probes[0], larger)
+    edit(larger / 'test.json', lambda said: said.update(config=said['config'].replace('128px', '256px')))
+    groups = gather(read_runs([*probes, larger])[0], Settings(resamples=5))
+    recipe = '1xb64-linear-coslr-20e'
+    assert {group.recipe: len(group.arms) for group in groups} == {
+        f'{recipe}, 128px': 2,
+        f'{recipe}, 256px': 1,
+    }
+    assert all(len(arm.members) == 1 for group in groups for arm in group.arms)
+
+
 def test_probes_stand_beside_table_2(probes):
     table = table_2(gather(read_runs(probes)[0], Settings(resamples=5)))
     rows = {tuple(row[:2]): row for row in table['rows']}

@@ -51,7 +51,7 @@ class Run:
         stem: Of the config.
         dataset: Named by the stem, else the annotation file.
         backbone: Named by the stem; else ''.
-        recipe: Batch and schedule, as the stem names them; else ''.
+        recipe: Batch, schedule and, of a probe, input size, as the stem names them; else ''.
         init: What the backbone started from, with the teacher of a distilled one; else the stem.
         seed: Of the training; None when unknown.
         fraction: Percent of the training labels.
@@ -186,7 +186,9 @@ def parse_stem(stem: str) -> dict[str, str]:
         match = pattern.fullmatch(student)
         if match:
             init = (match['init'] or 'scratch') + (f'{WITH}{taught["teacher"]}' if taught else '')
-            return {key: match[key] for key in ('dataset', 'backbone', 'recipe')} | dict(init=init)
+            said = match.groupdict()
+            recipe = ', '.join(part for part in (said['recipe'], said.get('px')) if part)
+            return dict(dataset=said['dataset'], backbone=said['backbone'], recipe=recipe, init=init)
     return dict(dataset='', backbone='', recipe='', init=stem)
 
 

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,13 +101,10 @@ def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
     for run in records['runs'].values():
         if run['status'] != 'tested':
             continue
-        stem = Path(run['config']).stem
-        named = parse_stem(stem)
-        size = re.search(r'-(\d+px)$', stem)
-        recipe = ', '.join(part for part in (named['recipe'], size and size[1]) if part)
+        named = parse_stem(Path(run['config']).stem)
         times = run.get('epochs_factor', 1)
         arm = named['init'] + (f', {times:g}× epochs' if times != 1 else '')
-        key = (named['dataset'], named['backbone'], recipe, run['fraction'], arm)
+        key = (named['dataset'], named['backbone'], named['recipe'], run['fraction'], arm)
         arms.setdefault(key, []).append(run)
     values = [
         {key.removeprefix('xray/'): value for key, value in run['metrics'].items()}
