@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -382,6 +383,78 @@ def test_a_row_of_the_table_is_one_recipe_and_says_how_many_pretrainings():
     rows = [dict(zip(header, row)) for row in rows]
     assert [row['recipe'] for row in rows] == ['1xb4-linear, 128px', '1xb4-linear, 96px', '1xb8-linear, 96px']
     assert all(row['seeds'] == '0, 1' and row['pretrainings'] == '2' for row in rows)
+
+
+def record_two_seeds(study, values):
+    """Record a study of one arm, and lose its runs, as in a fresh clone; returns the study file."""
+    file = study('seeds: [0, 1]', arms=['scratch'])
+    planned = read_study(file)
+    for seed, value in enumerate(values):
+        finish(planned, f'train_scratch_seed{seed}_frac100', AP50=value)
+    results.record(planned)
+    shutil.rmtree('work_dirs')
+    return file
+
+
+def rows_of(recorded):
+    header, rows = results.table_of(dict(runs=recorded))
+    return [dict(zip(header, row)) for row in rows]
+
+
+def test_what_was_recorded_of_an_edited_config_is_dropped(study):
+    file = record_two_seeds(study, (0.2, 0.4))
+    assert len(results.record(read_study(file))) == 2  # as long as the config is the same
+    config = Path('configs/small/scratch.py')
+    config.write_text(config.read_text().replace('lr=0.02', 'lr=0.2'))
+    planned = read_study(file)
+    finish(planned, 'train_scratch_seed0_frac100', AP50=0.9)
+    recorded = results.record(planned)
+    assert list(recorded) == ['scratch/seed0-frac100']
+    assert [row['AP50'] for row in rows_of(recorded)] == ['0.900']
+
+
+def test_runs_of_two_configs_are_no_row_of_the_table(study):
+    file = record_two_seeds(study, (0.2, 0.4))
+    recorded = json.loads(read_study(file).results_file.read_text())['runs']
+    assert [row['AP50'] for row in rows_of(recorded)] == ['0.300 ± 0.141']  # seeds are of one config
+    config = Path('configs/small/scratch.py')
+    config.write_text(config.read_text().replace('lr=0.02', 'lr=0.2'))
+    planned = read_study(study('seeds: [0]', arms=['scratch']))  # seed 1 is asked for no more, and stays
+    finish(planned, 'train_scratch_seed0_frac100', AP50=0.9)
+    recorded = results.record(planned)
+    rows = rows_of(recorded)
+    assert {(row['seeds'], row['AP50']) for row in rows} == {('0', '0.900'), ('1', '0.400')}
+    assert len({row['recipe'] for row in rows}) == 2 and all('config ' in row['recipe'] for row in rows)
+    # Of runs recorded without a digest nobody knows.
+    del recorded['scratch/seed1-frac100']['config_sha256']
+    assert [row['seeds'] for row in rows_of(recorded)] == ['0, 1']
+
+
+def test_a_config_edited_while_its_study_runs_parts_the_seeds(study):
+    file = study('seeds: [0, 1]', arms=['scratch'])
+    config = Path('configs/small/scratch.py')
+    for seed, lr in enumerate(('lr=0.02', 'lr=0.2')):
+        config.write_text(config.read_text().replace('lr=0.02', lr))
+        planned = read_study(file)
+        finish(planned, f'train_scratch_seed{seed}_frac100', AP50=0.5)
+    assert sorted(row['seeds'] for row in rows_of(results.record(planned))) == ['0', '1']
+
+
+def test_seeds_with_different_pretrainings_are_a_row_but_not_with_another_recipe_of_pretraining(study):
+    file = study('seeds: [0, 1]\npretrain_seeds: [0, 1]', arms=['pretrained'])
+
+    def digests():
+        planned = read_study(file)
+        return {
+            studies.fingerprint(planned, job, seeds=False)
+            for job in trains(planned)
+            if job.folder.startswith('pretrained')
+        }
+
+    before = digests()
+    config = Path('configs/simsiam/simsiam_a.py')
+    config.write_text(config.read_text().replace("type='SimSiam'", "type='SimSiam', temperature=2"))
+    assert len(before) == len(digests()) == 1 and before != digests()
 
 
 # ------------------------------------------------------------------------------------- what counts as done

@@ -314,6 +314,7 @@ def facts_of(study, job):
         epochs_factor=job.epochs_factor,
         pretraining=job.pretraining,
         fingerprint=studies.fingerprint(study, job),
+        config_sha256=studies.fingerprint(study, job, seeds=False),
         labels_sha256=studies.digest_labels(study.config(job.config), 'train_dataloader'),
         needs=needs,
         options=options,

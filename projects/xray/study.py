@@ -111,7 +111,7 @@ class Study:
     settings: dict
     jobs: list[Job] = field(default_factory=list)
     configs: dict[str, Mapping] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
+    digests: dict[tuple[str, bool], str] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:
@@ -408,15 +408,23 @@ def draw_subset(coco: dict, percent: int, by: str = 'part', seed: int = 0) -> di
 # ------------------------------------------------------------------------------------------------- doing
 
 
-def fingerprint(study: Study, job: Job) -> str:
-    """Digest of what a training is: its resolved config, its overrides, and those of all that it needs."""
-    if job.name not in study.digests:
+def fingerprint(study: Study, job: Job, seeds: bool = True) -> str:
+    """Digest of what a training is: its resolved config, its overrides, and those of all that it needs.
+
+    Args:
+        study: Study.
+        job: A training.
+        seeds: Whether the seeds count, its own and that of its pretraining.
+    """
+    key = (job.name, seeds)
+    if key not in study.digests:
         flat = {key: repr(value) for key, value in flatten(study.config(job.config)).items()}
         subset = study.settings['subset'] if job.fraction < 100 else None
-        needs = [fingerprint(study, study.job(name)) for name in job.needs]
-        said = [flat, sorted(job.options), job.seed, job.fraction, subset, job.trials, job.pretraining, needs]
-        study.digests[job.name] = hashlib.sha256(json.dumps(said).encode()).hexdigest()
-    return study.digests[job.name]
+        needs = [fingerprint(study, study.job(name), seeds) for name in job.needs]
+        seed, pretraining = (job.seed, job.pretraining) if seeds else (None, None)
+        said = [flat, sorted(job.options), seed, job.fraction, subset, job.trials, pretraining, needs]
+        study.digests[key] = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    return study.digests[key]
 
 
 def digest(path: Path) -> str | None:

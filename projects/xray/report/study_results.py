@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..statistics import summarise_seeds
-from ..study import Study, read_json
+from ..study import Study, fingerprint, read_json
 from .results import format_table
 from .runs import parse_stem
 
@@ -19,6 +19,8 @@ FACTS += (
     'train_images',
     'subset_sha256',
     'labels_sha256',
+    'fingerprint',
+    'config_sha256',
     'seconds',
     'test_seconds',
 )
@@ -47,7 +49,9 @@ class RecordError(ValueError):
 
 
 def record(study: Study) -> dict[str, dict]:
-    """Record every tested, failed or blocked run of a study; those recorded elsewhere stay.
+    """Record every tested, failed or blocked run of a study.
+
+    Those recorded elsewhere stay, but for those whose config, or that of their pretraining, was edited since.
 
     Returns:
         The records by run.
@@ -57,8 +61,13 @@ def record(study: Study) -> dict[str, dict]:
     with (study.root / '.recording').open('w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # runs finish side by side
         recorded = read_json(file).get('runs', {})
-        # A run that waited for a failed one may run now.
-        runs = {folder: entry for folder, entry in recorded.items() if entry['status'] != 'not run'}
+        now = {job.folder: fingerprint(study, job) for job in study.jobs if job.kind == 'train'}
+        runs = {
+            folder: entry
+            for folder, entry in recorded.items()
+            # A run that waited for a failed one may run now.
+            if entry['status'] != 'not run' and _is_of(entry, now.get(folder))
+        }
         culprits = {}  # by the name of a job that failed or waits for one that did
         for job in study.jobs:
             folder = study.root / job.folder
@@ -91,12 +100,20 @@ def record(study: Study) -> dict[str, dict]:
     return runs
 
 
+def _is_of(entry: dict, expected: str | None) -> bool:
+    """Whether a record has the fingerprint expected, as far as both are known."""
+    return expected is None or entry.get('fingerprint', expected) == expected
+
+
 def _is_tested(entry: dict | None) -> bool:
     return entry is not None and entry['status'] == 'tested'
 
 
 def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
-    """Lay the tested runs of a study out: one row per arm and share of the labels, mean ± std over seeds."""
+    """Lay the tested runs of a study out: one row per arm and share of the labels, mean ± std over seeds.
+
+    Runs of one arm whose config was edited in between are not averaged.
+    """
     arms = {}
     for run in records['runs'].values():
         if run['status'] != 'tested':
@@ -106,6 +123,11 @@ def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
         arm = named['init'] + (f', {times:g}× epochs' if times != 1 else '')
         key = (named['dataset'], named['backbone'], named['recipe'], run['fraction'], arm)
         arms.setdefault(key, []).append(run)
+    arms = {
+        (dataset, backbone, ', '.join(part for part in (recipe, words) if part), fraction, arm): runs
+        for (dataset, backbone, recipe, fraction, arm), members in arms.items()
+        for words, runs in _by_config(members).items()
+    }
     values = [
         {key.removeprefix('xray/'): value for key, value in run['metrics'].items()}
         for runs in arms.values()
@@ -123,6 +145,17 @@ def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
         shown = [dataset, backbone, recipe, f'{fraction} %', arm, seeds, str(len(starts) or '–')]
         rows.append([*shown, *cells, commits])
     return header, rows
+
+
+def _by_config(runs: Sequence[dict]) -> dict[str, list[dict]]:
+    """Part runs by config, named where there are several; an unknown one goes with a single one."""
+    known = {run['config_sha256'] for run in runs if 'config_sha256' in run}
+    if len(known) < 2:
+        return {'': list(runs)}
+    parted = {}
+    for run in runs:
+        parted.setdefault(f'config {run.get("config_sha256", "unknown")[:7]}', []).append(run)
+    return parted
 
 
 def _spread(values: Sequence[float | None]) -> str:
