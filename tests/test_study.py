@@ -30,7 +30,7 @@ train_dataloader = dict(batch_size=4, dataset=dict(data_root='data', data_prefix
 ARM = """
 model = dict(type='FasterRCNN', backbone=dict(type='ResNet', init_cfg={init}))
 train_cfg = dict(max_epochs=6, val_interval=2)
-val_dataloader = dict(batch_size=1)
+val_dataloader = dict(batch_size=1, dataset=dict(data_root='data', ann_file='val.json'))
 param_scheduler = [
     dict(type='LinearLR', by_epoch=False, begin=0, end=40),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=6, T_max=6),
@@ -518,6 +518,83 @@ def test_other_labels_or_another_list_of_images_make_a_run_stale(study, label_fi
         is_done(file, ARM_TEST)
     Path(label_file).unlink()  # nothing to compare with
     assert is_done(file, ARM_TEST)
+
+
+EVALUATED = """
+test_dataloader = dict(dataset=dict(data_root='data', ann_file='test.json'))
+val_evaluator = dict(type='XrayDefectMetric')
+test_evaluator = [dict(type='XrayDefectMetric')]
+"""
+
+
+@pytest.fixture
+def evaluated(study):
+    """Config of one arm with train, val and test sets, whose files are there."""
+    config = Path('configs/small/scratch.py')
+    config.write_text(config.read_text() + EVALUATED)
+    Path('data').mkdir()
+    for name in ('train', 'val', 'test'):
+        Path(f'data/{name}.json').write_text('{}')
+    Path('data/severity.yaml').write_text('crack: critical')
+    return config
+
+
+def finish_tested(file):
+    """Finish the arm, by its trials where it has some, and test it on what is there now."""
+    planned = read_study(file)
+    for job in trains(planned):
+        folder = finish(planned, job.name, AP50=0.5)
+        if job.trial:
+            log_val(folder, 0.5)
+    config = planned.config('configs/small/scratch.py')
+    tested_on = studies.digest_labels(config, 'val_dataloader', 'test_dataloader')
+    (folder / 'run.json').write_text(
+        json.dumps(studies.read_json(folder / 'run.json') | dict(tested_on=tested_on))
+    )
+    return studies.read_json(folder / 'run.json')
+
+
+@pytest.mark.parametrize(
+    ('read_by', 'learnt'),
+    [
+        ("train_dataloader['dataset']", True),
+        ("val_dataloader['dataset']", False),
+        ('val_evaluator', False),
+        ('test_evaluator[0]', False),
+    ],
+)
+def test_another_severity_map_in_its_file_makes_a_run_stale(study, evaluated, read_by, learnt):
+    evaluated.write_text(f"{evaluated.read_text()}{read_by}['severity'] = 'data/severity.yaml'\n")
+    file = study(arms=['scratch'])
+    finish_tested(file)
+    assert is_done(file, 'test_scratch_seed0_frac100')
+    Path('data/severity.yaml').write_text('crack: minor')
+    if learnt:
+        with pytest.raises(StudyError, match='learnt from another data/severity.yaml'):
+            is_done(file, 'train_scratch_seed0_frac100')
+    else:
+        assert is_done(file, 'train_scratch_seed0_frac100')
+        assert not is_done(file, 'test_scratch_seed0_frac100')
+
+
+def test_other_val_labels_make_a_rate_that_was_chosen_on_them_stale(study, evaluated):
+    file = study('lr_factors: [0.5, 1]', arms=['scratch'])
+    finish_tested(file)
+    assert is_done(file, 'test_scratch_seed0_frac100')
+    Path('data/val.json').write_text('[]')
+    for name in ('train_scratch_lr_frac100_lr1', 'train_scratch_seed0_frac100'):
+        with pytest.raises(StudyError, match='learnt from another data/val.json'):
+            is_done(file, name)
+
+
+def test_without_trials_and_maps_a_run_records_its_training_labels_alone(study, evaluated):
+    text = evaluated.read_text()
+    evaluated.write_text(f"{text}train_dataloader['dataset']['severity'] = 'castings'\n")
+    file = study(arms=['scratch'])
+    labels = finish_tested(file)['labels_sha256']
+    assert labels == {'data/train.json': studies.digest(Path('data/train.json'))}
+    Path('data/val.json').write_text('[]')
+    assert is_done(file, 'train_scratch_seed0_frac100') and not is_done(file, 'test_scratch_seed0_frac100')
 
 
 def test_a_run_is_tested_again_on_other_annotations(study):

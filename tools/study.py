@@ -305,6 +305,8 @@ def facts_of(study, job):
                 f'{start}: is not the file that its run wrote; delete {Path(start).parent} to train it again'
             )
         options.append(f'model.backbone.init_cfg.checkpoint={start}')
+    # A rate that is chosen on val depends on its labels as well.
+    loaders = ['train_dataloader', *(['val_dataloader'] if job.trial or job.trials else [])]
     facts |= dict(
         study=study.name,
         config=job.config,
@@ -315,7 +317,7 @@ def facts_of(study, job):
         pretraining=job.pretraining,
         fingerprint=studies.fingerprint(study, job),
         config_sha256=studies.fingerprint(study, job, seeds=False),
-        labels_sha256=studies.digest_labels(study.config(job.config), 'train_dataloader'),
+        labels_sha256=studies.digest_labels(study.config(job.config), *loaders),
         needs=needs,
         options=options,
         trained=False,

@@ -453,8 +453,17 @@ def annotation_file(dataset: Mapping) -> Path:
 
 
 def digest_labels(config: Mapping, *loaders: str) -> dict[str, str]:
-    """Return the SHA-256 of the annotation files and image lists that the loaders of a config read."""
-    files = [annotation_file(dataset) for dataset in data_sets(config, *loaders)]
+    """Return the SHA-256 of the annotation files and image lists that the loaders of a config read.
+
+    Files of severity maps are among them, those of the loaders and of the evaluators that go with them.
+    """
+    readers = data_sets(config, *loaders)
+    files = [annotation_file(dataset) for dataset in readers]
+    for loader in loaders:
+        evaluators = config.get(loader.replace('dataloader', 'evaluator')) or []
+        readers += [evaluators] if isinstance(evaluators, Mapping) else evaluators
+    maps = [reader.get('severity') for reader in readers]
+    files += [Path(severity) for severity in maps if isinstance(severity, str)]  # a name of a map is no file
     return {str(file): digest(file) for file in files if file.is_file()}
 
 
