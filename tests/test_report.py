@@ -433,6 +433,26 @@ def test_the_paper_stands_beside_what_was_measured(drawn):
     assert all(len(row) == len(table['header']) for row in table['rows'])
 
 
+def test_arms_of_two_recipes_do_not_stand_in_one_table_of_the_paper(tmp_path):
+    truth = draw_truth(tmp_path, parts=4)
+    skills = {('1x', 'in1k'): 0.3, ('2x', 'in1k'): 0.9, ('2x', 'simsiam'): 0.6, ('4x', 'in1k'): 0.5}
+    runs = []
+    for (schedule, init), skill in skills.items():
+        stem = f'faster-rcnn_r50-{arm_token(init)}_fpn_4xb4-{schedule}_industrial'
+        runs.append(draw_run(tmp_path, tmp_path / stem, truth, init, skill, stem=stem))
+    groups = gather(read_runs(runs)[0], Settings(resamples=5))
+    measured = {
+        (group.recipe, arm.name): f'{100 * arm.headline.mean:.1f}' for group in groups for arm in group.arms
+    }
+    table = table_3(groups)
+    rows = {tuple(row[:2]): dict(zip(table['header'], row, strict=True)) for row in table['rows']}
+    for init in ('in1k', 'simsiam'):
+        assert rows['r50', init]['industrial mAP'] == measured['fpn_4xb4-2x', init]
+    for recipe in ('fpn_4xb4-1x', 'fpn_4xb4-4x'):
+        assert rows[f'r50 ({recipe})', 'in1k']['industrial mAP'] == measured[recipe, 'in1k']
+    assert len(rows) == len(table['rows']) == 4 + 2
+
+
 @pytest.mark.parametrize(
     ('stem', 'expected'),
     [

@@ -28,14 +28,15 @@ def table_2(groups: Sequence[Group]) -> dict:
     """Linear classification of critical and minor images: title, header, rows of text."""
     header = ['backbone', 'weights', 'paper AP', 'AP', 'paper accuracy', 'accuracy', 'balanced accuracy']
     columns = ('mAP', 'accuracy', 'balanced_accuracy')
+    placed, others = _place(groups, 'severity', TABLE_2, ['industrial'])
     rows = []
     for backbone, init, (ap, accuracy) in TABLE_2:
-        arm = _find(groups, 'severity', backbone, init, 'industrial')
+        arm = placed.get((backbone, init, 'industrial'))
         ours = [percent(arm, column) if arm else NOT_RUN for column in columns]
         rows.append([backbone, init, _quoted(ap), ours[0], _quoted(accuracy), *ours[1:]])
-    for group, arm in _others(groups, 'severity', {(b, i, 'industrial') for b, i, _ in TABLE_2}):
+    for group, arm in others:
         ours = [percent(arm, column) for column in columns]
-        rows.append([f'{group.backbone} ({group.dataset})', label(arm), '', ours[0], '', *ours[1:]])
+        rows.append([_named(group, groups, group.dataset), label(arm), '', ours[0], '', *ours[1:]])
     return dict(title='Table 2: linear evaluation, image level, in percent', header=header, rows=rows)
 
 
@@ -45,28 +46,27 @@ def table_3(groups: Sequence[Group]) -> dict:
     for dataset in ('industrial mAP', 'industrial AP critical', 'GDXray A'):
         header += [f'paper {dataset}', dataset]
     header += ['GDXray B']
-    known = {(b, i, d) for b, i, _ in TABLE_3 for d in ('industrial', *GDXRAY)}
-    others = list(_others(groups, 'detection', known))
+    placed, others = _place(groups, 'detection', TABLE_3, ['industrial', *GDXRAY])
     if any(group.dataset not in ('industrial', *GDXRAY) for group, _ in others):
         header += ['other data mAP', 'other data AP critical']
     rows = []
     for backbone, init, quoted in TABLE_3:
         row = [backbone, init]
-        industrial = _find(groups, 'detection', backbone, init, 'industrial')
+        industrial = placed.get((backbone, init, 'industrial'))
         for number, column in enumerate(('AP50', 'AP50_critical')):
             row += [_quoted(quoted[number]), percent(industrial, column) if industrial else NOT_RUN]
         for dataset in GDXRAY:
-            arm = _find(groups, 'detection', backbone, init, dataset)
+            arm = placed.get((backbone, init, dataset))
             row += [_quoted(quoted[2])] if dataset == 'gdxray-a' else []
             row.append(percent(arm, 'AP50') if arm else NOT_RUN)
         rows.append(row + [''] * (len(header) - len(row)))
     for group, arm in others:
-        row = dict.fromkeys(header, '') | dict(backbone=group.backbone or group.name, weights=label(arm))
+        data = [] if group.dataset in ('industrial', *GDXRAY) else [group.dataset]
+        row = dict.fromkeys(header, '') | dict(backbone=_named(group, groups, *data), weights=label(arm))
         if group.dataset in GDXRAY:
             row[GDXRAY[group.dataset]] = percent(arm, 'AP50')
         else:
-            where = 'industrial' if group.dataset == 'industrial' else 'other data'
-            row['backbone'] += '' if where == 'industrial' else f' ({group.dataset})'
+            where = 'other data' if data else 'industrial'
             row[f'{where} mAP'] = percent(arm, 'AP50')
             row[f'{where} AP critical'] = percent(arm, 'AP50_critical')
         rows.append(list(row.values()))
@@ -96,19 +96,30 @@ def _quoted(value: float | None) -> str:
     return '–' if value is None else f'{value:.1f}'
 
 
-def _find(groups, task, backbone, init, dataset) -> Arm | None:
+def _place(groups, task, table, datasets) -> tuple[dict[tuple[str, str, str], Arm], list[tuple[Group, Arm]]]:
+    """Find the arms of a table, those of one backbone and data set in the one recipe that has most of them.
+
+    Returns:
+        Arms by backbone, start and data set; and the other arms, each with its group.
+    """
+    groups = [group for group in groups if group.task == task]
+    rows = [(backbone, init) for backbone, init, _ in table]
+    best = {}
     for group in groups:
-        if (group.task, group.backbone, group.dataset) == (task, backbone, dataset):
-            for arm in group.arms:
-                if (arm.name, arm.fraction) == (init, 100):
-                    return arm
-    return None
+        arms = [arm for arm in group.arms if arm.fraction == 100 and (group.backbone, arm.name) in rows]
+        key = (group.backbone, group.dataset)
+        if group.dataset in datasets and len(arms) > len(best.get(key, [])):
+            best[key] = arms
+    placed = {
+        (backbone, arm.name, dataset): arm for (backbone, dataset), arms in best.items() for arm in arms
+    }
+    there = {id(arm) for arm in placed.values()}
+    return placed, [(group, arm) for group in groups for arm in group.arms if id(arm) not in there]
 
 
-def _others(groups, task, known):
-    """Arms that the paper has not."""
-    for group in groups:
-        if group.task == task:
-            for arm in group.arms:
-                if (group.backbone, arm.name, group.dataset) not in known or arm.fraction != 100:
-                    yield group, arm
+def _named(group, groups, *said) -> str:
+    """Name a group by its backbone and what is said of it, with its recipe where there are several."""
+    alike = [(g.task, g.dataset, g.backbone) for g in groups]
+    if alike.count((group.task, group.dataset, group.backbone)) > 1:
+        said = (*said, group.recipe)
+    return (group.backbone or group.name) + (f' ({", ".join(said)})' if said else '')
