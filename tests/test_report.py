@@ -283,6 +283,22 @@ def test_pod_against_size_and_contrast_is_drawn(proven):
     assert all('>found<' in chart['svg'] and '>missed<' in chart['svg'] for chart in charts)
 
 
+def test_charts_of_few_labels_say_so(tmp_path, probes):
+    runs = draw_study(
+        tmp_path / 'detectors', {'scratch': 1.3, 'simsiam': 1.3}, seeds=(0,), fractions=(10, 100)
+    )
+    folders = [runs[0], *runs[2:]]  # most arms have 10 %
+    folders += [shutil.move(probe, tmp_path / f'few-{probe.name}' / 'seed0-frac10') for probe in probes]
+    groups = gather(read_runs(folders)[0], Settings(resamples=5))
+    assert [group.task for group in groups] == ['detection', 'severity']
+    for chart in (chart for group in groups for chart in charts_of(group)):
+        name = 'scratch, 10 % of labels'
+        if 'size and contrast' in chart['title']:
+            assert chart['title'].startswith((name, 'simsiam, 10 % of labels'))
+        elif 'by share of the labels' not in chart['title']:
+            assert name in chart['svg'], chart['title']
+
+
 def test_contrasts_that_cannot_be_used_are_named_and_absent_ones_are_not(tmp_path):
     truth = draw_truth(tmp_path)
     truth['annotations'][0]['contrast'] = 0.0

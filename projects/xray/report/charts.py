@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from ..measures import CRITICAL, precision_recall
 from .evidence import Arm, Group, Measured
+from .paper import label
 from .runs import Curves
 
 matplotlib.use('svg')
@@ -58,8 +59,8 @@ def _draw(name: str, title: str, x: str, y: str, plot) -> dict:
     svg = out.getvalue()
     svg = svg[svg.index('<svg') :]
     svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
-    label = title.replace('&', '&amp;').replace('"', '&quot;').replace('<', '&lt;')
-    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{label}"', svg, count=1)
+    alt = title.replace('&', '&amp;').replace('"', '&quot;').replace('<', '&lt;')
+    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{alt}"', svg, count=1)
     return dict(title=title, svg=svg)
 
 
@@ -130,10 +131,9 @@ def _learning(group: Group) -> list[dict]:
                 if not points:
                     continue
                 name = (arm.name, arm.fraction)
-                label = arm.name + (f', {arm.fraction} %' if arm.fraction != 100 else '')
                 axes.plot(
                     *_thin(*zip(*points)),
-                    label=None if name in shown else label,
+                    label=None if name in shown else label(arm),
                     alpha=0.85,
                     **_look(names.index(name)),
                 )
@@ -150,7 +150,7 @@ def _precision_recall(group: Group, firsts) -> dict:
     def plot(axes):
         for number, (arm, measured) in enumerate(firsts):
             recall, precision = precision_recall(measured.run.predictions.inspected)
-            axes.plot(*_thin(recall, precision), label=arm.name, **_look(number))
+            axes.plot(*_thin(recall, precision), label=label(arm), **_look(number))
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
 
     title = f'Precision and recall of {critical} boxes at IoU 0.5'
@@ -165,7 +165,7 @@ def _froc(group: Group, firsts) -> dict:
             curve = measured.froc
             if curve.recall:
                 x, y = _thin(np.maximum(curve.false_alarms, 0.01), curve.recall)
-                axes.step(x, y, where='post', label=arm.name, **_look(number))
+                axes.step(x, y, where='post', label=label(arm), **_look(number))
         axes.set_xscale('log')
         axes.set(xlim=(0.01, 10), ylim=(0, 1.02))
         axes.set_xticks([0.01, 0.1, 0.5, 1, 10], ['0.01', '0.1', '0.5', '1', '10'])
@@ -187,7 +187,7 @@ def _pods(group: Group, firsts) -> list[dict]:
                 points = [p for p in pod.fit.curve if p.size is not None]
                 sizes, look = [p.size for p in points], _look(number)
                 a90 = f' (a90 {pod.fit.a90:.3g}, a90/95 {_number(pod.fit.a90_95)})' if pod.fit.a90 else ''
-                axes.plot(sizes, [p.pod for p in points], label=arm.name + a90, **look)
+                axes.plot(sizes, [p.pod for p in points], label=label(arm) + a90, **look)
                 axes.fill_between(
                     sizes,
                     [p.low for p in points],
@@ -238,7 +238,7 @@ def _contrast_pods(group: Group, firsts) -> list[dict]:
                     marks = shown[3:-3:11]  # four
                     ticks(marks, [f'{mark:.2g}' for mark in marks])
 
-            title = f'{arm.name}: probability of detecting a {name} flaw by its size and contrast'
+            title = f'{label(arm)}: probability of detecting a {name} flaw by its size and contrast'
             x = f'equivalent diameter, {fits[0].unit}'
             charts.append(_draw(f'pod {name} {arm.name} {group.name}', title, x, 'contrast', plot))
     return charts
@@ -254,8 +254,8 @@ def _reliability(group: Group, firsts) -> dict:
         for number, (arm, measured) in enumerate(firsts):
             bins = measured.calibration
             points = [(c, a) for c, a in zip(bins.confidences, bins.accuracies) if c is not None]
-            label = f'{arm.name} (ECE {bins.error:.3f})'
-            axes.plot(*zip(*points), marker='o', markersize=3, label=label, **_look(number))
+            words = f'{label(arm)} (ECE {bins.error:.3f})'
+            axes.plot(*zip(*points), marker='o', markersize=3, label=words, **_look(number))
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
 
     title = 'Calibration: accuracy by the score of the class named'
