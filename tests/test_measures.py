@@ -12,6 +12,7 @@ from projects.xray.measures import (
     MeasureError,
     Part,
     average_precision_at,
+    ceiled,
     check_comparable,
     floored,
     froc,
@@ -528,6 +529,21 @@ def test_too_few_parts_do_not_hide_what_escapes():
 def test_thresholds_are_printed_rounded_down(threshold, printed):
     assert floored(threshold) == printed
     assert float(printed) <= threshold
+
+
+@pytest.mark.parametrize(
+    ('size', 'printed'),
+    [
+        (0.6211, '0.622'),
+        (0.62, '0.62'),
+        (12.301, '12.4'),
+        (np.nextafter(0.25, 1), '0.251'),
+        (1234.5, '1.24e+03'),
+    ],
+)
+def test_upper_bounds_of_a_size_are_printed_rounded_up(size, printed):
+    assert ceiled(size) == printed
+    assert float(printed) >= size
 
 
 def test_the_printed_threshold_rejects_the_parts_it_is_said_to():

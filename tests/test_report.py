@@ -274,6 +274,28 @@ def test_the_operating_point_of_val_is_judged_on_test(proven, tmp_path):
     assert critical['fit']['a50'] == pytest.approx(0.2 * before['fit']['a50'])
 
 
+def test_the_bound_of_pod_in_mm_is_not_rounded_below_itself(proven, tmp_path):
+    arms = [str(folder) for folder in proven[:2]]
+    assert main([*arms, '--out', str(tmp_path), '--gallery', '0', '--pixel-pitch', '0.02']) == 0
+    pods = {run['arm']: run['pod'] for run in json.loads((tmp_path / 'report.json').read_text())['runs']}
+    with (tmp_path / 'pod.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(map(len, pods.values()))
+    page = (tmp_path / 'index.html').read_text()
+    bounds = 0
+    for row in rows:
+        fit = pods[row['arm']][row['class']]['fit']
+        assert row['unit'] == 'mm' and all(row[key] == f'{fit[key]:.3g}' for key in ('a50', 'a90'))
+        if fit['a90_95'] is None:
+            assert row['a90/95'] == '–'
+            continue
+        assert fit['a90_95'] <= float(row['a90/95']) <= 1.01 * fit['a90_95']
+        if row['class'] in ('critical', 'minor'):
+            bounds += 1
+            assert f'{row["arm"]} (a90 {row["a90"]}, a90/95 {row["a90/95"]})' in page
+    assert bounds
+
+
 def test_pod_against_size_and_contrast_is_drawn(proven):
     (group,) = gather(read_runs(proven[:1])[0], Settings(resamples=5))
     charts = [chart for chart in charts_of(group) if 'size and contrast' in chart['title']]

@@ -872,6 +872,12 @@ def floored(threshold: float) -> str:
     return f'{context.create_decimal(repr(float(threshold))):f}'
 
 
+def ceiled(bound: float) -> str:
+    """Write the upper bound of a size with three digits, rounded up: rounded down, it would not hold."""
+    context = decimal.Context(prec=3, rounding=decimal.ROUND_CEILING)
+    return f'{float(context.create_decimal(repr(float(bound)))):.3g}'
+
+
 # ---------------------------------------------------------------------------------------------------- POD
 
 

@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..measures import CRITICAL, precision_recall
+from ..measures import CRITICAL, ceiled, precision_recall
 from .evidence import Arm, Group, Measured
 from .paper import label
 from .runs import Curves
@@ -186,7 +186,8 @@ def _pods(group: Group, firsts) -> list[dict]:
             for number, (arm, pod) in enumerate(drawn):
                 points = [p for p in pod.fit.curve if p.size is not None]
                 sizes, look = [p.size for p in points], _look(number)
-                a90 = f' (a90 {pod.fit.a90:.3g}, a90/95 {_number(pod.fit.a90_95)})' if pod.fit.a90 else ''
+                bound = 'none' if pod.fit.a90_95 is None else ceiled(pod.fit.a90_95)
+                a90 = f' (a90 {pod.fit.a90:.3g}, a90/95 {bound})' if pod.fit.a90 else ''
                 axes.plot(sizes, [p.pod for p in points], label=label(arm) + a90, **look)
                 axes.fill_between(
                     sizes,
@@ -242,10 +243,6 @@ def _contrast_pods(group: Group, firsts) -> list[dict]:
             x = f'equivalent diameter, {fits[0].unit}'
             charts.append(_draw(f'pod {name} {arm.name} {group.name}', title, x, 'contrast', plot))
     return charts
-
-
-def _number(value: float | None) -> str:
-    return 'none' if value is None else f'{value:.3g}'
 
 
 def _reliability(group: Group, firsts) -> dict:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jinja2
 
-from ..measures import CRITICAL, SIZES, FalseAlarms, Found, floored
+from ..measures import CRITICAL, SIZES, FalseAlarms, Found, ceiled, floored
 from . import gallery
 from .charts import charts_of, pretraining_charts
 from .config_diff import differences
@@ -212,10 +212,10 @@ def _who(group, arm, measured) -> list[str]:
     return [group.name, label(arm), _text(measured.run.seed)]
 
 
-def _text(value, digits: int = 3) -> str:
+def _text(value) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return '–'
-    return f'{value:.{digits}f}' if isinstance(value, float) else str(value)
+    return f'{value:.3f}' if isinstance(value, float) else str(value)
 
 
 def _comparisons(groups) -> dict:
@@ -342,11 +342,12 @@ def _pod(detectors) -> dict:
     for group, arm, m in detectors:
         for name, pod in m.pods.items():
             fit = pod.fit
-            values = [_text(v, 1) for v in (fit.a50, fit.a90, fit.a90_95)]
+            sizes = ['–' if size is None else f'{size:.3g}' for size in (fit.a50, fit.a90)]
+            bound = '–' if fit.a90_95 is None else ceiled(fit.a90_95)
             calls = _text(pod.false_calls.per_image)
             found = f'{fit.hits} of {fit.flaws}'
             rows.append(
-                [*_who(group, arm, m), name, found, *values, pod.unit, calls, '; '.join(fit.problems)]
+                [*_who(group, arm, m), name, found, *sizes, bound, pod.unit, calls, '; '.join(fit.problems)]
             )
     header = [
         'group',
