@@ -107,6 +107,7 @@ def test_without_a_map_the_types_are_the_classes(write):
         ([80, 60, 30, 40], [80, 60, 20, 20], 'boxes clipped to their image'),
         ([99.5, 10, 0.5, 10], [99, 10, 1, 10], 'boxes widened to one pixel'),
         ([10, 10.25, 5, 0.5], [10, 10, 5, 1], 'boxes widened to one pixel'),
+        ([7.51, 8.51, 0.67, 0.67], [7.345, 8.345, 1, 1], 'boxes widened to one pixel'),  # 8.345 - 7.345 < 1
         ([90, 10, 10.005, 10], [90, 10, 10, 10], None),  # rounding of the writer
     ],
 )

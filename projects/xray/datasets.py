@@ -294,15 +294,15 @@ def _repair_box(where: str, box, image: dict, repairs: Counter) -> list[float]:
     # Writers round boxes: what sticks out by less than a hundredth of a pixel is no fault of the data.
     if max(-x, -y, x + w - width, y + h - height) > 0.01:
         repairs['boxes clipped to their image'] += 1
-    if x2 - x1 < 1 or y2 - y1 < 1:
+    w, h = x2 - x1, y2 - y1
+    if w < 1 or h < 1:
         repairs['boxes widened to one pixel'] += 1
-        if x2 - x1 < 1:
-            x1 = min(max((x1 + x2) / 2 - 0.5, 0.0), width - 1.0)
-            x2 = x1 + 1
-        if y2 - y1 < 1:
-            y1 = min(max((y1 + y2) / 2 - 0.5, 0.0), height - 1.0)
-            y2 = y1 + 1
-    return [x1, y1, x2 - x1, y2 - y1]
+        # A width of exactly 1: (x1 + 1) - x1 may round to less, which mmdet drops.
+        if w < 1:
+            x1, w = min(max((x1 + x2) / 2 - 0.5, 0.0), width - 1.0), 1.0
+        if h < 1:
+            y1, h = min(max((y1 + y2) / 2 - 0.5, 0.0), height - 1.0), 1.0
+    return [x1, y1, w, h]
 
 
 def describe(coco: dict, ann_file: str | os.PathLike) -> str:
