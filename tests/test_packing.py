@@ -267,6 +267,20 @@ def test_whatever_a_kill_tears_is_packed_again(source, tmp_path, small_shards, t
     assert contents(torn) == contents(tmp_path / 'whole')
 
 
+def test_records_of_zeros_after_a_power_cut_hide_no_torn_shard(source, tmp_path, small_shards):
+    """A file system may keep the length of the index and lose its last page, and the shard's."""
+    pack(source, tmp_path / 'whole', Recipe(64))
+    torn = tmp_path / 'torn'
+    pack(source, torn, Recipe(64))
+    unfinish(torn)
+    with (torn / 'index.bin').open('ab') as file:
+        file.write(bytes(2 * 76))
+    last = max(torn.glob('shard-*.bin'))
+    last.write_bytes(bytes(last.stat().st_size))
+    pack(source, torn, Recipe(64))
+    assert contents(torn) == contents(tmp_path / 'whole')
+
+
 def test_packing_again_changes_nothing(source, tmp_path):
     pack(source, tmp_path / 'packed', Recipe(64))
     before = contents(tmp_path / 'packed')
@@ -299,6 +313,12 @@ def test_other_arguments_are_refused(source, tmp_path, arguments, named):
     pack(source, tmp_path / 'packed', Recipe(64))
     with pytest.raises(StoreError, match=f'packed: begun with .*{named}'):
         pack(source, tmp_path / 'packed', **{'recipe': Recipe(64), **arguments})
+
+
+@pytest.mark.parametrize('group', ['absent', '(absent)?part'])
+def test_a_name_without_the_group_is_refused(source, tmp_path, group):
+    with pytest.raises(StoreError, match='0.png: no match of the group'):
+        pack(source, tmp_path / 'packed', Recipe(64), group=group)
 
 
 def test_bad_folders_are_refused_in_one_line(source, tmp_path):

@@ -438,9 +438,10 @@ def _part(source: Path, name: str, group: str | None) -> str:
     if group is None:
         return str(PurePosixPath(name).parent)
     match = re.search(group, name)
-    if not match:
+    part = match and match[min(1, match.re.groups)]
+    if part is None:  # also where the group takes no part in the match
         raise StoreError(f'{source / name}: no match of the group {group!r}; correct --group')
-    return match[1] if match.re.groups else match[0]
+    return part
 
 
 @contextmanager
@@ -515,15 +516,21 @@ class _Writer:
 
     def _whole(self, records: list[Record], names: bytes) -> list[Record]:
         """Return the records before the first torn one. Shards before the last were synced when closed."""
-        number = records[-1].shard if records else 0
-        path = self.out / _shard_name(number)
-        shard = _map(path) if path.is_file() and path.stat().st_size else b''
-        for i, record in enumerate(records):
-            if record.shard == number:
-                pixels = _pixels(record, shard, self.dtype)
-                if _checksum(record, _text(record, names), pixels) != record.checksum:
-                    return records[:i]
+        # A torn record may name any shard: what is the last one shows when no torn record follows.
+        torn = 0
+        while records and torn is not None:
+            number = records[-1].shard
+            path = self.out / _shard_name(number)
+            shard = _map(path) if path.is_file() and path.stat().st_size else b''
+            torn = next(
+                (i for i, r in enumerate(records) if r.shard == number and self._torn(r, names, shard)), None
+            )
+            records = records[:torn]
         return records
+
+    def _torn(self, record: Record, names: bytes, shard: mmap.mmap | bytes) -> bool:
+        pixels = _pixels(record, shard, self.dtype)
+        return _checksum(record, _text(record, names), pixels) != record.checksum
 
     def _open(self, name: str, size: int):
         file = (self.out / name).open('ab')
