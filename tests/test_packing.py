@@ -300,6 +300,39 @@ def test_images_that_come_later_are_not_lost_silently(source, tmp_path):
         pack(source, out, Recipe(64))
 
 
+@pytest.mark.parametrize('finished', [True, False])
+def test_images_that_go_or_change_are_refused_by_name(source, tmp_path, finished):
+    out, image = tmp_path / 'packed', source / 'part1' / '4.png'
+    pack(source, out, Recipe(64))
+    if not finished:
+        unfinish(out)
+    kept = image.rename(tmp_path / 'kept.png')
+    with pytest.raises(
+        StoreError, match='part1/4.png: no such file.*put it back, or remove .*packed and pack'
+    ):
+        pack(source, out, Recipe(64))
+    draw(image, seed=99)
+    with pytest.raises(
+        StoreError, match='part1/4.png: differs from the file that was packed; remove .*packed'
+    ):
+        pack(source, out, Recipe(64))
+    kept.rename(image)
+    assert len(pack(source, out, Recipe(64))[0]) == 9
+
+
+def test_contents_are_compared_only_where_times_or_sizes_differ(source, tmp_path, monkeypatch):
+    out, compared = tmp_path / 'packed', []
+    sha256 = packing._sha256
+    monkeypatch.setattr(packing, '_sha256', lambda path: compared.append(path) or sha256(path))
+    pack(source, out, Recipe(64))
+    pack(source, out, Recipe(64))
+    assert compared == []
+    (source / 'part1' / '4.png').touch()
+    for _ in range(2):  # the second time it is known again
+        pack(source, out, Recipe(64))
+        assert len(compared) == 9
+
+
 @pytest.mark.parametrize(
     ('arguments', 'named'),
     [
@@ -415,7 +448,7 @@ def test_short_and_missing_files_are_named(packed):
 @pytest.mark.parametrize('text', ['', '{', '[]', '{"format": "xray-store-0"}', '{"format": "xray-store-1"}'])
 def test_a_spoilt_head_is_named(packed, text):
     (packed / packing.HEAD).write_text(text)
-    with pytest.raises(StoreError, match=f'{packing.HEAD}: .*pack the images again'):
+    with pytest.raises(StoreError, match=f'{packing.HEAD}: .*remove .*packed and pack again'):
         Store(packed)
 
 

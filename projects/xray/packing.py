@@ -182,7 +182,7 @@ class Store:
         for name in ('index.bin', 'names.bin'):
             path = self.folder / name
             if not path.is_file() or path.stat().st_size != head[name]:
-                raise StoreError(f'{path}: expected {head[name]} bytes; pack the images again')
+                raise StoreError(f'{path}: expected {head[name]} bytes; {_again(self.folder)}')
         self._index = _map(self.folder / 'index.bin')
         self._names = _map(self.folder / 'names.bin')
         self._shard = lru_cache(OPEN_SHARDS)(self._map_shard)
@@ -244,7 +244,7 @@ class Store:
         if _checksum(record, self._text(index), pixels) != record.checksum:
             raise StoreError(
                 f'{self.folder / _shard_name(record.shard)}: image {index} is damaged, its checksum differs; '
-                'pack the images again'
+                f'{_again(self.folder)}'
             )
         return pixels.view(self.recipe.dtype).reshape(record.height, record.width)
 
@@ -256,7 +256,12 @@ class Store:
         try:
             return _map(path)
         except (OSError, ValueError) as error:
-            raise StoreError(f'{path}: expected a shard ({error}); pack the images again') from None
+            raise StoreError(f'{path}: expected a shard ({error}); {_again(self.folder)}') from None
+
+
+def _again(folder: Path) -> str:
+    """Remedy for a store that is not what it should be: packing over it mends nothing that is there."""
+    return f'remove {folder} and pack again'
 
 
 def _read_head(folder: Path) -> dict:
@@ -264,9 +269,9 @@ def _read_head(folder: Path) -> dict:
     try:
         head = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise StoreError(f'{path}: not readable ({error}); pack the images again') from None
+        raise StoreError(f'{path}: not readable ({error}); {_again(folder)}') from None
     if not isinstance(head, dict) or head.get('format') != FORMAT or not {'finished', 'recipe'} <= set(head):
-        raise StoreError(f'{path}: expected a store of the format {FORMAT}; pack the images again')
+        raise StoreError(f'{path}: expected a store of the format {FORMAT}; {_again(folder)}')
     return head
 
 
@@ -378,7 +383,7 @@ def pack(
 
     Raises:
         StoreError: nothing to pack, a name without a part, a folder that other arguments began or another
-            process is writing, images that came in between, or a full disk.
+            process is writing, images that came, went or changed in between, or a full disk.
     """
     source, out = Path(source), Path(out)
     names, _ = list_radiographs(source)
@@ -386,26 +391,71 @@ def pack(
         raise StoreError(f'{source}: expected a folder with files of {", ".join(SUFFIXES)}; correct SRC')
     parts = {name: _part(source, name, group) for name in names}
     head = dict(format=FORMAT, source=str(source.resolve()), group=group, recipe=asdict(recipe))
+    files = _fingerprint(source, names)
     with _lock(out):
-        written = _begin(out, head)
+        written = _begin(out, head, files)
+        same = written.get('files') == files
         if written['finished']:
             store = Store(out)
-            packed = {store.name(i) for i in range(len(store))} | set(written['left_out'])
-            late = [name for name in names if name not in packed]
+            packed = {store.name(i): store[i].source_sha256 for i in range(len(store))}
             left_out = written['left_out']
+            late = [name for name in names if name not in packed and name not in left_out]
+            if not late:
+                _compare(source, out, parts, packed, same)
         else:
-            late, left_out = _pack_rest(source, out, recipe, parts, workers, progress)
+            late, left_out = _pack_rest(source, out, recipe, parts, same, workers, progress)
         if late:
-            raise StoreError(
-                f'{out}: packing had passed {source / late[0]} when it came; remove {out} and pack again'
-            )
-        if not written['finished']:
+            raise StoreError(f'{out}: packing had passed {source / late[0]} when it came; {_again(out)}')
+        if not written['finished'] or not same:
             sizes = {name: (out / name).stat().st_size for name in ('index.bin', 'names.bin')}
-            _write_head(out, head | dict(finished=True, left_out=left_out) | sizes)
+            _write_head(out, head | dict(finished=True, files=files, left_out=left_out) | sizes)
     return Store(out), left_out
 
 
-def _pack_rest(source, out, recipe, parts, workers, progress) -> tuple[list[str], dict[str, str]]:
+def _fingerprint(source: Path, names: list[str]) -> str:
+    """Return the SHA-256 of names, sizes and times of files: equal, and none has come, gone or changed."""
+    hashed = hashlib.sha256()
+    for name in names:
+        try:
+            stat = (source / name).stat()
+        except OSError:  # gone since it was listed: decoding says so
+            continue
+        hashed.update(f'{name} {stat.st_size} {stat.st_mtime_ns}\n'.encode())
+    return hashed.hexdigest()
+
+
+def _compare(source: Path, out: Path, parts: dict, packed: dict[str, bytes], same: bool) -> None:
+    """Make sure that images in a store are still what the source folder holds.
+
+    Args:
+        source: image folder.
+        out: the store.
+        parts: by name of each image in the source folder.
+        packed: SHA-256 of the source file, by name of each image in the store.
+        same: whether the source files have the sizes and times of before; else their contents are compared.
+
+    Raises:
+        StoreError: an image is gone or another.
+    """
+    for name, sha256 in packed.items():
+        if name not in parts:
+            raise StoreError(
+                f'{source / name}: no such file, but it was packed; put it back, or {_again(out)}'
+            )
+        try:
+            changed = not same and _sha256(source / name) != sha256
+        except OSError as error:
+            raise StoreError(f'{source / name}: {error.strerror}; make the file readable') from None
+        if changed:
+            raise StoreError(f'{source / name}: differs from the file that was packed; {_again(out)}')
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').digest()
+
+
+def _pack_rest(source, out, recipe, parts, same, workers, progress) -> tuple[list[str], dict[str, str]]:
     """Append what is not in the store yet.
 
     Returns:
@@ -413,6 +463,7 @@ def _pack_rest(source, out, recipe, parts, workers, progress) -> tuple[list[str]
     """
     late, left_out = [], {}
     with _Writer(out, recipe) as writer:
+        _compare(source, out, parts, writer.done, same)
         todo = [name for name in parts if name not in writer.done]
         results = _decode_all(todo, source, recipe, workers)
         for name, result in progress(results, len(todo)):
@@ -459,13 +510,13 @@ def _lock(out: Path):
         yield
 
 
-def _begin(out: Path, head: dict) -> dict:
+def _begin(out: Path, head: dict, files: str) -> dict:
     """Return what is known of a store, after starting it if it is new."""
     if not (out / HEAD).exists():
         strangers = sorted(path.name for path in out.iterdir() if path.name != 'lock')
         if strangers:
             raise StoreError(f'{out}: expected a new folder, found {strangers[0]}; give another OUT')
-        _write_head(out, head | dict(finished=False))
+        _write_head(out, head | dict(finished=False, files=files))
     written = _read_head(out)
     for key, value in head.items():
         if written.get(key) != value:
@@ -502,8 +553,8 @@ class _Writer:
         index, names = (out / 'index.bin').read_bytes(), (out / 'names.bin').read_bytes()
         whole = len(index) // _RECORD.size * _RECORD.size
         records = self._whole([Record._make(row) for row in _RECORD.iter_unpack(index[:whole])], names)
-        # The names in the order written; a dict, for its fast lookup and its last key.
-        self.done = {_text(record, names)[0].decode(): None for record in records}
+        # SHA-256 of the source files by name, in the order written.
+        self.done = {_text(record, names)[0].decode(): record.source_sha256 for record in records}
         last = records[-1] if records else Record(0, 0, 0, 0, 0, 0, 0, 0, 0, b'', 0)
         self.number = last.shard
         self.index = self._open('index.bin', len(records) * _RECORD.size)
@@ -572,7 +623,7 @@ class _Writer:
             raise StoreError(
                 f'{self.out}: {error.strerror}; make room and run again, it goes on here'
             ) from None
-        self.done[name] = None
+        self.done[name] = sha256
 
     def _sync(self) -> None:
         for file in (self.shard, self.names, self.index):
@@ -655,11 +706,11 @@ def verify(
         if source is not None:
             path = Path(source, name)
             try:
-                if hashlib.sha256(path.read_bytes()).hexdigest() != store[index].source_sha256.hex():
-                    faults.append(f'{path}: differs from the file that was packed; pack the images again')
+                if _sha256(path) != store[index].source_sha256:
+                    faults.append(f'{path}: differs from the file that was packed; {_again(store.folder)}')
             except OSError as error:
                 faults.append(
-                    f'{path}: {error.strerror}, but it was packed; put it back or pack the images again'
+                    f'{path}: {error.strerror}, but it was packed; put it back, or {_again(store.folder)}'
                 )
         return faults
 
@@ -671,5 +722,5 @@ def verify(
         known = set(store.left_out)
         for name in list_radiographs(source)[0]:
             if name not in known and store.find(name) is None:
-                faults.append(f'{Path(source, name)}: not in the store; pack the images again')
+                faults.append(f'{Path(source, name)}: not in the store; {_again(store.folder)}')
     return faults
