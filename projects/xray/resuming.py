@@ -168,7 +168,7 @@ class ResumeHook(Hook):
         minutes: Between two checkpoints.
 
     Raises:
-        ResumeError: The ranks have not loaded the same checkpoint.
+        ResumeError: The model has other tensors than the checkpoint, or the ranks have not loaded the same.
     """
 
     priority = 'LOWEST'  # after everything else that an iteration changes
@@ -183,8 +183,27 @@ class ResumeHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Remember what the checkpoint says about the place in the epoch."""
-        if runner._resume:
-            self.loaded = checkpoint.get('resume_state', {})
+        if not runner._resume:
+            return
+        self._compare(runner, checkpoint['state_dict'])
+        self.loaded = checkpoint.get('resume_state', {})
+
+    @staticmethod
+    def _compare(runner, saved: dict) -> None:
+        """Stop where mmengine, which loads what fits, would go on with weights that are partly random."""
+        own = _unwrap(runner.model).state_dict()
+        for name in [*own, *saved]:
+            if name.startswith('teacher.') and name not in saved:
+                continue  # StudentHook leaves it out; it comes from its own file
+            expected, found = (
+                f'of shape {tuple(tensors[name].shape)}' if name in tensors else 'absent'
+                for tensors in (own, saved)
+            )
+            if found != expected:
+                raise ResumeError(
+                    f'{runner._load_from or runner.work_dir}: {name} is {found}, expected {expected}; go on '
+                    'with the config that the run was begun with, or give another --work-dir'
+                )
 
     def before_train(self, runner) -> None:
         """Take up the place of the checkpoint; from here on the loader's draws have no state."""
