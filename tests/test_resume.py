@@ -363,6 +363,49 @@ def test_an_epoch_goes_on_where_as_many_samples_were_seen(tmp_path):
     assert 'goes on at batch 7 of 11' in max((tmp_path / 'run').rglob('*.log')).read_text()
 
 
+class Rates(Hook):
+    """Remembers the learning rate after each iteration."""
+
+    priority = 'LOWEST'
+
+    def __init__(self):
+        self.seen = {}
+
+    def after_train_iter(self, runner, **kwargs):
+        self.seen[runner.iter + 1] = runner.optim_wrapper.get_lr()['lr'][0]
+
+
+@pytest.mark.parametrize(
+    ('first', 'then', 'stop', 'place'),
+    [
+        (2, 8, 15, 'at batch 2 of 3'),
+        (8, 2, 4, 'at batch 9 of 11'),
+        # Stopped after the last batch of an epoch, which is not full.
+        (8, 2, 5, 'with the next epoch'),
+        (2, 8, 21, 'with the next epoch'),
+    ],
+)
+def test_with_another_batch_the_schedule_is_the_configs(tmp_path, first, then, stop, place):
+    def arguments(name, batch_size, rate, *hooks):
+        found = settings(tmp_path / name, batch_size=batch_size, minutes=60, hooks=hooks)
+        found['optim_wrapper']['optimizer']['lr'] = rate
+        by_iter = dict(type='PolyLR', by_epoch=True, begin=0, end=3, convert_to_iter_based=True)
+        found['param_scheduler'].append(by_iter)
+        return found
+
+    undisturbed, resumed = Rates(), Rates()
+    train(arguments('undisturbed', then, 0.02, undisturbed))
+    with pytest.raises(SystemExit):
+        train(arguments('run', first, 0.01, stopped_at(stop)))
+    time.sleep(1.1)  # runners of one process share what has the same name, and a name is good for a second
+    runner = train(arguments('run', then, 0.02, resumed), resume=True)
+    assert place in max((tmp_path / 'run').rglob('*.log')).read_text()
+    assert resumed.seen.items() < undisturbed.seen.items()
+    assert runner.iter == max(resumed.seen) == max(undisturbed.seen)
+    if place == 'with the next epoch':
+        assert torch.equal(runner.model.seen, torch.full((22,), 3.0))
+
+
 def test_the_validation_that_a_kill_cut_short_is_made_up(tmp_path):
     class Count(Hook):
         validated = 0

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine import dist
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, ParamSchedulerHook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
@@ -162,7 +162,8 @@ class ResumeHook(Hook):
     the checkpoints hold.
 
     On resume with another number of GPUs or another batch, an epoch goes on where as many samples had been
-    seen; only then the result is another, and the log says so.
+    seen, with the optimizer's settings and the schedules of the config; only then the result is another, and
+    the log says so.
 
     Args:
         minutes: Between two checkpoints.
@@ -176,17 +177,27 @@ class ResumeHook(Hook):
     def __init__(self, minutes: float = 10.0):
         self.seconds = 60 * minutes
         self.loaded = None
+        self.refitted = False
         self.batches = None
         self.rank_buffers = None
         self.stopped = False
         self.former = None
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Remember what the checkpoint says about the place in the epoch."""
+        """Remember what the checkpoint says about the place in the epoch, change what must not come back."""
         if not runner._resume:
             return
         self._compare(runner, checkpoint['state_dict'])
         self.loaded = checkpoint.get('resume_state', {})
+        if 'length' in self.loaded and isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self.refitted = any(self.loaded[key] != value for key, value in self._epoch(runner).items())
+        if self.refitted:
+            # They count in iterations of the former batch, and its learning rate need not fit this one.
+            checkpoint.pop('param_schedulers', None)
+            optimizer, own = checkpoint['optimizer'], runner.optim_wrapper.optimizer
+            optimizer.pop('base_param_settings', None)
+            for saved, group in zip(optimizer['param_groups'], own.param_groups):
+                saved.update({key: value for key, value in group.items() if key != 'params'})
 
     @staticmethod
     def _compare(runner, saved: dict) -> None:
@@ -242,15 +253,18 @@ class ResumeHook(Hook):
                 f'{runner.work_dir}: the ranks have loaded the iterations {[int(p[1]) for p in places]}, '
                 'expected one; put the work dir on storage that all nodes share'
             )
-        length, batch = len(self.batches), self._global_batch(runner)
-        done = loop.iter - loop.epoch * state.get('length', length)
-        first = done * state.get('batch', batch) // batch if 'length' in state else 0
-        if 'length' in state and (state['length'], state['batch']) != (length, batch):
+        length, batch = self._epoch(runner).values()
+        first = loop.iter - loop.epoch * state['length'] if 'length' in state else 0
+        if self.refitted:
+            seen = first * state['batch']
+            first = length if first == state['length'] else min(seen // batch, length)
             loop._iter = loop.epoch * length + first
             runner.optim_wrapper.initialize_count_status(runner.model, loop.iter, loop.max_iters)
+            self._step_schedules(runner, length)
+            place = f'at batch {first + 1} of {length}' if first < length else 'with the next epoch'
             runner.logger.warning(
-                f'Resumed with a batch of {batch} after {state["batch"]}: goes on at batch {first + 1} of '
-                f'{length}, after as many samples; the result is not that of an undisturbed run'
+                f'Resumed with {length} batches of {batch} after {state["length"]} of {state["batch"]}: '
+                f'goes on {place}, after as many samples; the result is not that of an undisturbed run'
             )
         else:
             if len(state.get('buffers', ())) == dist.get_world_size():
@@ -263,10 +277,20 @@ class ResumeHook(Hook):
                 parameters[name].grad = torch.empty_like(parameters[name]).copy_(value)
         self.batches.first = first
         if first:
-            runner.logger.info(f'Resumed in epoch {loop.epoch + 1} at batch {first + 1} of {length}')
+            runner.logger.info(f'Resumed in epoch {loop.epoch + 1} after batch {first} of {length}')
         elif loop.epoch and self._validates(runner):
             # The kill may have come while the epoch of the checkpoint was being validated.
             runner.val_loop.run()
+
+    @staticmethod
+    def _step_schedules(runner, length: int) -> None:
+        """Bring the schedules of the config to where the run goes on, step by step as it would have gone."""
+        loop, hook = runner.train_loop, ParamSchedulerHook()
+        runner.optim_wrapper._global_step = loop.iter  # else mmengine warns of schedules before updates
+        for done in range(1, loop.iter + 1):
+            hook.after_train_iter(runner, done)
+            if done % length == 0 and done <= loop.epoch * length:
+                hook.after_train_epoch(runner)
 
     @staticmethod
     def _validates(runner) -> bool:
@@ -334,7 +358,7 @@ class ResumeHook(Hook):
         self.due = time.monotonic() + self.seconds
         if self.batches is None:
             return
-        state = dict(length=len(self.batches), batch=self._global_batch(runner))
+        state = self._epoch(runner)
         if self.rank_buffers is not None:
             state['buffers'] = self.rank_buffers
         wrapper = runner.optim_wrapper
@@ -379,8 +403,10 @@ class ResumeHook(Hook):
         return raised.bool().tolist()
 
     @staticmethod
-    def _global_batch(runner) -> int:
-        return runner.train_dataloader.batch_sampler.batch_size * dist.get_world_size()
+    def _epoch(runner) -> dict[str, int]:
+        """Number of batches of an epoch, and of samples of a batch on all ranks."""
+        batches = runner.train_dataloader.batch_sampler
+        return dict(length=len(batches), batch=batches.batch_size * dist.get_world_size())
 
     def _stop(self, number, frame) -> None:
         self.stopped = True
