@@ -1,6 +1,7 @@
 """Resume that loses nothing: killed at any moment, a run ends with the weights of the undisturbed one."""
 
 import gc
+import itertools
 import os
 import random
 import shutil
@@ -15,9 +16,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, HOOKS, MODELS
+from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
 
 from projects.xray import compat  # noqa: F401
@@ -67,6 +69,20 @@ class ResumeNet(BaseModel):
             return [dict()]
         self.seen[inputs[:, 3].long()] += 1
         return dict(loss=torch.nn.functional.cross_entropy(self.net(inputs), data_samples))
+
+
+@METRICS.register_module()
+class ResumeScore(BaseMetric):
+    """Better at each validation of the process."""
+
+    default_prefix = 'resume'
+    scores = itertools.count()
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        return dict(score=next(self.scores))
 
 
 @HOOKS.register_module()
@@ -519,6 +535,25 @@ def test_an_older_run_in_the_same_folder_is_not_taken(finished, tmp_path):
     state['meta'] |= dict(epoch=20, iter=120, time='20200101_000000')
     torch.save(state, folder / 'epoch_20.pth')
     assert newest_checkpoint(folder).name == 'resume_15.pth'
+
+
+def test_a_copied_work_dir_leaves_the_original_alone(tmp_path):
+    """The checkpoints that a run remembers as its best and its last are those of its own folder."""
+
+    def arguments(name, epochs):
+        found = settings(tmp_path / name, minutes=60, epochs=epochs)
+        found |= validation(found, tmp_path) | dict(val_evaluator=dict(type='ResumeScore'))
+        found['default_hooks']['checkpoint'] |= dict(save_best='resume/score', rule='greater')
+        return found
+
+    train(arguments('run', 2))
+    whole = sorted(path.name for path in (tmp_path / 'run').glob('*.pth'))
+    copy = shutil.copytree(tmp_path / 'run', tmp_path / 'copy')
+    runner = train(arguments('copy', 3), resume=True)
+    assert sorted(path.name for path in (tmp_path / 'run').glob('*.pth')) == whole
+    assert [path.name for path in copy.glob('best_*')] == ['best_resume_score_epoch_3.pth']
+    runner = train(arguments('copy', 3), resume=True)  # nothing left to train, nor to write
+    assert runner.message_hub.get_info('last_ckpt') == str(copy / 'epoch_3.pth')
 
 
 def test_no_checkpoint_and_none_that_can_be_read(tmp_path):

@@ -188,6 +188,7 @@ class ResumeHook(Hook):
         if not runner._resume:
             return
         self._compare(runner, checkpoint['state_dict'])
+        self._move(runner, checkpoint['message_hub']['runtime_info'])
         self.loaded = checkpoint.get('resume_state', {})
         if 'length' in self.loaded and isinstance(runner.train_loop, EpochBasedTrainLoop):
             self.refitted = any(self.loaded[key] != value for key, value in self._epoch(runner).items())
@@ -215,6 +216,13 @@ class ResumeHook(Hook):
                     f'{runner._load_from or runner.work_dir}: {name} is {found}, expected {expected}; go on '
                     'with the config that the run was begun with, or give another --work-dir'
                 )
+
+    @staticmethod
+    def _move(runner, info: dict) -> None:
+        """Name the run's checkpoints in this work dir, else a copied run removes those of the original."""
+        for key, path in info.items():
+            if key in ('last_ckpt', 'best_ckpt') or key.startswith('best_ckpt_'):
+                info[key] = str(Path(runner.work_dir, Path(path).name))
 
     def before_train(self, runner) -> None:
         """Take up the place of the checkpoint; from here on the loader's draws have no state."""
