@@ -533,6 +533,7 @@ def test_an_older_run_in_the_same_folder_is_not_taken(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / 'copy')
     state = torch.load(folder / 'epoch_2.pth', weights_only=True)
     state['meta'] |= dict(epoch=20, iter=120, time='20200101_000000')
+    del state['meta']['stamp']  # as before there was one
     torch.save(state, folder / 'epoch_20.pth')
     assert newest_checkpoint(folder).name == 'resume_15.pth'
 
@@ -571,3 +572,23 @@ def test_checkpoints_between_epochs_do_not_pile_up(tmp_path):
     (folder / 'epoch_9.pth.part').write_bytes(b'half')
     train(settings(folder, minutes=60), resume=True)
     assert sorted(path.name for path in folder.glob('*.pth*')) == ['epoch_2.pth', 'epoch_3.pth']
+
+
+def test_a_clock_that_was_ahead_costs_no_checkpoint(tmp_path):
+    """The node that wrote the first checkpoints was five minutes ahead of the one that goes on."""
+    folder = tmp_path / 'run'
+    with pytest.raises(SystemExit):
+        train(settings(folder, minutes=0, hooks=[stopped_at(2)]))
+    for path in folder.glob('resume_*.pth'):
+        state, ahead = torch.load(path, weights_only=True), path.stat().st_mtime + 300
+        state['meta']['time'] = time.strftime('%Y%m%d_%H%M%S', time.localtime(ahead))
+        state['meta'].update({key: value + 300 for key, value in state['meta'].items() if key == 'stamp'})
+        torch.save(state, path)
+        os.utime(path, (ahead, ahead))
+    with pytest.raises(SystemExit):
+        train(settings(folder, minutes=0, hooks=[stopped_at(4)]), resume=True)
+    assert sorted(path.name for path in folder.glob('resume_*')) == ['resume_4.pth', 'resume_5.pth']
+    assert newest_checkpoint(folder).name == 'resume_5.pth'
+    with pytest.raises(SystemExit):
+        train(settings(folder, minutes=60, hooks=[stopped_at(6)]), resume=True)
+    assert sorted(path.name for path in folder.glob('resume_*')) == ['resume_5.pth', 'resume_7.pth']

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +155,8 @@ class ResumeHook(Hook):
     """Makes a run repeatable from any of its iterations, and leaves checkpoints to go on from.
 
     Beside the checkpoints of `CheckpointHook`, `resume_<iteration>.pth` is written every so many minutes at
-    the next update of the weights; the last two are kept and removed when the training has ended.
+    the next update of the weights; the last two are kept and removed when the training has ended. Each
+    checkpoint is stamped later than the one from which its run went on, whatever the clocks of the nodes say.
 
     SIGTERM (a preempted job) ends the run after the iteration, or after the validation batch: checkpoint, one
     line, exit code 143. A second one changes nothing: torchrun passes on what the scheduler has sent to the
@@ -178,6 +180,8 @@ class ResumeHook(Hook):
         self.seconds = 60 * minutes
         self.loaded = None
         self.refitted = False
+        self.stamp = 0.0
+        self.kept = deque(maxlen=KEPT)
         self.batches = None
         self.rank_buffers = None
         self.stopped = False
@@ -190,6 +194,8 @@ class ResumeHook(Hook):
         self._compare(runner, checkpoint['state_dict'])
         self._move(runner, checkpoint['message_hub']['runtime_info'])
         self.loaded = checkpoint.get('resume_state', {})
+        self.stamp = _written(checkpoint['meta'])
+        self.kept.append(Path(runner._load_from or '').name)
         if 'length' in self.loaded and isinstance(runner.train_loop, EpochBasedTrainLoop):
             self.refitted = any(self.loaded[key] != value for key, value in self._epoch(runner).items())
         if self.refitted:
@@ -361,6 +367,7 @@ class ResumeHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add what mmengine leaves out, to every checkpoint that can be resumed from."""
+        checkpoint['meta']['stamp'] = self.stamp = max(time.time(), self.stamp + 1e-3)
         if 'optimizer' not in checkpoint:
             return
         self.due = time.monotonic() + self.seconds
@@ -385,9 +392,10 @@ class ResumeHook(Hook):
         runner.save_checkpoint(str(folder), name, by_epoch=False)
         self.rank_buffers = None
         if dist.is_main_process():
-            written = sorted(folder.glob('resume_*.pth'), key=lambda path: path.stat().st_mtime_ns)
-            for path in written[:-KEPT]:
-                path.unlink()
+            self.kept.append(name)
+            for path in folder.glob('resume_*.pth'):
+                if path.name not in self.kept:
+                    path.unlink()
         dist.barrier()  # nobody leaves while the file is being written
         return folder / name
 
@@ -429,6 +437,13 @@ def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
+def _written(meta: dict) -> float:
+    """Return when a checkpoint was written, s since 1970; without ResumeHook to the second, in local time."""
+    if 'stamp' in meta:
+        return meta['stamp']
+    return time.mktime(time.strptime(meta['time'], '%Y%m%d_%H%M%S'))
+
+
 def newest_checkpoint(folder: str | Path, say=print) -> Path | None:
     """Return the whole checkpoint of a work dir that was written last, or None when there is none.
 
@@ -452,7 +467,7 @@ def newest_checkpoint(folder: str | Path, say=print) -> Path | None:
     for path in files:
         try:
             meta = torch.load(path, map_location='cpu', weights_only=True, mmap=True)['meta']
-            dated.append((meta['time'], meta['iter'], path))
+            dated.append((_written(meta), meta['iter'], path))
         except Exception as error:  # whatever a damaged pickle raises
             say(f'not resumed: {path}: not a readable PyTorch checkpoint ({type(error).__name__})')
     for *_, path in sorted(dated, reverse=True):
