@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -240,6 +241,49 @@ model['head'] = dict(type='LinearClsHead', num_classes=2, in_channels=32, loss=d
     assert any(key.endswith('running_mean') for key in one['state_dict'])
     for key, value in one['state_dict'].items():
         assert torch.equal(two['state_dict'][key], value), key
+
+
+RESTARTED = """
+import os, sys, time
+import torch
+from projects.xray.running import choose_start
+first = os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'
+print('starts', choose_start('run', '--resume' in sys.argv), flush=True)
+if not first and '--written' not in sys.argv:
+    sys.exit()
+if not first:
+    meta = dict(time=time.strftime('%Y%m%d_%H%M%S'), iter=1)
+    torch.save(dict(meta=meta), 'run/resume_1.pth')
+sys.exit(os.environ['TORCHELASTIC_RESTART_COUNT'] != '2')
+"""
+
+
+@pytest.mark.parametrize(
+    ('options', 'starts'),
+    [
+        (['--written'], ['None', 'None', 'run/resume_1.pth']),
+        (['--resume'], ['run/epoch_9.pth', 'run/epoch_9.pth']),
+    ],
+)
+def test_a_run_started_anew_does_not_go_on_with_an_older_one(repo, tmp_path, monkeypatch, options, starts):
+    """Its ranks fail before, then after, it has written a checkpoint of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'run').mkdir()
+    torch.save(dict(meta=dict(time='20260101_000000', iter=90)), 'run/epoch_9.pth')
+    (tmp_path / 'run' / 'last_checkpoint').write_text('run/epoch_9.pth')
+    (tmp_path / 'restarted.py').write_text(RESTARTED)
+    command = [sys.executable, repo / 'tools' / 'launch.py', '--standalone', '--max-restarts', '2']
+    environment = {**os.environ, 'PYTHONPATH': str(repo)}
+    done = subprocess.run(
+        [*command, 'restarted.py', *options],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+    assert re.findall(r'starts (\S+)', done.stdout) == starts, done.stderr
+    assert done.returncode == 0
 
 
 def test_a_rank_that_fails_ends_in_a_line_and_with_its_exit_code(classifier, repo):

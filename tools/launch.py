@@ -6,7 +6,10 @@ and always exits with 1. SIGTERM reaches the ranks; training writes a checkpoint
 
 import os
 import sys
+import time
 
+# A restart goes on with what this run has written, not with what it found (running.choose_start).
+os.environ['XRAY_LAUNCHED'] = str(time.time())
 # A store per attempt: with the shared one, ranks that start again read where those before them listened
 # (pytorch/pytorch#135712), and torchrun waits half an hour for the dead. Read by torch when imported.
 os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'

@@ -444,7 +444,7 @@ def _written(meta: dict) -> float:
     return time.mktime(time.strptime(meta['time'], '%Y%m%d_%H%M%S'))
 
 
-def newest_checkpoint(folder: str | Path, say=print) -> Path | None:
+def newest_checkpoint(folder: str | Path, say=print, since: float = 0.0) -> Path | None:
     """Return the whole checkpoint of a work dir that was written last, or None when there is none.
 
     Whole means that every byte has the checksum it was written with. The time is the one that the checkpoint
@@ -453,9 +453,11 @@ def newest_checkpoint(folder: str | Path, say=print) -> Path | None:
     Args:
         folder: Work dir.
         say: Called with one line per damaged checkpoint that is passed over.
+        since: Leave out what was written before, s since 1970.
 
     Raises:
-        ResumeError: mmengine's file `last_checkpoint` names a checkpoint, but none can be read.
+        ResumeError: mmengine's file `last_checkpoint` names a checkpoint, but none can be read; not with
+            `since`, when it may be that of an older run.
     """
     folder = Path(folder)
     pointer = folder / 'last_checkpoint'
@@ -470,12 +472,12 @@ def newest_checkpoint(folder: str | Path, say=print) -> Path | None:
             dated.append((_written(meta), meta['iter'], path))
         except Exception as error:  # whatever a damaged pickle raises
             say(f'not resumed: {path}: not a readable PyTorch checkpoint ({type(error).__name__})')
-    for *_, path in sorted(dated, reverse=True):
+    for _, _, path in sorted((entry for entry in dated if entry[0] >= since), reverse=True):
         broken = zipfile.ZipFile(path).testzip()
         if broken is None:
             return path
         say(f'not resumed: {path}: not a readable PyTorch checkpoint ({broken} is damaged)')
-    if named:
+    if named and not since:
         raise ResumeError(
             f'{pointer}: names {named}, which is not there or not whole; put it back, or delete {pointer} to '
             'start anew'

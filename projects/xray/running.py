@@ -177,18 +177,21 @@ def choose_start(work_dir: str, wanted: bool) -> str | None:
     Args:
         work_dir: Where the run writes.
         wanted: Whether `--resume` was given. A rank that torchrun has restarted (`--max-restarts`) goes on
-            by itself, and all others with it.
+            by itself, and all others with it: without `--resume` from what was written since tools/launch.py
+            started, as the run of before in the same folder is another.
 
     Raises:
         UsageError: The folder names a checkpoint, but none can be read.
     """
-    restarted = mmengine.dist.all_gather_object(int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)))
-    if not wanted and not any(restarted):
+    names = 'TORCHELASTIC_RESTART_COUNT', 'XRAY_LAUNCHED'
+    facts = mmengine.dist.all_gather_object([float(os.environ.get(name, 0)) for name in names])
+    restarts, launched = zip(*facts)
+    if not wanted and not any(restarts):
         return None
     found = [None, None]
     if mmengine.dist.is_main_process():
         try:
-            found[0] = newest_checkpoint(work_dir)
+            found[0] = newest_checkpoint(work_dir, since=0.0 if wanted else min(launched))
         except ResumeError as error:
             found[1] = str(error)
     mmengine.dist.broadcast_object_list(found)
