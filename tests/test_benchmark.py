@@ -111,7 +111,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize('config', [SIMSIAM, SIMMIM])
+@pytest.mark.parametrize('config', [SIMSIAM, SIMMIM, DETECTOR])
 def test_variants_train_the_same_model_to_the_same_losses(repo, radiographs, config, capfd):
     answers = {}
     for variant in (STOCK, PACKED):
@@ -123,9 +123,9 @@ def test_variants_train_the_same_model_to_the_same_losses(repo, radiographs, con
     stock, ours = (answers[variant][0] for variant in (STOCK, PACKED))
     assert stock.batch == ours.batch == 4
     assert len(stock.losses) == train.LOSS_STEPS
-    # Another memory layout rounds otherwise, and SimSiam's batch norms over four images magnify that
-    # at every step: later steps are compared where nothing does.
-    steps, within = (2, 5e-3) if config == SIMSIAM else (train.LOSS_STEPS, 1e-4)
+    # Another memory layout rounds otherwise, and batch norms over four images magnify that at every step, as
+    # a detector's choice of proposals does: later steps are compared where nothing does.
+    steps, within = (train.LOSS_STEPS, 1e-4) if config == SIMMIM else (2, 5e-3)
     assert ours.losses[:steps] == pytest.approx(stock.losses[:steps], rel=1e-3, abs=within)
     assert len(set(stock.losses)) == train.LOSS_STEPS
     assert stock.flops > 1e6

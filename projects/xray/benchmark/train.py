@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from projects.xray import compat, running
 from projects.xray.acceleration import to_channels_last
+from projects.xray.classes import CASTINGS
 from projects.xray.datasets import quiet
 from projects.xray.report.config_diff import load_config
 from projects.xray.report.results import format_table
@@ -103,6 +104,8 @@ def build(
             preprocessor = recipe.get('data_preprocessor') or recipe.model.data_preprocessor
     model['data_preprocessor'] = dict(preprocessor)
     model['backbone'].pop('init_cfg', None)
+    if config.default_scope == 'mmdet':  # the published kind of dataset labels types, not severities
+        model['roi_head']['bbox_head']['num_classes'] = len(CASTINGS)
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(config.default_scope):
         model = MODELS.build(ConfigDict(model))  # mmdet reads attributes
