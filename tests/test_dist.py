@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import save_checkpoint
 
 from projects.xray import compat, hooks  # noqa: F401
+from projects.xray.running import choose_start
 from tools.train import main
 
 SWIN = dict(
@@ -243,47 +245,31 @@ model['head'] = dict(type='LinearClsHead', num_classes=2, in_channels=32, loss=d
         assert torch.equal(two['state_dict'][key], value), key
 
 
-RESTARTED = """
-import os, sys, time
-import torch
-from projects.xray.running import choose_start
-first = os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'
-print('starts', choose_start('run', '--resume' in sys.argv), flush=True)
-if not first and '--written' not in sys.argv:
-    sys.exit()
-if not first:
-    meta = dict(time=time.strftime('%Y%m%d_%H%M%S'), iter=1)
-    torch.save(dict(meta=meta), 'run/resume_1.pth')
-sys.exit(os.environ['TORCHELASTIC_RESTART_COUNT'] != '2')
-"""
-
-
-@pytest.mark.parametrize(
-    ('options', 'starts'),
-    [
-        (['--written'], ['None', 'None', 'run/resume_1.pth']),
-        (['--resume'], ['run/epoch_9.pth', 'run/epoch_9.pth']),
-    ],
-)
-def test_a_run_started_anew_does_not_go_on_with_an_older_one(repo, tmp_path, monkeypatch, options, starts):
-    """Its ranks fail before, then after, it has written a checkpoint of its own."""
+def test_a_restart_of_a_run_begun_anew_passes_over_an_older_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+    def write(name, when):
+        meta = dict(time=time.strftime('%Y%m%d_%H%M%S', time.localtime(when)), iter=1)
+        torch.save(dict(meta=meta), f'run/{name}.pth')
+
+    launched = time.time()
     (tmp_path / 'run').mkdir()
-    torch.save(dict(meta=dict(time='20260101_000000', iter=90)), 'run/epoch_9.pth')
+    write('epoch_9', launched - 60)
     (tmp_path / 'run' / 'last_checkpoint').write_text('run/epoch_9.pth')
-    (tmp_path / 'restarted.py').write_text(RESTARTED)
-    command = [sys.executable, repo / 'tools' / 'launch.py', '--standalone', '--max-restarts', '2']
-    environment = {**os.environ, 'PYTHONPATH': str(repo)}
-    done = subprocess.run(
-        [*command, 'restarted.py', *options],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=300,
-        check=False,
-    )
-    assert re.findall(r'starts (\S+)', done.stdout) == starts, done.stderr
-    assert done.returncode == 0
+    monkeypatch.setenv('XRAY_LAUNCHED', str(launched))
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    assert choose_start('run', wanted=False) is None
+    assert choose_start('run', wanted=True) == 'run/epoch_9.pth'
+    write('resume_1', launched + 60)
+    assert choose_start('run', wanted=False) == 'run/resume_1.pth'
+
+
+def test_the_launcher_tells_the_ranks_when_it_started(repo, tmp_path):
+    (tmp_path / 'said.py').write_text("import os; print(os.environ['XRAY_LAUNCHED'])")
+    before = time.time()
+    command = [sys.executable, repo / 'tools' / 'launch.py', '--standalone', tmp_path / 'said.py']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert before <= float(done.stdout) <= time.time(), done.stderr
 
 
 def test_a_rank_that_fails_ends_in_a_line_and_with_its_exit_code(classifier, repo):
