@@ -566,7 +566,8 @@ def test_a_report_cuts_the_same_pictures_out_of_files_stores_and_urls(tmp_path, 
     pack(tmp_path / 'images', tmp_path / 'without', Recipe(0, bits))
     runs[0].predictions.folder = str(tmp_path / 'without')
     records, problems = thumbnails(items)
-    assert problems == [f'{tmp_path}/without: expected an image {gone} in this store; pack the images again']
+    store = tmp_path / 'without'
+    assert problems == [f'{store}: expected an image {gone} in this store; remove {store} and pack again']
     assert [record['file'] for record in records if not record['image']] == [
         item.file for item in items if item.file == gone
     ]

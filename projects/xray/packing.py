@@ -214,6 +214,17 @@ class Store:
         index = self._bound(name)
         return index if index < len(self) and self._text(index)[0] == name.encode() else None
 
+    def position(self, name: str) -> int:
+        """Return the index of an image.
+
+        Raises:
+            StoreError: it is not in the store.
+        """
+        index = self.find(name)
+        if index is None:
+            raise StoreError(f'{self.folder}: expected an image {name} in this store; {_again(self.folder)}')
+        return index
+
     def below(self, folder: str) -> range:
         """Return the indices of all images below a folder of the store; '' is the whole store."""
         # '0' is the character after '/'.

@@ -99,9 +99,7 @@ def load(path: str) -> tuple[Radiograph, bytes]:
 
 
 def _load_packed(store: Store, name: str) -> tuple[Radiograph, bytes]:
-    index = store.find(name)
-    if index is None:
-        raise ImagingError(f'{store.folder}: expected an image {name} in this store; pack the images again')
+    index = store.position(name)
     bits = store.recipe.bits
     meta = dict(file=name, format='store', frames=1)
     radiograph = Radiograph(store.read(index), bits, 0, 2**bits - 1, meta=meta)

@@ -80,10 +80,7 @@ class LoadXray(BaseTransform):
                 f'{store.folder}: packed with {store.recipe}, but LoadXray asks for {self.recipe}; pack the '
                 'images again or correct LoadXray'
             )
-        index = store.find(name)
-        if index is None:
-            raise StoreError(f'{store.folder}: expected an image {name} in this store; pack the images again')
-        image = store.read(index)
+        image = store.read(store.position(name))
         return image.astype(np.float32) / np.float32(257) if self.dtype == 'float32' else image
 
     def __repr__(self) -> str:

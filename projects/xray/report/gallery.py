@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..imaging import ImagingError, apply_window
 from ..measures import CRITICAL
-from ..packing import StoreError, locate
+from ..packing import locate
 from ..remote import is_url, read_radiograph
 from .evidence import Group, Measured
 
@@ -160,10 +160,7 @@ def _windowed(path: str, window: tuple) -> np.ndarray:
     if packed is None:
         return apply_window(read_radiograph(path), dict(window))
     store, name = packed  # windowed when it was packed
-    index = store.find(name)
-    if index is None:
-        raise StoreError(f'{store.folder}: expected an image {name} in this store; pack the images again')
-    pixels = store.read(index)
+    pixels = store.read(store.position(name))
     return pixels if pixels.dtype == np.uint8 else np.round(pixels / 257).astype(np.uint8)
 
 
