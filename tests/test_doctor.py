@@ -184,7 +184,7 @@ def test_a_type_that_the_severity_map_lacks(run):
     assert code == 1
     assert [line.split()[1] for line in rows_of(table, 'FAILED')] == ['train']
     assert "'gas_pores' (the map has 'gas_pore')" in ' '.join(table.split())
-    assert 'remedy: add them to the map' in table
+    assert 'remedy: point `severity` of the config' in table
 
 
 def test_broken_annotation_file(run):

@@ -84,7 +84,7 @@ def run(args, running):
     """Export and print the parity table."""
     from projects.xray import export
 
-    cfg = running.read_experiment(args.config, args.cfg_options)
+    cfg = running.read_experiment(args.config, args.cfg_options, loader='val_dataloader')
     if not Path(args.checkpoint).is_file():
         raise running.UsageError(f'{args.checkpoint}: no such checkpoint; train {args.config} first')
     if not cfg.get('val_dataloader') or 'roi_head' not in cfg.model:

@@ -76,7 +76,7 @@ def from_config(args, running):
     from projects.xray import export
 
     config, checkpoint, _ = args.source
-    cfg = running.read_experiment(config)
+    cfg = running.read_experiment(config, loader='val_dataloader')
     if not Path(checkpoint).is_file():
         raise running.UsageError(f'{checkpoint}: no such checkpoint; train {config} first')
     return export.inspector_of(cfg, checkpoint, args.threshold)

@@ -73,10 +73,10 @@ def test(args, running, argv=None):
 
     from projects.xray.report.predictions import FILES
 
-    cfg = running.read_experiment(args.config, args.cfg_options)
+    cfg = running.read_config(args.config, args.cfg_options)
     if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
         raise running.UsageError(f'{args.checkpoint}: no such checkpoint; train {args.config} first')
-    if not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
+    if not cfg.get('model') or not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
         raise running.UsageError(
             f'{args.config}: has no test_dataloader and test_evaluator, as pretraining has none; test a '
             'probe or a detector that starts from these weights'

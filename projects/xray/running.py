@@ -69,17 +69,21 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
     return cfg
 
 
-def read_experiment(path: str, options: list[str] | None = None) -> Config:
+def read_experiment(path: str, options: list[str] | None = None, loader: str = 'train_dataloader') -> Config:
     """Read a config that has a model and data, see `read_config`.
+
+    Args:
+        path: Config file.
+        options: `key=value` strings.
+        loader: Which data it needs.
 
     Raises:
         UsageError: It has not, so it is a fragment or no config at all; and as `read_config`.
     """
     cfg = read_config(path, options)
-    if not cfg.get('model') or not cfg.get('train_dataloader'):
+    if not cfg.get('model') or not cfg.get(loader):
         raise UsageError(
-            f'{path}: no model or no train_dataloader, expected an experiment; name one such as '
-            'configs/small/NAME.py'
+            f'{path}: no model or no {loader}, expected an experiment; name one such as configs/small/NAME.py'
         )
     return cfg
 
