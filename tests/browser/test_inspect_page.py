@@ -81,6 +81,7 @@ def test_an_uploaded_16_bit_radiograph_is_judged_windowed_and_zoomed(page, tmp_p
     expect(page.locator('#boxes tr')).to_have_count(1)
     expect(page.locator('#boxes')).to_contain_text('critical')
     expect(page.locator('#boxes')).to_contain_text('1.000')
+    expect(page.locator('#window')).to_have_attribute('max', '65535')
     before = page.locator('#view').screenshot()
     page.fill('#window', '200')  # around level 50: what was one gray level in 8 bits becomes the whole range
     page.fill('#level', '50')
@@ -99,6 +100,7 @@ def test_worst_comes_first_and_the_threshold_decides(page):
     page.click('#next')
     expect(page.locator('#name')).to_contain_text('day/1.png')
     expect(page.locator('#verdict')).to_have_text('reject')
+    expect(page.locator('#window')).to_have_attribute('max', '255')  # of an 8-bit image
     page.click('#items button >> nth=2')
     expect(page.locator('#verdict')).to_have_text('accept')  # 180 / 255 = 0.71 < 0.9
     expect(page.locator('#rates')).to_contain_text('escape at most 90.0 %')
