@@ -60,18 +60,23 @@ def quantise(
             request.infer([image, extent])[port].copy() for port in compiled.outputs
         )
 
-    precision = {'INFERENCE_PRECISION_HINT': 'f32'}
-    value = measure(engine_of(engines.core().compile_model(quantised, 'CPU', precision)))
+    def measured(candidate):
+        precision = {'INFERENCE_PRECISION_HINT': 'f32'}
+        return measure(engine_of(engines.core().compile_model(candidate, 'CPU', precision)))
+
+    value = measured(quantised)
     said = dict(images=len(inputs), measure_after_plain_quantisation=value, float32=[])
     if reference - value > most_loss:
-        plain = quantised_layers(quantised)
+        plain, whole = quantised_layers(quantised), engines.core().read_model(graph)
         quantised = nncf.quantize_with_accuracy_control(
-            engines.core().read_model(graph),
+            whole,
             validation_dataset=nncf.Dataset([None]),
             validation_fn=lambda compiled, _: (measure(engine_of(compiled)), None),
-            max_drop=most_loss,
+            # NNCF counts from the float32 graph, which may have lost a part by itself.
+            max_drop=max(measured(whole) - (reference - most_loss), 0.0),
             **settings,
         )
+        del whole
         said['float32'] = sorted(plain - quantised_layers(quantised))
     draft = graph.with_name('int8.xml')
     save(quantised, draft)
