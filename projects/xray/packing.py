@@ -513,11 +513,18 @@ def _lock(out: Path):
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f'{out}: expected a folder to write to ({error.strerror}); correct OUT') from None
-    with (out / 'lock').open('w') as file:
+    with locked(out, StoreError(f'{out}: another process is packing into it; wait for it')):
+        yield
+
+
+@contextmanager
+def locked(folder: Path, busy: Exception):
+    """Keep other processes out of a folder that is written to; raises `busy` where one is in it."""
+    with (folder / 'lock').open('w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreError(f'{out}: another process is packing into it; wait for it') from None
+            raise busy from None
         yield
 
 

@@ -6,7 +6,6 @@ itself is only read.
 """
 
 import csv
-import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 import cv2
 
 from ..imaging import SUFFIXES, ImagingError, files_below, is_radiograph
+from ..packing import locked
 from .inspector import Inspection, Inspector
 from .pictures import overlay
 
@@ -127,7 +127,7 @@ def inspect_archive(
     index, count = shard
     folder = out / f'shard-{index}-of-{count}'
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
+    with locked(folder, ArchiveError(f'{folder}: another process is inspecting this shard; wait for it')):
         _claim(folder, inspector, root)
         mine = [name for name in names if shard_of(name, count) == index]
         done = _keep_valid(folder, root, set(mine))
@@ -163,16 +163,6 @@ def fitting_name(name: str, end: str) -> str:
         return name + end
     digest = hashlib.sha256(coded).hexdigest()[:16]
     return str(path.with_name(coded[: room - len(digest) - 1].decode(errors='ignore') + f'-{digest}{end}'))
-
-
-@contextmanager
-def _lock(folder: Path):
-    with (folder / 'lock').open('w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArchiveError(f'{folder}: another process is inspecting this shard; wait for it') from None
-        yield
 
 
 def _stamp(path: Path) -> list[int] | None:
