@@ -5,7 +5,7 @@ python := .venv/bin/python
 pytest := OMP_NUM_THREADS=1 $(python) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint test test-long test-browser doctor demo gdxray study inspect distill
+.PHONY: help setup lock lint test test-long test-browser test-gpu doctor demo gdxray study inspect distill
 
 help: ## list the commands
 	@awk -F ' *## *' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -24,16 +24,19 @@ lint: setup ## check style
 	$(python) -m ruff format --check
 
 test: setup ## run the tests that take seconds
-	$(pytest) -n 2 -m 'not long' --ignore tests/browser
+	$(pytest) -n 2 -m 'not long' --ignore tests/browser --ignore tests/gpu
 
 test-long: setup ## run the tests that take minutes
-	$(pytest) -m long -o faulthandler_timeout=7200
+	$(pytest) -m long -o faulthandler_timeout=7200 --ignore tests/gpu
 
 test-browser: setup ## look at the report in Chromium, which is installed when root
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
 	  { [ "$$(id -u)" = 0 ] && { apt-get update && apt-get install -y chromium; } >/dev/null; } || \
 	  { echo "make test-browser: Chromium is missing, and only root can install it: apt install chromium" >&2; exit 1; }
 	$(pytest) tests/browser
+
+test-gpu: setup ## test mixed precision, NCCL and CUDA operators on this machine's first GPU
+	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} $(pytest) tests/gpu
 
 # --- The chain at CPU scale. A run is a folder of work_dirs/ named after its config in configs/small/; `trained`
 # marks a finished one, so that `make` after a kill goes on where it stopped. Two runs of one thread each use two

@@ -31,7 +31,7 @@ _BATCH = r'(?P<gpus>\d+)xb(?P<batch>\d+)'
 GRAMMAR = {
     'pretrain': re.compile(
         rf'(?P<method>simsiam|simmim)_(?P<backbone>{_BACKBONE})(?:-(?P<init>in1k)-pre)?_{_BATCH}(?P<amp>-amp)?'
-        r'-(?P<sched>coslr)-(?P<epochs>\d+)e_(?P<images>industrial|castings-a|castings-b|synthetic)'
+        r'-(?P<sched>coslr)-(?P<epochs>\d+)e_(?P<images>industrial|castings-a|castings-b|synthetic-1024|synthetic)'
         r'(?:-(?P<axis>views))?-(?P<px>\d+)px'
     ),
     'probe': re.compile(
@@ -42,7 +42,7 @@ GRAMMAR = {
         rf'(?:(?P<distiller>pkd|cwd)-(?P<teacher>(?:{_BACKBONE})(?:-(?:{_INIT}))?)_)?'
         rf'(?P<method>faster-rcnn)_(?P<backbone>{_BACKBONE})-(?:(?P<init>{_INIT})-pre|scratch)_fpn(?P<fpn>\d+)?'
         rf'_{_BATCH}(?P<amp>-amp)?-(?:(?P<times>\d+)x|(?P<epochs>\d+)e)'
-        r'_(?P<images>industrial|gdxray-a|gdxray-b|synthetic)'
+        r'_(?P<images>industrial|gdxray-a|gdxray-b|synthetic-1024|synthetic)'
     ),
 }
 

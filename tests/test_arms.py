@@ -86,7 +86,8 @@ def expected_init(path, root):
 
 
 def pretrain_folders(path):
-    return ('small',) if path.parent.name == 'small' else ('simsiam', 'simmim')
+    folder = path.parent.name
+    return (folder,) if folder in ('small', 'one_gpu') else ('simsiam', 'simmim')
 
 
 def hands_over(path, target):

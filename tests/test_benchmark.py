@@ -4,6 +4,7 @@ import math
 import multiprocessing
 
 import pytest
+import torch
 
 from projects.xray.benchmark import loader, train
 from projects.xray.benchmark.loader import DECODING, FILES, PACKED, STOCK, Rates
@@ -154,6 +155,24 @@ def test_a_variant_that_dies_is_named():
     end.close()
     with pytest.raises(BenchmarkError, match='ours, packed: its process ended early'):
         train.ask(pipe, PACKED)
+
+
+def test_a_further_variant_has_what_its_name_says(repo, radiographs, monkeypatch):
+    config = load_config(repo / SIMSIAM)
+    name = f'{PACKED}, channels_last+compile'
+    assert train.also(name) == ['channels_last', 'compile']
+    assert [train.also(variant) for variant in train.VARIANTS] == [[], [], []]
+    monkeypatch.setattr(torch, 'compile', lambda step: ('compiled', step))
+    model, _ = train.build(config, repo / SIMSIAM, name, same_images=True)
+    assert model.train_step[0] == 'compiled'
+    assert model.backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    plain, _ = train.build(config, repo / SIMSIAM, PACKED, same_images=True)
+    assert plain.backbone.conv1.weight.is_contiguous()
+
+
+def test_mixed_precision_without_a_gpu_is_refused_in_a_line(repo, capsys):
+    assert benchmark.main(['train', SIMSIAM, '--also', 'amp']) == 2
+    assert 'mixed precision needs a GPU; leave it out' in capsys.readouterr().err
 
 
 def test_table_of_training_steps():

@@ -11,6 +11,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
+import mmengine.dist
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from scipy.optimize import brentq
 
-from projects.xray import compat
+from projects.xray import compat, running
 
 
 def batch_of(collate_fn):
@@ -291,6 +292,19 @@ def test_launched_ranks_without_cuda_meet_on_gloo(monkeypatch, launcher, ranks):
     assert cfg.custom_hooks == [dict(type='SyncBuffersHook')]
     assert 'sync_bn' not in cfg
     assert len(said) == 4, said
+
+
+@pytest.mark.parametrize(('ranks', 'refused'), [(2, False), (3, True)])
+def test_more_ranks_than_gpus_are_refused(monkeypatch, ranks, refused):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(mmengine.dist, 'init_dist', lambda *args, **kwargs: None)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', str(ranks))
+    if refused:
+        with pytest.raises(running.UsageError, match='3 ranks on 2 GPUs, expected at most one on each'):
+            running.prepare(cuda_config(), 'pytorch')
+    else:
+        running.prepare(cuda_config(), 'pytorch')
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ def test_a_name_says_the_schedule_and_the_student(path):
     name, config = parse_name(path), resolved(path)
     assert (config.train_dataloader.batch_size, config.train_cfg.max_epochs) == (name.batch, name.epochs)
     assert config.auto_scale_lr.base_batch_size == name.gpus * name.batch
-    assert config.optim_wrapper.type == 'OptimWrapper'
+    assert config.optim_wrapper.type == ('AmpOptimWrapper' if name.amp else 'OptimWrapper')
     model, (depth, _, width) = config.model, name.backbone.removeprefix('resnet').partition('-')
     channels = {'': 64, 'tiny': 16}[width]
     assert (model.type, model.backbone.type, model.backbone.depth) == ('FasterRCNN', 'ResNet', int(depth))

@@ -46,6 +46,11 @@ def test_the_seed_decides_the_weights(classifier, tmp_path):
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
+def test_mixed_precision_is_asked_for_by_a_flag(classifier, capsys):
+    assert main([str(classifier), '--amp', '--cfg-options', 'train_cfg.max_epochs=1']) == 0
+    assert 'no CUDA: AmpOptimWrapper -> OptimWrapper (fp32)' in capsys.readouterr().out
+
+
 def test_load_from_starts_at_epoch_0_with_the_weights(classifier, tmp_path):
     assert main([str(classifier), '--work-dir', 'a']) == 0
     copy = classifier.with_name(f'{classifier.stem}_loaded.py')

@@ -28,6 +28,9 @@ TRAIN_CONFIGS = (
     'configs/small/simmim_swin-narrow_1xb32-coslr-20e_synthetic-96px.py',
 )
 
+# Mixed precision needs a GPU.
+ALSO = ('amp', 'channels_last', 'amp+channels_last', 'compile', 'amp+channels_last+compile')
+
 
 def parse_args(argv=None):
     """Read the command line; wrong use ends the program with status 2."""
@@ -64,7 +67,14 @@ def parse_args(argv=None):
     )
     train.add_argument('--turns', type=positive, default=3, metavar='N', help='turns of each variant (3)')
     train.add_argument('--steps', type=positive, default=10, metavar='N', help='steps of a turn (10)')
-    train.add_argument('--compile', action='store_true', help='also measure torch.compile')
+    train.add_argument(
+        '--also',
+        nargs='+',
+        default=[],
+        choices=ALSO,
+        metavar='WHAT',
+        help=f'also measure ours, packed, with this: {", ".join(ALSO)}',
+    )
     train.add_argument(
         '--cfg-options',
         nargs='+',
@@ -149,8 +159,13 @@ def run_loader(args, facts):
 
 def run_train(args, facts):
     """Print images/s of each config's training steps."""
+    import torch
+
+    from projects.xray import running
     from projects.xray.benchmark import loader, train
 
+    if any('amp' in name for name in args.also) and not torch.cuda.is_available():
+        raise running.UsageError('--also amp: no CUDA here, and mixed precision needs a GPU; leave it out')
     measured = {}
     with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
         root = Path(folder) / 'data'
@@ -162,7 +177,7 @@ def run_train(args, facts):
                 args.pack_size,
                 args.turns,
                 args.steps,
-                args.compile,
+                args.also,
                 args.cfg_options,
             )
     what = f'{args.images} radiographs of {args.size} x {args.size} px, 8-bit PNG; {args.turns} turns of '

@@ -27,6 +27,7 @@ def parse_args(argv=None):
         'a work dir without checkpoints starts from the beginning',
     )
     start.add_argument('--load-from', metavar='F', help='start from the weights of a checkpoint, at epoch 0')
+    parser.add_argument('--amp', action='store_true', help='mixed precision, whatever the config says')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the ranks')
     parser.add_argument(
         '--cfg-options', nargs='+', metavar='K=V', help='override config values, e.g. train_cfg.max_epochs=2'
@@ -59,6 +60,9 @@ def train(args, running):
                 f'{args.load_from}: no such checkpoint, expected by --load-from; give an existing .pth file'
             )
         cfg.load_from = args.load_from
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     running.prepare(cfg, args.launcher)
     fitted = running.fit_batch(cfg)
     last = running.choose_start(cfg.work_dir, args.resume)

@@ -1,9 +1,22 @@
-# Distillation of an FPN, level by level (P2 to P5). Exports xray_* variables only.
+# The line's student, and distillation of an FPN level by level (P2 to P5). Exports xray_* variables only.
 
+# The line's student but for its backbone: a 64-channel FPN and all that hangs on it.
+xray_fpn64 = dict(
+    neck=dict(in_channels=[64, 128, 256, 512], out_channels=64),
+    rpn_head=dict(in_channels=64, feat_channels=64),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=64), bbox_head=dict(in_channels=64, fc_out_channels=256)
+    ),
+    # With few defects an image, 1,000 proposals would cost as much as the backbone.
+    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=300)),
+)
 xray_distill_hooks = [dict(type='StudentHook')]
 
 # PKD (arXiv:2207.02039): Pearson correlation of the maps, so that teacher and student may differ in kind.
 xray_pkd_losses = {f'loss_fpn{level}': dict(type='PKDLoss', loss_weight=6) for level in range(4)}
+# In short schedules a sixth of the weight: in 720 updates, whose gradients are clipped, the detector's own
+# losses would have the lesser part. Taken for its AP50 on val, at CPU scale.
+xray_pkd_light_losses = {f'loss_fpn{level}': dict(type='PKDLoss', loss_weight=1) for level in range(4)}
 # CWD (arXiv:2011.13256): divergence of each channel's distribution over the map.
 xray_cwd_losses = {
     f'loss_fpn{level}': dict(type='ChannelWiseDivergence', tau=1, loss_weight=10) for level in range(4)
@@ -40,11 +53,9 @@ xray_pkd_64_to_256 = dict(
     },
     loss_forward_mappings=xray_connected,
 )
-# At CPU scale a sixth of the weight: in 720 updates, whose gradients are clipped, the detector's own losses
-# would have the lesser part. Taken for its AP50 on val.
 xray_pkd_32_to_64 = dict(
     xray_pkd,
-    distill_losses={f'loss_fpn{level}': dict(type='PKDLoss', loss_weight=1) for level in range(4)},
+    distill_losses=xray_pkd_light_losses,
     connectors={
         f'fpn{level}': dict(type='ConvModuleConnector', in_channel=32, out_channel=64, act_cfg=None)
         for level in range(4)

@@ -1,6 +1,6 @@
 # PKD of the SimMIM Swin-B detector into the line's student (ResNet-18, 64-channel FPN).
 # Command: tools/dist_train.sh <this file> 4, after the teacher's config
-_base_ = ['./faster-rcnn_r18-in1k-pre_fpn64_4xb4-2x_industrial.py', '../_base_/xray_distill.py']
+_base_ = './faster-rcnn_r18-in1k-pre_fpn64_4xb4-2x_industrial.py'
 from mmengine import Config  # noqa: E402
 
 teacher = Config.fromfile(

@@ -144,7 +144,17 @@ def set_seed(cfg: Config) -> int:
 
 
 def prepare(cfg: Config, launcher: str) -> None:
-    """Fit a config to the machine and say what was replaced; starts the process group when needed."""
+    """Fit a config to the machine and say what was replaced; starts the process group when needed.
+
+    Raises:
+        UsageError: More ranks are launched here than there are GPUs; NCCL would hang, or fail in a page.
+    """
+    ranks, gpus = int(os.environ.get('LOCAL_WORLD_SIZE', 1)), torch.cuda.device_count()
+    if launcher == 'pytorch' and torch.cuda.is_available() and ranks > gpus:
+        raise UsageError(
+            f'{ranks} ranks on {gpus} GPU{"s" * (gpus > 1)}, expected at most one on each; start {gpus}, or '
+            'hide the GPUs to train on the CPU: CUDA_VISIBLE_DEVICES= tools/dist_train.sh …'
+        )
     for line in compat.adapt_to_cpu(cfg, launcher):
         if is_main():
             print(line)

@@ -7,6 +7,7 @@ alike. Weights are random: they do not change the time of a step.
 import multiprocessing
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,10 +30,13 @@ from projects.xray.report.results import format_table
 from . import loader
 from .published import published_name
 
-COMPILED = 'ours, packed, compiled'
 VARIANTS = (loader.STOCK, loader.FILES, loader.PACKED)
+ALSO = ('amp', 'channels_last', 'compile')
+"""What a further variant may have, several joined by `+`; it trains from the packed store."""
 LOSS_STEPS = 5
 """Steps whose loss is compared, on the same batches from the same weights."""
+PREFETCHED = 2
+"""Batches that a loader's worker prepares ahead, PyTorch's default."""
 
 
 class BenchmarkError(RuntimeError):
@@ -44,7 +48,7 @@ class Steps:
     """What the process of a variant measured.
 
     Attributes:
-        variant: one of VARIANTS, or COMPILED.
+        variant: one of VARIANTS, or the packed one's name and what it also has (`also`).
         batch: images per step.
         losses: of LOSS_STEPS steps that start from the same weights and see the same batches.
         flops: floating-point operations of a step's products and convolutions, forward and backward; counted
@@ -83,6 +87,11 @@ class Steps:
         return statistics.median(b[column] / a[column] for a, b in zip(self.turns, other.turns))
 
 
+def also(variant: str) -> list[str]:
+    """Return which of ALSO a variant has."""
+    return variant.removeprefix(loader.PACKED).lstrip(', ').split('+') if variant not in VARIANTS else []
+
+
 def build(
     config: Config, path: Path, variant: str, same_images: bool
 ) -> tuple[torch.nn.Module, OptimWrapper]:
@@ -112,11 +121,14 @@ def build(
         with quiet():  # one to three lines about each tensor
             model.init_weights()
         model.to(get_device()).train()
-        if not published and any(hook['type'] == 'ChannelsLastHook' for hook in config.custom_hooks):
+        hooked = any(hook['type'] == 'ChannelsLastHook' for hook in config.custom_hooks)
+        if 'channels_last' in also(variant) or (hooked and not published):
             to_channels_last(model)
+        if 'amp' in also(variant):
+            settings.update(type='AmpOptimWrapper', loss_scale='dynamic')
         with quiet():
             optim = build_optim_wrapper(model, settings)
-    if variant == COMPILED:
+    if 'compile' in also(variant):
         model.train_step = torch.compile(model.train_step)
     return model, optim
 
@@ -127,15 +139,24 @@ def train_step(model, optim, batch) -> float:
     return losses['loss'].item()  # waits for the device
 
 
-def matmul_rate(amp: bool, size: int = 2048) -> float:
-    """Measure floating-point operations a second of a product of two size x size matrices, best of 5."""
+def matmul_rate(amp: bool) -> float:
+    """Measure floating-point operations a second of a product of two large square matrices, best of 5.
+
+    Args:
+        amp: in float16. Otherwise in float32, on a GPU with TF32's mantissa where its convolutions have it.
+    """
+    size = 8192 if torch.cuda.is_available() else 2048  # a GPU needs little more than a launch for the latter
     dtype = torch.float16 if amp else torch.float32
-    a = torch.rand(size, size, device=get_device(), dtype=dtype)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        (a @ a)[0, 0].item()
-        seconds.append(time.perf_counter() - start)
+    former, seconds = torch.backends.cuda.matmul.allow_tf32, []
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        a = torch.randn(size, size, device=get_device(), dtype=dtype)
+        for _ in range(5):
+            start = time.perf_counter()
+            (a @ a)[0, 0].item()
+            seconds.append(time.perf_counter() - start)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = former
     return 2 * size**3 / min(seconds)
 
 
@@ -166,7 +187,8 @@ def serve(pipe: Connection, path: str, options: list[str], root: Path, variant: 
 
     model, optim = build(config, Path(path), variant, same_images=False)
     # Repeated, so that no epoch ends within a turn.
-    dataset = dict(type='RepeatDataset', times=1000, dataset=datasets[variant.removesuffix(', compiled')])
+    source = variant if variant in VARIANTS else loader.PACKED
+    dataset = dict(type='RepeatDataset', times=1000, dataset=datasets[source])
     cuda = torch.cuda.is_available()
     batches = iter(loader.build_loader(dataset, config, pin_memory=cuda))
     flops = 0
@@ -175,11 +197,18 @@ def serve(pipe: Connection, path: str, options: list[str], root: Path, variant: 
             train_step(model, optim, next(batches))
         flops = counter.get_total_flops()
     train_step(model, optim, next(batches))
-    amp = config.optim_wrapper.type == 'AmpOptimWrapper'
-    pipe.send(Steps(variant, batch, losses, flops, matmul_rate(amp), [], 0))
+    amp = isinstance(optim, AmpOptimWrapper)
+    facts = Steps(variant, batch, losses, flops, matmul_rate(amp), [], 0)
+    torch.cuda.empty_cache()  # the others need the room; without CUDA it does nothing
+    pipe.send(facts)
+    # What the workers prepare while others have their turn says nothing about their speed.
+    ready = max(1, config.train_dataloader.num_workers * PREFETCHED)
     try:
         while steps := pipe.recv():
+            for _ in range(ready):
+                train_step(model, optim, next(batches))
             pipe.send(turn(model, optim, batches, steps))
+            torch.cuda.empty_cache()
     except EOFError:  # another variant failed
         return
     pipe.send(torch.cuda.max_memory_allocated() if cuda else peak_resident())
@@ -211,7 +240,7 @@ def measure(
     pack_size: int = 512,
     turns: int = 3,
     steps: int = 10,
-    compiled: bool = False,
+    further: Sequence[str] = (),
     options: list[str] | None = None,
 ) -> list[Steps]:
     """Train a config's variants in turn.
@@ -222,14 +251,14 @@ def measure(
         pack_size: px of the shorter side in the packed store of all but detectors.
         turns: how often each variant has its turn.
         steps: of a turn.
-        compiled: also measure `torch.compile`.
+        further: also measure these, such as 'amp' or 'amp+channels_last': ALSO joined by `+`.
         options: `--cfg-options`, for all variants.
 
     Raises:
         BenchmarkError: a variant's process ended early.
     """
     context = multiprocessing.get_context('spawn')
-    names = (*VARIANTS, COMPILED) if compiled else VARIANTS
+    names = (*VARIANTS, *(f'{loader.PACKED}, {name}' for name in further))
     pipes, processes = {}, []
     try:
         results = {}

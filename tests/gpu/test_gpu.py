@@ -1,0 +1,189 @@
+"""On a GPU: mixed precision and its resume, NCCL, compiled operators, detectors that agree with the CPU.
+
+`make test-gpu` runs them; without a GPU they fail.
+"""
+
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from test_resume import leaves  # noqa: E402
+
+from projects.xray.benchmark import loader, train  # noqa: E402
+
+SIMSIAM = 'configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py'
+DETECTOR = 'configs/small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py'
+# test_resume registers KillHook.
+TRAIN = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+import test_resume
+from tools.train import main
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.fixture(scope='module', autouse=True)
+def gpu():
+    assert torch.cuda.is_available(), 'no GPU here, expected one; run these tests on a machine that has one'
+
+
+@pytest.fixture
+def run(repo, tmp_path):
+    """Run a command in `tmp_path` and return what came of it; None as a value hides a variable."""
+
+    def run(*command, **environment):
+        env = {key: value for key, value in {**os.environ, **environment}.items() if value is not None}
+        # Else PyTorch refuses products whose order of summation may change.
+        env['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'
+        done = subprocess.run(
+            [str(part) for part in command],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+        print(done.stdout, done.stderr)
+        return done
+
+    return run
+
+
+def options(root, **further):
+    """`--cfg-options` that shrink a small recipe to a few steps on a tiny data set."""
+    values = {
+        **{f'{split}_dataloader.dataset.data_root': root for split in ('train', 'val', 'test')},
+        **{f'{split}_evaluator.ann_file': f'{root}/{split}.json' for split in ('val', 'test')},
+        **further,
+    }
+    return ['--cfg-options', *(f'{key}={value}' for key, value in values.items())]
+
+
+def test_mixed_precision_killed_and_resumed_is_undisturbed(run, repo, tiny_coco, tmp_path):
+    """Killed with half-summed gradients behind the last checkpoint; the scaler comes back too."""
+    root = tiny_coco(n=4, unlabeled=48, size=160)
+    config = tmp_path / 'recipe.py'
+
+    def trained(folder, *arguments, kill=()):
+        config.write_text(
+            f"""_base_ = {str(repo / SIMSIAM)!r}
+train_cfg = dict(max_epochs=3)
+train_dataloader = dict(batch_size=8, dataset=dict(data_root={str(root)!r}))
+auto_scale_lr = dict(base_batch_size=16)
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+randomness = dict(seed=0, deterministic=True)
+default_hooks = dict(logger=dict(interval=1))
+custom_hooks = [
+    *(dict(hook, minutes=0) if hook['type'] == 'ResumeHook' else hook for hook in _base_.custom_hooks),
+    *{list(kill)!r},
+]
+"""
+        )
+        folder = tmp_path / folder
+        arguments = [config, '--work-dir', folder, *arguments]
+        done = run(sys.executable, '-c', TRAIN, repo, repo / 'tests', *arguments)
+        return done.returncode, folder
+
+    code, undisturbed = trained('undisturbed')
+    assert code == 0
+    # 6 batches an epoch, two to an update: the eleventh's gradients wait for the twelfth's.
+    code, killed = trained('killed', kill=[dict(type='KillHook', iteration=10, moment='late')])
+    assert code == -9
+    assert (killed / 'resume_10.pth').is_file()
+    code, killed = trained('killed', '--resume')
+    assert code == 0
+
+    first, second = (torch.load(path / 'epoch_3.pth', map_location='cpu') for path in (undisturbed, killed))
+    assert 'loss_scaler' in first['optimizer']
+    for part in ('state_dict', 'optimizer', 'param_schedulers'):
+        one, two = dict(leaves(first[part])), dict(leaves(second[part]))
+        assert one.keys() == two.keys()
+        assert [key for key in one if not torch.equal(one[key], two[key])] == []
+
+
+BACKEND = """
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class SayBackend(Hook):
+    def before_train(self, runner):
+        synchronised = sum(type(m).__name__ == 'SyncBatchNorm' for m in runner.model.modules())
+        print('SEEN', torch.distributed.get_backend(), next(runner.model.parameters()).device, synchronised)
+"""
+
+
+def test_a_detector_trains_over_nccl_and_tests_alike_on_the_cpu(run, repo, tiny_coco, tmp_path):
+    """Mixed precision, synchronised batch norm, one rank; then the same checkpoint on both processors."""
+    root = tiny_coco(n=8, size=192)
+    (tmp_path / 'saying.py').write_text(BACKEND)
+    config = tmp_path / 'detector.py'
+    config.write_text(
+        f"""_base_ = {str(repo / DETECTOR)!r}
+custom_imports = dict(imports=[*_base_.custom_imports['imports'], 'saying'], allow_failed_imports=False)
+custom_hooks = [*_base_.custom_hooks, dict(type='SayBackend')]
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+sync_bn = 'torch'
+"""
+    )
+    overrides = options(root, **{'train_cfg.max_epochs': 2})
+    path = dict(PYTHONPATH=tmp_path)
+    script = repo / 'tools' / 'dist_train.sh'
+    done = run(script, config, 1, '--work-dir', tmp_path / 'run', *overrides, **path)
+    assert done.returncode == 0
+    backend, device, synchronised = re.search(r'SEEN (\S+) (\S+) (\d+)', done.stdout).groups()
+    assert (backend, device) == ('nccl', 'cuda:0')
+    assert int(synchronised) > 0
+
+    scores = {}
+    for name, visible in (('gpu', os.environ['CUDA_VISIBLE_DEVICES']), ('cpu', '')):
+        arguments = [config, tmp_path / 'run' / 'epoch_2.pth', '--work-dir', tmp_path / name, *overrides]
+        tool = repo / 'tools' / 'test.py'
+        done = run(sys.executable, tool, *arguments, CUDA_VISIBLE_DEVICES=visible, **path)
+        assert done.returncode == 0
+        scores[name] = json.loads((tmp_path / name / 'test.json').read_text())['metrics']
+    assert scores['gpu']['xray/AP50'] == pytest.approx(scores['cpu']['xray/AP50'], abs=0.01)
+
+
+def test_more_ranks_than_gpus_are_refused_in_a_line(run, repo):
+    ranks = torch.cuda.device_count() + 1
+    done = run(repo / 'tools' / 'dist_train.sh', repo / SIMSIAM, ranks)
+    assert done.returncode == 2
+    assert f'{ranks} ranks on {ranks - 1} GPU' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+def test_compiled_operators_run_on_the_gpu(run, repo):
+    done = run(sys.executable, repo / 'tools' / 'doctor.py')
+    assert 'nms runs on cpu and cuda' in done.stdout
+
+
+@pytest.mark.parametrize('config', [SIMSIAM, DETECTOR])
+def test_faster_arithmetic_trains_to_the_same_losses(repo, tmp_path, config):
+    loader.write_radiographs(tmp_path / 'data', 8, 192)
+    losses = {}
+    for variant in (loader.STOCK, f'{loader.PACKED}, amp+channels_last'):
+        pipe, end = multiprocessing.Pipe()
+        for message in (2, None):
+            pipe.send(message)
+        changes = ['train_dataloader.batch_size=4', 'train_dataloader.num_workers=0']
+        changes.append('train_dataloader.persistent_workers=False')
+        train.serve(end, str(repo / config), changes, tmp_path / 'data', variant, 64)
+        answer = pipe.recv()
+        losses[variant], memory = answer.losses, [pipe.recv(), pipe.recv()][1]
+        assert memory > 1e6
+    stock, fast = losses.values()
+    # Batch norm over four images magnifies rounding from step to step.
+    assert fast[:2] == pytest.approx(stock[:2], rel=0.02, abs=0.02)
