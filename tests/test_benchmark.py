@@ -117,7 +117,7 @@ def test_variants_train_the_same_model_to_the_same_losses(repo, radiographs, con
     answers = {}
     for variant in (STOCK, PACKED):
         pipe, end = multiprocessing.Pipe()
-        for message in (2, 1, None):
+        for message in (True, 2, 1, None):
             pipe.send(message)
         train.serve(end, str(repo / config), OPTIONS, radiographs, variant, 64)
         answers[variant] = [pipe.recv() for _ in range(4)]
@@ -154,7 +154,7 @@ def test_a_variant_that_dies_is_named():
     pipe, end = multiprocessing.Pipe()
     end.close()
     with pytest.raises(BenchmarkError, match='ours, packed: its process ended early'):
-        train.ask(pipe, PACKED)
+        train.ask(pipe, PACKED, True)
 
 
 def test_a_further_variant_has_what_its_name_says(repo, radiographs, monkeypatch):

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from test_resume import leaves  # noqa: E402
 
 from projects.xray.benchmark import loader, train  # noqa: E402
+from projects.xray.preprocessors import XraySelfSupDataPreprocessor  # noqa: E402
 
 SIMSIAM = 'configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py'
 DETECTOR = 'configs/small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py'
@@ -147,14 +148,16 @@ sync_bn = 'torch'
     assert (backend, device) == ('nccl', 'cuda:0')
     assert int(synchronised) > 0
 
-    scores = {}
+    best = {}
     for name, visible in (('gpu', os.environ['CUDA_VISIBLE_DEVICES']), ('cpu', '')):
         arguments = [config, tmp_path / 'run' / 'epoch_2.pth', '--work-dir', tmp_path / name, *overrides]
         tool = repo / 'tools' / 'test.py'
         done = run(sys.executable, tool, *arguments, CUDA_VISIBLE_DEVICES=visible, **path)
         assert done.returncode == 0
-        scores[name] = json.loads((tmp_path / name / 'test.json').read_text())['metrics']
-    assert scores['gpu']['xray/AP50'] == pytest.approx(scores['cpu']['xray/AP50'], abs=0.01)
+        found = json.loads((tmp_path / name / 'predictions.json').read_text())['detections']
+        best[name] = {d['image_id']: d['score'] for d in sorted(found, key=lambda d: d['score'])}
+    assert len(best['cpu']) == 8  # a detection on every radiograph
+    assert best['gpu'] == pytest.approx(best['cpu'], abs=0.01)
 
 
 def test_more_ranks_than_gpus_are_refused_in_a_line(run, repo):
@@ -163,6 +166,20 @@ def test_more_ranks_than_gpus_are_refused_in_a_line(run, repo):
     assert done.returncode == 2
     assert f'{ranks} ranks on {ranks - 1} GPU' in done.stderr
     assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.uint16, torch.float32])
+def test_pixels_of_any_depth_are_normalised_as_on_the_cpu(dtype):
+    top = 65535 if dtype == torch.uint16 else 255
+    pixels = (torch.linspace(0, top, 4 * 64).reshape(4, 1, 8, 8)).to(dtype)
+    found = {}
+    for device in ('cpu', 'cuda'):
+        preprocessor = XraySelfSupDataPreprocessor().to(device)
+        batch = dict(inputs=pixels.clone(), data_samples=None)
+        found[device] = preprocessor(batch, training=True)['inputs']
+    assert found['cuda'].device.type == 'cuda'
+    assert found['cuda'].shape == (4, 3, 8, 8)
+    assert torch.allclose(found['cuda'].cpu(), found['cpu'], atol=1e-5)
 
 
 def test_compiled_operators_run_on_the_gpu(run, repo):
@@ -176,7 +193,7 @@ def test_faster_arithmetic_trains_to_the_same_losses(repo, tmp_path, config):
     losses = {}
     for variant in (loader.STOCK, f'{loader.PACKED}, amp+channels_last'):
         pipe, end = multiprocessing.Pipe()
-        for message in (2, None):
+        for message in (True, 2, None):
             pipe.send(message)
         changes = ['train_dataloader.batch_size=4', 'train_dataloader.num_workers=0']
         changes.append('train_dataloader.persistent_workers=False')

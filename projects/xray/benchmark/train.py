@@ -164,13 +164,18 @@ def serve(pipe: Connection, path: str, options: list[str], root: Path, variant: 
     """Train a variant in this process: answers `Steps` without turns, then a turn for each number of steps.
 
     Args:
-        pipe: gets a number of steps and answers a turn; None asks for the peak memory and ends.
+        pipe: gets True when it may begin, then a number of steps and answers a turn; None asks for the peak
+            memory and ends.
         path: config.
         options: `--cfg-options` for it.
         root: what `loader.write_radiographs` wrote.
         variant: which.
         pack_size: px of the shorter side in the packed store.
     """
+    try:
+        pipe.recv()
+    except EOFError:  # another variant failed
+        return
     config = running.read_experiment(path, options)
     compat.adapt_to_cpu(config)
     datasets = loader.datasets(Path(path), config, root, pack_size)
@@ -269,15 +274,14 @@ def measure(
             )
             processes[-1].start()
             end.close()
+        for name, pipe in pipes.items():
             # One after the other: their warm-up would disturb each other, and they share the store.
-            results[name] = ask(pipes[name], name)
+            results[name] = ask(pipe, name, True)
         for _ in range(turns):
             for name, pipe in pipes.items():
-                pipe.send(steps)
-                results[name].turns.append(ask(pipe, name))
+                results[name].turns.append(ask(pipe, name, steps))
         for name, pipe in pipes.items():
-            pipe.send(None)
-            results[name].memory = ask(pipe, name)
+            results[name].memory = ask(pipe, name, None)
     finally:
         for pipe in pipes.values():
             pipe.close()
@@ -286,11 +290,12 @@ def measure(
     return list(results.values())
 
 
-def ask(pipe: Connection, name: str):
-    """Wait for the answer of a variant's process."""
+def ask(pipe: Connection, name: str, order: int | None):
+    """Give a variant's process an order (see `serve`) and wait for its answer."""
     try:
+        pipe.send(order)
         return pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):
         raise BenchmarkError(f'{name}: its process ended early; see what it said above') from None
 
 
