@@ -22,6 +22,7 @@ from projects.xray.benchmark import loader, train  # noqa: E402
 from projects.xray.preprocessors import XraySelfSupDataPreprocessor  # noqa: E402
 
 SIMSIAM = 'configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py'
+SIMMIM = 'configs/small/simmim_swin-narrow_1xb32-coslr-20e_synthetic-96px.py'
 DETECTOR = 'configs/small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py'
 # test_resume registers KillHook.
 TRAIN = """
@@ -140,7 +141,7 @@ sync_bn = 'torch'
 """
     )
     overrides = options(root, **{'train_cfg.max_epochs': 2})
-    path = dict(PYTHONPATH=tmp_path)
+    path = dict(PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
     script = repo / 'tools' / 'dist_train.sh'
     done = run(script, config, 1, '--work-dir', tmp_path / 'run', *overrides, **path)
     assert done.returncode == 0
@@ -187,8 +188,9 @@ def test_compiled_operators_run_on_the_gpu(run, repo):
     assert 'nms runs on cpu and cuda' in done.stdout
 
 
-@pytest.mark.parametrize('config', [SIMSIAM, DETECTOR])
-def test_faster_arithmetic_trains_to_the_same_losses(repo, tmp_path, config):
+@pytest.mark.parametrize(('config', 'steps'), [(SIMMIM, train.LOSS_STEPS), (SIMSIAM, 1), (DETECTOR, 1)])
+def test_faster_arithmetic_trains_to_the_same_losses(repo, tmp_path, config, steps):
+    """Compared where nothing magnifies rounding, as batch norm over four views and proposals do."""
     loader.write_radiographs(tmp_path / 'data', 8, 192)
     losses = {}
     for variant in (loader.STOCK, f'{loader.PACKED}, amp+channels_last'):
@@ -198,9 +200,9 @@ def test_faster_arithmetic_trains_to_the_same_losses(repo, tmp_path, config):
         changes = ['train_dataloader.batch_size=4', 'train_dataloader.num_workers=0']
         changes.append('train_dataloader.persistent_workers=False')
         train.serve(end, str(repo / config), changes, tmp_path / 'data', variant, 64)
-        answer = pipe.recv()
-        losses[variant], memory = answer.losses, [pipe.recv(), pipe.recv()][1]
+        answer, _, memory = (pipe.recv() for _ in range(3))
+        losses[variant] = answer.losses
         assert memory > 1e6
+        assert len(set(answer.losses)) == train.LOSS_STEPS  # no update was skipped
     stock, fast = losses.values()
-    # Batch norm over four images magnifies rounding from step to step.
-    assert fast[:2] == pytest.approx(stock[:2], rel=0.02, abs=0.02)
+    assert fast[:steps] == pytest.approx(stock[:steps], rel=0.1 if config == DETECTOR else 0.02, abs=0.02)
