@@ -41,12 +41,11 @@ def gpu():
 
 @pytest.fixture
 def run(repo, tmp_path):
-    """Run a command in `tmp_path` and return what came of it; None as a value hides a variable."""
+    """Run a command in `tmp_path` with further environment variables and return what came of it."""
 
     def run(*command, **environment):
-        env = {key: value for key, value in {**os.environ, **environment}.items() if value is not None}
         # Else PyTorch refuses products whose order of summation may change.
-        env['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'
+        env = {**os.environ, 'CUBLAS_WORKSPACE_CONFIG': ':4096:8', **environment}
         done = subprocess.run(
             [str(part) for part in command],
             cwd=tmp_path,

@@ -31,8 +31,6 @@ from . import loader
 from .published import published_name
 
 VARIANTS = (loader.STOCK, loader.FILES, loader.PACKED)
-ALSO = ('amp', 'channels_last', 'compile')
-"""What a further variant may have, several joined by `+`; it trains from the packed store."""
 LOSS_STEPS = 5
 """Steps whose loss is compared, on the same batches from the same weights."""
 PREFETCHED = 2
@@ -88,7 +86,7 @@ class Steps:
 
 
 def also(variant: str) -> list[str]:
-    """Return which of ALSO a variant has."""
+    """Return which of 'amp', 'channels_last' and 'compile' a variant has beside the packed store."""
     return variant.removeprefix(loader.PACKED).lstrip(', ').split('+') if variant not in VARIANTS else []
 
 
@@ -259,7 +257,7 @@ def measure(
         pack_size: px of the shorter side in the packed store of all but detectors.
         turns: how often each variant has its turn.
         steps: of a turn.
-        further: also measure these, such as 'amp' or 'amp+channels_last': ALSO joined by `+`.
+        further: also measure these, such as 'amp' or 'amp+channels_last'; see `also`.
         options: `--cfg-options`, for all variants.
 
     Raises:
