@@ -37,10 +37,35 @@ def ramp(bits, signed=False, dtype=None):
 def png(pixels, extra=None):
     data = cv2.imencode('.png', pixels)[1].tobytes()
     if extra:  # after IHDR, which ends at byte 33
-        kind, body = extra
-        chunk = struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
-        data = data[:33] + chunk + data[33:]
+        data = data[:33] + png_chunk(*extra) + data[33:]
     return data
+
+
+def png_chunk(kind, body):
+    return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+
+
+def png_by_hand(pixels, filters=(0, 1, 2, 3, 4), interlaced=False, spoil=lambda stream: stream):
+    """A PNG whose rows take these filters in turn (PNG specification, section 9), in IDATs of 100 bytes."""
+    wide = pixels.dtype.itemsize
+    # First row and column of each pass of Adam7, and their steps.
+    adam7 = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    stream = b''
+    for top, left, down, right in adam7 if interlaced else [(0, 0, 1, 1)]:
+        part = pixels[top::down, left::right]
+        above = [0] * wide * part.shape[1]
+        for y, row in enumerate(part if part.size else []):
+            row, kind = list(row.astype(f'>u{wide}').tobytes()), filters[y % len(filters)]
+            stream += bytes([kind])
+            for x, value in enumerate(row):
+                a, b, c = row[x - wide] if x >= wide else 0, above[x], above[x - wide] if x >= wide else 0
+                paeth = min((abs(b - c), 0, a), (abs(a - c), 1, b), (abs(a + b - 2 * c), 2, c))[2]
+                stream += bytes([(value - (0, a, b, (a + b) // 2, paeth)[kind]) % 256])
+            above = row
+    data = spoil(zlib.compress(stream))
+    head = struct.pack('>IIBBBBB', *pixels.shape[::-1], 8 * wide, 0, 0, 0, interlaced)
+    parts = b''.join(png_chunk(b'IDAT', data[at : at + 100]) for at in range(0, len(data), 100))
+    return b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', head) + parts + png_chunk(b'IEND', b'')
 
 
 def tiff(pixels, **options):
@@ -233,6 +258,17 @@ def test_a_png_with_significant_bits_is_left_justified_and_spans_its_container()
     radiograph = read(png(pixels, (b'sBIT', b'\x0c')))
     np.testing.assert_array_equal(radiograph.pixels, pixels)
     assert (radiograph.low, radiograph.high) == (0, 65535)
+
+
+@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize('filters', [(0,), (1,), (2,), (3,), (4,), (0, 1, 2, 3, 4)])
+@pytest.mark.parametrize('interlaced', [False, True])
+@pytest.mark.parametrize('shape', [(1, 1), (23, 37), (40, 3)])
+def test_every_kind_of_gray_png(shape, interlaced, filters, bits):
+    pixels = np.random.default_rng(0).integers(0, 2**bits, shape).astype(f'u{bits // 8}')
+    data = png_by_hand(pixels, filters, interlaced)
+    np.testing.assert_array_equal(read(data).pixels, pixels)
+    np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), pixels)
 
 
 def test_jpeg_decodes_as_opencv_does():
@@ -601,6 +637,25 @@ def test_a_flipped_bit_in_a_png(tmp_path):
     one_line(bytes(data), tmp_path / 'flipped.png', 'checksum')
 
 
+@pytest.mark.parametrize('interlaced', [False, True])
+@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda stream: stream[: len(stream) // 2],
+        lambda stream: stream[:-30],
+        lambda stream: stream[:300] + b'\xff' * 100 + stream[400:],
+        lambda stream: b'',
+        lambda stream: zlib.compress(zlib.decompress(stream)[:-50]),
+        lambda stream: zlib.compress(b'\7' + zlib.decompress(stream)[1:]),
+    ],
+    ids=['half', 'short', 'spoilt', 'empty', 'rows missing', 'unknown filter'],
+)
+def test_a_png_whose_stream_is_damaged_under_right_checksums(spoil, bits, interlaced, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 2**bits, (23, 37)).astype(f'u{bits // 8}')
+    one_line(png_by_hand(pixels, interlaced=interlaced, spoil=spoil), tmp_path / 'a.png')
+
+
 def test_empty_foreign_and_missing_files(tmp_path):
     one_line(b'', tmp_path / 'a.png', 'empty file')
     one_line(b'%PDF-1.7 ' * 100, tmp_path / 'a.png', 'none of them')
@@ -882,8 +937,7 @@ def test_decompression_bombs_stay_small(tmp_path):
     png_bomb = bytearray(png(np.zeros((64, 64), np.uint8)))
     at = png_bomb.find(b'IDAT') - 4
     length = struct.unpack_from('>I', png_bomb, at)[0]
-    chunk = struct.pack('>I', len(body)) + b'IDAT' + body + struct.pack('>I', zlib.crc32(b'IDAT' + body))
-    png_bomb[at : at + 12 + length] = chunk
+    png_bomb[at : at + 12 + length] = png_chunk(b'IDAT', body)
     (tmp_path / 'bomb.png').write_bytes(png_bomb)
     for name in ('bomb.tif', 'bomb.png'):
         assert in_process(read_peak, tmp_path / name, seconds=120) < 0.3  # GiB

@@ -19,7 +19,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from projects.xray import packing, running, synthetic
+from projects.xray import imaging, packing, running, synthetic
 from projects.xray.classes import CASTINGS
 from projects.xray.report.results import format_table
 
@@ -130,7 +130,7 @@ def one_pass(loader) -> int:
 def decode(files: list[Path]) -> int:
     """Decode radiographs and do nothing with them: what no pipeline from these files can exceed."""
     for file in files:
-        cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+        imaging.read(file)
     return len(files)
 
 
