@@ -93,6 +93,20 @@ def test_pretraining_has_seeds_of_its_own(study):
     assert starts == [f'simsiam_a/seed{k}-frac100' for k in (0, 1, 0)]
 
 
+def test_a_longer_pretraining_is_another_run_beside_the_usual_one(study):
+    file = study(arms=['pretrained'])
+    with file.open('a') as stream:
+        stream.write('  - {config: configs/small/pretrained.py, pretrain_epochs_factor: 5}\n')
+    usual, longer = [job for job in trains(read_study(file)) if job.folder.startswith('pretrained')]
+    assert (usual.folder, usual.pretraining) == ('pretrained/seed0-frac100', 'simsiam_a/seed0-frac100')
+    assert longer.folder == 'pretrained/seed0-frac100-pretrained-x5'
+    assert longer.pretraining == 'simsiam_a/seed0-frac100-x5' and longer.options == usual.options
+    starts = {job.folder: job for job in trains(read_study(file)) if job.folder.startswith('simsiam_a')}
+    before, after = (starts[job.pretraining] for job in (usual, longer))
+    assert before.options == [] and after.epochs == 5 * before.epochs
+    assert f'train_cfg.max_epochs={after.epochs}' in after.options
+
+
 def test_learning_rates_are_tried_alike_for_every_arm_and_share(study):
     planned = read_study(study('seeds: [3, 4]\nlr_factors: [0.5, 1, 2]\nfractions: [50, 100]'))
     for arm in ('scratch', 'pretrained'):
@@ -207,6 +221,9 @@ def test_wrong_arms_are_one_line_and_exit_2(study, capsys):
         (dict(arms=['scratch', 'scratch']), 'scratch/seed0-frac100 is asked for twice'),
         (dict(arms=['absent']), 'configs/small/absent.py: no such file'),
         (dict(arm=', epoch: 3'), 'expected `config` and, at will, seeds'),
+        (dict(arm=', epochs_factor: 0'), 'factors of epochs must be above zero'),
+        (dict(arm=', pretrain_epochs_factor: "2"'), 'factors of epochs must be above zero'),
+        (dict(arm=', pretrain_epochs_factor: 2'), 'scratch.py starts from no pretraining of this study'),
         (dict(arms=['distilled']), 'distilled.py: expected a model with a backbone, not XrayDistill'),
     ):
         assert main([str(study(**said)), '--dry-run']) == 2
@@ -383,6 +400,19 @@ def test_a_row_of_the_table_is_one_recipe_and_says_how_many_pretrainings():
     rows = [dict(zip(header, row)) for row in rows]
     assert [row['recipe'] for row in rows] == ['1xb4-linear, 128px', '1xb4-linear, 96px', '1xb8-linear, 96px']
     assert all(row['seeds'] == '0, 1' and row['pretrainings'] == '2' for row in rows)
+    name = f'{probe.format("1xb4", "96px")}/seed0'
+    for factors, arm in (
+        (dict(epochs_factor=3), 'simsiam, 3× epochs'),
+        (dict(pretrain_epochs_factor=5), 'simsiam, pretrained 5× as long'),
+        (dict(epochs_factor=0.5, pretrain_epochs_factor=2), 'simsiam, 0.5× epochs, pretrained 2× as long'),
+    ):
+        varied = runs | {f'{name}-other': runs[name] | factors}
+        header, rows = results.table_of(dict(runs=varied))
+        rows = [dict(zip(header, row)) for row in rows]
+        assert {row['arm']: row['seeds'] for row in rows if row['recipe'] == '1xb4-linear, 96px'} == {
+            'simsiam': '0, 1',
+            arm: '0',
+        }
 
 
 def record_two_seeds(study, values):

@@ -314,6 +314,7 @@ def facts_of(study, job):
         fraction=job.fraction,
         epochs=job.epochs,
         epochs_factor=job.epochs_factor,
+        pretrain_epochs_factor=job.pretrain_epochs_factor,
         pretraining=job.pretraining,
         fingerprint=studies.fingerprint(study, job),
         config_sha256=studies.fingerprint(study, job, seeds=False),

@@ -14,6 +14,7 @@ A study file (YAML) names arms by their configs; seeds, shares of the labels and
       - config: configs/small/NAME.py
         seeds: [0]           # an arm may have its own seeds, fractions, lr_factors
         epochs_factor: 3     # and train longer
+        pretrain_epochs_factor: 5  # or start from a longer pretraining
 
 Runs write to `work_dirs/study/<name>/<stem>/seed<k>-frac<f>/`, the pretraining that an arm names by its
 checkpoint among them, shared by all arms. Nothing here imports the training libraries.
@@ -46,7 +47,7 @@ DEFAULTS = dict(
     pretrain_seeds=[0],
     gpus=0,
 )
-OF_AN_ARM = ('seeds', 'fractions', 'lr_factors', 'epochs_factor')
+OF_AN_ARM = ('seeds', 'fractions', 'lr_factors', 'epochs_factor', 'pretrain_epochs_factor')
 SMALLEST_BY_FRAME = 10  # percent: fewer frames of a series are none
 
 
@@ -69,6 +70,7 @@ class Job:
         fraction: Percent of the labels.
         epochs: Of the training.
         epochs_factor: As the arm says.
+        pretrain_epochs_factor: As the arm says.
         lr_factor: Of the config's own rate; None where the trials decide.
         trials: Folders of the learning-rate trials that decide, by factor.
         pretraining: Folder of the run whose weights it starts from; None without.
@@ -86,6 +88,7 @@ class Job:
     fraction: int
     epochs: int
     epochs_factor: float = 1
+    pretrain_epochs_factor: float = 1
     lr_factor: float | None = 1
     trials: dict[str, str] = field(default_factory=dict)
     pretraining: str | None = None
@@ -175,13 +178,19 @@ def _plan_arm(study, arm, jobs):
     file = study.file
     if not isinstance(arm, dict) or 'config' not in arm or set(arm) - {'config', *OF_AN_ARM}:
         raise StudyError(f'{file}: arm {arm!r}: expected `config` and, at will, {", ".join(OF_AN_ARM)}')
-    own = study.settings | dict(epochs_factor=1) | arm
+    own = study.settings | dict(epochs_factor=1, pretrain_epochs_factor=1) | arm
     _check(file, own)
     config = study.config(arm['config'])
     stem = Path(arm['config']).stem
     factor = own['epochs_factor']
-    suffix = '' if factor == 1 else f'-x{factor:g}'
+    longer = own['pretrain_epochs_factor']
+    suffix = ('' if factor == 1 else f'-x{factor:g}') + ('' if longer == 1 else f'-pretrained-x{longer:g}')
     source = _pretraining_config(study, arm['config'])
+    if longer != 1 and source is None:
+        raise StudyError(
+            f'{file}: {arm["config"]} starts from no pretraining of this study; leave out its '
+            'pretrain_epochs_factor'
+        )
     for fraction in own['fractions']:
         # As many updates as with all labels take as many more epochs.
         stretch = factor * (100 / fraction if own['updates'] == 'same' else 1)
@@ -190,6 +199,7 @@ def _plan_arm(study, arm, jobs):
             fraction=fraction,
             epochs=scaled(config['train_cfg']['max_epochs'], stretch),
             epochs_factor=factor,
+            pretrain_epochs_factor=longer,
             gpus=own['gpus'],
         )
         options = stretched(config, stretch)
@@ -240,21 +250,26 @@ def _plan_pretraining(study, source, seed, own, jobs) -> tuple[list[str], str | 
         return [], None
     seeds = study.settings['pretrain_seeds']
     chosen = seeds[own['seeds'].index(seed) % len(seeds)]
-    folder = f'{Path(source).stem}/seed{chosen}-frac100'
+    factor = own['pretrain_epochs_factor']
+    folder = f'{Path(source).stem}/seed{chosen}-frac100' + ('' if factor == 1 else f'-x{factor:g}')
     name = job_name(folder, 'train')
     if name not in jobs:
         further = _pretraining_config(study, source)
-        needs, pretraining = _plan_pretraining(study, further, seed, own, jobs)
+        needs, pretraining = _plan_pretraining(
+            study, further, seed, own | dict(pretrain_epochs_factor=1), jobs
+        )
+        config = study.config(source)
         jobs[name] = Job(
             name=name,
             kind='train',
             folder=folder,
             config=source,
             needs=needs,
-            options=[],
+            options=stretched(config, factor),
             seed=chosen,
             fraction=100,
-            epochs=study.config(source)['train_cfg']['max_epochs'],
+            epochs=scaled(config['train_cfg']['max_epochs'], factor),
+            epochs_factor=factor,
             pretraining=pretraining,
             gpus=study.settings['gpus'],
         )
@@ -279,12 +294,9 @@ def _check(file, own):
         good = isinstance(values, list) and values and len(set(values)) == len(values)
         if not good or not all(isinstance(v, number) and not isinstance(v, bool) for v in values):
             raise StudyError(f'{file}: {key} {values!r}: expected a list of different numbers')
-    if (
-        min(own['lr_factors']) <= 0
-        or not isinstance(own['epochs_factor'], int | float)
-        or own['epochs_factor'] <= 0
-    ):
-        raise StudyError(f'{file}: lr_factors and epochs_factor must be above zero')
+    factors = [*own['lr_factors'], own['epochs_factor'], own['pretrain_epochs_factor']]
+    if not all(isinstance(factor, int | float) and factor > 0 for factor in factors):
+        raise StudyError(f'{file}: lr_factors and the factors of epochs must be above zero')
     if type(own['gpus']) is not int or own['gpus'] < 0:
         raise StudyError(f'{file}: gpus {own["gpus"]!r}: expected a number of GPUs, 0 for none')
     if own['subset'] not in ('part', 'frame') or own['updates'] not in ('same', 'epochs'):

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,13 +85,21 @@ class Run:
     @property
     def arm(self) -> str:
         """What the run stands for: where its weights start, and how it differs from its peers."""
-        times = self.facts.get('epochs_factor', 1)
-        return self.init + (f', {times:g}× epochs' if times != 1 else '')
+        return name_arm(self.init, self.facts)
 
     @property
     def group(self) -> tuple[str, str, str, str]:
         """Task, data set, backbone and recipe: runs of one group compare."""
         return self.predictions.task, self.dataset, self.backbone, self.recipe
+
+
+def name_arm(init: str, facts: Mapping) -> str:
+    """Name an arm by where its weights start and how its training differs from the config's."""
+    longer, pretrained = facts.get('epochs_factor', 1), facts.get('pretrain_epochs_factor', 1)
+    said = [init]
+    said += [f'{longer:g}× epochs'] if longer != 1 else []
+    said += [f'pretrained {pretrained:g}× as long'] if pretrained != 1 else []
+    return ', '.join(said)
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:

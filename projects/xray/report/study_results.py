@@ -9,12 +9,20 @@ from pathlib import Path
 from ..statistics import summarise_seeds
 from ..study import Study, fingerprint, read_json
 from .results import format_table
-from .runs import parse_stem
+from .runs import name_arm, parse_stem
 
 BEGIN, END = '<!-- results of studies: begin -->', '<!-- results of studies: end -->'
-FACTS = ('config', 'seed', 'fraction', 'epochs', 'epochs_factor', 'lr_factor', 'lr_on_val', 'pretraining')
-FACTS += (
+FACTS = (
+    'config',
+    'seed',
+    'fraction',
+    'epochs',
+    'epochs_factor',
+    'pretrain_epochs_factor',
+    'lr_factor',
+    'lr_on_val',
     'lr_failed',
+    'pretraining',
     'left_out',
     'train_images',
     'subset_sha256',
@@ -119,8 +127,7 @@ def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
         if run['status'] != 'tested':
             continue
         named = parse_stem(Path(run['config']).stem)
-        times = run.get('epochs_factor', 1)
-        arm = named['init'] + (f', {times:g}× epochs' if times != 1 else '')
+        arm = name_arm(named['init'], run)
         key = (named['dataset'], named['backbone'], named['recipe'], run['fraction'], arm)
         arms.setdefault(key, []).append(run)
     arms = {
