@@ -11,13 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from projects.xray.report.results import (  # noqa: E402
-    ResultsError,
-    format_table,
-    load_results,
-    provenance,
-    tables,
-)
+from projects.xray.report.results import format_table, provenance, tables  # noqa: E402
 
 
 def parse_args(argv):
@@ -56,25 +50,21 @@ def parse_args(argv):
 def main(argv=None):
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
-    folders = [Path(run) for run in args.runs]
-    if args.out:
-        # Statistics and charts take a second to import.
-        from projects.xray.report.runs import read_runs
+    # Statistics and charts take a second to import.
+    from projects.xray.report.runs import read_runs
 
-        runs, refused = read_runs(folders)
-        results = [{**run.result, 'run': run.name} for run in runs]
-    else:
-        results, refused = load_results(folders)
+    runs, refused = read_runs([Path(run) for run in args.runs])
     for reason in refused:
         print(f'left out: {reason}', file=sys.stderr)
-    if not results:
+    if not runs:
         print('report: no tested run among the folders given; run tools/test.py first', file=sys.stderr)
         return 1
-    try:
-        parts = tables(results)
-    except ResultsError as error:
-        print(f'report: {error}', file=sys.stderr)
-        return 1
+    names = [run.name for run in runs]
+    results = [
+        {**run.result, 'run': name if names.count(name) == 1 else str(run.folder)}
+        for name, run in zip(names, runs, strict=True)
+    ]
+    parts = tables(results)
     for title, header, rows in parts:
         print(f'\n{title}\n{format_table(header, rows)}')
     print(f'\n{provenance(results)}')
