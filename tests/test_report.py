@@ -4,11 +4,21 @@ import csv
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_runs import STEM, arm_token, draw_probe, draw_run, draw_study, draw_truth, draw_val
+from drawn_runs import (
+    STEM,
+    arm_token,
+    draw_probe,
+    draw_run,
+    draw_study,
+    draw_truth,
+    draw_val,
+)
 
+from projects.xray.measures import floored
 from projects.xray.report.charts import charts_of
 from projects.xray.report.evidence import Settings, gather, verdict
 from projects.xray.report.page import write_report
@@ -185,6 +195,81 @@ def test_every_escape_and_false_alarm_is_in_the_table(written):
     assert {item['arm'] for item in items} == {'scratch', 'simsiam'}
 
 
+def test_every_escape_has_its_picture_in_the_page_or_beside_it(written, drawn, tmp_path, capsys):
+    page = (written / 'index.html').read_text()
+    items, chunks, choices = (
+        json.loads(page.split(f'id="{name}">')[1].split('</script>')[0])
+        for name in ('items', 'chunks', 'choices')
+    )
+    beside = []
+    for chunk in chunks:
+        script = (written / chunk['file']).read_text()
+        pictures = json.loads(script.removeprefix('addPictures(').removesuffix(');\n'))
+        assert len(pictures) == chunk['pictures'] <= 200
+        beside += pictures
+    assert all(picture['image'] for picture in beside)
+    with (written / 'escapes_and_false_alarms.csv').open() as file:
+        escapes = [row for row in csv.DictReader(file) if row['kind'] != 'false alarm']
+    assert sorted((p['arm'], str(p['seed']), p['file'], str(p['size'])) for p in [*items, *beside]) == sorted(
+        (row['arm'], row['seed'], row['file'], str(round(float(row['size']), 1))) for row in escapes
+    )
+    assert choices['part'] == sorted({row['part'] for row in escapes})
+    said = json.loads((written / 'report.json').read_text())
+    assert said['pictures'] == dict(in_page=10, beside=len(beside))
+    assert f'The other {len(beside)} escapes lie beside this page' in page
+
+    # A second report in the same place leaves nothing of the first; none are drawn where none are asked for.
+    out = tmp_path / 'out'
+    shutil.copytree(written, out)
+    assert main([*map(str, drawn[:1]), '--out', str(out), '--gallery', '3']) == 0
+    (chunk,) = [file for file in (out / 'pictures').iterdir()]
+    assert chunk.name not in {Path(other['file']).name for other in chunks}
+    assert f'{out}/pictures/: ' in capsys.readouterr().out
+    assert main([*map(str, drawn[:1]), '--out', str(out), '--gallery', '0']) == 0
+    assert not [*(out / 'pictures').iterdir()] and 'pictures/' not in capsys.readouterr().out
+
+
+def test_escapes_and_false_rejects_over_the_threshold(proven, tmp_path):
+    arms = [str(folder) for folder in proven[:2]]
+    assert main([*arms, '--out', str(tmp_path), '--gallery', '0', '--max-escape', '0.2']) == 0
+    runs = {run['arm']: run for run in json.loads((tmp_path / 'report.json').read_text())['runs']}
+    with (tmp_path / 'parts_curve.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(len(run['part_curve']['thresholds']) for run in runs.values())
+    page = (tmp_path / 'index.html').read_text()
+    for arm, run in runs.items():
+        mine = [row for row in rows if row['arm'] == arm]
+        assert [float(row['threshold']) for row in mine] == run['part_curve']['thresholds']
+        assert (mine[0]['threshold'], mine[-1]['threshold']) == ('0.0', '1.0')
+        (point,) = [row for row in mine if row['operating point']]
+        at = run['parts']['measures']
+        assert float(point['threshold']) == run['parts']['threshold']
+        assert float(point['escape rate at most']) == at['escape']['upper']
+        assert int(point['escape']) == at['escape']['events'] and point['critical parts'] == '98'
+        assert int(point['rejected']) == at['false_reject']['events'] and point['defect-free parts'] == '2'
+        assert f'{arm}: parts over the threshold' in page
+        assert f'threshold of the table, {floored(run["parts"]["threshold"])}' in page
+
+
+def test_parts_over_the_threshold_without_part_ids_or_good_parts(tmp_path):
+    truth = draw_truth(tmp_path, parts=6, free=0)
+    assert main([str(draw_run(tmp_path, tmp_path / 'run', truth)), '--out', str(tmp_path / 'out')]) == 0
+    with (tmp_path / 'out' / 'parts_curve.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row['false-reject rate'] for row in rows} == {'not estimable'}
+    assert (rows[-1]['threshold'], rows[-1]['escape rate']) == ('1.0', '1.0')
+    page = (tmp_path / 'out' / 'index.html').read_text()
+    assert 'false reject not estimable, as no part is of that kind' in page
+    assert 'defect-free parts rejected' not in page
+
+    for image in truth['images']:
+        del image['part']
+    assert main([str(draw_run(tmp_path, tmp_path / 'no-ids', truth)), '--out', str(tmp_path / 'out')]) == 0
+    assert not (tmp_path / 'out' / 'parts_curve.csv').exists()
+    assert json.loads((tmp_path / 'out' / 'report.json').read_text())['runs'][0]['part_curve'] is None
+    assert 'parts over the threshold' not in (tmp_path / 'out' / 'index.html').read_text()
+
+
 def test_thresholds_come_from_val_alone(tmp_path):
     truth = draw_truth(tmp_path)
     run = draw_run(tmp_path, tmp_path / 'run', truth)
@@ -319,7 +404,7 @@ def test_the_bound_of_pod_in_mm_is_not_rounded_below_itself(proven, tmp_path):
 
 def test_pod_against_size_and_contrast_is_drawn(proven):
     (group,) = gather(read_runs(proven[:1])[0], Settings(resamples=5))
-    charts = [chart for chart in charts_of(group) if 'size and contrast' in chart['title']]
+    charts = [chart for chart in charts_of(group, {}) if 'size and contrast' in chart['title']]
     assert [chart['title'].split(' flaw')[0] for chart in charts] == [
         f'scratch: probability of detecting a {name}' for name in ('critical', 'minor')
     ]
@@ -334,7 +419,7 @@ def test_charts_of_few_labels_say_so(tmp_path, probes):
     folders += [shutil.move(probe, tmp_path / f'few-{probe.name}' / 'seed0-frac10') for probe in probes]
     groups = gather(read_runs(folders)[0], Settings(resamples=5))
     assert [group.task for group in groups] == ['detection', 'severity']
-    for chart in (chart for group in groups for chart in charts_of(group)):
+    for chart in (chart for group in groups for chart in charts_of(group, {})):
         name = 'scratch, 10 % of labels'
         if 'size and contrast' in chart['title']:
             assert chart['title'].startswith((name, 'simsiam, 10 % of labels'))
@@ -354,7 +439,7 @@ def test_contrasts_that_cannot_be_used_are_named_and_absent_ones_are_not(tmp_pat
     assert list(measured.pods) == ['critical', 'minor']
     (note,) = measured.notes
     assert note.startswith('POD of critical by size and contrast: ') and 'above zero' in note
-    assert not any('size and contrast' in chart['title'] for chart in charts_of(group))
+    assert not any('size and contrast' in chart['title'] for chart in charts_of(group, {}))
 
 
 def test_thresholds_that_differ_are_said_of_each_arm(tmp_path):

@@ -22,7 +22,7 @@ def parse_args(argv):
     )
     parser.add_argument('runs', nargs='+', metavar='RUN', help='work dir of a run that test.py tested')
     parser.add_argument(
-        '--out', type=Path, help='folder for index.html, results.md, report.json and CSV tables'
+        '--out', type=Path, help='folder for index.html, pictures/, results.md, report.json and CSV tables'
     )
     parser.add_argument(
         '--max-escape', type=float, default=0.05, metavar='P', help='critical escape rate to prove (0.05)'
@@ -30,7 +30,11 @@ def parse_args(argv):
     parser.add_argument('--reject-minor', action='store_true', help='a minor defect rejects a part, too')
     parser.add_argument('--pixel-pitch', type=float, metavar='MM', help='mm per px at the part: POD in mm')
     parser.add_argument(
-        '--gallery', type=int, default=500, metavar='N', help='most pictures in the page (500)'
+        '--gallery',
+        type=int,
+        default=500,
+        metavar='N',
+        help='most pictures in the page (500); those of further escapes lie beside it; 0: no pictures at all',
     )
     parser.add_argument(
         '--latency', type=Path, metavar='F', help='what `tools/benchmark.py infer` printed, to be shown'
@@ -80,6 +84,8 @@ def main(argv=None):
         (args.out / 'results.md').write_text(f'{text}\n\n{provenance(results)}\n')
         print('\n' + '\n'.join(summary['verdict']))
         print(f'\nwritten: {args.out}/index.html, report.json, results.md and CSV tables')
+        if beside := summary['pictures']['beside']:
+            print(f'{args.out}/pictures/: {beside} more escapes; keep it beside index.html')
     return 1 if refused else 0
 
 
