@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn_runs import (
+    PRETRAINING,
     STEM,
     arm_token,
+    draw_pretraining,
     draw_probe,
     draw_run,
     draw_study,
@@ -700,7 +702,7 @@ def test_missing_and_cut_predictions_and_repeated_runs(pair, tmp_path):
 
 def test_a_failed_run_is_named_and_pretraining_is_not_missed(pair, tmp_path):
     (pair[1] / 'failed.json').write_text(json.dumps(dict(step='train', reason='out of memory')))
-    pretraining = tmp_path / 'simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px' / 'seed0-frac100'
+    pretraining = tmp_path / PRETRAINING / 'seed0-frac100'
     pretraining.mkdir(parents=True)
     runs, left_out = read_runs([*pair, pretraining])
     assert [run.folder for run in runs] == [pair[0]]
@@ -709,12 +711,46 @@ def test_a_failed_run_is_named_and_pretraining_is_not_missed(pair, tmp_path):
 
 
 def test_a_failed_pretraining_is_named(tmp_path):
-    pretraining = tmp_path / 'simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px' / 'seed0-frac100'
+    pretraining = tmp_path / PRETRAINING / 'seed0-frac100'
     pretraining.mkdir(parents=True)
     (pretraining / 'failed.json').write_text(json.dumps(dict(step='train', reason='out of memory')))
     runs, (line,) = read_runs([pretraining])
     assert runs == []
     assert 'simsiam_resnet18' in line and 'out of memory), and nothing could start from it' in line
+
+
+def test_curves_of_the_pretrainings_are_drawn(tmp_path):
+    truth = draw_truth(tmp_path, parts=4)
+    folders = [draw_pretraining(tmp_path, seed) for seed in (0, 1)]
+    arms = [
+        draw_run(tmp_path, tmp_path / f'arm{seed}', truth, 'simsiam', seed=seed, pretraining=folder)
+        for seed, folder in enumerate(folders)
+    ]
+    runs, left_out = read_runs([*folders, *arms])
+    assert left_out == [] and [run.pretraining for run in runs] == folders
+    curves = read_curves(folders[0])
+    assert curves.train['collapse_level'] == [(4, 0.1), (8, 0.2), (12, 0.7)]
+    assert curves.val['probe/knn_accuracy'] == [(1, 0.51), (2, 0.52), (3, pytest.approx(0.57))]
+
+    (log,) = folders[1].glob('*/vis_data/scalars.json')
+    log.write_text(log.read_text() + '{"loss": ')
+    write_report(tmp_path / 'out', runs, [], Settings(resamples=5), 0)
+    page = (tmp_path / 'out' / 'index.html').read_text()
+    charts = page.split('<h3>Pretraining</h3>')[1].split('</section>')[0].split('</figure>')[:-1]
+    for chart, words, x in zip(
+        charts, ('loss', 'collapse level', 'knn accuracy'), ('iteration', 'iteration', 'epoch'), strict=True
+    ):
+        assert f'<figcaption>Pretraining: {words}<' in chart and f'>{x}<' in chart
+        assert '>1: simsiam<' in chart and '>2: simsiam<' in chart
+    assert all(f'>{seed + 1}: {PRETRAINING}/seed{seed}-frac100<' in page for seed in (0, 1))
+    assert f'{log}: line 7 is cut short or damaged' in page
+
+
+def test_weights_of_another_place_have_no_curves(pair, tmp_path):
+    runs, _ = read_runs(pair)
+    assert [run.pretraining for run in runs] == [None, None]
+    write_report(tmp_path / 'out', runs, [], Settings(resamples=5), 0)
+    assert '<h3>Pretraining</h3>' not in (tmp_path / 'out' / 'index.html').read_text()
 
 
 @pytest.mark.parametrize(

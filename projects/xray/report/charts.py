@@ -302,7 +302,7 @@ def _reliability(group: Group, firsts) -> dict:
 
 
 def pretraining_charts(curves: Sequence[tuple[str, Curves]]) -> list[dict]:
-    """Draw loss, collapse level and kNN accuracy of pretraining runs.
+    """Draw loss, collapse level and kNN accuracy of pretraining runs, numbered, as their names are too long.
 
     Args:
         curves: Name and curves of each run.
@@ -320,7 +320,9 @@ def pretraining_charts(curves: Sequence[tuple[str, Curves]]) -> list[dict]:
             for number, (run, one) in enumerate(curves):
                 points = one.train.get(name) or one.val.get(name)
                 if points:
-                    axes.plot(*_thin(*zip(*points)), label=run, **_look(number))
+                    who = f'{number + 1}: {run.split("_")[0]}'
+                    axes.plot(*_thin(*zip(*points)), label=who, **_look(number))
 
-        charts.append(_draw(f'pretraining {name}', f'Pretraining: {words}', 'step', words, plot))
+        x = 'iteration' if any(name in one.train for _, one in curves) else 'epoch'
+        charts.append(_draw(f'pretraining {name}', f'Pretraining: {words}', x, words, plot))
     return charts

@@ -110,6 +110,7 @@ def write_report(
         ],
         tables=[_folded(table) for table in tables],
         pretraining=pretraining_charts(pretraining),
+        pretrainings=[name for name, _ in pretraining],
         items=_script(records),
         choices=_script(_choices([*records, *beside])),
         chunks=_script(chunks),
