@@ -11,6 +11,7 @@ from projects.xray.statistics import average_precision, calibration
 
 STEM = 'faster-rcnn_r18-narrow-{arm}_fpn_1xb4-8e_synthetic'
 PROBE = 'resnet18-narrow-{arm}_1xb64-linear-coslr-20e_synthetic-128px'
+PRETRAINING = 'simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px'
 CLASSES = ('critical', 'minor')
 SIDE = 96
 
@@ -106,9 +107,19 @@ def measured(said):
 
 
 def draw_run(
-    root, folder, truth, init='scratch', skill=0.6, seed=0, val=None, epochs=4, stem=STEM, false=2.0
+    root,
+    folder,
+    truth,
+    init='scratch',
+    skill=0.6,
+    seed=0,
+    val=None,
+    epochs=4,
+    stem=STEM,
+    false=2.0,
+    pretraining='elsewhere',
 ):
-    """Write one run of a detector; returns its folder."""
+    """Write one run of a detector, whose weights come from the folder `pretraining`; returns its folder."""
     val = val or draw_val(root)
     said, on_val = (
         predictions(
@@ -123,7 +134,8 @@ def draw_run(
     )
     stem = stem.format(arm=arm_token(init))
     _write(folder, stem, seed, said, on_val, measured(said))
-    pretrained = '' if init == 'scratch' else ", init_cfg=dict(type='Pretrained', checkpoint='x.pth')"
+    checkpoint = f'{pretraining}/epoch_20.pth'
+    pretrained = '' if init == 'scratch' else f", init_cfg=dict(type='Pretrained', checkpoint='{checkpoint}')"
     (folder / f'{stem}.py').write_text(
         f"model = dict(backbone=dict(type='ResNet', depth=18{pretrained}))\n"
         f"train_dataloader = dict(dataset=dict(data_root='{root}', ann_file='train.json'))\n"
@@ -193,9 +205,18 @@ def _write(folder, stem, seed, said, on_val, metrics):
     (folder / 'test.json').write_text(json.dumps(result))
 
 
+def draw_pretraining(root, seed=0, levels=(0.1, 0.2, 0.7), stem=PRETRAINING):
+    """Write a run of SimSiam that logged these collapse levels, one an epoch; returns its folder."""
+    folder = root / 'runs' / stem / f'seed{seed}-frac100'
+    lines = []
+    for epoch, level in enumerate(levels, 1):
+        lines.append(dict(loss=-level, collapse_level=level, epoch=epoch, iter=4 * epoch, step=4 * epoch))
+        lines.append({'probe/knn_accuracy': 0.5 + level / 10, 'step': epoch})
+    _write_lines(folder, lines)
+    return folder
+
+
 def _write_log(folder, measure, reached, epochs):
-    logs = folder / '20260102_030405' / 'vis_data'
-    logs.mkdir(parents=True)
     lines = []
     for epoch in range(1, epochs + 1):
         lines += [
@@ -203,6 +224,12 @@ def _write_log(folder, measure, reached, epochs):
             for k in (1, 2)
         ]
         lines.append({f'xray/{measure}': reached * epoch / epochs, 'step': epoch})
+    _write_lines(folder, lines)
+
+
+def _write_lines(folder, lines):
+    logs = folder / '20260102_030405' / 'vis_data'
+    logs.mkdir(parents=True)
     (logs / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)) + '\n')
 
 

@@ -24,6 +24,7 @@ from projects.xray.measures import (
     measure_parts,
     measure_pod,
     operating_point,
+    part_curve,
     read_images,
     recall_at,
 )
@@ -439,6 +440,45 @@ def test_part_measures_by_hand():
     assert (result.minor_reject.events, result.minor_reject.units) == (0, 1)
     assert measure_parts(gather_parts(match_all(views())), 0.71).escape.events == 2
     json.dumps(asdict(result), allow_nan=False)
+
+
+def test_part_curve_by_hand():
+    parts = gather_parts(match_all(views()))  # critical a 0.7, b none, c 0.9; defect-free e 0.6, f none
+    curve = part_curve(parts, [0.75])
+    assert curve.thresholds == [0.6, 0.7, 0.75, 0.9]
+    assert (curve.critical, curve.escapes) == (3, [1, 1, 2, 2])
+    assert (curve.defect_free, curve.rejects) == (2, [1, 0, 0, 0])
+    assert curve.escape == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
+    assert curve.false_reject == [0.5, 0, 0, 0]
+    # One-sided 95 %: (1 - p)^3 + 3 p (1 - p)^2 = 0.05, 1 - p^3 = 0.05; 1 - p^2 = 0.05, (1 - p)^2 = 0.05.
+    assert curve.escape_upper == pytest.approx([0.8646, 0.8646, 0.9830, 0.9830], abs=1e-4)
+    assert curve.false_reject_upper == pytest.approx([0.95**0.5, *[1 - 0.05**0.5] * 3])
+    json.dumps(asdict(curve), allow_nan=False)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_part_curve_agrees_with_judging_each_threshold(seed):
+    rng = np.random.default_rng(seed)
+    kinds = ('critical', 'minor', 'defect-free', 'ignored')
+    parts = [
+        Part(str(i), 1, rng.choice(kinds), score if score > 0.2 else None, None)
+        for i, score in enumerate(rng.random(60).round(1))  # with ties
+    ]
+    curve = part_curve(parts, [0.05, 0.55, 2])
+    assert {0.05, 0.55, 2} < set(curve.thresholds)
+    for k, threshold in enumerate(curve.thresholds):
+        at = measure_parts(parts, threshold)
+        assert (curve.escapes[k], curve.critical) == (at.escape.events, at.escape.units)
+        assert (curve.rejects[k], curve.defect_free) == (at.false_reject.events, at.false_reject.units)
+        assert (curve.escape[k], curve.escape_upper[k]) == (at.escape.rate, at.escape.upper)
+        assert curve.false_reject_upper[k] == at.false_reject.upper
+
+
+def test_part_curve_without_parts_of_a_kind_is_not_estimable():
+    curve = part_curve(gather_parts(match_all(views()[:5])), [0.5])
+    assert curve.defect_free == 0 and curve.false_reject is None and curve.false_reject_upper is None
+    blind = part_curve(parts_with([None, None], 'defect-free'))
+    assert blind.thresholds == [] and blind.escape is None and blind.false_reject == []
 
 
 def test_policy_for_minor_defects():

@@ -4,11 +4,23 @@ import csv
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_runs import STEM, arm_token, draw_probe, draw_run, draw_study, draw_truth, draw_val
+from drawn_runs import (
+    PRETRAINING,
+    STEM,
+    arm_token,
+    draw_pretraining,
+    draw_probe,
+    draw_run,
+    draw_study,
+    draw_truth,
+    draw_val,
+)
 
+from projects.xray.measures import floored
 from projects.xray.report.charts import charts_of
 from projects.xray.report.evidence import Settings, gather, verdict
 from projects.xray.report.page import write_report
@@ -18,62 +30,94 @@ from projects.xray.report.results import format_table, load_results
 from projects.xray.report.runs import parse_stem, read_curves, read_runs
 from tools.report import main
 
-DETECTION = {'xray/AP': 0.21, 'xray/AP50': 0.5123, 'xray/AP50_critical': 0.6, 'xray/AP50_minor': float('nan')}
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+    """Folders of two arms with two seeds, the pretrained one clearly better."""
+    return draw_study(tmp_path_factory.mktemp('study'), {'scratch': 0.25, 'simsiam': 0.9})
 
 
-def write_run(root, name, metrics, **changes):
-    run = root / name
-    run.mkdir()
-    result = dict(
-        config=f'configs/{name}.py',
-        checkpoint='epoch_1.pth',
-        metrics=metrics,
-        commit='0123456789abcdef',
-        dirty=False,
-        seed=0,
-        hardware='2 cores',
-        date='2024-04-01T10:00:00',
-    )
-    result.update(changes)
-    (run / 'test.json').write_text(json.dumps({k: v for k, v in result.items() if v != 'absent'}))
-    return str(run)
+@pytest.fixture
+def probes(tmp_path):
+    truth = draw_truth(tmp_path, free=0)
+    # an image without a critical box is a minor one
+    truth['annotations'] = [a for a in truth['annotations'] if a['category_id'] == 2 or a['image_id'] % 4 < 2]
+    skills = {'scratch': 0.1, 'simsiam': 0.8}
+    return [draw_probe(tmp_path, tmp_path / init, truth, init, skill) for init, skill in skills.items()]
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A good run, and another whose files may be spoilt."""
+    truth = draw_truth(tmp_path, parts=4, free=0)
+    good = draw_run(tmp_path, tmp_path / STEM.format(arm='scratch'), truth)
+    return good, draw_run(tmp_path, tmp_path / STEM.format(arm=arm_token('simsiam')), truth, 'simsiam')
+
+
+def edit(file, change):
+    said = json.loads(file.read_text())
+    change(said)
+    file.write_text(json.dumps(said))
 
 
 # ------------------------------------------------------------------------------- the tables of the terminal
 
 
-def test_tables_by_task_with_provenance(tmp_path, capsys):
-    runs = [
-        write_run(tmp_path, 'detector', DETECTION),
-        write_run(tmp_path, 'probe', {'xray/mAP': 0.75, 'xray/balanced_accuracy': 0.5}, dirty=True),
-    ]
-    assert main(runs) == 0
+def test_tables_by_task_with_provenance(pair, probes, capsys):
+    edit(probes[0] / 'test.json', lambda said: said.update(dirty=True))
+    assert main([str(pair[0]), str(probes[0])]) == 0
     printed = capsys.readouterr().out
     assert printed.index('Detection') < printed.index('Linear probe')
-    detector = next(line for line in printed.splitlines() if line.startswith('detector'))
-    assert detector.split() == ['detector', '0.512', '0.600', '–', '0.210']
-    assert 'commit 0123456789ab, 0123456789ab+ · seed 0 · 2 cores · 2024-04-01' in printed
+    row = next(line for line in printed.splitlines() if line.startswith('faster-rcnn')).split()
+    metrics = json.loads((pair[0] / 'test.json').read_text())['metrics']
+    names = [f'xray/{name}' for name in ('AP50', 'AP50_critical', 'AP50_minor', 'AP')]
+    assert row == [pair[0].name, *(f'{metrics[name]:.3f}' for name in names)]
+    assert 'commit 0123456789ab, 0123456789ab+ · seed 0 · 2 x CPU · 2026-01-02' in printed
 
 
 @pytest.mark.parametrize(
-    'broken, reason',
+    ('broken', 'reason'),
     [
-        (dict(commit='absent'), 'lacks commit'),
-        (dict(metrics={}), 'no measures'),
-        (dict(metrics={'xray/AP50': float('inf')}), 'not finite: AP50'),
+        (lambda said: said.pop('commit'), 'lacks commit'),
+        (lambda said: said.update(metrics={}), 'no measures'),
+        (lambda said: said['metrics'].update({'xray/AP50': math.inf}), 'not finite: AP50'),
+        (lambda said: said.update(metrics={'other': 1.0}), 'says AP50 None, its predictions give'),
     ],
 )
-def test_a_bad_run_is_named_and_the_rest_stays(tmp_path, capsys, broken, reason):
-    good = write_run(tmp_path, 'good', DETECTION)
-    bad = write_run(tmp_path, 'bad', **{'metrics': DETECTION, **broken})
-    assert main([good, bad]) == 1
+def test_a_bad_run_is_named_and_the_rest_stays(pair, capsys, broken, reason):
+    good, bad = pair
+    edit(bad / 'test.json', broken)
+    assert main([*map(str, pair)]) == 1
     captured = capsys.readouterr()
-    assert 'left out' in captured.err and 'bad' in captured.err and reason in captured.err
-    assert any(line.startswith('good') for line in captured.out.splitlines())
+    assert captured.err.startswith('left out: ') and bad.name in captured.err and reason in captured.err
+    assert good.name in captured.out and bad.name not in captured.out
 
 
-def test_series_that_were_left_out_are_shown_whichever_they_are(tmp_path, capsys):
-    assert main([write_run(tmp_path, 'detector', DETECTION | {'xray/AP50_without_C0021-C0030': 0.4321})]) == 0
+def test_runs_on_other_images_do_not_stand_in_one_table(pair, capsys):
+    good, bad = pair
+    edit(bad / 'predictions.json', other_images)
+    assert main([*map(str, pair)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f'left out: {bad}: was tested on other images than ')
+    assert good.name in captured.out and bad.name not in captured.out
+
+
+def test_rows_are_told_apart(drawn, tmp_path, capsys):
+    assert main([str(drawn[0]), str(drawn[2])]) == 0  # both in a folder seed0-frac100
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith('faster')]
+    assert rows == [f'{STEM.format(arm=arm_token(init))}/seed0-frac100' for init in ('scratch', 'simsiam')]
+    truth, stem = draw_truth(tmp_path, parts=4), STEM.format(arm='scratch')
+    seeds = [draw_run(tmp_path, tmp_path / f'seed{seed}' / stem, truth, seed=seed) for seed in (0, 1)]
+    assert main([*map(str, seeds)]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[4:6]] == [*map(str, seeds)]
+
+
+def test_series_that_were_left_out_are_shown_whichever_they_are(pair, capsys):
+    edit(
+        pair[0] / 'test.json',
+        lambda said: said['metrics'].update({'xray/AP50_without_C0021-C0030': 0.4321}),
+    )
+    assert main([str(pair[0])]) == 0
     header, _, row = capsys.readouterr().out.splitlines()[2:5]
     assert header.split()[-1] == 'AP50_without_C0021-C0030' and row.split()[-1] == '0.432'
 
@@ -87,11 +131,6 @@ def test_missing_and_half_written_files(tmp_path):
     assert 'absent/test.json: not found; run tools/test.py' in refused[0]
     assert 'half/test.json: not readable as JSON' in refused[1]
     assert main([str(half)]) == 1
-
-
-def test_unknown_measures_are_refused(tmp_path, capsys):
-    assert main([write_run(tmp_path, 'odd', {'other': 1.0})]) == 1
-    assert 'odd: expected a measure named AP50 or mAP' in capsys.readouterr().err
 
 
 def test_columns_line_up():
@@ -112,12 +151,6 @@ def test_wrong_use_exits_2(option, capsys):
 
 
 # ------------------------------------------------------------------------------------------- the whole report
-
-
-@pytest.fixture(scope='module')
-def drawn(tmp_path_factory):
-    """Folders of two arms with two seeds, the pretrained one clearly better."""
-    return draw_study(tmp_path_factory.mktemp('study'), {'scratch': 0.25, 'simsiam': 0.9})
 
 
 @pytest.fixture(scope='module')
@@ -162,6 +195,81 @@ def test_every_escape_and_false_alarm_is_in_the_table(written):
     items = json.loads(page.split('id="items">')[1].split('</script>')[0])
     assert len(items) == 10 and all(item['kind'] != 'false alarm' for item in items)
     assert {item['arm'] for item in items} == {'scratch', 'simsiam'}
+
+
+def test_every_escape_has_its_picture_in_the_page_or_beside_it(written, drawn, tmp_path, capsys):
+    page = (written / 'index.html').read_text()
+    items, chunks, choices = (
+        json.loads(page.split(f'id="{name}">')[1].split('</script>')[0])
+        for name in ('items', 'chunks', 'choices')
+    )
+    beside = []
+    for chunk in chunks:
+        script = (written / chunk['file']).read_text()
+        pictures = json.loads(script.removeprefix('addPictures(').removesuffix(');\n'))
+        assert len(pictures) == chunk['pictures'] <= 200
+        beside += pictures
+    assert all(picture['image'] for picture in beside)
+    with (written / 'escapes_and_false_alarms.csv').open() as file:
+        escapes = [row for row in csv.DictReader(file) if row['kind'] != 'false alarm']
+    assert sorted((p['arm'], str(p['seed']), p['file'], str(p['size'])) for p in [*items, *beside]) == sorted(
+        (row['arm'], row['seed'], row['file'], str(round(float(row['size']), 1))) for row in escapes
+    )
+    assert choices['part'] == sorted({row['part'] for row in escapes})
+    said = json.loads((written / 'report.json').read_text())
+    assert said['pictures'] == dict(in_page=10, beside=len(beside))
+    assert f'The other {len(beside)} escapes lie beside this page' in page
+
+    # A second report in the same place leaves nothing of the first; none are drawn where none are asked for.
+    out = tmp_path / 'out'
+    shutil.copytree(written, out)
+    assert main([*map(str, drawn[:1]), '--out', str(out), '--gallery', '3']) == 0
+    (chunk,) = [file for file in (out / 'pictures').iterdir()]
+    assert chunk.name not in {Path(other['file']).name for other in chunks}
+    assert f'{out}/pictures/: ' in capsys.readouterr().out
+    assert main([*map(str, drawn[:1]), '--out', str(out), '--gallery', '0']) == 0
+    assert not [*(out / 'pictures').iterdir()] and 'pictures/' not in capsys.readouterr().out
+
+
+def test_escapes_and_false_rejects_over_the_threshold(proven, tmp_path):
+    arms = [str(folder) for folder in proven[:2]]
+    assert main([*arms, '--out', str(tmp_path), '--gallery', '0', '--max-escape', '0.2']) == 0
+    runs = {run['arm']: run for run in json.loads((tmp_path / 'report.json').read_text())['runs']}
+    with (tmp_path / 'parts_curve.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(len(run['part_curve']['thresholds']) for run in runs.values())
+    page = (tmp_path / 'index.html').read_text()
+    for arm, run in runs.items():
+        mine = [row for row in rows if row['arm'] == arm]
+        assert [float(row['threshold']) for row in mine] == run['part_curve']['thresholds']
+        assert (mine[0]['threshold'], mine[-1]['threshold']) == ('0.0', '1.0')
+        (point,) = [row for row in mine if row['operating point']]
+        at = run['parts']['measures']
+        assert float(point['threshold']) == run['parts']['threshold']
+        assert float(point['escape rate at most']) == at['escape']['upper']
+        assert int(point['escape']) == at['escape']['events'] and point['critical parts'] == '98'
+        assert int(point['rejected']) == at['false_reject']['events'] and point['defect-free parts'] == '2'
+        assert f'{arm}: parts over the threshold' in page
+        assert f'threshold of the table, {floored(run["parts"]["threshold"])}' in page
+
+
+def test_parts_over_the_threshold_without_part_ids_or_good_parts(tmp_path):
+    truth = draw_truth(tmp_path, parts=6, free=0)
+    assert main([str(draw_run(tmp_path, tmp_path / 'run', truth)), '--out', str(tmp_path / 'out')]) == 0
+    with (tmp_path / 'out' / 'parts_curve.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row['false-reject rate'] for row in rows} == {'not estimable'}
+    assert (rows[-1]['threshold'], rows[-1]['escape rate']) == ('1.0', '1.0')
+    page = (tmp_path / 'out' / 'index.html').read_text()
+    assert 'false reject not estimable, as no part is of that kind' in page
+    assert 'defect-free parts rejected' not in page
+
+    for image in truth['images']:
+        del image['part']
+    assert main([str(draw_run(tmp_path, tmp_path / 'no-ids', truth)), '--out', str(tmp_path / 'out')]) == 0
+    assert not (tmp_path / 'out' / 'parts_curve.csv').exists()
+    assert json.loads((tmp_path / 'out' / 'report.json').read_text())['runs'][0]['part_curve'] is None
+    assert 'parts over the threshold' not in (tmp_path / 'out' / 'index.html').read_text()
 
 
 def test_thresholds_come_from_val_alone(tmp_path):
@@ -298,7 +406,7 @@ def test_the_bound_of_pod_in_mm_is_not_rounded_below_itself(proven, tmp_path):
 
 def test_pod_against_size_and_contrast_is_drawn(proven):
     (group,) = gather(read_runs(proven[:1])[0], Settings(resamples=5))
-    charts = [chart for chart in charts_of(group) if 'size and contrast' in chart['title']]
+    charts = [chart for chart in charts_of(group, {}) if 'size and contrast' in chart['title']]
     assert [chart['title'].split(' flaw')[0] for chart in charts] == [
         f'scratch: probability of detecting a {name}' for name in ('critical', 'minor')
     ]
@@ -313,7 +421,7 @@ def test_charts_of_few_labels_say_so(tmp_path, probes):
     folders += [shutil.move(probe, tmp_path / f'few-{probe.name}' / 'seed0-frac10') for probe in probes]
     groups = gather(read_runs(folders)[0], Settings(resamples=5))
     assert [group.task for group in groups] == ['detection', 'severity']
-    for chart in (chart for group in groups for chart in charts_of(group)):
+    for chart in (chart for group in groups for chart in charts_of(group, {})):
         name = 'scratch, 10 % of labels'
         if 'size and contrast' in chart['title']:
             assert chart['title'].startswith((name, 'simsiam, 10 % of labels'))
@@ -333,7 +441,7 @@ def test_contrasts_that_cannot_be_used_are_named_and_absent_ones_are_not(tmp_pat
     assert list(measured.pods) == ['critical', 'minor']
     (note,) = measured.notes
     assert note.startswith('POD of critical by size and contrast: ') and 'above zero' in note
-    assert not any('size and contrast' in chart['title'] for chart in charts_of(group))
+    assert not any('size and contrast' in chart['title'] for chart in charts_of(group, {}))
 
 
 def test_thresholds_that_differ_are_said_of_each_arm(tmp_path):
@@ -368,15 +476,6 @@ def test_the_fingerprint_of_the_training_labels_is_what_the_run_recorded(tmp_pat
 
 
 # ----------------------------------------------------------------------------------------------- probes
-
-
-@pytest.fixture
-def probes(tmp_path):
-    truth = draw_truth(tmp_path, free=0)
-    # an image without a critical box is a minor one
-    truth['annotations'] = [a for a in truth['annotations'] if a['category_id'] == 2 or a['image_id'] % 4 < 2]
-    skills = {'scratch': 0.1, 'simsiam': 0.8}
-    return [draw_probe(tmp_path, tmp_path / init, truth, init, skill) for init, skill in skills.items()]
 
 
 def test_probes_are_compared_and_shown(probes, tmp_path):
@@ -523,20 +622,6 @@ def test_arms_are_read_from_names(stem, expected):
 # ------------------------------------------------------------------------------------------------ bad runs
 
 
-@pytest.fixture
-def pair(tmp_path):
-    """A good run, and another whose files may be spoilt."""
-    truth = draw_truth(tmp_path, parts=4, free=0)
-    good = draw_run(tmp_path, tmp_path / STEM.format(arm='scratch'), truth)
-    return good, draw_run(tmp_path, tmp_path / STEM.format(arm=arm_token('simsiam')), truth, 'simsiam')
-
-
-def edit(file, change):
-    said = json.loads(file.read_text())
-    change(said)
-    file.write_text(json.dumps(said))
-
-
 def no_boxes(said):
     said['detections'] = []
 
@@ -617,7 +702,7 @@ def test_missing_and_cut_predictions_and_repeated_runs(pair, tmp_path):
 
 def test_a_failed_run_is_named_and_pretraining_is_not_missed(pair, tmp_path):
     (pair[1] / 'failed.json').write_text(json.dumps(dict(step='train', reason='out of memory')))
-    pretraining = tmp_path / 'simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px' / 'seed0-frac100'
+    pretraining = tmp_path / PRETRAINING / 'seed0-frac100'
     pretraining.mkdir(parents=True)
     runs, left_out = read_runs([*pair, pretraining])
     assert [run.folder for run in runs] == [pair[0]]
@@ -626,12 +711,46 @@ def test_a_failed_run_is_named_and_pretraining_is_not_missed(pair, tmp_path):
 
 
 def test_a_failed_pretraining_is_named(tmp_path):
-    pretraining = tmp_path / 'simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px' / 'seed0-frac100'
+    pretraining = tmp_path / PRETRAINING / 'seed0-frac100'
     pretraining.mkdir(parents=True)
     (pretraining / 'failed.json').write_text(json.dumps(dict(step='train', reason='out of memory')))
     runs, (line,) = read_runs([pretraining])
     assert runs == []
     assert 'simsiam_resnet18' in line and 'out of memory), and nothing could start from it' in line
+
+
+def test_curves_of_the_pretrainings_are_drawn(tmp_path):
+    truth = draw_truth(tmp_path, parts=4)
+    folders = [draw_pretraining(tmp_path, seed) for seed in (0, 1)]
+    arms = [
+        draw_run(tmp_path, tmp_path / f'arm{seed}', truth, 'simsiam', seed=seed, pretraining=folder)
+        for seed, folder in enumerate(folders)
+    ]
+    runs, left_out = read_runs([*folders, *arms])
+    assert left_out == [] and [run.pretraining for run in runs] == folders
+    curves = read_curves(folders[0])
+    assert curves.train['collapse_level'] == [(4, 0.1), (8, 0.2), (12, 0.7)]
+    assert curves.val['probe/knn_accuracy'] == [(1, 0.51), (2, 0.52), (3, pytest.approx(0.57))]
+
+    (log,) = folders[1].glob('*/vis_data/scalars.json')
+    log.write_text(log.read_text() + '{"loss": ')
+    write_report(tmp_path / 'out', runs, [], Settings(resamples=5), 0)
+    page = (tmp_path / 'out' / 'index.html').read_text()
+    charts = page.split('<h3>Pretraining</h3>')[1].split('</section>')[0].split('</figure>')[:-1]
+    for chart, words, x in zip(
+        charts, ('loss', 'collapse level', 'knn accuracy'), ('iteration', 'iteration', 'epoch'), strict=True
+    ):
+        assert f'<figcaption>Pretraining: {words}<' in chart and f'>{x}<' in chart
+        assert '>1: simsiam<' in chart and '>2: simsiam<' in chart
+    assert all(f'>{seed + 1}: {PRETRAINING}/seed{seed}-frac100<' in page for seed in (0, 1))
+    assert f'{log}: line 7 is cut short or damaged' in page
+
+
+def test_weights_of_another_place_have_no_curves(pair, tmp_path):
+    runs, _ = read_runs(pair)
+    assert [run.pretraining for run in runs] == [None, None]
+    write_report(tmp_path / 'out', runs, [], Settings(resamples=5), 0)
+    assert '<h3>Pretraining</h3>' not in (tmp_path / 'out' / 'index.html').read_text()
 
 
 @pytest.mark.parametrize(

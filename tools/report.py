@@ -11,13 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from projects.xray.report.results import (  # noqa: E402
-    ResultsError,
-    format_table,
-    load_results,
-    provenance,
-    tables,
-)
+from projects.xray.report.results import format_table, provenance, tables  # noqa: E402
 
 
 def parse_args(argv):
@@ -28,7 +22,7 @@ def parse_args(argv):
     )
     parser.add_argument('runs', nargs='+', metavar='RUN', help='work dir of a run that test.py tested')
     parser.add_argument(
-        '--out', type=Path, help='folder for index.html, results.md, report.json and CSV tables'
+        '--out', type=Path, help='folder for index.html, pictures/, results.md, report.json and CSV tables'
     )
     parser.add_argument(
         '--max-escape', type=float, default=0.05, metavar='P', help='critical escape rate to prove (0.05)'
@@ -36,7 +30,11 @@ def parse_args(argv):
     parser.add_argument('--reject-minor', action='store_true', help='a minor defect rejects a part, too')
     parser.add_argument('--pixel-pitch', type=float, metavar='MM', help='mm per px at the part: POD in mm')
     parser.add_argument(
-        '--gallery', type=int, default=500, metavar='N', help='most pictures in the page (500)'
+        '--gallery',
+        type=int,
+        default=500,
+        metavar='N',
+        help='most pictures in the page (500); those of further escapes lie beside it; 0: no pictures at all',
     )
     parser.add_argument(
         '--latency', type=Path, metavar='F', help='what `tools/benchmark.py infer` printed, to be shown'
@@ -56,25 +54,21 @@ def parse_args(argv):
 def main(argv=None):
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
-    folders = [Path(run) for run in args.runs]
-    if args.out:
-        # Statistics and charts take a second to import.
-        from projects.xray.report.runs import read_runs
+    # Statistics and charts take a second to import.
+    from projects.xray.report.runs import read_runs
 
-        runs, refused = read_runs(folders)
-        results = [{**run.result, 'run': run.name} for run in runs]
-    else:
-        results, refused = load_results(folders)
+    runs, refused = read_runs([Path(run) for run in args.runs])
     for reason in refused:
         print(f'left out: {reason}', file=sys.stderr)
-    if not results:
+    if not runs:
         print('report: no tested run among the folders given; run tools/test.py first', file=sys.stderr)
         return 1
-    try:
-        parts = tables(results)
-    except ResultsError as error:
-        print(f'report: {error}', file=sys.stderr)
-        return 1
+    names = [run.name for run in runs]
+    results = [
+        {**run.result, 'run': name if names.count(name) == 1 else str(run.folder)}
+        for name, run in zip(names, runs, strict=True)
+    ]
+    parts = tables(results)
     for title, header, rows in parts:
         print(f'\n{title}\n{format_table(header, rows)}')
     print(f'\n{provenance(results)}')
@@ -90,6 +84,8 @@ def main(argv=None):
         (args.out / 'results.md').write_text(f'{text}\n\n{provenance(results)}\n')
         print('\n' + '\n'.join(summary['verdict']))
         print(f'\nwritten: {args.out}/index.html, report.json, results.md and CSV tables')
+        if beside := summary['pictures']['beside']:
+            print(f'{args.out}/pictures/: {beside} more escapes; keep it beside index.html')
     return 1 if refused else 0
 
 

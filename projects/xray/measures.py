@@ -713,6 +713,35 @@ class PartMeasures:
 
 
 @dataclass
+class PartCurve:
+    """Decisions on parts over the threshold; between two of its thresholds those of the upper one hold.
+
+    Attributes:
+        thresholds: (T) rising: every score of a part, where a decision changes, and those asked for.
+        critical: Critical parts.
+        escapes: (T) of them that are not rejected.
+        escape: (T) their share; None without critical parts.
+        escape_upper: (T) one-sided Clopper-Pearson bounds; None without critical parts.
+        defect_free: Defect-free parts.
+        rejects: (T) of them that are rejected.
+        false_reject: (T) their share; None without such parts.
+        false_reject_upper: (T) one-sided Clopper-Pearson bounds; None without such parts.
+        confidence: Of each bound; not of all of them at once.
+    """
+
+    thresholds: list[float]
+    critical: int
+    escapes: list[int]
+    escape: list[float] | None
+    escape_upper: list[float] | None
+    defect_free: int
+    rejects: list[int]
+    false_reject: list[float] | None
+    false_reject_upper: list[float] | None
+    confidence: float
+
+
+@dataclass
 class OperatingPoint:
     """Whether, and at which threshold, the critical escape rate is proven.
 
@@ -786,8 +815,8 @@ def measure_parts(parts: Sequence[Part], threshold: float, confidence: float = 0
     """Count escapes and false rejects of parts at a threshold, with one-sided upper bounds."""
 
     def rejected(truth):
-        scores = [part.score for part in parts if part.truth == truth]
-        return sum(score is not None and score >= threshold for score in scores), len(scores)
+        (count,), units = _rejected(parts, truth, [threshold])
+        return int(count), units
 
     caught, critical = rejected('critical')
     return PartMeasures(
@@ -803,6 +832,48 @@ def measure_parts(parts: Sequence[Part], threshold: float, confidence: float = 0
             for part in parts
         ),
     )
+
+
+def part_curve(parts: Sequence[Part], also: Sequence[float] = (), confidence: float = 0.95) -> PartCurve:
+    """Count escapes and false rejects of parts at every threshold, with one-sided upper bounds.
+
+    Args:
+        parts: From `gather_parts`.
+        also: Further thresholds, such as the operating point.
+        confidence: Of each bound.
+    """
+    scores = [part.score for part in parts if part.score is not None]
+    thresholds = np.unique([*scores, *also])  # rising, each once
+    caught, critical = _rejected(parts, 'critical', thresholds)
+    rejects, defect_free = _rejected(parts, 'defect-free', thresholds)
+    escapes = critical - caught
+
+    def share(events, units):
+        return (events / units).tolist() if units else None
+
+    def upper(events, units):
+        bounds = {int(n): rate(int(n), units, confidence).upper for n in np.unique(events)}
+        return [bounds[int(n)] for n in events] if units else None
+
+    return PartCurve(
+        thresholds=thresholds.tolist(),
+        critical=critical,
+        escapes=escapes.tolist(),
+        escape=share(escapes, critical),
+        escape_upper=upper(escapes, critical),
+        defect_free=defect_free,
+        rejects=rejects.tolist(),
+        false_reject=share(rejects, defect_free),
+        false_reject_upper=upper(rejects, defect_free),
+        confidence=confidence,
+    )
+
+
+def _rejected(parts: Sequence[Part], truth: str, thresholds: Sequence[float]) -> tuple[np.ndarray, int]:
+    """Count the parts of one kind that are rejected at each threshold, and all parts of that kind."""
+    of_kind = [part.score for part in parts if part.truth == truth]
+    scores = np.sort([NOT_FOUND if score is None else score for score in of_kind])
+    return scores.size - np.searchsorted(scores, thresholds), scores.size
 
 
 def operating_point(

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from playwright.sync_api import sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from drawn_runs import draw_study  # noqa: E402
+from drawn_runs import STEM, draw_run, draw_study  # noqa: E402
 
 from projects.xray.report.evidence import Settings  # noqa: E402
 from projects.xray.report.page import write_report  # noqa: E402
@@ -40,18 +41,37 @@ def browser():
         chromium.close()
 
 
+@pytest.fixture(scope='module')
+def crowded(report):
+    """Runs of two groups, so few pictures in the page that most escapes lie beside it; returns the folder."""
+    root = report[0].parent
+    truth = json.loads(next(root.glob('runs/*/*/predictions.json')).read_text())['truth']
+    longer = draw_run(root, root / 'longer', truth, skill=0.3, stem=STEM.replace('8e', '16e'))
+    runs, _ = read_runs([*sorted(root.glob('runs/*/*')), longer])
+    said = write_report(root / 'crowded', runs, [], Settings(resamples=5), 70)['pictures']
+    assert said['in_page'] == 70 and said['beside'] > 220  # more than a file of them
+    return root / 'crowded'
+
+
+@contextmanager
+def opened(browser, folder):
+    """A page, opened from disk without a network, and what it says on its console."""
+    context = browser.new_context(offline=True, viewport=dict(width=1280, height=900))
+    page = context.new_page()
+    said = []
+    page.on('console', lambda message: said.append(message.text))
+    page.on('pageerror', lambda error: said.append(str(error)))
+    page.on('requestfailed', lambda request: said.append(f'{request.url[:80]} failed'))
+    page.goto((folder / 'index.html').as_uri())
+    yield page, said
+    context.close()
+
+
 @pytest.fixture
 def page(browser, report):
-    """The page, opened from disk without a network; fails when it says anything on its console."""
-    context = browser.new_context(offline=True, viewport=dict(width=1280, height=900))
-    opened = context.new_page()
-    said = []
-    opened.on('console', lambda message: said.append(message.text))
-    opened.on('pageerror', lambda error: said.append(str(error)))
-    opened.on('requestfailed', lambda request: said.append(f'{request.url[:80]} failed'))
-    opened.goto((report[0] / 'index.html').as_uri())
-    yield opened
-    context.close()
+    """The page; fails when it says anything on its console."""
+    with opened(browser, report[0]) as (page, said):
+        yield page
     assert said == []
 
 
@@ -87,6 +107,65 @@ def test_filters_and_more(page):
     assert page.inner_text('#count') == '500 of 500'
     page.click('#more')
     assert page.locator('#gallery .item').count() == 120
+
+
+def test_groups_types_and_parts_are_filtered_by_keyboard(browser, crowded):
+    with opened(browser, crowded) as (page, said):
+        items = json.loads(page.text_content('#items'))
+        more = json.loads(page.text_content('#choices'))
+        assert len(more['group']) == 2 and len(more['part']) > len({item['part'] for item in items})
+        for key, choices in more.items():
+            chosen = choices[-1]
+            page.focus(f'#f-{key}')
+            for _ in choices:
+                page.keyboard.press('ArrowDown')
+            assert page.input_value(f'#f-{key}') == chosen
+            matching = [item for item in items if str(item[key]) == chosen]
+            assert page.inner_text('#count').startswith(f'{len(matching)} of 70; ')
+            assert page.locator('#gallery .item').count() == min(len(matching), 60)
+            page.click('#reset')
+        assert said == []
+
+
+def test_pictures_beside_the_page_are_fetched_from_disk(browser, crowded):
+    with opened(browser, crowded) as (page, said):
+        beside = sum(chunk['pictures'] for chunk in json.loads(page.text_content('#chunks')))
+        assert page.inner_text('#count') == f'70 of 70; {beside} more not fetched yet'
+        page.click('#more')  # the 70 of the page and the first of the others
+        page.wait_for_function("document.querySelectorAll('#gallery .item').length == 120")
+        assert page.inner_text('#count') == f'270 of 270; {beside - 200} more not fetched yet'
+        assert page.locator('#gallery .item img').count() == 240
+        part = page.locator('#f-part option').last.text_content()
+        page.select_option('#f-part', part)
+        page.click('#more')  # looks through all
+        page.wait_for_function("!document.getElementById('count').textContent.includes('fetched')")
+        found = page.locator('#gallery .item').count()
+        assert page.inner_text('#count') == f'{found} of {70 + beside}' and found > 4
+        assert page.locator('#more').is_hidden() and page.locator('#lost').is_hidden()
+        assert said == []
+
+
+@pytest.mark.parametrize('damage', ['gone', 'cut'])
+def test_a_page_without_its_pictures_says_so(browser, crowded, tmp_path, damage):
+    page_alone = tmp_path / 'moved'
+    page_alone.mkdir()
+    shutil.copy(crowded / 'index.html', page_alone)
+    if damage == 'cut':
+        shutil.copytree(crowded / 'pictures', page_alone / 'pictures')
+        for file in (page_alone / 'pictures').iterdir():
+            file.write_text(file.read_text()[:1000])
+    with opened(browser, page_alone) as (page, said):
+        assert page.locator('#gallery .item').count() == 60
+        page.click('#more')
+        page.locator('#lost').wait_for(state='visible')
+        assert 'is not beside this page or damaged' in page.inner_text('#lost')
+        assert page.locator('#gallery .item').count() == 70 and page.locator('#more').is_visible()
+        (page_alone / 'pictures').mkdir(exist_ok=True)
+        shutil.copytree(crowded / 'pictures', page_alone / 'pictures', dirs_exist_ok=True)
+        page.click('#more')  # put back where it belongs
+        page.wait_for_function("document.querySelectorAll('#gallery .item').length == 130")
+        assert page.locator('#lost').is_hidden()
+        assert said != []  # of the browser
 
 
 def test_brightness_and_contrast_change_the_pictures(page):

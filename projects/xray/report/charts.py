@@ -6,13 +6,14 @@ instead of a megabyte of script, prints, and opens without a network for as long
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..measures import CRITICAL, ceiled, precision_recall
+from ..measures import CRITICAL, PartCurve, ceiled, floored, precision_recall
 from .evidence import Arm, Group, Measured
 from .paper import label
 from .runs import Curves
@@ -82,16 +83,22 @@ def _firsts(group: Group) -> list[tuple[Arm, Measured]]:
     return [(arm, arm.members[0]) for arm in group.arms if arm.fraction == chosen]
 
 
-def charts_of(group: Group) -> list[dict]:
-    """Draw what a group of runs has: label fractions, learning, PR, FROC, POD or calibration."""
+def charts_of(group: Group, part_curves: Mapping[Path, PartCurve]) -> list[dict]:
+    """Draw what a group of runs has: label fractions, learning, PR, FROC, parts, POD or calibration.
+
+    Args:
+        group: The runs.
+        part_curves: Of the runs whose parts are known, by their folder.
+    """
     charts = []
     if len({arm.fraction for arm in group.arms}) > 1:
         charts.append(_fractions(group))
     charts += _learning(group)
     firsts = _firsts(group)
     if group.task == 'detection':
-        charts += [_precision_recall(group, firsts), _froc(group, firsts), *_pods(group, firsts)]
-        charts += _contrast_pods(group, firsts)
+        charts += [_precision_recall(group, firsts), _froc(group, firsts)]
+        charts += _parts(group, firsts, part_curves)
+        charts += [*_pods(group, firsts), *_contrast_pods(group, firsts)]
     else:
         charts.append(_reliability(group, firsts))
     return charts
@@ -173,6 +180,41 @@ def _froc(group: Group, firsts) -> dict:
 
     title = f'FROC: recall of {critical} boxes by false alarms per image'
     return _draw(f'froc {group.name}', title, 'false alarms per image', 'recall', plot)
+
+
+def _parts(group: Group, firsts, curves: Mapping[Path, PartCurve]) -> list[dict]:
+    """Draw escape and false-reject rate over the threshold, one chart per arm, its operating point marked."""
+    charts = []
+    for arm, measured in firsts:
+        curve = curves.get(measured.run.folder)
+        if curve is None or not (curve.critical or curve.defect_free):
+            continue
+        rates = [
+            ('critical parts that escape', curve.escape, curve.escape_upper, COLOURS[1], '-'),
+            ('defect-free parts rejected', curve.false_reject, curve.false_reject_upper, COLOURS[0], '--'),
+        ]
+
+        def plot(axes, curve=curve, at=measured.parts.threshold, rates=rates):
+            marked = curve.thresholds.index(at)
+            for words, values, bounds, color, line in rates:
+                if values is None:
+                    continue
+                # A part is rejected from its own score on, so a rate holds up to and with its threshold.
+                last = [k for k in range(len(values) - 1) if values[k] != values[k + 1]]  # of a step
+                corners = sorted({0, *last, len(values) - 1})
+                x, low, high = (np.take(v, corners) for v in (curve.thresholds, values, bounds))
+                axes.step(x, low, where='pre', label=words, color=color, linestyle=line)
+                axes.fill_between(x, low, high, step='pre', alpha=0.12, color=color, lw=0)
+                axes.plot(at, values[marked], marker='o', markersize=5, color=color)
+            axes.axvline(at, color='#777777', lw=0.8, ls=':', label=f'threshold of the table, {floored(at)}')
+            axes.set(xlim=(0, 1), ylim=(-0.02, 1.02))
+
+        title = f'{label(arm)}: parts over the threshold (band: up to the {curve.confidence:.0%} bound)'
+        for what, values in (('escape', curve.escape), ('false reject', curve.false_reject)):
+            title += f'; {what} not estimable, as no part is of that kind' if values is None else ''
+        name = f'parts {arm.name} {group.name}'
+        charts.append(_draw(name, title, 'score that rejects a part', 'share of the parts', plot))
+    return charts
 
 
 def _pods(group: Group, firsts) -> list[dict]:
@@ -260,7 +302,7 @@ def _reliability(group: Group, firsts) -> dict:
 
 
 def pretraining_charts(curves: Sequence[tuple[str, Curves]]) -> list[dict]:
-    """Draw loss, collapse level and kNN accuracy of pretraining runs.
+    """Draw loss, collapse level and kNN accuracy of pretraining runs, numbered, as their names are too long.
 
     Args:
         curves: Name and curves of each run.
@@ -278,7 +320,9 @@ def pretraining_charts(curves: Sequence[tuple[str, Curves]]) -> list[dict]:
             for number, (run, one) in enumerate(curves):
                 points = one.train.get(name) or one.val.get(name)
                 if points:
-                    axes.plot(*_thin(*zip(*points)), label=run, **_look(number))
+                    who = f'{number + 1}: {run.split("_")[0]}'
+                    axes.plot(*_thin(*zip(*points)), label=who, **_look(number))
 
-        charts.append(_draw(f'pretraining {name}', f'Pretraining: {words}', 'step', words, plot))
+        x = 'iteration' if any(name in one.train for _, one in curves) else 'epoch'
+        charts.append(_draw(f'pretraining {name}', f'Pretraining: {words}', x, words, plot))
     return charts

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import itertools
 import json
 import math
@@ -10,7 +11,17 @@ from pathlib import Path
 
 import jinja2
 
-from ..measures import CRITICAL, SIZES, FalseAlarms, Found, ceiled, floored
+from ..measures import (
+    CRITICAL,
+    SIZES,
+    FalseAlarms,
+    Found,
+    PartCurve,
+    ceiled,
+    floored,
+    gather_parts,
+    part_curve,
+)
 from . import gallery
 from .charts import charts_of, pretraining_charts
 from .config_diff import differences
@@ -20,6 +31,7 @@ from .runs import Run, read_curves
 
 # Columns that the page folds away when all rows agree.
 FOLDED = ('group', 'threshold is', 'proof', 'checks', 'commit', 'hardware', 'date', 'versions', 'commands')
+CHUNK = 200  # pictures in a file beside the page: about a megabyte at most
 
 
 def write_report(
@@ -34,11 +46,12 @@ def write_report(
     """Measure, compare and write everything.
 
     Args:
-        out: Folder, made when it is not there; `index.html`, `report.json` and `*.csv` go there.
+        out: Folder, made when it is not there; `index.html`, `report.json`, `*.csv` and `pictures/` go there.
         runs: From `read_runs`.
         left_out: Lines for the runs that are not in it.
         settings: What to prove.
-        items: Most gallery items in the page; the tables list all.
+        items: Most pictures in the page; those of further escapes go to `pictures/`. 0: no pictures at all.
+            The tables list all.
         command: What wrote the report.
         latency: What `tools/benchmark.py infer` printed.
 
@@ -47,9 +60,13 @@ def write_report(
     """
     groups = gather(runs, settings)
     found = gallery.collect(groups)
-    chosen = gallery.choose(found, items)
-    records, unreadable = gallery.thumbnails(chosen)
-    tables = _tables(groups, latency)
+    escapes = sum(item.kind in gallery.ESCAPES for item in found)
+    # What the page cannot hold of the escapes lies beside it.
+    records, unreadable = gallery.thumbnails(gallery.choose(found, max(items, escapes) if items else 0))
+    records, beside = records[:items], records[items:]
+    part_curves = _part_curves(groups, settings)
+    everything = _tables(groups, part_curves, latency)
+    tables = [table for table in everything if table['rows']]
     sentences = verdict(groups)
     pretraining = _pretraining(runs)
     problems = [p for run in runs for p in run.curves.problems] + [
@@ -60,20 +77,26 @@ def write_report(
         settings=dataclasses.asdict(settings),
         left_out=list(left_out),
         problems=[*problems, *unreadable],
-        runs=[_run_record(m) for g in groups for a in g.arms for m in a.members],
+        runs=[_run_record(m, part_curves) for g in groups for a in g.arms for m in a.members],
         comparisons=[_contrast_record(g, c) for g in groups for c in g.contrasts],
+        pictures=dict(in_page=len(records), beside=len(beside)),
         command=command,
     )
     out.mkdir(parents=True, exist_ok=True)
     (out / 'report.json').write_text(json.dumps(_plain(summary), indent=1, allow_nan=False) + '\n')
-    for table in tables:
-        _write_csv(out / f'{table["file"]}.csv', table['header'], table['rows'])
+    for table in everything:
+        file = out / f'{table["file"]}.csv'
+        if table['rows']:
+            _write_csv(file, table['header'], table['rows'])
+        else:
+            file.unlink(missing_ok=True)  # of an earlier report, of other runs
     columns = ('kind', 'group', 'arm', 'seed', 'fraction', 'file', 'part', 'type', 'size', 'score')
     _write_csv(
         out / 'escapes_and_false_alarms.csv',
         [*columns, 'x1', 'y1', 'x2', 'y2'],
         [[*(getattr(item, c) for c in columns), *item.box] for item in found],
     )
+    chunks = _write_chunks(out / 'pictures', beside)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -81,13 +104,20 @@ def write_report(
     )
     page = environment.get_template('page.html.j2').render(
         verdict=sentences,
-        groups=[dict(group=group, charts=charts_of(group), matrices=_matrices(group)) for group in groups],
+        groups=[
+            dict(group=group, charts=charts_of(group, part_curves), matrices=_matrices(group))
+            for group in groups
+        ],
         tables=[_folded(table) for table in tables],
         pretraining=pretraining_charts(pretraining),
-        items=json.dumps(records, separators=(',', ':')).replace('<', '\\u003c'),
+        pretrainings=[name for name, _ in pretraining],
+        items=_script(records),
+        choices=_script(_choices([*records, *beside])),
+        chunks=_script(chunks),
         shown=len(records),
-        escapes=sum(item.kind in gallery.ESCAPES for item in found),
-        alarms=sum(item.kind == 'false alarm' for item in found),
+        beside=len(beside),
+        escapes=escapes,
+        alarms=len(found) - escapes,
         thumbnail=gallery.THUMBNAIL,
         left_out=left_out,
         problems=summary['problems'],
@@ -97,6 +127,39 @@ def write_report(
     )
     (out / 'index.html').write_text(page)
     return summary
+
+
+def _script(value) -> str:
+    """Return JSON that may stand inside a script element."""
+    return json.dumps(value, separators=(',', ':')).replace('<', '\\u003c')
+
+
+def _choices(records: Sequence[dict]) -> dict[str, list[str]]:
+    """Return what the filters of the gallery offer, of the pictures beside the page too."""
+    return {
+        key: sorted({str(record[key]) for record in records})
+        for key in ('kind', 'group', 'arm', 'type', 'part')
+    }
+
+
+def _write_chunks(folder: Path, records: Sequence[dict]) -> list[dict]:
+    """Write pictures as scripts, which a page loads from disk without a server, as it cannot load JSON.
+
+    Returns:
+        File and number of pictures of each. The name carries a digest of the content: a page never takes the
+        pictures of another report for its own.
+    """
+    for stale in folder.glob('pictures-*.js'):
+        stale.unlink()
+    chunks = []
+    for start in range(0, len(records), CHUNK):
+        part = records[start : start + CHUNK]
+        script = f'addPictures({_script(part)});\n'
+        name = f'pictures-{hashlib.sha256(script.encode()).hexdigest()[:16]}.js'
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(script)
+        chunks.append(dict(file=f'{folder.name}/{name}', pictures=len(part)))
+    return chunks
 
 
 def _plain(value):
@@ -119,7 +182,20 @@ def _write_csv(path: Path, header, rows) -> None:
         writer.writerows(rows)
 
 
-def _run_record(measured: Measured) -> dict:
+def _part_curves(groups: Sequence[Group], settings: Settings) -> dict[Path, PartCurve]:
+    """Return escape and false-reject rate over the threshold of each run whose parts are known, by folder."""
+    return {
+        m.run.folder: part_curve(
+            gather_parts(m.matched, settings.reject_minor), also=[0, m.parts.threshold, 1]
+        )
+        for group in groups
+        for arm in group.arms
+        for m in arm.members
+        if m.parts
+    }
+
+
+def _run_record(measured: Measured, part_curves) -> dict:
     run = measured.run
     return dict(
         run=run.name,
@@ -139,6 +215,7 @@ def _run_record(measured: Measured) -> dict:
         froc=measured.froc,
         parts=measured.parts,
         parts_threshold_fixed=measured.parts_fixed,
+        part_curve=part_curves.get(run.folder),
         pod=measured.pods,
         confusion=measured.confusion,
         calibration=measured.calibration,
@@ -164,11 +241,11 @@ def _contrast_record(group: Group, contrast: Contrast) -> dict:
 # -------------------------------------------------------------------------------------------- the tables
 
 
-def _tables(groups: Sequence[Group], latency: str) -> list[dict]:
-    """Return the tables that have rows: id (also the CSV's name), title, header, rows of text."""
+def _tables(groups: Sequence[Group], part_curves: dict[Path, PartCurve], latency: str) -> list[dict]:
+    """Return the tables, some without rows: id (also the CSV's name), title, header, rows of text."""
     members = [(g, a, m) for g in groups for a in g.arms for m in a.members]
     detectors = [row for row in members if row[2].detection]
-    candidates = [
+    return [
         dict(file='comparisons', **_comparisons(groups)),
         dict(file='differences', **_differences(groups)),
         dict(file='table_2', **table_2(groups)),
@@ -177,6 +254,7 @@ def _tables(groups: Sequence[Group], latency: str) -> list[dict]:
         dict(file='probes', **_probes(groups)),
         dict(file='escapes', **_escapes(detectors)),
         dict(file='parts', **_parts(detectors)),
+        dict(file='parts_curve', **_parts_curve(detectors, part_curves)),
         dict(file='false_alarms', **_false_alarms(detectors)),
         dict(file='pod', **_pod(detectors)),
         dict(file='types', **_types(detectors)),
@@ -185,7 +263,6 @@ def _tables(groups: Sequence[Group], latency: str) -> list[dict]:
         dict(file='origin', **_origin(members)),
         dict(file='data', **_data(members)),
     ]
-    return [table for table in candidates if table['rows']]
 
 
 def _folded(table: dict) -> dict:
@@ -314,6 +391,33 @@ def _parts(detectors) -> dict:
     header = ['group', 'arm', 'seed', 'val AP50', 'threshold', 'threshold is', 'critical parts that escape']
     header += ['caught by another detection alone', 'false reject', 'minor parts rejected', 'proof']
     return dict(title='Physical parts, each judged by its worst view', header=header, rows=rows)
+
+
+def _parts_curve(detectors, part_curves) -> dict:
+    """List what the charts of parts draw, of every seed, unrounded; too long for the page."""
+    rows = []
+    for group, arm, m in detectors:
+        curve = part_curves.get(m.run.folder)
+        if curve is None:
+            continue
+        rates = [curve.escape, curve.escape_upper, curve.false_reject, curve.false_reject_upper]
+        for k, threshold in enumerate(curve.thresholds):
+            escape, at_most, reject, reject_at_most = (
+                'not estimable' if values is None else str(values[k]) for values in rates
+            )
+            rows.append(
+                [
+                    *_who(group, arm, m),
+                    str(threshold),
+                    'yes' if threshold == m.parts.threshold else '',
+                    *(str(curve.critical), str(curve.escapes[k]), escape, at_most),
+                    *(str(curve.defect_free), str(curve.rejects[k]), reject, reject_at_most),
+                ]
+            )
+    header = ['group', 'arm', 'seed', 'threshold', 'operating point']
+    header += ['critical parts', 'escape', 'escape rate', 'escape rate at most']
+    header += ['defect-free parts', 'rejected', 'false-reject rate', 'false-reject rate at most']
+    return dict(title='Parts over the threshold', header=header, rows=rows)
 
 
 def _false_alarms(detectors) -> dict:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 # Columns in the order a reader wants them; a run shows those it has.
 COLUMNS = {
@@ -13,10 +12,6 @@ WITHOUT = ('AP50_without_', 'AP_without_')  # some series, whichever
 REQUIRED = ('config', 'checkpoint', 'metrics', 'commit', 'seed', 'hardware', 'date')
 
 
-class ResultsError(ValueError):
-    """Results that cannot stand in one table; the message is one line with the remedy."""
-
-
 def load_results(runs):
     """Read `test.json` of each run folder.
 
@@ -24,8 +19,8 @@ def load_results(runs):
         runs (list[Path]): Work dirs, or `test.json` files themselves.
 
     Returns:
-        tuple[list[dict], list[str]]: The results, each with `run` (its folder's name), and one line
-        for every run that was left out: no file, broken file, missing field, a measure that is not finite.
+        tuple[list[dict], list[str]]: The results, and one line for every run that was left out: no file,
+        broken file, missing field, a measure that is not finite.
     """
     results, refused = [], []
     for run in runs:
@@ -47,30 +42,23 @@ def load_results(runs):
         if not metrics or broken:
             refused.append(f'{file}: {"no measures" if not metrics else "not finite: " + ", ".join(broken)}')
             continue
-        results.append({**result, 'metrics': metrics, 'run': Path(file).parent.name})
+        results.append({**result, 'metrics': metrics})
     return results, refused
 
 
 def tables(results):
     """Group results by task.
 
+    Args:
+        results (list[dict]): Of `runs.read_runs`, which lets none without a measure of a task pass; each with
+            its `run`, a name.
+
     Returns:
         list[tuple[str, list[str], list[list[str]]]]: Title, header and rows of each table.
-
-    Raises:
-        ResultsError: When a result has no measure of a known task.
     """
-    found = {task: [] for task in COLUMNS}
-    for result in results:
-        for task, columns in COLUMNS.items():
-            if columns[0] in result['metrics']:
-                found[task].append(result)
-                break
-        else:
-            expected = ' or '.join(columns[0] for columns in COLUMNS.values())
-            raise ResultsError(f'{result["run"]}: expected a measure named {expected}; test it again')
     parts = []
-    for task, members in found.items():
+    for task in COLUMNS:
+        members = [result for result in results if COLUMNS[task][0] in result['metrics']]
         columns = [c for c in COLUMNS[task] if any(c in m['metrics'] for m in members)]
         columns += sorted({key for m in members for key in m['metrics'] if key.startswith(WITHOUT)})
         if members:
