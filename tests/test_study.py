@@ -758,13 +758,25 @@ def test_without_any_trial_that_succeeded_nothing_is_chosen(study):
 # ------------------------------------------------------------------------------------------------- machines
 
 
-def test_a_study_that_needs_more_gpus_than_there_are_is_refused(study, monkeypatch, capsys):
+def test_a_training_takes_no_more_gpus_than_this_machine_has(study, monkeypatch, capsys):
     file = study('gpus: 4', arms=['scratch'])
-    for visible, count in (('0,1', 2), ('', 0)):
+    name = 'train_scratch_seed0_frac100'
+    for visible, count, there in (('0,1', 2, 'has 2'), ('', 0, 'has none')):
         monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
-        assert main([str(file)]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.endswith(f'trial.yaml: needs 4 GPUs, this machine has {count}; set gpus: {count}')
+        assert main([str(file), '--dry-run']) == 0
+        first, *others = capsys.readouterr().out.splitlines()
+        assert f'trial.yaml: written for 4 GPUs a training, this machine {there}: ' in first
+        assert 'batch norm sees fewer images' in first and not any('GPUs' in line for line in others)
+        planned = read_study(file)
+        before = studies.fingerprint(read_study(file), planned.job(name))
+        assert studies.fit_gpus(planned, count) == first
+        assert studies.fingerprint(planned, planned.job(name)) == before
+        step = tool.entry(planned, planned.job(name))
+        assert step['gpu'] == count and step['command'].endswith(f'--job {name} --gpus {count}')
+    assert main([str(file), '--dry-run', '--profile', 'configs/study/slurm']) == 0  # a cluster has them
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,1,2,3')
+    assert main([str(file), '--dry-run']) == 0
+    assert 'written for' not in capsys.readouterr().out
 
 
 def test_steps_side_by_side_claim_different_gpus(tmp_path, monkeypatch):
@@ -822,7 +834,7 @@ def test_a_step_says_to_snakemake_what_it_needs_and_how_to_call_back(study, monk
     assert train['needs'] == ['simsiam_a/seed0-frac100/trained'] and test['needs'] == [train['marker']]
     assert (train['gpu'], test['gpu']) == (1, 1) and train['priority'] > test['priority']
     assert train['minutes'] == 24 * 60  # nothing has been timed
-    assert train['command'].endswith(f'trial.yaml --job {ARM_TRAIN}')
+    assert train['command'].endswith(f'trial.yaml --job {ARM_TRAIN} --gpus 0')
     folder = finish(planned, PRETRAINING)
     facts = studies.read_json(folder / 'run.json') | dict(seconds=7200)
     (folder / 'run.json').write_text(json.dumps(facts))
@@ -932,13 +944,14 @@ def test_a_study_killed_in_the_middle_goes_on_and_repeats_nothing(classifier, tm
     file = tmp_path / 'trial.yaml'
     # The images have no `series`, which a share by frame needs.
     broken = '{config: configs/small/broken.py, fractions: [10]}'
-    file.write_text(f'subset: frame\narms:\n  - {broken}\n  - config: configs/small/second.py\n')
+    file.write_text(f'gpus: 4\nsubset: frame\narms:\n  - {broken}\n  - config: configs/small/second.py\n')
     command = [sys.executable, str(repo / 'tools' / 'study.py'), str(file), '--jobs', '1']
     root = tmp_path / 'work_dirs' / 'study' / 'trial'
     first, run = root / 'first' / 'seed0-frac100', root / 'second' / 'seed0-frac100'
 
     code, said = run_alone(command, tmp_path, PYTHONPATH=str(tmp_path))
     assert code == -signal.SIGKILL, said
+    assert said.count('written for 4 GPUs a training, this machine has none') == 1
     assert (first / 'trained').is_file() and (run / 'epoch_2.pth').is_file()
     assert not (run / 'trained').exists() and not (run / 'epoch_3.pth').exists()
 

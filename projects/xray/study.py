@@ -74,7 +74,7 @@ class Job:
         lr_factor: Of the config's own rate; None where the trials decide.
         trials: Folders of the learning-rate trials that decide, by factor.
         pretraining: Folder of the run whose weights it starts from; None without.
-        gpus: As the study says, of a training.
+        gpus: Of a training; as the study says, or fewer where `fit_gpus` was told that there are.
         trial: Whether it only tries a learning rate: one that fails is left out of the choice.
     """
 
@@ -616,6 +616,20 @@ def _images(study: Study, job: Job) -> int | None:
     if dataset.get('ann_file') or not folder.is_dir():
         return None
     return times * sum(1 for file in folder.rglob('*') if file.is_file()) or None
+
+
+def fit_gpus(study: Study, available: int) -> str | None:
+    """Have no training take more GPUs than there are; returns a line that says so where one would."""
+    most = max(job.gpus for job in study.jobs)
+    if most <= available:
+        return None
+    for job in study.jobs:
+        job.gpus = min(job.gpus, available)
+    there = f'this machine has {available}' if available else 'this machine has none'
+    return (
+        f'{study.file}: written for {most} GPUs a training, {there}: the batch of a recipe is made up for, '
+        'as the log.txt of each training says, but synchronised batch norm sees fewer images'
+    )
 
 
 def gpus_of(job: Job, available: int) -> int:
