@@ -15,6 +15,7 @@ import pytest
 from mmengine.config import Config
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
+from test_test import DETECTOR, save_model
 
 from projects.xray import study as studies
 from projects.xray.report import study_results as results
@@ -875,6 +876,32 @@ def test_a_rate_at_which_the_loss_is_not_finite_does_not_end_its_arm(classifier)
     assert run['left_out'] and not run['trained']
     recorded = results.record(planned)
     assert recorded[steep.folder]['left_out'] and all(run['status'] == 'failed' for run in recorded.values())
+
+
+UNLEARNT = """
+train_cfg = dict(by_epoch=True, max_epochs=1)
+train_dataloader = test_dataloader
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
+val_dataloader = test_dataloader
+val_evaluator = test_evaluator
+val_cfg = dict()
+model['test_cfg']['rcnn'] = dict(score_thr=0.999)
+"""
+
+
+def test_a_detector_without_a_detection_is_no_value_of_0_but_failed(study, tiny_coco):
+    config = Path('configs/small/scratch.py')
+    config.write_text(DETECTOR.replace('{root}', str(tiny_coco(n=4))) + UNLEARNT)
+    planned = read_study(study(arms=['scratch']))
+    folder = finish(planned, 'train_scratch_seed0_frac100')
+    save_model(config, folder / 'epoch_1.pth')
+    job = planned.job('test_scratch_seed0_frac100')
+    assert tool.do(planned, job) == 1
+    recorded = json.loads(planned.results_file.read_text())['runs']['scratch/seed0-frac100']
+    assert (recorded['status'], recorded['step']) == ('failed', 'test')
+    assert 'predictions.json: not one detection on 4 images' in recorded['reason']
+    assert results.table_of(dict(runs={'it': recorded}))[1] == []
+    assert not studies.is_done(planned, job)
 
 
 KILLER = """

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects.xray import study as studies  # noqa: E402
 from projects.xray.report import study_results as results  # noqa: E402
+from projects.xray.report.predictions import FILES, PredictionsError, read_predictions  # noqa: E402
 from projects.xray.report.runs import read_curves  # noqa: E402
 
 REPO = Path(__file__).resolve().parents[1]
@@ -363,6 +364,11 @@ def test(study, job, folder):
     arguments = [job.config, last_checkpoint(folder), '--work-dir', str(folder), '--val']
     tested_on = studies.digest_labels(study.config(job.config), 'val_dataloader', 'test_dataloader')
     call('test', [*arguments, '--cfg-options', *facts['options']], job, folder)
+    if (folder / FILES['test']).is_file():
+        try:
+            read_predictions(folder)  # what the report refuses is no value to average either
+        except PredictionsError as error:
+            raise StepError(str(error)) from None
     facts |= dict(tested=True, tested_on=tested_on, test_seconds=round(time.monotonic() - start, 1))
     write_json(folder / 'run.json', facts)
 
