@@ -498,6 +498,11 @@ def read_json(path: Path) -> dict:
         return {}
 
 
+def read_starts(folder: Path) -> list[dict]:
+    """Return what tools/train.py noted of each start of a run; [] of one that is older than these notes."""
+    return read_json(folder / 'starts.json').get('starts', [])
+
+
 def is_done(study: Study, job: Job) -> bool:
     """Whether a job is done, as its own record says: from what is there now, and all that it needs is done.
 
