@@ -8,13 +8,17 @@ A study file (YAML) names arms by their configs; seeds, shares of the labels and
     subset: frame            # drawn by `part`, or by `frame` within each series
     updates: same            # as many with few labels as with all; `epochs`: as many epochs
     lr_factors: [0.5, 1, 2]  # of the config's own, for each arm and share: chosen on val with the first seed
-    pretrain_seeds: [0]      # fine-tuning seed number i starts from pretraining seed number i, in turns
+    pretrain_seeds: [0]      # the i-th of an arm's seeds starts from the i-th of these, in turns
     gpus: 0                  # of one training; more than 1 starts as many ranks. Tests take one
     arms:
       - config: configs/small/NAME.py
         seeds: [0]           # an arm may have its own seeds, fractions, lr_factors
         epochs_factor: 3     # and train longer
         pretrain_epochs_factor: 5  # or start from a longer pretraining
+
+Which pretraining a run starts from follows from where its seed stands in its own arm's list, not from the
+seed: with pretrain_seeds [0, 1] an arm with seeds [0, 1, 2] starts from pretrainings 0, 1, 0; three arms with
+the seeds [0], [1] and [2] all start from pretraining 0.
 
 Runs write to `work_dirs/study/<name>/<stem>/seed<k>-frac<f>/`, the pretraining that an arm names by its
 checkpoint among them, shared by all arms. Nothing here imports the training libraries.
@@ -245,7 +249,7 @@ def _plan_arm(study, arm, jobs):
 
 
 def _plan_pretraining(study, source, seed, own, jobs) -> tuple[list[str], str | None]:
-    """Plan the pretraining that an arm starts from, once for all arms."""
+    """Plan the pretraining that a seed of an arm starts from, once for all arms."""
     if source is None:
         return [], None
     seeds = study.settings['pretrain_seeds']
