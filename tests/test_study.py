@@ -19,6 +19,7 @@ from test_test import DETECTOR, save_model
 
 from projects.xray import study as studies
 from projects.xray.report import study_results as results
+from projects.xray.report.results import trained_and_tested
 from projects.xray.study import StudyError, choose_lr, draw_subset, read_study, stretched
 from tools import study as tool
 from tools.study import StepError, main
@@ -248,7 +249,8 @@ def finish(planned, name, **tested):
     facts, _ = tool.facts_of(planned, job)
     facts |= dict(trained=True, seconds=60.0, checkpoint_sha256=studies.digest(checkpoint))
     if tested:
-        facts |= dict(tested=True, test_seconds=30.0)
+        tested_on = studies.digest_labels(planned.config(job.config), 'val_dataloader', 'test_dataloader')
+        facts |= dict(tested=True, tested_on=tested_on, test_seconds=30.0)
         result = dict(
             metrics={f'xray/{key}': value for key, value in tested.items()},
             commit='abcdef0123',
@@ -461,6 +463,78 @@ def test_runs_of_two_configs_are_no_row_of_the_table(study):
     assert [row['seeds'] for row in rows_of(recorded)] == ['0, 1']
 
 
+@pytest.mark.parametrize(('changed', 'words'), [('train', 'trained on'), ('test', 'tested on')])
+def test_seeds_on_other_data_are_no_row_of_the_table(study, evaluated, changed, words):
+    planned = read_study(study('seeds: [0, 1]', arms=['scratch']))
+    finish(planned, 'train_scratch_seed0_frac100', AP50=0.2)
+    results.record(planned)
+    shutil.rmtree('work_dirs')  # on another machine, whose data were converted anew
+    labels = Path(f'data/{changed}.json')
+    labels.write_text('{"info": {}}')
+    finish(planned, 'train_scratch_seed1_frac100', AP50=0.4)
+    recorded = results.record(planned)
+    rows = {row['seeds']: row for row in rows_of(recorded)}
+    assert {seeds: row['AP50'] for seeds, row in rows.items()} == {'0': '0.200', '1': '0.400'}
+    assert len({row['recipe'] for row in rows.values()}) == 2
+    assert all(f'{words} ' in row['recipe'] for row in rows.values())
+    if changed == 'train':
+        assert f'trained on {studies.digest(labels)[:7]}' in rows['1']['recipe']
+    # What was recorded without is as good as any.
+    del recorded['scratch/seed0-frac100']['labels_sha256' if changed == 'train' else 'tested_on']
+    assert [row['seeds'] for row in rows_of(recorded)] == ['0, 1']
+
+
+def test_seeds_whose_pretrainings_saw_other_images_are_no_row_of_the_table(study):
+    config = Path('configs/simsiam/simsiam_a.py')
+    config.write_text(config.read_text().replace('data_root=', "ann_file='list.txt', data_root="))
+    Path('data').mkdir()
+    planned = read_study(study('seeds: [0, 1]\npretrain_seeds: [0, 1]', arms=['pretrained']))
+    for seed in (0, 1):
+        Path('data/list.txt').write_text('a.png\n' * (1 + seed))
+        finish(planned, f'train_simsiam_a_seed{seed}_frac100')
+        finish(planned, f'train_pretrained_seed{seed}_frac100', AP50=0.5)
+    rows = rows_of(results.record(planned))
+    assert sorted(row['seeds'] for row in rows) == ['0', '1']
+    assert all('pretrained on ' in row['recipe'] for row in rows)
+
+
+def test_code_and_machine_of_a_training_are_recorded_and_shown_where_the_test_had_others(study, tmp_path):
+    file = study('seeds: [0, 1]', arms=['pretrained'])
+    planned = read_study(file)
+    start = dict(commit='fedcba9876', dirty=True, hardware='1 x H100', gpus=1, seed=0, date='2026-01-01T00')
+    note = json.dumps(dict(starts=[start]))
+    (finish(planned, PRETRAINING) / 'starts.json').write_text(note)
+    for seed in (0, 1):
+        folder = finish(planned, f'train_pretrained_seed{seed}_frac100', AP50=0.5)
+    (folder / 'starts.json').write_text(note)
+    recorded = results.record(planned)
+    assert recorded['simsiam_a/seed0-frac100']['starts'] == [start]
+    assert recorded['pretrained/seed1-frac100']['starts'] == [start]
+    assert 'starts' not in recorded['pretrained/seed0-frac100']  # begun before they were noted
+    (row,) = rows_of(recorded)
+    assert row['commit'] == 'abcdef0, fedcba9+ (tested: abcdef0)'
+    readme = tmp_path / 'README.md'
+    readme.write_text(f'{results.BEGIN}\n{results.END}\n')
+    assert main([str(file), '--readme', str(readme)]) == 0
+    assert '; 1 x H100, 2 x CPU; ' in readme.read_text()
+
+
+def test_commits_of_a_training_are_named_start_by_start():
+    assert trained_and_tested(['a', 'a'], 'a') == 'a'
+    assert trained_and_tested([], 'a') == 'a'
+    assert trained_and_tested(['a', 'b'], 'b') == 'a then b (tested: b)'
+    assert trained_and_tested(['unknown', 'b'], '') == 'unknown then b'
+
+
+def test_the_tables_of_the_readme_are_those_of_the_recorded_studies(repo, tmp_path, monkeypatch):
+    copy = tmp_path / 'README.md'
+    shutil.copy(repo / 'README.md', copy)
+    monkeypatch.chdir(repo)
+    files = sorted(map(str, Path('configs', 'study').glob('*.yaml')))
+    assert main([*files, '--readme', str(copy)]) == 0
+    assert copy.read_text() == (repo / 'README.md').read_text()
+
+
 def test_a_config_edited_while_its_study_runs_parts_the_seeds(study):
     file = study('seeds: [0, 1]', arms=['scratch'])
     config = Path('configs/small/scratch.py')
@@ -577,11 +651,6 @@ def finish_tested(file):
         folder = finish(planned, job.name, AP50=0.5)
         if job.trial:
             log_val(folder, 0.5)
-    config = planned.config('configs/small/scratch.py')
-    tested_on = studies.digest_labels(config, 'val_dataloader', 'test_dataloader')
-    (folder / 'run.json').write_text(
-        json.dumps(studies.read_json(folder / 'run.json') | dict(tested_on=tested_on))
-    )
     return studies.read_json(folder / 'run.json')
 
 
@@ -681,6 +750,8 @@ def test_fewer_labels_are_a_file_of_the_study(study):
     assert json.loads(file.read_text()) == draw_subset(coco, 10, 'part')
     assert f'train_dataloader.dataset.ann_file={file.resolve()}' in facts['options']
     assert facts['train_images'] == 12 and facts['subset_sha256'] == studies.digest(file)
+    whole = read_study(study(arms=['scratch'])).job('train_scratch_seed0_frac100')
+    assert tool.facts_of(planned, whole)[0]['train_images'] == len(coco['images'])
     del coco['images'][0]['part']
     Path('data/train.json').write_text(json.dumps(coco))
     with pytest.raises(StepError, match='data/train.json: 1 images have no `part`'):
@@ -991,6 +1062,10 @@ def test_a_study_killed_in_the_middle_goes_on_and_repeats_nothing(classifier, tm
         'first/seed0-frac100': 'trained',
         'second/seed0-frac100': 'tested',
     }
+    started = {folder: studies.read_starts(folder) for folder in (first, run)}
+    assert [start['gpus'] for start in started[first]] == [0] and len(started[run]) == 2
+    assert runs['first/seed0-frac100']['starts'] == started[first]
+    assert runs['second/seed0-frac100']['starts'] == started[run]
     assert (first / 'log.txt').read_text().count('$ python -u tools/train.py') == 1
     log = (run / 'log.txt').read_text()
     assert log.count('$ python -u tools/train.py') == 2 and log.count('$ python -u tools/test.py') == 1

@@ -305,8 +305,15 @@ def facts_of(study, job):
         subset, images = labels(study, job)
         options.append(f'train_dataloader.dataset.ann_file={subset.resolve()}')
         facts |= dict(train_images=images, subset_sha256=studies.digest(subset))
+    else:
+        (dataset,) = studies.data_sets(study.config(job.config), 'train_dataloader')
+        source = studies.annotation_file(dataset)
+        annotated = studies.read_json(source) if source.suffix == '.json' else {}
+        facts |= dict(train_images=len(annotated.get('images', [])) or None)
     needs = studies.digest_needs(study, job)
     if job.pretraining:
+        pretrained_on = studies.read_json(study.root / job.pretraining / 'run.json').get('labels_sha256')
+        facts |= dict(pretrained_on=pretrained_on)
         start = last_checkpoint(study.root / job.pretraining)
         if studies.digest(Path(start)) != needs[job.pretraining]:
             raise StepError(
