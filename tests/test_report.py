@@ -473,6 +473,46 @@ def test_the_fingerprint_of_the_training_labels_is_what_the_run_recorded(tmp_pat
         rows = [row for row in csv.reader(file) if row[0] == 'train']
     path = str(tmp_path / 'train.json')
     assert sorted(rows) == [['train', path, '12', 'c0ffee'], ['train', path, '–', '–']]
+    # On all labels it is that of the annotation file.
+    (runs[0] / 'run.json').write_text(json.dumps(dict(train_images=90, labels_sha256={path: 'facade'})))
+    write_report(tmp_path / 'out', read_runs(runs)[0], [], Settings(resamples=5), 0)
+    assert ['train', path, '90', 'facade'] in table('data', tmp_path)
+
+
+def table(name, folder):
+    with (folder / 'out' / f'{name}.csv').open() as file:
+        return [*csv.reader(file)]
+
+
+def test_the_origin_names_the_training_and_the_pretraining(tmp_path):
+    truth = draw_truth(tmp_path, parts=4)
+    runs = [draw_run(tmp_path, tmp_path / init, truth, init) for init in ('scratch', 'simsiam')]
+    start = tmp_path / 'simsiam_narrow' / 'seed2-frac100'
+    start.mkdir(parents=True)
+    facts = dict(config='configs/small/simsiam_narrow.py', seed=2, labels_sha256={'data/list.txt': 'c0ffee'})
+    (start / 'run.json').write_text(json.dumps(facts | dict(command='python tools/train.py')))
+    notes = [
+        dict(commit=commit * 40, dirty=False, hardware='1 x H100', gpus=1, seed=2, date='2026-01-02T03:04:05')
+        for commit in 'ab'
+    ]
+    for folder in (start, runs[1]):
+        (folder / 'starts.json').write_text(json.dumps(dict(starts=notes)))
+    config = next(runs[1].glob('*.py'))
+    config.write_text(config.read_text().replace('x.pth', str(start / 'epoch_20.pth')))
+    tested = json.loads((runs[1] / 'test.json').read_text())
+    write_report(tmp_path / 'out', read_runs(runs)[0], [], Settings(resamples=5), 0)
+    header, *rows = table('origin', tmp_path)
+    rows = {row['arm']: row for row in (dict(zip(header, row)) for row in rows)}
+    assert rows['scratch']['commit'] == tested['commit'][:12] and rows['scratch']['pretraining'] == '–'
+    said = f'{"a" * 12} then {"b" * 12} (tested: {tested["commit"][:12]})'
+    assert rows['simsiam']['commit'] == said
+    assert rows['simsiam']['hardware'] == f'1 x H100 (tested: {tested["hardware"]})'
+    assert rows['simsiam']['pretraining'] == 'simsiam_narrow/seed2-frac100'
+    _, row = table('pretrainings', tmp_path)
+    commits, date = f'{"a" * 12} then {"b" * 12}', '2026-01-02T03:04'
+    assert row[:5] == ['simsiam_narrow/seed2-frac100', '2', facts['config'], commits, '1 x H100']
+    assert row[5:] == [date, 'data/list.txt', 'c0ffee', 'python tools/train.py']
+    assert 'Pretrainings that runs start from' in (tmp_path / 'out' / 'index.html').read_text()
 
 
 # ----------------------------------------------------------------------------------------------- probes

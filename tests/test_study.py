@@ -15,9 +15,11 @@ import pytest
 from mmengine.config import Config
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
+from test_test import DETECTOR, save_model
 
 from projects.xray import study as studies
 from projects.xray.report import study_results as results
+from projects.xray.report.results import trained_and_tested
 from projects.xray.study import StudyError, choose_lr, draw_subset, read_study, stretched
 from tools import study as tool
 from tools.study import StepError, main
@@ -247,7 +249,8 @@ def finish(planned, name, **tested):
     facts, _ = tool.facts_of(planned, job)
     facts |= dict(trained=True, seconds=60.0, checkpoint_sha256=studies.digest(checkpoint))
     if tested:
-        facts |= dict(tested=True, test_seconds=30.0)
+        tested_on = studies.digest_labels(planned.config(job.config), 'val_dataloader', 'test_dataloader')
+        facts |= dict(tested=True, tested_on=tested_on, test_seconds=30.0)
         result = dict(
             metrics={f'xray/{key}': value for key, value in tested.items()},
             commit='abcdef0123',
@@ -460,6 +463,82 @@ def test_runs_of_two_configs_are_no_row_of_the_table(study):
     assert [row['seeds'] for row in rows_of(recorded)] == ['0, 1']
 
 
+@pytest.mark.parametrize(('changed', 'words'), [('train', 'trained on'), ('test', 'tested on')])
+def test_seeds_on_other_data_are_no_row_of_the_table(study, evaluated, changed, words):
+    planned = read_study(study('seeds: [0, 1]', arms=['scratch']))
+    finish(planned, 'train_scratch_seed0_frac100', AP50=0.2)
+    results.record(planned)
+    shutil.rmtree('work_dirs')  # on another machine, whose data were converted anew
+    labels = Path(f'data/{changed}.json')
+    labels.write_text('{"info": {}}')
+    finish(planned, 'train_scratch_seed1_frac100', AP50=0.4)
+    recorded = results.record(planned)
+    rows = {row['seeds']: row for row in rows_of(recorded)}
+    assert {seeds: row['AP50'] for seeds, row in rows.items()} == {'0': '0.200', '1': '0.400'}
+    assert len({row['recipe'] for row in rows.values()}) == 2
+    assert all(f'{words} ' in row['recipe'] for row in rows.values())
+    if changed == 'train':
+        assert f'trained on {studies.digest(labels)[:7]}' in rows['1']['recipe']
+    # What was recorded without is as good as any.
+    del recorded['scratch/seed0-frac100']['labels_sha256' if changed == 'train' else 'tested_on']
+    assert [row['seeds'] for row in rows_of(recorded)] == ['0, 1']
+
+
+def test_seeds_whose_pretrainings_saw_other_images_are_no_row_of_the_table(study):
+    config = Path('configs/simsiam/simsiam_a.py')
+    config.write_text(config.read_text().replace('data_root=', "ann_file='list.txt', data_root="))
+    Path('data').mkdir()
+    planned = read_study(study('seeds: [0, 1]\npretrain_seeds: [0, 1]', arms=['pretrained']))
+    for seed in (0, 1):
+        Path('data/list.txt').write_text('a.png\n' * (1 + seed))
+        finish(planned, f'train_simsiam_a_seed{seed}_frac100')
+        finish(planned, f'train_pretrained_seed{seed}_frac100', AP50=0.5)
+    rows = rows_of(results.record(planned))
+    assert sorted(row['seeds'] for row in rows) == ['0', '1']
+    assert all('pretrained on ' in row['recipe'] for row in rows)
+
+
+def test_code_and_machine_of_a_training_are_recorded_and_shown_where_the_test_had_others(study, tmp_path):
+    file = study('seeds: [0, 1]', arms=['pretrained'])
+    planned = read_study(file)
+    start = dict(commit='fedcba9876', dirty=True, hardware='1 x H100', gpus=1, seed=0, date='2026-01-01T00')
+    note = json.dumps(dict(starts=[start]))
+    (finish(planned, PRETRAINING) / 'starts.json').write_text(note)
+    for seed in (0, 1):
+        folder = finish(planned, f'train_pretrained_seed{seed}_frac100', AP50=0.5)
+    (folder / 'starts.json').write_text(note)
+    recorded = results.record(planned)
+    assert recorded['simsiam_a/seed0-frac100']['starts'] == [start]
+    assert recorded['pretrained/seed1-frac100']['starts'] == [start]
+    assert 'starts' not in recorded['pretrained/seed0-frac100']  # begun before they were noted
+    (row,) = rows_of(recorded)
+    assert row['commit'] == 'abcdef0, fedcba9+ (tested: abcdef0)'
+    readme = tmp_path / 'README.md'
+    readme.write_text(f'{results.BEGIN}\n{results.END}\n')
+    assert main([str(file), '--readme', str(readme)]) == 0
+    assert '; 1 x H100, 2 x CPU; ' in readme.read_text()
+
+
+def test_commits_of_a_training_are_named_start_by_start():
+    assert trained_and_tested(['a', 'a'], 'a') == 'a'
+    assert trained_and_tested([], 'a') == 'a'
+    assert trained_and_tested(['a', 'b'], 'b') == 'a then b (tested: b)'
+    assert trained_and_tested(['unknown', 'b'], '') == 'unknown then b'
+
+
+def test_the_tables_of_the_readme_are_those_of_the_recorded_studies(repo, tmp_path, monkeypatch):
+    # As committed: a study that runs in this checkout, `make demo` too, writes to these files.
+    archive = subprocess.run(
+        ['git', '-C', repo, 'archive', 'HEAD', 'README.md', 'configs/study'], check=True, capture_output=True
+    )
+    subprocess.run(['tar', '-x', '-C', tmp_path], check=True, input=archive.stdout)
+    committed = (tmp_path / 'README.md').read_text()
+    monkeypatch.chdir(tmp_path)
+    files = sorted(map(str, Path('configs', 'study').glob('*.yaml')))
+    assert main([*files, '--readme', 'README.md']) == 0
+    assert (tmp_path / 'README.md').read_text() == committed
+
+
 def test_a_config_edited_while_its_study_runs_parts_the_seeds(study):
     file = study('seeds: [0, 1]', arms=['scratch'])
     config = Path('configs/small/scratch.py')
@@ -576,11 +655,6 @@ def finish_tested(file):
         folder = finish(planned, job.name, AP50=0.5)
         if job.trial:
             log_val(folder, 0.5)
-    config = planned.config('configs/small/scratch.py')
-    tested_on = studies.digest_labels(config, 'val_dataloader', 'test_dataloader')
-    (folder / 'run.json').write_text(
-        json.dumps(studies.read_json(folder / 'run.json') | dict(tested_on=tested_on))
-    )
     return studies.read_json(folder / 'run.json')
 
 
@@ -680,6 +754,8 @@ def test_fewer_labels_are_a_file_of_the_study(study):
     assert json.loads(file.read_text()) == draw_subset(coco, 10, 'part')
     assert f'train_dataloader.dataset.ann_file={file.resolve()}' in facts['options']
     assert facts['train_images'] == 12 and facts['subset_sha256'] == studies.digest(file)
+    whole = read_study(study(arms=['scratch'])).job('train_scratch_seed0_frac100')
+    assert tool.facts_of(planned, whole)[0]['train_images'] == len(coco['images'])
     del coco['images'][0]['part']
     Path('data/train.json').write_text(json.dumps(coco))
     with pytest.raises(StepError, match='data/train.json: 1 images have no `part`'):
@@ -758,13 +834,25 @@ def test_without_any_trial_that_succeeded_nothing_is_chosen(study):
 # ------------------------------------------------------------------------------------------------- machines
 
 
-def test_a_study_that_needs_more_gpus_than_there_are_is_refused(study, monkeypatch, capsys):
+def test_a_training_takes_no_more_gpus_than_this_machine_has(study, monkeypatch, capsys):
     file = study('gpus: 4', arms=['scratch'])
-    for visible, count in (('0,1', 2), ('', 0)):
+    name = 'train_scratch_seed0_frac100'
+    for visible, count, there in (('0,1', 2, 'has 2'), ('', 0, 'has none')):
         monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
-        assert main([str(file)]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.endswith(f'trial.yaml: needs 4 GPUs, this machine has {count}; set gpus: {count}')
+        assert main([str(file), '--dry-run']) == 0
+        first, *others = capsys.readouterr().out.splitlines()
+        assert f'trial.yaml: written for 4 GPUs a training, this machine {there}: ' in first
+        assert 'batch norm sees fewer images' in first and not any('GPUs' in line for line in others)
+        planned = read_study(file)
+        before = studies.fingerprint(read_study(file), planned.job(name))
+        assert studies.fit_gpus(planned, count) == first
+        assert studies.fingerprint(planned, planned.job(name)) == before
+        step = tool.entry(planned, planned.job(name))
+        assert step['gpu'] == count and step['command'].endswith(f'--job {name} --gpus {count}')
+    assert main([str(file), '--dry-run', '--profile', 'configs/study/slurm']) == 0  # a cluster has them
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,1,2,3')
+    assert main([str(file), '--dry-run']) == 0
+    assert 'written for' not in capsys.readouterr().out
 
 
 def test_steps_side_by_side_claim_different_gpus(tmp_path, monkeypatch):
@@ -822,7 +910,7 @@ def test_a_step_says_to_snakemake_what_it_needs_and_how_to_call_back(study, monk
     assert train['needs'] == ['simsiam_a/seed0-frac100/trained'] and test['needs'] == [train['marker']]
     assert (train['gpu'], test['gpu']) == (1, 1) and train['priority'] > test['priority']
     assert train['minutes'] == 24 * 60  # nothing has been timed
-    assert train['command'].endswith(f'trial.yaml --job {ARM_TRAIN}')
+    assert train['command'].endswith(f'trial.yaml --job {ARM_TRAIN} --gpus 0')
     folder = finish(planned, PRETRAINING)
     facts = studies.read_json(folder / 'run.json') | dict(seconds=7200)
     (folder / 'run.json').write_text(json.dumps(facts))
@@ -863,6 +951,32 @@ def test_a_rate_at_which_the_loss_is_not_finite_does_not_end_its_arm(classifier)
     assert run['left_out'] and not run['trained']
     recorded = results.record(planned)
     assert recorded[steep.folder]['left_out'] and all(run['status'] == 'failed' for run in recorded.values())
+
+
+UNLEARNT = """
+train_cfg = dict(by_epoch=True, max_epochs=1)
+train_dataloader = test_dataloader
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
+val_dataloader = test_dataloader
+val_evaluator = test_evaluator
+val_cfg = dict()
+model['test_cfg']['rcnn'] = dict(score_thr=0.999)
+"""
+
+
+def test_a_detector_without_a_detection_is_no_value_of_0_but_failed(study, tiny_coco):
+    config = Path('configs/small/scratch.py')
+    config.write_text(DETECTOR.replace('{root}', str(tiny_coco(n=4))) + UNLEARNT)
+    planned = read_study(study(arms=['scratch']))
+    folder = finish(planned, 'train_scratch_seed0_frac100')
+    save_model(config, folder / 'epoch_1.pth')
+    job = planned.job('test_scratch_seed0_frac100')
+    assert tool.do(planned, job) == 1
+    recorded = json.loads(planned.results_file.read_text())['runs']['scratch/seed0-frac100']
+    assert (recorded['status'], recorded['step']) == ('failed', 'test')
+    assert 'predictions.json: not one detection on 4 images' in recorded['reason']
+    assert results.table_of(dict(runs={'it': recorded}))[1] == []
+    assert not studies.is_done(planned, job)
 
 
 KILLER = """
@@ -932,13 +1046,14 @@ def test_a_study_killed_in_the_middle_goes_on_and_repeats_nothing(classifier, tm
     file = tmp_path / 'trial.yaml'
     # The images have no `series`, which a share by frame needs.
     broken = '{config: configs/small/broken.py, fractions: [10]}'
-    file.write_text(f'subset: frame\narms:\n  - {broken}\n  - config: configs/small/second.py\n')
+    file.write_text(f'gpus: 4\nsubset: frame\narms:\n  - {broken}\n  - config: configs/small/second.py\n')
     command = [sys.executable, str(repo / 'tools' / 'study.py'), str(file), '--jobs', '1']
     root = tmp_path / 'work_dirs' / 'study' / 'trial'
     first, run = root / 'first' / 'seed0-frac100', root / 'second' / 'seed0-frac100'
 
     code, said = run_alone(command, tmp_path, PYTHONPATH=str(tmp_path))
     assert code == -signal.SIGKILL, said
+    assert said.count('written for 4 GPUs a training, this machine has none') == 1
     assert (first / 'trained').is_file() and (run / 'epoch_2.pth').is_file()
     assert not (run / 'trained').exists() and not (run / 'epoch_3.pth').exists()
 
@@ -951,6 +1066,10 @@ def test_a_study_killed_in_the_middle_goes_on_and_repeats_nothing(classifier, tm
         'first/seed0-frac100': 'trained',
         'second/seed0-frac100': 'tested',
     }
+    started = {folder: studies.read_starts(folder) for folder in (first, run)}
+    assert [start['gpus'] for start in started[first]] == [0] and len(started[run]) == 2
+    assert runs['first/seed0-frac100']['starts'] == started[first]
+    assert runs['second/seed0-frac100']['starts'] == started[run]
     assert (first / 'log.txt').read_text().count('$ python -u tools/train.py') == 1
     log = (run / 'log.txt').read_text()
     assert log.count('$ python -u tools/train.py') == 2 and log.count('$ python -u tools/test.py') == 1

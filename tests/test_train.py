@@ -1,5 +1,6 @@
 """tools/train.py: one command for every config, resumable after a kill, one line for bad input."""
 
+import json
 import re
 import signal
 import subprocess
@@ -99,6 +100,26 @@ def test_a_killed_training_resumes_at_its_last_epoch(classifier, tmp_path, repo)
 def test_resume_without_a_checkpoint_starts_from_the_beginning(classifier, capsys):
     assert main([str(classifier), '--resume', '--cfg-options', 'train_cfg.max_epochs=1']) == 0
     assert 'starts at epoch 0' in capsys.readouterr().out
+
+
+def test_every_start_of_a_run_notes_its_code_and_machine(classifier, tmp_path):
+    file = tmp_path / 'run' / 'starts.json'
+
+    def starts(epochs, *options):
+        options = [*options, '--cfg-options', f'train_cfg.max_epochs={epochs}', 'randomness.seed=3']
+        assert main([str(classifier), '--work-dir', 'run', *options]) == 0
+        return json.loads(file.read_text())['starts']
+
+    (first,) = starts(1)
+    assert first.items() >= running.provenance().items() and (first['gpus'], first['seed']) == (0, 3)
+    file.write_text(json.dumps(dict(starts=[first | dict(commit='another')])))
+    assert [start['commit'] for start in starts(2, '--resume')] == ['another', first['commit']]
+    for lost in ('{"starts": [', None):  # cut short, or of a run begun before they were noted
+        file.unlink()
+        if lost:
+            file.write_text(lost)
+        assert [start['commit'] for start in starts(2, '--resume')] == ['unknown', first['commit']]
+    assert len(starts(1)) == 1  # anew, whatever the folder holds
 
 
 def one_line(capsys):

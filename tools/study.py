@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects.xray import study as studies  # noqa: E402
 from projects.xray.report import study_results as results  # noqa: E402
+from projects.xray.report.predictions import FILES, PredictionsError, read_predictions  # noqa: E402
 from projects.xray.report.runs import read_curves  # noqa: E402
 
 REPO = Path(__file__).resolve().parents[1]
@@ -48,10 +49,14 @@ def parse_args(argv=None):
     parser.add_argument(
         '--readme', metavar='F', help='write the recorded results between the marks of F instead'
     )
-    parser.add_argument('--job', help=argparse.SUPPRESS)  # one step: how Snakemake calls back
+    # How Snakemake calls back: one step, and the GPUs that the plan has for it.
+    parser.add_argument('--job', help=argparse.SUPPRESS)
+    parser.add_argument('--gpus', type=int, help=argparse.SUPPRESS)
     args, args.further = parser.parse_known_args(argv)
     if args.further and (args.dry_run or args.readme or args.job):
         parser.error(f'unknown option {args.further[0]}')
+    if args.gpus is not None and not args.job:
+        parser.error('unknown option --gpus; write gpus: into the study')
     if len(args.studies) > 1 and not args.readme:
         parser.error('one study at a time; several only with --readme')
     return args
@@ -65,7 +70,13 @@ def main(argv=None):
             return results.write_readme(Path(args.readme), [Path(file) for file in args.studies])
         study = studies.read_study(args.studies[0])
         if args.job:
+            if args.gpus is not None:
+                studies.fit_gpus(study, args.gpus)
             return do(study, study.job(args.job))
+        # A cluster has what the study says, or its scheduler refuses.
+        fitted = None if args.profile else studies.fit_gpus(study, len(gpus_here()))
+        if fitted:
+            print(fitted)
         if args.dry_run:
             return show(study, args.jobs or len(devices()))
         return run(study, args)
@@ -103,7 +114,7 @@ def show(study, side_by_side):
             unknown += seconds is None
     times = ['time unknown' if unknown else 'all are done']
     if unknown < len(known):
-        gpus = sum(device is not None for device in devices())
+        gpus = len(gpus_here())
         wall = clock(studies.wall_seconds(study, known, side_by_side, gpus))
         times = [f'about {clock(sum(known.values()))} one by one', f'{wall} with {side_by_side} side by side']
         times += [f'and {unknown} of unknown time'] if unknown else []
@@ -129,16 +140,18 @@ def devices():
     return gpus or [None] * len(os.sched_getaffinity(0))
 
 
+def gpus_here():
+    """Return the GPUs of this machine by number."""
+    return [device for device in devices() if device is not None]
+
+
 def run(study, args):
     """Hand the plan to Snakemake; returns the exit code.
 
     Raises:
-        StudyError: The study is running already, a run is of another config, or there are too few GPUs.
+        StudyError: The study is running already, or a run is of another config.
     """
-    gpus = [device for device in devices() if device is not None]
-    most = max(job.gpus for job in study.jobs)
-    if most > len(gpus) and not args.profile:
-        raise studies.StudyError(f'{study.file}: {too_few(most, gpus)}')
+    gpus = gpus_here()
     waiting = [job for job in study.jobs if not studies.is_done(study, job)]  # refuses before any starts
     study.root.mkdir(parents=True, exist_ok=True)
     with (study.root / '.running').open('w') as lock:
@@ -168,11 +181,6 @@ def run(study, args):
     return 1 if code or failed else 0
 
 
-def too_few(needed, gpus):
-    """Say that there are too few GPUs, and the remedy."""
-    return f'needs {needed} GPUs, this machine has {len(gpus)}; set gpus: {len(gpus)}'
-
-
 def say_what_failed(study, recorded):
     """Print which runs failed and which were therefore not run; returns whether any but a trial did."""
     any_failed = False
@@ -194,13 +202,13 @@ def entry(study, job):
     """Return what Snakemake needs to know of a job."""
     seconds = studies.seconds_of(study, job)
     callback = [sys.executable, str(TOOLS / 'study.py'), str(study.file), '--job', job.name]
-    gpus = sum(device is not None for device in devices())
+    callback += ['--gpus', str(job.gpus)]
     return dict(
         name=job.name,
         needs=[study.job(name).marker for name in job.needs],
         marker=job.marker,
         priority=len(study.jobs) - study.jobs.index(job),  # in the order of the file
-        gpu=studies.gpus_of(job, gpus),
+        gpu=studies.gpus_of(job, len(gpus_here())),
         # Twice the estimate; a day where there is none.
         minutes=24 * 60 if seconds is None else max(30, round(2 * seconds / 60)),
         command=f'cd {shlex.quote(str(Path.cwd()))} && {shlex.join(callback)}',
@@ -297,8 +305,15 @@ def facts_of(study, job):
         subset, images = labels(study, job)
         options.append(f'train_dataloader.dataset.ann_file={subset.resolve()}')
         facts |= dict(train_images=images, subset_sha256=studies.digest(subset))
+    else:
+        (dataset,) = studies.data_sets(study.config(job.config), 'train_dataloader')
+        source = studies.annotation_file(dataset)
+        annotated = studies.read_json(source) if source.suffix == '.json' else {}
+        facts |= dict(train_images=len(annotated.get('images', [])) or None)
     needs = studies.digest_needs(study, job)
     if job.pretraining:
+        pretrained_on = studies.read_json(study.root / job.pretraining / 'run.json').get('labels_sha256')
+        facts |= dict(pretrained_on=pretrained_on)
         start = last_checkpoint(study.root / job.pretraining)
         if studies.digest(Path(start)) != needs[job.pretraining]:
             raise StepError(
@@ -356,6 +371,11 @@ def test(study, job, folder):
     arguments = [job.config, last_checkpoint(folder), '--work-dir', str(folder), '--val']
     tested_on = studies.digest_labels(study.config(job.config), 'val_dataloader', 'test_dataloader')
     call('test', [*arguments, '--cfg-options', *facts['options']], job, folder)
+    if (folder / FILES['test']).is_file():
+        try:
+            read_predictions(folder)  # what the report refuses is no value to average either
+        except PredictionsError as error:
+            raise StepError(str(error)) from None
     facts |= dict(tested=True, tested_on=tested_on, test_seconds=round(time.monotonic() - start, 1))
     write_json(folder / 'run.json', facts)
 
@@ -392,12 +412,12 @@ def call(tool, arguments, job, folder):
 @contextlib.contextmanager
 def claimed(count):
     """Claim GPUs of this machine for as long as a step runs; a cluster's scheduler does it itself."""
-    gpus = [device for device in devices() if device is not None]
+    gpus = gpus_here()
     if not gpus or 'SLURM_JOB_ID' in os.environ:
         yield {}
         return
     if count > len(gpus):
-        raise StepError(too_few(count, gpus))
+        raise StepError(f'needs {count} GPUs, this machine has {len(gpus)}; set gpus: {len(gpus)}')
     folder = studies.ROOT / '.gpus'
     folder.mkdir(parents=True, exist_ok=True)
     while True:

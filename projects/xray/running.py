@@ -1,7 +1,9 @@
 """What the tools that take a config share: reading it, where a result comes from, errors as one line."""
 
 import contextlib
+import datetime
 import functools
+import json
 import os
 import platform
 import subprocess
@@ -293,6 +295,30 @@ def provenance() -> dict:
         dirty=None if status is None else bool(status),
         hardware=_hardware(),
     )
+
+
+def note_start(work_dir: str, facts: dict, seed: int, resumed: bool) -> None:
+    """Add a start of a training to `starts.json`: one that is resumed may be of several commits and machines.
+
+    Args:
+        work_dir: Where the run writes.
+        facts: What `provenance` returned.
+        seed: Of the training.
+        resumed: Whether it goes on with what the folder holds; else earlier starts have no part in it.
+    """
+    file = Path(work_dir, 'starts.json')
+    starts = []
+    if resumed:
+        try:
+            starts = json.loads(file.read_text())['starts']
+        except (FileNotFoundError, json.JSONDecodeError):  # begun before starts were noted, or cut short
+            starts = [dict(commit='unknown', hardware='unknown')]
+    gpus = mmengine.dist.get_world_size() if torch.cuda.is_available() else 0
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+    starts.append(facts | dict(gpus=gpus, seed=seed, date=date))
+    draft = file.with_name(f'{file.name}.{os.getpid()}')
+    draft.write_text(json.dumps(dict(starts=starts), indent=1) + '\n')
+    draft.replace(file)
 
 
 def _hardware() -> str:

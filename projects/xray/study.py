@@ -8,13 +8,17 @@ A study file (YAML) names arms by their configs; seeds, shares of the labels and
     subset: frame            # drawn by `part`, or by `frame` within each series
     updates: same            # as many with few labels as with all; `epochs`: as many epochs
     lr_factors: [0.5, 1, 2]  # of the config's own, for each arm and share: chosen on val with the first seed
-    pretrain_seeds: [0]      # fine-tuning seed number i starts from pretraining seed number i, in turns
+    pretrain_seeds: [0]      # the i-th of an arm's seeds starts from the i-th of these, in turns
     gpus: 0                  # of one training; more than 1 starts as many ranks. Tests take one
     arms:
       - config: configs/small/NAME.py
         seeds: [0]           # an arm may have its own seeds, fractions, lr_factors
         epochs_factor: 3     # and train longer
         pretrain_epochs_factor: 5  # or start from a longer pretraining
+
+Which pretraining a run starts from follows from where its seed stands in its own arm's list, not from the
+seed: with pretrain_seeds [0, 1] an arm with seeds [0, 1, 2] starts from pretrainings 0, 1, 0; three arms with
+the seeds [0], [1] and [2] all start from pretraining 0.
 
 Runs write to `work_dirs/study/<name>/<stem>/seed<k>-frac<f>/`, the pretraining that an arm names by its
 checkpoint among them, shared by all arms. Nothing here imports the training libraries.
@@ -74,7 +78,7 @@ class Job:
         lr_factor: Of the config's own rate; None where the trials decide.
         trials: Folders of the learning-rate trials that decide, by factor.
         pretraining: Folder of the run whose weights it starts from; None without.
-        gpus: As the study says, of a training.
+        gpus: Of a training; as the study says, or fewer where `fit_gpus` was told that there are.
         trial: Whether it only tries a learning rate: one that fails is left out of the choice.
     """
 
@@ -245,7 +249,7 @@ def _plan_arm(study, arm, jobs):
 
 
 def _plan_pretraining(study, source, seed, own, jobs) -> tuple[list[str], str | None]:
-    """Plan the pretraining that an arm starts from, once for all arms."""
+    """Plan the pretraining that a seed of an arm starts from, once for all arms."""
     if source is None:
         return [], None
     seeds = study.settings['pretrain_seeds']
@@ -498,6 +502,11 @@ def read_json(path: Path) -> dict:
         return {}
 
 
+def read_starts(folder: Path) -> list[dict]:
+    """Return what tools/train.py noted of each start of a run; [] of one that is older than these notes."""
+    return read_json(folder / 'starts.json').get('starts', [])
+
+
 def is_done(study: Study, job: Job) -> bool:
     """Whether a job is done, as its own record says: from what is there now, and all that it needs is done.
 
@@ -616,6 +625,20 @@ def _images(study: Study, job: Job) -> int | None:
     if dataset.get('ann_file') or not folder.is_dir():
         return None
     return times * sum(1 for file in folder.rglob('*') if file.is_file()) or None
+
+
+def fit_gpus(study: Study, available: int) -> str | None:
+    """Have no training take more GPUs than there are; returns a line that says so where one would."""
+    most = max(job.gpus for job in study.jobs)
+    if most <= available:
+        return None
+    for job in study.jobs:
+        job.gpus = min(job.gpus, available)
+    there = f'this machine has {available}' if available else 'this machine has none'
+    return (
+        f'{study.file}: written for {most} GPUs a training, {there}: the batch of a recipe is made up for, '
+        'as the log.txt of each training says, but synchronised batch norm sees fewer images'
+    )
 
 
 def gpus_of(job: Job, available: int) -> int:

@@ -22,11 +22,13 @@ from ..measures import (
     gather_parts,
     part_curve,
 )
+from ..study import read_json, read_starts
 from . import gallery
 from .charts import charts_of, pretraining_charts
 from .config_diff import differences
 from .evidence import Contrast, Group, Measured, Settings, describe, gather, verdict
 from .paper import label, percent, table_2, table_3
+from .results import name_commit, trained_and_tested
 from .runs import Run, read_curves
 
 # Columns that the page folds away when all rows agree.
@@ -261,6 +263,7 @@ def _tables(groups: Sequence[Group], part_curves: dict[Path, PartCurve], latency
         dict(file='sizes', **_sizes(detectors)),
         dict(file='latency', **_latency(latency)),
         dict(file='origin', **_origin(members)),
+        dict(file='pretrainings', **_pretrainings(members)),
         dict(file='data', **_data(members)),
     ]
 
@@ -509,14 +512,46 @@ def _latency(printed: str) -> dict:
 def _origin(members) -> dict:
     rows = []
     for group, arm, m in members:
-        result, facts = m.run.result, m.run.facts
+        result, facts, starts = m.run.result, m.run.facts, read_starts(m.run.folder)
         versions = ', '.join(f'{k} {v}' for k, v in (result.get('versions') or {}).items())
-        commit = str(result['commit'])[:12] + (' with local changes' if result.get('dirty') else '')
         commands = '; '.join(c for c in (facts.get('command'), result.get('command')) if c)
-        origin = [commit, str(result['hardware']), str(result['date'])[:16], versions, commands]
-        rows.append([*_who(group, arm, m), result['config'], *origin])
-    header = ['group', 'arm', 'seed', 'config', 'commit', 'hardware', 'date', 'versions', 'commands']
-    return dict(title='Where the numbers come from', header=header, rows=rows)
+        commit, hardware = _trained_on(starts, result)
+        origin = [commit, hardware, str(result['date'])[:16], versions, commands]
+        start = _pretraining_name(m.run.pretraining) if m.run.pretraining else '–'
+        rows.append([*_who(group, arm, m), result['config'], start, *origin])
+    header = ['group', 'arm', 'seed', 'config', 'pretraining', 'commit', 'hardware', 'date', 'versions']
+    return dict(title='Where the numbers come from', header=[*header, 'commands'], rows=rows)
+
+
+def _trained_on(starts, result=None) -> tuple[str, str]:
+    """Name the commits and the machines of a training, and those of its test where they are others."""
+
+    def name(said):
+        return name_commit(said, changed=' with local changes')
+
+    commit, machine = (name(result), str(result['hardware'])) if result else ('', '')
+    machines = [str(start['hardware']) for start in starts]
+    return trained_and_tested([*map(name, starts)], commit), trained_and_tested(machines, machine)
+
+
+def _pretrainings(members) -> dict:
+    rows = []
+    for folder in dict.fromkeys(m.run.pretraining for _, _, m in members if m.run.pretraining):
+        facts, starts = read_json(folder / 'run.json'), read_starts(folder)
+        if not facts and not starts:  # weights that came from elsewhere
+            continue
+        last = starts[-1] if starts else {}
+        lists = facts.get('labels_sha256', {})
+        cells = [_pretraining_name(folder), facts.get('seed', last.get('seed')), facts.get('config')]
+        cells += [*_trained_on(starts), last.get('date', '')[:16]]
+        cells += [', '.join(lists), ', '.join(lists.values()), facts.get('command')]
+        rows.append([_text(None if cell == '' else cell) for cell in cells])
+    header = ['pretraining', 'seed', 'config', 'commit', 'hardware', 'date', 'list of images', 'SHA-256']
+    return dict(title='Pretrainings that runs start from', header=[*header, 'commands'], rows=rows)
+
+
+def _pretraining_name(folder: Path) -> str:
+    return folder.name if not folder.name.startswith('seed') else f'{folder.parent.name}/{folder.name}'
 
 
 def _data(members) -> dict:
@@ -527,8 +562,9 @@ def _data(members) -> dict:
                 rows.add((split, said.ann_file, str(len(said.parts())), said.sha256))
         train = _train_file(m.run)
         if train:  # what the run recorded: the file of today may be another
-            recorded = [m.run.facts.get(key) for key in ('train_images', 'subset_sha256')]
-            rows.add(('train', train, *map(_text, recorded)))
+            facts = m.run.facts
+            sha256 = facts.get('subset_sha256') or facts.get('labels_sha256', {}).get(train)
+            rows.add(('train', train, _text(facts.get('train_images')), _text(sha256)))
     title = 'Data: annotation files and their SHA-256 when they were read'
     return dict(title=title, header=['split', 'file', 'images', 'SHA-256'], rows=[*map(list, sorted(rows))])
 
@@ -579,10 +615,4 @@ def _diffs(group: Group) -> list[dict]:
 
 def _pretraining(runs: Sequence[Run]) -> list[tuple[str, object]]:
     folders = dict.fromkeys(run.pretraining for run in runs if run.pretraining)
-    return [
-        (
-            folder.name if not folder.name.startswith('seed') else f'{folder.parent.name}/{folder.name}',
-            read_curves(folder),
-        )
-        for folder in folders
-    ]
+    return [(_pretraining_name(folder), read_curves(folder)) for folder in folders]

@@ -86,13 +86,31 @@ def format_table(header, rows, markdown=False):
     return '\n'.join([join(header), rule, *(join(row) for row in rows)])
 
 
+def name_commit(said, digits=12, changed='+'):
+    """Name the commit of a test or of a start of a training, and whether files differed from it."""
+    return str(said['commit'])[:digits] + (changed if said.get('dirty') else '')
+
+
+def trained_and_tested(trained, tested):
+    """Say with what a run was trained, start by start, and tested: once where that is the same or unknown.
+
+    Args:
+        trained (list[str]): Commit or machine of each start; [] where none was noted.
+        tested (str): Of the test; '' of a pretraining, which has none.
+    """
+    said = ' then '.join(dict.fromkeys(trained))
+    if not said or not tested:
+        return said or tested
+    return tested if said == tested else f'{said} (tested: {tested})'
+
+
 def provenance(results):
     """One sentence that says from which commit, seed, machine and date the results are."""
 
     def spread(key):
         return ', '.join(sorted({str(result[key]) for result in results}))
 
-    commits = ', '.join(sorted({str(r['commit'])[:12] + ('+' if r.get('dirty') else '') for r in results}))
+    commits = ', '.join(sorted({name_commit(r) for r in results}))
     dates = sorted(str(r['date'])[:10] for r in results)
     days = dates[0] if dates[0] == dates[-1] else f'{dates[0]} to {dates[-1]}'
     return f'commit {commits} · seed {spread("seed")} · {spread("hardware")} · {days}'

@@ -1,14 +1,15 @@
 """What a study measured, run by run: `<study>.results.json` beside its file, and the README's tables."""
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..statistics import summarise_seeds
-from ..study import Study, fingerprint, read_json
-from .results import format_table
+from ..study import Study, fingerprint, read_json, read_starts
+from .results import format_table, name_commit, trained_and_tested
 from .runs import name_arm, parse_stem
 
 BEGIN, END = '<!-- results of studies: begin -->', '<!-- results of studies: end -->'
@@ -27,10 +28,20 @@ FACTS = (
     'train_images',
     'subset_sha256',
     'labels_sha256',
+    'pretrained_on',
+    'tested_on',
     'fingerprint',
     'config_sha256',
     'seconds',
     'test_seconds',
+)
+# What makes two runs of one arm and share no repeats of each other, and how a row names it.
+PARTED = dict(
+    config_sha256='config',
+    pretrained_on='pretrained on',
+    labels_sha256='trained on',
+    subset_sha256='share',
+    tested_on='tested on',
 )
 TESTED = ('metrics', 'val_metrics', 'commit', 'dirty', 'hardware', 'versions', 'date')
 COLUMNS = {
@@ -82,6 +93,8 @@ def record(study: Study) -> dict[str, dict]:
             facts, tested = read_json(folder / 'run.json'), read_json(folder / 'test.json')
             failed = read_json(folder / 'failed.json')
             entry = {key: facts[key] for key in FACTS if facts.get(key) is not None}
+            starts = read_starts(folder)
+            entry |= dict(starts=starts) if starts else {}
             culprit = next((culprits[name] for name in job.needs if name in culprits), None)
             if failed:
                 runs[job.folder] = dict(
@@ -120,7 +133,8 @@ def _is_tested(entry: dict | None) -> bool:
 def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
     """Lay the tested runs of a study out: one row per arm and share of the labels, mean ± std over seeds.
 
-    Runs of one arm whose config was edited in between are not averaged.
+    Runs of one arm whose config was edited in between, or that learnt from other data or were tested on
+    other data, are not averaged.
     """
     arms = {}
     for run in records['runs'].values():
@@ -133,7 +147,7 @@ def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
     arms = {
         (dataset, backbone, ', '.join(part for part in (recipe, words) if part), fraction, arm): runs
         for (dataset, backbone, recipe, fraction, arm), members in arms.items()
-        for words, runs in _by_config(members).items()
+        for words, runs in _parted(members).items()
     }
     values = [
         {key.removeprefix('xray/'): value for key, value in run['metrics'].items()}
@@ -147,22 +161,38 @@ def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
     for (dataset, backbone, recipe, fraction, arm), runs in sorted(arms.items()):
         seeds = ', '.join(str(seed) for seed in sorted(run['seed'] for run in runs))
         starts = {run['pretraining'] for run in runs if run.get('pretraining')}
-        commits = ', '.join(sorted({run['commit'][:7] + ('+' if run.get('dirty') else '') for run in runs}))
+        commits = ', '.join(sorted({_commits(run) for run in runs}))
         cells = [_spread([run['metrics'].get(f'xray/{column}') for run in runs]) for column in columns]
         shown = [dataset, backbone, recipe, f'{fraction} %', arm, seeds, str(len(starts) or '–')]
         rows.append([*shown, *cells, commits])
     return header, rows
 
 
-def _by_config(runs: Sequence[dict]) -> dict[str, list[dict]]:
-    """Part runs by config, named where there are several; an unknown one goes with a single one."""
-    known = {run['config_sha256'] for run in runs if 'config_sha256' in run}
-    if len(known) < 2:
-        return {'': list(runs)}
-    parted = {}
-    for run in runs:
-        parted.setdefault(f'config {run.get("config_sha256", "unknown")[:7]}', []).append(run)
-    return parted
+def _parted(runs: Sequence[dict]) -> dict[str, list[dict]]:
+    """Part runs by config and data, named where there are several; an unknown one goes with a single one."""
+    parts = {'': list(runs)}
+    for key, word in PARTED.items():
+        finer = {}
+        for words, members in parts.items():
+            digests = [_digest_of(run.get(key)) for run in members]
+            several = len({digest for digest in digests if digest}) > 1
+            for run, digest in zip(members, digests):
+                said = f'{word} {(digest or "unknown")[:7]}' if several else ''
+                finer.setdefault(', '.join(part for part in (words, said) if part), []).append(run)
+        parts = finer
+    return parts
+
+
+def _digest_of(recorded: str | dict[str, str] | None) -> str | None:
+    """Return one digest of what was recorded, of a single file its own; None where nothing was."""
+    if not recorded or isinstance(recorded, str):
+        return recorded or None
+    digests = sorted(recorded.values())
+    return digests[0] if len(digests) == 1 else hashlib.sha256(' '.join(digests).encode()).hexdigest()
+
+
+def _commits(run: dict) -> str:
+    return trained_and_tested([name_commit(start, 7) for start in run.get('starts', [])], name_commit(run, 7))
 
 
 def _spread(values: Sequence[float | None]) -> str:
@@ -188,7 +218,8 @@ def write_readme(readme: Path, files: Sequence[Path]) -> int:
         if not records.get('runs'):
             continue
         header, rows = table_of(records)
-        hardware = sorted({run['hardware'] for run in records['runs'].values() if 'hardware' in run})
+        runs = [said for run in records['runs'].values() for said in (run, *run.get('starts', []))]
+        hardware = sorted({said['hardware'] for said in runs if 'hardware' in said})
         dates = sorted(run['date'][:10] for run in records['runs'].values() if 'date' in run)
         said = f'`make study STUDY={file}`'
         if dates:
