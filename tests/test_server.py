@@ -16,9 +16,11 @@ import cv2
 import numpy as np
 import pytest
 import uvicorn
+from mmengine.registry import DATASETS, DefaultScope
 from test_deploy import export_to, spot
 from test_imaging import dicom
 
+from projects.xray import running
 from projects.xray.datasets import load_defects
 from projects.xray.deploy import Inspector, folder
 from projects.xray.deploy.archive import ArchiveError
@@ -140,6 +142,37 @@ def test_a_folder_is_inspected_and_corrections_become_a_data_set(server, tmp_pat
     assert [image['part'] for image in truth['images']] == ['p7', 'new']
     assert [a['bbox'] for a in truth['annotations']] == [[1, 2, 10, 20], [30, 30, 10, 10]]
     assert all((tmp_path / 'out' / 'images' / image['file_name']).is_file() for image in truth['images'])
+
+
+def test_corrections_are_trained_on_as_the_documentation_says(server, repo, tmp_path, monkeypatch):
+    """The other radiographs have types, which a map turns into the classes of the corrections."""
+    _, said = send(server, 'part.png', spot(20, 30))
+    body = dict(
+        verdict='reject', boxes=[dict(box=[16, 26, 24, 34], label=0), dict(box=[1, 1, 9, 9], label=1)]
+    )
+    assert server('POST', f'/api/images/{said["id"]}/decision', body)[0].status == 200
+    (tmp_path / 'work_dirs').mkdir()
+    (tmp_path / 'out').rename(tmp_path / 'work_dirs' / 'inspect')
+    plant = tmp_path / 'data' / 'industrial'
+    (plant / 'images').mkdir(parents=True)
+    cv2.imwrite(str(plant / 'images' / 'a.png'), spot(40, 30))
+    coco = dict(
+        images=[dict(id=1, file_name='a.png', width=64, height=64)],
+        annotations=[dict(id=1, image_id=1, category_id=1, bbox=[36, 26, 8, 8])],
+        categories=[dict(id=1, name='pinhole')],
+    )
+    (plant / 'train.json').write_text(json.dumps(coco))
+    section = (repo / 'docs' / 'line.md').read_text().split('## The page')[1]
+    (text,) = re.findall('```python\n(_base_ = .*?)```', section, re.DOTALL)
+    (tmp_path / 'own.py').write_text(text.replace("'./", f"'{repo}/configs/faster_rcnn/"))
+
+    monkeypatch.chdir(tmp_path)
+    cfg = running.read_config('own.py')
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    assert [dataset.get_data_info(k)['instances'][0]['bbox_label'] for k in range(2)] == [1, 0]
+    ours, theirs = (dataset[k]['data_samples'].gt_instances.labels.tolist() for k in (1, 0))
+    assert (ours, theirs) == ([0, 1], [1])
 
 
 def decided_on(server):
