@@ -97,9 +97,10 @@ gdxray: setup ## real castings, GDXRAY=DIR with C0001/ and so on: both protocols
 	@$(call runs,$(gdxray_runs))
 	@$(call report,$(gdxray_runs)) --out work_dirs/gdxray
 
-inspect: setup ## page to inspect and correct, MODEL=exported folder; IMAGES=DIR offers an archive, PORT=8000
+inspect: setup ## page to inspect and correct, MODEL=exported folder; IMAGES=DIR offers an archive, OUT=DIR takes corrections, PORT=8000
 	@[ -n "$(MODEL)" ] || { echo "make inspect: say which detector: make inspect MODEL=DIR (of tools/export.py)" >&2; exit 2; }
-	@$(python) tools/inspect_page.py "$(MODEL)" $(if $(IMAGES),--images "$(IMAGES)") $(if $(PORT),--port $(PORT))
+	@$(python) tools/inspect_page.py "$(MODEL)" $(if $(IMAGES),--images "$(IMAGES)") $(if $(OUT),--out "$(OUT)") \
+	  $(if $(PORT),--port $(PORT))
 
 # A student with and without a teacher, on the demo's data or on castings. A run that is there is not repeated.
 ON := synthetic

@@ -4,19 +4,23 @@ import http.client
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import uvicorn
+from mmengine.registry import DATASETS, DefaultScope
 from test_deploy import export_to, spot
+from test_imaging import dicom
 
+from projects.xray import running
 from projects.xray.datasets import load_defects
 from projects.xray.deploy import Inspector, folder
 from projects.xray.deploy.archive import ArchiveError
@@ -78,7 +82,7 @@ def server(tmp_path):
         return answer, json.loads(content) if 'json' in kind else content
 
     call.session = session
-    with serving(build(session)) as address:
+    with closing(session), serving(build(session)) as address:
         yield call
 
 
@@ -120,9 +124,10 @@ def test_a_folder_is_inspected_and_corrections_become_a_data_set(server, tmp_pat
     boxes = [dict(box=[1, 2, 11, 22], label=1)]
     answer, _ = server('POST', f'/api/images/{worst["id"]}/decision', dict(verdict='accept', boxes=boxes))
     assert answer.status == 200
-    # A second decision on it replaces the first; another image is added, by another sitting too.
+    # A second decision on it replaces the first; another image is added by another sitting.
     boxes.append(dict(box=[30, 30, 40, 40], label=0))
     server('POST', f'/api/images/{worst["id"]}/decision', dict(verdict='reject', boxes=boxes, part='p7'))
+    server.session.close()
     second = Session(server.session.inspector, tmp_path / 'out')
     key = second.add('new.png', tmp_path / 'secret.png')
     second.inspect(key)
@@ -137,6 +142,154 @@ def test_a_folder_is_inspected_and_corrections_become_a_data_set(server, tmp_pat
     assert [image['part'] for image in truth['images']] == ['p7', 'new']
     assert [a['bbox'] for a in truth['annotations']] == [[1, 2, 10, 20], [30, 30, 10, 10]]
     assert all((tmp_path / 'out' / 'images' / image['file_name']).is_file() for image in truth['images'])
+
+
+def test_corrections_are_trained_on_as_the_documentation_says(server, repo, tmp_path, monkeypatch):
+    """The other radiographs have types, which a map turns into the classes of the corrections."""
+    _, said = send(server, 'part.png', spot(20, 30))
+    body = dict(
+        verdict='reject', boxes=[dict(box=[16, 26, 24, 34], label=0), dict(box=[1, 1, 9, 9], label=1)]
+    )
+    assert server('POST', f'/api/images/{said["id"]}/decision', body)[0].status == 200
+    (tmp_path / 'work_dirs').mkdir()
+    (tmp_path / 'out').rename(tmp_path / 'work_dirs' / 'inspect')
+    plant = tmp_path / 'data' / 'industrial'
+    (plant / 'images').mkdir(parents=True)
+    cv2.imwrite(str(plant / 'images' / 'a.png'), spot(40, 30))
+    coco = dict(
+        images=[dict(id=1, file_name='a.png', width=64, height=64)],
+        annotations=[dict(id=1, image_id=1, category_id=1, bbox=[36, 26, 8, 8])],
+        categories=[dict(id=1, name='pinhole')],
+    )
+    (plant / 'train.json').write_text(json.dumps(coco))
+    section = (repo / 'docs' / 'line.md').read_text().split('## The page')[1]
+    (text,) = re.findall('```python\n(_base_ = .*?)```', section, re.DOTALL)
+    (tmp_path / 'own.py').write_text(text.replace("'./", f"'{repo}/configs/faster_rcnn/"))
+
+    monkeypatch.chdir(tmp_path)
+    cfg = running.read_config('own.py')
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    assert [dataset.get_data_info(k)['instances'][0]['bbox_label'] for k in range(2)] == [1, 0]
+    ours, theirs = (dataset[k]['data_samples'].gt_instances.labels.tolist() for k in (1, 0))
+    assert (ours, theirs) == ([0, 1], [1])
+
+
+def decided_on(server):
+    """What the page shows of day/1.png: decision, part, boxes and the risk that the detector gave it."""
+    (item,) = [item for item in inspected(server) if item['name'] == 'day/1.png']
+    said = server('GET', f'/api/images/{item["id"]}')[1]
+    return (
+        said['decision'],
+        said['part'],
+        [(b['box'], b['label'], b['score']) for b in said['boxes']],
+        said['risk'],
+    )
+
+
+@pytest.mark.parametrize('again', ['opened again', 'another sitting'])
+def test_what_was_decided_comes_back_with_its_radiograph(server, tmp_path, again):
+    server('POST', '/api/folders', dict(folder='day'))
+    (item,) = [item for item in inspected(server) if item['name'] == 'day/1.png']
+    body = dict(verdict='reject', boxes=[dict(box=[1.3, 2.1, 11.2, 64], label=0)], part='p7')
+    assert server('POST', f'/api/images/{item["id"]}/decision', body)[0].status == 200
+    before = decided_on(server)
+    assert before == ('reject', 'p7', [([1.3, 2.1, 11.2, 64], 0, None)], 1)
+    kept = (tmp_path / 'out' / 'corrections.json').read_bytes()
+    if again == 'opened again':
+        server('POST', '/api/folders', dict(folder='day'))
+        assert decided_on(server) == before
+    else:
+        server.session.close()
+        with closing(Session(server.session.inspector, tmp_path / 'out', tmp_path / 'archive')) as second:
+            key = second.add('day/1.png', tmp_path / 'archive' / 'day' / '1.png')
+            second.inspect(key)
+            found = second.items[key]
+            boxes = [(b['box'], b['label'], b['score']) for b in found.boxes]
+            assert (found.decision, found.part, boxes, found.risk) == before
+            # Deciding on it as it is changes nothing.
+            second.decide(key, found.decision, found.boxes)
+    assert (tmp_path / 'out' / 'corrections.json').read_bytes() == kept
+
+
+def test_a_file_that_changed_is_another_radiograph(server, tmp_path):
+    """Neither the decision on what was there before nor a look at it counts for what is there now."""
+    server('POST', '/api/folders', dict(folder='day'))
+    (item,) = [item for item in inspected(server) if item['name'] == 'day/1.png']
+    place = f'/api/images/{item["id"]}'
+    body = dict(verdict='accept', boxes=[], digest=server('GET', place)[1]['digest'])
+    assert server('POST', f'{place}/decision', body)[0].status == 200
+    cv2.imwrite(str(tmp_path / 'archive' / 'day' / '1.png'), spot(40, 30))
+    answer, said = server('GET', f'{place}/pixels')  # its boxes would be those of the other
+    assert (answer.status, said['detail'][:16]) == (400, 'its file changed')
+    server('POST', '/api/folders', dict(folder='day'))
+    decision, _, (box,), _ = decided_on(server)
+    assert (decision, box) == (None, ([36, 26, 44, 34], 1, 1))
+    answer, said = server('POST', f'{place}/decision', body)
+    assert (answer.status, said['detail'][:31]) == (400, 'this is not the radiograph that')
+    assert len(json.loads((tmp_path / 'out' / 'corrections.json').read_text())['images']) == 1
+
+
+def test_one_sitting_at_a_time_keeps_corrections_in_a_place(server, tmp_path, capsys):
+    with socket.create_server(('127.0.0.1', 0)) as taken:  # otherwise it would serve, and the test not end
+        port = str(taken.getsockname()[1])
+        command = [str(tmp_path / 'exported'), '--out', str(tmp_path / 'out'), '--port', port]
+        assert inspect_page.main(command) == 1
+    said = capsys.readouterr().err
+    assert (
+        said
+        == f'error: {tmp_path}/out: another page keeps corrections there; end it, or give another --out\n'
+    )
+    server.session.close()
+    Session(server.session.inspector, tmp_path / 'out').close()
+
+
+@contextmanager
+def largest_file(size):
+    """No file of this process may grow beyond so many bytes while the block runs: as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_file(server, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 60_000, (64, 64), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / 'archive' / 'day' / '1.png'), noise)  # 8 kB
+    server('POST', '/api/folders', dict(folder='day'))
+    large, small = sorted(inspected(server), key=lambda item: item['name'] != 'day/1.png')[:2]
+    decision = dict(verdict='reject', boxes=[dict(box=[16, 26, 24, 34], label=0)])
+    many = dict(verdict='reject', boxes=decision['boxes'] * 100)
+    with largest_file(4096):
+        answers = [
+            server('POST', f'/api/images/{large["id"]}/decision', decision),
+            server('POST', f'/api/images/{small["id"]}/decision', many),
+            send(server, 'up.png', noise),
+        ]
+    expected = f'{tmp_path}/out: not kept (File too large); make room there, then try again'
+    assert [(answer.status, said['detail']) for answer, said in answers] == [(507, expected)] * 3
+    kept = [path.name for path in (tmp_path / 'out').rglob('*') if path.is_file()]
+    assert not [name for name in kept if name.endswith('.part') or name.startswith(('up', 'corrections'))]
+    assert not [item for item in inspected(server) if item['decision']]
+    assert server('POST', f'/api/images/{large["id"]}/decision', decision)[0].status == 200
+
+
+def test_dicom_without_a_suffix_is_taken(server, tmp_path):
+    content = dicom(spot(20, 30))
+    for name in ('1.2.840.10008', 'IM0001'):
+        answer, said = server('POST', f'/api/images?name={name}', content)
+        assert answer.status == 200
+        found = server('GET', f'/api/images/{said["id"]}')[1]
+        assert (found['state'], found['part']) == ('found', name)  # a number of a UID is no suffix
+    for name, body in (('IM2', b'no radiograph'), ('1.2.3', (tmp_path / 'secret.png').read_bytes())):
+        answer, said = server('POST', f'/api/images?name={name}', body)
+        assert (answer.status, said['detail'][:15]) == (415, 'expected DICOM,')
+    for name in ('', '...', 'script.html'):
+        answer, said = server('POST', f'/api/images?name={name}', content)
+        assert (answer.status, said['detail'][:21]) == (415, 'expected a radiograph')
+    assert len(list((tmp_path / 'out' / 'images').iterdir())) == 2
 
 
 def test_two_radiographs_of_one_name_do_not_share_boxes_and_pixels(server, tmp_path):
@@ -210,6 +363,7 @@ def test_corrections_in_other_classes_are_not_mixed(server, tmp_path, capsys):
     send(server, 'part.png', spot(20, 30))
     body = dict(verdict='reject', boxes=[dict(box=[16, 26, 24, 34], label=0)])
     assert server('POST', '/api/images/1/decision', body)[0].status == 200
+    server.session.close()
     path = tmp_path / 'out' / 'corrections.json'
     kept = path.read_bytes()
     other = export_to(tmp_path / 'other', classes=['defect'], rejecting=['defect'])
@@ -220,9 +374,18 @@ def test_corrections_in_other_classes_are_not_mixed(server, tmp_path, capsys):
     assert said.startswith(f'error: {path}: holds corrections in the classes')
     assert said.count('\n') == 1
     assert path.read_bytes() == kept
-    path.write_text('{"images": ')
-    with pytest.raises(ArchiveError, match='expected corrections of this page'):
-        Session(server.session.inspector, tmp_path / 'out')
+    said = json.loads(kept)
+    (image,), (box,) = said['images'], said['annotations']
+    for damaged in (
+        '{"images": ',
+        json.dumps(said | dict(images=[image, image])),
+        json.dumps(said | dict(images=[image | dict(verdict='perhaps')])),
+        json.dumps(said | dict(annotations=[box | dict(category_id=3)])),
+        json.dumps(said | dict(annotations=[box | dict(image_id=2)])),
+    ):
+        path.write_text(damaged)
+        with pytest.raises(ArchiveError, match='expected corrections of this page'):
+            Session(server.session.inspector, tmp_path / 'out')
 
 
 def test_names_that_are_no_text_or_too_long_are_served(server, tmp_path):
@@ -293,6 +456,32 @@ def test_what_does_not_come_from_the_page_is_refused(server):
     answer, _ = server('GET', '/')
     assert "default-src 'self'" in answer.headers['content-security-policy']
     assert not [item for item in server('GET', '/api/state')[1]['items']]
+
+
+def test_it_answers_to_the_names_that_it_was_given(server):
+    for name in ('localhost:8000', 'line-pc.plant', 'LINE-PC.plant:8000', '[fd00::7]:80'):
+        with serving(build(server.session, ('localhost', 'Line-PC.plant', '[fd00::7]'))) as address:
+            connection = http.client.HTTPConnection(*address, timeout=60)
+            connection.request('GET', '/api/state', headers=dict(host=name))
+            assert connection.getresponse().status == 200
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        (['--host', '0.0.0.0'], 'serves every address of this machine.*add --name NAME'),
+        (['--host', '::'], 'add --name NAME'),
+        (['--name', 'http://line-pc:8000'], '--name http://line-pc:8000: expected a name or address alone'),
+        (['--name', '*'], 'expected a name or address alone'),
+        (['--port', '65536'], 'expected 0 to 65535'),
+    ],
+)
+def test_an_address_that_cannot_be_called_is_refused(options, expected, capsys):
+    with pytest.raises(SystemExit) as stop:
+        inspect_page.main(['exported', *options])
+    assert stop.value.code == 2
+    assert re.search(expected, capsys.readouterr().err)
 
 
 def test_uploads_of_the_wrong_kind_size_or_place_are_refused(server, tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """Serve the inspection page of an exported detector on this machine."""
 
 import argparse
+import re
 import sys
+from contextlib import closing
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -23,9 +25,23 @@ def parse_args(argv=None):
         '--host', default='127.0.0.1', help='address to serve on (127.0.0.1: this machine only)'
     )
     parser.add_argument('--port', type=int, default=8000, help='port to serve on (8000)')
+    parser.add_argument(
+        '--name',
+        action='append',
+        default=[],
+        help='name or address under which other machines call it, beside that of --host; may be repeated',
+    )
     args = parser.parse_args(argv)
     if not 0 <= args.port < 65536:
         parser.error(f'--port {args.port}: expected 0 to 65535')
+    for name in args.name:
+        if not re.fullmatch(r'[\w.-]+', name, re.ASCII):
+            parser.error(f'--name {name}: expected a name or address alone, such as line-pc.plant')
+    if args.host in ('', '0', '0.0.0.0', '::') and not args.name:
+        parser.error(
+            f'--host {args.host}: serves every address of this machine, and answers to given names only; '
+            'add --name NAME, as it stands in the address that others open'
+        )
     return args
 
 
@@ -53,11 +69,16 @@ def main(argv=None):
     except (ArchiveError, FolderError, EngineError, OSError) as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         return 1
-    if args.host not in ('127.0.0.1', 'localhost'):
-        print(f'served to the network at {args.host}, without a password: anyone there can see and correct')
-    app = build(session, ('127.0.0.1', 'localhost', args.host))
-    print(f'http://{args.host}:{args.port}/ (Ctrl-C ends it); corrections go to {args.out}', flush=True)
-    uvicorn.run(app, host=args.host, port=args.port, log_level='warning', server_header=False)
+    with closing(session):
+        if args.host not in ('127.0.0.1', 'localhost', '::1'):
+            print(
+                f'served to the network at {args.host}, without a password: anyone there can see and correct'
+            )
+        host = f'[{args.host}]' if ':' in args.host else args.host
+        app = build(session, ('127.0.0.1', 'localhost', host, *args.name))
+        called = args.name[0] if args.name else host
+        print(f'http://{called}:{args.port}/ (Ctrl-C ends it); corrections go to {args.out}', flush=True)
+        uvicorn.run(app, host=args.host, port=args.port, log_level='warning', server_header=False)
     return 0
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import threading
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import FileResponse, JSONResponse
 
 from ..classes import PALETTE
-from ..imaging import MAX_FRAME_BYTES, SUFFIXES, ImagingError, is_radiograph
+from ..imaging import MAX_FRAME_BYTES, SUFFIXES, ImagingError, is_radiograph, may_be_dicom
+from ..packing import locked
 from .archive import ArchiveError, find_images, fitting_name
 from .folder import sha256
 from .inspector import Inspector, read_one
@@ -50,7 +52,8 @@ class Item:
             decision, which have a score of None.
         risk: Highest score of a rejecting class.
         decision: 'accept' or 'reject' once the inspector has decided.
-        part: Id of the physical part; until the inspector gives one, the name without its suffix.
+        part: Id of the physical part; until the inspector gives one, the name without its suffix. A number
+            is none: DICOM files are named by UID.
     """
 
     name: str
@@ -66,7 +69,9 @@ class Item:
 
     def __post_init__(self):
         """Name the part after the file."""
-        self.part = self.part or str(Path(self.name).with_suffix(''))
+        path = Path(self.name)
+        own = path.with_suffix('') if path.suffix.lower() in SUFFIXES else path
+        self.part = self.part or str(own)
 
     @property
     def file_name(self) -> str:
@@ -85,8 +90,53 @@ def as_text(name: str) -> str:
     return name.encode(errors='replace').decode()
 
 
+@contextmanager
+def draft_of(path: Path):
+    """Give a file to write; whole, it takes the place of `path`, otherwise nothing is left of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + '.part')
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def check_unchanged(path: Path, digest: str) -> None:
+    """Refuse a file that is no longer what was inspected: findings and decision would be of another.
+
+    Raises:
+        ValueError: Its hash is not `digest`, or it cannot be read.
+    """
+    try:
+        now = sha256(path)
+    except OSError as error:
+        raise ValueError(f'its file can no longer be read ({error.strerror}): open it again') from None
+    if now != digest:
+        raise ValueError('its file changed since it was inspected: open it again')
+
+
+def as_decided(image: dict, annotations: list[dict]) -> dict:
+    """Return what an item has after the decision that an image of the corrections, with its boxes, holds.
+
+    Raises:
+        ValueError: No decision of this page; or KeyError, TypeError.
+    """
+    if image['verdict'] not in ('accept', 'reject'):
+        raise ValueError(image['verdict'])
+    boxes = []
+    for annotation in annotations:
+        x, y, width, height = annotation['bbox']
+        # Both sides were rounded when they were kept.
+        x2, y2 = min(round(x + width, 1), image['width']), min(round(y + height, 1), image['height'])
+        boxes.append(dict(box=[x, y, x2, y2], label=annotation['category_id'] - 1, score=None))
+    return dict(decision=image['verdict'], part=image['part'], boxes=boxes)
+
+
 class Session:
-    """The radiographs of one sitting, and the inspector's corrections.
+    """The radiographs of one sitting, and the inspector's corrections; `close` ends it.
+
+    Decisions of earlier sittings come back with their radiograph.
 
     Args:
         inspector: The detector.
@@ -94,7 +144,7 @@ class Session:
         root: Archive whose folders can be picked; None offers none.
 
     Raises:
-        ArchiveError: `out` holds corrections in other classes, or damaged ones.
+        ArchiveError: `out` holds corrections in other classes, or damaged ones, or another sitting is on.
     """
 
     def __init__(self, inspector: Inspector, out: Path, root: Path | None = None):
@@ -103,38 +153,54 @@ class Session:
         self.items: dict[int, Item] = {}
         self.lock = threading.Lock()
         self.categories = [dict(id=k + 1, name=name) for k, name in enumerate(inspector.exported.classes)]
-        self._earlier()
         (self.out / 'images').mkdir(parents=True, exist_ok=True)
+        busy = ArchiveError(
+            f'{self.out}: another page keeps corrections there; end it, or give another --out'
+        )
+        with ExitStack() as stack:
+            stack.enter_context(locked(self.out, busy))
+            self.kept = self._earlier()
+            self._held = stack.pop_all()
+
+    def close(self) -> None:
+        """Let another sitting keep its corrections in this place."""
+        self._held.close()
 
     def add(self, name: str, path: Path) -> int:
-        """List a radiograph; the same file again is the same item, to be inspected anew."""
+        """List a radiograph; the same file again is the same item, to be looked at for changes."""
         name = as_text(name)
         with self.lock:
             for key, item in self.items.items():
                 if (item.name, item.path) == (name, path):
-                    self.items[key] = Item(name, path)
+                    self.items[key] = replace(item, state='waiting')
                     return key
             key = len(self.items) + 1
             self.items[key] = Item(name, path)
             return key
 
     def inspect(self, key: int) -> None:
-        """Run the detector on an item."""
+        """Run the detector on an item unless it has seen these bytes; what was decided on them comes back."""
         item = self.items[key]
         try:
-            item.digest = sha256(item.path)
-            said = self.inspector.attempt(item.path)
+            digest = sha256(item.path)
+            known = digest == item.digest and not item.reason
+            said = None if known else self.inspector.attempt(item.path)
         except OSError as error:
+            digest = ''
             said = ImagingError(f'{item.name}: expected a readable file ({error.strerror}); open it again')
+        now = replace(item, state='found') if said is None else Item(item.name, item.path, digest)
         if isinstance(said, ImagingError):
-            item.reason, item.state = as_text(str(said).replace(str(item.path), item.name)), 'unreadable'
-            return
-        item.size, item.risk = said.pixels.shape, said.risk
-        item.boxes = [
-            dict(box=[round(float(v), 1) for v in box], label=int(label), score=float(score))
-            for box, label, score in zip(said.boxes, said.labels, said.scores, strict=True)
-        ]
-        item.state = 'found'
+            now.reason, now.state = as_text(str(said).replace(str(item.path), item.name)), 'unreadable'
+        elif said:
+            now.size, now.risk, now.state = said.pixels.shape, said.risk, 'found'
+            now.boxes = [
+                dict(box=[round(float(v), 1) for v in box], label=int(label), score=float(score))
+                for box, label, score in zip(said.boxes, said.labels, said.scores, strict=True)
+            ]
+        with self.lock:
+            if now.state == 'found' and now.file_name in self.kept:
+                now = replace(now, **as_decided(*self.kept[now.file_name]))
+            self.items[key] = now
 
     def inspect_all(self, keys: list[int]) -> None:
         """Run the detector on items one after the other; for a thread of its own."""
@@ -153,7 +219,9 @@ class Session:
         found = {as_text(inner): root / inner for inner in sorted({str(Path(name).parent) for name in names})}
         return {name: place for name, place in found.items() if place.resolve().is_relative_to(root)}
 
-    def decide(self, key: int, verdict: str, boxes: list[dict], part: str = '') -> None:
+    def decide(
+        self, key: int, verdict: str, boxes: list[dict], part: str = '', digest: str | None = None
+    ) -> None:
         """Keep the inspector's decision and boxes, as COCO with a copy of the radiograph.
 
         Args:
@@ -161,6 +229,7 @@ class Session:
             verdict: 'accept' or 'reject'.
             boxes: What is there, {box [x1, y1, x2, y2], label} each.
             part: Id of the physical part; empty for what the item has.
+            digest: Of the file that the inspector saw; None for what the item is now.
 
         Raises:
             ValueError: A verdict, part, label or box that cannot be; a part accepted with a box that
@@ -170,6 +239,8 @@ class Session:
         item = self.items[key]
         if item.state != 'found':
             raise ValueError('this radiograph has not been inspected')
+        if digest not in (None, item.digest):
+            raise ValueError('this is not the radiograph that was decided on: open it again')
         if verdict not in ('accept', 'reject'):
             raise ValueError("expected a verdict of 'accept' or 'reject'")
         if len(part) > LONGEST_PART:
@@ -201,31 +272,34 @@ class Session:
         with self.lock:
             decided = replace(item, boxes=kept, decision=verdict, part=part.strip() or item.part)
             self._save(decided)
-            self.items[key] = decided
+            if self.items[key].digest == item.digest:
+                self.items[key] = decided
 
     def _keep(self, item: Item) -> None:
         """Copy an item's file to the corrections, if it is still what was inspected."""
         target = self.out / 'images' / item.file_name
         if target.is_file() and sha256(target) == item.digest:
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(target.name + '.part')
-        try:
+        check_unchanged(item.path, item.digest)
+        with draft_of(target) as draft:
             shutil.copyfile(item.path, draft)
-            if sha256(draft) != item.digest:
-                raise ValueError('its file changed since it was inspected: open it again')
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+            check_unchanged(draft, item.digest)
 
-    def _earlier(self) -> dict:
-        """Read the corrections that are there."""
+    def _earlier(self) -> dict[str, tuple[dict, list[dict]]]:
+        """Read the corrections that are there: each image and its annotations, by the name of its file."""
         path = self.out / 'corrections.json'
         if not path.is_file():
-            return dict(images=[], annotations=[], categories=self.categories)
+            return {}
         try:
             earlier = json.loads(path.read_text())
-            categories, _, _ = earlier['categories'], earlier['images'], earlier['annotations']
+            categories = earlier['categories']
+            rows = {image['id']: (image, []) for image in earlier['images']}
+            for annotation in earlier['annotations']:
+                rows[annotation['image_id']][1].append(annotation)
+            kept = {image['file_name']: (image, annotations) for image, annotations in rows.values()}
+            labels = {box['label'] for row in rows.values() for box in as_decided(*row)['boxes']}
+            if len(kept) < len(earlier['images']) or not labels <= set(range(len(categories))):
+                raise ValueError('an id or name twice, or a label of no class')
         except (ValueError, KeyError, TypeError):
             raise ArchiveError(f'{path}: expected corrections of this page; give another --out') from None
         if categories != self.categories:
@@ -234,15 +308,11 @@ class Session:
                 f'{path}: holds corrections in the classes {names[0]}, expected {names[1]} as of this '
                 'detector; give another --out'
             )
-        return earlier
+        return kept
 
     def _save(self, item: Item) -> None:
         """Add a decision to those of this and of earlier sittings; a radiograph's last one counts."""
-        earlier = self._earlier()
-        names = {image['id']: image['file_name'] for image in earlier['images']}
-        rows = {image['file_name']: (image, []) for image in earlier['images']}
-        for annotation in earlier['annotations']:
-            rows[names[annotation['image_id']]][1].append(annotation)
+        rows = self._earlier()
         image = dict(file_name=item.file_name, width=item.size[1], height=item.size[0])
         image |= dict(verdict=item.decision, part=item.part)
         boxes = [
@@ -267,10 +337,9 @@ class Session:
             annotations=annotations,
             categories=self.categories,
         )
-        path = self.out / 'corrections.json'
-        draft = path.with_name(path.name + '.part')
-        draft.write_text(json.dumps(content, indent=1) + '\n')
-        draft.replace(path)
+        with draft_of(self.out / 'corrections.json') as draft:
+            draft.write_text(json.dumps(content, indent=1) + '\n')
+        self.kept = rows
 
 
 def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost')) -> FastAPI:
@@ -293,6 +362,10 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
         response = await answer(request)
         response.headers.update(HEADERS)
         return response
+
+    def not_kept(error: OSError) -> HTTPException:
+        reason = error.strerror or error
+        return HTTPException(507, f'{session.out}: not kept ({reason}); make room there, then try again')
 
     def item_of(key: int) -> Item:
         if key not in session.items:
@@ -349,13 +422,18 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
     @app.post('/api/images')
     async def upload(request: Request, name: str):
         plain = re.sub(r'[^\w.-]+', '_', Path(name.replace('\\', '/')).name).lstrip('.')
-        if not plain.lower().endswith(SUFFIXES):
-            raise HTTPException(415, f'expected a radiograph ({", ".join(SUFFIXES)})')
+        suffix = Path(plain).suffix.lower()
+        if not plain or suffix not in SUFFIXES and not may_be_dicom(suffix):
+            raise HTTPException(
+                415, f'expected a radiograph ({", ".join(SUFFIXES)}, or DICOM without suffix)'
+            )
         content = bytearray()
         async for chunk in request.stream():
             content += chunk
             if len(content) > MAX_FRAME_BYTES:
                 raise HTTPException(413, f'expected at most {MAX_FRAME_BYTES >> 20} MiB')
+        if suffix not in SUFFIXES and content[128:132] != b'DICM':
+            raise HTTPException(415, f'expected DICOM, or a file with its suffix ({", ".join(SUFFIXES)})')
         return await run_in_threadpool(_receive, plain, bytes(content))
 
     def _receive(name: str, content: bytes):
@@ -364,9 +442,11 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
         except ImagingError as error:
             raise HTTPException(415, str(error)) from None
         path = session.out / 'images' / kept_name(name, hashlib.sha256(content).hexdigest())
-        draft = path.with_name(path.name + '.part')
-        draft.write_bytes(content)
-        draft.replace(path)
+        try:
+            with draft_of(path) as draft:
+                draft.write_bytes(content)
+        except OSError as error:
+            raise not_kept(error) from None
         key = session.add(name, path)
         session.inspect(key)
         return dict(id=key)
@@ -377,7 +457,9 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
         return dict(
             id=key,
             name=item.name,
+            digest=item.digest,
             state=item.state,
+            reason=item.reason,
             size=item.size,
             boxes=item.boxes,
             risk=item.risk,
@@ -389,9 +471,13 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
     def pixels(key: int):
         item = item_of(key)
         try:
+            if item.state == 'found':
+                check_unchanged(item.path, item.digest)
             radiograph = read_one(item.path)
         except ImagingError as error:
             raise HTTPException(415, as_text(str(error).replace(str(item.path), item.name))) from None
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
         values, low, high = as_16_bit(radiograph.pixels)
         headers = {
             'X-Height': str(values.shape[0]),
@@ -408,12 +494,15 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
         verdict: str = Body(),
         boxes: list[dict] = Body(),  # noqa: B008 (FastAPI's way)
         part: str = Body(''),
+        digest: str | None = Body(None),
     ):
         item_of(key)
         try:
-            session.decide(key, verdict, boxes, part)
+            session.decide(key, verdict, boxes, part, digest)
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
+        except OSError as error:
+            raise not_kept(error) from None
         return dict(saved=str(session.out / 'corrections.json'))
 
     return app
