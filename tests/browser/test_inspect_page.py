@@ -97,6 +97,17 @@ def decide(page, press):
     press()
 
 
+def draw_box(page):
+    """Draw a box of 100 × 100 pixels of the screen around the middle of the view."""
+    place = page.locator('#view').bounding_box()
+    page.keyboard.down('Shift')
+    page.mouse.move(place['x'] + place['width'] / 2 - 50, place['y'] + place['height'] / 2 - 50)
+    page.mouse.down()
+    page.mouse.move(place['x'] + place['width'] / 2 + 50, place['y'] + place['height'] / 2 + 50)
+    page.mouse.up()
+    page.keyboard.up('Shift')
+
+
 def test_an_uploaded_16_bit_radiograph_is_judged_windowed_and_zoomed(page, tmp_path):
     page.set_input_files('#file', str(tmp_path / 'deep.png'))
     expect(page.locator('#verdict')).to_have_text('reject')
@@ -142,13 +153,7 @@ def test_a_corrected_radiograph_is_saved_and_the_next_worst_opens(page, tmp_path
     page.click('#boxes button')  # the finding goes
     expect(page.locator('#boxes tr')).to_have_count(0)
     page.select_option('#class', '1')
-    place = page.locator('#view').bounding_box()
-    page.keyboard.down('Shift')
-    page.mouse.move(place['x'] + place['width'] / 2 - 50, place['y'] + place['height'] / 2 - 50)
-    page.mouse.down()
-    page.mouse.move(place['x'] + place['width'] / 2 + 50, place['y'] + place['height'] / 2 + 50)
-    page.mouse.up()
-    page.keyboard.up('Shift')
+    draw_box(page)
     expect(page.locator('#boxes')).to_contain_text('by hand')
     expect(page.locator('#part')).to_have_value('day/1')
     page.fill('#part', 'casting 7')
@@ -170,6 +175,31 @@ def test_a_corrected_radiograph_is_saved_and_the_next_worst_opens(page, tmp_path
     expect(page.locator('#left')).to_have_text('1 to decide')
     assert [i['verdict'] for i in corrections(tmp_path)['images']] == ['accept', 'reject']
     assert corrections(tmp_path)['images'][1]['part'] == 'day/2'
+
+
+def test_what_was_drawn_waits_until_it_is_decided_on(page, tmp_path):
+    page.select_option('#folder', 'day')
+    page.click('#pick')
+    expect(page.locator('#left')).to_have_text('3 to decide')
+    page.click('#next')
+    expect(page.locator('#name')).to_contain_text('day/1.png')
+    draw_box(page)
+    page.fill('#part', 'casting 7')
+    page.click('#items button >> nth=2')  # another radiograph, before this one is decided on
+    expect(page.locator('#name')).to_contain_text('day/0.png')
+    expect(page.locator('#boxes')).not_to_contain_text('by hand')
+    expect(page.locator('#part')).to_have_value('day/0')
+    expect(page.locator('#items button >> nth=0')).to_contain_text('edited')
+    page.click('#items button >> nth=0')
+    expect(page.locator('#boxes')).to_contain_text('by hand')
+    expect(page.locator('#part')).to_have_value('casting 7')
+    decide(page, lambda: page.click('#reject'))
+    expect(page.locator('#left')).to_have_text('2 to decide')
+    expect(page.locator('#items button >> nth=0')).to_contain_text('reject')
+    said = corrections(tmp_path)
+    assert said['images'][0]['part'] == 'casting 7' and len(said['annotations']) == 2
+    page.click('#items button >> nth=0')
+    expect(page.locator('#boxes tr')).to_have_count(2)
 
 
 def test_a_part_with_a_critical_box_is_not_accepted(page, tmp_path):
