@@ -110,7 +110,8 @@ def test_both_graphs_are_proven_and_the_metadata_says_so(exported, detector):
     assert said.depths == ['8-bit unsigned']
     assert said.origin['sha256'] == folder.sha256(detector[1])
     assert len(said.curve) == 39
-    assert 'too small to prove' in said.threshold_reason
+    assert 'The validation set is too small to prove' in said.threshold_reason
+    assert 'prove it on test parts' in said.threshold_reason
     # At the chosen threshold no validation part escapes that the detector can catch at all.
     assert 0 < said.threshold < 1
 
@@ -404,6 +405,31 @@ def test_the_threshold_is_for_the_rule_of_the_runtime(exported):
     assert said.threshold == pytest.approx(0.6, abs=1e-4)
     assert said.threshold <= float(np.float32(0.6))
     assert [row['escape'] for row in said.curve if row['threshold'] in (0.55, 0.65)] == [0, 1]
+
+
+def test_a_threshold_of_validation_parts_is_no_proof(exported):
+    box = np.array([[10.0, 10.0, 30.0, 30.0]], np.float32)
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int)
+    truth = dict(
+        images=[dict(id=k, width=64, height=64, part=f'p{k}') for k in range(93)],
+        annotations=[
+            dict(id=k, image_id=k, category_id=1, bbox=[10, 10, 20, 20], area=400, iscrowd=0)
+            for k in range(93)
+        ],
+        categories=[dict(id=1, name='critical'), dict(id=2, name='minor')],
+    )
+    found = [nothing] + [(box, np.float32([0.6]), np.array([0]))] * 92
+    said = folder.read(exported)
+    export.choose_threshold(said, truth, found, 0.05)
+    assert said.threshold_reason.startswith('Estimated: critical escape <= 0.05 with 95% confidence at score')
+    assert '1 of 93 critical parts have no detection that rejects them' in said.threshold_reason
+    assert 'The validation parts also chose the model' in said.threshold_reason
+    # Too few: the part that nothing finds is named beside the threshold of the others.
+    few = truth | dict(images=truth['images'][:9], annotations=truth['annotations'][:9])
+    export.choose_threshold(said, few, found[:9], 0.05)
+    assert said.threshold == pytest.approx(0.6, abs=1e-4)
+    assert 'The validation set is too small to prove' in said.threshold_reason
+    assert '1 of 9 critical parts have no detection that rejects them' in said.threshold_reason
 
 
 def test_an_image_without_a_finding_is_an_empty_answer_of_both_engines(detector, tmp_path):

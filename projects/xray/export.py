@@ -566,8 +566,9 @@ def choose_threshold(exported: Exported, truth: dict, found: Sequence[tuple], ma
     A part is as bad as the highest score of its critical boxes. The study's report lets a box of any severity
     suppress those that it overlaps first; the runtime does not, see `Inspection.risk`.
 
-    The highest threshold that proves the escape rate; where the parts are too few for a proof, the highest at
-    which none of the critical parts that the detector can catch escapes.
+    The highest threshold that these parts show the escape rate at, which is an estimate, as they also chose
+    the model; where they are too few, the highest at which none of the critical parts that the detector can
+    catch escapes.
     """
     try:
         parts = gather_parts(match_all(inspected(truth, found)))
@@ -579,7 +580,7 @@ def choose_threshold(exported: Exported, truth: dict, found: Sequence[tuple], ma
         risks[str(image['part'])] += scores[labels == CRITICAL].tolist()
     for part in parts:
         part.score = max(risks[part.part], default=None)
-    point = operating_point(parts, max_escape)
+    point = operating_point(parts, max_escape, of='validation')
     scores = [part.score for part in parts if part.truth == 'critical' and part.score is not None]
     if point.threshold is not None:
         exported.threshold, exported.threshold_reason = point.threshold, point.statement
@@ -620,7 +621,7 @@ def export(
         images: Validation radiographs to compare with mmdet, at most.
         most_loss: Largest AP50 that the export may cost, as a fraction.
         most_critical_loss: The same of the critical class.
-        max_escape: Escape rate of critical parts that the threshold should prove.
+        max_escape: Escape rate of critical parts that the threshold is to keep on the validation parts.
 
     Returns:
         What the folder's metadata says.
