@@ -216,7 +216,7 @@ def test_tiles_are_resized_as_the_radiographs_of_validation(tmp_path):
         seen.append(extent.tolist())
         return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
 
-    Inspector.of(folder.read(path), detector)(np.full((300, 200), 100, np.uint8))
+    Inspector.of(folder.read(path), detector)(spot(20, 30, side=300)[:, :200])
     assert len(seen) == 6
     assert all(extent == [64, 64] for extent in seen)  # 128 px of the image, at a half
 
@@ -294,7 +294,7 @@ def test_tiles_are_in_memory_one_at_a_time(exported):
         earlier.append(weakref.ref(array))
         return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
 
-    said = Inspector.of(folder.read(exported), detector)(np.full((200, 200), 100, np.uint8))
+    said = Inspector.of(folder.read(exported), detector)(spot(20, 30, side=200))
     assert len(earlier) == 16
     assert (said.verdict, said.boxes.shape) == ('accept', (0, 4))
 
@@ -329,6 +329,35 @@ def test_a_stream_keeps_order_bounds_memory_and_survives_bad_images(exported, tm
 def test_pixels_of_unknown_meaning_are_refused(exported, image):
     with pytest.raises(ImagingError, match='expected'):
         Inspector(exported)(image)
+
+
+@pytest.mark.parametrize('level', [0, 100, 255])
+def test_a_blank_image_is_no_sound_part(exported, tmp_path, level):
+    """Tube off, shutter closed, panel saturated: nothing is found on it, and every part would pass."""
+    file = tmp_path / 'blank.png'
+    cv2.imwrite(str(file), np.full((SIDE, SIDE), level, np.uint8))
+    inspect = Inspector(exported)
+    said = inspect.attempt(file)
+    assert isinstance(said, ImagingError)
+    assert str(said) == (
+        f'{file}: holds no picture: all pixels are {level}; check tube, shutter and panel, and take it again'
+    )
+    with pytest.raises(ImagingError, match=f'array: holds no picture: all pixels are {level};'):
+        inspect(np.full((SIDE, SIDE), level, np.uint8))
+    cv2.imwrite(str(file), spot(40, 30, abs(level - 1)))
+    assert inspect(file).verdict == 'accept'
+
+
+def test_noise_that_the_window_makes_blank_is_no_sound_part(tmp_path):
+    window = dict(type='absolute', low=100, high=4000)
+    path = export_to(tmp_path / 'deep', window=window, depths=['16-bit unsigned'])
+    noise = np.random.default_rng(0).integers(0, 20, (SIDE, SIDE)).astype(np.uint16)
+    for panel, levels in ((noise, '0 to 19'), (noise + 4050, '4050 to 4069')):
+        with pytest.raises(
+            ImagingError, match=f'no picture: all pixels of {levels} are one gray under .*4000'
+        ):
+            Inspector(path)(panel)
+    assert len(Inspector(path)(noise * 200).boxes) == 1
 
 
 # ------------------------------------------------------------------------------------------------ folder
@@ -691,7 +720,7 @@ def test_a_file_that_changed_or_could_not_be_read_is_inspected_again(exported, a
     before = {row['image']: row for row in rows(shard)}
     worst = max((row for row in before.values() if 'error' not in row), key=lambda row: row['risk'])['image']
     assert (shard / 'overlays' / f'{worst}.png').is_file()
-    cv2.imwrite(str(archive / worst), np.full((SIDE, SIDE), 100, np.uint8))  # another part under its name
+    cv2.imwrite(str(archive / worst), spot(20, 30, 101))  # another part under its name
     tifffile.imwrite(archive / 'day0' / 'torn.tif', spot(20, 30), photometric='minisblack')  # copied again
     (archive / 'day1' / '1.png').unlink()  # moved away: what was found stays
     again = []

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,18 @@ def test_missing_calibration_images_are_named(detector, tmp_path):
         export.read_split(cfg, 'train', 3)
 
 
+def test_a_blank_validation_image_stops_the_export(detector, data, tmp_path, capsys):
+    """The line would set it aside: threshold and proof are not of a set that it takes."""
+    shutil.copytree(data, tmp_path / 'data')
+    blank = tmp_path / 'data' / 'images' / 'val1.png'
+    cv2.imwrite(str(blank), np.zeros((60, SIDE), np.uint8))
+    options = ['--cfg-options', f'val_dataloader.dataset.data_root={tmp_path}/data']
+    assert tool.main([*map(str, detector), str(tmp_path / 'out' / 'x'), *options]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error')]
+    assert f'{blank}: holds no picture: all pixels are 0;' in line
+    assert not (tmp_path / 'out').exists()
+
+
 CUT = """
 import resource, sys
 sys.path.insert(0, {repo!r})
@@ -257,7 +270,7 @@ def test_the_input_holds_every_validation_image_at_mmdets_own_scale(detector):
     assert said.native == [192, 96]  # shrunk the most
     inspector = Inspector.of(said, None)
     for shape, extent in (((30, 96), [30, 96]), ((64, 40), [96, 60]), ((192, 96), [96, 48])):
-        assert inspector.input_of(np.zeros(shape, np.uint8))[1].tolist() == extent
+        assert inspector.input_of(np.eye(*shape, dtype=np.uint8))[1].tolist() == extent
 
 
 @pytest.mark.parametrize('config', [SMALL, SWIN], ids=['resnet', 'swin'])
@@ -283,7 +296,7 @@ def test_any_size_is_resized_to_the_pixel_as_mmcv_does(detector):
     rng = np.random.default_rng(0)
     for height, width in [(8193, 8192), (1499, 1000), *rng.integers(20, 3000, (60, 2)).tolist()]:
         said = export.describe(cfg, None, model, [(height, width)])
-        extent = Inspector.of(said, None).input_of(np.zeros((height, width), np.uint8))[1]
+        extent = Inspector.of(said, None).input_of(np.eye(height, width, dtype=np.uint8))[1]
         assert tuple(extent[::-1]) == mmcv.rescale_size((width, height), (SIDE, SIDE))
 
 

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from . import running, statistics
 from .datasets import DatasetError, load_defects
 from .deploy import Exported, Inspector, engines, folder
-from .deploy.inspector import depth_of, read_one
+from .deploy.inspector import depth_of, read_one, windowed
 from .hooks import HandoverError
 from .measures import (
     CRITICAL,
@@ -110,13 +110,18 @@ def evenly(count: int, most: int | None) -> list[int]:
     return np.linspace(0, count - 1, most).round().astype(int).tolist()
 
 
-def depths_of(paths: Sequence[str]) -> list[str]:
+def depths_of(paths: Sequence[str], exported: Exported) -> list[str]:
     """Read files and list their depths.
 
     Raises:
         ImagingError: A file that the runtime would refuse.
     """
-    return sorted({depth_of(read_one(path)) for path in _progress(paths, 'depths')})
+    depths = set()
+    for path in _progress(paths, 'depths'):
+        radiograph = read_one(path)
+        windowed(radiograph, exported)
+        depths.add(depth_of(radiograph))
+    return sorted(depths)
 
 
 def load_detector(cfg: Config, checkpoint: str) -> torch.nn.Module:
@@ -279,7 +284,7 @@ def inspector_of(cfg: Config, checkpoint: str, threshold: float | None = None) -
     detector = load_detector(cfg, checkpoint)
     val = read_split(cfg, 'val')
     exported = describe(cfg, checkpoint, detector, val.sizes())
-    exported.depths = depths_of(val.paths)
+    exported.depths = depths_of(val.paths, exported)
     return Inspector.of(exported, torch_engine(WholeDetector(detector, exported.input).eval()), threshold)
 
 
@@ -633,7 +638,7 @@ def export(
     val = read_split(cfg, 'val')
     train = read_split(cfg, 'train', calibration) if calibration else None
     exported = describe(cfg, checkpoint, detector, val.sizes())
-    exported.depths = depths_of([*val.paths, *(train.paths if train else ())])
+    exported.depths = depths_of([*val.paths, *(train.paths if train else ())], exported)
     whole = WholeDetector(detector, exported.input).eval()
     reference = ask_mmdet(cfg, detector, val.at(evenly(len(val.paths), images)), exported)
     limits = most_loss, most_critical_loss
