@@ -869,6 +869,61 @@ def test_dicom_without_a_suffix_is_inspected_too(tmp_path):
     assert find_images(tmp_path) == (tmp_path, ['1.2.840.7', 'IM000001'])
 
 
+def test_what_may_be_a_radiograph_is_inspected_or_set_aside_with_its_reason(exported, tmp_path, capsys):
+    root = tmp_path / 'archive'
+    root.mkdir()
+    whole = dicom(spot(20, 30), 8)
+    (root / 'IM000001').write_bytes(whole)
+    (root / 'IM000002').write_bytes(b'')  # a torn copy
+    (root / 'IM000003').write_bytes(whole[:90])  # within the preamble
+    (root / '1.2.840.7').write_bytes(b'')
+    (root / 'IM000004').symlink_to('/proc/self/mem')  # cannot be read, not even by root
+    (root / 'part.ima').write_bytes(whole)
+    (root / 'torn.IMA').write_bytes(whole[:40])  # another file of that suffix
+    (root / 'locked.xyz').symlink_to('/proc/self/mem')
+    (root / 'p.png').symlink_to(tmp_path / 'gone.png')
+    others = ['.DS_Store', 'README', 'log.1', 'notes', 'readme.txt', 'sizes.bin', 'thumbs.db']
+    for name in others[:-2]:
+        (root / name).write_text('Prüfplan 7, übernommen am 26. November\n' * 9, encoding='latin-1')
+    (root / '.DS_Store').write_bytes(b'\0\0\0\1Bud1')
+    (root / 'sizes.bin').write_bytes(bytes(140))
+    (root / 'thumbs.db').write_bytes(b'')
+    listed = sorted({path.name for path in root.iterdir()} - set(others))
+    assert len(listed) == 9
+    passed = []
+    assert find_images(root, passed.extend) == (root, listed)
+    assert passed == others
+
+    assert infer.main([str(exported), str(root), '--out', str(tmp_path / 'out')]) == 0
+    assert f'passed over 7 other files, such as {others[:3]}' in capsys.readouterr().out
+    said = {row['image']: row for row in rows(tmp_path / 'out' / 'shard-1-of-1')}
+    assert sorted(said) == listed
+    assert {name for name, row in said.items() if row.get('verdict')} == {'IM000001', 'part.ima'}
+    reasons = {name: row['error'] for name, row in said.items() if 'error' in row}
+    assert 'found an empty file' in reasons['IM000002']
+    assert 'found none of them' in reasons['IM000003']
+    assert 'Input/output error' in reasons['IM000004']
+    assert 'No such file' in reasons['p.png']
+
+
+@pytest.mark.parametrize('name', ['2026', 'line.2', 'IM000009', 'notes.txt'])
+def test_a_link_that_may_have_been_a_folder_stops_the_run(exported, archive, tmp_path, capsys, name):
+    (archive / 'day0' / name).symlink_to('/nowhere/nas')
+    assert infer.main([str(exported), str(archive), '--out', str(tmp_path / 'out')]) == 1
+    said = capsys.readouterr().err
+    assert f'day0/{name}: links to /nowhere/nas, expected a file or a folder there' in said
+    assert said.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_link_to_itself_is_one_line(exported, archive, tmp_path, capsys):
+    (archive / 'loop').symlink_to(archive / 'loop')
+    assert infer.main([str(exported), str(archive), '--out', str(tmp_path / 'out')]) == 1
+    said = capsys.readouterr().err
+    assert f'{archive}/loop: expected a file or a folder (Too many levels of symbolic links)' in said
+    assert said.count('\n') == 1
+
+
 class SignalStack(ctypes.Structure):
     """stack_t of <signal.h>."""
 

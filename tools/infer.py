@@ -88,7 +88,7 @@ def infer(args, inspector):
 
     source, out = Path(args.source[-1]), Path(args.out)
     check_apart(source, out)
-    root, names = find_images(source)
+    root, names = find_images(source, say_passed_over)
     shard = parse_shard(args.shard)
     done = inspect_archive(
         inspector,
@@ -105,6 +105,12 @@ def infer(args, inspector):
     )
     print(f'wrote {out / f"shard-{shard[0]}-of-{shard[1]}"}')
     return 0
+
+
+def say_passed_over(names):
+    """Name some of the files that are taken for something else than radiographs."""
+    if names:
+        print(f'passed over {len(names)} other files, such as {names[:3]}')
 
 
 if __name__ == '__main__':
