@@ -190,7 +190,7 @@ def test_a_file_of_several_frames_is_never_judged_by_its_first(exported, tmp_pat
         Inspector(exported)((tmp_path / 'two.tif').read_bytes())
     # Who names the frame gets it.
     assert Inspector(exported)(read(tmp_path / 'two.tif', frame=1)).verdict == 'reject'
-    assert infer.main([str(exported), str(tmp_path / 'two.tif'), '--out', str(tmp_path / 'out')]) == 0
+    assert infer.main([str(exported), str(tmp_path / 'two.tif'), '--out', str(tmp_path / 'out')]) == 3
     (row,) = rows(tmp_path / 'out' / 'shard-1-of-1')
     assert 'two.tif: holds 2 frames' in row['error']
 
@@ -525,6 +525,20 @@ def archive(tmp_path):
     (root / 'day0' / 'torn.tif').write_bytes(b'II*\0')
     (root / 'notes.txt').write_text('not a radiograph')
     return root
+
+
+def test_where_nothing_can_be_read_the_exit_status_says_so(exported, archive, tmp_path, capsys):
+    torn = tmp_path / 'torn'
+    torn.mkdir()
+    (torn / 'a.png').write_bytes(b'')
+    cv2.imwrite(str(torn / 'b.png'), spot(20, 30, dtype=np.uint16))  # the wrong panel depth
+    assert infer.main([str(exported), str(torn), '--out', str(tmp_path / 'out')]) == 3
+    assert f'error: {torn}: none of 2 radiographs could be read' in capsys.readouterr().err
+    assert [row['image'] for row in rows(tmp_path / 'out' / 'shard-1-of-1')] == ['a.png', 'b.png']
+    cv2.imwrite(str(torn / 'a.png'), spot(20, 30))
+    assert infer.main([str(exported), str(torn), '--out', str(tmp_path / 'out')]) == 0
+    # A share that no radiograph falls to is done.
+    assert infer.main([str(exported), str(torn), '--out', str(tmp_path / 'out'), '--shard', '1/9']) == 0
 
 
 def test_an_archive_becomes_coco_csv_and_overlays_and_bad_files_are_set_aside(exported, archive, tmp_path):

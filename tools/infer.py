@@ -23,7 +23,8 @@ def parse_args(argv=None):
         description=__doc__,
         usage='infer.py [options] {FOLDER | CONFIG CHECKPOINT} IMAGES --out DIR',
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='example:\n  python tools/infer.py work_dirs/export/NAME archive/2026 --out found --shard 2/8',
+        epilog='exit status: 0 inspected, 1 failed, 2 wrong use, 3 none of its radiographs could be read\n\n'
+        'example:\n  python tools/infer.py work_dirs/export/NAME archive/2026 --out found --shard 2/8',
     )
     parser.add_argument(
         'source',
@@ -104,6 +105,12 @@ def infer(args, inspector):
         f'at score >= {inspector.threshold:g}, {done.quarantined} not readable (quarantine.csv)'
     )
     print(f'wrote {out / f"shard-{shard[0]}-of-{shard[1]}"}')
+    if done.radiographs and done.quarantined == done.radiographs:
+        print(
+            f'error: {source}: none of {done.radiographs} radiographs could be read; see quarantine.csv',
+            file=sys.stderr,
+        )
+        return 3
     return 0
 
 
