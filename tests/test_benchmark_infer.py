@@ -39,9 +39,16 @@ def test_exports_are_measured_in_turn_each_in_its_process(tmp_path, images):
     assert graph.macs == 0
     assert graph.decoding < 0.5
     assert 0 < graph.outside() < 1
+    assert graph.load_kept > 0
     assert (other.macs, other.decoding, other.stage('NMS'), other.outside()) == (None,) * 4
+    assert other.load_kept is None
     assert not (tmp_path / '.brightest.cache').exists()
 
+    # Where nothing is kept, as by ONNX Runtime, a second start says nothing.
+    with pytest.raises(
+        infer.BenchmarkError, match='onnxruntime fp32: expected the second start to find the g'
+    ):
+        infer.time_kept_load(other, threads=1)
     broken = infer.Variant('broken', str(tmp_path / 'none'), 'openvino')
     with pytest.raises(infer.BenchmarkError, match='broken: FolderError: .*expected an exported detector'):
         infer.measure([broken], images, turns=1, threads=1, side=SIDE)
@@ -224,12 +231,14 @@ def test_the_table_is_relative_to_mmdet_and_says_which_goals_are_reached():
     other.turns = [[{k: v for k, v in s.items() if k != 'NMS'} for s in turn] for turn in ours.turns]
     for variant in (stock, ours, other):
         variant.load, variant.first, variant.boxes, variant.memory, variant.rate = 1.5, 0.25, [3, 4], 2e9, 4.0
+    ours.load_kept = 0.26
     assert ours.outside() == pytest.approx(1 - 2 * 16 / (20 + 40))
     said = infer.table([stock, ours, other], dict(fp32=1e12, int8=5e11)).splitlines()
     cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in said[:5]]
-    assert cells[3][:8] == ['ours', '30', '40', '10.0×', '4.00', '1.5', '250', '2.00']
-    assert cells[3][8:] == ['0.0', '14.0', '16.0', '0.0', '0.0', '46.7%', '4', '2', '25%']
+    assert cells[3][:9] == ['ours', '30', '40', '10.0×', '4.00', '1.5', '0.3', '250', '2.00']
+    assert cells[3][9:] == ['0.0', '14.0', '16.0', '0.0', '0.0', '46.7%', '4', '2', '25%']
     assert dict(zip(cells[0], cells[4], strict=True)) | {
+        'load, kept s': '–',
         'NMS ms': '–',
         'not network': '–',
         'GMAC': '–',

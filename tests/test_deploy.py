@@ -190,7 +190,7 @@ def test_a_file_of_several_frames_is_never_judged_by_its_first(exported, tmp_pat
         Inspector(exported)((tmp_path / 'two.tif').read_bytes())
     # Who names the frame gets it.
     assert Inspector(exported)(read(tmp_path / 'two.tif', frame=1)).verdict == 'reject'
-    assert infer.main([str(exported), str(tmp_path / 'two.tif'), '--out', str(tmp_path / 'out')]) == 0
+    assert infer.main([str(exported), str(tmp_path / 'two.tif'), '--out', str(tmp_path / 'out')]) == 3
     (row,) = rows(tmp_path / 'out' / 'shard-1-of-1')
     assert 'two.tif: holds 2 frames' in row['error']
 
@@ -216,7 +216,7 @@ def test_tiles_are_resized_as_the_radiographs_of_validation(tmp_path):
         seen.append(extent.tolist())
         return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
 
-    Inspector.of(folder.read(path), detector)(np.full((300, 200), 100, np.uint8))
+    Inspector.of(folder.read(path), detector)(spot(20, 30, side=300)[:, :200])
     assert len(seen) == 6
     assert all(extent == [64, 64] for extent in seen)  # 128 px of the image, at a half
 
@@ -294,7 +294,7 @@ def test_tiles_are_in_memory_one_at_a_time(exported):
         earlier.append(weakref.ref(array))
         return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
 
-    said = Inspector.of(folder.read(exported), detector)(np.full((200, 200), 100, np.uint8))
+    said = Inspector.of(folder.read(exported), detector)(spot(20, 30, side=200))
     assert len(earlier) == 16
     assert (said.verdict, said.boxes.shape) == ('accept', (0, 4))
 
@@ -329,6 +329,35 @@ def test_a_stream_keeps_order_bounds_memory_and_survives_bad_images(exported, tm
 def test_pixels_of_unknown_meaning_are_refused(exported, image):
     with pytest.raises(ImagingError, match='expected'):
         Inspector(exported)(image)
+
+
+@pytest.mark.parametrize('level', [0, 100, 255])
+def test_a_blank_image_is_no_sound_part(exported, tmp_path, level):
+    """Tube off, shutter closed, panel saturated: nothing is found on it, and every part would pass."""
+    file = tmp_path / 'blank.png'
+    cv2.imwrite(str(file), np.full((SIDE, SIDE), level, np.uint8))
+    inspect = Inspector(exported)
+    said = inspect.attempt(file)
+    assert isinstance(said, ImagingError)
+    assert str(said) == (
+        f'{file}: holds no picture: all pixels are {level}; check tube, shutter and panel, and take it again'
+    )
+    with pytest.raises(ImagingError, match=f'array: holds no picture: all pixels are {level};'):
+        inspect(np.full((SIDE, SIDE), level, np.uint8))
+    cv2.imwrite(str(file), spot(40, 30, abs(level - 1)))
+    assert inspect(file).verdict == 'accept'
+
+
+def test_noise_that_the_window_makes_blank_is_no_sound_part(tmp_path):
+    window = dict(type='absolute', low=100, high=4000)
+    path = export_to(tmp_path / 'deep', window=window, depths=['16-bit unsigned'])
+    noise = np.random.default_rng(0).integers(0, 20, (SIDE, SIDE)).astype(np.uint16)
+    for panel, levels in ((noise, '0 to 19'), (noise + 4050, '4050 to 4069')):
+        with pytest.raises(
+            ImagingError, match=f'no picture: all pixels of {levels} are one gray under .*4000'
+        ):
+            Inspector(path)(panel)
+    assert len(Inspector(path)(noise * 200).boxes) == 1
 
 
 # ------------------------------------------------------------------------------------------------ folder
@@ -496,6 +525,20 @@ def archive(tmp_path):
     (root / 'day0' / 'torn.tif').write_bytes(b'II*\0')
     (root / 'notes.txt').write_text('not a radiograph')
     return root
+
+
+def test_where_nothing_can_be_read_the_exit_status_says_so(exported, archive, tmp_path, capsys):
+    torn = tmp_path / 'torn'
+    torn.mkdir()
+    (torn / 'a.png').write_bytes(b'')
+    cv2.imwrite(str(torn / 'b.png'), spot(20, 30, dtype=np.uint16))  # the wrong panel depth
+    assert infer.main([str(exported), str(torn), '--out', str(tmp_path / 'out')]) == 3
+    assert f'error: {torn}: none of 2 radiographs could be read' in capsys.readouterr().err
+    assert [row['image'] for row in rows(tmp_path / 'out' / 'shard-1-of-1')] == ['a.png', 'b.png']
+    cv2.imwrite(str(torn / 'a.png'), spot(20, 30))
+    assert infer.main([str(exported), str(torn), '--out', str(tmp_path / 'out')]) == 0
+    # A share that no radiograph falls to is done.
+    assert infer.main([str(exported), str(torn), '--out', str(tmp_path / 'out'), '--shard', '1/9']) == 0
 
 
 def test_an_archive_becomes_coco_csv_and_overlays_and_bad_files_are_set_aside(exported, archive, tmp_path):
@@ -691,7 +734,7 @@ def test_a_file_that_changed_or_could_not_be_read_is_inspected_again(exported, a
     before = {row['image']: row for row in rows(shard)}
     worst = max((row for row in before.values() if 'error' not in row), key=lambda row: row['risk'])['image']
     assert (shard / 'overlays' / f'{worst}.png').is_file()
-    cv2.imwrite(str(archive / worst), np.full((SIDE, SIDE), 100, np.uint8))  # another part under its name
+    cv2.imwrite(str(archive / worst), spot(20, 30, 101))  # another part under its name
     tifffile.imwrite(archive / 'day0' / 'torn.tif', spot(20, 30), photometric='minisblack')  # copied again
     (archive / 'day1' / '1.png').unlink()  # moved away: what was found stays
     again = []
@@ -838,6 +881,61 @@ def test_dicom_without_a_suffix_is_inspected_too(tmp_path):
         (tmp_path / name).write_bytes(bytes(128) + b'DICM')
     (tmp_path / 'notes').write_text('no radiograph')
     assert find_images(tmp_path) == (tmp_path, ['1.2.840.7', 'IM000001'])
+
+
+def test_what_may_be_a_radiograph_is_inspected_or_set_aside_with_its_reason(exported, tmp_path, capsys):
+    root = tmp_path / 'archive'
+    root.mkdir()
+    whole = dicom(spot(20, 30), 8)
+    (root / 'IM000001').write_bytes(whole)
+    (root / 'IM000002').write_bytes(b'')  # a torn copy
+    (root / 'IM000003').write_bytes(whole[:90])  # within the preamble
+    (root / '1.2.840.7').write_bytes(b'')
+    (root / 'IM000004').symlink_to('/proc/self/mem')  # cannot be read, not even by root
+    (root / 'part.ima').write_bytes(whole)
+    (root / 'torn.IMA').write_bytes(whole[:40])  # another file of that suffix
+    (root / 'locked.xyz').symlink_to('/proc/self/mem')
+    (root / 'p.png').symlink_to(tmp_path / 'gone.png')
+    others = ['.DS_Store', 'README', 'log.1', 'notes', 'readme.txt', 'sizes.bin', 'thumbs.db']
+    for name in others[:-2]:
+        (root / name).write_text('Prüfplan 7, übernommen am 26. November\n' * 9, encoding='latin-1')
+    (root / '.DS_Store').write_bytes(b'\0\0\0\1Bud1')
+    (root / 'sizes.bin').write_bytes(bytes(140))
+    (root / 'thumbs.db').write_bytes(b'')
+    listed = sorted({path.name for path in root.iterdir()} - set(others))
+    assert len(listed) == 9
+    passed = []
+    assert find_images(root, passed.extend) == (root, listed)
+    assert passed == others
+
+    assert infer.main([str(exported), str(root), '--out', str(tmp_path / 'out')]) == 0
+    assert f'passed over 7 other files, such as {others[:3]}' in capsys.readouterr().out
+    said = {row['image']: row for row in rows(tmp_path / 'out' / 'shard-1-of-1')}
+    assert sorted(said) == listed
+    assert {name for name, row in said.items() if row.get('verdict')} == {'IM000001', 'part.ima'}
+    reasons = {name: row['error'] for name, row in said.items() if 'error' in row}
+    assert 'found an empty file' in reasons['IM000002']
+    assert 'found none of them' in reasons['IM000003']
+    assert 'Input/output error' in reasons['IM000004']
+    assert 'No such file' in reasons['p.png']
+
+
+@pytest.mark.parametrize('name', ['2026', 'line.2', 'IM000009', 'notes.txt'])
+def test_a_link_that_may_have_been_a_folder_stops_the_run(exported, archive, tmp_path, capsys, name):
+    (archive / 'day0' / name).symlink_to('/nowhere/nas')
+    assert infer.main([str(exported), str(archive), '--out', str(tmp_path / 'out')]) == 1
+    said = capsys.readouterr().err
+    assert f'day0/{name}: links to /nowhere/nas, expected a file or a folder there' in said
+    assert said.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_link_to_itself_is_one_line(exported, archive, tmp_path, capsys):
+    (archive / 'loop').symlink_to(archive / 'loop')
+    assert infer.main([str(exported), str(archive), '--out', str(tmp_path / 'out')]) == 1
+    said = capsys.readouterr().err
+    assert f'{archive}/loop: expected a file or a folder (Too many levels of symbolic links)' in said
+    assert said.count('\n') == 1
 
 
 class SignalStack(ctypes.Structure):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,7 +111,8 @@ def test_both_graphs_are_proven_and_the_metadata_says_so(exported, detector):
     assert said.depths == ['8-bit unsigned']
     assert said.origin['sha256'] == folder.sha256(detector[1])
     assert len(said.curve) == 39
-    assert 'too small to prove' in said.threshold_reason
+    assert 'The validation set is too small to prove' in said.threshold_reason
+    assert 'prove it on test parts' in said.threshold_reason
     # At the chosen threshold no validation part escapes that the detector can catch at all.
     assert 0 < said.threshold < 1
 
@@ -161,6 +163,18 @@ def test_missing_calibration_images_are_named(detector, tmp_path):
     cfg.train_dataloader.dataset.data_prefix.img = 'elsewhere'
     with pytest.raises(DatasetError, match=f'{root}/elsewhere/train0.png: 3 images missing'):
         export.read_split(cfg, 'train', 3)
+
+
+def test_a_blank_validation_image_stops_the_export(detector, data, tmp_path, capsys):
+    """The line would set it aside: threshold and proof are not of a set that it takes."""
+    shutil.copytree(data, tmp_path / 'data')
+    blank = tmp_path / 'data' / 'images' / 'val1.png'
+    cv2.imwrite(str(blank), np.zeros((60, SIDE), np.uint8))
+    options = ['--cfg-options', f'val_dataloader.dataset.data_root={tmp_path}/data']
+    assert tool.main([*map(str, detector), str(tmp_path / 'out' / 'x'), *options]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error')]
+    assert f'{blank}: holds no picture: all pixels are 0;' in line
+    assert not (tmp_path / 'out').exists()
 
 
 CUT = """
@@ -256,7 +270,7 @@ def test_the_input_holds_every_validation_image_at_mmdets_own_scale(detector):
     assert said.native == [192, 96]  # shrunk the most
     inspector = Inspector.of(said, None)
     for shape, extent in (((30, 96), [30, 96]), ((64, 40), [96, 60]), ((192, 96), [96, 48])):
-        assert inspector.input_of(np.zeros(shape, np.uint8))[1].tolist() == extent
+        assert inspector.input_of(np.eye(*shape, dtype=np.uint8))[1].tolist() == extent
 
 
 @pytest.mark.parametrize('config', [SMALL, SWIN], ids=['resnet', 'swin'])
@@ -282,7 +296,7 @@ def test_any_size_is_resized_to_the_pixel_as_mmcv_does(detector):
     rng = np.random.default_rng(0)
     for height, width in [(8193, 8192), (1499, 1000), *rng.integers(20, 3000, (60, 2)).tolist()]:
         said = export.describe(cfg, None, model, [(height, width)])
-        extent = Inspector.of(said, None).input_of(np.zeros((height, width), np.uint8))[1]
+        extent = Inspector.of(said, None).input_of(np.eye(height, width, dtype=np.uint8))[1]
         assert tuple(extent[::-1]) == mmcv.rescale_size((width, height), (SIDE, SIDE))
 
 
@@ -404,6 +418,31 @@ def test_the_threshold_is_for_the_rule_of_the_runtime(exported):
     assert said.threshold == pytest.approx(0.6, abs=1e-4)
     assert said.threshold <= float(np.float32(0.6))
     assert [row['escape'] for row in said.curve if row['threshold'] in (0.55, 0.65)] == [0, 1]
+
+
+def test_a_threshold_of_validation_parts_is_no_proof(exported):
+    box = np.array([[10.0, 10.0, 30.0, 30.0]], np.float32)
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int)
+    truth = dict(
+        images=[dict(id=k, width=64, height=64, part=f'p{k}') for k in range(93)],
+        annotations=[
+            dict(id=k, image_id=k, category_id=1, bbox=[10, 10, 20, 20], area=400, iscrowd=0)
+            for k in range(93)
+        ],
+        categories=[dict(id=1, name='critical'), dict(id=2, name='minor')],
+    )
+    found = [nothing] + [(box, np.float32([0.6]), np.array([0]))] * 92
+    said = folder.read(exported)
+    export.choose_threshold(said, truth, found, 0.05)
+    assert said.threshold_reason.startswith('Estimated: critical escape <= 0.05 with 95% confidence at score')
+    assert '1 of 93 critical parts have no detection that rejects them' in said.threshold_reason
+    assert 'The validation parts also chose the model' in said.threshold_reason
+    # Too few: the part that nothing finds is named beside the threshold of the others.
+    few = truth | dict(images=truth['images'][:9], annotations=truth['annotations'][:9])
+    export.choose_threshold(said, few, found[:9], 0.05)
+    assert said.threshold == pytest.approx(0.6, abs=1e-4)
+    assert 'The validation set is too small to prove' in said.threshold_reason
+    assert '1 of 9 critical parts have no detection that rejects them' in said.threshold_reason
 
 
 def test_an_image_without_a_finding_is_an_empty_answer_of_both_engines(detector, tmp_path):

@@ -597,7 +597,40 @@ def test_parts_without_a_detection_cannot_be_had_by_any_threshold():
     assert not point.proven
     assert point.threshold is None
     assert point.measures is None
-    assert '2 of 93 critical parts have no detection' in point.statement
+    assert point.statement == (
+        'No threshold meets critical escape <= 0.05 with 95% confidence: 1 of 93 critical parts may escape. '
+        '2 of 93 critical parts have no detection that rejects them, at any threshold.'
+    )
+    one = operating_point(parts_with([None] + [0.9] * 92), 0.05)
+    assert one.proven
+    assert one.statement.endswith(
+        '1 of 93 critical parts have no detection that rejects them, at any threshold.'
+    )
+    few = operating_point(parts_with([None] + [0.9] * 9), 0.05)
+    assert 'too small' in few.statement and '1 of 10 critical parts have no detection' in few.statement
+
+
+@pytest.mark.parametrize(
+    ('scores', 'threshold', 'begins'),
+    [
+        ([0.9] * 59, None, 'Estimated: critical escape <= 0.05'),
+        ([0.9] * 59, 0.5, 'Estimated: critical escape <= 0.05'),
+        ([0.1] * 9 + [0.9] * 59, 0.5, 'Not proven: '),
+        ([0.9] * 9, None, 'The validation set is too small to prove'),
+        ([None] * 59, None, 'No threshold meets'),
+    ],
+    ids=range(5),
+)
+def test_parts_that_chose_the_model_prove_nothing(scores, threshold, begins):
+    point = operating_point(parts_with(scores), 0.05, threshold=threshold, of='validation')
+    assert not point.proven
+    assert point.statement.startswith(begins)
+    assert point.statement.endswith(
+        ' The validation parts also chose the model, so what they say is an estimate: prove it on test parts '
+        '(tools/test.py --val, tools/report.py).'
+    )
+    # The threshold is that of the same parts of test.
+    assert point.threshold == operating_point(parts_with(scores), 0.05, threshold=threshold).threshold
 
 
 def test_a_threshold_from_val_is_judged_on_test():

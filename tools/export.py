@@ -44,7 +44,7 @@ def parse_args(argv=None):
         type=fraction,
         default=0.05,
         metavar='R',
-        help='escape rate of critical parts that the threshold should prove (0.05)',
+        help='escape rate of critical parts that the threshold is to keep on the validation parts (0.05)',
     )
     parser.add_argument(
         '--cfg-options',

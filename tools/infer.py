@@ -23,7 +23,8 @@ def parse_args(argv=None):
         description=__doc__,
         usage='infer.py [options] {FOLDER | CONFIG CHECKPOINT} IMAGES --out DIR',
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='example:\n  python tools/infer.py work_dirs/export/NAME archive/2026 --out found --shard 2/8',
+        epilog='exit status: 0 inspected, 1 failed, 2 wrong use, 3 none of its radiographs could be read\n\n'
+        'example:\n  python tools/infer.py work_dirs/export/NAME archive/2026 --out found --shard 2/8',
     )
     parser.add_argument(
         'source',
@@ -88,7 +89,7 @@ def infer(args, inspector):
 
     source, out = Path(args.source[-1]), Path(args.out)
     check_apart(source, out)
-    root, names = find_images(source)
+    root, names = find_images(source, say_passed_over)
     shard = parse_shard(args.shard)
     done = inspect_archive(
         inspector,
@@ -104,7 +105,19 @@ def infer(args, inspector):
         f'at score >= {inspector.threshold:g}, {done.quarantined} not readable (quarantine.csv)'
     )
     print(f'wrote {out / f"shard-{shard[0]}-of-{shard[1]}"}')
+    if done.radiographs and done.quarantined == done.radiographs:
+        print(
+            f'error: {source}: none of {done.radiographs} radiographs could be read; see quarantine.csv',
+            file=sys.stderr,
+        )
+        return 3
     return 0
+
+
+def say_passed_over(names):
+    """Name some of the files that are taken for something else than radiographs."""
+    if names:
+        print(f'passed over {len(names)} other files, such as {names[:3]}')
 
 
 if __name__ == '__main__':

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from . import running, statistics
 from .datasets import DatasetError, load_defects
 from .deploy import Exported, Inspector, engines, folder
-from .deploy.inspector import depth_of, read_one
+from .deploy.inspector import depth_of, read_one, windowed
 from .hooks import HandoverError
 from .measures import (
     CRITICAL,
@@ -110,13 +110,18 @@ def evenly(count: int, most: int | None) -> list[int]:
     return np.linspace(0, count - 1, most).round().astype(int).tolist()
 
 
-def depths_of(paths: Sequence[str]) -> list[str]:
+def depths_of(paths: Sequence[str], exported: Exported) -> list[str]:
     """Read files and list their depths.
 
     Raises:
         ImagingError: A file that the runtime would refuse.
     """
-    return sorted({depth_of(read_one(path)) for path in _progress(paths, 'depths')})
+    depths = set()
+    for path in _progress(paths, 'depths'):
+        radiograph = read_one(path)
+        windowed(radiograph, exported)
+        depths.add(depth_of(radiograph))
+    return sorted(depths)
 
 
 def load_detector(cfg: Config, checkpoint: str) -> torch.nn.Module:
@@ -279,7 +284,7 @@ def inspector_of(cfg: Config, checkpoint: str, threshold: float | None = None) -
     detector = load_detector(cfg, checkpoint)
     val = read_split(cfg, 'val')
     exported = describe(cfg, checkpoint, detector, val.sizes())
-    exported.depths = depths_of(val.paths)
+    exported.depths = depths_of(val.paths, exported)
     return Inspector.of(exported, torch_engine(WholeDetector(detector, exported.input).eval()), threshold)
 
 
@@ -566,8 +571,9 @@ def choose_threshold(exported: Exported, truth: dict, found: Sequence[tuple], ma
     A part is as bad as the highest score of its critical boxes. The study's report lets a box of any severity
     suppress those that it overlaps first; the runtime does not, see `Inspection.risk`.
 
-    The highest threshold that proves the escape rate; where the parts are too few for a proof, the highest at
-    which none of the critical parts that the detector can catch escapes.
+    The highest threshold that these parts show the escape rate at, which is an estimate, as they also chose
+    the model; where they are too few, the highest at which none of the critical parts that the detector can
+    catch escapes.
     """
     try:
         parts = gather_parts(match_all(inspected(truth, found)))
@@ -579,7 +585,7 @@ def choose_threshold(exported: Exported, truth: dict, found: Sequence[tuple], ma
         risks[str(image['part'])] += scores[labels == CRITICAL].tolist()
     for part in parts:
         part.score = max(risks[part.part], default=None)
-    point = operating_point(parts, max_escape)
+    point = operating_point(parts, max_escape, of='validation')
     scores = [part.score for part in parts if part.truth == 'critical' and part.score is not None]
     if point.threshold is not None:
         exported.threshold, exported.threshold_reason = point.threshold, point.statement
@@ -620,7 +626,7 @@ def export(
         images: Validation radiographs to compare with mmdet, at most.
         most_loss: Largest AP50 that the export may cost, as a fraction.
         most_critical_loss: The same of the critical class.
-        max_escape: Escape rate of critical parts that the threshold should prove.
+        max_escape: Escape rate of critical parts that the threshold is to keep on the validation parts.
 
     Returns:
         What the folder's metadata says.
@@ -632,7 +638,7 @@ def export(
     val = read_split(cfg, 'val')
     train = read_split(cfg, 'train', calibration) if calibration else None
     exported = describe(cfg, checkpoint, detector, val.sizes())
-    exported.depths = depths_of([*val.paths, *(train.paths if train else ())])
+    exported.depths = depths_of([*val.paths, *(train.paths if train else ())], exported)
     whole = WholeDetector(detector, exported.input).eval()
     reference = ask_mmdet(cfg, detector, val.at(evenly(len(val.paths), images)), exported)
     limits = most_loss, most_critical_loss

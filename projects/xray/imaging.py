@@ -75,8 +75,12 @@ class Radiograph:
 # ---------------------------------------------------------------------------------------------- listing
 
 
-def files_below(folder: str | Path) -> list[str]:
+def files_below(folder: str | Path, dangling: bool = False) -> list[str]:
     """Files of a folder, recursive and through links; what is neither file nor folder is not there.
+
+    Args:
+        folder: where to look.
+        dangling: also list links whose target is not there.
 
     Returns:
         Paths relative to the folder, with forward slashes, sorted; none where there is no such folder.
@@ -103,7 +107,7 @@ def files_below(folder: str | Path) -> list[str]:
             name = f'{inner}{entry.name}'
             if entry.is_dir():
                 waiting.append((f'{name}/', above | {real}))
-            elif entry.is_file():
+            elif entry.is_file() or dangling and entry.is_symlink() and not Path(entry.path).exists():
                 names.append(name)
     return sorted(names)
 

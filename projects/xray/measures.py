@@ -748,7 +748,7 @@ class OperatingPoint:
     Attributes:
         max_escape: The rate to prove.
         confidence: Of the proof, one-sided.
-        proven: Whether the parts prove it.
+        proven: Whether the parts prove it, which those that chose the model cannot.
         threshold: The highest that proves it, or the one given; None if no threshold does.
         measures: Decisions there; None without a threshold.
         parts_needed: Critical parts that the proof takes with as many escapes; None when it is proven or no
@@ -877,19 +877,25 @@ def _rejected(parts: Sequence[Part], truth: str, thresholds: Sequence[float]) ->
 
 
 def operating_point(
-    parts: Sequence[Part], max_escape: float, confidence: float = 0.95, threshold: float | None = None
+    parts: Sequence[Part],
+    max_escape: float,
+    confidence: float = 0.95,
+    threshold: float | None = None,
+    of: str = 'test',
 ) -> OperatingPoint:
     """Find the highest threshold that proves a critical escape rate, or judge a given one.
 
     The proof is a one-sided Clopper-Pearson bound over physical parts. It holds for one model, fixed on val
-    before test is opened; the best of several models on these parts would break it. Choosing the threshold
-    here keeps the promise, as escapes can only rise with it.
+    before test is opened; the best of several models on these parts would break it, so that of another set
+    than test it is called an estimate. Choosing the threshold here keeps the promise, as escapes can only
+    rise with it.
 
     Args:
         parts: From `gather_parts`.
         max_escape: The escape rate to prove, in (0, 1).
         confidence: One-sided.
         threshold: To judge; default, choose.
+        of: The set that the parts are of. Those of another than 'test' are said to have chosen the model.
 
     Raises:
         StatisticsError: `max_escape` is not in (0, 1).
@@ -898,7 +904,17 @@ def operating_point(
     scores = sorted(NOT_FOUND if p.score is None else p.score for p in parts if p.truth == 'critical')
     least = parts_needed(max_escape, 0, confidence)
     allowed = allowed_events(len(scores), max_escape, confidence)
-    chosen = threshold
+    chosen, blind, proof = threshold, scores.count(NOT_FOUND), of == 'test'
+    rest = ''
+    if blind:
+        rest += (
+            f' {blind} of {len(scores)} critical parts have no detection that rejects them, at any threshold.'
+        )
+    if not proof:
+        rest += (
+            f' The {of} parts also chose the model, so what they say is an estimate: prove it on test '
+            'parts (tools/test.py --val, tools/report.py).'
+        )
 
     def needed(escapes):
         hopeless = escapes and escapes >= max_escape * len(scores)  # more parts would bring more escapes
@@ -906,7 +922,7 @@ def operating_point(
 
     if allowed < 0:
         statement = (
-            f'The test set is too small to prove {goal}: it has {len(scores)} critical parts, and without '
+            f'The {of} set is too small to prove {goal}: it has {len(scores)} critical parts, and without '
             f'a single escape it takes {least}.'
         )
         measures = None if threshold is None else measure_parts(parts, threshold, confidence)
@@ -915,25 +931,26 @@ def operating_point(
             statement += f' Escaped at score >= {floored(threshold)}: {measures.escape}.'
         if escapes and needed(escapes):
             statement += f' With as many escapes it takes {needed(escapes)} critical parts.'
+        statement += rest
         return OperatingPoint(max_escape, confidence, False, threshold, measures, needed(escapes), statement)
     if threshold is None:
         # `allowed` of the lowest scores may escape, so the next one has to be rejected
         if scores[allowed] == NOT_FOUND:
-            blind = scores.count(NOT_FOUND)
             statement = (
-                f'No threshold meets {goal}: {blind} of {len(scores)} critical parts have no detection that '
-                f'rejects them, and {allowed} may escape.'
+                f'No threshold meets {goal}: {allowed} of {len(scores)} critical parts may escape.{rest}'
             )
             return OperatingPoint(max_escape, confidence, False, None, None, None, statement)
         chosen = scores[allowed]
     measures = measure_parts(parts, chosen, confidence)
     escapes = measures.escape.events
     if escapes <= allowed:
-        statement = f'Proven: {goal} at score >= {floored(chosen)}; escaped: {measures.escape}.'
-        return OperatingPoint(max_escape, confidence, True, chosen, measures, None, statement)
+        word = 'Proven' if proof else 'Estimated'
+        statement = f'{word}: {goal} at score >= {floored(chosen)}; escaped: {measures.escape}.{rest}'
+        return OperatingPoint(max_escape, confidence, proof, chosen, measures, None, statement)
     statement = f'Not proven: {goal} at score >= {floored(chosen)}; escaped: {measures.escape}.'
     if needed(escapes):
         statement += f' With as many escapes it takes {needed(escapes)} critical parts.'
+    statement += rest
     return OperatingPoint(max_escape, confidence, False, chosen, measures, needed(escapes), statement)
 
 

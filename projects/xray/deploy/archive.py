@@ -9,15 +9,16 @@ import csv
 import hashlib
 import json
 import os
+import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 
-from ..imaging import SUFFIXES, ImagingError, files_below, is_radiograph
+from ..imaging import SUFFIXES, ImagingError, files_below, may_be_dicom
 from ..packing import locked
 from .inspector import Inspection, Inspector
 from .pictures import overlay
@@ -43,28 +44,77 @@ class Summary:
     earlier: int
 
 
-def find_images(source: Path) -> tuple[Path, list[str]]:
-    """List radiographs below a folder, sorted: by suffix, or DICOM without one; or one file.
+def find_images(
+    source: Path, passed_over: Callable[[list[str]], object] = lambda names: None
+) -> tuple[Path, list[str]]:
+    """List radiographs below a folder, sorted, and what may be one; or one file.
+
+    A torn copy is a part that somebody has to look at: what is listed is inspected or set aside with its
+    reason. Listed is what has a radiograph's suffix; what begins as DICOM does, and with it all other files
+    of its suffix; what cannot be read; and without a suffix, or with a number for one, all but text and
+    hidden files.
+
+    Args:
+        source: The folder or file.
+        passed_over: Called with the other files.
 
     Returns:
         The root, and the paths relative to it.
 
     Raises:
-        ArchiveError: Nothing is there, or a folder cannot be listed.
+        ArchiveError: Nothing is there, a folder cannot be listed, or a link that may be one leads nowhere.
     """
     if source.is_file():
         return source.parent, [source.name]
     try:
         # Through links, and a folder that cannot be read is no empty one: parts in it would escape.
-        found = [name for name in files_below(source) if is_radiograph(source / name)]
+        kinds = {name: _kind(source / name) for name in files_below(source, dangling=True)}
     except ImagingError as error:
         raise ArchiveError(str(error)) from None
+    except OSError as error:
+        raise ArchiveError(
+            f'{error.filename}: expected a file or a folder ({error.strerror}); mend or remove it'
+        ) from None
+    suffixes = {Path(name).suffix.lower() for name, kind in kinds.items() if kind == 'DICOM'}
+    found, others = [], []
+    for name, kind in kinds.items():
+        (found if kind != 'other' or Path(name).suffix.lower() in suffixes else others).append(name)
+    passed_over(others)
     if not found:
         raise ArchiveError(
             f'{source}: expected a radiograph or a folder with some ({", ".join(SUFFIXES)}), found none; '
             'correct the path'
         )
     return source, found
+
+
+def _kind(path: Path) -> str:
+    """Tell how a file of an archive is treated.
+
+    Returns:
+        'listed'; 'DICOM', listed with all other files of its suffix; or 'other'.
+
+    Raises:
+        ArchiveError: It is a link to what is not there, which may have been a folder of radiographs.
+    """
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return 'listed'
+    try:
+        with path.open('rb') as stream:
+            head = stream.read(132)
+    except OSError:
+        if path.is_symlink() and not path.exists():
+            raise ArchiveError(
+                f'{path}: links to {path.readlink()}, expected a file or a folder there, whose parts would '
+                'escape; mount or copy it, or remove the link'
+            ) from None
+        return 'listed'
+    dicom = head[128:] == b'DICM'
+    if not may_be_dicom(suffix):
+        return 'DICOM' if dicom else 'other'
+    text = head and not re.search(rb'[\0-\x08\x0e-\x1a\x1c-\x1f]', head)
+    return 'listed' if dicom or not text and not path.name.startswith('.') else 'other'
 
 
 def check_apart(source: Path, out: Path) -> None:

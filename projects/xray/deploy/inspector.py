@@ -115,13 +115,13 @@ class Inspector:
                 (H, W) pixels as they come from a detector panel, integers of 8 or 16 bits.
 
         Raises:
-            ImagingError: It cannot be read or windowed, holds several frames, or has a depth that the
-                detector was not validated on.
+            ImagingError: It cannot be read or windowed, holds several frames or no picture, or has a depth
+                that the detector was not validated on.
         """
         clock = _Clock()
         radiograph = self._radiograph(image)
         clock.stop('decode')
-        pixels = prepare(radiograph, self.exported.window, self.exported.dtype)
+        pixels = windowed(radiograph, self.exported)
         found = []
         for left, top, tile, resized in self._tiles(pixels):  # one at a time: a film has dozens
             array, extent, scale = self._fit(tile, resized)
@@ -159,7 +159,7 @@ class Inspector:
 
     def input_of(self, image: str | Path | bytes | np.ndarray | Radiograph) -> tuple[np.ndarray, np.ndarray]:
         """Return what the network sees of a radiograph that needs no tiles: array and extent."""
-        pixels = prepare(self._radiograph(image), self.exported.window, self.exported.dtype)
+        pixels = windowed(self._radiograph(image), self.exported)
         return self._fit(pixels, self._scale(*pixels.shape))[:2]
 
     def stream(self, images: Iterable) -> Iterator[Inspection | ImagingError]:
@@ -250,6 +250,24 @@ def depth_of(radiograph: Radiograph) -> str:
     """Name what the values of a radiograph can be, such as '12-bit unsigned': what a window relies on."""
     kind = 'float' if np.isnan(radiograph.low) else 'signed' if radiograph.low < 0 else 'unsigned'
     return f'{radiograph.bits}-bit {kind}'
+
+
+def windowed(radiograph: Radiograph, exported: folder.Exported) -> np.ndarray:
+    """Window a radiograph as a detector wants it, unless nothing is left to see: every part would pass.
+
+    Raises:
+        ImagingError: It cannot be windowed, or all pixels are alike then, as when the tube is off, the
+            shutter closed or the panel saturated.
+    """
+    pixels = prepare(radiograph, exported.window, exported.dtype)
+    if pixels.min() == pixels.max():
+        low, high = radiograph.pixels.min(), radiograph.pixels.max()
+        alike = f'are {low}' if low == high else f'of {low} to {high} are one gray under {exported.window}'
+        raise ImagingError(
+            f'{radiograph.meta.get("file", "radiograph")}: holds no picture: all pixels {alike}; check tube, '
+            'shutter and panel, and take it again'
+        )
+    return pixels
 
 
 def read_one(source: str | Path | bytes, name: str | None = None) -> Radiograph:
