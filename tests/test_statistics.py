@@ -52,7 +52,18 @@ def test_rate_without_units_is_not_estimable():
     assert empty.rate is None
     assert empty.upper is None
     assert str(empty) == 'not estimable'
-    assert str(rate(1, 20)) == '1 of 20 = 5.00%, at most 21.61% with 95% confidence'
+
+
+@pytest.mark.parametrize(
+    ('events', 'units', 'words'),
+    [
+        (1, 20, '1 of 20 = 5.00%, at most 21.62% with 95% confidence'),  # 21.6106
+        (0, 59, '0 of 59 = 0.00%, at most 4.96% with 95% confidence'),  # 4.9508
+        (5, 5, '5 of 5 = 100.00%, at most 100.00% with 95% confidence'),
+    ],
+)
+def test_a_bound_is_never_printed_below_itself(events, units, words):
+    assert str(rate(events, units)) == words
 
 
 @pytest.mark.parametrize(('max_rate', 'parts'), [(0.05, 59), (0.01, 299), (0.001, 2995)])

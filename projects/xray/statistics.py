@@ -4,6 +4,7 @@ Plain numbers in, dataclasses of plain numbers out (`dataclasses.asdict` gives J
 not support is None, never nan, and a sentence beside it says why.
 """
 
+import decimal
 import itertools
 import math
 from collections.abc import Callable, Hashable, Sequence
@@ -42,11 +43,13 @@ class Rate:
     confidence: float
 
     def __str__(self):
-        """Return the rate with its bound, or 'not estimable'."""
+        """Return the rate with its bound, which is rounded up, or 'not estimable'."""
         if self.rate is None:
             return 'not estimable'
+        percent = 100 * decimal.Decimal(repr(self.upper))
+        percent = percent.quantize(decimal.Decimal('0.01'), decimal.ROUND_CEILING)
         return (
-            f'{self.events} of {self.units} = {self.rate:.2%}, at most {self.upper:.2%} '
+            f'{self.events} of {self.units} = {self.rate:.2%}, at most {percent}% '
             f'with {self.confidence:.0%} confidence'
         )
 
