@@ -150,6 +150,36 @@ def test_units_without_a_value_are_left_out_and_counted():
     assert result.verdict == 'candidate lower'
 
 
+def recall_of(carrying, baseline, candidate):
+    """Mean over the carrying units alone, as recall is over those with a defect."""
+
+    def measure(positions):
+        drawn = positions[positions < carrying]
+        return (baseline[drawn].mean(), candidate[drawn].mean()) if drawn.size else (None, None)
+
+    return measure
+
+
+def test_good_parts_do_not_make_an_interval_of_few_defective_ones():
+    # Recall rises from 0 to 1 on four of six critical parts, among 60: p = 2 * 2^-4.
+    found = np.array([1.0, 1, 1, 1, 0, 0])
+    result = compare(list(range(60)), recall_of(6, np.zeros(6), found))
+    assert result.method == 'exact sign-flip test'
+    assert (result.units, result.undefined, result.p_value) == (6, 54, 0.125)
+    assert result.verdict == 'no difference shown'
+
+
+def test_fifteen_defective_parts_make_an_interval():
+    result = compare(list(range(60)), recall_of(15, np.zeros(15), np.ones(15)), resamples=100)
+    assert (result.method, result.units, result.low) == ('paired bootstrap over parts', 15, 1)
+
+
+def test_without_a_true_difference_few_defective_parts_seldom_show_one():
+    generator = np.random.default_rng(0)
+    sets = [compare(list(range(60)), recall_of(6, *generator.normal(0, 1, (2, 6)))) for _ in range(300)]
+    assert sum(result.verdict != 'no difference shown' for result in sets) <= 0.05 * len(sets)
+
+
 def test_bootstrap_draws_parts_with_all_their_images():
     # 20 parts of five images about the part's value; drawn one by one, they would give another interval
     values = np.random.default_rng(1).normal(0.3, 1, 20)
@@ -193,12 +223,19 @@ def test_compare_refuses_a_measure_without_a_value(nothing):
         compare(list('abc'), lambda positions: (nothing, 0.5))
 
 
-def test_compare_refuses_a_bootstrap_of_a_measure_that_hangs_on_one_part():
-    def only_with_part_0(positions):
-        return (0.5, 0.6) if 0 in positions else (None, None)
+def test_a_measure_that_hangs_on_one_part_shows_nothing():
+    result = compare(list(range(20)), recall_of(1, np.zeros(1), np.ones(1)))
+    assert (result.units, result.p_value, result.verdict) == (1, 1, 'no difference shown')
 
-    with pytest.raises(StatisticsError, match='too few parts carry it'):
-        compare(list(range(20)), only_with_part_0, resamples=200)
+
+def test_compare_refuses_a_bootstrap_of_a_measure_that_many_draws_lack():
+    def alone_or_with_part_0(positions):
+        return (0.5, 0.6) if 0 in positions or len(set(positions)) == 1 else (None, None)
+
+    with pytest.raises(
+        StatisticsError, match='no value in .* of 200 draws of 20 parts, although it has one on'
+    ):
+        compare(list(range(20)), alone_or_with_part_0, resamples=200)
 
 
 def test_seeds_by_hand():

@@ -127,7 +127,7 @@ class Comparison:
 
     Attributes:
         method: 'paired bootstrap over parts' or 'exact sign-flip test'.
-        units: Independent units (parts or series) that entered.
+        units: Independent units (parts or series) that carry the measure: it has a value on each by itself.
         baseline: The measure of the first arm over all images.
         candidate: That of the second.
         difference: candidate - baseline; with the sign-flip test, which tests it, the mean over the units.
@@ -136,7 +136,7 @@ class Comparison:
         p_value: Two-sided, of the sign-flip test; None with the bootstrap.
         smallest_p_value: The smallest that so few units can reach; None with the bootstrap.
         per_unit: Difference per unit, by name; empty with the bootstrap.
-        undefined: Units or resamples without a value of the measure, left out.
+        undefined: Units (of the bootstrap: resamples) without a value of the measure, left out.
         confidence: Of interval and verdict.
         verdict: 'candidate higher', 'candidate lower' or 'no difference shown'.
     """
@@ -165,10 +165,15 @@ def compare(
 ) -> Comparison:
     """Compare two arms on the same images, parts being the independent units.
 
-    With 15 units or more the percentile interval of a paired cluster bootstrap: parts are drawn with
-    replacement, each with all its images, and both arms are measured on the same draw. With fewer, the
-    difference per unit and an exact sign-flip test of their mean, which shows no difference where the measure
-    over all images points the other way. Several seeds: let `measure` average over them.
+    With 15 units that carry the measure, or more, the percentile interval of a paired cluster bootstrap:
+    parts are drawn with replacement, each with all its images, and both arms are measured on the same draw.
+    With fewer, the difference per unit and an exact sign-flip test of their mean, which shows no difference
+    where the measure over all images points the other way. Several seeds: let `measure` average over them.
+
+    A unit carries a measure that has a value on it alone: recall and average precision of a class where the
+    class is annotated. A good part may raise a false alarm, but tells nothing of how the defective ones
+    spread: with six of these among sixty, an interval over all sixty excluded zero in 12 % of simulated sets
+    without a true difference. A mean over classes hangs on the rarest, which is the caller's to look at.
 
     Args:
         units: Per image, its part (or series).
@@ -197,9 +202,9 @@ def compare(
     common = dict(baseline=baseline, candidate=candidate, confidence=confidence)
     pooled = candidate - baseline
 
-    if len(members) < MIN_UNITS:
-        values = {str(unit): _defined(measure(positions)) for unit, positions in members.items()}
-        per_unit = {unit: value[1] - value[0] for unit, value in values.items() if value}
+    values = {str(unit): _defined(measure(positions)) for unit, positions in members.items()}
+    per_unit = {unit: value[1] - value[0] for unit, value in values.items() if value}
+    if len(per_unit) < MIN_UNITS:
         if not per_unit:
             raise StatisticsError(f'the measure has no value in any of the {len(members)} units by itself')
         p_value = sign_flip_test(list(per_unit.values()))
@@ -230,13 +235,13 @@ def compare(
             undefined += 1
     if undefined > 0.05 * resamples:
         raise StatisticsError(
-            f'the measure has no value in {undefined} of {resamples} draws of {len(members)} parts; '
-            'too few parts carry it'
+            f'the measure has no value in {undefined} of {resamples} draws of {len(members)} parts, although '
+            f'it has one on {len(per_unit)} of them'
         )
     low, high = (float(v) for v in np.quantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2]))
     return Comparison(
         method='paired bootstrap over parts',
-        units=len(members),
+        units=len(per_unit),
         difference=pooled,
         low=low,
         high=high,

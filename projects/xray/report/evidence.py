@@ -27,6 +27,7 @@ from ..measures import (
     recall_at,
 )
 from ..statistics import (
+    MIN_UNITS,
     NO_DIFFERENCE,
     Calibration,
     Comparison,
@@ -39,6 +40,7 @@ from ..statistics import (
     confusion,
     summarise_seeds,
 )
+from .predictions import Predictions
 from .runs import WITH, Run
 
 # What a plant would start from without pretraining of its own, the strongest first.
@@ -340,6 +342,8 @@ def _contrasts(arms: Sequence[Arm], settings: Settings) -> list[Contrast]:
             units = baseline.members[0].run.predictions.parts()
             functions = [[measure(m) for m in side.members] for side in (baseline, arm)]
             try:
+                if measure is _mean_ap:
+                    _check_classes(baseline.members[0].run.predictions)
                 parts = compare(units, _paired(functions), resamples=settings.resamples)
             except StatisticsError as error:
                 reason = str(error)
@@ -349,6 +353,33 @@ def _contrasts(arms: Sequence[Arm], settings: Settings) -> list[Contrast]:
                 continue
             found.append(Contrast(name, baseline, arm, parts, compare_seeds(*values), reason))
     return found
+
+
+def _check_classes(said: Predictions) -> None:
+    """Refuse the interval of a mean over classes one of which is on a few of many parts: it hangs on them.
+
+    Six parts of one class and 54 of another gave an interval that excluded zero in 10 % of simulated sets
+    without a true difference. With few parts in all, the exact test needs no such thing.
+    """
+    if said.task == 'detection':
+        labels = [set(image.truth_labels[~image.ignored].tolist()) for image in said.inspected]
+    else:
+        labels = [{image['label']} for image in said.images]
+    parts = {}
+    for part, there in zip(said.parts(), labels, strict=True):
+        for label in there:
+            parts.setdefault(label, set()).add(part)
+    counts = np.array([len(carrying) for carrying in parts.values()], float)
+    # The parts of one class whose mean has as well known a spread (Welch and Satterthwaite).
+    alike = 1.0
+    if counts.min() > 1:
+        alike += (1 / counts).sum() ** 2 / (1 / (counts**2 * (counts - 1))).sum()
+    if alike < MIN_UNITS <= len(set().union(*parts.values())):
+        rarest = min(parts, key=lambda label: len(parts[label]))
+        raise StatisticsError(
+            f'the mean over the classes hangs on {_count(len(parts[rarest]), "part")} with '
+            f'{said.classes[rarest]}, which is too few'
+        )
 
 
 def _comparable_measures(baseline: Arm, arm: Arm) -> dict[str, Callable]:
@@ -422,7 +453,7 @@ def describe(contrast: Contrast) -> str:
     if parts.low is not None:
         how = (
             f'{100 * parts.confidence:g} % interval {parts.low:+.3f} to {parts.high:+.3f}, bootstrap over '
-            f'{_count(parts.units, "part")}'
+            f'parts, {parts.units} of which carry the measure'
         )
     else:
         how = (
