@@ -266,6 +266,19 @@ def test_compare_seeds_by_hand():
     json.dumps(asdict(result), allow_nan=False)
 
 
+def test_seeds_of_one_pretraining_count_once_where_there_are_several():
+    values = [0.1, 0.2, 0.3], [0.6, 0.7, 0.9, 1.0]
+    result = compare_seeds(*values, starts=([None] * 3, list('aabb')))
+    by_pretraining = compare_seeds(values[0], [0.65, 0.95])
+    assert (result.difference, result.low) == pytest.approx((by_pretraining.difference, by_pretraining.low))
+    assert result.candidate.values == values[1]  # what is reported stays that of the seeds
+    assert result.low < 0 < compare_seeds(*values).low
+    for alone in ([None] * 4, ['a'] * 4, list('abcd')):
+        assert asdict(compare_seeds(*values, starts=([None] * 3, alone))) == asdict(compare_seeds(*values))
+    uneven = compare_seeds([0.0, 0.2], [0.4, 0.6, 0.8], starts=([None] * 2, list('aab')))
+    assert uneven.difference == pytest.approx((0.5 + 0.8) / 2 - 0.1)
+
+
 @pytest.mark.parametrize(
     ('baseline', 'candidate', 'reason'),
     [([0.1, 0.2], [0.9], 'one seed'), ([0.1, 0.1], [0.9, 0.9], 'counted several times')],

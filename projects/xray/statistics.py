@@ -307,7 +307,7 @@ class SeedComparison:
     Attributes:
         baseline: First arm.
         candidate: Second arm.
-        difference: Of the means, candidate - baseline.
+        difference: Of the means, candidate - baseline; of an arm with several pretrainings the mean of them.
         low: Lower end of the interval; None where it cannot be computed.
         high: Upper end.
         confidence: Of the interval.
@@ -338,16 +338,32 @@ def summarise_seeds(values: Sequence[float]) -> Seeds:
 
 
 def compare_seeds(
-    baseline: Sequence[float], candidate: Sequence[float], confidence: float = 0.95
+    baseline: Sequence[float],
+    candidate: Sequence[float],
+    confidence: float = 0.95,
+    starts: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
 ) -> SeedComparison:
     """Compare two arms by their seeds (Welch's unequal-variances t interval).
 
     It covers what training adds by chance, on the test parts at hand; `compare` covers the parts.
 
+    Args:
+        baseline: Values of the first arm, by seed.
+        candidate: Those of the second.
+        confidence: Two-sided.
+        starts: Of both arms, the pretraining of each seed. Seeds of one pretraining are not independent of
+            one another: where an arm has several pretrainings, each counts once, by the mean of its seeds.
+            With one alone the interval tells nothing of another.
+
     Raises:
         StatisticsError: An arm without values, or one that is not finite.
     """
-    first, second = summarise_seeds(baseline), summarise_seeds(candidate)
+    sides = summarise_seeds(baseline), summarise_seeds(candidate)
+    first, second = (
+        summarise_seeds(_by_start(side.values, start))
+        for side, start in zip(sides, starts or (None, None), strict=True)
+    )
+    difference = second.mean - first.mean
     low = high = None
     reason = ''
     if first.std is None or second.std is None:
@@ -361,9 +377,19 @@ def compare_seeds(
             v**2 / (len(side.values) - 1) for v, side in zip(variances, (first, second), strict=True)
         )
         half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(sum(variances))
-        low, high = second.mean - first.mean - half, second.mean - first.mean + half
+        low, high = difference - half, difference + half
     verdict = NO_DIFFERENCE if low is None else _verdict(low, high)
-    return SeedComparison(first, second, second.mean - first.mean, low, high, confidence, verdict, reason)
+    return SeedComparison(*sides, difference, low, high, confidence, verdict, reason)
+
+
+def _by_start(values: list[float], starts: Sequence[Hashable] | None) -> list[float]:
+    """Average the seeds of each pretraining where there are several."""
+    if starts is None or len(set(starts)) < 2:
+        return values
+    groups = {}
+    for value, start in zip(values, starts, strict=True):
+        groups.setdefault(start, []).append(value)
+    return [float(np.mean(group)) for group in groups.values()]
 
 
 # ---------------------------------------------------------------------------------------------- ranking

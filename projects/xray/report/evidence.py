@@ -41,10 +41,9 @@ from ..statistics import (
     summarise_seeds,
 )
 from .predictions import Predictions
-from .runs import WITH, Run
+from .runs import BASELINES, WITH, Run
 
-# What a plant would start from without pretraining of its own, the strongest first.
-BASELINES = ('in1k', 'coco', 'scratch')
+LEAKY = 'gdxray-a'  # protocol A: frames of the test series are in training too
 ALARMS = 0.5  # false alarms per val image that fix the threshold
 FIXED_SCORE = 0.3  # threshold without predictions of val; that of the pictures drawn while training
 
@@ -126,6 +125,12 @@ class Arm:
     members: list[Measured]
     headline: Seeds
 
+    @property
+    def pretrainings(self) -> int | None:
+        """How many pretrainings of our own the seeds start from; None when that is not known."""
+        weights = {one.run.weights for one in self.members}
+        return None if '' in weights else len(weights - {None})
+
 
 @dataclass
 class Contrast:
@@ -136,7 +141,7 @@ class Contrast:
         baseline: First arm.
         candidate: Second arm.
         parts: Over the test parts; None when it cannot be done.
-        seeds: Over the seeds.
+        seeds: Over the seeds, or the pretrainings where an arm has several.
         reason: Why there is no comparison over parts.
     """
 
@@ -146,6 +151,11 @@ class Contrast:
     parts: Comparison | None
     seeds: SeedComparison
     reason: str = ''
+
+    @property
+    def by_pretraining(self) -> bool:
+        """Whether `seeds` counts the pretrainings of an arm rather than its seeds."""
+        return any((arm.pretrainings or 0) > 1 for arm in (self.baseline, self.candidate))
 
 
 @dataclass
@@ -351,7 +361,9 @@ def _contrasts(arms: Sequence[Arm], settings: Settings) -> list[Contrast]:
             values = [[function(everything) for function in side] for side in functions]
             if any(value is None for side in values for value in side):
                 continue
-            found.append(Contrast(name, baseline, arm, parts, compare_seeds(*values), reason))
+            starts = tuple([m.run.weights for m in side.members] for side in (baseline, arm))
+            seeds = compare_seeds(*values, starts=starts)
+            found.append(Contrast(name, baseline, arm, parts, seeds, reason))
     return found
 
 

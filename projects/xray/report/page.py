@@ -14,7 +14,7 @@ from ..measures import CRITICAL, SIZES, FalseAlarms, Found, ceiled, floored
 from . import gallery
 from .charts import charts_of, pretraining_charts
 from .config_diff import differences
-from .evidence import Contrast, Group, Measured, Settings, describe, gather, verdict
+from .evidence import Arm, Contrast, Group, Measured, Settings, describe, gather, verdict
 from .paper import label, percent, table_2, table_3
 from .runs import Run, read_curves
 
@@ -128,6 +128,7 @@ def _run_record(measured: Measured) -> dict:
         backbone=run.backbone,
         fraction=run.fraction,
         seed=run.seed,
+        pretraining=run.weights,
         **{k: run.result.get(k) for k in ('config', 'checkpoint', 'commit', 'hardware', 'date', 'versions')},
         metrics=run.result['metrics'],
         threshold=measured.threshold,
@@ -154,6 +155,7 @@ def _contrast_record(group: Group, contrast: Contrast) -> dict:
         measure=contrast.measure,
         baseline=contrast.baseline.name,
         candidate=contrast.candidate.name,
+        pretrainings=dict(baseline=contrast.baseline.pretrainings, candidate=contrast.candidate.pretrainings),
         parts=contrast.parts,
         seeds=contrast.seeds,
         reason=contrast.reason,
@@ -224,11 +226,18 @@ def _comparisons(groups) -> dict:
         for c in group.contrasts:
             seeds = c.seeds
             interval = seeds.reason if seeds.low is None else f'{seeds.low:+.3f} to {seeds.high:+.3f}'
+            interval += ', by pretraining' if seeds.low is not None and c.by_pretraining else ''
             values = [f'{s.mean:.3f}' for s in (seeds.baseline, seeds.candidate)]
             pair = f'{label(c.candidate)} against {c.baseline.name}'
-            rows.append([group.name, pair, c.measure, values[1], values[0], describe(c), interval])
-    header = ['group', 'arms', 'measure', 'arm', 'baseline', 'over test parts', 'over seeds (Welch)']
+            said = [_pretrainings(c.candidate), c.measure, values[1], values[0], describe(c), interval]
+            rows.append([group.name, pair, *said])
+    header = ['group', 'arms', 'pretrainings', 'measure', 'arm', 'baseline', 'over test parts']
+    header += ['over seeds (Welch)']
     return dict(title='Comparisons with the baseline, on the same images', header=header, rows=rows)
+
+
+def _pretrainings(arm: Arm) -> str:
+    return 'unknown' if arm.pretrainings is None else str(arm.pretrainings or '–')
 
 
 def _differences(groups) -> dict:
@@ -260,11 +269,17 @@ def _probes(groups) -> dict:
 def _spread(title, groups, columns) -> dict:
     present = [column for column in columns if any(column in metrics for metrics in _metrics(groups))]
     rows = [
-        [group.name, label(arm), str(len(arm.members)), *(percent(arm, column) for column in present)]
+        [
+            group.name,
+            label(arm),
+            str(len(arm.members)),
+            _pretrainings(arm),
+            *(percent(arm, column) for column in present),
+        ]
         for group in groups
         for arm in group.arms
     ]
-    return dict(title=title, header=['group', 'arm', 'seeds', *present], rows=rows)
+    return dict(title=title, header=['group', 'arm', 'seeds', 'pretrainings', *present], rows=rows)
 
 
 def _metrics(groups) -> list[dict]:

@@ -17,6 +17,8 @@ from .predictions import FILES, Predictions, PredictionsError, read_predictions
 from .results import load_results
 
 WITH = ' + '  # between what a student starts from and its teacher
+# What a plant would start from without pretraining of its own, the strongest first.
+BASELINES = ('in1k', 'coco', 'scratch')
 _INIT = '(?:in1k-)?(?:simsiam|simmim)|(?:simsiam|simmim)-castings|in1k|coco'
 _STEMS = (
     re.compile(
@@ -59,6 +61,7 @@ class Run:
         config: Resolved; None when the run keeps none.
         curves: Logged while training.
         pretraining: Folder of the run whose weights it started from, when there is one.
+        weights: Of a pretraining of our own that it started from; None without one, '' when not known.
     """
 
     folder: Path
@@ -76,6 +79,7 @@ class Run:
     config: Config | None
     curves: Curves
     pretraining: Path | None
+    weights: str | None
 
     @property
     def name(self) -> str:
@@ -163,6 +167,8 @@ def _read_run(folder: Path, result: dict) -> Run:
     facts = json.loads(facts_file.read_text()) if facts_file.is_file() else {}
     of_folder = _FOLDER.match(folder.name)
     config = _config(folder, stem)
+    checkpoint = _checkpoint(config)
+    source = Path(checkpoint).parent
     return Run(
         folder=folder,
         result=result,
@@ -178,7 +184,8 @@ def _read_run(folder: Path, result: dict) -> Run:
         facts=facts,
         config=config,
         curves=read_curves(folder),
-        pretraining=_pretraining(config),
+        pretraining=source if checkpoint and '://' not in checkpoint and source.is_dir() else None,
+        weights=_weights(named['init'], checkpoint, facts),
     )
 
 
@@ -205,15 +212,21 @@ def _config(folder: Path, stem: str) -> Config | None:
     return next((load_config(path) for path in written if path.is_file()), None)
 
 
-def _pretraining(config: Config | None) -> Path | None:
-    """Return the folder of the checkpoint that the backbone started from, when it is a run's."""
-    if config is None:
-        return None
-    model = config.get('model') or {}
+def _checkpoint(config: Config | None) -> str:
+    """Return the file or URL that the backbone started from; '' without one."""
+    model = (config or {}).get('model') or {}
     init = (model.get('backbone') or {}).get('init_cfg') or {}
-    checkpoint = str(init.get('checkpoint', '')) if isinstance(init, dict) else ''
-    folder = Path(checkpoint).parent
-    return folder if checkpoint and '://' not in checkpoint and folder.is_dir() else None
+    return str(init.get('checkpoint', '')) if isinstance(init, dict) else ''
+
+
+def _weights(init: str, checkpoint: str, facts: Mapping) -> str | None:
+    """Return what tells pretrainings of our own apart; see `Run.weights`."""
+    start = init.split(WITH)[0]
+    if start in BASELINES:
+        return None
+    if 'sim' in start:
+        return checkpoint or facts.get('pretraining') or ''
+    return checkpoint if checkpoint and '://' not in checkpoint else None  # a stem that names no start
 
 
 def _contradiction(run: Run) -> str | None:
