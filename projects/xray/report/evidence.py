@@ -424,40 +424,51 @@ def _paired(sides: Sequence[Sequence[Callable]]) -> Callable:
 def verdict(groups: Sequence[Group]) -> tuple[str, str]:
     """Answer in two sentences whether pretraining on radiographs helps, and what would escape.
 
-    The comparison told is the one with most runs; of equal ones the first in the order of the tables, never
-    the one with the best result on test.
+    The comparison told is one on industrial radiographs, else on others than GDXray's, else on its protocol
+    B; there the one with most runs, of equal ones that with most labels, then the first in the order of the
+    tables; never the one with the best result on test.
     """
-    told = [c for group in groups for c in group.contrasts if c.measure in ('AP50', 'mAP')]
+    told = [(g, c) for g in groups for c in g.contrasts if c.measure in ('AP50', 'mAP')]
     if not told:
         first = groups[0].arms[0]
         return (
             'No two arms were tested on the same images with the same recipe, so nothing can be said about '
             'pretraining.',
-            _escapes(first.members[:1], _peers(groups[0], first)),
+            _escapes([first], groups),
         )
-    pretrained = [c for c in told if 'sim' in c.candidate.name.split(WITH)[0]] or told
-    chosen = max(pretrained, key=lambda c: len(c.baseline.members) + len(c.candidate.members))
+    pretrained = [(g, c) for g, c in told if 'sim' in c.candidate.name.split(WITH)[0]] or told
+    group, chosen = max(pretrained, key=lambda pair: _weight(*pair))
     first, second = chosen.candidate, chosen.baseline
-    group = next(g for g in groups if chosen in g.contrasts)
     labels = f' with {first.fraction} % of the labels' if first.fraction != 100 else ''
     answer = (
         f'On {group.dataset} ({group.backbone}){labels}, {first.name} reaches {chosen.measure} '
         f'{first.headline.mean:.3f} and {second.name} {second.headline.mean:.3f} '
         f'({_count(len(first.members), "seed")} and {len(second.members)}), {describe(chosen)}.'
     )
-    return answer, _escapes([first.members[0], second.members[0]], _peers(group, first))
+    if len(pretrained) > 1:
+        verdicts = [c.parts.verdict for _, c in pretrained if c.parts]
+        answer += (
+            f' Of {len(pretrained)} comparisons {verdicts.count("candidate higher")} better, '
+            f'{verdicts.count("candidate lower")} worse, the rest no difference shown.'
+        )
+    return answer, _escapes([first, second], groups)
 
 
-def _peers(group: Group, arm: Arm) -> list[Measured]:
-    """Runs among which one model was chosen on val: those of the group at the arm's share of the labels."""
-    return [one for peer in group.arms if peer.fraction == arm.fraction for one in peer.members]
+def _weight(group: Group, contrast: Contrast) -> tuple:
+    """Order comparisons by how much they say of a plant's own radiographs; by nothing that test has shown."""
+    rank = {LEAKY: 0, 'gdxray-b': 1, 'industrial': 3}.get(group.dataset, 2)
+    return rank, len(contrast.baseline.members) + len(contrast.candidate.members), contrast.candidate.fraction
 
 
 def describe(contrast: Contrast) -> str:
-    """Say a difference with its interval, in words."""
-    parts = contrast.parts
+    """Say a difference with its interval, in words, and what the interval does not cover."""
+    return _difference(contrast) + _uncovered(contrast)
+
+
+def _difference(contrast: Contrast) -> str:
+    parts, seeds = contrast.parts, contrast.seeds
     if parts is None:
-        return f'difference {contrast.seeds.difference:+.3f}, without an interval ({contrast.reason})'
+        return f'difference {seeds.difference:+.3f}, without an interval ({contrast.reason})'
     words = {
         'candidate higher': f'{contrast.candidate.name} is better',
         'candidate lower': f'{contrast.candidate.name} is worse',
@@ -472,35 +483,69 @@ def describe(contrast: Contrast) -> str:
             f'mean over the parts; exact sign-flip test over {_count(parts.units, "part")}, p = '
             f'{parts.p_value:.3g}, which cannot be below {parts.smallest_p_value:.3g}'
         )
-    seeds = contrast.seeds
     if parts.verdict != NO_DIFFERENCE and seeds.low is None:
         words += f' on these parts; the chance of training is not known ({seeds.reason})'
     elif parts.verdict != NO_DIFFERENCE and seeds.verdict == NO_DIFFERENCE:
-        words += ' on these parts, but over the seeds zero is not excluded '
+        over = 'pretrainings' if contrast.by_pretraining else 'seeds'
+        words += f' on these parts, but over the {over} zero is not excluded '
         words += f'({seeds.low:+.3f} to {seeds.high:+.3f})'
     return f'difference {parts.difference:+.3f} ({how}): {words}'
 
 
-def _escapes(measured: Sequence[Measured], peers: Sequence[Measured]) -> str:
-    """Say what escapes in some runs, and what is proven of the best of their peers on val."""
-    detectors = [one for one in measured if one.detection is not None]
-    if not detectors:
+def _uncovered(contrast: Contrast) -> str:
+    parts, words = contrast.parts, ''
+    where = 'known' if parts is None else 'in the test' if parts.low is None else 'in the interval'
+    for arm in (contrast.candidate, contrast.baseline):
+        if arm.pretrainings == 1 and len(arm.members) > 1:
+            words += (
+                f'; all seeds of {arm.name} start from one pretraining; how much another would change is not '
+                f'{where}'
+            )
+        elif arm.pretrainings is None:
+            words += f'; which pretraining a seed of {arm.name} starts from is not known'
+    if contrast.candidate.members[0].run.dataset == LEAKY:
+        words += '; protocol A, whose test series are in training too'
+    return words
+
+
+def _escapes(arms: Sequence[Arm], groups: Sequence[Group]) -> str:
+    """Say what escapes in some arms over their seeds, and what is proven of the one model chosen on val."""
+    arms = [arm for arm in arms if arm.members[0].detection is not None]
+    if not arms:
         return 'Escapes are counted for detectors; none is among the runs compared here.'
-    fixed = list(dict.fromkeys(one.fixed for one in detectors))
+    fixed = list(dict.fromkeys(one.fixed for arm in arms for one in arm.members))
     told = []
-    for one in detectors:
-        critical = one.run.predictions.classes[CRITICAL]
-        own = f', at the threshold {one.fixed},' if len(fixed) > 1 else ''
+    for arm in arms:
+        critical = arm.members[0].run.predictions.classes[CRITICAL]
+        at = ' or '.join(dict.fromkeys(one.fixed for one in arm.members))
+        own = f', at the threshold {at},' if len(fixed) > 1 else ''
+        escapes = [one.detection.escapes for one in arm.members]
+        number = str(escapes[0])
+        if len(escapes) > 1:
+            number = f'{np.mean(escapes):.1f} ({min(escapes)} to {max(escapes)} over {len(escapes)} seeds)'
         told.append(
-            f'{one.run.arm}{own} misses or misnames {one.detection.escapes} of '
-            f'{one.detection.by_severity[critical].defects} {critical} boxes'
+            f'{arm.name}{own} misses or misnames {number} of '
+            f'{arm.members[0].detection.by_severity[critical].defects} {critical} boxes'
         )
-    best = next((one for one in peers if one.chosen and one.detection), detectors[0])
-    seed = '' if best.run.seed is None else f'seed {best.run.seed}, '
-    name = best.run.arm + (f' ({seed}the best on val)' if best.chosen else '')
-    proof = best.parts.statement if best.parts else best.notes[0]
     start = '' if len(fixed) > 1 else f'At the threshold {fixed[0]}, '
-    return f'{start}{" and ".join(told)}; of {name}: {proof}'
+    return f'{start}{" and ".join(told)}; of {_proof(arms[0], groups)}'
+
+
+def _proof(arm: Arm, groups: Sequence[Group]) -> str:
+    """Say what is proven of the model chosen on val for the test set of an arm, else of its first seed."""
+    first = arm.members[0].run
+    found = [(g, a, one) for g in groups for a in g.arms for one in a.members if one.chosen]
+    found = [(g, a, one) for g, a, one in found if one.run.tested_on == first.tested_on]
+    group, owner, best = found[0] if found else (None, arm, arm.members[0])
+    name = best.run.arm
+    if best.run.group != first.group:
+        name += f' of {group.name}'
+    if owner.fraction != arm.fraction:
+        name += f' with {owner.fraction} % of the labels'
+    said = [] if best.run.seed is None else [f'seed {best.run.seed}']
+    said += ['the best on val'] if best.chosen else []
+    name += f' ({", ".join(said)})' if said else ''
+    return f'{name}: {best.parts.statement if best.parts else best.notes[0]}'
 
 
 def _count(number: int, what: str) -> str:

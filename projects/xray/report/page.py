@@ -12,7 +12,7 @@ import jinja2
 
 from ..measures import CRITICAL, SIZES, FalseAlarms, Found, ceiled, floored
 from . import gallery
-from .charts import charts_of, pretraining_charts
+from .charts import charts_of, pretraining_charts, seed_of
 from .config_diff import differences
 from .evidence import Arm, Contrast, Group, Measured, Settings, describe, gather, verdict
 from .paper import label, percent, table_2, table_3
@@ -468,7 +468,8 @@ def _matrices(group: Group) -> list[dict]:
             for name, f in measured.detection.by_severity.items():
                 wrong = [str(f.wrong_severity)] if len(classes) > 1 else []
                 rows.append([name, str(f.found), *wrong, str(f.missed)])
-        matrices.append(dict(title=label(arm), header=header, rows=rows))
+        title = label(arm) + seed_of([measured])
+        matrices.append(dict(title=title, header=header, rows=rows))
     return matrices
 
 

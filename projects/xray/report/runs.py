@@ -96,6 +96,11 @@ class Run:
         """Task, data set, backbone and recipe: runs of one group compare."""
         return self.predictions.task, self.dataset, self.backbone, self.recipe
 
+    @property
+    def tested_on(self) -> tuple[str, str]:
+        """Task and test set, whatever its name: of the runs on it one model is proven."""
+        return self.predictions.task, self.predictions.sha256
+
 
 def name_arm(init: str, facts: Mapping) -> str:
     """Name an arm by where its weights start and how its training differs from the config's."""
