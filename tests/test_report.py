@@ -334,6 +334,78 @@ def test_only_the_model_that_was_chosen_on_val_keeps_its_proof(proven):
     assert f'of {best.run.arm} (seed {best.run.seed}, the best on val): Proven: ' in verdict([group])[1]
 
 
+def test_of_all_runs_on_a_test_set_one_keeps_its_proof(proven, tmp_path):
+    """Two backbones and two shares of the labels: what is chosen is one model, not one of each group."""
+    folders = list(proven[:2])
+    other = STEM.replace('r18-narrow', 'r50')
+    for folder, stem in ((tmp_path / 'other', other), (tmp_path / 'few' / 'seed4-frac10', STEM)):
+        folder.parent.mkdir(exist_ok=True)
+        shutil.copytree(proven[0], folder)
+        edit(folder / 'test.json', lambda said, stem=stem: said.update(config=stem.format(arm='scratch')))
+        folders.append(folder)
+    settings = Settings(max_escape=0.2, resamples=5)
+    assert all(gather(read_runs([run])[0], settings)[0].arms[0].members[0].parts.proven for run in folders)
+    groups = gather(read_runs(folders)[0], settings)
+    members = [m for group in groups for arm in group.arms for m in arm.members]
+    assert len(groups) == 2 and len(members) == 4
+    (best,) = [m for m in members if m.parts.proven]
+    assert best.chosen and best.on_val == max(m.on_val for m in members)
+    for one in members:
+        said = one.parts.statement
+        assert one is best or said.endswith('no proof: another model was chosen on val.')
+    for group in groups:
+        escapes = verdict([group, *(g for g in groups if g is not group)])[1]
+        assert f'seed {best.run.seed}, the best on val): {best.parts.statement}' in escapes
+
+
+@pytest.fixture
+def prove(tmp_path):
+    """Return what is proven of a run after its val truth and the images of its training were changed."""
+
+    def prove(change_val=lambda val: None, trained=()):
+        truth, val = draw_truth(tmp_path, 100), draw_val(tmp_path, 64)
+        change_val(val)
+        (tmp_path / 'train.json').write_text(json.dumps(dict(images=list(trained))))
+        run = draw_run(tmp_path, tmp_path / 'run', truth, val=val, seed=4, **PROVING)
+        (group,) = gather(read_runs([run])[0], Settings(max_escape=0.2, resamples=5))
+        return group.arms[0].members[0].parts
+
+    return prove
+
+
+def test_parts_that_training_or_val_has_seen_prove_nothing(prove):
+    def as_tested(val):
+        for image in val['images']:
+            image['part'] = image['part'].replace('v', 'p')
+
+    parts = prove(as_tested)
+    assert not parts.proven and parts.statement.endswith('no proof: parts of test are in val.')
+
+
+@pytest.mark.parametrize(
+    ('trained', 'said'),
+    [
+        ([dict(part='p007'), dict(part='t1')], 'no proof: parts of test are in train.'),
+        ([dict(part='p007'), dict(file_name='x.png')], 'no proof: parts of test are in train.'),
+        ([dict(part='t1'), dict(part='t2')], None),
+        (
+            [dict(part='t1'), dict(file_name='x.png')],
+            'Whether training has seen these parts was not checked.',
+        ),
+        ([], 'Whether training has seen these parts was not checked.'),
+        ([7], 'Whether training has seen these parts was not checked.'),
+    ],
+)
+def test_the_parts_of_training_are_read_where_its_file_is(prove, trained, said):
+    parts = prove(trained=trained)
+    assert parts.proven == ('no proof' not in (said or ''))
+    assert parts.statement.startswith('Proven: ') == parts.proven
+    if said:
+        assert parts.statement.endswith(said)
+    else:
+        assert 'not checked' not in parts.statement
+
+
 def test_a_proof_of_another_data_set_is_not_told_of_the_first_arm(proven, tmp_path):
     run = draw_run(
         tmp_path, tmp_path / 'run', draw_truth(tmp_path), stem=STEM.replace('synthetic', 'industrial')
@@ -766,6 +838,14 @@ def test_val_that_is_the_test_set_or_has_other_classes_leaves_the_run_out(pair):
     edit(pair[1] / 'predictions_val.json', other_classes)
     (line,) = read_runs(pair[1:])[1]
     assert "has the classes ['critical', 'harmless'] on val and ['critical', 'minor'] on test" in line
+
+
+def test_val_that_shares_an_image_with_test_leaves_the_run_out(tmp_path):
+    truth = draw_truth(tmp_path, parts=4, free=0)
+    run = draw_run(tmp_path, tmp_path / 'run', truth, val=truth | dict(info='the same, but for its SHA-256'))
+    runs, (line,) = read_runs([run])
+    assert runs == [] and '\n' not in line
+    assert 'has 8 images of the test set, such as p000_v0.png' in line and 'split again by part' in line
 
 
 def test_a_report_with_a_run_left_out_says_so_and_exits_1(pair, tmp_path, capsys):

@@ -16,7 +16,7 @@ from .charts import charts_of, pretraining_charts, seed_of
 from .config_diff import differences
 from .evidence import Arm, Contrast, Group, Measured, Settings, describe, gather, verdict
 from .paper import label, percent, table_2, table_3
-from .runs import Run, read_curves
+from .runs import Run, read_curves, train_file
 
 # Columns that the page folds away when all rows agree.
 FOLDED = ('group', 'threshold is', 'proof', 'checks', 'commit', 'hardware', 'date', 'versions', 'commands')
@@ -436,18 +436,12 @@ def _data(members) -> dict:
         for split, said in (('test', m.run.predictions), ('val', m.run.val)):
             if said:
                 rows.add((split, said.ann_file, str(len(said.parts())), said.sha256))
-        train = _train_file(m.run)
+        train = train_file(m.run)
         if train:  # what the run recorded: the file of today may be another
             recorded = [m.run.facts.get(key) for key in ('train_images', 'subset_sha256')]
             rows.add(('train', train, *map(_text, recorded)))
     title = 'Data: annotation files and their SHA-256 when they were read'
     return dict(title=title, header=['split', 'file', 'images', 'SHA-256'], rows=[*map(list, sorted(rows))])
-
-
-def _train_file(run: Run) -> str | None:
-    loader = (run.config or {}).get('train_dataloader') or {}
-    dataset = loader.get('dataset') or {}
-    return str(Path(dataset.get('data_root') or '', dataset['ann_file'])) if dataset.get('ann_file') else None
 
 
 # ---------------------------------------------------------------------------------- confusion, diffs, curves

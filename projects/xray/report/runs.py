@@ -116,9 +116,9 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
 
     A run is left out, with the reason, when it failed in a study or was not tested; when it has no
     predictions, bad ones, or ones that do not give the AP50 (mAP) of its `test.json`; when nothing is
-    annotated on its test images; when its val images are the test images or have other classes; when it
-    cannot be compared with the first run of its data set: other classes, other test images, other truth; or
-    when it is there twice.
+    annotated on its test images; when a val image is a test image or val has other classes; when it cannot
+    be compared with the first run of its data set: other classes, other test images, other truth; or when it
+    is there twice.
 
     Args:
         folders: Work dirs.
@@ -268,7 +268,41 @@ def _unfit_val(run: Run) -> str | None:
         return f'its val set {run.val.ann_file} is the test set, on which nothing may be fixed; {again}'
     if (run.val.task, run.val.classes) != (run.predictions.task, run.predictions.classes):
         return f'has the classes {run.val.classes} on val and {run.predictions.classes} on test; {again}'
+    shared = sorted(set(run.val.names()) & set(run.predictions.names()))
+    if shared:
+        return (
+            f'its val set {run.val.ann_file} has {len(shared)} images of the test set, such as {shared[0]}, '
+            'on which nothing may be fixed; split again by part, give each image a name of its own, and run '
+            'tools/test.py --val again'
+        )
     return None
+
+
+def unfit_for_proof(run: Run) -> str | None:
+    """Say why escapes of these test parts prove nothing of other parts: training or val has seen them.
+
+    Returns:
+        The reason; '' where it cannot be told, as the annotation file of training is not here or lacks parts;
+        None where no part of test is in either.
+    """
+    tested = set(map(str, run.predictions.parts()))
+    if run.val is not None and tested & set(map(str, run.val.parts())):
+        return 'parts of test are in val'
+    try:
+        images = json.loads(Path(train_file(run)).read_text())['images']
+        trained = {None if image.get('part') is None else str(image['part']) for image in images}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ''
+    if tested & trained:
+        return 'parts of test are in train'
+    return '' if None in trained or not trained else None
+
+
+def train_file(run: Run) -> str | None:
+    """Return the annotation file that a run was trained on, as its config names it."""
+    loader = (run.config or {}).get('train_dataloader') or {}
+    dataset = loader.get('dataset') or {}
+    return str(Path(dataset.get('data_root') or '', dataset['ann_file'])) if dataset.get('ann_file') else None
 
 
 def _incomparable(run: Run, others: Sequence[Run]) -> str | None:
@@ -279,7 +313,7 @@ def _incomparable(run: Run, others: Sequence[Run]) -> str | None:
         mine, theirs = run.predictions, other.predictions
         if mine.classes != theirs.classes:
             return f'has the classes {mine.classes}, {other.name} has {theirs.classes}; test both alike'
-        names = [{i['file_name'] for i in p.truth.get('images', p.images)} for p in (mine, theirs)]
+        names = [set(p.names()) for p in (mine, theirs)]
         if names[0] != names[1]:
             differing = sorted(names[0] ^ names[1])
             return (
