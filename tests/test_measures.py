@@ -514,7 +514,7 @@ def test_operating_point_is_the_highest_that_proves_it():
     assert point.measures.false_reject.events == 2
     assert point.statement == (
         'Proven: critical escape <= 0.05 with 95% confidence at score >= 0.3; '
-        'escaped: 0 of 59 = 0.00%, at most 4.95% with 95% confidence.'
+        'escaped: 0 of 59 = 0.00%, at most 4.96% with 95% confidence.'
     )
     # 93 parts allow one
     point = operating_point(parts_with([None, 0.4, 0.5] + [0.8] * 90), 0.05)

@@ -52,7 +52,18 @@ def test_rate_without_units_is_not_estimable():
     assert empty.rate is None
     assert empty.upper is None
     assert str(empty) == 'not estimable'
-    assert str(rate(1, 20)) == '1 of 20 = 5.00%, at most 21.61% with 95% confidence'
+
+
+@pytest.mark.parametrize(
+    ('events', 'units', 'words'),
+    [
+        (1, 20, '1 of 20 = 5.00%, at most 21.62% with 95% confidence'),  # 21.6106
+        (0, 59, '0 of 59 = 0.00%, at most 4.96% with 95% confidence'),  # 4.9508
+        (5, 5, '5 of 5 = 100.00%, at most 100.00% with 95% confidence'),
+    ],
+)
+def test_a_bound_is_never_printed_below_itself(events, units, words):
+    assert str(rate(events, units)) == words
 
 
 @pytest.mark.parametrize(('max_rate', 'parts'), [(0.05, 59), (0.01, 299), (0.001, 2995)])
@@ -139,6 +150,36 @@ def test_units_without_a_value_are_left_out_and_counted():
     assert result.verdict == 'candidate lower'
 
 
+def recall_of(carrying, baseline, candidate):
+    """Mean over the carrying units alone, as recall is over those with a defect."""
+
+    def measure(positions):
+        drawn = positions[positions < carrying]
+        return (baseline[drawn].mean(), candidate[drawn].mean()) if drawn.size else (None, None)
+
+    return measure
+
+
+def test_good_parts_do_not_make_an_interval_of_few_defective_ones():
+    # Recall rises from 0 to 1 on four of six critical parts, among 60: p = 2 * 2^-4.
+    found = np.array([1.0, 1, 1, 1, 0, 0])
+    result = compare(list(range(60)), recall_of(6, np.zeros(6), found))
+    assert result.method == 'exact sign-flip test'
+    assert (result.units, result.undefined, result.p_value) == (6, 54, 0.125)
+    assert result.verdict == 'no difference shown'
+
+
+def test_fifteen_defective_parts_make_an_interval():
+    result = compare(list(range(60)), recall_of(15, np.zeros(15), np.ones(15)), resamples=100)
+    assert (result.method, result.units, result.low) == ('paired bootstrap over parts', 15, 1)
+
+
+def test_without_a_true_difference_few_defective_parts_seldom_show_one():
+    generator = np.random.default_rng(0)
+    sets = [compare(list(range(60)), recall_of(6, *generator.normal(0, 1, (2, 6)))) for _ in range(300)]
+    assert sum(result.verdict != 'no difference shown' for result in sets) <= 0.05 * len(sets)
+
+
 def test_bootstrap_draws_parts_with_all_their_images():
     # 20 parts of five images about the part's value; drawn one by one, they would give another interval
     values = np.random.default_rng(1).normal(0.3, 1, 20)
@@ -182,12 +223,19 @@ def test_compare_refuses_a_measure_without_a_value(nothing):
         compare(list('abc'), lambda positions: (nothing, 0.5))
 
 
-def test_compare_refuses_a_bootstrap_of_a_measure_that_hangs_on_one_part():
-    def only_with_part_0(positions):
-        return (0.5, 0.6) if 0 in positions else (None, None)
+def test_a_measure_that_hangs_on_one_part_shows_nothing():
+    result = compare(list(range(20)), recall_of(1, np.zeros(1), np.ones(1)))
+    assert (result.units, result.p_value, result.verdict) == (1, 1, 'no difference shown')
 
-    with pytest.raises(StatisticsError, match='too few parts carry it'):
-        compare(list(range(20)), only_with_part_0, resamples=200)
+
+def test_compare_refuses_a_bootstrap_of_a_measure_that_many_draws_lack():
+    def alone_or_with_part_0(positions):
+        return (0.5, 0.6) if 0 in positions or len(set(positions)) == 1 else (None, None)
+
+    with pytest.raises(
+        StatisticsError, match='no value in .* of 200 draws of 20 parts, although it has one on'
+    ):
+        compare(list(range(20)), alone_or_with_part_0, resamples=200)
 
 
 def test_seeds_by_hand():
@@ -216,6 +264,19 @@ def test_compare_seeds_by_hand():
     assert compare_seeds([4, 5, 6], [1, 2, 3]).verdict == 'candidate lower'
     assert compare_seeds([1, 2, 3], [1.5, 2.5, 3.5]).verdict == 'no difference shown'
     json.dumps(asdict(result), allow_nan=False)
+
+
+def test_seeds_of_one_pretraining_count_once_where_there_are_several():
+    values = [0.1, 0.2, 0.3], [0.6, 0.7, 0.9, 1.0]
+    result = compare_seeds(*values, starts=([None] * 3, list('aabb')))
+    by_pretraining = compare_seeds(values[0], [0.65, 0.95])
+    assert (result.difference, result.low) == pytest.approx((by_pretraining.difference, by_pretraining.low))
+    assert result.candidate.values == values[1]  # what is reported stays that of the seeds
+    assert result.low < 0 < compare_seeds(*values).low
+    for alone in ([None] * 4, ['a'] * 4, list('abcd')):
+        assert asdict(compare_seeds(*values, starts=([None] * 3, alone))) == asdict(compare_seeds(*values))
+    uneven = compare_seeds([0.0, 0.2], [0.4, 0.6, 0.8], starts=([None] * 2, list('aab')))
+    assert uneven.difference == pytest.approx((0.5 + 0.8) / 2 - 0.1)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,15 @@ def _firsts(group: Group) -> list[tuple[Arm, Measured]]:
     return [(arm, arm.members[0]) for arm in group.arms if arm.fraction == chosen]
 
 
+def seed_of(measured: Sequence[Measured]) -> str:
+    """Say of which seed a picture is, which shows one of each arm; nothing where no seed is known."""
+    seeds = [m.run.seed for m in measured]
+    if seeds.count(None) == len(seeds):
+        return ''
+    said = [str('–' if seed is None else seed) for seed in (seeds[:1] if len(set(seeds)) == 1 else seeds)]
+    return f' (seed {", ".join(said)})'
+
+
 def charts_of(group: Group, part_curves: Mapping[Path, PartCurve]) -> list[dict]:
     """Draw what a group of runs has: label fractions, learning, PR, FROC, parts, POD or calibration.
 
@@ -161,6 +170,7 @@ def _precision_recall(group: Group, firsts) -> dict:
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
 
     title = f'Precision and recall of {critical} boxes at IoU 0.5'
+    title += seed_of([measured for _, measured in firsts])
     return _draw(f'pr {group.name}', title, 'recall', 'precision', plot)
 
 
@@ -179,6 +189,7 @@ def _froc(group: Group, firsts) -> dict:
         axes.minorticks_off()
 
     title = f'FROC: recall of {critical} boxes by false alarms per image'
+    title += seed_of([measured for _, measured in firsts])
     return _draw(f'froc {group.name}', title, 'false alarms per image', 'recall', plot)
 
 
@@ -209,7 +220,8 @@ def _parts(group: Group, firsts, curves: Mapping[Path, PartCurve]) -> list[dict]
             axes.axvline(at, color='#777777', lw=0.8, ls=':', label=f'threshold of the table, {floored(at)}')
             axes.set(xlim=(0, 1), ylim=(-0.02, 1.02))
 
-        title = f'{label(arm)}: parts over the threshold (band: up to the {curve.confidence:.0%} bound)'
+        title = f'{label(arm)}{seed_of([measured])}: parts over the threshold '
+        title += f'(band: up to the {curve.confidence:.0%} bound)'
         for what, values in (('escape', curve.escape), ('false reject', curve.false_reject)):
             title += f'; {what} not estimable, as no part is of that kind' if values is None else ''
         name = f'parts {arm.name} {group.name}'
@@ -244,6 +256,7 @@ def _pods(group: Group, firsts) -> list[dict]:
 
         unit = drawn[0][1].unit
         title = f'Probability of detecting a {name} flaw by its size (band: likelihood-ratio bounds)'
+        title += seed_of([m for _, m in firsts])
         x = f'equivalent diameter, {unit}'
         charts.append(_draw(f'pod {name} {group.name}', title, x, 'probability of detection', plot))
     return charts
@@ -282,6 +295,7 @@ def _contrast_pods(group: Group, firsts) -> list[dict]:
                     ticks(marks, [f'{mark:.2g}' for mark in marks])
 
             title = f'{label(arm)}: probability of detecting a {name} flaw by its size and contrast'
+            title += seed_of([measured])
             x = f'equivalent diameter, {fits[0].unit}'
             charts.append(_draw(f'pod {name} {arm.name} {group.name}', title, x, 'contrast', plot))
     return charts
@@ -298,6 +312,7 @@ def _reliability(group: Group, firsts) -> dict:
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
 
     title = 'Calibration: accuracy by the score of the class named'
+    title += seed_of([measured for _, measured in firsts])
     return _draw(f'calibration {group.name}', title, 'score', 'accuracy', plot)
 
 

@@ -24,12 +24,12 @@ from ..measures import (
 )
 from ..study import read_json, read_starts
 from . import gallery
-from .charts import charts_of, pretraining_charts
+from .charts import charts_of, pretraining_charts, seed_of
 from .config_diff import differences
-from .evidence import Contrast, Group, Measured, Settings, describe, gather, verdict
+from .evidence import Arm, Contrast, Group, Measured, Settings, describe, gather, verdict
 from .paper import label, percent, table_2, table_3
 from .results import name_commit, trained_and_tested
-from .runs import Run, read_curves
+from .runs import Run, read_curves, train_file
 
 # Columns that the page folds away when all rows agree.
 FOLDED = ('group', 'threshold is', 'proof', 'checks', 'commit', 'hardware', 'date', 'versions', 'commands')
@@ -206,6 +206,7 @@ def _run_record(measured: Measured, part_curves) -> dict:
         backbone=run.backbone,
         fraction=run.fraction,
         seed=run.seed,
+        pretraining=run.weights,
         **{k: run.result.get(k) for k in ('config', 'checkpoint', 'commit', 'hardware', 'date', 'versions')},
         metrics=run.result['metrics'],
         threshold=measured.threshold,
@@ -233,6 +234,7 @@ def _contrast_record(group: Group, contrast: Contrast) -> dict:
         measure=contrast.measure,
         baseline=contrast.baseline.name,
         candidate=contrast.candidate.name,
+        pretrainings=dict(baseline=contrast.baseline.pretrainings, candidate=contrast.candidate.pretrainings),
         parts=contrast.parts,
         seeds=contrast.seeds,
         reason=contrast.reason,
@@ -304,11 +306,18 @@ def _comparisons(groups) -> dict:
         for c in group.contrasts:
             seeds = c.seeds
             interval = seeds.reason if seeds.low is None else f'{seeds.low:+.3f} to {seeds.high:+.3f}'
+            interval += ', by pretraining' if seeds.low is not None and c.by_pretraining else ''
             values = [f'{s.mean:.3f}' for s in (seeds.baseline, seeds.candidate)]
             pair = f'{label(c.candidate)} against {c.baseline.name}'
-            rows.append([group.name, pair, c.measure, values[1], values[0], describe(c), interval])
-    header = ['group', 'arms', 'measure', 'arm', 'baseline', 'over test parts', 'over seeds (Welch)']
+            said = [_count_pretrainings(c.candidate), c.measure, values[1], values[0], describe(c), interval]
+            rows.append([group.name, pair, *said])
+    header = ['group', 'arms', 'pretrainings', 'measure', 'arm', 'baseline', 'over test parts']
+    header += ['over seeds (Welch)']
     return dict(title='Comparisons with the baseline, on the same images', header=header, rows=rows)
+
+
+def _count_pretrainings(arm: Arm) -> str:
+    return 'unknown' if arm.pretrainings is None else str(arm.pretrainings or '–')
 
 
 def _differences(groups) -> dict:
@@ -340,11 +349,17 @@ def _probes(groups) -> dict:
 def _spread(title, groups, columns) -> dict:
     present = [column for column in columns if any(column in metrics for metrics in _metrics(groups))]
     rows = [
-        [group.name, label(arm), str(len(arm.members)), *(percent(arm, column) for column in present)]
+        [
+            group.name,
+            label(arm),
+            str(len(arm.members)),
+            _count_pretrainings(arm),
+            *(percent(arm, column) for column in present),
+        ]
         for group in groups
         for arm in group.arms
     ]
-    return dict(title=title, header=['group', 'arm', 'seeds', *present], rows=rows)
+    return dict(title=title, header=['group', 'arm', 'seeds', 'pretrainings', *present], rows=rows)
 
 
 def _metrics(groups) -> list[dict]:
@@ -560,19 +575,13 @@ def _data(members) -> dict:
         for split, said in (('test', m.run.predictions), ('val', m.run.val)):
             if said:
                 rows.add((split, said.ann_file, str(len(said.parts())), said.sha256))
-        train = _train_file(m.run)
+        train = train_file(m.run)
         if train:  # what the run recorded: the file of today may be another
             facts = m.run.facts
             sha256 = facts.get('subset_sha256') or facts.get('labels_sha256', {}).get(train)
             rows.add(('train', train, _text(facts.get('train_images')), _text(sha256)))
     title = 'Data: annotation files and their SHA-256 when they were read'
     return dict(title=title, header=['split', 'file', 'images', 'SHA-256'], rows=[*map(list, sorted(rows))])
-
-
-def _train_file(run: Run) -> str | None:
-    loader = (run.config or {}).get('train_dataloader') or {}
-    dataset = loader.get('dataset') or {}
-    return str(Path(dataset.get('data_root') or '', dataset['ann_file'])) if dataset.get('ann_file') else None
 
 
 # ---------------------------------------------------------------------------------- confusion, diffs, curves
@@ -593,7 +602,8 @@ def _matrices(group: Group) -> list[dict]:
             for name, f in measured.detection.by_severity.items():
                 wrong = [str(f.wrong_severity)] if len(classes) > 1 else []
                 rows.append([name, str(f.found), *wrong, str(f.missed)])
-        matrices.append(dict(title=label(arm), header=header, rows=rows))
+        title = label(arm) + seed_of([measured])
+        matrices.append(dict(title=title, header=header, rows=rows))
     return matrices
 
 

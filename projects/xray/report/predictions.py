@@ -56,6 +56,10 @@ class Predictions:
             return [image.part for image in self.inspected]
         return [image.get('part') for image in self.images]
 
+    def names(self) -> list[str]:
+        """Return the file name of each image, in the order of the file."""
+        return [image['file_name'] for image in self.truth.get('images', self.images)]
+
     def mean_ap(self) -> Callable[[np.ndarray], float | None]:
         """Return the measure that arms are compared by: AP50 of boxes, mAP of whole images.
 

@@ -17,6 +17,8 @@ from .predictions import FILES, Predictions, PredictionsError, read_predictions
 from .results import load_results
 
 WITH = ' + '  # between what a student starts from and its teacher
+# What a plant would start from without pretraining of its own, the strongest first.
+BASELINES = ('in1k', 'coco', 'scratch')
 _INIT = '(?:in1k-)?(?:simsiam|simmim)|(?:simsiam|simmim)-castings|in1k|coco'
 _STEMS = (
     re.compile(
@@ -59,6 +61,7 @@ class Run:
         config: Resolved; None when the run keeps none.
         curves: Logged while training.
         pretraining: Folder of the run whose weights it started from, when there is one.
+        weights: Of a pretraining of our own that it started from; None without one, '' when not known.
     """
 
     folder: Path
@@ -76,6 +79,7 @@ class Run:
     config: Config | None
     curves: Curves
     pretraining: Path | None
+    weights: str | None
 
     @property
     def name(self) -> str:
@@ -92,6 +96,11 @@ class Run:
         """Task, data set, backbone and recipe: runs of one group compare."""
         return self.predictions.task, self.dataset, self.backbone, self.recipe
 
+    @property
+    def tested_on(self) -> tuple[str, str]:
+        """Task and test set, whatever its name: of the runs on it one model is proven."""
+        return self.predictions.task, self.predictions.sha256
+
 
 def name_arm(init: str, facts: Mapping) -> str:
     """Name an arm by where its weights start and how its training differs from the config's."""
@@ -107,9 +116,9 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
 
     A run is left out, with the reason, when it failed in a study or was not tested; when it has no
     predictions, bad ones, or ones that do not give the AP50 (mAP) of its `test.json`; when nothing is
-    annotated on its test images; when its val images are the test images or have other classes; when it
-    cannot be compared with the first run of its data set: other classes, other test images, other truth; or
-    when it is there twice.
+    annotated on its test images; when a val image is a test image or val has other classes; when it cannot
+    be compared with the first run of its data set: other classes, other test images, other truth; or when it
+    is there twice.
 
     Args:
         folders: Work dirs.
@@ -163,6 +172,8 @@ def _read_run(folder: Path, result: dict) -> Run:
     facts = json.loads(facts_file.read_text()) if facts_file.is_file() else {}
     of_folder = _FOLDER.match(folder.name)
     config = _config(folder, stem)
+    checkpoint = _checkpoint(config)
+    source = Path(checkpoint).parent
     return Run(
         folder=folder,
         result=result,
@@ -178,7 +189,8 @@ def _read_run(folder: Path, result: dict) -> Run:
         facts=facts,
         config=config,
         curves=read_curves(folder),
-        pretraining=_pretraining(config),
+        pretraining=source if checkpoint and '://' not in checkpoint and source.is_dir() else None,
+        weights=_weights(named['init'], checkpoint, facts),
     )
 
 
@@ -205,15 +217,21 @@ def _config(folder: Path, stem: str) -> Config | None:
     return next((load_config(path) for path in written if path.is_file()), None)
 
 
-def _pretraining(config: Config | None) -> Path | None:
-    """Return the folder of the checkpoint that the backbone started from, when it is a run's."""
-    if config is None:
-        return None
-    model = config.get('model') or {}
+def _checkpoint(config: Config | None) -> str:
+    """Return the file or URL that the backbone started from; '' without one."""
+    model = (config or {}).get('model') or {}
     init = (model.get('backbone') or {}).get('init_cfg') or {}
-    checkpoint = str(init.get('checkpoint', '')) if isinstance(init, dict) else ''
-    folder = Path(checkpoint).parent
-    return folder if checkpoint and '://' not in checkpoint and folder.is_dir() else None
+    return str(init.get('checkpoint', '')) if isinstance(init, dict) else ''
+
+
+def _weights(init: str, checkpoint: str, facts: Mapping) -> str | None:
+    """Return what tells pretrainings of our own apart; see `Run.weights`."""
+    start = init.split(WITH)[0]
+    if start in BASELINES:
+        return None
+    if 'sim' in start:
+        return checkpoint or facts.get('pretraining') or ''
+    return checkpoint if checkpoint and '://' not in checkpoint else None  # a stem that names no start
 
 
 def _contradiction(run: Run) -> str | None:
@@ -250,7 +268,41 @@ def _unfit_val(run: Run) -> str | None:
         return f'its val set {run.val.ann_file} is the test set, on which nothing may be fixed; {again}'
     if (run.val.task, run.val.classes) != (run.predictions.task, run.predictions.classes):
         return f'has the classes {run.val.classes} on val and {run.predictions.classes} on test; {again}'
+    shared = sorted(set(run.val.names()) & set(run.predictions.names()))
+    if shared:
+        return (
+            f'its val set {run.val.ann_file} has {len(shared)} images of the test set, such as {shared[0]}, '
+            'on which nothing may be fixed; split again by part, give each image a name of its own, and run '
+            'tools/test.py --val again'
+        )
     return None
+
+
+def unfit_for_proof(run: Run) -> str | None:
+    """Say why escapes of these test parts prove nothing of other parts: training or val has seen them.
+
+    Returns:
+        The reason; '' where it cannot be told, as the annotation file of training is not here or lacks parts;
+        None where no part of test is in either.
+    """
+    tested = set(map(str, run.predictions.parts()))
+    if run.val is not None and tested & set(map(str, run.val.parts())):
+        return 'parts of test are in val'
+    try:
+        images = json.loads(Path(train_file(run)).read_text())['images']
+        trained = {None if image.get('part') is None else str(image['part']) for image in images}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ''
+    if tested & trained:
+        return 'parts of test are in train'
+    return '' if None in trained or not trained else None
+
+
+def train_file(run: Run) -> str | None:
+    """Return the annotation file that a run was trained on, as its config names it."""
+    loader = (run.config or {}).get('train_dataloader') or {}
+    dataset = loader.get('dataset') or {}
+    return str(Path(dataset.get('data_root') or '', dataset['ann_file'])) if dataset.get('ann_file') else None
 
 
 def _incomparable(run: Run, others: Sequence[Run]) -> str | None:
@@ -261,7 +313,7 @@ def _incomparable(run: Run, others: Sequence[Run]) -> str | None:
         mine, theirs = run.predictions, other.predictions
         if mine.classes != theirs.classes:
             return f'has the classes {mine.classes}, {other.name} has {theirs.classes}; test both alike'
-        names = [{i['file_name'] for i in p.truth.get('images', p.images)} for p in (mine, theirs)]
+        names = [set(p.names()) for p in (mine, theirs)]
         if names[0] != names[1]:
             differing = sorted(names[0] ^ names[1])
             return (
