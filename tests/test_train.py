@@ -1,5 +1,6 @@
 """tools/train.py: one command for every config, resumable after a kill, one line for bad input."""
 
+import json
 import re
 import signal
 import subprocess
@@ -50,6 +51,36 @@ def test_the_seed_decides_the_weights(classifier, tmp_path):
 def test_mixed_precision_is_asked_for_by_a_flag(classifier, capsys):
     assert main([str(classifier), '--amp', '--cfg-options', 'train_cfg.max_epochs=1']) == 0
     assert 'no CUDA: AmpOptimWrapper -> OptimWrapper (fp32)' in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_a_compiled_recipe_takes_the_steps_of_the_plain_one(tiny_coco, tmp_path):
+    """The recipe itself, but for the size of the run: two iterations of four radiographs."""
+    options = [
+        f'train_dataloader.dataset.data_root={tiny_coco(n=1, types=("crack",), unlabeled=8)}',
+        'train_dataloader.batch_size=4',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'train_cfg.max_epochs=1',
+        'default_hooks.logger.interval=1',
+        'auto_scale_lr=None',
+    ]
+    config = str(find('simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px'))
+    for compiled in ('False', 'True'):
+        folder = ['--work-dir', str(tmp_path / compiled)]
+        assert main([config, *folder, '--cfg-options', *options, f'compile={compiled}']) == 0
+    losses = {}
+    for compiled in ('False', 'True'):
+        (path,) = (tmp_path / compiled).rglob('scalars.json')
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        losses[compiled] = [row['loss'] for row in rows if 'loss' in row]
+    assert len(losses['True']) == 2
+    assert losses['True'] == pytest.approx(losses['False'], abs=1e-4)
+    plain, fast = (weights(tmp_path / compiled / 'epoch_1.pth') for compiled in ('False', 'True'))
+    for key, value in plain.items():
+        torch.testing.assert_close(fast[key], value, atol=1e-3, rtol=1e-2)
+    log = next((tmp_path / 'True').rglob('*.log')).read_text()
+    assert 'Model has been "compiled"' in log
 
 
 def test_load_from_starts_at_epoch_0_with_the_weights(classifier, tmp_path):
