@@ -215,9 +215,31 @@ model['head'] = dict(type='LinearClsHead', num_classes=2, in_channels=32, loss=d
         torch.testing.assert_close(kept[key], (own[0][key] + own[1][key]) / 2)
 
 
-def test_ranks_resume_with_their_own_statistics_and_half_summed_gradients(classifier, tmp_path, repo):
-    """Rank 1 dies between the two batches of an update; two ranks sum alike in any order: bit-identical."""
+STOPPED_LAUNCHER = """
+import os, signal, time
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class StopLauncher(Hook):
+    def after_train_iter(self, runner, **kwargs):
+        if runner.iter == 2:
+            if os.environ['RANK'] == '0':
+                os.kill(os.getppid(), signal.SIGTERM)
+            (resume,) = (hook for hook in runner.hooks if type(hook).__name__ == 'ResumeHook')
+            while not resume.stopped:  # until torchrun has passed it on
+                time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize('end', ['killed', 'stopped'])
+def test_ranks_resume_with_their_own_statistics_and_half_summed_gradients(classifier, tmp_path, repo, end):
+    """Rank 1 dies, or the launcher gets SIGTERM, between the two batches of an update.
+
+    Two ranks sum alike in any order: bit-identical.
+    """
     (tmp_path / 'failing.py').write_text(FAILING_RANK)
+    (tmp_path / 'stopping.py').write_text(STOPPED_LAUNCHER)
     text = classifier.read_text().replace("'hooks')", "'hooks', 'resuming')")
     text += """
 custom_hooks.append(dict(type='ResumeHook', minutes=0))
@@ -231,13 +253,18 @@ model['head'] = dict(type='LinearClsHead', num_classes=2, in_channels=32, loss=d
     classifier.write_text(text)
     whole = script(repo, 'dist_train.sh', classifier, 2, '--work-dir', 'whole')
     assert whole.returncode == 0, whole.stderr
-    text += "custom_imports['imports'].append('failing')\ncustom_hooks.append(dict(type='FailOnce'))\n"
+    module, hook = dict(killed=('failing', 'FailOnce'), stopped=('stopping', 'StopLauncher'))[end]
+    text += f"custom_imports['imports'].append('{module}')\ncustom_hooks.append(dict(type='{hook}'))\n"
     classifier.write_text(text)
-    cut = script(
-        repo, 'dist_train.sh', classifier, 2, '--work-dir', 'cut', MAX_RESTARTS='1', PYTHONPATH=str(tmp_path)
-    )
+    command = 'dist_train.sh', classifier, 2, '--work-dir', 'cut'
+    cut = script(repo, *command, MAX_RESTARTS=str(int(end == 'killed')), PYTHONPATH=str(tmp_path))
+    if end == 'stopped':
+        assert cut.returncode == 143, cut.stderr
+        assert not (tmp_path / 'cut' / 'epoch_2.pth').exists()
+        cut = script(repo, *command, '--resume', PYTHONPATH=str(tmp_path))
     assert cut.returncode == 0, cut.stderr
-    assert 'resumes cut/resume_2.pth' in cut.stdout
+    # Stopped, the ranks finish the update first.
+    assert f'resumes cut/resume_{2 if end == "killed" else 4}.pth' in cut.stdout
     one, two = (torch.load(tmp_path / name / 'epoch_2.pth') for name in ('whole', 'cut'))
     assert one['meta']['iter'] == two['meta']['iter'] == 8
     assert any(key.endswith('running_mean') for key in one['state_dict'])

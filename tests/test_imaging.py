@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import multiprocessing
 import os
 import random
@@ -45,17 +46,33 @@ def png_chunk(kind, body):
     return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
 
 
-def png_by_hand(pixels, filters=(0, 1, 2, 3, 4), interlaced=False, spoil=lambda stream: stream):
-    """A PNG whose rows take these filters in turn (PNG specification, section 9), in IDATs of 100 bytes."""
-    wide = pixels.dtype.itemsize
+def png_by_hand(
+    pixels,
+    filters=(0, 1, 2, 3, 4),
+    interlaced=False,
+    spoil=lambda stream: stream,
+    colour=0,
+    bits=None,
+    more=(),
+):
+    """A PNG whose rows take these filters in turn (PNG specification, section 9), in IDATs of 100 bytes.
+
+    `pixels` are (H, W), or (H, W, C) for a `colour` of several channels; `bits` below 8 are packed. The
+    chunks (kind, body) of `more` come before the IDATs.
+    """
+    bits = bits or 8 * pixels.dtype.itemsize
+    wide = max(1, math.prod(pixels.shape[2:]) * bits // 8)
     # First row and column of each pass of Adam7, and their steps.
     adam7 = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
     stream = b''
     for top, left, down, right in adam7 if interlaced else [(0, 0, 1, 1)]:
         part = pixels[top::down, left::right]
-        above = [0] * wide * part.shape[1]
+        above = None
         for y, row in enumerate(part if part.size else []):
-            row, kind = list(row.astype(f'>u{wide}').tobytes()), filters[y % len(filters)]
+            if bits < 8:
+                row = np.packbits(np.unpackbits(row[:, None], axis=1)[:, -bits:])
+            row, kind = list(row.astype(f'>u{max(1, bits // 8)}').tobytes()), filters[y % len(filters)]
+            above = above or [0] * len(row)
             stream += bytes([kind])
             for x, value in enumerate(row):
                 a, b, c = row[x - wide] if x >= wide else 0, above[x], above[x - wide] if x >= wide else 0
@@ -63,9 +80,44 @@ def png_by_hand(pixels, filters=(0, 1, 2, 3, 4), interlaced=False, spoil=lambda 
                 stream += bytes([(value - (0, a, b, (a + b) // 2, paeth)[kind]) % 256])
             above = row
     data = spoil(zlib.compress(stream))
-    head = struct.pack('>IIBBBBB', *pixels.shape[::-1], 8 * wide, 0, 0, 0, interlaced)
-    parts = b''.join(png_chunk(b'IDAT', data[at : at + 100]) for at in range(0, len(data), 100))
-    return b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', head) + parts + png_chunk(b'IEND', b'')
+    head = struct.pack('>IIBBBBB', *pixels.shape[1::-1], bits, colour, 0, 0, interlaced)
+    idats = [(b'IDAT', data[at : at + 100]) for at in range(0, len(data), 100)]
+    return png_of([(b'IHDR', head), *more, *idats, (b'IEND', b'')])
+
+
+def png_of(chunks):
+    return b'\x89PNG\r\n\x1a\n' + b''.join(png_chunk(kind, body) for kind, body in chunks)
+
+
+def png_chunks(data):
+    """(kind, body) of each chunk of an intact PNG."""
+    chunks, at = [], 8
+    while at < len(data):
+        (length,) = struct.unpack_from('>I', data, at)
+        chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return chunks
+
+
+def png_kinds():
+    """Each kind of PNG but plain gray, of equal colours: (colour type, bits, interlaced, file, its gray)."""
+    rng = np.random.default_rng(0)
+    for interlaced in (False, True):
+        for colour, bits in ((0, 1), (0, 2), (0, 4), (2, 8), (2, 16), (4, 8), (4, 16), (6, 8), (6, 16)):
+            gray = rng.integers(0, 2**bits, (20, 33)).astype('u2' if bits == 16 else 'u1')
+            pixels, top = gray, 2**bits - 1
+            if colour:
+                colours, alpha = gray[..., None].repeat(3 if colour & 2 else 1, 2), np.full_like(gray, top)
+                pixels = np.dstack([colours, alpha]) if colour & 4 else colours
+            data = png_by_hand(pixels, interlaced=interlaced, colour=colour, bits=bits)
+            # Of less than 8 bits, the values are spread over 0..255.
+            yield colour, bits, interlaced, data, gray if bits >= 8 else gray * (255 // top)
+        for bits in (1, 2, 4, 8):
+            index = rng.integers(0, 2**bits, (20, 33)).astype('u1')
+            table = rng.permutation(256).astype('u1')[: 2**bits]
+            more = [(b'PLTE', table.repeat(3).tobytes())]
+            data = png_by_hand(index, interlaced=interlaced, colour=3, bits=bits, more=more)
+            yield 3, bits, interlaced, data, table[index]
 
 
 def tiff(pixels, **options):
@@ -271,6 +323,13 @@ def test_every_kind_of_gray_png(shape, interlaced, filters, bits):
     np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), pixels)
 
 
+@pytest.mark.parametrize(('colour', 'bits', 'interlaced', 'data', 'gray'), [*png_kinds()])
+def test_gray_in_every_other_kind_of_png(colour, bits, interlaced, data, gray):
+    found = read(data)
+    np.testing.assert_array_equal(found.pixels, gray)
+    assert found.pixels.dtype == gray.dtype and found.bits == max(bits, 8)
+
+
 def test_jpeg_decodes_as_opencv_does():
     pixels = cv2.GaussianBlur(ramp(16).astype(np.uint8), (0, 0), 5)
     data = cv2.imencode('.jpg', pixels, [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
@@ -319,8 +378,10 @@ def test_equal_channels_are_accepted_and_colour_is_refused(tmp_path):
             read(data)
     clear = rgba.copy()
     clear[0, 0, 3] = 0
-    with pytest.raises(ImagingError, match='transparency'):
-        read(png(clear))
+    # One gray value is transparent, or one colour.
+    for data in (png(clear), png(gray, (b'tRNS', b'\0\7')), png(rgb, (b'tRNS', b'\0\7' * 3))):
+        with pytest.raises(ImagingError, match='transparency'):
+            read(data)
 
 
 def test_a_gray_palette_is_resolved():
@@ -656,6 +717,39 @@ def test_a_png_whose_stream_is_damaged_under_right_checksums(spoil, bits, interl
     one_line(png_by_hand(pixels, interlaced=interlaced, spoil=spoil), tmp_path / 'a.png')
 
 
+def frame_control(number):
+    """The fcTL chunk of a frame of 33 x 20 px (APNG specification)."""
+    return b'fcTL', struct.pack('>IIIIIHHBB', number, 33, 20, 0, 0, 1, 10, 0, 0)
+
+
+def test_an_animated_png_is_refused():
+    """In a process of its own, since OpenCV ends its own over an unknown filter in one."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 33, 1)).astype('u1').repeat(3, 2)
+    head, frames = struct.pack('>IIBBBBB', 33, 20, 8, 2, 0, 0, 0), struct.pack('>II', 2, 0)
+    files = []
+    for unknown in (0, 9):
+        rows = [bytes([unknown if y == 5 else 0]) + row.tobytes() for y, row in enumerate(pixels)]
+        data = zlib.compress(b''.join(rows))
+        first, second = frame_control(0), [frame_control(1), (b'fdAT', b'\0\0\0\2' + data)]
+        chunks = [(b'IHDR', head), (b'acTL', frames), first, (b'IDAT', data), *second, (b'IEND', b'')]
+        files.append(png_of(chunks))
+    for kind in (b'acTL', b'fcTL', b'fdAT'):
+        files.append(png_of([chunk for chunk in chunks if chunk[0] in (kind, b'IHDR', b'IDAT', b'IEND')]))
+    said = in_process(refusals, files, seconds=120)
+    assert said == ['a.png: expected one image, found an animated PNG; export single images'] * 5
+
+
+def refusals(files):
+    """What is said of each file."""
+    said = []
+    for data in files:
+        try:
+            said.append(str(read(data, name='a.png').meta))
+        except ImagingError as error:
+            said.append(str(error))
+    return said
+
+
 def test_empty_foreign_and_missing_files(tmp_path):
     one_line(b'', tmp_path / 'a.png', 'empty file')
     one_line(b'%PDF-1.7 ' * 100, tmp_path / 'a.png', 'none of them')
@@ -833,6 +927,81 @@ def mutate(data, rng):
     return bytes(data)
 
 
+PLAUSIBLE = {
+    b'tRNS': (b'\0\7', b'\0\7' * 3, b'\xff\0'),
+    b'iCCP': (b'icc\0\0' + zlib.compress(bytes(128)), b'icc\0\0'),
+    b'gAMA': (struct.pack('>I', 45455), bytes(4)),
+    b'sBIT': (b'\3', b'\5\5\5\5'),
+    b'bKGD': (b'\0\1', b'\0\1' * 3),
+    b'PLTE': (bytes(range(48)), bytes(3), bytes(769)),
+    b'hIST': (bytes(32),),
+    b'sRGB': (b'\0',),
+    b'cHRM': (bytes(32),),
+    b'pHYs': (bytes(9),),
+    b'eXIf': (b'II*\0\x08\0\0\0\xff\xff', b'MM'),
+    b'tEXt': (b'Title\0x', b''),
+    b'zTXt': (b'Title\0\0' + zlib.compress(bytes(2**20)),),
+    b'iTXt': (b'Title\0\1\0\0\0' + zlib.compress(b'x'),),
+    b'sPLT': (b'a\0\x08' + bytes(6),),
+    b'acTL': (struct.pack('>II', 2, 0),),
+    b'fcTL': (frame_control(0)[1],),
+    b'fdAT': (bytes(4),),
+    b'xyZz': (b'',),
+    b'XYZZ': (b'',),
+}
+"""Chunks that PNG and APNG define, with bodies that may pass, and two that nobody knows."""
+
+
+def mutate_png(data, rng):
+    """A damaged copy with right checksums, which a decoder therefore gets to see."""
+    chunks = png_chunks(data)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        at = rng.randrange(len(chunks))
+        kind, body = chunks[at]
+        what = rng.randrange(8)
+        if what == 0 and len(chunks[0][1]) == 13:
+            # Width, height, depth, colour, compression, filter and interlace of another picture.
+            size = [rng.choice((0, 1, 20, 33, 40, 4000, 2**31 - 1)) for _ in range(2)]
+            body = bytearray(chunks[0][1])
+            if rng.random() < 0.5:
+                struct.pack_into('>II', body, 0, *size)
+            for field, values in {8: (1, 2, 4, 8, 16), 9: (0, 2, 3, 4, 6), 12: (0, 1)}.items():
+                body[field] = rng.choice((*values, body[field], body[field], rng.randrange(256)))
+            chunks[0] = chunks[0][0], bytes(body)
+        elif what in (1, 2):
+            # The pixels under the compression: filters, values, length.
+            idat = [k for k, (name, _) in enumerate(chunks) if name == b'IDAT']
+            try:
+                stream = bytearray(zlib.decompress(b''.join(chunks[k][1] for k in idat)))
+            except zlib.error:
+                continue
+            where = rng.randrange(len(stream) + 1)
+            if what == 1:
+                stream[where : where + 1] = bytes([rng.randrange(256)]) * rng.choice((0, 1, 1, 1, 50, 5000))
+            else:
+                for _ in range(rng.choice((1, 8, 64)) if stream else 0):
+                    stream[rng.randrange(len(stream))] = rng.randrange(12)
+            chunks[idat[0] : idat[-1] + 1] = [(b'IDAT', zlib.compress(stream))]
+        elif what == 3:
+            name = rng.choice(list(PLAUSIBLE))
+            body = rng.choice((*PLAUSIBLE[name], rng.randbytes(rng.randrange(64))))
+            chunks.insert(rng.randrange(1, len(chunks)), (name, body))
+        elif what == 4 and len(chunks) > 2:
+            del chunks[at]
+        elif what == 5:
+            chunks.insert(rng.randrange(1, len(chunks)), (kind, body))
+        elif what == 6:
+            chunks[at] = kind, body[: rng.randrange(len(body) + 1)]
+        elif body:
+            body = bytearray(body)
+            for _ in range(rng.choice((1, 1, 8))):
+                body[rng.randrange(len(body))] ^= 1 << rng.randrange(8)
+            chunks[at] = kind, bytes(body)
+        if not any(name == b'IDAT' for name, _ in chunks):
+            break
+    return png_of(chunks)
+
+
 def mutation_samples():
     samples = [data for name, (data, _, _) in CASES.items() if '16' not in name or 'dicom' not in name]
     samples += [dicom(np.stack([ramp(8)] * 4), frames=4), tiff([ramp(8)] * 4, compression='zlib')]
@@ -845,15 +1014,24 @@ def mutation_samples():
     return samples
 
 
-def read_mutations(seed, count):
+def png_samples():
+    samples = [data for _, _, _, data, _ in png_kinds()]
+    rng = np.random.default_rng(0)
+    for bits in (8, 16):
+        gray = rng.integers(0, 2**bits, (20, 33)).astype(f'u{bits // 8}')
+        samples += [png_by_hand(gray, interlaced=interlaced) for interlaced in (False, True)] * 3
+    return samples
+
+
+def read_mutations(seed, count, draw=mutation_samples, damage=mutate):
     """Read `count` damaged files; returns how many were refused, the longest CPU time and the peak memory.
 
     Raises AssertionError, with the mutation's number, for anything but a radiograph or an ImagingError.
     """
-    samples, refused_files, longest = mutation_samples(), 0, 0.0
+    samples, refused_files, longest = draw(), 0, 0.0
     rng = random.Random(seed)
     for k in range(count):
-        data = mutate(rng.choice(samples), rng)
+        data = damage(rng.choice(samples), rng)
         start = time.process_time()
         try:
             found = read(data, frame=0, name=f'mutation {k}')
@@ -866,6 +1044,10 @@ def read_mutations(seed, count):
             raise AssertionError(f'mutation {k} of seed {seed}: {type(error).__name__}: {error}') from error
         longest = max(longest, time.process_time() - start)
     return refused_files, longest, peak_memory()
+
+
+def read_png_mutations(seed, count):
+    return read_mutations(seed, count, png_samples, mutate_png)
 
 
 def peak_memory():
@@ -908,14 +1090,16 @@ def check_mutations(work, seed, count):
     assert peak < 1  # GiB
 
 
-def test_damaged_files_end_in_one_line():
-    check_mutations(read_mutations, 0, 400)
+@pytest.mark.parametrize(('work', 'count'), [(read_mutations, 400), (read_png_mutations, 1000)])
+def test_damaged_files_end_in_one_line(work, count):
+    check_mutations(work, 0, count)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize('seed', range(1, 6))
-def test_many_damaged_files_end_in_one_line(seed):
-    check_mutations(read_mutations, seed, 2000)
+@pytest.mark.parametrize(('work', 'count'), [(read_mutations, 2000), (read_png_mutations, 20_000)])
+def test_many_damaged_files_end_in_one_line(work, count, seed):
+    check_mutations(work, seed, count)
 
 
 # -------------------------------------------------------------------------------------- bombs

@@ -16,7 +16,8 @@ from mmengine.runner import Runner
 from mmpretrain.models import SimSiam
 from mmpretrain.registry import MODELS
 
-from projects.xray import compat, datasets, preprocessors, weights  # noqa: F401
+from projects.xray import compat, preprocessors, resuming, weights  # noqa: F401
+from projects.xray.datasets import load_defects
 from projects.xray.monitors import (
     CollapseError,
     collapse_level,
@@ -93,7 +94,7 @@ class CollapsingSiam(SimSiam):
         return dict(loss=-torch.nn.functional.cosine_similarity(first, second).mean())
 
 
-def run(root, folder, model, pipeline, hooks, epochs=2, checkpoint=10):
+def run(root, folder, model, pipeline, hooks, epochs=2, checkpoint=10, **more):
     runner = Runner(
         model=model,
         work_dir=str(folder),
@@ -120,6 +121,7 @@ def run(root, folder, model, pipeline, hooks, epochs=2, checkpoint=10):
         visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
         randomness=dict(seed=0),
         log_level='INFO',
+        **more,
     )
     runner.train()
     return runner
@@ -143,6 +145,7 @@ def siamese(collapsing):
 
 
 VIEWS = [dict(type='LoadXray'), dict(type='XrayMultiView', num_views=2, transforms=[VIEW])]
+MASKED = [dict(type='LoadXray'), dict(type='Resize', scale=(SIZE, SIZE)), MASK]
 
 
 @pytest.mark.parametrize('collapsing', [True, False])
@@ -167,6 +170,24 @@ def test_a_collapse_can_stop_the_run(tiny_coco, tmp_path):
         run(root, tmp_path / 'run', siamese(True), VIEWS, hooks, epochs=7)
 
 
+def test_a_resumed_run_goes_on_with_what_it_had_measured(tiny_coco, tmp_path):
+    root = tiny_coco(n=1, types=('crack',), unlabeled=48, size=48)
+
+    def measured(name, epochs, **more):
+        hooks = dict(CollapseHook=dict(interval=1, window=5), ResumeHook={})
+        model, folder = siamese(False), tmp_path / name
+        runner = run(root, folder, model, VIEWS, hooks, epochs=epochs, checkpoint=1, **more)
+        (hook,) = (hook for hook in runner.hooks if type(hook).__name__ == 'CollapseHook')
+        return hook.curve, list(hook.recent)
+
+    whole = measured('whole', 3)
+    assert [iteration for iteration, *_ in whole[0]] == list(range(1, 10))
+    measured('begun', 2)
+    assert measured('resumed', 3, resume=True, load_from=str(tmp_path / 'begun' / 'epoch_2.pth')) == whole
+    started = measured('started', 1, load_from=str(tmp_path / 'begun' / 'epoch_2.pth'))
+    assert [iteration for iteration, *_ in started[0]] == [1, 2, 3]
+
+
 def test_level_of_known_projections():
     generator = torch.Generator().manual_seed(0)
     sphere = torch.randn(4096, 64, generator=generator)
@@ -178,10 +199,12 @@ def test_level_of_known_projections():
     assert collapse_level(cone) == pytest.approx(0.5, abs=0.03)
 
 
-def test_probe_sees_patches_before_and_after(tiny_coco, tmp_path):
+@pytest.mark.parametrize('method', ['simsiam', 'simmim'])
+def test_probe_sees_patches_before_and_after(tiny_coco, tmp_path, method):
     root = tiny_coco(n=12, unlabeled=32, size=96)
     hooks = dict(ProbeHook=dict(interval=2))
-    run(root, tmp_path / 'run', siamese(False), VIEWS, hooks, epochs=3)
+    model, pipeline = dict(simsiam=(siamese(False), VIEWS), simmim=(SIMMIM, MASKED))[method]
+    run(root, tmp_path / 'run', model, pipeline, hooks, epochs=3)
     rows = [row for row in scalars(tmp_path / 'run') if 'probe/knn_accuracy' in row]
     assert [row['step'] for row in rows] == [0, 2, 3]
     assert all(0 <= row[f'probe/{kind}_accuracy'] <= 1 for row in rows for kind in ('knn', 'linear'))
@@ -221,7 +244,51 @@ def test_probe_without_labels_is_off(tiny_coco, tmp_path, web, remote):
     place, said = (f'{web}/data', 'expected an object') if remote else (root, 'no such annotation file')
     run(place, tmp_path / 'run', siamese(False), VIEWS, dict(ProbeHook={}), epochs=1)
     log = next((tmp_path / 'run').rglob('*.log')).read_text()
-    assert f'Probe: off, no labelled split beside the archive ({place}/val.json: {said}' in log
+    assert f'Probe: off, no readable labelled split beside the archive ({place}/val.json: {said}' in log
+
+
+def spoil_split(root, damage):
+    """Damage the labelled training set."""
+    path = root / 'train.json'
+    coco = json.loads(path.read_text())
+    first, image = coco['annotations'][0], root / 'images' / 'train_000.png'
+    if damage == 'missing':
+        image.unlink()
+    elif damage == 'torn':
+        image.write_bytes(image.read_bytes()[:100])
+    elif damage == 'wide':
+        cv2.imwrite(str(image), np.zeros((96, 48), np.uint8))
+    elif damage == 'no box':
+        del first['bbox']
+    elif damage == 'outside':
+        first['bbox'] = [200, 10, 8, 8]
+    elif damage == 'no area':
+        first['bbox'] = [10, 10, 0, 8]
+    elif damage == 'crowd':
+        coco['annotations'] = [dict(ann, iscrowd=1) for ann in coco['annotations']]
+    path.write_text(json.dumps(coco))
+
+
+@pytest.mark.parametrize(
+    ('damage', 'said'),
+    [
+        ('missing', r'no readable labelled split .*train_000\.png: expected a readable file'),
+        ('torn', r'no readable labelled split .*train_000\.png: expected a complete PNG'),
+        ('wide', r'no readable labelled split .*train_000\.png: 48 x 96 px as loaded, but .* 96 x 96 px'),
+        ('no box', r'no readable labelled split .*annotation 1 \(train_000\.png\) has the box None'),
+        ('outside', r'no readable labelled split .*annotation 1 .* wholly outside its image'),
+        ('no area', r'no readable labelled split .*annotation 1 .* without area'),
+        ('crowd', 'too few patches, expected 4 of each; label more radiographs'),
+    ],
+)
+def test_a_bad_labelled_split_costs_the_probe_alone(tiny_coco, tmp_path, damage, said):
+    root = tiny_coco(n=4, unlabeled=16, size=96)
+    spoil_split(root, damage)
+    runner = run(root, tmp_path / 'run', siamese(False), VIEWS, dict(ProbeHook={}), epochs=1)
+    assert runner.iter == 1
+    log = next((tmp_path / 'run').rglob('*.log')).read_text()
+    assert re.search(f'Probe: off, {said}', log)
+    assert not [row for row in scalars(tmp_path / 'run') if 'probe/knn_accuracy' in row]
 
 
 def test_monitors_change_no_weight(tiny_coco, tmp_path):
@@ -258,6 +325,31 @@ def test_patches_hold_a_defect_or_none(tiny_coco, size):
     assert (again['patches'] == split['patches']).all()
 
 
+def test_patches_are_drawn_as_boxes_are_learnt(tiny_coco):
+    """Never around a box to be ignored, nor where there is one instead of nothing."""
+    root = tiny_coco(n=6, size=96)
+    path = root / 'train.json'
+    coco = json.loads(path.read_text())
+    coco['annotations'], number = [], 0
+    for image in coco['images']:
+        pixels = np.full((96, 96), 255, np.uint8)
+        # Of each kind: box, what its pixels are, and how it is marked. The last image has none to learn.
+        rows = [([4, 4, 8, 8], 0, {}), ([70, 8, 20, 80], 120, dict(iscrowd=1))]
+        rows += [([8, 70, 50, 20], 120, dict(ignore=1)), ([-4, 30, 8, 8], 0, {})]
+        for (x, y, w, h), level, marks in rows[1:3] if image['id'] == 6 else rows:
+            pixels[y : y + h, max(x, 0) : x + w] = level
+            number += 1
+            ann = dict(id=number, image_id=image['id'], category_id=1, bbox=[x, y, w, h], area=w * h)
+            coco['annotations'].append(dict(ann, **marks))
+        cv2.imwrite(str(root / 'images' / image['file_name']), pixels)
+    path.write_text(json.dumps(coco))
+    split = cut_patches(load_defects(path, None), root / 'images', LoadXray(), 16, 0.2, 10)
+    assert split['labels'].tolist() == [1, 0] * 5
+    darkest = split['patches'].min((1, 2, 3))
+    assert (darkest[split['labels'] == 1] < 60).all()
+    assert (darkest[split['labels'] == 0] == 255).all()
+
+
 def test_readers_of_features_learn_what_can_be_read():
     generator = torch.Generator().manual_seed(0)
     truth = torch.arange(200) % 3
@@ -284,9 +376,8 @@ def test_the_map_shows_every_patch(tmp_path):
 
 def test_reconstructions_show_input_mask_and_prediction(tiny_coco, tmp_path):
     root = tiny_coco(unlabeled=32, size=48)
-    pipeline = [dict(type='LoadXray'), dict(type='Resize', scale=(SIZE, SIZE)), MASK]
     hooks = dict(ReconstructionHook=dict(interval=2, num_images=3))
-    runner = run(root, tmp_path / 'run', SIMMIM, pipeline, hooks, epochs=3)
+    runner = run(root, tmp_path / 'run', SIMMIM, MASKED, hooks, epochs=3)
     found = pictures(tmp_path / 'run', 'reconstruction')
     assert sorted(found) == [2, 3]
     sheet = found[3][..., 0]
@@ -305,9 +396,8 @@ def test_reconstructions_show_input_mask_and_prediction(tiny_coco, tmp_path):
 def test_pictures_draw_no_number_of_the_run(tiny_coco):
     root = tiny_coco(unlabeled=4, size=48)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        pipeline = [dict(type='LoadXray'), dict(type='Resize', scale=(SIZE, SIZE)), MASK]
         dataset = DATASETS.build(
-            dict(type='XrayImages', data_root=str(root), pipeline=[*pipeline, dict(type='PackInputs')])
+            dict(type='XrayImages', data_root=str(root), pipeline=[*MASKED, dict(type='PackInputs')])
         )
         model = MODELS.build(SIMMIM).train()
     seed_generators(1)

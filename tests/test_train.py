@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from config_grammar import find
 from mmengine.config import Config
 
 from projects.xray import running
@@ -50,6 +51,36 @@ def test_the_seed_decides_the_weights(classifier, tmp_path):
 def test_mixed_precision_is_asked_for_by_a_flag(classifier, capsys):
     assert main([str(classifier), '--amp', '--cfg-options', 'train_cfg.max_epochs=1']) == 0
     assert 'no CUDA: AmpOptimWrapper -> OptimWrapper (fp32)' in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_a_compiled_recipe_takes_the_steps_of_the_plain_one(tiny_coco, tmp_path):
+    """The recipe itself, but for the size of the run: two iterations of four radiographs."""
+    options = [
+        f'train_dataloader.dataset.data_root={tiny_coco(n=1, types=("crack",), unlabeled=8)}',
+        'train_dataloader.batch_size=4',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'train_cfg.max_epochs=1',
+        'default_hooks.logger.interval=1',
+        'auto_scale_lr=None',
+    ]
+    config = str(find('simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px'))
+    for compiled in ('False', 'True'):
+        folder = ['--work-dir', str(tmp_path / compiled)]
+        assert main([config, *folder, '--cfg-options', *options, f'compile={compiled}']) == 0
+    losses = {}
+    for compiled in ('False', 'True'):
+        (path,) = (tmp_path / compiled).rglob('scalars.json')
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        losses[compiled] = [row['loss'] for row in rows if 'loss' in row]
+    assert len(losses['True']) == 2
+    assert losses['True'] == pytest.approx(losses['False'], abs=1e-4)
+    plain, fast = (weights(tmp_path / compiled / 'epoch_1.pth') for compiled in ('False', 'True'))
+    for key, value in plain.items():
+        torch.testing.assert_close(fast[key], value, atol=1e-3, rtol=1e-2)
+    log = next((tmp_path / 'True').rglob('*.log')).read_text()
+    assert 'Model has been "compiled"' in log
 
 
 def test_load_from_starts_at_epoch_0_with_the_weights(classifier, tmp_path):
@@ -260,6 +291,64 @@ def test_the_batch_as_written_changes_nothing():
         assert said == []
         assert cfg.optim_wrapper.optimizer.lr == cfg.custom_hooks[0].lr == 0.05
         assert cfg.param_scheduler[0].end == 500
+
+
+ENABLED = ['--cfg-options', 'auto_scale_lr.enable=True']
+
+
+@pytest.mark.parametrize(
+    ('asked', 'batch', 'rate', 'said'),
+    [
+        (ENABLED, 8, 0.1, 'gradients of 2 steps are added up, learning rate 0.1 as written'),
+        (ENABLED, 6, 0.1 * 4 / 6, 'learning rate times 0.666667 = 0.0666667'),
+        (ENABLED, 4, 0.1, 'batch: 4, as written: learning rate 0.1 as written'),
+        (['--auto-scale-lr'], 6, 0.1 * 4 / 6, 'learning rate times 0.666667 = 0.0666667'),
+    ],
+)
+def test_asking_for_a_scaled_rate_scales_it_once(classifier, capsys, asked, batch, rate, said):
+    """mmengine's own scaling would come on top; what counts is the optimizer's rate."""
+    text = f"auto_scale_lr = dict(base_batch_size={batch})\ntrain_cfg['max_epochs'] = 1\n"
+    classifier.write_text(classifier.read_text() + text)
+    assert main([str(classifier), '--work-dir', 'run', *asked]) == 0
+    assert said in capsys.readouterr().out
+    (group,) = torch.load('run/epoch_1.pth')['optimizer']['param_groups']
+    assert group['lr'] == pytest.approx(rate)
+
+
+def test_a_scaled_rate_needs_the_batch_it_was_written_for(classifier, capsys):
+    assert main([str(classifier), '--auto-scale-lr']) == 2
+    assert 'auto_scale_lr.enable without auto_scale_lr.base_batch_size' in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ('stem', 'size', 'cut'),
+    [
+        ('simsiam_resnet50_4xb64-coslr-100e_industrial-224px', 512, None),
+        ('simsiam_resnet50_4xb64-coslr-100e_industrial-224px', 448, '200 px or more'),
+        ('simsiam_resnet50_4xb64-coslr-100e_industrial-views-448px', 0, None),
+        ('simsiam_resnet50_4xb64-coslr-100e_industrial-views-448px', 1024, None),
+        ('simsiam_resnet50_4xb64-coslr-100e_industrial-views-448px', 512, '362 px or more'),
+        ('simmim_swin-base_4xb64-amp-coslr-100e_industrial-384px', 512, None),
+        ('simmim_swin-base_4xb64-amp-coslr-100e_industrial-384px', 384, '314 px or more'),
+        ('faster-rcnn_r50-in1k-pre_fpn_4xb4-2x_industrial', 512, None),
+    ],
+)
+def test_views_larger_than_what_they_are_cut_from_are_named(stem, size, cut):
+    said = running.magnified_views(running.read_config(str(find(stem)), [f'xray_load.size={size}']))
+    assert len(said) == (cut is not None)
+    assert not cut or cut in said[0]
+
+
+def test_magnified_views_are_said_at_the_start(classifier, tmp_path, capsys):
+    crop = "load.insert(1, dict(type='RandomResizedCrop', scale=(40, 32)))\nload[0]['size'] = 64\n"
+    classifier.write_text(classifier.read_text().replace('\nloader = dict(', f'\n{crop}loader = dict('))
+    options = ['--cfg-options', 'train_cfg.max_epochs=1']
+    assert main([str(classifier), '--work-dir', 'run', *options]) == 0
+    said = (
+        'warning: views of 40 px are magnified, cut as 18 px or more from radiographs shrunk to 64 px; raise'
+    )
+    assert said in capsys.readouterr().out
+    assert said in next((tmp_path / 'run').rglob('*.log')).read_text()
 
 
 def errors(capsys):

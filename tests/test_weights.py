@@ -11,11 +11,11 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_hooks import RESNET_TARGET, detector, hand_over
-from test_monitors import MASK, SIMMIM, SIMSIAM, SIZE, VIEWS, run
+from test_monitors import MASKED, SIMMIM, SIMSIAM, VIEWS, run
 
 from projects.xray import compat
 from projects.xray.hooks import HandoverError
-from projects.xray.weights import NAME, digest, fingerprint_images, load_from_safetensors
+from projects.xray.weights import NAME, describe, digest, fingerprint_images, load_from_safetensors
 
 RESNET = {**RESNET_TARGET, 'stem_channels': 8, 'base_channels': 8}
 SWIN = {
@@ -28,8 +28,7 @@ SWIN = {
 
 def pretrain(tiny_coco, folder, method):
     root = tiny_coco(n=1, types=('crack',), unlabeled=16, size=48)
-    masked = [dict(type='LoadXray'), dict(type='Resize', scale=(SIZE, SIZE)), MASK]
-    model, pipeline = dict(resnet=(SIMSIAM, VIEWS), swin=(SIMMIM, masked))[method]
+    model, pipeline = dict(resnet=(SIMSIAM, VIEWS), swin=(SIMMIM, MASKED))[method]
     return run(root, folder, model, pipeline, dict(BackboneHook={}), epochs=1, checkpoint=1)
 
 
@@ -81,8 +80,22 @@ def test_it_says_where_it_comes_from(tiny_coco, tmp_path):
     assert json.loads(meta['std']) == [57.6]
     assert meta['load'] == "LoadXray(window={'type': 'full'}, dtype='uint8', size=0)"
     assert meta['torch'] == torch.__version__.split('+')[0]
-    assert re.fullmatch('[0-9a-f]{64}', meta['config_sha256'])
     assert meta['images_sha256'] == fingerprint_images(runner.train_dataloader.dataset)
+
+
+def test_a_config_counts_but_for_where_it_writes(tiny_coco, tmp_path):
+    runner = pretrain(tiny_coco, tmp_path / 'pretraining', 'resnet')
+    meta = dict(experiment_name='a', epoch=1, iter=1)
+
+    def hash_of(**changes):
+        written = dict(work_dir='a', load_from=None, optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))
+        runner.cfg = Config(written)
+        runner.cfg.merge_from_dict(changes)
+        return describe(runner, meta, {})['config_sha256']
+
+    assert re.fullmatch('[0-9a-f]{64}', hash_of())
+    assert hash_of(work_dir='b', load_from='b/epoch_1.pth', resume=True, launcher='pytorch') == hash_of()
+    assert hash_of(**{'optim_wrapper.optimizer.lr': 0.2}) != hash_of()
 
 
 def test_the_fingerprint_is_that_of_the_images(tiny_coco):

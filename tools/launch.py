@@ -1,7 +1,8 @@
 """Start the ranks of a tool with torchrun; a failed rank ends in its own line and its own exit code.
 
 Used by dist_train.sh and dist_test.sh. torchrun alone prints a page of traceback under the rank's message
-and always exits with 1. SIGTERM reaches the ranks; training writes a checkpoint, and the exit code is 143.
+and always exits with 1. SIGTERM reaches the ranks, of which training writes a checkpoint after its iteration;
+torchrun kills what has not ended 30 s later. The exit code is 143 in either case.
 """
 
 import os

@@ -4,6 +4,7 @@ Example:
     python tools/pack_images.py data/industrial/unlabeled data/industrial/packed --size 512
 
 Then `data_prefix=dict(img_path='packed')` in the dataset and `size=512` in its LoadXray read the store.
+512 px serve views of 224 px and SimMIM's 384; views of 448 px want 1024, or they are magnified.
 A killed run is taken up where it stopped by the same command, which refuses a store whose images have
 changed or gone since, by size and time of the files. --verify compares every image with its
 checksum and every source file with the one that was packed.

@@ -28,6 +28,11 @@ def parse_args(argv=None):
     )
     start.add_argument('--load-from', metavar='F', help='start from the weights of a checkpoint, at epoch 0')
     parser.add_argument('--amp', action='store_true', help='mixed precision, whatever the config says')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='changes nothing: the batch is fitted to the ranks anyway',
+    )
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the ranks')
     parser.add_argument(
         '--cfg-options', nargs='+', metavar='K=V', help='override config values, e.g. train_cfg.max_epochs=2'
@@ -63,8 +68,10 @@ def train(args, running):
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        cfg.auto_scale_lr = dict(cfg.get('auto_scale_lr') or {}, enable=True)
     running.prepare(cfg, args.launcher)
-    fitted = running.fit_batch(cfg)
+    fitted = [*running.fit_batch(cfg), *running.magnified_views(cfg)]
     last = running.choose_start(cfg.work_dir, args.resume)
     if last:
         # A config's own load_from would be taken for the run to go on with.

@@ -73,7 +73,7 @@ def _named(severity: str | Mapping) -> str:
 
 
 def load_defects(
-    ann_file: str | os.PathLike, classes: Sequence[str], severity: str | Mapping | None = None
+    ann_file: str | os.PathLike, classes: Sequence[str] | None, severity: str | Mapping | None = None
 ) -> dict:
     """Read a COCO file, check it, repair what is safe to repair, and map its defect types to classes.
 
@@ -83,7 +83,7 @@ def load_defects(
 
     Args:
         ann_file: COCO annotation file; boxes are [x, y, w, h] in px.
-        classes: Names of the classes, in label order.
+        classes: Names of the classes, in label order; None for the types of the file.
         severity: See `read_severity`. With None, the category names must be exactly `classes`.
 
     Returns:
@@ -99,10 +99,10 @@ def load_defects(
         raise DatasetError(
             f'metainfo.classes is the string {classes!r}, expected a list of names; write ({classes!r},)'
         )
-    classes = list(classes)
     coco = read_coco(path)
     images = _check_images(path, coco['images'])
     types = _check_categories(path, coco['categories'])
+    classes = list(types.values() if classes is None else classes)
     used = {_whole(ann.get('category_id')) for ann in coco['annotations']}
     used = {name for cat_id, name in types.items() if cat_id in used}
     to_class = _class_of_types(path, types.values(), used, classes, severity)

@@ -283,6 +283,9 @@ def _read_png(stream, frame: int, name: str, admit: Callable[[int], None]) -> Ra
     not look at the Adler-32 within the compressed stream, which the CRCs cover. A PNG with fewer significant
     bits than its 8 or 16 (chunk sBIT) holds them left-justified (PNG specification, section 12.4), so its
     range is the container's; bits stay 8 or 16.
+
+    Animated PNG is refused: OpenCV gives its first frame for the whole, and crashes in damaged ones. So is
+    transparency by a chunk (tRNS), which OpenCV leaves out of gray.
     """
     _check_frame(frame, 1, name)
     data = _read_all(stream, name)
@@ -306,6 +309,10 @@ def _read_png(stream, frame: int, name: str, admit: Callable[[int], None]) -> Ra
         at = end + 4
     if kinds[0] != b'IHDR' or b'IDAT' not in kinds:
         raise ImagingError(f'{name}: expected a PNG with header and image data; export it again')
+    if not {b'acTL', b'fcTL', b'fdAT'}.isdisjoint(kinds):
+        raise ImagingError(f'{name}: expected one image, found an animated PNG; export single images')
+    if b'tRNS' in kinds:
+        raise ImagingError(f'{name}: expected no transparency; export it without transparent values')
     width, height, depth, colour, _, _, interlaced = struct.unpack_from('>IIBBBBB', data, 16)
     channels = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}.get(colour, 4)
     _check_size(height, width, height * width * channels * (2 if depth == 16 else 1), name, admit)

@@ -22,7 +22,8 @@ from mmengine.registry import HOOKS
 from PIL import Image
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
-from .datasets import DatasetError, read_coco
+from .datasets import DatasetError, load_defects
+from .imaging import ImagingError
 from .resuming import SeededDataset, leaf_datasets, seed_generators
 from .transforms import LoadXray
 
@@ -59,7 +60,8 @@ class CollapseHook(Hook):
     Near-identical parts make that likely. Scalars: `projection_std`, its healthy value 1/√d as
     `projection_std_healthy`, and `collapse_level` in [0, 1]; every epoch a picture of the curve. The alarm is
     raised when, on the average of the last measurements, the loss is below `loss` and the level above
-    `level`: the network then agrees with itself because it has nothing left to say.
+    `level`: the network then agrees with itself because it has nothing left to say. Checkpoints hold what was
+    measured, so that a resumed run goes on with it.
 
     Args:
         interval: Measure at every so many iterations.
@@ -85,6 +87,13 @@ class CollapseHook(Hook):
         self.curve = []
         self.raised = False
 
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Go on with what the run of the checkpoint had measured."""
+        info = checkpoint['message_hub']['runtime_info'] if runner._resume else {}
+        if 'collapse' in info:
+            self.curve = list(info['collapse']['curve'])
+            self.recent.extend(info['collapse']['recent'])
+
     def before_train(self, runner) -> None:
         """Listen to the projector; tensors are kept for one iteration, nothing is computed twice."""
 
@@ -109,6 +118,7 @@ class CollapseHook(Hook):
         hub.update_scalar('train/collapse_level', level)
         self.curve.append((runner.iter + 1, std, healthy))
         self.recent.append((level, outputs['loss'].item()))
+        hub.update_info('collapse', dict(curve=self.curve, recent=list(self.recent)))
         mean_level, mean_loss = np.mean(self.recent, axis=0)
         alarm = len(self.recent) == self.recent.maxlen and mean_level > self.level and mean_loss < self.loss
         if alarm and not self.raised:
@@ -145,9 +155,10 @@ class ProbeHook(Hook):
 
     The labelled split is the `train.json` and `val.json` that lie beside the archive: in the folder of the
     training set's `ann_file`, with the radiographs in `images/`; a folder or a URL, as the archive itself.
-    Where they cannot be read, one line says why and the hook is off. Each radiograph with boxes gives one
-    square patch around a defect and one like it that touches none, so chance is 0.5. Radiographs are loaded
-    as the training loads them; patches stay in memory.
+    Where they or their radiographs cannot be read, one line says why and the hook is off. Each radiograph
+    with boxes that a detector would learn (`datasets.load_defects`, no `iscrowd`) gives one square patch
+    around one of them and one like it that touches no box, so chance is 0.5. Radiographs are loaded as the
+    training loads them; patches stay in memory.
 
     Scalars on val: `probe/knn_accuracy` (weighted 20 nearest neighbours by cosine, T = 0.07: Wu et al.,
     arXiv:1805.01978), `probe/linear_accuracy` (logistic regression). Picture: the embedding of val by PCA, by
@@ -190,20 +201,22 @@ class ProbeHook(Hook):
         root = str(dataset.data_root).rstrip('/') or '.'
         folder = dataset.ann_file.rpartition('/')[0] or '.' if dataset.ann_file else root
         try:
-            labels = [read_coco(f'{folder}/{name}.json') for name in ('train', 'val')]
-        except DatasetError as error:
-            runner.logger.info(f'Probe: off, no labelled split beside the archive ({error})')
+            labels = [load_defects(f'{folder}/{name}.json', None) for name in ('train', 'val')]
+            load = next(step for step in dataset.pipeline.transforms if isinstance(step, LoadXray))
+            size = _view_size(runner.train_dataloader.dataset)
+            splits = [
+                cut_patches(coco, f'{root}/images', load, size, self.side, self.max_images) for coco in labels
+            ]
+        except (DatasetError, ImagingError) as error:
+            runner.logger.info(f'Probe: off, no readable labelled split beside the archive ({error})')
             return
-        load = next(step for step in dataset.pipeline.transforms if isinstance(step, LoadXray))
-        size = _view_size(runner.train_dataloader.dataset)
-        self.splits = [
-            cut_patches(coco, f'{root}/images', load, size, self.side, self.max_images) for coco in labels
-        ]
-        counts = [len(split['labels']) for split in self.splits]
+        counts = [len(split['labels']) for split in splits]
         runner.logger.info(f'Probe: {counts[0]} patches of {folder}/train.json, {counts[1]} of val.json')
         if min(counts) < 4:
-            self.splits = None
-        elif runner.iter == 0:
+            runner.logger.info('Probe: off, too few patches, expected 4 of each; label more radiographs')
+            return
+        self.splits = splits
+        if runner.iter == 0:
             self._probe(runner, 0)
 
     @master_only
@@ -232,7 +245,7 @@ def cut_patches(coco, images, load, size: int, side: float, max_images: int) -> 
     """Cut one patch with a defect and one without from each labelled radiograph.
 
     Args:
-        coco: COCO dict, boxes in px of its images.
+        coco: What `load_defects` returned.
         images: Image folder, or its URL.
         load: `LoadXray`; where it shrinks, boxes shrink along.
         size: Side of the returned patches, px.
@@ -241,20 +254,30 @@ def cut_patches(coco, images, load, size: int, side: float, max_images: int) -> 
 
     Returns:
         `patches` (N, 1, size, size) uint8, `labels` (N,) int64 (1: defect), `parts` N names.
+
+    Raises:
+        DatasetError: A radiograph has another shape than its boxes were drawn on.
     """
     boxes = {}
     for annotation in coco['annotations']:
-        boxes.setdefault(annotation['image_id'], []).append(annotation['bbox'])
-    records = [image for image in coco['images'] if image['id'] in boxes]
+        boxes.setdefault(annotation['image_id'], []).append([*annotation['bbox'], not annotation['iscrowd']])
+    boxes = {image_id: np.array(rows, float) for image_id, rows in boxes.items()}
+    records = [image for image in coco['images'] if image['id'] in boxes and boxes[image['id']][:, 4].any()]
     chosen = np.linspace(0, len(records) - 1, min(max_images, len(records))).round().astype(int)
     patches, labels, parts = [], [], []
     for record in (records[i] for i in chosen):
-        pixels = load(dict(img_path=f'{images}/{record["file_name"]}'))['img']
+        path = f'{images}/{record["file_name"]}'
+        pixels = load(dict(img_path=path))['img']
         scale = pixels.shape[1] / record['width']
-        own = np.array(boxes[record['id']], float) * scale
+        if abs(pixels.shape[0] - record['height'] * scale) > 1:
+            raise DatasetError(
+                f'{path}: {pixels.shape[1]} x {pixels.shape[0]} px as loaded, but its boxes were drawn on '
+                f'{record["width"]} x {record["height"]} px; convert the data set again'
+            )
+        own, learnt = boxes[record['id']][:, :4] * scale, boxes[record['id']][:, 4] > 0
         own[:, 2:] += own[:, :2]  # x1, y1, x2, y2
-        drawn = np.random.default_rng(record['id'])
-        target = own[drawn.integers(len(own))]
+        drawn = np.random.default_rng(abs(record['id']))
+        target = own[learnt][drawn.integers(learnt.sum())]
         edge = max(side * min(pixels.shape), 2 * max(target[2:] - target[:2]))
         edge = int(min(edge, *pixels.shape))
         room = np.array(pixels.shape[::-1]) - edge

@@ -223,16 +223,30 @@ def fit_batch(cfg: Config) -> list[str]:
     together load a fraction of it, the gradients of several steps are added up before an update, and the
     schedules that count iterations are stretched. When that does not come out even, learning rates are
     scaled linearly (Goyal et al., arXiv:1706.02677), that of `SimSiamHook` too. Batch norm is not made up
-    for: it sees what the ranks load at once.
+    for: it sees what the ranks load at once. `auto_scale_lr.enable`, with which mmengine would scale once
+    more, asks for what is done anyway and is switched off.
 
     Args:
         cfg: Config, changed in place; the process group, if any, has been started.
 
     Returns:
-        One line that says what was done; none where the batch is as written, or `auto_scale_lr` is None.
+        One line that says what was done; none where the batch is as written and `enable` is not set, or
+        `auto_scale_lr` is None.
+
+    Raises:
+        UsageError: `enable` without the batch for which the learning rate was written.
     """
-    written = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    scaling = cfg.get('auto_scale_lr') or {}
+    written = scaling.get('base_batch_size')
     per_rank = (cfg.get('train_dataloader') or {}).get('batch_size')
+    enabled = scaling.get('enable')
+    if enabled:
+        if not written or not per_rank:
+            raise UsageError(
+                'auto_scale_lr.enable without auto_scale_lr.base_batch_size and train_dataloader.batch_size, '
+                'expected the batch for which the learning rate was written and that of a rank; set both'
+            )
+        scaling.enable = False
     if not written or not per_rank:
         return []
     ranks = mmengine.dist.get_world_size()
@@ -240,7 +254,8 @@ def fit_batch(cfg: Config) -> list[str]:
     steps = wrapper.get('accumulative_counts', 1)
     batch = ranks * per_rank * steps
     if batch == written:
-        return []
+        rate = f'batch: {batch}, as written: learning rate {wrapper.optimizer.lr:g} as written'
+        return [rate] if enabled else []
     text = f'batch: {ranks} x {per_rank}' + (f' x {steps} steps' if steps > 1 else '')
     text += f' = {batch}, written for {written}: '
     schedules = cfg.get('param_scheduler') or []
@@ -268,6 +283,32 @@ def fit_batch(cfg: Config) -> list[str]:
             hook.lr *= ratio
             text += f', of the predictor (SimSiamHook) {hook.lr:g}'
     return [text]
+
+
+def magnified_views(cfg: Config) -> list[str]:
+    """Look for random crops that magnify what LoadXray has shrunk: such views are blurred, not larger.
+
+    Args:
+        cfg: Config.
+
+    Returns:
+        One line for each such crop.
+    """
+    steps = [node for node in _dicts(cfg.train_dataloader) if isinstance(node.get('type'), str)]
+    sizes = [step['size'] for step in steps if step['type'] == 'LoadXray' and step.get('size')]
+    said = []
+    for step in steps:
+        if step['type'].rpartition('.')[2] not in ('RandomResizedCrop', 'XrayRandomResizedCrop'):
+            continue
+        side = step['scale'] if isinstance(step['scale'], int) else max(step['scale'])
+        least = step.get('crop_ratio_range', (0.08, 1.0))[0] ** 0.5
+        if sizes and least * min(sizes) < side:
+            said.append(
+                f'warning: views of {side} px are magnified, cut as {least * min(sizes):.0f} px or more from '
+                f'radiographs shrunk to {min(sizes)} px; raise xray_load.size, and --size of '
+                'tools/pack_images.py where they are packed'
+            )
+    return said
 
 
 def build_runner(cfg: Config) -> mmengine.runner.Runner:
