@@ -201,6 +201,16 @@ def test_no_bound_when_a_flat_curve_fits_as_well():
     json.dumps(asdict(fit), allow_nan=False)
 
 
+def test_a_bound_beyond_any_flaw_is_none():
+    """A slope that is barely excluded from zero puts the bound at 2e11 px (seed 3)."""
+    generator = np.random.default_rng(3)
+    sizes = generator.uniform(5, 30, 120)
+    hits = generator.random(120) < special.expit(0.5 * np.log(sizes) - 1.5)
+    fit = fit_pod(sizes, hits)
+    assert fit.a90 == pytest.approx(214, abs=1) and fit.a90_95 is None
+    assert any('no upper bound' in line for line in fit.problems)
+
+
 @pytest.mark.parametrize(('ceiling', 'reported'), [(0.85, True), (1.0, False)])
 def test_large_flaws_missed_at_random_are_reported(ceiling, reported):
     """A detector that misses 15 % at any size contradicts a curve that rises to one."""

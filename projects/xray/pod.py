@@ -19,6 +19,8 @@ MIN_FLAWS = 60  # MIL-HDBK-1823A: with fewer hits and misses a logistic curve is
 # with 60 flaws and a logistic POD, the bound lay above the true a90 in 95.5 % of 1,500 data sets (100 flaws:
 # 96.5 %), with the 0.90 quantile, 2.71, in 91.8 % (93.6 %).
 CRITERION = float(stats.chi2.ppf(0.95, 1))
+# Of the largest flaw: a curve that is nearly flat reaches 90 % at 1e+25 px, which is no size of a flaw.
+FARTHEST = 100
 
 
 @dataclass
@@ -189,10 +191,12 @@ def fit_pod(
     def position_of(probability):
         return (special.logit(probability) - row(0.0) @ best) / best[1]
 
+    sizes = covariates[0]
+
     def size_of(position):
         with np.errstate(over='ignore'):
             size = float(backward(position * spread[0] + mean[0]))
-        return size if 0 < size < np.inf else None
+        return size if 0 < size <= FARTHEST * sizes.max() else None
 
     fit.a50, fit.a90 = size_of(position_of(0.5)), size_of(position_of(0.9))
     if fit.a50 is None or fit.a90 is None:
@@ -207,7 +211,6 @@ def fit_pod(
         )
     if fit.a90_95 is None:
         fit.problems.append('the data allow a flat curve, so a90 has no upper bound')
-    sizes = covariates[0]
     if any(v and not sizes.min() <= v <= sizes.max() for v in (fit.a50, fit.a90, fit.a90_95)):
         fit.problems.append('a50, a90 or a90/95 lies outside the sizes of the flaws: an extrapolation')
     large = sizes >= (fit.a90 or np.inf)
