@@ -202,6 +202,25 @@ def test_what_was_drawn_waits_until_it_is_decided_on(page, tmp_path):
     expect(page.locator('#boxes tr')).to_have_count(2)
 
 
+def test_a_decided_part_that_is_drawn_on_again_is_left_to_decide(page, tmp_path):
+    page.set_input_files('#file', str(tmp_path / 'archive' / 'day' / '0.png'))
+    expect(page.locator('#verdict')).to_have_text('accept')
+    decide(page, lambda: page.click('#accept'))
+    expect(page.locator('#message')).to_contain_text('nothing left to decide')
+    page.click('#items button')
+    draw_box(page)
+    expect(page.locator('#verdict')).to_have_text('reject')
+    expect(page.locator('#left')).to_have_text('1 to decide')
+    page.click('#next')
+    expect(page.locator('#message')).to_have_text('')
+    expect(page.locator('#boxes')).to_contain_text('by hand')
+    expect(page.locator('#left')).to_have_text('1 to decide')
+    decide(page, lambda: page.click('#reject'))
+    expect(page.locator('#message')).to_contain_text('nothing left to decide')
+    expect(page.locator('#left')).to_have_text('0 to decide')
+    assert [image['verdict'] for image in corrections(tmp_path)['images']] == ['reject']
+
+
 def test_a_part_with_a_critical_box_is_not_accepted(page, tmp_path):
     page.set_input_files('#file', str(tmp_path / 'deep.png'))
     expect(page.locator('#boxes')).to_contain_text('critical')
