@@ -20,8 +20,8 @@ from mmengine.registry import DATASETS, DefaultScope
 from test_deploy import export_to, spot
 from test_imaging import dicom
 
-from projects.xray import running
-from projects.xray.datasets import load_defects
+from projects.xray import export, running
+from projects.xray.datasets import DatasetError, load_defects
 from projects.xray.deploy import Inspector, folder
 from projects.xray.deploy.archive import ArchiveError
 from projects.xray.deploy.server import Session, as_16_bit, build
@@ -172,6 +172,11 @@ def test_corrections_are_trained_on_as_the_documentation_says(server, repo, tmp_
     assert [dataset.get_data_info(k)['instances'][0]['bbox_label'] for k in range(2)] == [1, 0]
     ours, theirs = (dataset[k]['data_samples'].gt_instances.labels.tolist() for k in (1, 0))
     assert (ours, theirs) == ([0, 1], [1])
+    # INT8 is calibrated with the detector's own radiographs; a set to measure on is one.
+    assert export.read_split(cfg, 'train', 1).paths == ['data/industrial/images/a.png']
+    cfg.val_dataloader.dataset = cfg.train_dataloader.dataset
+    with pytest.raises(DatasetError, match='val_dataloader: 2 data sets, expected one; join'):
+        export.read_split(cfg, 'val')
 
 
 def decided_on(server):

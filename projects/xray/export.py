@@ -85,10 +85,16 @@ def read_split(cfg: Config, split: str, most: int | None = None) -> Radiographs:
     """Choose up to `most` images of a split, evenly over its list.
 
     Raises:
-        DatasetError: No annotation file, or an image that is not there.
+        DatasetError: No annotation file, an image that is not there, or several data sets but in train.
     """
     data = cfg[f'{split}_dataloader'].dataset
-    data = data.get('dataset', data)
+    while inner := data.get('dataset') or data.get('datasets'):
+        if isinstance(inner, list) and len(inner) > 1 and split != 'train':
+            raise DatasetError(
+                f'{split}_dataloader: {len(inner)} data sets, expected one; join their annotation files'
+            )
+        # Calibration looks at the detector's own radiographs.
+        data = inner[0] if isinstance(inner, list) else inner
     ann_file = str(Path(data.data_root) / data.ann_file)
     truth = load_defects(ann_file, data.metainfo.classes, data.get('severity'))
     images = [truth['images'][k] for k in evenly(len(truth['images']), most)]
