@@ -33,6 +33,7 @@ from .datasets import DatasetError, load_defects
 from .deploy import Exported, Inspector, engines, folder
 from .deploy.inspector import depth_of, read_one, windowed
 from .hooks import HandoverError
+from .imaging import ImagingError
 from .measures import (
     CRITICAL,
     MeasureError,
@@ -125,7 +126,10 @@ def depths_of(paths: Sequence[str], exported: Exported) -> list[str]:
     depths = set()
     for path in _progress(paths, 'depths'):
         radiograph = read_one(path)
-        windowed(radiograph, exported)
+        try:
+            windowed(radiograph, exported)
+        except ImagingError as error:
+            raise ImagingError(f'{error}; or leave it out of the data set') from None
         depths.add(depth_of(radiograph))
     return sorted(depths)
 
