@@ -506,6 +506,8 @@ def test_it_answers_to_the_names_that_it_was_given(server):
         (['--host', '::'], 'add --name NAME'),
         (['--name', 'http://line-pc:8000'], '--name http://line-pc:8000: expected a name or address alone'),
         (['--name', '*'], 'expected a name or address alone'),
+        (['--name', 'cafe:8000'], 'expected a name or address alone'),
+        (['--name', '[line-pc]'], 'expected a name or address alone'),
         (['--port', '65536'], 'expected 0 to 65535'),
     ],
 )
@@ -514,6 +516,12 @@ def test_an_address_that_cannot_be_called_is_refused(options, expected, capsys):
         inspect_page.main(['exported', *options])
     assert stop.value.code == 2
     assert re.search(expected, capsys.readouterr().err)
+
+
+def test_addresses_of_ipv6_are_names_too():
+    """As browsers send them: short, in small letters and in brackets."""
+    options = ['--host', '::', '--name', 'FD00::0007', '--name', '[fd00:0::8]', '--name', 'line-pc']
+    assert inspect_page.parse_args(['exported', *options]).name == ['[fd00::7]', '[fd00::8]', 'line-pc']
 
 
 def test_uploads_of_the_wrong_kind_size_or_place_are_refused(server, tmp_path, monkeypatch):
