@@ -120,8 +120,8 @@ def deepen(root):
     cv2.imwrite(str(path), pixels(path).astype(np.uint16) * 257)
 
 
-def flatten(root):
-    cv2.imwrite(str(root / 'images/train_000.png'), np.full((128, 128), 77, np.uint8))
+def flatten(name):
+    return lambda root: cv2.imwrite(str(root / 'images' / name), np.full((128, 128), 77, np.uint8))
 
 
 def saturate(root):
@@ -209,7 +209,16 @@ def copy_unlisted(root):
         (rename_as_tiff, 'warning files: 1 image with the suffix of another format; .*train_000.tif'),
         (archive, 'warning files: 1 image with the suffix of another format; .*val_000.png'),
         (deepen, r'warning files: 1 image of another bit depth than most: 11 of 8 bit .* 1 of 16 bit'),
-        (flatten, 'error files: 1 image constant: .* boxes are drawn on it; .*train_000.png'),
+        (
+            flatten('train_000.png'),
+            'error files: 1 image constant: .* boxes are drawn on it; .*train_000.png',
+        ),
+        (flatten('train_003.png'), 'warning files: 1 image constant: every pixel has one value; .*train_003'),
+        (flatten('val_003.png'), 'error files: 1 image constant: .* the runtime refuses such .*val_003.png'),
+        (
+            flatten('test_003.png'),
+            'error files: 1 image constant: .* the runtime refuses such .*test_003.png',
+        ),
         (saturate, 'warning files: 1 image saturated: .*train_000.png'),
         (saturate_the_detector, 'warning files: 1 image saturated: .* value of the file; .*train_000.png'),
         (name('a\0b.png'), r'error boxes: .*a\\x00b.png is not one line of UTF-8'),

@@ -353,10 +353,9 @@ def test_noise_that_the_window_makes_blank_is_no_sound_part(tmp_path):
     path = export_to(tmp_path / 'deep', window=window, depths=['16-bit unsigned'])
     noise = np.random.default_rng(0).integers(0, 20, (SIDE, SIDE)).astype(np.uint16)
     for panel, levels in ((noise, '0 to 19'), (noise + 4050, '4050 to 4069')):
-        with pytest.raises(
-            ImagingError, match=f'no picture: all pixels of {levels} are one gray under .*4000'
-        ):
+        with pytest.raises(ImagingError, match=f'all pixels of {levels} are one gray under .*4000') as error:
             Inspector(path)(panel)
+        assert 'check tube, shutter, panel and window,' in str(error.value)
     assert len(Inspector(path)(noise * 200).boxes) == 1
 
 
@@ -533,12 +532,17 @@ def test_where_nothing_can_be_read_the_exit_status_says_so(exported, archive, tm
     (torn / 'a.png').write_bytes(b'')
     cv2.imwrite(str(torn / 'b.png'), spot(20, 30, dtype=np.uint16))  # the wrong panel depth
     assert infer.main([str(exported), str(torn), '--out', str(tmp_path / 'out')]) == 3
-    assert f'error: {torn}: none of 2 radiographs could be read' in capsys.readouterr().err
+    said = f'error: {torn}: none of the 2 radiographs to do could be read'
+    assert said in capsys.readouterr().err
     assert [row['image'] for row in rows(tmp_path / 'out' / 'shard-1-of-1')] == ['a.png', 'b.png']
     cv2.imwrite(str(torn / 'a.png'), spot(20, 30))
     assert infer.main([str(exported), str(torn), '--out', str(tmp_path / 'out')]) == 0
     # A share that no radiograph falls to is done.
     assert infer.main([str(exported), str(torn), '--out', str(tmp_path / 'out'), '--shard', '1/9']) == 0
+    # What an earlier run has read says nothing of this one.
+    shutil.copy(torn / 'b.png', torn / 'c.png')
+    assert infer.main([str(exported), str(torn), '--out', str(tmp_path / 'out')]) == 3
+    assert said in capsys.readouterr().err
 
 
 def test_an_archive_becomes_coco_csv_and_overlays_and_bad_files_are_set_aside(exported, archive, tmp_path):
@@ -671,7 +675,9 @@ def test_whatever_goes_wrong_with_one_radiograph_sets_it_aside(exported, archive
 
 
 def test_what_was_found_does_not_come_back_as_radiographs(exported, archive, tmp_path, capsys):
-    assert infer.main([str(exported), str(archive), '--out', str(archive / 'found')]) == 1
+    with pytest.raises(SystemExit) as stop:
+        infer.main([str(exported), str(archive), '--out', str(archive / 'found')])
+    assert stop.value.code == 2
     assert f'{archive}/found: lies inside {archive}, expected another place' in capsys.readouterr().err
     assert not (archive / 'found').exists()
 
@@ -862,6 +868,7 @@ def test_an_archive_without_radiographs_is_refused(exported, tmp_path, capsys):
         ['a', 'b', 'c', 'd'],
         ['a', 'b', '--threshold', '2'],
         ['a', 'b', '--streams', '0'],
+        ['a', 'b', '--shard', '9/8'],
         # Of an exported folder alone.
         ['config', 'checkpoint', 'images', '--threads', '2'],
         ['config', 'checkpoint', 'images', '--streams', '2'],
@@ -896,10 +903,22 @@ def test_what_may_be_a_radiograph_is_inspected_or_set_aside_with_its_reason(expo
     (root / 'torn.IMA').write_bytes(whole[:40])  # another file of that suffix
     (root / 'locked.xyz').symlink_to('/proc/self/mem')
     (root / 'p.png').symlink_to(tmp_path / 'gone.png')
-    others = ['.DS_Store', 'README', 'log.1', 'notes', 'readme.txt', 'sizes.bin', 'thumbs.db']
+    others = [
+        '.DS_Store',
+        '._p.png',
+        '._part.ima',
+        'DICOMDIR',
+        'README',
+        'log.1',
+        'notes',
+        'readme.txt',
+        'sizes.bin',
+        'thumbs.db',
+    ]
     for name in others[:-2]:
         (root / name).write_text('Prüfplan 7, übernommen am 26. November\n' * 9, encoding='latin-1')
     (root / '.DS_Store').write_bytes(b'\0\0\0\1Bud1')
+    (root / 'DICOMDIR').write_bytes(whole)
     (root / 'sizes.bin').write_bytes(bytes(140))
     (root / 'thumbs.db').write_bytes(b'')
     listed = sorted({path.name for path in root.iterdir()} - set(others))
@@ -909,7 +928,7 @@ def test_what_may_be_a_radiograph_is_inspected_or_set_aside_with_its_reason(expo
     assert passed == others
 
     assert infer.main([str(exported), str(root), '--out', str(tmp_path / 'out')]) == 0
-    assert f'passed over 7 other files, such as {others[:3]}' in capsys.readouterr().out
+    assert f'passed over 10 other files, such as {others[:3]}' in capsys.readouterr().out
     said = {row['image']: row for row in rows(tmp_path / 'out' / 'shard-1-of-1')}
     assert sorted(said) == listed
     assert {name for name, row in said.items() if row.get('verdict')} == {'IM000001', 'part.ima'}

@@ -174,6 +174,7 @@ def test_a_blank_validation_image_stops_the_export(detector, data, tmp_path, cap
     assert tool.main([*map(str, detector), str(tmp_path / 'out' / 'x'), *options]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error')]
     assert f'{blank}: holds no picture: all pixels are 0;' in line
+    assert line.endswith('or leave it out of the data set')
     assert not (tmp_path / 'out').exists()
 
 

@@ -23,7 +23,7 @@ def parse_args(argv=None):
         description=__doc__,
         usage='infer.py [options] {FOLDER | CONFIG CHECKPOINT} IMAGES --out DIR',
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='exit status: 0 inspected, 1 failed, 2 wrong use, 3 none of its radiographs could be read\n\n'
+        epilog='exit status: 0 inspected, 1 failed, 2 wrong use, 3 none of those to do could be read\n\n'
         'example:\n  python tools/infer.py work_dirs/export/NAME archive/2026 --out found --shard 2/8',
     )
     parser.add_argument(
@@ -54,6 +54,11 @@ def parse_args(argv=None):
         parser.error('expected --streams and --threads of at least 1')
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         parser.error(f'--threshold {args.threshold}: expected a score in [0, 1]')
+    try:
+        args.shard = parse_shard(args.shard)
+        check_apart(Path(args.source[-1]), Path(args.out))
+    except ArchiveError as error:
+        parser.error(str(error))
     return args
 
 
@@ -88,15 +93,13 @@ def infer(args, inspector):
     from tqdm import tqdm
 
     source, out = Path(args.source[-1]), Path(args.out)
-    check_apart(source, out)
     root, names = find_images(source, say_passed_over)
-    shard = parse_shard(args.shard)
     done = inspect_archive(
         inspector,
         root,
         names,
         out,
-        shard,
+        args.shard,
         args.overlays,
         lambda rows, earlier, total: tqdm(rows, unit='img', initial=earlier, total=total, disable=None),
     )
@@ -104,10 +107,10 @@ def infer(args, inspector):
         f'{done.radiographs} radiographs, {done.earlier} of them in an earlier run: {done.rejected} rejected '
         f'at score >= {inspector.threshold:g}, {done.quarantined} not readable (quarantine.csv)'
     )
-    print(f'wrote {out / f"shard-{shard[0]}-of-{shard[1]}"}')
-    if done.radiographs and done.quarantined == done.radiographs:
+    print(f'wrote {out / f"shard-{args.shard[0]}-of-{args.shard[1]}"}')
+    if done.tried and done.failed == done.tried:
         print(
-            f'error: {source}: none of {done.radiographs} radiographs could be read; see quarantine.csv',
+            f'error: {source}: none of the {done.tried} radiographs to do could be read; see quarantine.csv',
             file=sys.stderr,
         )
         return 3

@@ -1,6 +1,7 @@
 """Serve the inspection page of an exported detector on this machine."""
 
 import argparse
+import ipaddress
 import re
 import sys
 from contextlib import closing
@@ -34,8 +35,9 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if not 0 <= args.port < 65536:
         parser.error(f'--port {args.port}: expected 0 to 65535')
+    args.name = [in_address(name) for name in args.name]
     for name in args.name:
-        if not re.fullmatch(r'[\w.-]+', name, re.ASCII):
+        if not re.fullmatch(r'[\w.-]+|\[[\da-f:]+\]', name, re.ASCII):
             parser.error(f'--name {name}: expected a name or address alone, such as line-pc.plant')
     if args.host in ('', '0', '0.0.0.0', '::') and not args.name:
         parser.error(
@@ -43,6 +45,14 @@ def parse_args(argv=None):
             'add --name NAME, as it stands in the address that others open'
         )
     return args
+
+
+def in_address(host):
+    """Write a host as browsers do in an address: IPv6 short and in brackets."""
+    try:
+        return f'[{ipaddress.IPv6Address(host.removeprefix("[").removesuffix("]"))}]'
+    except ValueError:
+        return host
 
 
 def main(argv=None):
@@ -74,7 +84,7 @@ def main(argv=None):
             print(
                 f'served to the network at {args.host}, without a password: anyone there can see and correct'
             )
-        host = f'[{args.host}]' if ':' in args.host else args.host
+        host = in_address(args.host)
         app = build(session, ('127.0.0.1', 'localhost', host, *args.name))
         called = args.name[0] if args.name else host
         print(f'http://{called}:{args.port}/ (Ctrl-C ends it); corrections go to {args.out}', flush=True)

@@ -171,12 +171,18 @@ def check_files(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
         'export one file per frame if the others count',
     )
     constant = {path: f'all {probes[path].low:g}' for path in good if probes[path].low == probes[path].high}
-    for level, chosen in ((ERROR, labelled), (WARNING, set(used) - labelled)):
+    # What is measured after training is what the runtime would take.
+    measured = {path for s in sets if s.side in ('val', 'test') for path in s.paths} - labelled
+    for level, chosen, why in (
+        (ERROR, labelled, ', yet boxes are drawn on it'),
+        (ERROR, measured, ', and the runtime refuses such an image'),
+        (WARNING, set(used) - labelled - measured, ''),
+    ):
         add(
             level,
             'files',
             {path: note for path, note in constant.items() if path in chosen},
-            f'constant: every pixel has one value{", yet boxes are drawn on it" if level == ERROR else ""}',
+            f'constant: every pixel has one value{why}',
             'export them again or leave them out',
         )
     saturated, cut = {}, {}

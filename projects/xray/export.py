@@ -33,6 +33,7 @@ from .datasets import DatasetError, load_defects
 from .deploy import Exported, Inspector, engines, folder
 from .deploy.inspector import depth_of, read_one, windowed
 from .hooks import HandoverError
+from .imaging import ImagingError
 from .measures import (
     CRITICAL,
     MeasureError,
@@ -85,10 +86,16 @@ def read_split(cfg: Config, split: str, most: int | None = None) -> Radiographs:
     """Choose up to `most` images of a split, evenly over its list.
 
     Raises:
-        DatasetError: No annotation file, or an image that is not there.
+        DatasetError: No annotation file, an image that is not there, or several data sets but in train.
     """
     data = cfg[f'{split}_dataloader'].dataset
-    data = data.get('dataset', data)
+    while inner := data.get('dataset') or data.get('datasets'):
+        if isinstance(inner, list) and len(inner) > 1 and split != 'train':
+            raise DatasetError(
+                f'{split}_dataloader: {len(inner)} data sets, expected one; join their annotation files'
+            )
+        # Calibration looks at the detector's own radiographs.
+        data = inner[0] if isinstance(inner, list) else inner
     ann_file = str(Path(data.data_root) / data.ann_file)
     truth = load_defects(ann_file, data.metainfo.classes, data.get('severity'))
     images = [truth['images'][k] for k in evenly(len(truth['images']), most)]
@@ -119,7 +126,10 @@ def depths_of(paths: Sequence[str], exported: Exported) -> list[str]:
     depths = set()
     for path in _progress(paths, 'depths'):
         radiograph = read_one(path)
-        windowed(radiograph, exported)
+        try:
+            windowed(radiograph, exported)
+        except ImagingError as error:
+            raise ImagingError(f'{error}; or leave it out of the data set') from None
         depths.add(depth_of(radiograph))
     return sorted(depths)
 

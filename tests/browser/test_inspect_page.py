@@ -16,7 +16,7 @@ from playwright.sync_api import expect, sync_playwright
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from test_deploy import export_to, spot  # noqa: E402
-from test_server import serving  # noqa: E402
+from test_server import serving, wait_for  # noqa: E402
 
 from projects.xray.deploy import Inspector  # noqa: E402
 from projects.xray.deploy.server import Session, build  # noqa: E402
@@ -202,6 +202,88 @@ def test_what_was_drawn_waits_until_it_is_decided_on(page, tmp_path):
     expect(page.locator('#boxes tr')).to_have_count(2)
 
 
+def test_a_decided_part_that_is_drawn_on_again_is_left_to_decide(page, tmp_path):
+    page.set_input_files('#file', str(tmp_path / 'archive' / 'day' / '0.png'))
+    expect(page.locator('#verdict')).to_have_text('accept')
+    decide(page, lambda: page.click('#accept'))
+    expect(page.locator('#message')).to_contain_text('nothing left to decide')
+    page.click('#items button')
+    draw_box(page)
+    expect(page.locator('#verdict')).to_have_text('reject')
+    expect(page.locator('#left')).to_have_text('1 to decide')
+    page.click('#next')
+    expect(page.locator('#message')).to_have_text('')
+    expect(page.locator('#boxes')).to_contain_text('by hand')
+    expect(page.locator('#left')).to_have_text('1 to decide')
+    decide(page, lambda: page.click('#reject'))
+    expect(page.locator('#message')).to_contain_text('nothing left to decide')
+    expect(page.locator('#left')).to_have_text('0 to decide')
+    assert [image['verdict'] for image in corrections(tmp_path)['images']] == ['reject']
+
+
+def test_what_was_drawn_is_not_lost_by_leaving_the_page(page, tmp_path):
+    asked = []
+    page.on('dialog', lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.set_input_files('#file', str(tmp_path / 'archive' / 'day' / '0.png'))
+    expect(page.locator('#verdict')).to_have_text('accept')
+    draw_box(page)
+    expect(page.locator('#verdict')).to_have_text('reject')
+    page.evaluate('setTimeout(() => location.reload())')
+    page.wait_for_timeout(1000)
+    assert asked == ['beforeunload']
+    expect(page.locator('#boxes')).to_contain_text('by hand')
+    decide(page, lambda: page.click('#reject'))
+    expect(page.locator('#left')).to_have_text('0 to decide')
+    page.reload()
+    assert asked == ['beforeunload']
+
+
+def test_what_was_drawn_on_another_file_is_said_to_be_gone(page, session, tmp_path):
+    page.select_option('#folder', 'day')
+    page.click('#pick')
+    expect(page.locator('#left')).to_have_text('3 to decide')
+    page.click('#items button >> nth=0')
+    expect(page.locator('#name')).to_contain_text('day/1.png')
+    draw_box(page)
+    expect(page.locator('#boxes')).to_contain_text('by hand')
+    cv2.imwrite(str(tmp_path / 'archive' / 'day' / '1.png'), spot(50, 50, 255))
+    session.inspect(2)
+    page.click('#items button >> nth=0')
+    expect(page.locator('#message')).to_have_text('its file changed: what was drawn on it is gone')
+    expect(page.locator('#boxes')).not_to_contain_text('by hand')
+
+
+def test_nothing_is_changed_while_its_decision_is_on_its_way(page, tmp_path):
+    """It would be shown on the page, and not be in the corrections."""
+    page.set_input_files('#file', str(tmp_path / 'archive' / 'day' / '0.png'))
+    expect(page.locator('#verdict')).to_have_text('accept')
+    page.select_option('#class', '1')
+    draw_box(page)
+    expect(page.locator('#boxes tr')).to_have_count(1)
+    page.evaluate("""() => {
+        const soon = fetch;
+        window.fetch = async (path, ...rest) => {
+          if (path.endsWith('/decision')) await new Promise(done => { window.go = done; });
+          return soon(path, ...rest);
+        };
+      }""")
+    decide(page, lambda: page.click('#accept'))
+    page.select_option('#class', '0')
+    draw_box(page)
+    page.fill('#part', 'casting 7')
+    page.click('#boxes button')
+    expect(page.locator('#boxes tr')).to_have_count(1)
+    expect(page.locator('#part')).to_have_value('0')
+    page.evaluate('go()')
+    expect(page.locator('#message')).to_contain_text('kept in')
+    expect(page.locator('#boxes tr')).to_have_count(1)
+    said = corrections(tmp_path)
+    assert [image['part'] for image in said['images']] == ['0']
+    assert [box['category_id'] for box in said['annotations']] == [2]
+    draw_box(page)
+    expect(page.locator('#left')).to_have_text('1 to decide')
+
+
 def test_a_part_with_a_critical_box_is_not_accepted(page, tmp_path):
     page.set_input_files('#file', str(tmp_path / 'deep.png'))
     expect(page.locator('#boxes')).to_contain_text('critical')
@@ -284,6 +366,28 @@ def test_what_is_not_inspected_or_not_readable_is_not_called_done(page, session,
     decide(page, lambda: page.click('#reject'))
     expect(page.locator('#message')).to_contain_text('nothing left to decide, but 1 unreadable')
     assert len(corrections(tmp_path)['images']) == 3
+
+
+def test_what_cannot_be_read_is_shown_again_when_its_folder_is_opened_again(page, session, tmp_path):
+    (tmp_path / 'archive' / 'day' / 'torn.tif').write_bytes(b'II*\0')
+    page.select_option('#folder', 'day')
+    for _ in range(2):
+        with page.expect_response('**/api/folders'):
+            page.click('#pick')
+        wait_for(lambda: all(item.state != 'waiting' for item in session.items.values()))
+        expect(page.locator('#left')).to_have_text('3 to decide, 1 unreadable')
+        page.click('#next')
+        expect(page.locator('#verdict')).to_have_text('unreadable')
+        page.click('#next')
+        expect(page.locator('#name')).to_contain_text('day/1.png')
+
+
+def test_what_of_a_folder_leads_out_of_the_archive_is_said(page, tmp_path):
+    (tmp_path / 'archive' / 'day' / 'link.png').symlink_to(tmp_path / 'deep.png')
+    page.select_option('#folder', 'day')
+    page.click('#pick')
+    expect(page.locator('#left')).to_have_text('3 to decide')
+    expect(page.locator('#message')).to_have_text('1 lead out of the archive: look at those parts otherwise')
 
 
 def test_what_was_decided_is_there_when_its_folder_is_opened_again(page, session, tmp_path):
@@ -387,3 +491,15 @@ def test_a_file_that_is_no_radiograph_is_said(page, tmp_path):
     (tmp_path / 'page.html').write_text('<script>alert(1)</script>')
     page.set_input_files('#file', str(tmp_path / 'page.html'))
     expect(page.locator('#message')).to_contain_text('page.html: expected a radiograph')
+
+
+def test_each_of_several_files_that_is_not_taken_is_said(page, tmp_path):
+    (tmp_path / 'page.html').write_text('<script>alert(1)</script>')
+    (tmp_path / 'torn.png').write_bytes(b'')
+    names = ['torn.png', 'page.html', 'deep.png']
+    page.set_input_files('#file', [str(tmp_path / name) for name in names])
+    expect(page.locator('#message')).to_contain_text(
+        '2 of 3 not taken, look at those parts otherwise: torn.png: expected a radiograph, found an empty'
+    )
+    expect(page.locator('#message')).to_contain_text('; page.html: expected a radiograph (')
+    expect(page.locator('#items li')).to_have_count(1)

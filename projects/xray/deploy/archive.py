@@ -36,12 +36,23 @@ class ArchiveError(ValueError):
 
 @dataclass
 class Summary:
-    """What became of a shard's radiographs: counts, those done in an earlier run among them."""
+    """What became of a shard's radiographs: counts.
+
+    Attributes:
+        radiographs: All in the journal, those done in an earlier run among them.
+        rejected: Of all.
+        quarantined: Of all.
+        earlier: Done in an earlier run.
+        tried: Inspected in this run.
+        failed: Of those tried, set aside.
+    """
 
     radiographs: int
     rejected: int
     quarantined: int
     earlier: int
+    tried: int
+    failed: int
 
 
 def find_images(
@@ -52,7 +63,7 @@ def find_images(
     A torn copy is a part that somebody has to look at: what is listed is inspected or set aside with its
     reason. Listed is what has a radiograph's suffix; what begins as DICOM does, and with it all other files
     of its suffix; what cannot be read; and without a suffix, or with a number for one, all but text and
-    hidden files.
+    hidden files. `DICOMDIR` and what macOS keeps in `._` files is none.
 
     Args:
         source: The folder or file.
@@ -78,7 +89,8 @@ def find_images(
     suffixes = {Path(name).suffix.lower() for name, kind in kinds.items() if kind == 'DICOM'}
     found, others = [], []
     for name, kind in kinds.items():
-        (found if kind != 'other' or Path(name).suffix.lower() in suffixes else others).append(name)
+        of_suffix = kind == 'other' and Path(name).suffix.lower() in suffixes
+        (found if kind in ('listed', 'DICOM') or of_suffix else others).append(name)
     passed_over(others)
     if not found:
         raise ArchiveError(
@@ -92,11 +104,14 @@ def _kind(path: Path) -> str:
     """Tell how a file of an archive is treated.
 
     Returns:
-        'listed'; 'DICOM', listed with all other files of its suffix; or 'other'.
+        'listed'; 'DICOM', listed with all other files of its suffix; 'other'; or 'none', never listed.
 
     Raises:
         ArchiveError: It is a link to what is not there, which may have been a folder of radiographs.
     """
+    # The index of a DICOM medium, and what macOS keeps beside a file.
+    if path.name.upper() == 'DICOMDIR' or path.name.startswith('._'):
+        return 'none'
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         return 'listed'
@@ -182,7 +197,7 @@ def inspect_archive(
         mine = [name for name in names if shard_of(name, count) == index]
         done = _keep_valid(folder, root, set(mine))
         todo = [name for name in mine if name not in done]
-        stamps = {}
+        stamps, failed = {}, 0
 
         def files():
             for name in todo:
@@ -202,7 +217,8 @@ def inspect_archive(
                 # After its picture: a line says that nothing is left to do.
                 journal.write(json.dumps(_row(name, said, stamps.pop(name))) + '\n')
                 journal.flush()
-        return _conclude(folder, inspector, len(mine) - len(todo))
+                failed += isinstance(said, ImagingError)
+        return _conclude(folder, inspector, len(mine) - len(todo), len(todo), failed)
 
 
 def fitting_name(name: str, end: str) -> str:
@@ -314,10 +330,10 @@ def _row(name: str, said: Inspection | ImagingError, stamp: list[int] | None) ->
     )
 
 
-def _conclude(folder: Path, inspector: Inspector, earlier: int) -> Summary:
+def _conclude(folder: Path, inspector: Inspector, earlier: int, tried: int, failed: int) -> Summary:
     """Write the tables of a complete shard from its journal, line by line: it may have millions."""
     journal, classes = folder / JOURNAL, inspector.exported.classes
-    counts = Summary(0, 0, 0, earlier)
+    counts = Summary(0, 0, 0, earlier, tried, failed)
     for row in _rows(journal):
         counts.radiographs += 1
         counts.quarantined += 'error' in row

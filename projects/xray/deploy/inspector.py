@@ -265,7 +265,7 @@ def windowed(radiograph: Radiograph, exported: folder.Exported) -> np.ndarray:
         alike = f'are {low}' if low == high else f'of {low} to {high} are one gray under {exported.window}'
         raise ImagingError(
             f'{radiograph.meta.get("file", "radiograph")}: holds no picture: all pixels {alike}; check tube, '
-            'shutter and panel, and take it again'
+            f'shutter{", panel and window" if low != high else " and panel"}, and take it again'
         )
     return pixels
 

@@ -19,7 +19,7 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import FileResponse, JSONResponse
 
 from ..classes import PALETTE
-from ..imaging import MAX_FRAME_BYTES, SUFFIXES, ImagingError, is_radiograph, may_be_dicom
+from ..imaging import MAX_FRAME_BYTES, SUFFIXES, ImagingError
 from ..packing import locked
 from .archive import ArchiveError, find_images, fitting_name
 from .folder import sha256
@@ -207,8 +207,8 @@ class Session:
         for key in keys:
             self.inspect(key)
 
-    def folders(self) -> dict[str, Path]:
-        """Folders of the archive that directly hold radiographs, by their name in it; not those outside it.
+    def folders(self) -> dict[str, list[Path]]:
+        """List radiographs of the archive, and what may be one, by their folder's name; not those outside it.
 
         Raises:
             ArchiveError: A folder of the archive cannot be listed, or none has any.
@@ -216,8 +216,14 @@ class Session:
         if not self.root:
             return {}
         root, names = find_images(self.root)
-        found = {as_text(inner): root / inner for inner in sorted({str(Path(name).parent) for name in names})}
-        return {name: place for name, place in found.items() if place.resolve().is_relative_to(root)}
+        places: dict[Path, list[Path]] = {}
+        for name in names:
+            places.setdefault((root / name).parent, []).append(root / name)
+        found: dict[str, list[Path]] = {}
+        for place, paths in sorted(places.items()):
+            if place.resolve().is_relative_to(root):
+                found.setdefault(as_text(str(place.relative_to(root))), []).extend(paths)
+        return found
 
     def decide(
         self, key: int, verdict: str, boxes: list[dict], part: str = '', digest: str | None = None
@@ -394,7 +400,7 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
             items=items,
         )
 
-    def folders_of_archive() -> dict[str, Path]:
+    def folders_of_archive() -> dict[str, list[Path]]:
         try:
             return session.folders()
         except ArchiveError as error:
@@ -406,34 +412,29 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
 
     @app.post('/api/folders')
     def pick(folder: str = Body(embed=True)):
-        base = folders_of_archive().get(folder)
-        if not base:
+        paths = folders_of_archive().get(folder)
+        if not paths:
             raise HTTPException(400, 'no such folder of the archive')
-        names = sorted(p.name for p in base.iterdir() if p.is_file() and is_radiograph(p))
-        if len(names) > MOST_IN_FOLDER:
+        if len(paths) > MOST_IN_FOLDER:
             raise HTTPException(
-                400, f'{len(names)} radiographs, expected at most {MOST_IN_FOLDER}; use infer.py'
+                400, f'{len(paths)} radiographs, expected at most {MOST_IN_FOLDER}; use infer.py'
             )
-        inside = [n for n in names if (base / n).resolve().is_relative_to(session.root)]
-        keys = [session.add(str(Path(folder) / name), base / name) for name in inside]
+        inside = [path for path in paths if path.resolve().is_relative_to(session.root)]
+        keys = [session.add(str(path.relative_to(session.root)), path) for path in inside]
         threading.Thread(target=session.inspect_all, args=(keys,), daemon=True).start()
-        return dict(added=len(keys))
+        return dict(added=len(keys), outside=len(paths) - len(inside))
 
     @app.post('/api/images')
     async def upload(request: Request, name: str):
         plain = re.sub(r'[^\w.-]+', '_', Path(name.replace('\\', '/')).name).lstrip('.')
         suffix = Path(plain).suffix.lower()
-        if not plain or suffix not in SUFFIXES and not may_be_dicom(suffix):
-            raise HTTPException(
-                415, f'expected a radiograph ({", ".join(SUFFIXES)}, or DICOM without suffix)'
-            )
         content = bytearray()
         async for chunk in request.stream():
             content += chunk
             if len(content) > MAX_FRAME_BYTES:
                 raise HTTPException(413, f'expected at most {MAX_FRAME_BYTES >> 20} MiB')
-        if suffix not in SUFFIXES and content[128:132] != b'DICM':
-            raise HTTPException(415, f'expected DICOM, or a file with its suffix ({", ".join(SUFFIXES)})')
+        if not plain or suffix not in SUFFIXES and content[128:132] != b'DICM':
+            raise HTTPException(415, f'expected a radiograph ({", ".join(SUFFIXES)}, or DICOM content)')
         return await run_in_threadpool(_receive, plain, bytes(content))
 
     def _receive(name: str, content: bytes):
