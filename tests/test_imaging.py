@@ -865,6 +865,9 @@ def test_dicom_without_a_suffix_is_a_radiograph_and_other_files_are_not(tmp_path
         'short': b'DICM',
         'a.txt': CASES['dicom-u12'][0],
         'b.PNG': b'',
+        'DICOMDIR': CASES['dicom-u12'][0],
+        '._b.PNG': b'',
+        '._IM0001': CASES['dicom-u12'][0],
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)

@@ -114,6 +114,8 @@ def files_below(folder: str | Path, dangling: bool = False) -> list[str]:
 
 def is_radiograph(path: str | Path) -> bool:
     """Whether a local file passes for a radiograph: by its suffix, or as DICOM without one."""
+    if is_companion(path):
+        return False
     suffix = Path(path).suffix.lower()
     if suffix in SUFFIXES or not may_be_dicom(suffix):
         return suffix in SUFFIXES
@@ -122,6 +124,12 @@ def is_radiograph(path: str | Path) -> bool:
             return stream.read(132)[128:] == b'DICM'
     except OSError:
         return False
+
+
+def is_companion(path: str | Path) -> bool:
+    """Whether a file is none by its name: the index of a DICOM medium, or what macOS keeps beside a file."""
+    name = Path(path).name
+    return name.upper() == 'DICOMDIR' or name.startswith('._')
 
 
 def may_be_dicom(suffix: str) -> bool:

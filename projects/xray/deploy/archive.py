@@ -18,7 +18,7 @@ from pathlib import Path
 
 import cv2
 
-from ..imaging import SUFFIXES, ImagingError, files_below, may_be_dicom
+from ..imaging import SUFFIXES, ImagingError, files_below, is_companion, may_be_dicom
 from ..packing import locked
 from .inspector import Inspection, Inspector
 from .pictures import overlay
@@ -109,8 +109,7 @@ def _kind(path: Path) -> str:
     Raises:
         ArchiveError: It is a link to what is not there, which may have been a folder of radiographs.
     """
-    # The index of a DICOM medium, and what macOS keeps beside a file.
-    if path.name.upper() == 'DICOMDIR' or path.name.startswith('._'):
+    if is_companion(path):
         return 'none'
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
