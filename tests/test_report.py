@@ -22,7 +22,7 @@ from drawn_runs import (
 
 from projects.xray.measures import floored
 from projects.xray.report.charts import charts_of
-from projects.xray.report.evidence import Settings, gather, verdict
+from projects.xray.report.evidence import Settings, describe, gather, verdict
 from projects.xray.report.page import write_report
 from projects.xray.report.paper import table_2, table_3
 from projects.xray.report.predictions import PredictionsError, read_predictions
@@ -642,6 +642,61 @@ def test_a_distilled_student_is_compared_with_the_student_alone(tmp_path):
     assert pairs == {('scratch', 'in1k'), (name, 'scratch')}
 
 
+def longer(folder, factor=3):
+    """Let a drawn run have learnt for more epochs, as its study recorded."""
+    (folder / 'run.json').write_text(json.dumps(dict(epochs_factor=factor)))
+    return folder
+
+
+def test_arms_that_learnt_as_long_are_compared(tmp_path):
+    truth, runs = draw_truth(tmp_path), []
+    for init, skill in (('scratch', 0.3), ('simsiam', 0.4)):
+        runs.append(draw_run(tmp_path, tmp_path / init, truth, init, skill))
+        runs.append(longer(draw_run(tmp_path, tmp_path / f'{init}-x3', truth, init, 2 * skill)))
+
+    def pairs(folders):
+        (group,) = gather(read_runs(folders)[0], Settings(resamples=5))
+        found = {(c.candidate.name, c.baseline.name): describe(c) for c in group.contrasts}
+        return found, verdict([group])[0]
+
+    found, answer = pairs(runs)
+    assert set(found) == {
+        ('simsiam', 'scratch'),
+        ('simsiam, 3× epochs', 'scratch, 3× epochs'),
+        ('scratch, 3× epochs', 'scratch'),
+    }
+    unequal = 'may learn for 3× the epochs of its config, scratch for 1×: no effect of the start alone'
+    assert [pair for pair, words in found.items() if unequal in words] == [('scratch, 3× epochs', 'scratch')]
+    assert 'Of 2 comparisons' in answer and unequal not in answer
+    # Without a baseline that learnt as long, the comparison stays and says what it is.
+    found, answer = pairs([runs[0], runs[1], runs[2]])
+    assert 'simsiam reaches' in answer and 'comparisons' not in answer
+    found, answer = pairs([runs[0], runs[3]])
+    ((pair, words),) = found.items()
+    assert pair == ('simsiam, 3× epochs', 'scratch') and f'simsiam, 3× epochs {unequal}' in words
+    assert unequal in answer
+
+
+def test_a_teacher_is_not_told_as_the_effect_of_pretraining(tmp_path):
+    truth, pkd = draw_truth(tmp_path), f'pkd-swin-base-simmim_{STEM}'
+    runs = [draw_run(tmp_path, tmp_path / init, truth, init, 0.4) for init in ('scratch', 'simsiam')]
+    runs += [longer(draw_run(tmp_path, tmp_path / 'x3', truth, 'simsiam', 0.5))]
+    taught = [
+        draw_run(tmp_path, tmp_path / f'pkd{k}', truth, 'simsiam', 0.9, seed=k, stem=pkd) for k in (0, 1)
+    ]
+    taught += [longer(draw_run(tmp_path, tmp_path / 'pkd-x3', truth, 'simsiam', 0.9, stem=pkd))]
+    (group,) = gather(read_runs([*runs, *taught])[0], Settings(resamples=5))
+    name = 'simsiam + pkd-swin-base-simmim'
+    assert {(c.candidate.name, c.baseline.name) for c in group.contrasts} == {
+        ('simsiam', 'scratch'),
+        ('simsiam, 3× epochs', 'scratch'),
+        (name, 'simsiam'),
+        (f'{name}, 3× epochs', 'simsiam, 3× epochs'),
+    }
+    answer, _ = verdict([group])
+    assert 'simsiam reaches' in answer and 'pkd' not in answer and 'comparisons' not in answer
+
+
 def test_the_fingerprint_of_the_training_labels_is_what_the_run_recorded(tmp_path):
     truth = draw_truth(tmp_path, parts=4)
     (tmp_path / 'train.json').write_text('changed since')
@@ -753,6 +808,29 @@ def test_probes_on_other_labels_or_parts_do_not_compare(probes):
     edit(probes[1] / 'predictions.json', lambda said: said['images'][5].update(part='elsewhere'))
     _, (line,) = read_runs(probes)
     assert 'another label, part or place of p002_v1.png' in line
+
+
+def test_a_probe_on_few_parts_gets_no_test_of_parts(tmp_path):
+    """Each of twelve parts is of one class: by itself it is ranked without a fault by any model."""
+    truth = draw_truth(tmp_path, parts=12, free=0)
+    labels = {image['id']: 1 + int(image['part'][1:]) % 2 for image in truth['images']}
+    for annotation in truth['annotations']:
+        annotation['category_id'] = labels[annotation['image_id']]
+    skills = {'scratch': 0.0, 'simsiam': 1.0}
+    runs = [draw_probe(tmp_path, tmp_path / init, truth, init, skill) for init, skill in skills.items()]
+    (group,) = gather(read_runs(runs)[0], Settings(resamples=50))
+    (contrast,) = group.contrasts
+    reason = 'mAP ranks the images of all parts, so that one part alone says nothing, and there are too few '
+    reason += 'parts to draw from'
+    assert (contrast.parts, contrast.reason) == (None, reason)
+    assert (
+        f'difference {contrast.seeds.difference:+.3f}, without an interval ({reason})' in verdict([group])[0]
+    )
+    assert contrast.seeds.difference > 0.2
+    for run in runs:
+        edit(run / 'predictions.json', lambda said: [image.pop('part') for image in said['images']])
+    (group,) = gather(read_runs(runs)[0], Settings(resamples=50))
+    assert group.contrasts[0].reason.startswith('24 of 24 images have no part id')
 
 
 # ----------------------------------------------------------------------------------------- few parts
