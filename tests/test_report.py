@@ -1,6 +1,7 @@
 """tools/report.py: tables, the verdict with its interval, and what is refused with its reason."""
 
 import csv
+import hashlib
 import json
 import math
 import shutil
@@ -471,11 +472,12 @@ def test_of_all_runs_on_a_test_set_one_keeps_its_proof(proven, tmp_path):
 def prove(tmp_path):
     """Return what is proven of a run after its val truth and the images of its training were changed."""
 
-    def prove(change_val=lambda val: None, trained=()):
+    def prove(change_val=lambda val: None, trained=(), change_run=lambda run: None):
         truth, val = draw_truth(tmp_path, 100), draw_val(tmp_path, 64)
         change_val(val)
         (tmp_path / 'train.json').write_text(json.dumps(dict(images=list(trained))))
         run = draw_run(tmp_path, tmp_path / 'run', truth, val=val, seed=4, **PROVING)
+        change_run(run)
         (group,) = gather(read_runs([run])[0], Settings(max_escape=0.2, resamples=5))
         return group.arms[0].members[0].parts
 
@@ -513,6 +515,59 @@ def test_the_parts_of_training_are_read_where_its_file_is(prove, trained, said):
         assert parts.statement.endswith(said)
     else:
         assert 'not checked' not in parts.statement
+
+
+def recorded(sha256, of):
+    """Let a study have recorded the SHA-256 of what a run learnt from; None: that of the file there is."""
+
+    def change(run):
+        file = run.parent / 'train.json'
+        said = sha256 or hashlib.sha256(file.read_bytes()).hexdigest()
+        facts = dict(labels_sha256={str(file): said}) if of == 'all' else dict(subset_sha256=said)
+        (run / 'run.json').write_text(json.dumps(facts if of else dict(train_images=2)))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ('sha256', 'of', 'checked'),
+    [
+        (None, 'all', True),
+        (None, 'few', True),
+        ('f' * 64, 'all', False),
+        ('f' * 64, 'few', False),
+        ('', '', False),
+    ],
+)
+def test_the_training_file_that_is_checked_is_the_one_the_run_learnt_from(prove, sha256, of, checked):
+    parts = prove(trained=[dict(part='t1')], change_run=recorded(sha256, of))
+    assert parts.proven and ('was not checked' not in parts.statement) == checked
+
+
+WRAPPED = {
+    'repeated': "dict(type='RepeatDataset', times=2, dataset=dict({0}))",
+    'joined': "dict(type='ConcatDataset', datasets=[dict({0}), dict({1})])",
+    'both': "dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[dict({1}), dict({0})]))",
+}
+
+
+@pytest.mark.parametrize('wrapper', WRAPPED)
+@pytest.mark.parametrize(
+    ('part', 'said'),
+    [('p007', 'no proof: parts of test are in train.'), ('t1', ''), (None, 'was not checked.')],
+)
+def test_the_parts_of_training_are_read_inside_of_wrappers(prove, wrapper, part, said):
+    def wrap(run):
+        files = [f"data_root='{run.parent}', ann_file='{name}.json'" for name in ('train', 'more')]
+        (run.parent / 'more.json').write_text(json.dumps(dict(images=[dict(part='t2')])))
+        (config,) = run.glob('*.py')
+        model, _ = config.read_text().splitlines()
+        dataset = WRAPPED[wrapper].format(*files)
+        config.write_text(f'{model}\ntrain_dataloader = dict(dataset={dataset})\n')
+
+    parts = prove(trained=[dict(part=part)], change_run=wrap)
+    assert parts.proven == (part != 'p007')
+    assert parts.statement.endswith(said) and ('not checked' in parts.statement) == (part is None)
 
 
 def test_a_proof_of_another_data_set_is_not_told_of_the_first_arm(proven, tmp_path):

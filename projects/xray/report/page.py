@@ -29,7 +29,7 @@ from .config_diff import differences
 from .evidence import Arm, Contrast, Group, Measured, Settings, describe, gather, verdict
 from .paper import label, percent, table_2, table_3
 from .results import name_commit, trained_and_tested
-from .runs import Run, read_curves, train_file
+from .runs import Run, read_curves, train_files
 
 # Columns that the page folds away when all rows agree.
 FOLDED = ('group', 'threshold is', 'proof', 'checks', 'commit', 'hardware', 'date', 'versions', 'commands')
@@ -575,11 +575,10 @@ def _data(members) -> dict:
         for split, said in (('test', m.run.predictions), ('val', m.run.val)):
             if said:
                 rows.add((split, said.ann_file, str(len(said.parts())), said.sha256))
-        train = train_file(m.run)
-        if train:  # what the run recorded: the file of today may be another
-            facts = m.run.facts
-            sha256 = facts.get('subset_sha256') or facts.get('labels_sha256', {}).get(train)
-            rows.add(('train', train, _text(facts.get('train_images')), _text(sha256)))
+        files = train_files(m.run)
+        for file, sha256 in files.items():
+            images = m.run.facts.get('train_images') if len(files) == 1 else None  # recorded of all together
+            rows.add(('train', file, _text(images), _text(sha256)))
     title = 'Data: annotation files and their SHA-256 when they were read'
     return dict(title=title, header=['split', 'file', 'images', 'SHA-256'], rows=[*map(list, sorted(rows))])
 
