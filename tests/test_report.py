@@ -1,6 +1,7 @@
 """tools/report.py: tables, the verdict with its interval, and what is refused with its reason."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import math
@@ -379,6 +380,37 @@ def test_pretrainings_and_not_their_seeds_are_the_units(tmp_path):
     assert row['arm'] == f'{before.candidate.mean:.3f}'
 
 
+def test_seeds_of_which_some_start_from_an_unknown_pretraining_are_not_grouped(tmp_path):
+    runs = draw_study(tmp_path / 'three', {'scratch': 0.25, 'simsiam': 0.9}, seeds=(0, 1, 2))
+    for config in runs[5].glob('*.py'):
+        config.unlink()
+    (group,) = gather(read_runs(runs)[0], Settings(resamples=5))
+    scratch, simsiam = group.arms
+    assert [m.run.weights for m in simsiam.members] == ['elsewhere/epoch_20.pth'] * 2 + ['']
+    seeds = group.contrasts[0].seeds
+    assert simsiam.pretrainings is None and not group.contrasts[0].by_pretraining
+    assert seeds.difference == pytest.approx(simsiam.headline.mean - scratch.headline.mean)
+
+
+@pytest.mark.parametrize(
+    ('low', 'high', 'result', 'words'),
+    [
+        (0.1, 0.3, 'candidate higher', ''),
+        (-0.1, 0.3, 'no difference shown', ', but over the seeds zero is not excluded (-0.100 to +0.300)'),
+        (-0.3, -0.1, 'candidate lower', ', but over the seeds it is the other way round (-0.300 to -0.100)'),
+    ],
+)
+def test_a_difference_over_parts_that_the_seeds_do_not_show_is_one_of_these_parts(
+    drawn, low, high, result, words
+):
+    (group,) = gather(read_runs(drawn)[0], Settings(resamples=50))
+    contrast = group.contrasts[0]
+    assert contrast.parts.verdict == 'candidate higher'
+    contrast.seeds = dataclasses.replace(contrast.seeds, low=low, high=high, verdict=result)
+    end = ': simsiam is better' + (f' on these parts{words}' if words else '')
+    assert f'{end};' in describe(contrast)
+
+
 PLANTS = ('gdxray-a', 'gdxray-b', 'synthetic', 'industrial')
 
 
@@ -407,7 +439,11 @@ def test_the_verdict_is_on_what_says_most_of_a_plant(tmp_path):
         contrast.parts.verdict = f'candidate {result}'
     contrasts[0].parts = None
     answer, _ = verdict(list(groups.values()))
-    assert answer.endswith('Of 5 comparisons 2 better, 2 worse, the rest no difference shown.')
+    assert 'Of 5 comparisons, on these test parts: 2 better, 2 worse, 0 no difference shown' in answer
+    assert answer.endswith(' shown, 1 without an interval.')
+    contrasts[0].parts = dataclasses.replace(contrasts[1].parts, verdict='no difference shown')
+    answer, _ = verdict(list(groups.values()))
+    assert answer.endswith('Of 5 comparisons, on these test parts: 2 better, 2 worse, 1 no difference shown.')
 
 
 PROVING = dict(skill=1.3, false=0.3)  # nearly every critical part is rejected
@@ -435,6 +471,9 @@ def test_only_the_model_that_was_chosen_on_val_keeps_its_proof(proven):
     best = max((m for m in members if m.on_val is not None), key=lambda m: m.on_val)
     assert [m for m in members if m.chosen] == [m for m in members if m.parts.proven] == [best]
     assert best.parts.statement.startswith('Proven: ')
+    absent = ' 1 run without predictions of val on this test set took no part in the choice of the model.'
+    assert best.parts.statement.endswith(absent)
+    assert not any(absent in one.parts.statement for one in (*alone, *(m for m in members if m is not best)))
     escape = {m.run.arm: m.parts.measures.escape for m in members}
     statements = {m.run.arm: m.parts.statement for m in members if m is not best}
     assert statements['in1k'].endswith('no proof: model not fixed on val.')
@@ -442,6 +481,11 @@ def test_only_the_model_that_was_chosen_on_val_keeps_its_proof(proven):
     assert statements[other].startswith(f'{escape[other].events} of 98 critical parts escaped at score >= ')
     assert statements[other].endswith('no proof: another model was chosen on val.')
     assert f'of {best.run.arm} (seed {best.run.seed}, the best on val): Proven: ' in verdict([group])[1]
+    (group,) = gather(read_runs(proven)[0], Settings(max_escape=0.001, resamples=5))  # too few parts for it
+    statements = {m.run.arm: m.parts.statement for arm in group.arms for m in arm.members}
+    assert statements[best.run.arm].endswith(absent) and 'No bound' not in statements[best.run.arm]
+    assert statements[other].endswith(' No bound holds: another model was chosen on val.')
+    assert statements['in1k'].endswith(' No bound holds: model not fixed on val.')
 
 
 def test_of_all_runs_on_a_test_set_one_keeps_its_proof(proven, tmp_path):
@@ -472,13 +516,13 @@ def test_of_all_runs_on_a_test_set_one_keeps_its_proof(proven, tmp_path):
 def prove(tmp_path):
     """Return what is proven of a run after its val truth and the images of its training were changed."""
 
-    def prove(change_val=lambda val: None, trained=(), change_run=lambda run: None):
+    def prove(change_val=lambda val: None, trained=(), change_run=lambda run: None, max_escape=0.2):
         truth, val = draw_truth(tmp_path, 100), draw_val(tmp_path, 64)
         change_val(val)
         (tmp_path / 'train.json').write_text(json.dumps(dict(images=list(trained))))
         run = draw_run(tmp_path, tmp_path / 'run', truth, val=val, seed=4, **PROVING)
         change_run(run)
-        (group,) = gather(read_runs([run])[0], Settings(max_escape=0.2, resamples=5))
+        (group,) = gather(read_runs([run])[0], Settings(max_escape=max_escape, resamples=5))
         return group.arms[0].members[0].parts
 
     return prove
@@ -491,6 +535,24 @@ def test_parts_that_training_or_val_has_seen_prove_nothing(prove):
 
     parts = prove(as_tested)
     assert not parts.proven and parts.statement.endswith('no proof: parts of test are in val.')
+
+
+@pytest.mark.parametrize(
+    ('max_escape', 'begins'), [(0.08, 'Not proven: '), (0.01, 'The test set is too small')]
+)
+@pytest.mark.parametrize(
+    ('trained', 'said'),
+    [
+        ('p007', ' No bound holds: parts of test are in train.'),
+        (None, ' Whether training has seen these parts was not checked.'),
+        ('t1', ''),
+    ],
+)
+def test_a_bound_that_proves_nothing_holds_for_no_leak_either(prove, max_escape, begins, trained, said):
+    parts = prove(trained=[dict(part=trained)], max_escape=max_escape)
+    assert not parts.proven and parts.statement.startswith(begins) and 'at most' in parts.statement
+    assert parts.statement.endswith(said) and 'checked' not in parts.statement.removesuffix(said)
+    assert ('No bound' in parts.statement) == (trained == 'p007')
 
 
 @pytest.mark.parametrize(

@@ -341,7 +341,7 @@ def compare_seeds(
     baseline: Sequence[float],
     candidate: Sequence[float],
     confidence: float = 0.95,
-    starts: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
+    starts: tuple[Sequence[Hashable] | None, Sequence[Hashable] | None] = (None, None),
 ) -> SeedComparison:
     """Compare two arms by their seeds (Welch's unequal-variances t interval).
 
@@ -351,17 +351,16 @@ def compare_seeds(
         baseline: Values of the first arm, by seed.
         candidate: Those of the second.
         confidence: Two-sided.
-        starts: Of both arms, the pretraining of each seed. Seeds of one pretraining are not independent of
-            one another: where an arm has several pretrainings, each counts once, by the mean of its seeds.
-            With one alone the interval tells nothing of another.
+        starts: Of both arms, the pretraining of each seed; None where they are not known. Seeds of one
+            pretraining are not independent of one another: where an arm has several pretrainings, each counts
+            once, by the mean of its seeds. With one alone the interval tells nothing of another.
 
     Raises:
         StatisticsError: An arm without values, or one that is not finite.
     """
     sides = summarise_seeds(baseline), summarise_seeds(candidate)
     first, second = (
-        summarise_seeds(_by_start(side.values, start))
-        for side, start in zip(sides, starts or (None, None), strict=True)
+        summarise_seeds(_by_start(side.values, start)) for side, start in zip(sides, starts, strict=True)
     )
     difference = second.mean - first.mean
     low = high = None

@@ -406,7 +406,8 @@ def _parts(detectors) -> dict:
         rates = [at.escape, at.caught_elsewhere, at.false_reject, at.minor_reject]
         said = [floored(m.parts.threshold), m.parts_fixed, *map(str, rates), m.parts.statement]
         rows.append([*_who(group, arm, m), _text(m.on_val), *said])
-    header = ['group', 'arm', 'seed', 'val AP50', 'threshold', 'threshold is', 'critical parts that escape']
+    header = ['group', 'arm', 'seed', 'val AP50', 'threshold', 'threshold is']
+    header += ['critical parts that escape (bound: of one model fixed beforehand)']
     header += ['caught by another detection alone', 'false reject', 'minor parts rejected', 'proof']
     return dict(title='Physical parts, each judged by its worst view', header=header, rows=rows)
 
