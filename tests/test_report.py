@@ -190,6 +190,30 @@ def test_the_verdict_names_arms_difference_interval_and_escapes(written):
     assert '| faster-rcnn' in (written / 'results.md').read_text()
 
 
+def test_what_becomes_of_defects_is_counted_by_type_and_by_size(written):
+    said = json.loads((written / 'report.json').read_text())
+    for name, key in (('types', 'by_type'), ('sizes', 'by_size')):
+        with (written / f'{name}.csv').open() as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            (run,) = [r for r in said['runs'] if (r['arm'], str(r['seed'])) == (row['arm'], row['seed'])]
+            of = run['detection'][key]
+            of = of[row['type']] if name == 'types' else of[row['class']][row["COCO's size"]]
+            counted = [int(row[column]) for column in ('found', 'wrong severity', 'missed')]
+            assert counted == [of['found'], of['wrong_severity'], of['missed']]
+            assert sum(counted) == int(row['defects'])
+
+
+def test_a_measure_that_is_not_a_number_is_none_of_a_mean(pair, tmp_path):
+    for run, value in zip(pair, (math.nan, 0.25), strict=True):
+        edit(run / 'test.json', lambda said, value=value: said['metrics'].update({'xray/AP_small': value}))
+    assert main([*map(str, pair), '--out', str(tmp_path / 'out'), '--gallery', '0']) == 0
+    with (tmp_path / 'out' / 'arms.csv').open() as file:
+        assert {row['arm']: row['AP_small'] for row in csv.DictReader(file)} == dict(
+            scratch='–', simsiam='25.0'
+        )
+
+
 def test_every_escape_and_false_alarm_is_in_the_table(written):
     said = json.loads((written / 'report.json').read_text())
     with (written / 'escapes_and_false_alarms.csv').open() as file:
@@ -378,6 +402,16 @@ def test_pretrainings_and_not_their_seeds_are_the_units(tmp_path):
         row = next(csv.DictReader(file))
     assert row['pretrainings'] == '2' and row['over seeds (Welch)'].endswith(', by pretraining')
     assert row['arm'] == f'{before.candidate.mean:.3f}'
+
+
+def test_a_pretraining_is_told_apart_by_what_the_study_recorded(tmp_path):
+    """Its file has another path on each machine."""
+    runs = draw_study(tmp_path, {'scratch': 0.25, 'simsiam': 0.9})
+    pretrain(runs[3], 'there/epoch_20.pth')
+    for run in runs[2:]:
+        (run / 'run.json').write_text(json.dumps(dict(pretraining='simsiam_a/seed0-frac100')))
+    (group,) = gather(read_runs(runs)[0], Settings(resamples=5))
+    assert group.arms[1].pretrainings == 1
 
 
 def test_seeds_of_which_some_start_from_an_unknown_pretraining_are_not_grouped(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from drawn_runs import draw_run, draw_truth
 from mmengine.config import Config
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
@@ -985,6 +986,16 @@ val_evaluator = test_evaluator
 val_cfg = dict()
 model['test_cfg']['rcnn'] = dict(score_thr=0.999)
 """
+
+
+@pytest.mark.parametrize('split', ['', '_val'])
+def test_what_the_report_refuses_of_either_split_is_no_test(tmp_path, split):
+    run = draw_run(tmp_path, tmp_path / 'run', draw_truth(tmp_path, parts=2, free=0))
+    tool.check_predictions(run)
+    file = run / f'predictions{split}.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | dict(detections=[])))
+    with pytest.raises(StepError, match=f'predictions{split}.json: not one detection'):
+        tool.check_predictions(run)
 
 
 def test_a_detector_without_a_detection_is_no_value_of_0_but_failed(study, tiny_coco):

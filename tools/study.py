@@ -371,13 +371,23 @@ def test(study, job, folder):
     arguments = [job.config, last_checkpoint(folder), '--work-dir', str(folder), '--val']
     tested_on = studies.digest_labels(study.config(job.config), 'val_dataloader', 'test_dataloader')
     call('test', [*arguments, '--cfg-options', *facts['options']], job, folder)
-    if (folder / FILES['test']).is_file():
-        try:
-            read_predictions(folder)  # what the report refuses is no value to average either
-        except PredictionsError as error:
-            raise StepError(str(error)) from None
+    check_predictions(folder)
     facts |= dict(tested=True, tested_on=tested_on, test_seconds=round(time.monotonic() - start, 1))
     write_json(folder / 'run.json', facts)
+
+
+def check_predictions(folder):
+    """Refuse what the report leaves out: it is no value to average either.
+
+    Raises:
+        StepError: Predictions of val or test that no measure may be taken of.
+    """
+    for split, file in FILES.items():
+        if (folder / file).is_file():
+            try:
+                read_predictions(folder, split)
+            except PredictionsError as error:
+                raise StepError(str(error)) from None
 
 
 def call(tool, arguments, job, folder):

@@ -70,14 +70,9 @@ def upper_bound(events: int, units: int, confidence: float = 0.95) -> float:
     Raises:
         StatisticsError: No units, or more events than units.
     """
-    _check_counts(events, units)
+    if not 0 <= events <= units or units == 0:
+        raise StatisticsError(f'expected 0 <= events <= units and units > 0, got {events} of {units}')
     return 1.0 if events == units else float(stats.beta.ppf(confidence, events + 1, units - events))
-
-
-def lower_bound(events: int, units: int, confidence: float = 0.95) -> float:
-    """One-sided Clopper-Pearson lower bound of a proportion; see `upper_bound`."""
-    _check_counts(events, units)
-    return 0.0 if events == 0 else float(stats.beta.ppf(1 - confidence, events, units - events + 1))
 
 
 def parts_needed(max_rate: float, events: int = 0, confidence: float = 0.95) -> int:
@@ -111,11 +106,6 @@ def allowed_events(units: int, max_rate: float, confidence: float = 0.95) -> int
     while events + 1 < units and upper_bound(events + 1, units, confidence) <= max_rate:
         events += 1
     return events
-
-
-def _check_counts(events: int, units: int) -> None:
-    if not 0 <= events <= units or units == 0:
-        raise StatisticsError(f'expected 0 <= events <= units and units > 0, got {events} of {units}')
 
 
 # ------------------------------------------------------------------------------------------ comparisons

@@ -423,6 +423,7 @@ def _check_classes(said: Predictions) -> None:
 
     The images of one part are mostly of one class, which any classifier ranks without a fault: twelve such
     parts showed no difference between an mAP of 0.46 and one of 1.
+
     Where one class is on a few of many parts, the mean hangs on them: six parts of one class and 54 of
     another gave an interval that excluded zero in 10 % of simulated sets without a true difference. With few
     parts in all, the exact test of a detector needs no such thing.

@@ -507,14 +507,23 @@ def _types(detectors) -> dict:
 
 def _sizes(detectors) -> dict:
     rows = [
-        [*_who(group, arm, m), name, size, str(f.defects), str(f.found), _text(f.recall)]
+        [
+            *_who(group, arm, m),
+            name,
+            size,
+            str(f.defects),
+            str(f.found),
+            str(f.wrong_severity),
+            str(f.missed),
+            _text(f.recall),
+        ]
         for group, arm, m in detectors
         for name, sizes in m.detection.by_size.items()
         for size, f in sizes.items()
         if f.defects
     ]
-    header = ['group', 'arm', 'seed', 'class', "COCO's size", 'defects', 'found', 'recall']
-    return dict(title='Recall by size', header=header, rows=rows)
+    header = ['group', 'arm', 'seed', 'class', "COCO's size", 'defects', 'found', 'wrong severity', 'missed']
+    return dict(title='Recall by size', header=[*header, 'recall'], rows=rows)
 
 
 def _latency(printed: str) -> dict:

@@ -231,7 +231,7 @@ def _weights(init: str, checkpoint: str, facts: Mapping) -> str | None:
     if start in BASELINES:
         return None
     if 'sim' in start:
-        return checkpoint or facts.get('pretraining') or ''
+        return facts.get('pretraining') or checkpoint or ''  # a path is another one on another machine
     return checkpoint if checkpoint and '://' not in checkpoint else None  # a stem that names no start
 
 
