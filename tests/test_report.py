@@ -1,6 +1,8 @@
 """tools/report.py: tables, the verdict with its interval, and what is refused with its reason."""
 
 import csv
+import dataclasses
+import hashlib
 import json
 import math
 import shutil
@@ -22,7 +24,7 @@ from drawn_runs import (
 
 from projects.xray.measures import floored
 from projects.xray.report.charts import charts_of
-from projects.xray.report.evidence import Settings, gather, verdict
+from projects.xray.report.evidence import Settings, describe, gather, verdict
 from projects.xray.report.page import write_report
 from projects.xray.report.paper import table_2, table_3
 from projects.xray.report.predictions import PredictionsError, read_predictions
@@ -186,6 +188,30 @@ def test_the_verdict_names_arms_difference_interval_and_escapes(written):
     assert 'threshold fixed on val at 0.5 false alarms an image' in escapes
     assert '<html' in (written / 'index.html').read_text()
     assert '| faster-rcnn' in (written / 'results.md').read_text()
+
+
+def test_what_becomes_of_defects_is_counted_by_type_and_by_size(written):
+    said = json.loads((written / 'report.json').read_text())
+    for name, key in (('types', 'by_type'), ('sizes', 'by_size')):
+        with (written / f'{name}.csv').open() as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            (run,) = [r for r in said['runs'] if (r['arm'], str(r['seed'])) == (row['arm'], row['seed'])]
+            of = run['detection'][key]
+            of = of[row['type']] if name == 'types' else of[row['class']][row["COCO's size"]]
+            counted = [int(row[column]) for column in ('found', 'wrong severity', 'missed')]
+            assert counted == [of['found'], of['wrong_severity'], of['missed']]
+            assert sum(counted) == int(row['defects'])
+
+
+def test_a_measure_that_is_not_a_number_is_none_of_a_mean(pair, tmp_path):
+    for run, value in zip(pair, (math.nan, 0.25), strict=True):
+        edit(run / 'test.json', lambda said, value=value: said['metrics'].update({'xray/AP_small': value}))
+    assert main([*map(str, pair), '--out', str(tmp_path / 'out'), '--gallery', '0']) == 0
+    with (tmp_path / 'out' / 'arms.csv').open() as file:
+        assert {row['arm']: row['AP_small'] for row in csv.DictReader(file)} == dict(
+            scratch='–', simsiam='25.0'
+        )
 
 
 def test_every_escape_and_false_alarm_is_in_the_table(written):
@@ -378,6 +404,47 @@ def test_pretrainings_and_not_their_seeds_are_the_units(tmp_path):
     assert row['arm'] == f'{before.candidate.mean:.3f}'
 
 
+def test_a_pretraining_is_told_apart_by_what_the_study_recorded(tmp_path):
+    """Its file has another path on each machine."""
+    runs = draw_study(tmp_path, {'scratch': 0.25, 'simsiam': 0.9})
+    pretrain(runs[3], 'there/epoch_20.pth')
+    for run in runs[2:]:
+        (run / 'run.json').write_text(json.dumps(dict(pretraining='simsiam_a/seed0-frac100')))
+    (group,) = gather(read_runs(runs)[0], Settings(resamples=5))
+    assert group.arms[1].pretrainings == 1
+
+
+def test_seeds_of_which_some_start_from_an_unknown_pretraining_are_not_grouped(tmp_path):
+    runs = draw_study(tmp_path / 'three', {'scratch': 0.25, 'simsiam': 0.9}, seeds=(0, 1, 2))
+    for config in runs[5].glob('*.py'):
+        config.unlink()
+    (group,) = gather(read_runs(runs)[0], Settings(resamples=5))
+    scratch, simsiam = group.arms
+    assert [m.run.weights for m in simsiam.members] == ['elsewhere/epoch_20.pth'] * 2 + ['']
+    seeds = group.contrasts[0].seeds
+    assert simsiam.pretrainings is None and not group.contrasts[0].by_pretraining
+    assert seeds.difference == pytest.approx(simsiam.headline.mean - scratch.headline.mean)
+
+
+@pytest.mark.parametrize(
+    ('low', 'high', 'result', 'words'),
+    [
+        (0.1, 0.3, 'candidate higher', ''),
+        (-0.1, 0.3, 'no difference shown', ', but over the seeds zero is not excluded (-0.100 to +0.300)'),
+        (-0.3, -0.1, 'candidate lower', ', but over the seeds it is the other way round (-0.300 to -0.100)'),
+    ],
+)
+def test_a_difference_over_parts_that_the_seeds_do_not_show_is_one_of_these_parts(
+    drawn, low, high, result, words
+):
+    (group,) = gather(read_runs(drawn)[0], Settings(resamples=50))
+    contrast = group.contrasts[0]
+    assert contrast.parts.verdict == 'candidate higher'
+    contrast.seeds = dataclasses.replace(contrast.seeds, low=low, high=high, verdict=result)
+    end = ': simsiam is better' + (f' on these parts{words}' if words else '')
+    assert f'{end};' in describe(contrast)
+
+
 PLANTS = ('gdxray-a', 'gdxray-b', 'synthetic', 'industrial')
 
 
@@ -406,7 +473,11 @@ def test_the_verdict_is_on_what_says_most_of_a_plant(tmp_path):
         contrast.parts.verdict = f'candidate {result}'
     contrasts[0].parts = None
     answer, _ = verdict(list(groups.values()))
-    assert answer.endswith('Of 5 comparisons 2 better, 2 worse, the rest no difference shown.')
+    assert 'Of 5 comparisons, on these test parts: 2 better, 2 worse, 0 no difference shown' in answer
+    assert answer.endswith(' shown, 1 without an interval.')
+    contrasts[0].parts = dataclasses.replace(contrasts[1].parts, verdict='no difference shown')
+    answer, _ = verdict(list(groups.values()))
+    assert answer.endswith('Of 5 comparisons, on these test parts: 2 better, 2 worse, 1 no difference shown.')
 
 
 PROVING = dict(skill=1.3, false=0.3)  # nearly every critical part is rejected
@@ -434,6 +505,9 @@ def test_only_the_model_that_was_chosen_on_val_keeps_its_proof(proven):
     best = max((m for m in members if m.on_val is not None), key=lambda m: m.on_val)
     assert [m for m in members if m.chosen] == [m for m in members if m.parts.proven] == [best]
     assert best.parts.statement.startswith('Proven: ')
+    absent = ' 1 run without predictions of val on this test set took no part in the choice of the model.'
+    assert best.parts.statement.endswith(absent)
+    assert not any(absent in one.parts.statement for one in (*alone, *(m for m in members if m is not best)))
     escape = {m.run.arm: m.parts.measures.escape for m in members}
     statements = {m.run.arm: m.parts.statement for m in members if m is not best}
     assert statements['in1k'].endswith('no proof: model not fixed on val.')
@@ -441,6 +515,11 @@ def test_only_the_model_that_was_chosen_on_val_keeps_its_proof(proven):
     assert statements[other].startswith(f'{escape[other].events} of 98 critical parts escaped at score >= ')
     assert statements[other].endswith('no proof: another model was chosen on val.')
     assert f'of {best.run.arm} (seed {best.run.seed}, the best on val): Proven: ' in verdict([group])[1]
+    (group,) = gather(read_runs(proven)[0], Settings(max_escape=0.001, resamples=5))  # too few parts for it
+    statements = {m.run.arm: m.parts.statement for arm in group.arms for m in arm.members}
+    assert statements[best.run.arm].endswith(absent) and 'No bound' not in statements[best.run.arm]
+    assert statements[other].endswith(' No bound holds: another model was chosen on val.')
+    assert statements['in1k'].endswith(' No bound holds: model not fixed on val.')
 
 
 def test_of_all_runs_on_a_test_set_one_keeps_its_proof(proven, tmp_path):
@@ -471,12 +550,13 @@ def test_of_all_runs_on_a_test_set_one_keeps_its_proof(proven, tmp_path):
 def prove(tmp_path):
     """Return what is proven of a run after its val truth and the images of its training were changed."""
 
-    def prove(change_val=lambda val: None, trained=()):
+    def prove(change_val=lambda val: None, trained=(), change_run=lambda run: None, max_escape=0.2):
         truth, val = draw_truth(tmp_path, 100), draw_val(tmp_path, 64)
         change_val(val)
         (tmp_path / 'train.json').write_text(json.dumps(dict(images=list(trained))))
         run = draw_run(tmp_path, tmp_path / 'run', truth, val=val, seed=4, **PROVING)
-        (group,) = gather(read_runs([run])[0], Settings(max_escape=0.2, resamples=5))
+        change_run(run)
+        (group,) = gather(read_runs([run])[0], Settings(max_escape=max_escape, resamples=5))
         return group.arms[0].members[0].parts
 
     return prove
@@ -489,6 +569,24 @@ def test_parts_that_training_or_val_has_seen_prove_nothing(prove):
 
     parts = prove(as_tested)
     assert not parts.proven and parts.statement.endswith('no proof: parts of test are in val.')
+
+
+@pytest.mark.parametrize(
+    ('max_escape', 'begins'), [(0.08, 'Not proven: '), (0.01, 'The test set is too small')]
+)
+@pytest.mark.parametrize(
+    ('trained', 'said'),
+    [
+        ('p007', ' No bound holds: parts of test are in train.'),
+        (None, ' Whether training has seen these parts was not checked.'),
+        ('t1', ''),
+    ],
+)
+def test_a_bound_that_proves_nothing_holds_for_no_leak_either(prove, max_escape, begins, trained, said):
+    parts = prove(trained=[dict(part=trained)], max_escape=max_escape)
+    assert not parts.proven and parts.statement.startswith(begins) and 'at most' in parts.statement
+    assert parts.statement.endswith(said) and 'checked' not in parts.statement.removesuffix(said)
+    assert ('No bound' in parts.statement) == (trained == 'p007')
 
 
 @pytest.mark.parametrize(
@@ -513,6 +611,59 @@ def test_the_parts_of_training_are_read_where_its_file_is(prove, trained, said):
         assert parts.statement.endswith(said)
     else:
         assert 'not checked' not in parts.statement
+
+
+def recorded(sha256, of):
+    """Let a study have recorded the SHA-256 of what a run learnt from; None: that of the file there is."""
+
+    def change(run):
+        file = run.parent / 'train.json'
+        said = sha256 or hashlib.sha256(file.read_bytes()).hexdigest()
+        facts = dict(labels_sha256={str(file): said}) if of == 'all' else dict(subset_sha256=said)
+        (run / 'run.json').write_text(json.dumps(facts if of else dict(train_images=2)))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ('sha256', 'of', 'checked'),
+    [
+        (None, 'all', True),
+        (None, 'few', True),
+        ('f' * 64, 'all', False),
+        ('f' * 64, 'few', False),
+        ('', '', False),
+    ],
+)
+def test_the_training_file_that_is_checked_is_the_one_the_run_learnt_from(prove, sha256, of, checked):
+    parts = prove(trained=[dict(part='t1')], change_run=recorded(sha256, of))
+    assert parts.proven and ('was not checked' not in parts.statement) == checked
+
+
+WRAPPED = {
+    'repeated': "dict(type='RepeatDataset', times=2, dataset=dict({0}))",
+    'joined': "dict(type='ConcatDataset', datasets=[dict({0}), dict({1})])",
+    'both': "dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[dict({1}), dict({0})]))",
+}
+
+
+@pytest.mark.parametrize('wrapper', WRAPPED)
+@pytest.mark.parametrize(
+    ('part', 'said'),
+    [('p007', 'no proof: parts of test are in train.'), ('t1', ''), (None, 'was not checked.')],
+)
+def test_the_parts_of_training_are_read_inside_of_wrappers(prove, wrapper, part, said):
+    def wrap(run):
+        files = [f"data_root='{run.parent}', ann_file='{name}.json'" for name in ('train', 'more')]
+        (run.parent / 'more.json').write_text(json.dumps(dict(images=[dict(part='t2')])))
+        (config,) = run.glob('*.py')
+        model, _ = config.read_text().splitlines()
+        dataset = WRAPPED[wrapper].format(*files)
+        config.write_text(f'{model}\ntrain_dataloader = dict(dataset={dataset})\n')
+
+    parts = prove(trained=[dict(part=part)], change_run=wrap)
+    assert parts.proven == (part != 'p007')
+    assert parts.statement.endswith(said) and ('not checked' in parts.statement) == (part is None)
 
 
 def test_a_proof_of_another_data_set_is_not_told_of_the_first_arm(proven, tmp_path):
@@ -642,6 +793,61 @@ def test_a_distilled_student_is_compared_with_the_student_alone(tmp_path):
     assert pairs == {('scratch', 'in1k'), (name, 'scratch')}
 
 
+def longer(folder, factor=3):
+    """Let a drawn run have learnt for more epochs, as its study recorded."""
+    (folder / 'run.json').write_text(json.dumps(dict(epochs_factor=factor)))
+    return folder
+
+
+def test_arms_that_learnt_as_long_are_compared(tmp_path):
+    truth, runs = draw_truth(tmp_path), []
+    for init, skill in (('scratch', 0.3), ('simsiam', 0.4)):
+        runs.append(draw_run(tmp_path, tmp_path / init, truth, init, skill))
+        runs.append(longer(draw_run(tmp_path, tmp_path / f'{init}-x3', truth, init, 2 * skill)))
+
+    def pairs(folders):
+        (group,) = gather(read_runs(folders)[0], Settings(resamples=5))
+        found = {(c.candidate.name, c.baseline.name): describe(c) for c in group.contrasts}
+        return found, verdict([group])[0]
+
+    found, answer = pairs(runs)
+    assert set(found) == {
+        ('simsiam', 'scratch'),
+        ('simsiam, 3× epochs', 'scratch, 3× epochs'),
+        ('scratch, 3× epochs', 'scratch'),
+    }
+    unequal = 'may learn for 3× the epochs of its config, scratch for 1×: no effect of the start alone'
+    assert [pair for pair, words in found.items() if unequal in words] == [('scratch, 3× epochs', 'scratch')]
+    assert 'Of 2 comparisons' in answer and unequal not in answer
+    # Without a baseline that learnt as long, the comparison stays and says what it is.
+    found, answer = pairs([runs[0], runs[1], runs[2]])
+    assert 'simsiam reaches' in answer and 'comparisons' not in answer
+    found, answer = pairs([runs[0], runs[3]])
+    ((pair, words),) = found.items()
+    assert pair == ('simsiam, 3× epochs', 'scratch') and f'simsiam, 3× epochs {unequal}' in words
+    assert unequal in answer
+
+
+def test_a_teacher_is_not_told_as_the_effect_of_pretraining(tmp_path):
+    truth, pkd = draw_truth(tmp_path), f'pkd-swin-base-simmim_{STEM}'
+    runs = [draw_run(tmp_path, tmp_path / init, truth, init, 0.4) for init in ('scratch', 'simsiam')]
+    runs += [longer(draw_run(tmp_path, tmp_path / 'x3', truth, 'simsiam', 0.5))]
+    taught = [
+        draw_run(tmp_path, tmp_path / f'pkd{k}', truth, 'simsiam', 0.9, seed=k, stem=pkd) for k in (0, 1)
+    ]
+    taught += [longer(draw_run(tmp_path, tmp_path / 'pkd-x3', truth, 'simsiam', 0.9, stem=pkd))]
+    (group,) = gather(read_runs([*runs, *taught])[0], Settings(resamples=5))
+    name = 'simsiam + pkd-swin-base-simmim'
+    assert {(c.candidate.name, c.baseline.name) for c in group.contrasts} == {
+        ('simsiam', 'scratch'),
+        ('simsiam, 3× epochs', 'scratch'),
+        (name, 'simsiam'),
+        (f'{name}, 3× epochs', 'simsiam, 3× epochs'),
+    }
+    answer, _ = verdict([group])
+    assert 'simsiam reaches' in answer and 'pkd' not in answer and 'comparisons' not in answer
+
+
 def test_the_fingerprint_of_the_training_labels_is_what_the_run_recorded(tmp_path):
     truth = draw_truth(tmp_path, parts=4)
     (tmp_path / 'train.json').write_text('changed since')
@@ -753,6 +959,29 @@ def test_probes_on_other_labels_or_parts_do_not_compare(probes):
     edit(probes[1] / 'predictions.json', lambda said: said['images'][5].update(part='elsewhere'))
     _, (line,) = read_runs(probes)
     assert 'another label, part or place of p002_v1.png' in line
+
+
+def test_a_probe_on_few_parts_gets_no_test_of_parts(tmp_path):
+    """Each of twelve parts is of one class: by itself it is ranked without a fault by any model."""
+    truth = draw_truth(tmp_path, parts=12, free=0)
+    labels = {image['id']: 1 + int(image['part'][1:]) % 2 for image in truth['images']}
+    for annotation in truth['annotations']:
+        annotation['category_id'] = labels[annotation['image_id']]
+    skills = {'scratch': 0.0, 'simsiam': 1.0}
+    runs = [draw_probe(tmp_path, tmp_path / init, truth, init, skill) for init, skill in skills.items()]
+    (group,) = gather(read_runs(runs)[0], Settings(resamples=50))
+    (contrast,) = group.contrasts
+    reason = 'mAP ranks the images of all parts, so that one part alone says nothing, and there are too few '
+    reason += 'parts to draw from'
+    assert (contrast.parts, contrast.reason) == (None, reason)
+    assert (
+        f'difference {contrast.seeds.difference:+.3f}, without an interval ({reason})' in verdict([group])[0]
+    )
+    assert contrast.seeds.difference > 0.2
+    for run in runs:
+        edit(run / 'predictions.json', lambda said: [image.pop('part') for image in said['images']])
+    (group,) = gather(read_runs(runs)[0], Settings(resamples=50))
+    assert group.contrasts[0].reason.startswith('24 of 24 images have no part id')
 
 
 # ----------------------------------------------------------------------------------------- few parts

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from drawn_runs import draw_run, draw_truth
 from mmengine.config import Config
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
@@ -762,6 +763,29 @@ def test_fewer_labels_are_a_file_of_the_study(study):
         tool.labels(planned, job)
 
 
+def test_a_training_on_several_data_sets_records_each(study, capsys):
+    parts = ', '.join(f"dict(data_root='data', ann_file='{name}.json')" for name in ('train', 'more'))
+    joined = f"dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[{parts}]))"
+    config = ARM.format(init=None).replace("dict(data_root='data', ann_file='train.json')", joined)
+    Path('configs/small/joined.py').write_text(config)
+    Path('data').mkdir()
+    for name, parts in (('train', 20), ('more', 10)):
+        Path(f'data/{name}.json').write_text(json.dumps(parts_coco(parts, free=5)))
+    planned = read_study(study('fractions: [10, 100]', arms=['joined']))
+    facts, _ = tool.facts_of(planned, planned.job('train_joined_seed0_frac100'))
+    assert facts['train_images'] == 90 and set(facts['labels_sha256']) == {
+        'data/train.json',
+        'data/more.json',
+    }
+    with pytest.raises(StepError, match='joined.py: trains on 2 data sets, expected one to draw a share'):
+        tool.labels(planned, planned.job('train_joined_seed0_frac10'))
+    log = Path('work_dirs/joined/20260101_000000/vis_data/scalars.json')
+    log.parent.mkdir(parents=True)
+    log.write_text('{"time": 0.5, "iter": 1}')
+    assert main([str(study(arms=['joined'])), '--dry-run']) == 0
+    assert 'joined' in capsys.readouterr().out
+
+
 def log_val(folder, *values):
     """Write the validations that a training logs."""
     scalars = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
@@ -962,6 +986,16 @@ val_evaluator = test_evaluator
 val_cfg = dict()
 model['test_cfg']['rcnn'] = dict(score_thr=0.999)
 """
+
+
+@pytest.mark.parametrize('split', ['', '_val'])
+def test_what_the_report_refuses_of_either_split_is_no_test(tmp_path, split):
+    run = draw_run(tmp_path, tmp_path / 'run', draw_truth(tmp_path, parts=2, free=0))
+    tool.check_predictions(run)
+    file = run / f'predictions{split}.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | dict(detections=[])))
+    with pytest.raises(StepError, match=f'predictions{split}.json: not one detection'):
+        tool.check_predictions(run)
 
 
 def test_a_detector_without_a_detection_is_no_value_of_0_but_failed(study, tiny_coco):

@@ -53,6 +53,7 @@ def browse(args, running):
     from mmengine.registry import DATASETS, DefaultScope
 
     from projects.xray import browsing, datasets
+    from projects.xray.report.config_diff import leaves
 
     cfg = running.read_config(args.config, args.cfg_options)
     splits = args.split or [split for split in SPLITS if cfg.get(f'{split}_dataloader')]
@@ -82,14 +83,6 @@ def browse(args, running):
                 browsing.draw_sheet(recorder, items, title).save(path)
                 print(path)
     return 0
-
-
-def leaves(config):
-    """The dataset configs inside RepeatDataset, ConcatDataset and the like."""
-    inner = config.get('dataset') or config.get('datasets')
-    if not inner:
-        return [config]
-    return [leaf for one in (inner if isinstance(inner, list) else [inner]) for leaf in leaves(one)]
 
 
 def preprocessing(cfg, loader, training):

@@ -135,10 +135,11 @@ def read_sets(cfg, config_path, options=()):
         options: `--cfg-options` for the configs that are related to it.
     """
     from projects.xray import checks, remote
+    from projects.xray.study import data_sets
 
     sets, findings = [], []
     for split in LABELLED:
-        for data in datasets_of(cfg, split):
+        for data in data_sets(cfg, f'{split}_dataloader'):
             name = split if data['type'] != 'XrayImages' else 'pretraining'
             add_set(sets, findings, name, data, cfg, missing=checks.ERROR)
     if any(s.side == 'pretraining' for s in sets):
@@ -149,7 +150,7 @@ def read_sets(cfg, config_path, options=()):
     for path in related:
         other = read_quietly(path, options)
         for split in LABELLED:
-            for data in datasets_of(other, split):
+            for data in data_sets(other, f'{split}_dataloader'):
                 # Not to have them here, such as labels before there are any, is no fault of this config.
                 name = 'pretraining' if split == 'train' else split
                 into, said = (sets, findings) if split in splits else (others, [])
@@ -166,20 +167,6 @@ def read_sets(cfg, config_path, options=()):
                 checks.Finding(checks.NOTE, 'files', f'{folder}: {len(names)} images that no list names')
             )
     return sets, findings
-
-
-def datasets_of(cfg, split):
-    """The dataset configs of a split, those inside RepeatDataset, ConcatDataset and the like."""
-
-    def leaves(data):
-        inner = data.get('dataset') or data.get('datasets')
-        if not inner:
-            yield data
-        for one in inner if isinstance(inner, list) else [inner] if inner else []:
-            yield from leaves(one)
-
-    loader = cfg.get(f'{split}_dataloader')
-    return list(leaves(loader['dataset'])) if loader else []
 
 
 def add_set(sets, findings, name, data, cfg, missing):

@@ -226,10 +226,12 @@ def check_data(cfg) -> list[Row]:
     """Build each split's dataset, as training does, and name what its evaluator reads."""
     from mmengine.registry import DATASETS, DefaultScope
 
+    from projects.xray.report.config_diff import leaves
+
     rows, absent = [], {}
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
-        for data in _leaves(loader['dataset']) if loader else ():
+        for data in leaves(loader['dataset']) if loader else ():
             root = str(data.get('data_root') or '')
             if '://' in root:
                 # Building the dataset asks the server, and names what is not there.
@@ -278,10 +280,12 @@ def data_remedy(root: Path, file: Path) -> str:
 
 def check_classes(cfg) -> list[Row]:
     """Compare the classes of the datasets with the number of outputs of every head."""
+    from projects.xray.report.config_diff import leaves
+
     splits = {}
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
-        for data in _leaves(loader['dataset']) if loader else ():
+        for data in leaves(loader['dataset']) if loader else ():
             splits[split] = tuple((data.get('metainfo') or {}).get('classes') or ())
     classes = splits['train']
     rows = [
@@ -343,16 +347,6 @@ def train_command(config: Path, work_dir: Path) -> str:
     else:
         command = f'python tools/train.py {config}'
     return command + (' --resume' if (work_dir / 'last_checkpoint').exists() else '')
-
-
-def _leaves(dataset):
-    """Yield the dataset configs inside wrappers such as RepeatDataset and ConcatDataset."""
-    inner = dataset.get('dataset') or dataset.get('datasets')
-    if not inner:
-        yield dataset
-        return
-    for one in inner if isinstance(inner, list) else [inner]:
-        yield from _leaves(one)
 
 
 def _find(node, path, key):

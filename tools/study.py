@@ -306,10 +306,10 @@ def facts_of(study, job):
         options.append(f'train_dataloader.dataset.ann_file={subset.resolve()}')
         facts |= dict(train_images=images, subset_sha256=studies.digest(subset))
     else:
-        (dataset,) = studies.data_sets(study.config(job.config), 'train_dataloader')
-        source = studies.annotation_file(dataset)
-        annotated = studies.read_json(source) if source.suffix == '.json' else {}
-        facts |= dict(train_images=len(annotated.get('images', [])) or None)
+        datasets = studies.data_sets(study.config(job.config), 'train_dataloader')
+        files = [file for file in map(studies.annotation_file, datasets) if file.suffix == '.json']
+        images = sum(len(studies.read_json(file).get('images', [])) for file in files)
+        facts |= dict(train_images=images or None)
     needs = studies.digest_needs(study, job)
     if job.pretraining:
         pretrained_on = studies.read_json(study.root / job.pretraining / 'run.json').get('labels_sha256')
@@ -371,13 +371,23 @@ def test(study, job, folder):
     arguments = [job.config, last_checkpoint(folder), '--work-dir', str(folder), '--val']
     tested_on = studies.digest_labels(study.config(job.config), 'val_dataloader', 'test_dataloader')
     call('test', [*arguments, '--cfg-options', *facts['options']], job, folder)
-    if (folder / FILES['test']).is_file():
-        try:
-            read_predictions(folder)  # what the report refuses is no value to average either
-        except PredictionsError as error:
-            raise StepError(str(error)) from None
+    check_predictions(folder)
     facts |= dict(tested=True, tested_on=tested_on, test_seconds=round(time.monotonic() - start, 1))
     write_json(folder / 'run.json', facts)
+
+
+def check_predictions(folder):
+    """Refuse what the report leaves out: it is no value to average either.
+
+    Raises:
+        StepError: Predictions of val or test that no measure may be taken of.
+    """
+    for split, file in FILES.items():
+        if (folder / file).is_file():
+            try:
+                read_predictions(folder, split)
+            except PredictionsError as error:
+                raise StepError(str(error)) from None
 
 
 def call(tool, arguments, job, folder):
@@ -436,7 +446,12 @@ def claimed(count):
 
 def labels(study, job):
     """Write the share of the labels that a run learns from, once; returns the file and its image count."""
-    (dataset,) = studies.data_sets(study.config(job.config), 'train_dataloader')
+    dataset, *others = studies.data_sets(study.config(job.config), 'train_dataloader')
+    if others:
+        raise StepError(
+            f'{job.config}: trains on {1 + len(others)} data sets, expected one to draw a share of the '
+            'labels from; join their annotations, or ask for fractions: [100]'
+        )
     source = studies.annotation_file(dataset)
     try:
         coco = json.loads(source.read_text())

@@ -70,14 +70,9 @@ def upper_bound(events: int, units: int, confidence: float = 0.95) -> float:
     Raises:
         StatisticsError: No units, or more events than units.
     """
-    _check_counts(events, units)
+    if not 0 <= events <= units or units == 0:
+        raise StatisticsError(f'expected 0 <= events <= units and units > 0, got {events} of {units}')
     return 1.0 if events == units else float(stats.beta.ppf(confidence, events + 1, units - events))
-
-
-def lower_bound(events: int, units: int, confidence: float = 0.95) -> float:
-    """One-sided Clopper-Pearson lower bound of a proportion; see `upper_bound`."""
-    _check_counts(events, units)
-    return 0.0 if events == 0 else float(stats.beta.ppf(1 - confidence, events, units - events + 1))
 
 
 def parts_needed(max_rate: float, events: int = 0, confidence: float = 0.95) -> int:
@@ -111,11 +106,6 @@ def allowed_events(units: int, max_rate: float, confidence: float = 0.95) -> int
     while events + 1 < units and upper_bound(events + 1, units, confidence) <= max_rate:
         events += 1
     return events
-
-
-def _check_counts(events: int, units: int) -> None:
-    if not 0 <= events <= units or units == 0:
-        raise StatisticsError(f'expected 0 <= events <= units and units > 0, got {events} of {units}')
 
 
 # ------------------------------------------------------------------------------------------ comparisons
@@ -341,7 +331,7 @@ def compare_seeds(
     baseline: Sequence[float],
     candidate: Sequence[float],
     confidence: float = 0.95,
-    starts: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
+    starts: tuple[Sequence[Hashable] | None, Sequence[Hashable] | None] = (None, None),
 ) -> SeedComparison:
     """Compare two arms by their seeds (Welch's unequal-variances t interval).
 
@@ -351,17 +341,16 @@ def compare_seeds(
         baseline: Values of the first arm, by seed.
         candidate: Those of the second.
         confidence: Two-sided.
-        starts: Of both arms, the pretraining of each seed. Seeds of one pretraining are not independent of
-            one another: where an arm has several pretrainings, each counts once, by the mean of its seeds.
-            With one alone the interval tells nothing of another.
+        starts: Of both arms, the pretraining of each seed; None where they are not known. Seeds of one
+            pretraining are not independent of one another: where an arm has several pretrainings, each counts
+            once, by the mean of its seeds. With one alone the interval tells nothing of another.
 
     Raises:
         StatisticsError: An arm without values, or one that is not finite.
     """
     sides = summarise_seeds(baseline), summarise_seeds(candidate)
     first, second = (
-        summarise_seeds(_by_start(side.values, start))
-        for side, start in zip(sides, starts or (None, None), strict=True)
+        summarise_seeds(_by_start(side.values, start)) for side, start in zip(sides, starts, strict=True)
     )
     difference = second.mean - first.mean
     low = high = None

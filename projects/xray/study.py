@@ -38,7 +38,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from .report.config_diff import ConfigError, flatten, load_config
+from .report.config_diff import ConfigError, flatten, leaves, load_config
 
 ROOT = Path('work_dirs', 'study')
 DEFAULTS = dict(
@@ -458,9 +458,8 @@ def _digest(path, size, changed):
 
 
 def data_sets(config: Mapping, *loaders: str) -> list[Mapping]:
-    """Return what the loaders of a config read, without the repetition around it."""
-    found = [config[loader]['dataset'] for loader in loaders if config.get(loader)]
-    return [dataset.get('dataset', dataset) for dataset in found]
+    """Return what the loaders of a config read, without the wrappers around it."""
+    return [d for loader in loaders if config.get(loader) for d in leaves(config[loader]['dataset'])]
 
 
 def annotation_file(dataset: Mapping) -> Path:
@@ -613,7 +612,9 @@ def _seconds_per_iteration(folders: Sequence[Path]) -> float | None:
 def _images(study: Study, job: Job) -> int | None:
     """Count the images of an epoch, as far as a look at the files tells."""
     config = study.config(job.config)
-    (dataset,) = data_sets(config, 'train_dataloader')
+    dataset, *others = data_sets(config, 'train_dataloader')
+    if others:
+        return None
     times = config['train_dataloader']['dataset'].get('times', 1)
     path = annotation_file(dataset)
     if path.suffix == '.json' and path.is_file():

@@ -1,4 +1,4 @@
-"""Configs as flat tables of dotted keys, and what differs between two of them."""
+"""Configs as flat tables of dotted keys, what differs between two, and the data sets they read."""
 
 import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,6 +69,14 @@ def _parse(path: Path, name: str) -> Config:
         raise ConfigError(
             f'{name}: not a valid config ({type(error).__name__}: {reason}); correct it'
         ) from error
+
+
+def leaves(dataset: Mapping) -> list[Mapping]:
+    """Return the data sets inside a RepeatDataset, ConcatDataset and the like, or the one given."""
+    inner = dataset.get('dataset') or dataset.get('datasets')
+    if not inner:
+        return [dataset]
+    return [leaf for one in ([inner] if isinstance(inner, Mapping) else inner) for leaf in leaves(one)]
 
 
 def flatten(config: Mapping) -> dict[str, object]:

@@ -29,7 +29,7 @@ from .config_diff import differences
 from .evidence import Arm, Contrast, Group, Measured, Settings, describe, gather, verdict
 from .paper import label, percent, table_2, table_3
 from .results import name_commit, trained_and_tested
-from .runs import Run, read_curves, train_file
+from .runs import Run, read_curves, train_files
 
 # Columns that the page folds away when all rows agree.
 FOLDED = ('group', 'threshold is', 'proof', 'checks', 'commit', 'hardware', 'date', 'versions', 'commands')
@@ -406,7 +406,8 @@ def _parts(detectors) -> dict:
         rates = [at.escape, at.caught_elsewhere, at.false_reject, at.minor_reject]
         said = [floored(m.parts.threshold), m.parts_fixed, *map(str, rates), m.parts.statement]
         rows.append([*_who(group, arm, m), _text(m.on_val), *said])
-    header = ['group', 'arm', 'seed', 'val AP50', 'threshold', 'threshold is', 'critical parts that escape']
+    header = ['group', 'arm', 'seed', 'val AP50', 'threshold', 'threshold is']
+    header += ['critical parts that escape (bound: of one model fixed beforehand)']
     header += ['caught by another detection alone', 'false reject', 'minor parts rejected', 'proof']
     return dict(title='Physical parts, each judged by its worst view', header=header, rows=rows)
 
@@ -506,14 +507,23 @@ def _types(detectors) -> dict:
 
 def _sizes(detectors) -> dict:
     rows = [
-        [*_who(group, arm, m), name, size, str(f.defects), str(f.found), _text(f.recall)]
+        [
+            *_who(group, arm, m),
+            name,
+            size,
+            str(f.defects),
+            str(f.found),
+            str(f.wrong_severity),
+            str(f.missed),
+            _text(f.recall),
+        ]
         for group, arm, m in detectors
         for name, sizes in m.detection.by_size.items()
         for size, f in sizes.items()
         if f.defects
     ]
-    header = ['group', 'arm', 'seed', 'class', "COCO's size", 'defects', 'found', 'recall']
-    return dict(title='Recall by size', header=header, rows=rows)
+    header = ['group', 'arm', 'seed', 'class', "COCO's size", 'defects', 'found', 'wrong severity', 'missed']
+    return dict(title='Recall by size', header=[*header, 'recall'], rows=rows)
 
 
 def _latency(printed: str) -> dict:
@@ -575,11 +585,10 @@ def _data(members) -> dict:
         for split, said in (('test', m.run.predictions), ('val', m.run.val)):
             if said:
                 rows.add((split, said.ann_file, str(len(said.parts())), said.sha256))
-        train = train_file(m.run)
-        if train:  # what the run recorded: the file of today may be another
-            facts = m.run.facts
-            sha256 = facts.get('subset_sha256') or facts.get('labels_sha256', {}).get(train)
-            rows.add(('train', train, _text(facts.get('train_images')), _text(sha256)))
+        files = train_files(m.run)
+        for file, sha256 in files.items():
+            images = m.run.facts.get('train_images') if len(files) == 1 else None  # recorded of all together
+            rows.add(('train', file, _text(images), _text(sha256)))
     title = 'Data: annotation files and their SHA-256 when they were read'
     return dict(title=title, header=['split', 'file', 'images', 'SHA-256'], rows=[*map(list, sorted(rows))])
 

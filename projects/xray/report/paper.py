@@ -3,8 +3,10 @@
 Intxausti et al., Appl. Sci. 2024, 14(7), 2785. A number that the project may not quote is None.
 """
 
+import math
 from collections.abc import Sequence
 
+from ..statistics import summarise_seeds
 from .evidence import Arm, Group
 
 # Backbone, start of the weights, and the paper's numbers in percent.
@@ -82,14 +84,11 @@ def label(arm: Arm) -> str:
 def percent(arm: Arm, metric: str) -> str:
     """Mean ± standard deviation over the seeds, in percent."""
     values = [m.run.result['metrics'].get(metric) for m in arm.members]
-    values = [100 * value for value in values if value is not None]
+    values = [100 * value for value in values if value is not None and math.isfinite(value)]
     if not values:
         return '–'
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f'{mean:.1f}'
-    std = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-    return f'{mean:.1f} ± {std:.1f}'
+    seeds = summarise_seeds(values)
+    return f'{seeds.mean:.1f}' + ('' if seeds.std is None else f' ± {seeds.std:.1f}')
 
 
 def _quoted(value: float | None) -> str:

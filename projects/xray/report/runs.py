@@ -12,7 +12,8 @@ import numpy as np
 from mmengine.config import Config
 
 from ..measures import MeasureError, average_precision_at, check_comparable
-from .config_diff import ConfigError, load_config
+from ..study import annotation_file, digest
+from .config_diff import ConfigError, leaves, load_config
 from .predictions import FILES, Predictions, PredictionsError, read_predictions
 from .results import load_results
 
@@ -230,7 +231,7 @@ def _weights(init: str, checkpoint: str, facts: Mapping) -> str | None:
     if start in BASELINES:
         return None
     if 'sim' in start:
-        return checkpoint or facts.get('pretraining') or ''
+        return facts.get('pretraining') or checkpoint or ''  # a path is another one on another machine
     return checkpoint if checkpoint and '://' not in checkpoint else None  # a stem that names no start
 
 
@@ -282,27 +283,40 @@ def unfit_for_proof(run: Run) -> str | None:
     """Say why escapes of these test parts prove nothing of other parts: training or val has seen them.
 
     Returns:
-        The reason; '' where it cannot be told, as the annotation file of training is not here or lacks parts;
-        None where no part of test is in either.
+        The reason; '' where it cannot be told, as an annotation file of training is not here, is another than
+        the run learnt from, or lacks parts; None where no part of test is in either.
     """
     tested = set(map(str, run.predictions.parts()))
     if run.val is not None and tested & set(map(str, run.val.parts())):
         return 'parts of test are in val'
-    try:
-        images = json.loads(Path(train_file(run)).read_text())['images']
-        trained = {None if image.get('part') is None else str(image['part']) for image in images}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ''
+    trained = set() if (files := train_files(run)) else {None}
+    for file, sha256 in files.items():
+        # Outside of a study nothing is recorded of the file that the run learnt from.
+        same = not run.facts or digest(Path(file)) == sha256
+        trained |= _parts_in(file) if same else {None}
     if tested & trained:
         return 'parts of test are in train'
-    return '' if None in trained or not trained else None
+    return '' if None in trained else None
 
 
-def train_file(run: Run) -> str | None:
-    """Return the annotation file that a run was trained on, as its config names it."""
+def _parts_in(file: str) -> set[str | None]:
+    """Return the parts of an annotation file, among them None where it lacks some or cannot be read."""
+    try:
+        images = json.loads(Path(file).read_text())['images']
+        return {None if image.get('part') is None else str(image['part']) for image in images} or {None}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {None}
+
+
+def train_files(run: Run) -> dict[str, str | None]:
+    """Return the annotation files that the config names for training, with the SHA-256 a study recorded.
+
+    The file of today may be another. The SHA-256 is None where none was recorded.
+    """
     loader = (run.config or {}).get('train_dataloader') or {}
-    dataset = loader.get('dataset') or {}
-    return str(Path(dataset.get('data_root') or '', dataset['ann_file'])) if dataset.get('ann_file') else None
+    files = [str(annotation_file(d)) for d in leaves(loader.get('dataset') or {}) if d.get('ann_file')]
+    labels = run.facts.get('labels_sha256', {})
+    return {file: run.facts.get('subset_sha256') or labels.get(file) for file in files}
 
 
 def _incomparable(run: Run, others: Sequence[Run]) -> str | None:
