@@ -21,6 +21,7 @@ from test_test import DETECTOR, save_model
 from projects.xray import study as studies
 from projects.xray.report import study_results as results
 from projects.xray.report.results import trained_and_tested
+from projects.xray.running import read_experiment
 from projects.xray.study import StudyError, choose_lr, draw_subset, read_study, stretched
 from tools import study as tool
 from tools.study import StepError, main
@@ -755,6 +756,13 @@ def test_fewer_labels_are_a_file_of_the_study(study):
     assert json.loads(file.read_text()) == draw_subset(coco, 10, 'part')
     assert f'train_dataloader.dataset.ann_file={file.resolve()}' in facts['options']
     assert facts['train_images'] == 12 and facts['subset_sha256'] == studies.digest(file)
+    repeated = "dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[{}]))"
+    plain = "dict(data_root='data', ann_file='train.json')"
+    Path('configs/small/again.py').write_text(ARM.format(init=None).replace(plain, repeated.format(plain)))
+    again = read_study(study('fractions: [10]', arms=['again']))
+    facts, _ = tool.facts_of(again, again.job('train_again_seed0_frac10'))
+    cfg = read_experiment('configs/small/again.py', facts['options'][-1:])
+    assert cfg.train_dataloader.dataset.dataset.datasets[0].ann_file == str(file.resolve())
     whole = read_study(study(arms=['scratch'])).job('train_scratch_seed0_frac100')
     assert tool.facts_of(planned, whole)[0]['train_images'] == len(coco['images'])
     del coco['images'][0]['part']

@@ -303,7 +303,7 @@ def facts_of(study, job):
         adopted = trial.folder if trial.seed == job.seed else None
     if job.fraction < 100:
         subset, images = labels(study, job)
-        options.append(f'train_dataloader.dataset.ann_file={subset.resolve()}')
+        options.append(f'{studies.key_of_data(study.config(job.config))}.ann_file={subset.resolve()}')
         facts |= dict(train_images=images, subset_sha256=studies.digest(subset))
     else:
         datasets = studies.data_sets(study.config(job.config), 'train_dataloader')

@@ -462,6 +462,15 @@ def data_sets(config: Mapping, *loaders: str) -> list[Mapping]:
     return [d for loader in loaders if config.get(loader) for d in leaves(config[loader]['dataset'])]
 
 
+def key_of_data(config: Mapping) -> str:
+    """Return the dotted key of the data set a config trains on, the first one inside its wrappers."""
+    key, dataset = 'train_dataloader.dataset', config['train_dataloader']['dataset']
+    while inner := dataset.get('dataset') or dataset.get('datasets'):
+        single = isinstance(inner, Mapping)
+        key, dataset = f'{key}.{"dataset" if single else "datasets.0"}', inner if single else inner[0]
+    return key
+
+
 def annotation_file(dataset: Mapping) -> Path:
     """Return where a data set's annotations or its list of images are; its folder when it names none."""
     return Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
