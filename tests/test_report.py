@@ -640,6 +640,28 @@ def test_the_training_file_that_is_checked_is_the_one_the_run_learnt_from(prove,
     assert parts.proven and ('was not checked' not in parts.statement) == checked
 
 
+@pytest.mark.parametrize(
+    ('starts', 'checked'),
+    [
+        (['own'], True),
+        (['own', 'own'], True),
+        (['f' * 64], False),
+        (['own', 'f' * 64], False),
+        (['own', ''], False),
+    ],
+)
+def test_outside_of_a_study_the_starts_say_which_file_a_run_learnt_from(prove, starts, checked):
+    def change(run):
+        file = run.parent / 'train.json'
+        own = hashlib.sha256(file.read_bytes()).hexdigest()
+        said = [{str(file): own if start == 'own' else start} if start else None for start in starts]
+        notes = [dict(commit='a' * 40) | (dict(labels_sha256=labels) if labels else {}) for labels in said]
+        (run / 'starts.json').write_text(json.dumps(dict(starts=notes)))
+
+    parts = prove(trained=[dict(part='t1')], change_run=change)
+    assert parts.proven and ('was not checked' not in parts.statement) == checked
+
+
 WRAPPED = {
     'repeated': "dict(type='RepeatDataset', times=2, dataset=dict({0}))",
     'joined': "dict(type='ConcatDataset', datasets=[dict({0}), dict({1})])",

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from config_grammar import find
 from mmengine.config import Config
 
 from projects.xray import running
+from projects.xray.study import digest
 from tools.train import main
 
 
@@ -143,6 +145,8 @@ def test_every_start_of_a_run_notes_its_code_and_machine(classifier, tmp_path):
 
     (first,) = starts(1)
     assert first.items() >= running.provenance().items() and (first['gpus'], first['seed']) == (0, 3)
+    (labels,) = first['labels_sha256'].items()
+    assert labels[0].endswith('train.json') and labels[1] == digest(Path(labels[0]))
     file.write_text(json.dumps(dict(starts=[first | dict(commit='another')])))
     assert [start['commit'] for start in starts(2, '--resume')] == ['another', first['commit']]
     for lost in ('{"starts": [', None):  # cut short, or of a run begun before they were noted

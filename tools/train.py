@@ -85,7 +85,7 @@ def train(args, running):
         print('\n'.join(['; '.join(lines), *fitted]), flush=True)
     runner = running.build_runner(cfg)
     if running.is_main():
-        running.note_start(cfg.work_dir, facts, seed, resumed=bool(last))
+        running.note_start(cfg, facts, seed, resumed=bool(last))
     runner.logger.info('Run: %s', '\n'.join(['; '.join(lines), *fitted]))
     runner.train()
     return 0

@@ -19,6 +19,7 @@ from mmengine.config import Config, DictAction
 
 from . import compat
 from .resuming import ResumeError, newest_checkpoint
+from .study import digest_labels
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -338,16 +339,16 @@ def provenance() -> dict:
     )
 
 
-def note_start(work_dir: str, facts: dict, seed: int, resumed: bool) -> None:
+def note_start(cfg: Config, facts: dict, seed: int, resumed: bool) -> None:
     """Add a start of a training to `starts.json`: one that is resumed may be of several commits and machines.
 
     Args:
-        work_dir: Where the run writes.
+        cfg: Config with its work dir; the SHA-256 of the annotations that it trains on is noted.
         facts: What `provenance` returned.
         seed: Of the training.
         resumed: Whether it goes on with what the folder holds; else earlier starts have no part in it.
     """
-    file = Path(work_dir, 'starts.json')
+    file = Path(cfg.work_dir, 'starts.json')
     starts = []
     if resumed:
         try:
@@ -356,7 +357,8 @@ def note_start(work_dir: str, facts: dict, seed: int, resumed: bool) -> None:
             starts = [dict(commit='unknown', hardware='unknown')]
     gpus = mmengine.dist.get_world_size() if torch.cuda.is_available() else 0
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-    starts.append(facts | dict(gpus=gpus, seed=seed, date=date))
+    labels = digest_labels(cfg, 'train_dataloader')
+    starts.append(facts | dict(gpus=gpus, seed=seed, date=date, labels_sha256=labels))
     draft = file.with_name(f'{file.name}.{os.getpid()}')
     draft.write_text(json.dumps(dict(starts=starts), indent=1) + '\n')
     draft.replace(file)

@@ -12,7 +12,7 @@ import numpy as np
 from mmengine.config import Config
 
 from ..measures import MeasureError, average_precision_at, check_comparable
-from ..study import annotation_file, digest
+from ..study import annotation_file, digest, read_starts
 from .config_diff import ConfigError, leaves, load_config
 from .predictions import FILES, Predictions, PredictionsError, read_predictions
 from .results import load_results
@@ -291,8 +291,7 @@ def unfit_for_proof(run: Run) -> str | None:
         return 'parts of test are in val'
     trained = set() if (files := train_files(run)) else {None}
     for file, sha256 in files.items():
-        # Outside of a study nothing is recorded of the file that the run learnt from.
-        same = not run.facts or digest(Path(file)) == sha256
+        same = _noted(run) is None or digest(Path(file)) == sha256
         trained |= _parts_in(file) if same else {None}
     if tested & trained:
         return 'parts of test are in train'
@@ -309,14 +308,25 @@ def _parts_in(file: str) -> set[str | None]:
 
 
 def train_files(run: Run) -> dict[str, str | None]:
-    """Return the annotation files that the config names for training, with the SHA-256 a study recorded.
+    """Return the annotation files that the config names for training, with the SHA-256 that was recorded.
 
     The file of today may be another. The SHA-256 is None where none was recorded.
     """
     loader = (run.config or {}).get('train_dataloader') or {}
     files = [str(annotation_file(d)) for d in leaves(loader.get('dataset') or {}) if d.get('ann_file')]
-    labels = run.facts.get('labels_sha256', {})
+    labels = _noted(run) or {}
     return {file: run.facts.get('subset_sha256') or labels.get(file) for file in files}
+
+
+def _noted(run: Run) -> dict[str, str] | None:
+    """Return the SHA-256 of the annotations of training that a study or its starts noted, if anything is."""
+    if run.facts:
+        return run.facts.get('labels_sha256', {})
+    starts = [start.get('labels_sha256', {}) for start in read_starts(run.folder)]
+    if not any(starts):
+        return None
+    # What was resumed on another file, or begun before this was noted, learnt from who knows what.
+    return {file: sha256 for file, sha256 in starts[0].items() if all(s.get(file) == sha256 for s in starts)}
 
 
 def _incomparable(run: Run, others: Sequence[Run]) -> str | None:
