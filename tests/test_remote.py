@@ -236,13 +236,13 @@ def test_dicom_without_a_suffix_is_listed(http, s3, tmp_path):
     url, _ = http
     s3.mkdir('archive')
     contents = dict(IM0001=dicom(np.ones((9, 9), np.uint16)), README=b'text' * 99, short=b'', b=b'DICM')
-    contents['1.2.840.5'] = contents['IM0001']
+    contents['1.2.840.5'] = contents['DICOMDIR'] = contents['IM0001']
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         s3.pipe(f'archive/{name}', content)
     for folder in (url, 's3://archive'):
-        assert remote.list_radiographs(folder) == (['1.2.840.5', 'IM0001'], {'no suffix': 3})
-    assert packing.list_radiographs(tmp_path) == (['1.2.840.5', 'IM0001'], {'no suffix': 3})
+        assert remote.list_radiographs(folder) == (['1.2.840.5', 'IM0001'], {'no suffix': 4})
+    assert packing.list_radiographs(tmp_path) == (['1.2.840.5', 'IM0001'], {'no suffix': 4})
 
 
 def test_a_server_that_says_nothing_is_given_up(http, s3, cable, monkeypatch):

@@ -412,6 +412,11 @@ def test_a_pretraining_is_told_apart_by_what_the_study_recorded(tmp_path):
         (run / 'run.json').write_text(json.dumps(dict(pretraining='simsiam_a/seed0-frac100')))
     (group,) = gather(read_runs(runs)[0], Settings(resamples=5))
     assert group.arms[1].pretrainings == 1
+    for run in runs[2:]:  # of two studies, in each of which it has that name
+        facts = dict(pretraining='simsiam_a/seed0-frac100', needs={'simsiam_a/seed0-frac100': run.name * 8})
+        (run / 'run.json').write_text(json.dumps(facts))
+    (group,) = gather(read_runs(runs)[0], Settings(resamples=5))
+    assert group.arms[1].pretrainings == 2
 
 
 def test_seeds_of_which_some_start_from_an_unknown_pretraining_are_not_grouped(tmp_path):
@@ -660,6 +665,17 @@ def test_outside_of_a_study_the_starts_say_which_file_a_run_learnt_from(prove, s
 
     parts = prove(trained=[dict(part='t1')], change_run=change)
     assert parts.proven and ('was not checked' not in parts.statement) == checked
+
+
+def test_a_training_file_that_cannot_be_looked_at_was_not_checked(prove):
+    def change(run):
+        (config,) = run.glob('*.py')
+        config.write_text(config.read_text().replace('train.json', 'n' * 300))
+        (run / 'run.json').write_text(
+            json.dumps(dict(labels_sha256={str(run.parent / ('n' * 300)): 'f' * 64}))
+        )
+
+    assert prove(trained=[dict(part='t1')], change_run=change).statement.endswith('was not checked.')
 
 
 WRAPPED = {

@@ -504,7 +504,7 @@ def test_code_and_machine_of_a_training_are_recorded_and_shown_where_the_test_ha
     file = study('seeds: [0, 1]', arms=['pretrained'])
     planned = read_study(file)
     start = dict(commit='fedcba9876', dirty=True, hardware='1 x H100', gpus=1, seed=0, date='2026-01-01T00')
-    note = json.dumps(dict(starts=[start]))
+    note = json.dumps(dict(starts=[start | dict(labels_sha256={'data/train.json': 'c0ffee'})]))
     (finish(planned, PRETRAINING) / 'starts.json').write_text(note)
     for seed in (0, 1):
         folder = finish(planned, f'train_pretrained_seed{seed}_frac100', AP50=0.5)

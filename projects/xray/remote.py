@@ -18,7 +18,7 @@ import aiohttp
 import fsspec
 from mmengine.fileio import BaseStorageBackend, register_backend
 
-from .imaging import SUFFIXES, ImagingError, Radiograph, may_be_dicom, read
+from .imaging import SUFFIXES, ImagingError, Radiograph, is_companion, may_be_dicom, read
 
 ATTEMPTS = 5
 """How often a read is tried."""
@@ -105,7 +105,7 @@ def list_radiographs(folder: str) -> tuple[list[str], dict[str, int]]:
             others['hidden'] += 1
         elif suffix in SUFFIXES:
             names.append(name)
-        elif may_be_dicom(suffix) and (size is None or size > 132):
+        elif may_be_dicom(suffix) and not is_companion(name) and (size is None or size > 132):
             unsure.append(name)
         else:
             others[suffix or 'no suffix'] += 1

@@ -259,7 +259,7 @@ def _keep_one_proof(measured: Sequence[Measured]) -> None:
                 f'{escape.events} of {escape.units} critical parts escaped at score >= '
                 f'{floored(one.parts.threshold)}; no proof: {why}.'
             )
-        elif why:  # what is not proven is said with its bound as well
+        elif why and one.parts.measures and one.parts.measures.escape.units:  # a bound is said as well
             said += f' No bound holds: {why}.'
         elif why == '':
             said += ' Whether training has seen these parts was not checked.'

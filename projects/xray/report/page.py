@@ -566,7 +566,7 @@ def _pretrainings(members) -> dict:
         if not facts and not starts:  # weights that came from elsewhere
             continue
         last = starts[-1] if starts else {}
-        lists = facts.get('labels_sha256', {})
+        lists = facts.get('labels_sha256') or last.get('labels_sha256', {})
         cells = [_pretraining_name(folder), facts.get('seed', last.get('seed')), facts.get('config')]
         cells += [*_trained_on(starts), last.get('date', '')[:16]]
         cells += [', '.join(lists), ', '.join(lists.values()), facts.get('command')]

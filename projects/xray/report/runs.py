@@ -231,7 +231,9 @@ def _weights(init: str, checkpoint: str, facts: Mapping) -> str | None:
     if start in BASELINES:
         return None
     if 'sim' in start:
-        return facts.get('pretraining') or checkpoint or ''  # a path is another one on another machine
+        # By content: a path is another one on another machine, and a name is one of each study.
+        own = facts.get('pretraining')
+        return (facts.get('needs') or {}).get(own) or own or checkpoint or ''
     return checkpoint if checkpoint and '://' not in checkpoint else None  # a stem that names no start
 
 
@@ -290,12 +292,20 @@ def unfit_for_proof(run: Run) -> str | None:
     if run.val is not None and tested & set(map(str, run.val.parts())):
         return 'parts of test are in val'
     trained = set() if (files := train_files(run)) else {None}
+    noted = _noted(run)
     for file, sha256 in files.items():
-        same = _noted(run) is None or digest(Path(file)) == sha256
-        trained |= _parts_in(file) if same else {None}
+        trained |= _parts_in(file) if noted is None or _is_still(file, sha256) else {None}
     if tested & trained:
         return 'parts of test are in train'
     return '' if None in trained else None
+
+
+def _is_still(file: str, sha256: str | None) -> bool:
+    """Whether a file has the content that was recorded; not when it cannot be read."""
+    try:
+        return sha256 is not None and digest(Path(file)) == sha256
+    except OSError:
+        return False
 
 
 def _parts_in(file: str) -> set[str | None]:

@@ -93,7 +93,11 @@ def record(study: Study) -> dict[str, dict]:
             facts, tested = read_json(folder / 'run.json'), read_json(folder / 'test.json')
             failed = read_json(folder / 'failed.json')
             entry = {key: facts[key] for key in FACTS if facts.get(key) is not None}
-            starts = read_starts(folder)
+            # The labels are among the facts.
+            starts = [
+                {key: value for key, value in start.items() if key != 'labels_sha256'}
+                for start in read_starts(folder)
+            ]
             entry |= dict(starts=starts) if starts else {}
             culprit = next((culprits[name] for name in job.needs if name in culprits), None)
             if failed:
