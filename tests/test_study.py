@@ -1110,6 +1110,8 @@ def test_a_study_killed_in_the_middle_goes_on_and_repeats_nothing(classifier, tm
     }
     started = {folder: studies.read_starts(folder) for folder in (first, run)}
     assert [start['gpus'] for start in started[first]] == [0] and len(started[run]) == 2
+    # The labels, which each start notes, are recorded once, with the facts.
+    assert all(start.pop('labels_sha256') for starts in started.values() for start in starts)
     assert runs['first/seed0-frac100']['starts'] == started[first]
     assert runs['second/seed0-frac100']['starts'] == started[run]
     assert (first / 'log.txt').read_text().count('$ python -u tools/train.py') == 1
