@@ -159,3 +159,16 @@ def classifier(tiny_coco, tmp_path, monkeypatch, request):
     path = tmp_path / (re.sub(r'\W+', '_', request.node.name) + '.py')
     path.write_text(CLASSIFIER.replace('{root}', str(tiny_coco(n=16))))
     return path
+
+
+@pytest.fixture
+def two_iterations(tiny_coco):
+    """Options of a pretraining recipe that leave of the run two iterations of four radiographs."""
+    return [
+        f'train_dataloader.dataset.data_root={tiny_coco(n=1, types=("crack",), unlabeled=8)}',
+        'train_dataloader.batch_size=4',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'train_cfg.max_epochs=1',
+        'default_hooks.logger.interval=1',
+    ]

@@ -416,17 +416,9 @@ SSL = [
 
 
 @pytest.mark.parametrize('stem', SSL)
-def test_a_recipe_logs_its_gradient_norm(tiny_coco, tmp_path, stem):
-    """The recipe itself, but for the size of the run: two iterations of four radiographs."""
-    options = [
-        f'train_dataloader.dataset.data_root={tiny_coco(n=1, types=("crack",), unlabeled=8)}',
-        'train_dataloader.batch_size=4',
-        'train_dataloader.num_workers=0',
-        'train_dataloader.persistent_workers=False',
-        'train_cfg.max_epochs=1',
-        'default_hooks.logger.interval=1',
-        f'work_dir={tmp_path / "run"}',
-    ]
+def test_a_recipe_logs_its_gradient_norm(two_iterations, tmp_path, stem):
+    """The recipe itself, but for the size of the run."""
+    options = [*two_iterations, f'work_dir={tmp_path / "run"}']
     build_runner(read_config(str(find(stem)), options)).train()
     norms = [row['grad_norm'] for row in scalars(tmp_path / 'run') if 'loss' in row]
     assert len(norms) == 2

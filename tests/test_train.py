@@ -56,17 +56,9 @@ def test_mixed_precision_is_asked_for_by_a_flag(classifier, capsys):
 
 
 @pytest.mark.long
-def test_a_compiled_recipe_takes_the_steps_of_the_plain_one(tiny_coco, tmp_path):
-    """The recipe itself, but for the size of the run: two iterations of four radiographs."""
-    options = [
-        f'train_dataloader.dataset.data_root={tiny_coco(n=1, types=("crack",), unlabeled=8)}',
-        'train_dataloader.batch_size=4',
-        'train_dataloader.num_workers=0',
-        'train_dataloader.persistent_workers=False',
-        'train_cfg.max_epochs=1',
-        'default_hooks.logger.interval=1',
-        'auto_scale_lr=None',
-    ]
+def test_a_compiled_recipe_takes_the_steps_of_the_plain_one(two_iterations, tmp_path):
+    """The recipe itself, but for the size of the run."""
+    options = [*two_iterations, 'auto_scale_lr=None']
     config = str(find('simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px'))
     for compiled in ('False', 'True'):
         folder = ['--work-dir', str(tmp_path / compiled)]

@@ -45,6 +45,7 @@ from .measures import (
     read_images,
 )
 from .quantise import quantise, save
+from .report.config_diff import leaves
 from .whole import WholeDetector
 
 OPSET = 17  # RoiAlign with half-pixel coordinates, which mmcv calls aligned, came with 16
@@ -88,14 +89,11 @@ def read_split(cfg: Config, split: str, most: int | None = None) -> Radiographs:
     Raises:
         DatasetError: No annotation file, an image that is not there, or several data sets but in train.
     """
-    data = cfg[f'{split}_dataloader'].dataset
-    while inner := data.get('dataset') or data.get('datasets'):
-        if isinstance(inner, list) and len(inner) > 1 and split != 'train':
-            raise DatasetError(
-                f'{split}_dataloader: {len(inner)} data sets, expected one; join their annotation files'
-            )
-        # Calibration looks at the detector's own radiographs.
-        data = inner[0] if isinstance(inner, list) else inner
+    data, *others = leaves(cfg[f'{split}_dataloader'].dataset)
+    if others and split != 'train':  # calibration looks at the detector's own radiographs, the first ones
+        raise DatasetError(
+            f'{split}_dataloader: {1 + len(others)} data sets, expected one; join their annotation files'
+        )
     ann_file = str(Path(data.data_root) / data.ann_file)
     truth = load_defects(ann_file, data.metainfo.classes, data.get('severity'))
     images = [truth['images'][k] for k in evenly(len(truth['images']), most)]

@@ -97,6 +97,13 @@ def decide(page, press):
     press()
 
 
+def open_day(page, left='3 to decide'):
+    """Open the archive's folder `day`, and wait until so much is left to decide."""
+    page.select_option('#folder', 'day')
+    page.click('#pick')
+    expect(page.locator('#left')).to_have_text(left)
+
+
 def draw_box(page):
     """Draw a box of 100 × 100 pixels of the screen around the middle of the view."""
     place = page.locator('#view').bounding_box()
@@ -125,9 +132,7 @@ def test_an_uploaded_16_bit_radiograph_is_judged_windowed_and_zoomed(page, tmp_p
 
 
 def test_worst_comes_first_and_the_threshold_decides(page):
-    page.select_option('#folder', 'day')
-    page.click('#pick')
-    expect(page.locator('#left')).to_have_text('3 to decide')
+    open_day(page)
     rows = page.locator('#items button span:first-child')
     expect(rows).to_have_text(['day/1.png', 'day/2.png', 'day/0.png'])
     page.click('#next')
@@ -145,9 +150,7 @@ def test_worst_comes_first_and_the_threshold_decides(page):
 
 
 def test_a_corrected_radiograph_is_saved_and_the_next_worst_opens(page, tmp_path):
-    page.select_option('#folder', 'day')
-    page.click('#pick')
-    expect(page.locator('#left')).to_have_text('3 to decide')
+    open_day(page)
     page.click('#next')
     expect(page.locator('#boxes tr')).to_have_count(1)
     page.click('#boxes button')  # the finding goes
@@ -178,9 +181,7 @@ def test_a_corrected_radiograph_is_saved_and_the_next_worst_opens(page, tmp_path
 
 
 def test_what_was_drawn_waits_until_it_is_decided_on(page, tmp_path):
-    page.select_option('#folder', 'day')
-    page.click('#pick')
-    expect(page.locator('#left')).to_have_text('3 to decide')
+    open_day(page)
     page.click('#next')
     expect(page.locator('#name')).to_contain_text('day/1.png')
     draw_box(page)
@@ -240,9 +241,7 @@ def test_what_was_drawn_is_not_lost_by_leaving_the_page(page, tmp_path):
 
 
 def test_what_was_drawn_on_another_file_is_said_to_be_gone(page, session, tmp_path):
-    page.select_option('#folder', 'day')
-    page.click('#pick')
-    expect(page.locator('#left')).to_have_text('3 to decide')
+    open_day(page)
     page.click('#items button >> nth=0')
     expect(page.locator('#name')).to_contain_text('day/1.png')
     draw_box(page)
@@ -300,9 +299,7 @@ def test_a_part_with_a_critical_box_is_not_accepted(page, tmp_path):
 
 
 def test_a_key_that_is_held_or_pressed_twice_decides_on_nothing_unseen(page, tmp_path):
-    page.select_option('#folder', 'day')
-    page.click('#pick')
-    expect(page.locator('#left')).to_have_text('3 to decide')
+    open_day(page)
     page.click('#items button >> nth=2')  # nothing at the threshold: it could be accepted
     expect(page.locator('#name')).to_contain_text('day/0.png')
     page.locator('#view').click()
@@ -327,9 +324,7 @@ def test_a_key_that_is_held_or_pressed_twice_decides_on_nothing_unseen(page, tmp
 def test_a_button_that_is_held_decides_once(page, tmp_path, key):
     for k in range(4):  # any could be accepted
         cv2.imwrite(str(tmp_path / 'archive' / 'day' / f'{k}.png'), spot(20, 30, 180 + k))
-    page.select_option('#folder', 'day')
-    page.click('#pick')
-    expect(page.locator('#left')).to_have_text('4 to decide')
+    open_day(page, '4 to decide')
     page.click('#next')
     expect(page.locator('#name')).to_contain_text('day/3.png')
     page.wait_for_timeout(400)
@@ -345,9 +340,7 @@ def test_a_button_that_is_held_decides_once(page, tmp_path, key):
 def test_what_is_not_inspected_or_not_readable_is_not_called_done(page, session, tmp_path):
     (tmp_path / 'archive' / 'day' / 'torn.tif').write_bytes(b'II*\0')
     go_on = hold(session, '2.png')
-    page.select_option('#folder', 'day')
-    page.click('#pick')
-    expect(page.locator('#left')).to_have_text('2 to decide, 2 waiting')
+    open_day(page, '2 to decide, 2 waiting')
     page.click('#next')
     expect(page.locator('#name')).to_contain_text('day/1.png')
     decide(page, lambda: page.click('#reject'))
@@ -385,16 +378,12 @@ def test_what_cannot_be_read_is_shown_again_when_its_folder_is_opened_again(page
 
 def test_what_of_a_folder_leads_out_of_the_archive_is_said(page, tmp_path):
     (tmp_path / 'archive' / 'day' / 'link.png').symlink_to(tmp_path / 'deep.png')
-    page.select_option('#folder', 'day')
-    page.click('#pick')
-    expect(page.locator('#left')).to_have_text('3 to decide')
+    open_day(page)
     expect(page.locator('#message')).to_have_text('1 lead out of the archive: look at those parts otherwise')
 
 
 def test_what_was_decided_is_there_when_its_folder_is_opened_again(page, session, tmp_path):
-    page.select_option('#folder', 'day')
-    page.click('#pick')
-    expect(page.locator('#left')).to_have_text('3 to decide')
+    open_day(page)
     page.click('#next')
     expect(page.locator('#name')).to_contain_text('day/1.png')
     page.fill('#part', 'casting 7')
@@ -426,9 +415,7 @@ def test_the_list_is_asked_for_once_at_a_time_and_takes_clicks_meanwhile(page, s
         };
         window.clearTimeout = t => { pending.delete(t); clear(t); };
       }""")
-    page.select_option('#folder', 'day')
-    page.click('#pick')
-    expect(page.locator('#left')).to_have_text('1 to decide, 2 waiting')
+    open_day(page, '1 to decide, 2 waiting')
     for _ in range(3):
         page.evaluate('refresh()')
     assert page.evaluate('pending.size') <= 1  # none while one is on its way
@@ -457,9 +444,7 @@ def test_everything_fits_wide_and_narrow(page, tmp_path, width):
 def test_pixels_name_and_boxes_are_of_one_radiograph(page, tmp_path):
     """A large film is asked for, then a small radiograph, whose pixels are there first."""
     cv2.imwrite(str(tmp_path / 'archive' / 'day' / '3.png'), spot(50, 50, 255))
-    page.select_option('#folder', 'day')
-    page.click('#pick')
-    expect(page.locator('#left')).to_have_text('4 to decide')
+    open_day(page, '4 to decide')
     names = page.locator('#items button span:first-child').all_text_contents()
 
     first, second = names.index('day/3.png'), names.index('day/2.png')

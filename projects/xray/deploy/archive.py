@@ -406,12 +406,22 @@ def _table(path: Path, header: tuple, rows: Iterable) -> None:
 
 
 @contextmanager
+def draft_of(path: Path):
+    """Give a file to write; whole, it takes the place of `path`, otherwise nothing is left of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + '.part')
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
 def _draft(path: Path):
     """Open a text file that takes its place when it is whole; file names need not be UTF-8."""
-    draft = path.with_name(path.name + '.part')
-    with draft.open('w', newline='', errors='surrogateescape') as file:
+    with draft_of(path) as draft, draft.open('w', newline='', errors='surrogateescape') as file:
         yield file
-    draft.replace(path)
 
 
 def _write_picture(path: Path, said: Inspection, threshold: float) -> None:

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from ..classes import PALETTE
 from ..imaging import MAX_FRAME_BYTES, SUFFIXES, ImagingError
 from ..packing import locked
-from .archive import ArchiveError, find_images, fitting_name
+from .archive import ArchiveError, draft_of, find_images, fitting_name
 from .folder import sha256
 from .inspector import Inspector, read_one
 
@@ -88,18 +88,6 @@ def kept_name(name: str, digest: str) -> str:
 def as_text(name: str) -> str:
     """Return a file's name as JSON and pages take it: bytes that are no UTF-8 become question marks."""
     return name.encode(errors='replace').decode()
-
-
-@contextmanager
-def draft_of(path: Path):
-    """Give a file to write; whole, it takes the place of `path`, otherwise nothing is left of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + '.part')
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def check_unchanged(path: Path, digest: str) -> None:
