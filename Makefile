@@ -19,9 +19,10 @@ lock: ## resolve requirements.txt anew into requirements.lock
 doctor: setup ## check versions, compiled ops, devices and disk; CONFIGS="a.py b.py" adds data, classes and weights
 	@$(python) tools/doctor.py $(CONFIGS)
 
-lint: setup ## check style
+lint: setup ## check style, and that packages import downwards only
 	$(python) -m ruff check
 	$(python) -m ruff format --check
+	.venv/bin/lint-imports --no-logo
 
 test: setup ## run the tests that take seconds
 	$(pytest) -n 2 -m 'not long' --ignore tests/browser --ignore tests/gpu
@@ -92,8 +93,8 @@ study: setup ## run a study, STUDY=configs/study/NAME.yaml; ARGS=--dry-run shows
 gdxray: setup ## real castings, GDXRAY=DIR with C0001/ and so on: both protocols, pretrain, fine-tune (an hour on two cores)
 	@[ -n "$(GDXRAY)" ] || { echo "make gdxray: say where the castings are: make gdxray GDXRAY=DIR" >&2; exit 2; }
 	$(python) tools/convert_dataset.py gdxray "$(GDXRAY)" data/gdxray \
-	  --train-list projects/xray/splits/gdxray_castings_train.txt \
-	  --test-list projects/xray/splits/gdxray_castings_test.txt
+	  --train-list projects/prepare/splits/gdxray_castings_train.txt \
+	  --test-list projects/prepare/splits/gdxray_castings_test.txt
 	@$(call runs,$(gdxray_runs))
 	@$(call report,$(gdxray_runs)) --out work_dirs/gdxray
 

@@ -127,9 +127,9 @@ def main(argv=None):
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # The libraries take seconds to import: --help and wrong use do not wait for them.
-    from projects.xray import running
+    from projects.xray import provenance, running
 
-    return running.one_line_errors(lambda _: args.run(args, running.provenance()))(argv)
+    return running.one_line_errors(lambda _: args.run(args, provenance.provenance()))(argv)
 
 
 def heading(what, facts):
@@ -141,7 +141,7 @@ def heading(what, facts):
 
 def run_loader(args, facts):
     """Print images/s of each config's pipelines."""
-    from projects.xray.benchmark import loader
+    from projects.benchmark import loader
 
     measured = {}
     with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
@@ -161,8 +161,8 @@ def run_train(args, facts):
     """Print images/s of each config's training steps."""
     import torch
 
+    from projects.benchmark import loader, train
     from projects.xray import running
-    from projects.xray.benchmark import loader, train
 
     if any('amp' in name for name in args.also) and not torch.cuda.is_available():
         raise running.UsageError('--also amp: no CUDA here, and mixed precision needs a GPU; leave it out')
@@ -188,8 +188,8 @@ def run_train(args, facts):
 
 def run_infer(args, facts):
     """Print the time of a radiograph of stock detectors and exports."""
-    from projects.xray.benchmark import infer, loader
-    from projects.xray.deploy import folder as exported
+    from projects.benchmark import infer, loader
+    from projects.line.runtime import folder as exported
 
     size = args.size or (max(exported.read(args.folders[0]).native) if args.folders else 1024)
     with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:

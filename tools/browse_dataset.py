@@ -52,8 +52,9 @@ def browse(args, running):
     import numpy as np
     from mmengine.registry import DATASETS, DefaultScope
 
-    from projects.xray import browsing, datasets
-    from projects.xray.report.config_diff import leaves
+    from projects.prepare import browse as browsing
+    from projects.xray import datasets
+    from projects.xray.configs import leaves
 
     cfg = running.read_config(args.config, args.cfg_options)
     splits = args.split or [split for split in SPLITS if cfg.get(f'{split}_dataloader')]

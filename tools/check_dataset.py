@@ -55,8 +55,8 @@ def main(argv=None):
 
 def check(args, running):
     """Examine the data set of a config, print the report and write it."""
-    from projects.xray import checks
-    from projects.xray.report import dataset_page
+    from projects.prepare import checks
+    from projects.prepare import page as dataset_page
 
     cfg = running.read_experiment(args.config, args.cfg_options)
     running.set_work_dir(cfg, args.out and str(args.out))
@@ -83,15 +83,15 @@ def examine(cfg, config_path, workers, options=()):
     Returns:
         The report as dataset.json holds it, the findings, and what the page draws.
     """
-    from projects.xray import anchors as box_checks
-    from projects.xray import checks, leaks, probing
+    from projects.prepare import anchors as box_checks
+    from projects.prepare import checks, leaks, scan
 
     window = [option for option in options or () if option.startswith('xray_load.')]
     sets, findings = read_sets(cfg, config_path, window)
     start = time.perf_counter()
     tasks = {path: s.window for s in reversed(sets) for path in s.paths}
     with progress_bar(len(tasks)) as bar:
-        probes = probing.Probes(tasks, workers, bar.update)
+        probes = scan.Probes(tasks, workers, bar.update)
     seconds = time.perf_counter() - start
 
     labelled = [s for s in sets if s.classes]
@@ -134,8 +134,9 @@ def read_sets(cfg, config_path, options=()):
         config_path: its file.
         options: `--cfg-options` for the configs that are related to it.
     """
-    from projects.xray import checks, remote
-    from projects.xray.study import data_sets
+    from projects.prepare import checks
+    from projects.radiograph import remote
+    from projects.xray.digests import data_sets
 
     sets, findings = [], []
     for split in LABELLED:
@@ -182,7 +183,9 @@ def add_set(sets, findings, name, data, cfg, missing):
     """
     from mmengine.registry import DATASETS, DefaultScope
 
-    from projects.xray import checks, datasets, imaging, remote
+    from projects.prepare import checks
+    from projects.radiograph import read, remote
+    from projects.xray import datasets
 
     kind = data['type']
     if kind not in ('XrayDefects', 'XraySeverity', 'XrayImages'):
@@ -231,14 +234,14 @@ def add_set(sets, findings, name, data, cfg, missing):
                 **common,
             )
         )
-    except (datasets.DatasetError, imaging.ImagingError) as error:
+    except (datasets.DatasetError, read.ImagingError) as error:
         found, remedy = split_remedy(str(error))
         findings.append(checks.Finding(missing, 'files', f'{name} is left out: {found}', remedy))
 
 
 def _usable(record):
     """Whether an image record has an id and a file name inside of the image folder."""
-    from projects.xray.label_formats import is_printable
+    from projects.radiograph.safe_parse import is_printable
 
     name = record.get('file_name')
     return (
@@ -258,12 +261,12 @@ def split_remedy(message):
 
 def files_below(folder):
     """The radiographs below a folder or URL, relative to it; none where it cannot be listed."""
-    from projects.xray import imaging, packing, remote
+    from projects.radiograph import listing, read, remote
 
-    find = remote.list_radiographs if remote.is_url(folder) else packing.list_radiographs
+    find = remote.list_radiographs if remote.is_url(folder) else listing.list_radiographs
     try:
         return find(folder)[0]
-    except imaging.ImagingError:
+    except read.ImagingError:
         return []
 
 
@@ -323,7 +326,7 @@ def fit_anchors(model, boxes):
     """Judge the anchors of a detector's region proposal network; (None, []) where it has none with scales."""
     from mmdet.registry import TASK_UTILS
 
-    from projects.xray import anchors
+    from projects.prepare import anchors
 
     generator = (model.get('rpn_head') or {}).get('anchor_generator') or {}
     if not str(generator.get('type')).endswith('AnchorGenerator') or not generator.get('scales'):
@@ -376,7 +379,7 @@ def suggestion(levels, checks):
 
 def format_report(report, findings):
     """Return the report as lines of at most 100 columns."""
-    from projects.xray.report.dataset_page import without_boxes
+    from projects.prepare.page import without_boxes
 
     lines = [f'{report["config"]}', f'{report["images"]} images decoded in {report["seconds"]} s', '']
     header = ('set', 'images', 'boxes', 'no box', 'mean', 'std', 'box px at input: 5 % / median / 95 %')
@@ -418,8 +421,8 @@ def format_report(report, findings):
 
 def format_findings(findings, folders):
     """Return the findings as lines of at most 100 columns; images are named relative to their folder."""
-    from projects.xray.label_formats import printable
-    from projects.xray.remote import name_in
+    from projects.radiograph.remote import name_in
+    from projects.radiograph.safe_parse import printable
 
     lines = []
     folders = sorted(set(folders), key=len, reverse=True)

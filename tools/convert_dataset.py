@@ -6,8 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.xray import gdxray  # noqa: E402
-from projects.xray.converters import ConvertError, UsageError, convert  # noqa: E402
+from projects.prepare import gdxray  # noqa: E402
+from projects.prepare.convert import ConvertError, UsageError, convert  # noqa: E402
 
 EXAMPLE = """example:
   python tools/convert_dataset.py gdxray GDXray/Castings data/gdxray \\

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from projects.xray.report.config_diff import ConfigError, differences, load_config, under  # noqa: E402
+from projects.xray.configs import ConfigError, differences, load_config, under  # noqa: E402
 
 EPILOG = """\
 A and B are files (also dumped ones, as in a work dir) or pkg::paths of an installed package.

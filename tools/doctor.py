@@ -226,7 +226,7 @@ def check_data(cfg) -> list[Row]:
     """Build each split's dataset, as training does, and name what its evaluator reads."""
     from mmengine.registry import DATASETS, DefaultScope
 
-    from projects.xray.report.config_diff import leaves
+    from projects.xray.configs import leaves
 
     rows, absent = [], {}
     for split in ('train', 'val', 'test'):
@@ -280,7 +280,7 @@ def data_remedy(root: Path, file: Path) -> str:
 
 def check_classes(cfg) -> list[Row]:
     """Compare the classes of the datasets with the number of outputs of every head."""
-    from projects.xray.report.config_diff import leaves
+    from projects.xray.configs import leaves
 
     splits = {}
     for split in ('train', 'val', 'test'):

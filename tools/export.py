@@ -82,7 +82,7 @@ def main(argv=None):
 
 def run(args, running):
     """Export and print the parity table."""
-    from projects.xray import export
+    from projects.line.export import export, parity
 
     cfg = running.read_experiment(args.config, args.cfg_options, loader='val_dataloader')
     if not Path(args.checkpoint).is_file():
@@ -102,7 +102,7 @@ def run(args, running):
         most_critical_loss=args.max_critical_loss,
         max_escape=args.max_escape,
     )
-    print(export.format_parity(exported.parity))
+    print(parity.format_parity(exported.parity))
     if exported.calibration:
         back = ', '.join(exported.calibration['float32']) or 'none'
         print(f'INT8 from {exported.calibration["images"]} radiographs; back in float32: {back}')

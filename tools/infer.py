@@ -6,15 +6,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.xray.deploy import FolderError, Inspector  # noqa: E402
-from projects.xray.deploy.archive import (  # noqa: E402
-    ArchiveError,
-    check_apart,
-    find_images,
-    inspect_archive,
-    parse_shard,
-)
-from projects.xray.deploy.engines import ENGINES, EngineError  # noqa: E402
+from projects.line.runtime import FolderError, Inspector  # noqa: E402
+from projects.line.runtime.archive import ArchiveError, check_apart, find_images, inspect_archive, parse_shard
+from projects.line.runtime.engines import ENGINES, EngineError  # noqa: E402
 
 
 def parse_args(argv=None):
@@ -79,13 +73,13 @@ def main(argv=None):
 
 def from_config(args, running):
     """Return an inspector around the detector in PyTorch."""
-    from projects.xray import export
+    from projects.line.export import graphs
 
     config, checkpoint, _ = args.source
     cfg = running.read_experiment(config, loader='val_dataloader')
     if not Path(checkpoint).is_file():
         raise running.UsageError(f'{checkpoint}: no such checkpoint; train {config} first')
-    return export.inspector_of(cfg, checkpoint, args.threshold)
+    return graphs.inspector_of(cfg, checkpoint, args.threshold)
 
 
 def infer(args, inspector):

@@ -60,10 +60,10 @@ def main(argv=None):
     args = parse_args(argv)
     import uvicorn
 
-    from projects.xray.deploy import FolderError, Inspector
-    from projects.xray.deploy.archive import ArchiveError, check_apart
-    from projects.xray.deploy.engines import EngineError
-    from projects.xray.deploy.server import Session, build
+    from projects.line.page.server import Session, build
+    from projects.line.runtime import FolderError, Inspector
+    from projects.line.runtime.archive import ArchiveError, check_apart
+    from projects.line.runtime.engines import EngineError
 
     if args.images and not Path(args.images).is_dir():
         print(f'error: {args.images}: expected a folder of radiographs; correct --images', file=sys.stderr)

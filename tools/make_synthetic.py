@@ -26,7 +26,7 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from projects.xray import synthetic  # noqa: E402
+from projects.synthetic import physics, plan  # noqa: E402
 from projects.xray.classes import CASTINGS  # noqa: E402
 
 BITS = (8, 12, 14, 16)
@@ -105,7 +105,7 @@ def _draw(task, out, seed, size, bits, depth):
     """Draw one image and write it; a labelled one leaves its annotations in OUT/.partial beside."""
     kind, view = task
     cv2.setNumThreads(1)
-    radiograph = synthetic.draw(view, seed, kind, size, bits, depth)
+    radiograph = plan.draw(view, seed, kind, size, bits, depth)
     encoded = cv2.imencode('.png', radiograph.pixels, PNG)[1]
     _write(_image_path(out, kind, view), encoded.tobytes())
     if kind == LABELED:
@@ -167,7 +167,7 @@ def _annotations(out, views, parameters):
         description='Generated radiographs of castings',
         converter=f'tools/make_synthetic.py {flags}',
         bits=parameters['bits'],
-        pitch_mm=synthetic.PITCH,
+        pitch_mm=physics.PITCH,
     )
     files = {split: dict(info=info, images=[], annotations=[], categories=categories) for split in SPLITS}
     for number, view in enumerate(views, 1):
@@ -193,7 +193,8 @@ def main(argv=None):
     args = parse_args(argv)
     parameters = {key: getattr(args, key) for key in FLAGS}
     # another version of the generator draws other images: the two must not be mixed in one folder
-    parameters['generator'] = hashlib.sha256(Path(synthetic.__file__).read_bytes()).hexdigest()[:16]
+    code = b''.join(path.read_bytes() for path in sorted(Path(physics.__file__).parent.glob('*.py')))
+    parameters['generator'] = hashlib.sha256(code).hexdigest()[:16]
     try:
         problem = _claim(args.out, parameters)
         if problem:
@@ -213,8 +214,8 @@ def main(argv=None):
 
 def _generate(args, parameters):
     out = args.out
-    labeled = synthetic.plan(args.labeled, args.seed, LABELED, args.extra)
-    unlabeled = synthetic.plan(args.unlabeled, args.seed, UNLABELED, args.extra)
+    labeled = plan.plan(args.labeled, args.seed, LABELED, args.extra)
+    unlabeled = plan.plan(args.unlabeled, args.seed, UNLABELED, args.extra)
     annotated = all((out / f'{split}.json').is_file() for split in SPLITS)
     tasks = [(LABELED, v) for v in labeled if not _image_path(out, LABELED, v).is_file()
              or not annotated and not _notes_path(out, v).is_file()]  # fmt: skip

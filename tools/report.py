@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from projects.xray.report.results import format_table, provenance, tables  # noqa: E402
+from projects.report.results import format_table, provenance, tables  # noqa: E402
 
 
 def parse_args(argv):
@@ -55,7 +55,7 @@ def main(argv=None):
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # Statistics and charts take a second to import.
-    from projects.xray.report.runs import read_runs
+    from projects.report.runs import read_runs
 
     runs, refused = read_runs([Path(run) for run in args.runs])
     for reason in refused:
@@ -73,8 +73,8 @@ def main(argv=None):
         print(f'\n{title}\n{format_table(header, rows)}')
     print(f'\n{provenance(results)}')
     if args.out:
-        from projects.xray.report.evidence import Settings
-        from projects.xray.report.page import write_report
+        from projects.report.compare import Settings
+        from projects.report.page import write_report
 
         settings = Settings(args.max_escape, args.reject_minor, args.pixel_pitch)
         command = shlex.join(['python', 'tools/report.py', *(sys.argv[1:] if argv is None else argv)])

@@ -21,14 +21,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.xray import study as studies  # noqa: E402
-from projects.xray.report import study_results as results  # noqa: E402
-from projects.xray.report.predictions import FILES, PredictionsError, read_predictions  # noqa: E402
-from projects.xray.report.runs import read_curves  # noqa: E402
+from projects.report.predictions import FILES, PredictionsError, read_predictions  # noqa: E402
+from projects.report.runs import read_curves  # noqa: E402
+from projects.study import plan as study_plan  # noqa: E402
+from projects.study import (
+    results,  # noqa: E402
+    schedule,
+)
+from projects.study import subset as study_subset
+from projects.xray import digests  # noqa: E402
 
 REPO = Path(__file__).resolve().parents[1]
 TOOLS = REPO / 'tools'
-SNAKEFILE = REPO / 'projects' / 'xray' / 'study.smk'
+SNAKEFILE = REPO / 'projects' / 'study' / 'study.smk'
 
 
 def parse_args(argv=None):
@@ -68,19 +73,19 @@ def main(argv=None):
     try:
         if args.readme:
             return results.write_readme(Path(args.readme), [Path(file) for file in args.studies])
-        study = studies.read_study(args.studies[0])
+        study = study_plan.read_study(args.studies[0])
         if args.job:
             if args.gpus is not None:
-                studies.fit_gpus(study, args.gpus)
+                schedule.fit_gpus(study, args.gpus)
             return do(study, study.job(args.job))
         # A cluster has what the study says, or its scheduler refuses.
-        fitted = None if args.profile else studies.fit_gpus(study, len(gpus_here()))
+        fitted = None if args.profile else schedule.fit_gpus(study, len(gpus_here()))
         if fitted:
             print(fitted)
         if args.dry_run:
             return show(study, args.jobs or len(devices()))
         return run(study, args)
-    except (studies.StudyError, results.RecordError) as error:
+    except (study_plan.StudyError, results.RecordError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
 
@@ -93,9 +98,9 @@ def show(study, side_by_side):
     print(f'{study.name}: {study.about}')
     known, unknown = {}, 0
     for job in study.jobs:
-        done = studies.is_done(study, job)
+        done = study_plan.is_done(study, job)
         failed = (study.root / job.folder / 'failed.json').is_file()
-        seconds = None if done else studies.seconds_of(study, job)
+        seconds = None if done else schedule.seconds_of(study, job)
         words = 'failed, runs again' if failed else 'runs'
         if done:
             words = 'failed, left out' if failed and job.trial else 'done'
@@ -115,7 +120,7 @@ def show(study, side_by_side):
     times = ['time unknown' if unknown else 'all are done']
     if unknown < len(known):
         gpus = len(gpus_here())
-        wall = clock(studies.wall_seconds(study, known, side_by_side, gpus))
+        wall = clock(schedule.wall_seconds(study, known, side_by_side, gpus))
         times = [f'about {clock(sum(known.values()))} one by one', f'{wall} with {side_by_side} side by side']
         times += [f'and {unknown} of unknown time'] if unknown else []
     print(f'{len(known)} of {len(study.jobs)} steps to run: {", ".join(times)}')
@@ -152,13 +157,13 @@ def run(study, args):
         StudyError: The study is running already, or a run is of another config.
     """
     gpus = gpus_here()
-    waiting = [job for job in study.jobs if not studies.is_done(study, job)]  # refuses before any starts
+    waiting = [job for job in study.jobs if not study_plan.is_done(study, job)]  # refuses before any starts
     study.root.mkdir(parents=True, exist_ok=True)
     with (study.root / '.running').open('w') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
         except OSError:
-            raise studies.StudyError(f'{study.root}: this study is running already; wait for it') from None
+            raise study_plan.StudyError(f'{study.root}: this study is running already; wait for it') from None
         for job in waiting:
             # Our own records say what is done: Snakemake would pass over a step whose marker is still there.
             (study.root / job.marker).unlink(missing_ok=True)
@@ -200,7 +205,7 @@ def say_what_failed(study, recorded):
 
 def entry(study, job):
     """Return what Snakemake needs to know of a job."""
-    seconds = studies.seconds_of(study, job)
+    seconds = schedule.seconds_of(study, job)
     callback = [sys.executable, str(TOOLS / 'study.py'), str(study.file), '--job', job.name]
     callback += ['--gpus', str(job.gpus)]
     return dict(
@@ -208,7 +213,7 @@ def entry(study, job):
         needs=[study.job(name).marker for name in job.needs],
         marker=job.marker,
         priority=len(study.jobs) - study.jobs.index(job),  # in the order of the file
-        gpu=studies.gpus_of(job, len(gpus_here())),
+        gpu=schedule.gpus_of(job, len(gpus_here())),
         # Twice the estimate; a day where there is none.
         minutes=24 * 60 if seconds is None else max(30, round(2 * seconds / 60)),
         command=f'cd {shlex.quote(str(Path.cwd()))} && {shlex.join(callback)}',
@@ -220,7 +225,7 @@ def do(study, job):
     folder = study.root / job.folder
     folder.mkdir(parents=True, exist_ok=True)
     marker = study.root / job.marker
-    if studies.is_done(study, job):  # done, but killed before Snakemake knew
+    if study_plan.is_done(study, job):  # done, but killed before Snakemake knew
         marker.touch()
         return 0
     failed = folder / 'failed.json'
@@ -233,7 +238,7 @@ def do(study, job):
         )
         print(f'failed: {job.folder}: {error}', file=sys.stderr)
         results.record(study)
-        if not studies.read_json(folder / 'run.json').get('left_out'):
+        if not digests.read_json(folder / 'run.json').get('left_out'):
             return 1
         # A rate at which nothing is learnt is an answer: the other trials decide.
     marker.touch()
@@ -258,7 +263,7 @@ class StepError(RuntimeError):
 def train(study, job, folder):
     """Train a run, or take over the trial that is the same run."""
     facts, adopted = facts_of(study, job)
-    before = studies.read_json(folder / 'run.json')
+    before = digests.read_json(folder / 'run.json')
     if before and before.get('needs') != facts['needs']:
         print(f'{folder}: its pretraining or its trials were trained again since; starts anew')
         shutil.rmtree(folder)  # --resume would go on with the old weights
@@ -279,7 +284,7 @@ def train(study, job, folder):
         # Of a run that was killed in the middle nobody knows how long it took.
         facts['seconds'] = None if resumed else round(time.monotonic() - start, 1)
         checkpoint = last_checkpoint(folder)
-        facts['checkpoint_sha256'] = studies.digest(Path(checkpoint))
+        facts['checkpoint_sha256'] = digests.digest(Path(checkpoint))
     write_json(folder / 'run.json', facts | dict(trained=True))
 
 
@@ -298,24 +303,24 @@ def facts_of(study, job):
     adopted = None
     if job.trials:
         chosen, facts = choose(study, job)
-        trial = study.job(studies.job_name(job.trials[chosen], 'train'))
+        trial = study.job(study_plan.job_name(job.trials[chosen], 'train'))
         options += [option for option in trial.options if option.startswith('optim_wrapper.')]
         adopted = trial.folder if trial.seed == job.seed else None
     if job.fraction < 100:
         subset, images = labels(study, job)
-        options.append(f'{studies.key_of_data(study.config(job.config))}.ann_file={subset.resolve()}')
-        facts |= dict(train_images=images, subset_sha256=studies.digest(subset))
+        options.append(f'{digests.key_of_data(study.config(job.config))}.ann_file={subset.resolve()}')
+        facts |= dict(train_images=images, subset_sha256=digests.digest(subset))
     else:
-        datasets = studies.data_sets(study.config(job.config), 'train_dataloader')
-        files = [file for file in map(studies.annotation_file, datasets) if file.suffix == '.json']
-        images = sum(len(studies.read_json(file).get('images', [])) for file in files)
+        datasets = digests.data_sets(study.config(job.config), 'train_dataloader')
+        files = [file for file in map(digests.annotation_file, datasets) if file.suffix == '.json']
+        images = sum(len(digests.read_json(file).get('images', [])) for file in files)
         facts |= dict(train_images=images or None)
-    needs = studies.digest_needs(study, job)
+    needs = study_plan.digest_needs(study, job)
     if job.pretraining:
-        pretrained_on = studies.read_json(study.root / job.pretraining / 'run.json').get('labels_sha256')
+        pretrained_on = digests.read_json(study.root / job.pretraining / 'run.json').get('labels_sha256')
         facts |= dict(pretrained_on=pretrained_on)
         start = last_checkpoint(study.root / job.pretraining)
-        if studies.digest(Path(start)) != needs[job.pretraining]:
+        if digests.digest(Path(start)) != needs[job.pretraining]:
             raise StepError(
                 f'{start}: is not the file that its run wrote; delete {Path(start).parent} to train it again'
             )
@@ -331,9 +336,9 @@ def facts_of(study, job):
         epochs_factor=job.epochs_factor,
         pretrain_epochs_factor=job.pretrain_epochs_factor,
         pretraining=job.pretraining,
-        fingerprint=studies.fingerprint(study, job),
-        config_sha256=studies.fingerprint(study, job, seeds=False),
-        labels_sha256=studies.digest_labels(study.config(job.config), *loaders),
+        fingerprint=study_plan.fingerprint(study, job),
+        config_sha256=study_plan.fingerprint(study, job, seeds=False),
+        labels_sha256=digests.digest_labels(study.config(job.config), *loaders),
         needs=needs,
         options=options,
         trained=False,
@@ -348,17 +353,17 @@ def choose(study, job):
         StepError: All failed, or one has no value on val.
     """
     said = {
-        factor: studies.read_json(study.root / trial / 'run.json') for factor, trial in job.trials.items()
+        factor: digests.read_json(study.root / trial / 'run.json') for factor, trial in job.trials.items()
     }
     failed = [factor for factor in job.trials if said[factor].get('left_out')]
     if len(failed) == len(job.trials):
         folder = study.root / job.trials[failed[0]]
-        reason = studies.read_json(folder / 'failed.json').get('reason')
+        reason = digests.read_json(folder / 'failed.json').get('reason')
         raise StepError(f'all trials of a learning rate failed, {folder} with: {reason}')
     curves = {f: values_on_val(study.root / trial) for f, trial in job.trials.items() if f not in failed}
     try:
-        chosen = studies.choose_lr(curves)
-    except studies.StudyError as error:
+        chosen = study_plan.choose_lr(curves)
+    except study_plan.StudyError as error:
         raise StepError(str(error)) from None
     on_val = {factor: values[-1] for factor, values in curves.items()}
     return chosen, dict(lr_factor=float(chosen), lr_on_val=on_val, lr_failed=failed or None)
@@ -366,10 +371,10 @@ def choose(study, job):
 
 def test(study, job, folder):
     """Test a run on val and test, with the options it was trained with."""
-    facts = studies.read_json(folder / 'run.json')
+    facts = digests.read_json(folder / 'run.json')
     start = time.monotonic()
     arguments = [job.config, last_checkpoint(folder), '--work-dir', str(folder), '--val']
-    tested_on = studies.digest_labels(study.config(job.config), 'val_dataloader', 'test_dataloader')
+    tested_on = digests.digest_labels(study.config(job.config), 'val_dataloader', 'test_dataloader')
     call('test', [*arguments, '--cfg-options', *facts['options']], job, folder)
     check_predictions(folder)
     facts |= dict(tested=True, tested_on=tested_on, test_seconds=round(time.monotonic() - start, 1))
@@ -397,7 +402,7 @@ def call(tool, arguments, job, folder):
         StepError: It failed; the message is its last line.
     """
     env = os.environ | ({} if devices()[0] else {'OMP_NUM_THREADS': '1'})
-    gpus = studies.gpus_of(job, 1)
+    gpus = schedule.gpus_of(job, 1)
     if gpus > 1:
         config, *rest = arguments
         command = [str(TOOLS / f'dist_{tool}.sh'), config, str(gpus), *rest]
@@ -428,7 +433,7 @@ def claimed(count):
         return
     if count > len(gpus):
         raise StepError(f'needs {count} GPUs, this machine has {len(gpus)}; set gpus: {len(gpus)}')
-    folder = studies.ROOT / '.gpus'
+    folder = study_plan.ROOT / '.gpus'
     folder.mkdir(parents=True, exist_ok=True)
     while True:
         with contextlib.ExitStack() as files:
@@ -446,22 +451,22 @@ def claimed(count):
 
 def labels(study, job):
     """Write the share of the labels that a run learns from, once; returns the file and its image count."""
-    dataset, *others = studies.data_sets(study.config(job.config), 'train_dataloader')
+    dataset, *others = digests.data_sets(study.config(job.config), 'train_dataloader')
     if others:
         raise StepError(
             f'{job.config}: trains on {1 + len(others)} data sets, expected one to draw a share of the '
             'labels from; join their annotations, or ask for fractions: [100]'
         )
-    source = studies.annotation_file(dataset)
+    source = digests.annotation_file(dataset)
     try:
         coco = json.loads(source.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise StepError(f'{source}: no readable annotation file ({error})') from None
     try:
-        subset = studies.draw_subset(coco, job.fraction, study.settings['subset'])
-    except studies.StudyError as error:
+        subset = study_subset.draw_subset(coco, job.fraction, study.settings['subset'])
+    except study_plan.StudyError as error:
         raise StepError(f'{source}: {error}') from None
-    file = study.root / 'labels' / f'{studies.digest(source)[:12]}-frac{job.fraction}.json'
+    file = study.root / 'labels' / f'{digests.digest(source)[:12]}-frac{job.fraction}.json'
     write_json(file, subset, indent=None)
     return file, len(subset['images'])
 
@@ -474,7 +479,7 @@ def values_on_val(folder):
 
 def last_checkpoint(folder):
     """Return the last checkpoint of a run that was trained to its end."""
-    epochs = studies.read_json(folder / 'run.json').get('epochs')
+    epochs = digests.read_json(folder / 'run.json').get('epochs')
     checkpoint = folder / f'epoch_{epochs}.pth'
     if not checkpoint.is_file():
         raise StepError(
@@ -492,7 +497,7 @@ def adopt(trial, folder):
         elif source.name not in ('run.json', 'trained', 'failed.json'):
             target.unlink(missing_ok=True)
             os.link(source, target)
-    said = studies.read_json(trial / 'run.json')
+    said = digests.read_json(trial / 'run.json')
     return {key: said.get(key) for key in ('command', 'seconds', 'checkpoint_sha256')}
 
 

@@ -71,7 +71,8 @@ def test(args, running, argv=None):
     """Load strictly, test, write the result."""
     from mmengine.evaluator import DumpResults
 
-    from projects.xray.report.predictions import FILES
+    from projects.report.predictions import FILES
+    from projects.xray import provenance
 
     cfg = running.read_config(args.config, args.cfg_options)
     if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
@@ -105,7 +106,7 @@ def test(args, running, argv=None):
     metrics = runner.test()
     keep_predictions(folder / FILES['test'], runner.test_loop, args.checkpoint, running)
     if running.is_main():
-        facts = running.provenance()
+        facts = provenance.provenance()
         result = dict(
             config=args.config,
             checkpoint=args.checkpoint,
@@ -132,7 +133,7 @@ def without_nan(metrics):
 
 def keep_predictions(path, loop, checkpoint, running):
     """Write what the model said of every image, when a metric kept it."""
-    from projects.xray.report.predictions import describe_data
+    from projects.report.predictions import describe_data
 
     kept = [metric.predictions for metric in loop.evaluator.metrics if hasattr(metric, 'predictions')]
     if kept and running.is_main():
@@ -174,7 +175,7 @@ def load_strictly(runner, checkpoint, config):
     Raises:
         HandoverError: A key or a shape differs.
     """
-    from projects.xray.hooks import HandoverError
+    from projects.xray.handover import HandoverError
 
     try:
         return runner.load_checkpoint(checkpoint, map_location='cpu', strict=True).get('meta') or {}

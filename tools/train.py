@@ -56,6 +56,8 @@ def main(argv=None):
 
 def train(args, running):
     """Read the config, say where the run comes from, train."""
+    from projects.xray import provenance
+
     cfg = running.read_experiment(args.config, args.cfg_options)
     running.set_work_dir(cfg, args.work_dir)
     seed = running.set_seed(cfg)
@@ -77,7 +79,7 @@ def train(args, running):
         # A config's own load_from would be taken for the run to go on with.
         cfg.resume, cfg.load_from = True, last
 
-    facts = running.provenance()
+    facts = provenance.provenance()
     code = facts['commit'] + (' with local changes' if facts['dirty'] else '')
     start = f'resumes {last}' if last else 'starts at epoch 0'
     lines = [f'commit {code}', f'config {args.config}', f'seed {seed}', facts['hardware'], start]
@@ -85,7 +87,7 @@ def train(args, running):
         print('\n'.join(['; '.join(lines), *fitted]), flush=True)
     runner = running.build_runner(cfg)
     if running.is_main():
-        running.note_start(cfg, facts, seed, resumed=bool(last))
+        provenance.note_start(cfg, facts, seed, resumed=bool(last))
     runner.logger.info('Run: %s', '\n'.join(['; '.join(lines), *fitted]))
     runner.train()
     return 0

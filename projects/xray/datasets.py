@@ -17,12 +17,22 @@ from mmengine.logging import MMLogger, print_log
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS as PRETRAIN_DATASETS
 
+from projects.radiograph.listing import list_radiographs
+from projects.radiograph.read import SUFFIXES
+from projects.radiograph.remote import RemoteError, is_url, join, list_files, read_bytes, read_text
+from projects.radiograph.remote import list_radiographs as list_remote_radiographs
+from projects.radiograph.safe_parse import (
+    MAX_JSON,
+    FormatError,
+    is_printable,
+    parse_json,
+    parse_yaml,
+    printable,
+)
+from projects.radiograph.store import Store, locate
+
+from . import file_backends  # noqa: F401  (a data_root may be a URL)
 from .classes import CLASSES, PALETTE, SEVERITY_MAPS
-from .imaging import SUFFIXES
-from .label_formats import MAX_JSON, FormatError, is_printable, parse_json, parse_yaml, printable
-from .packing import Store, list_radiographs, locate
-from .remote import RemoteError, is_url, join, list_files, read_bytes, read_text
-from .remote import list_radiographs as list_remote_radiographs
 
 
 class DatasetError(ValueError):

@@ -12,7 +12,7 @@ from mmengine.runner import save_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from . import compat  # noqa: F401 (before mmrazor: it makes the import possible)
-from .hooks import HandoverError, compare
+from .handover import HandoverError, compare
 
 from mmrazor.models.algorithms import FpnTeacherDistill  # isort: skip # noqa: E402
 

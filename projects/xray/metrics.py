@@ -14,9 +14,11 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.registry import METRICS
 
+from projects.measures.bounds import average_precision, calibration
+from projects.measures.detection import SIZES, froc
+from projects.measures.matching import CRITICAL, match_all, read_images
+
 from .datasets import DatasetError, load_defects
-from .measures import CRITICAL, SIZES, froc, match_all, read_images
-from .statistics import average_precision, calibration
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = 100  # per image, as COCO

@@ -1,12 +1,8 @@
 """What the tools that take a config share: reading it, where a result comes from, errors as one line."""
 
 import contextlib
-import datetime
 import functools
-import json
 import os
-import platform
-import subprocess
 import sys
 import traceback
 from collections.abc import Iterable
@@ -17,11 +13,10 @@ import mmengine.runner
 import torch
 from mmengine.config import Config, DictAction
 
-from . import compat
-from .resuming import ResumeError, newest_checkpoint
-from .study import digest_labels
+from projects.xray.hooks.resume import ResumeError, newest_checkpoint
 
-REPO = Path(__file__).resolve().parents[2]
+from . import compat
+from .provenance import REPO
 
 
 class UsageError(ValueError):
@@ -317,62 +312,6 @@ def build_runner(cfg: Config) -> mmengine.runner.Runner:
     if 'runner_type' in cfg:
         return mmengine.registry.RUNNERS.build(cfg)
     return mmengine.runner.Runner.from_cfg(cfg)
-
-
-def provenance() -> dict:
-    """Say which code runs on which machine.
-
-    Returns:
-        `commit` (of the repository, or 'unknown'), `dirty` (tracked files differ from it; None when unknown)
-        and `hardware`.
-    """
-
-    def git(*args):
-        done = subprocess.run(['git', '-C', REPO, *args], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    status = git('status', '--porcelain', '--untracked-files=no')
-    return dict(
-        commit=git('rev-parse', 'HEAD') or 'unknown',
-        dirty=None if status is None else bool(status),
-        hardware=_hardware(),
-    )
-
-
-def note_start(cfg: Config, facts: dict, seed: int, resumed: bool) -> None:
-    """Add a start of a training to `starts.json`: one that is resumed may be of several commits and machines.
-
-    Args:
-        cfg: Config with its work dir; the SHA-256 of the annotations that it trains on is noted.
-        facts: What `provenance` returned.
-        seed: Of the training.
-        resumed: Whether it goes on with what the folder holds; else earlier starts have no part in it.
-    """
-    file = Path(cfg.work_dir, 'starts.json')
-    starts = []
-    if resumed:
-        try:
-            starts = json.loads(file.read_text())['starts']
-        except (FileNotFoundError, json.JSONDecodeError):  # begun before starts were noted, or cut short
-            starts = [dict(commit='unknown', hardware='unknown')]
-    gpus = mmengine.dist.get_world_size() if torch.cuda.is_available() else 0
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-    labels = digest_labels(cfg, 'train_dataloader')
-    starts.append(facts | dict(gpus=gpus, seed=seed, date=date, labels_sha256=labels))
-    draft = file.with_name(f'{file.name}.{os.getpid()}')
-    draft.write_text(json.dumps(dict(starts=starts), indent=1) + '\n')
-    draft.replace(file)
-
-
-def _hardware() -> str:
-    if torch.cuda.is_available():
-        return f'{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}'
-    model = platform.machine()
-    cpuinfo = Path('/proc/cpuinfo')
-    if cpuinfo.is_file():
-        names = [line.split(':', 1)[1].strip() for line in cpuinfo.open() if line.startswith('model name')]
-        model = names[0] if names else model
-    return f'{len(os.sched_getaffinity(0))} x {model} (CPU)'
 
 
 def is_main() -> bool:

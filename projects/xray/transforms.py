@@ -14,10 +14,11 @@ from mmdet.datasets.transforms import RandomFlip
 from mmengine.registry import TRANSFORMS
 from mmpretrain.datasets.transforms import MultiView, RandomResizedCrop
 
-from .imaging import ImagingError
-from .packing import Recipe, Store, StoreError, locate, prepare
-from .remote import read_radiograph
-from .resizing import resize
+from projects.radiograph.read import ImagingError
+from projects.radiograph.remote import read_radiograph
+from projects.radiograph.store import Recipe, Store, StoreError, locate, prepare
+
+from .resize import resize
 
 _LEVELS = np.arange(256, dtype=np.uint8)
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 255}

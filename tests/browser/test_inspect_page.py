@@ -3,23 +3,18 @@
 import json
 import re
 import shutil
-import sys
 import threading
 from contextlib import closing
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from playwright.sync_api import expect, sync_playwright
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from test_deploy import export_to, spot  # noqa: E402
 from test_server import serving, wait_for  # noqa: E402
 
-from projects.xray.deploy import Inspector  # noqa: E402
-from projects.xray.deploy.server import Session, build  # noqa: E402
+from projects.line.page.server import Session, build  # noqa: E402
+from projects.line.runtime import Inspector  # noqa: E402
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 expect.set_options(timeout=30_000)  # ms; the usual 5 s are short on a busy machine

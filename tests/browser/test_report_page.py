@@ -2,20 +2,15 @@
 
 import json
 import shutil
-import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from helpers.drawn_runs import STEM, draw_run, draw_study  # noqa: E402
 from playwright.sync_api import sync_playwright
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from drawn_runs import STEM, draw_run, draw_study  # noqa: E402
-
-from projects.xray.report.evidence import Settings  # noqa: E402
-from projects.xray.report.page import write_report  # noqa: E402
-from projects.xray.report.runs import read_runs  # noqa: E402
+from projects.report.compare import Settings  # noqa: E402
+from projects.report.page import write_report  # noqa: E402
+from projects.report.runs import read_runs  # noqa: E402
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 

@@ -9,16 +9,12 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from test_resume import leaves  # noqa: E402
 
-from projects.xray.benchmark import loader, train  # noqa: E402
+from projects.benchmark import loader, train  # noqa: E402
 from projects.xray.preprocessors import XraySelfSupDataPreprocessor  # noqa: E402
 
 SIMSIAM = 'configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py'
@@ -27,10 +23,10 @@ DETECTOR = 'configs/small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.p
 # test_resume registers KillHook.
 TRAIN = """
 import sys
-sys.path[:0] = sys.argv[1:3]
+sys.path[:0] = sys.argv[1:4]
 import test_resume
 from tools.train import main
-sys.exit(main(sys.argv[3:]))
+sys.exit(main(sys.argv[4:]))
 """
 
 
@@ -93,7 +89,7 @@ custom_hooks = [
         )
         folder = tmp_path / folder
         arguments = [config, '--work-dir', folder, *arguments]
-        done = run(sys.executable, '-c', TRAIN, repo, repo / 'tests', *arguments)
+        done = run(sys.executable, '-c', TRAIN, repo, repo / 'tests', repo / 'tests/xray/hooks', *arguments)
         return done.returncode, folder
 
     code, undisturbed = trained('undisturbed')

@@ -1,0 +1,67 @@
+"""The published recipe that a config inherits, fitted to the config's own radiographs and size."""
+
+import ast
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from projects.xray.configs import ConfigError, load_config
+
+
+def published_name(path: str | Path) -> str:
+    """Return the `pkg::` base at the root of a config's chain, e.g. `mmpretrain::simsiam/….py`.
+
+    Raises:
+        ConfigError: There is no such file, or its chain ends elsewhere.
+    """
+    path = Path(path)
+    todo = [path]
+    while todo:
+        file = todo.pop()
+        if not file.is_file():
+            raise ConfigError(f'{file}: no such file, expected a config; check the path')
+        for node in ast.parse(file.read_text(encoding='utf-8')).body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '_base_':
+                bases = ast.literal_eval(node.value)
+                bases = [bases] if isinstance(bases, str) else bases
+                found = [base for base in bases if '::' in base]
+                if found:
+                    return found[0]
+                todo += [(file.parent / base).resolve() for base in bases]
+    raise ConfigError(f'{path}: inherits no published recipe, expected a pkg:: base; name another config')
+
+
+def steps(pipeline: list) -> Iterator[dict]:
+    """Yield all transforms of a pipeline, those within other transforms too."""
+    for step in pipeline:
+        if isinstance(step, list):
+            yield from steps(step)
+        else:
+            yield step
+            yield from steps(step.get('transforms', []))
+
+
+def inner_dataset(loader: dict) -> ConfigDict:
+    """Return the dataset of a loader, without the repetition around it."""
+    dataset = loader['dataset']
+    return dataset['dataset'] if dataset['type'] == 'RepeatDataset' else dataset
+
+
+def published_pipeline(name: str, config: Config) -> list:
+    """Return the training pipeline of a published recipe, giving images of the config's size.
+
+    Args:
+        name: See `published_name`.
+        config: The config that inherits it.
+    """
+    pipeline = copy.deepcopy(load_config(name).train_dataloader.dataset.pipeline)
+    ours = list(steps(inner_dataset(config.train_dataloader).pipeline))
+    scale = next(step['scale'] for step in ours if 'scale' in step)
+    masks = {step['type']: step for step in ours if 'mask_ratio' in step}
+    for step in steps(pipeline):
+        if 'scale' in step:
+            step['scale'] = scale
+        step.update(masks.get(step['type'], {}))
+    return pipeline

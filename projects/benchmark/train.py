@@ -1,0 +1,331 @@
+"""Training steps of the published recipe beside ours: images/s, waiting for data, memory, use of the machine.
+
+Each variant trains in a process of its own; they take turns, so that whatever else the machine does meets all
+alike. Weights are random: they do not change the time of a step.
+"""
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from torch.utils.flop_counter import FlopCounterMode
+
+from projects.report.results import format_table
+from projects.xray import compat, running
+from projects.xray.classes import CASTINGS
+from projects.xray.configs import load_config
+from projects.xray.datasets import quiet
+from projects.xray.hooks.channels_last import to_channels_last
+
+from . import loader
+from .published import published_name
+
+VARIANTS = (loader.STOCK, loader.FILES, loader.PACKED)
+LOSS_STEPS = 5
+"""Steps whose loss is compared, on the same batches from the same weights."""
+PREFETCHED = 2
+"""Batches that a loader's worker prepares ahead, PyTorch's default."""
+
+
+class BenchmarkError(RuntimeError):
+    """A variant did not train; one line with what it said."""
+
+
+@dataclass
+class Steps:
+    """What the process of a variant measured.
+
+    Attributes:
+        variant: one of VARIANTS, or the packed one's name and what it also has (`also`).
+        batch: images per step.
+        losses: of LOSS_STEPS steps that start from the same weights and see the same batches.
+        flops: floating-point operations of a step's products and convolutions, forward and backward; counted
+            for the published variant only, 0 for the others.
+        matmul: floating-point operations a second of a large matrix product in the step's precision.
+        turns: of each turn, the mean seconds of a step, the median ones of its arithmetic, and the share of
+            the time that waited for data.
+        memory: peak in bytes, of the device or, on a CPU, of the process.
+    """
+
+    variant: str
+    batch: int
+    losses: list[float]
+    flops: int
+    matmul: float
+    turns: list[tuple[float, float, float]]
+    memory: int
+
+    @property
+    def rate(self) -> float:
+        """Images per second."""
+        return self.batch / statistics.median(step for step, _, _ in self.turns)
+
+    @property
+    def arithmetic(self) -> float:
+        """Seconds of a step without waiting for data."""
+        return statistics.median(seconds for _, seconds, _ in self.turns)
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time that waits for data."""
+        return statistics.median(share for _, _, share in self.turns)
+
+    def against(self, other: 'Steps', column: int = 0) -> float:
+        """Median over the turns of how many times as fast a step is; column 1 is its arithmetic alone."""
+        return statistics.median(b[column] / a[column] for a, b in zip(self.turns, other.turns))
+
+
+def also(variant: str) -> list[str]:
+    """Return which of 'amp', 'channels_last' and 'compile' a variant has beside the packed store."""
+    return variant.removeprefix(loader.PACKED).lstrip(', ').split('+') if variant not in VARIANTS else []
+
+
+def build(
+    config: Config, path: Path, variant: str, same_images: bool
+) -> tuple[torch.nn.Module, OptimWrapper]:
+    """Build the model and optimizer of a variant from seed 0.
+
+    Args:
+        config: the config, fit for this machine.
+        path: its file.
+        variant: the published one keeps PyTorch's default memory layout and optimizer loops.
+        same_images: it also keeps our preprocessor, so that it can see our images.
+    """
+    published = variant == loader.STOCK
+    model, settings = config.model.to_dict(), config.optim_wrapper.to_dict()
+    preprocessor = config.get('data_preprocessor') or model['data_preprocessor']
+    if published:
+        settings['optimizer'].pop('fused', None)
+        if not same_images:
+            recipe = load_config(published_name(path))
+            preprocessor = recipe.get('data_preprocessor') or recipe.model.data_preprocessor
+    model['data_preprocessor'] = dict(preprocessor)
+    model['backbone'].pop('init_cfg', None)
+    if config.default_scope == 'mmdet':  # the published kind of dataset labels types, not severities
+        model['roi_head']['bbox_head']['num_classes'] = len(CASTINGS)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        model = MODELS.build(ConfigDict(model))  # mmdet reads attributes
+        with quiet():  # one to three lines about each tensor
+            model.init_weights()
+        model.to(get_device()).train()
+        hooked = any(hook['type'] == 'ChannelsLastHook' for hook in config.custom_hooks)
+        if 'channels_last' in also(variant) or (hooked and not published):
+            to_channels_last(model)
+        if 'amp' in also(variant):
+            settings.update(type='AmpOptimWrapper', loss_scale='dynamic')
+        if same_images and settings['type'] == 'AmpOptimWrapper':
+            # The dynamic scale begins where gradients overflow, and skips the updates that are compared.
+            settings['loss_scale'] = dict(init_scale=2.0**7)
+        with quiet():
+            optim = build_optim_wrapper(model, settings)
+    if 'compile' in also(variant):
+        model.train_step = torch.compile(model.train_step)
+    return model, optim
+
+
+def train_step(model, optim, batch) -> float:
+    """Train one step to its end on the device; returns the loss."""
+    losses = model.train_step(batch, optim_wrapper=optim)
+    return losses['loss'].item()  # waits for the device
+
+
+def matmul_rate(amp: bool) -> float:
+    """Measure floating-point operations a second of a product of two large square matrices, best of 5.
+
+    Args:
+        amp: in float16. Otherwise in float32, on a GPU with TF32's mantissa where its convolutions have it.
+    """
+    size = 8192 if torch.cuda.is_available() else 2048  # a GPU needs little more than a launch for the latter
+    dtype = torch.float16 if amp else torch.float32
+    former, seconds = torch.backends.cuda.matmul.allow_tf32, []
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        a = torch.randn(size, size, device=get_device(), dtype=dtype)
+        for _ in range(5):
+            start = time.perf_counter()
+            (a @ a)[0, 0].item()
+            seconds.append(time.perf_counter() - start)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = former
+    return 2 * size**3 / min(seconds)
+
+
+def serve(pipe: Connection, path: str, options: list[str], root: Path, variant: str, pack_size: int) -> None:
+    """Train a variant in this process: answers `Steps` without turns, then a turn for each number of steps.
+
+    Args:
+        pipe: gets True when it may begin, then a number of steps and answers a turn; None asks for the peak
+            memory and ends.
+        path: config.
+        options: `--cfg-options` for it.
+        root: what `loader.write_radiographs` wrote.
+        variant: which.
+        pack_size: px of the shorter side in the packed store.
+    """
+    try:
+        pipe.recv()
+    except EOFError:  # another variant failed
+        return
+    config = running.read_experiment(path, options)
+    compat.adapt_to_cpu(config)
+    datasets = loader.datasets(Path(path), config, root, pack_size)
+    batch = config.train_dataloader.batch_size
+
+    small = dict(batch_size=min(batch, 16), num_workers=0, persistent_workers=False)
+    sequential = dict(type='DefaultSampler', shuffle=False)
+    same = loader.build_loader(datasets[loader.FILES], config, sampler=sequential, **small)
+    model, optim = build(config, Path(path), variant, same_images=True)
+    losses = []
+    for number in range(LOSS_STEPS):
+        np.random.seed(number)
+        losses.append(train_step(model, optim, next(iter(same))))
+
+    model, optim = build(config, Path(path), variant, same_images=False)
+    # Repeated, so that no epoch ends within a turn.
+    source = variant if variant in VARIANTS else loader.PACKED
+    dataset = dict(type='RepeatDataset', times=1000, dataset=datasets[source])
+    cuda = torch.cuda.is_available()
+    batches = iter(loader.build_loader(dataset, config, pin_memory=cuda))
+    flops = 0
+    if variant == loader.STOCK:
+        with FlopCounterMode(display=False) as counter:
+            train_step(model, optim, next(batches))
+        flops = counter.get_total_flops()
+    train_step(model, optim, next(batches))
+    amp = isinstance(optim, AmpOptimWrapper)
+    facts = Steps(variant, batch, losses, flops, matmul_rate(amp), [], 0)
+    torch.cuda.empty_cache()  # the others need the room; without CUDA it does nothing
+    pipe.send(facts)
+    # What the workers prepare while others have their turn says nothing about their speed.
+    ready = max(1, config.train_dataloader.num_workers * PREFETCHED)
+    try:
+        while steps := pipe.recv():
+            for _ in range(ready):
+                train_step(model, optim, next(batches))
+            pipe.send(turn(model, optim, batches, steps))
+            torch.cuda.empty_cache()
+    except EOFError:  # another variant failed
+        return
+    pipe.send(torch.cuda.max_memory_allocated() if cuda else peak_resident())
+
+
+def peak_resident() -> int:
+    """Return the largest resident memory that this process has had, in bytes."""
+    # getrusage would count what the parent held.
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM:'))
+
+
+def turn(model, optim, batches, steps: int) -> tuple[float, float, float]:
+    """Train some steps; returns what `Steps.turns` holds of each turn."""
+    whole, waits = [], []
+    for _ in range(steps):
+        start = time.perf_counter()
+        batch = next(batches)
+        waits.append(time.perf_counter() - start)
+        train_step(model, optim, batch)
+        whole.append(time.perf_counter() - start)
+    arithmetic = statistics.median(a - b for a, b in zip(whole, waits))
+    return sum(whole) / steps, arithmetic, sum(waits) / sum(whole)
+
+
+def measure(
+    path: str,
+    root: Path,
+    pack_size: int = 512,
+    turns: int = 3,
+    steps: int = 10,
+    further: Sequence[str] = (),
+    options: list[str] | None = None,
+) -> list[Steps]:
+    """Train a config's variants in turn.
+
+    Args:
+        path: config of a pretraining, a probe or a detector.
+        root: what `loader.write_radiographs` wrote; at least a batch of radiographs.
+        pack_size: px of the shorter side in the packed store of all but detectors.
+        turns: how often each variant has its turn.
+        steps: of a turn.
+        further: also measure these, such as 'amp' or 'amp+channels_last'; see `also`.
+        options: `--cfg-options`, for all variants.
+
+    Raises:
+        BenchmarkError: a variant's process ended early.
+    """
+    context = multiprocessing.get_context('spawn')
+    names = (*VARIANTS, *(f'{loader.PACKED}, {name}' for name in further))
+    pipes, processes = {}, []
+    try:
+        results = {}
+        for name in names:
+            pipes[name], end = context.Pipe()
+            processes.append(
+                context.Process(target=serve, args=(end, path, options or [], root, name, pack_size))
+            )
+            processes[-1].start()
+            end.close()
+        for name, pipe in pipes.items():
+            # One after the other: their warm-up would disturb each other, and they share the store.
+            results[name] = ask(pipe, name, True)
+        for _ in range(turns):
+            for name, pipe in pipes.items():
+                results[name].turns.append(ask(pipe, name, steps))
+        for name, pipe in pipes.items():
+            results[name].memory = ask(pipe, name, None)
+    finally:
+        for pipe in pipes.values():
+            pipe.close()
+        for process in processes:
+            process.join()
+    return list(results.values())
+
+
+def ask(pipe: Connection, name: str, order: int | None):
+    """Give a variant's process an order (see `serve`) and wait for its answer."""
+    try:
+        pipe.send(order)
+        return pipe.recv()
+    except (EOFError, OSError):
+        raise BenchmarkError(f'{name}: its process ended early; see what it said above') from None
+
+
+def table(measured: dict[str, list[Steps]]) -> str:
+    """Lay measurements out as Markdown.
+
+    Args:
+        measured: config stem -> what `measure` returned.
+    """
+    header = ['config', 'variant', 'images/s', 'vs stock', 'arithmetic vs stock', 'data_time', 'peak memory']
+    header += ['of the matrix-product rate', 'loss differs by']
+    rows = []
+    for stem, results in measured.items():
+        stock = next(r for r in results if r.variant == loader.STOCK)
+        for r in results:
+            # Against the largest: SimSiam's loss begins at zero.
+            difference = max(abs(a - b) for a, b in zip(r.losses, stock.losses))
+            difference /= max(map(abs, stock.losses))
+            rows.append(
+                [
+                    stem,
+                    r.variant,
+                    f'{r.rate:.1f}',
+                    f'{r.against(stock):.1f}×',
+                    f'{r.against(stock, 1):.2f}×',
+                    f'{r.waiting:.0%}',
+                    f'{r.memory / 1e9:.1f} GB',
+                    f'{stock.flops / r.arithmetic / r.matmul:.0%}',
+                    f'{difference:.0e}',
+                ]
+            )
+    return format_table(header, rows, markdown=True)

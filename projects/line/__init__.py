@@ -1,0 +1,1 @@
+"""The detector on the line: exported, run, looked at."""

@@ -1,0 +1,1 @@
+"""From a config and a checkpoint to a folder for the line."""

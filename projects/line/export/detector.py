@@ -1,0 +1,251 @@
+"""What is exported: a detector of a config with its weights, or one drawn at random, and its description."""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from mmengine.utils import import_modules_from_strings
+from tqdm import tqdm
+
+from projects.line.runtime import Exported, folder
+from projects.line.runtime.inspector import depth_of, read_one, windowed
+from projects.radiograph.read import ImagingError
+from projects.xray import provenance
+from projects.xray.configs import leaves
+from projects.xray.datasets import DatasetError, load_defects
+from projects.xray.handover import HandoverError
+
+GRAPHS = {'openvino': 'model.xml', 'onnxruntime': 'model.onnx'}
+
+
+PACKAGES = ('openvino', 'onnxruntime', 'onnx', 'nncf', 'torch', 'torchvision', 'onedl-mmdetection', 'numpy')
+
+
+class ExportError(ValueError):
+    """A detector cannot be exported, or its export differs too much from it; one line with the remedy."""
+
+
+@dataclass
+class Radiographs:
+    """Images of one split.
+
+    Attributes:
+        paths: Files.
+        truth: COCO dict whose categories are the classes; its images are these, in this order.
+    """
+
+    paths: list[str]
+    truth: dict
+
+    def at(self, positions: Sequence[int]) -> 'Radiographs':
+        """Return some of them."""
+        images = [self.truth['images'][k] for k in positions]
+        return Radiographs([self.paths[k] for k in positions], self.truth | dict(images=images))
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Return their (height, width) in px."""
+        return [(image['height'], image['width']) for image in self.truth['images']]
+
+
+def read_split(cfg: Config, split: str, most: int | None = None) -> Radiographs:
+    """Choose up to `most` images of a split, evenly over its list.
+
+    Raises:
+        DatasetError: No annotation file, an image that is not there, or several data sets but in train.
+    """
+    data, *others = leaves(cfg[f'{split}_dataloader'].dataset)
+    if others and split != 'train':  # calibration looks at the detector's own radiographs, the first ones
+        raise DatasetError(
+            f'{split}_dataloader: {1 + len(others)} data sets, expected one; join their annotation files'
+        )
+    ann_file = str(Path(data.data_root) / data.ann_file)
+    truth = load_defects(ann_file, data.metainfo.classes, data.get('severity'))
+    images = [truth['images'][k] for k in evenly(len(truth['images']), most)]
+    root = Path(data.data_root) / data.data_prefix.img
+    paths = [str(root / image['file_name']) for image in images]
+    missing = [path for path in paths if not Path(path).is_file()]
+    if missing or not paths:
+        raise DatasetError(
+            f'{missing[0] if missing else ann_file}: {len(missing) or "no"} images '
+            f'{"missing" if missing else "found"}, expected those of the {split} set; put them there'
+        )
+    return Radiographs(paths, truth | dict(images=images))
+
+
+def evenly(count: int, most: int | None) -> list[int]:
+    """Choose up to `most` positions of `count`, evenly spaced and the first among them."""
+    if not most or most >= count:
+        return list(range(count))
+    return np.linspace(0, count - 1, most).round().astype(int).tolist()
+
+
+def depths_of(paths: Sequence[str], exported: Exported) -> list[str]:
+    """Read files and list their depths.
+
+    Raises:
+        ImagingError: A file that the runtime would refuse.
+    """
+    depths = set()
+    for path in _progress(paths, 'depths'):
+        radiograph = read_one(path)
+        try:
+            windowed(radiograph, exported)
+        except ImagingError as error:
+            raise ImagingError(f'{error}; or leave it out of the data set') from None
+        depths.add(depth_of(radiograph))
+    return sorted(depths)
+
+
+def load_detector(cfg: Config, checkpoint: str) -> torch.nn.Module:
+    """Build a config's detector with all of a checkpoint's weights, ready to infer.
+
+    Raises:
+        HandoverError: The checkpoint lacks a tensor, or has one too many or of another shape.
+    """
+    detector = _build(cfg)
+    try:
+        load_checkpoint(detector, checkpoint, map_location='cpu', strict=True, logger='silent')
+    except RuntimeError as error:
+        if 'do not match' not in str(error):
+            raise
+        raise HandoverError(
+            f'{checkpoint}: not the weights of {cfg.filename}, expected every tensor alike '
+            f'({" ".join(str(error).split())[:300]}); give the checkpoint that this config trained'
+        ) from None
+    return detector.eval()
+
+
+def padded_size(size: Sequence[int], scale: Sequence[int], divisor: int) -> list[int]:
+    """Return [height, width] in px of an image of `size` after mmdet's resizing into `scale` and padding."""
+    factor = _factor(size, scale)
+    return [-(-int(side * factor + 0.5) // divisor) * divisor for side in size]
+
+
+def _factor(size: Sequence[int], scale: Sequence[int]) -> float:
+    return min(max(scale) / max(size), min(scale) / min(size))
+
+
+def untrained_detector(cfg: Config, seed: int = 0) -> torch.nn.Module:
+    """Build a config's detector with random weights, whatever it starts from in training.
+
+    Every layer counts: OpenMMLab begins residual branches with a gamma of 0, which would leave them out of
+    what is compared, and batch norm has the statistics of some drawn radiographs, without which the residual
+    sums of a deep backbone would run out of all bounds.
+    """
+    cfg.model.backbone.init_cfg = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        detector = _build(cfg)
+        detector.init_weights()
+        norms = [module for module in detector.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        momenta = [norm.momentum for norm in norms]
+        detector.eval()
+        for norm in norms:
+            torch.nn.init.ones_(norm.weight)
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over all that it sees
+            norm.train()
+        with torch.no_grad():
+            for _ in range(4 if norms else 0):
+                detector.neck(detector.backbone(_drawn(4, 128)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return detector.eval()
+
+
+def _drawn(count: int, side: int) -> torch.Tensor:
+    """Draw plates of uneven thickness with grain and round defects, normalised: (count, 3, side, side)."""
+    fine = torch.linspace(-1, 1, side)
+    image = torch.randn(count, 1, 1, 1) + torch.randn(count, 1, 1, 1) * fine
+    for _ in range(6):
+        x, y, radius = torch.rand(3, count, 1, 1, 1) * torch.tensor([2, 2, 0.2]).reshape(3, 1, 1, 1, 1)
+        near = (fine + 1 - x) ** 2 + (fine[:, None] + 1 - y) ** 2
+        image = image + torch.exp(-near / (radius + 0.02) ** 2)
+    return (image + 0.1 * torch.randn(count, 1, side, side)).expand(-1, 3, -1, -1)
+
+
+def _build(cfg: Config) -> torch.nn.Module:
+    import_modules_from_strings(**cfg.custom_imports)
+    init_default_scope(cfg.default_scope)
+    return MODELS.build(cfg.model)
+
+
+def describe(
+    cfg: Config, checkpoint: str | None, detector: torch.nn.Module, sizes: Sequence[tuple]
+) -> Exported:
+    """Read from a config what the runtime has to know.
+
+    Args:
+        cfg: The detector's.
+        checkpoint: Its weights; None for random ones.
+        detector: What `load_detector` built.
+        sizes: (height, width) in px of validation images. All fit into the input as mmdet would resize them.
+
+    Raises:
+        ExportError: The pipeline does something else than windowing and resizing.
+    """
+    pipeline = [step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations']
+    kinds = [step.type for step in pipeline]
+    resize = pipeline[1] if kinds == ['LoadXray', 'Resize', 'PackDetInputs'] else {}
+    other = dict(backend='cv2', interpolation='bilinear', scale_factor=None)
+    if (
+        not resize.get('keep_ratio')
+        or not resize.get('scale')
+        or pipeline[0].get('size')
+        or any(resize.get(key, value) != value for key, value in other.items())
+    ):
+        raise ExportError(
+            f'{cfg.filename}: its test pipeline is {kinds} with {dict(resize)}, expected LoadXray at native '
+            'size, Resize with scale and keep_ratio alone, PackDetInputs, which the runtime does too'
+        )
+    scale = resize.scale if isinstance(resize.scale, Sequence) else [resize.scale] * 2
+    scale = [int(side) for side in scale]
+    divisor = detector.data_preprocessor.pad_size_divisor
+    size = np.max([padded_size(size, scale, divisor) for size in sizes], axis=0).tolist()
+    # The one that is shrunk the most says how far an image may be shrunk.
+    native = min(sizes, key=lambda size: (_factor(size, scale), -size[0] * size[1]))
+    classes = list(cfg.test_dataloader.dataset.metainfo.classes)
+    facts = provenance.provenance()
+    return Exported(
+        engines={},
+        precision='fp32',
+        input=size,
+        scale=scale,
+        native=list(native),
+        window=dict(pipeline[0].get('window') or dict(type='full')),
+        dtype=pipeline[0].get('dtype', 'uint8'),
+        mean=float(cfg.model.data_preprocessor.mean[0]),
+        std=float(cfg.model.data_preprocessor.std[0]),
+        iou=float(detector.test_cfg.rcnn.nms.iou_threshold),
+        classes=classes,
+        rejecting=classes[:1],
+        threshold=0.5,
+        threshold_reason='not chosen',
+        depths=[],
+        origin=dict(
+            config=Path(cfg.filename).stem,
+            checkpoint=checkpoint and str(Path(*Path(checkpoint).parts[-2:])),
+            sha256=checkpoint and folder.sha256(Path(checkpoint)),
+            model_sha256=hashlib.sha256(
+                json.dumps(cfg.model.to_dict(), sort_keys=True, default=str).encode()
+            ).hexdigest(),
+            commit=facts['commit'],
+            dirty=facts['dirty'],
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+            versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        ),
+    )
+
+
+def _progress(items, name: str):
+    return tqdm(items, desc=name, unit='img', leave=False, disable=None)

@@ -1,0 +1,178 @@
+"""From a config and a checkpoint to a folder for the line, all or nothing.
+
+Everything is written beside the folder and renamed when it has been proven: a failure leaves nothing.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+
+from projects.line.runtime import Exported, Inspector, folder
+from projects.xray import running
+
+from .detector import (
+    GRAPHS,
+    ExportError,
+    _progress,
+    depths_of,
+    describe,
+    evenly,
+    load_detector,
+    read_split,
+    untrained_detector,
+)
+from .graphs import torch_engine, write_onnx, write_openvino
+from .int8 import quantise
+from .parity import ap50_measures, ask_mmdet, check, compare, inspector_predictions
+from .threshold import choose_threshold
+from .traceable import WholeDetector
+
+# ------------------------------------------------------------------------------------------------- export
+
+
+def export(
+    cfg: Config,
+    checkpoint: str,
+    out: Path,
+    calibration: int = 0,
+    images: int = 200,
+    most_loss: float = 0.01,
+    most_critical_loss: float = 0.005,
+    max_escape: float = 0.05,
+) -> Exported:
+    """Export a detector, prove it on validation images, choose its threshold on all of them.
+
+    Args:
+        cfg: Detector config.
+        checkpoint: Its weights.
+        out: Folder to write; must not exist.
+        calibration: Training radiographs for INT8; 0 exports float32.
+        images: Validation radiographs to compare with mmdet, at most.
+        most_loss: Largest AP50 that the export may cost, as a fraction.
+        most_critical_loss: The same of the critical class.
+        max_escape: Escape rate of critical parts that the threshold is to keep on the validation parts.
+
+    Returns:
+        What the folder's metadata says.
+
+    Raises:
+        ExportError: The export differs from mmdet, or cannot be written; nothing is left behind.
+    """
+    detector = load_detector(cfg, checkpoint)
+    val = read_split(cfg, 'val')
+    train = read_split(cfg, 'train', calibration) if calibration else None
+    exported = describe(cfg, checkpoint, detector, val.sizes())
+    exported.depths = depths_of([*val.paths, *(train.paths if train else ())], exported)
+    whole = WholeDetector(detector, exported.input).eval()
+    reference = ask_mmdet(cfg, detector, val.at(evenly(len(val.paths), images)), exported)
+    limits = most_loss, most_critical_loss
+    with draft_of(out) as draft:
+        write_onnx(whole, draft / GRAPHS['onnxruntime'])
+        write_openvino(draft / GRAPHS['onnxruntime'], draft / GRAPHS['openvino'])
+        exported.engines = dict(GRAPHS)
+        # Before INT8 too: its losses are the quantisation's alone if the graph says what mmdet says.
+        for engine in ('openvino',) if train else GRAPHS:
+            _prove(exported, draft, engine, reference, limits)
+        if train:
+            exported.calibration = _to_int8(exported, draft, whole, train, reference, limits)
+            _prove(exported, draft, 'openvino', reference, limits)
+        found = inspector_predictions(Inspector(draft, cache=False), val.paths, 'threshold')
+        choose_threshold(exported, val.truth, found, max_escape)
+        folder.write(draft, exported)
+    return exported
+
+
+def _prove(exported, draft, engine, reference, limits) -> None:
+    """Compare a graph in `draft` with mmdet, and keep the row that says so."""
+    folder.write(draft, exported)
+    found = inspector_predictions(Inspector(draft, engine, cache=False), reference.images.paths, engine)
+    exported.parity.append(compare(reference, found, engine, exported.precision))
+    check(exported.parity[-1], *limits)
+
+
+def export_untrained(cfg: Config, out: Path, side: int, images: Sequence[Path] = ()) -> None:
+    """Write a folder with random weights, to measure time only; in INT8 where calibration images are given.
+
+    Args:
+        cfg: Detector config.
+        out: Folder to write; must not exist.
+        side: Of the radiographs, in px.
+        images: Calibration radiographs; few will do.
+    """
+    detector = untrained_detector(cfg)
+    exported = describe(cfg, None, detector, [(side, side)])
+    whole = WholeDetector(detector, exported.input).eval()
+    with draft_of(out) as draft:
+        traced, graph = draft / GRAPHS['onnxruntime'], draft / GRAPHS['openvino']
+        write_onnx(whole, traced)
+        write_openvino(traced, graph)
+        exported.engines = dict(GRAPHS)
+        if images:
+            prepare = Inspector.of(exported, torch_engine(whole))
+            inputs = [prepare.input_of(path) for path in images]
+            quantise(graph, inputs, lambda engine: 1.0, 1.0, 1.0, is_transformer(whole))
+            traced.unlink()
+            exported.engines, exported.precision = dict(openvino=GRAPHS['openvino']), 'int8'
+        folder.write(draft, exported)
+
+
+def _to_int8(exported, draft, whole, train, reference, limits) -> dict:
+    """Quantise the OpenVINO graph in `draft`; ONNX Runtime's is left out, so that a folder has one answer."""
+    prepare = Inspector.of(exported, torch_engine(whole))
+    inputs = [prepare.input_of(path) for path in _progress(train.paths, 'calibration')]
+    truth, everything = reference.images.truth, np.arange(len(reference.images.paths))
+    before = {name: ap(everything) for name, ap in ap50_measures(truth, reference.alone).items()}
+    if None in before.values():
+        raise ExportError(
+            f'INT8: {" and ".join(name for name, value in before.items() if value is None)} cannot be '
+            f'measured on {len(everything)} validation images, expected annotated defects: nothing is kept; '
+            'prove it on more --images, or export float32'
+        )
+
+    def left(engine):
+        """Share of the allowed losses that an engine leaves: 1 without any, negative beyond a limit."""
+        found = inspector_predictions(Inspector.of(exported, engine), reference.images.paths, 'INT8')
+        after = ap50_measures(truth, found)
+        losses = [before[name] - ap(everything) for name, ap in after.items()]
+        return 1 - max(loss / limit for loss, limit in zip(losses, limits, strict=True))
+
+    said = quantise(draft / GRAPHS['openvino'], inputs, left, 1.0, 1.0, is_transformer(whole))
+    (draft / GRAPHS['onnxruntime']).unlink()
+    exported.engines = dict(openvino=GRAPHS['openvino'])
+    exported.precision = 'int8'
+    return said
+
+
+def is_transformer(whole: WholeDetector) -> bool:
+    """Whether the backbone is one, in which NNCF has to find the attention."""
+    return any(isinstance(module, torch.nn.LayerNorm) for module in whole.backbone.modules())
+
+
+@contextmanager
+def draft_of(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out` that becomes `out` at the end, or vanishes with all its content."""
+    if out.exists():
+        raise running.UsageError(f'{out}: exists, expected a new folder; delete it or choose another name')
+    draft = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
+        yield draft
+        draft.chmod(0o755)  # mkdtemp's is for its maker alone
+        draft.rename(out)
+    except BaseException as error:
+        full = shutil.disk_usage(out.parent).free < 2**20 if out.parent.exists() else False
+        if draft:
+            shutil.rmtree(draft, ignore_errors=True)
+        if full or isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            reason = 'the disk is full' if full else error.strerror or error
+            raise ExportError(
+                f'{out}: not written ({reason}), nothing is left; make room or choose another place'
+            ) from None
+        raise

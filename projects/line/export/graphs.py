@@ -1,0 +1,74 @@
+"""A detector's graph for OpenVINO and ONNX Runtime."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from mmengine.config import Config
+
+from projects.line.runtime import Inspector, engines
+
+from .detector import depths_of, describe, load_detector, read_split
+from .int8 import save
+from .traceable import WholeDetector
+
+OPSET = 17  # RoiAlign with half-pixel coordinates, which mmcv calls aligned, came with 16
+
+
+# ------------------------------------------------------------------------------------------------- graphs
+
+
+def torch_engine(whole: WholeDetector) -> engines.Engine:
+    """Return the detector in PyTorch as an engine for `Inspector.of`."""
+
+    def run(image, extent):
+        with torch.no_grad():
+            found = whole(torch.from_numpy(image), torch.from_numpy(extent))
+        return tuple(tensor.numpy() for tensor in found)
+
+    return run
+
+
+def inspector_of(cfg: Config, checkpoint: str, threshold: float | None = None) -> Inspector:
+    """Return the runtime around a config's detector in PyTorch, for radiographs of its val set's size."""
+    detector = load_detector(cfg, checkpoint)
+    val = read_split(cfg, 'val')
+    exported = describe(cfg, checkpoint, detector, val.sizes())
+    exported.depths = depths_of(val.paths, exported)
+    return Inspector.of(exported, torch_engine(WholeDetector(detector, exported.input).eval()), threshold)
+
+
+def write_onnx(whole: WholeDetector, path: Path) -> None:
+    """Trace the detector into an ONNX file."""
+    example = torch.full((1, 1, *whole.size), whole.mean), torch.tensor(whole.size, dtype=torch.float32)
+    traced = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        # Tracing warns of every Python number in a shape, and the size is fixed on purpose.
+        warnings.simplefilter('ignore')
+        torch.onnx.export(
+            whole,
+            example,
+            traced,
+            opset_version=OPSET,
+            dynamo=False,  # the new exporter asks for onnxscript and has no torchvision NMS
+            input_names=['image', 'extent'],
+            output_names=['boxes', 'scores', 'labels'],
+            dynamic_axes={name: {0: 'found'} for name in ('boxes', 'scores', 'labels')},
+        )
+    model = onnx.load_from_string(traced.getvalue())
+    # torchvision's NMS asks for as many boxes as there are; what is cut off afterwards need not be found.
+    nodes = [node for node in model.graph.node if node.op_type == 'NonMaxSuppression']
+    for node, cfg in zip(nodes, (whole.rpn_cfg, whole.rcnn_cfg), strict=True):
+        node.input[2] = f'{node.name}/most'
+        model.graph.initializer.append(
+            onnx.numpy_helper.from_array(np.array([cfg.max_per_img], np.int64), node.input[2])
+        )
+    onnx.save(model, path)
+
+
+def write_openvino(source: Path, path: Path) -> None:
+    """Convert an ONNX file: one trace, so that both engines run the same graph."""
+    save(engines.core().read_model(source), path)

@@ -1,0 +1,307 @@
+"""Does the exported graph say what mmdet says? Boxes, scores and AP50 compared on radiographs."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from mmdet.registry import TRANSFORMS
+from mmengine.config import Config
+from mmengine.dataset import Compose
+
+from projects.line.runtime import Exported, Inspector
+from projects.measures import bounds
+from projects.measures.detection import average_precision_at
+from projects.measures.matching import read_images
+
+from .detector import ExportError, Radiographs, _progress, padded_size
+
+SAME_BOX = 0.99  # IoU
+
+
+LEAST_MATCHED = 0.995  # share of mmdet's boxes that an fp32 graph finds again; NMS decides ties by rounding
+
+
+MOST_MORE = 0.005  # boxes that mmdet does not have, as a share of its own
+
+
+MOST_SCORE_ERROR = 1e-3
+
+
+# ------------------------------------------------------------------------------------------------- parity
+
+
+@dataclass
+class Reference:
+    """What mmdet says of validation images.
+
+    A graph has one input size. mmdet pads an image by itself to the next multiple of 32, in a batch to the
+    size of the largest; what lies beyond the border reaches boxes near it. So boxes are compared with those
+    of mmdet padding as in such a batch, and AP50 with that of mmdet as it is tested, image by image.
+
+    Attributes:
+        images: The images.
+        alike: Of each, what `mmdet_predictions` returns with the padding of the graph.
+        alone: The same with mmdet's own.
+        padded: How many images the two paddings differ for.
+    """
+
+    images: Radiographs
+    alike: list[tuple]
+    alone: list[tuple]
+    padded: int
+
+
+def ask_mmdet(cfg: Config, detector, images: Radiographs, exported: Exported) -> Reference:
+    """Run mmdet on images, with the graph's padding and where it differs with its own."""
+    alike = mmdet_predictions(cfg, detector, images.paths, exported.input)
+    divisor = detector.data_preprocessor.pad_size_divisor
+    others = [
+        k
+        for k, size in enumerate(images.sizes())
+        if padded_size(size, exported.scale, divisor) != exported.input
+    ]
+    alone = list(alike)
+    for k, said in zip(others, mmdet_predictions(cfg, detector, images.at(others).paths), strict=True):
+        alone[k] = said
+    return Reference(images, alike, alone, len(others))
+
+
+def mmdet_predictions(
+    cfg: Config, detector, paths: Sequence[str], size: Sequence[int] | None = None
+) -> list[tuple]:
+    """Run mmdet itself, pipeline and preprocessor included.
+
+    Args:
+        cfg: The detector's.
+        detector: What `load_detector` built.
+        paths: Images.
+        size: [height, width] in px to pad to, as in a batch with an image of that size; default, no more
+            than mmdet pads an image by itself.
+
+    Returns:
+        Boxes (N, 4) x1 y1 x2 y2 in px of the image as stored, scores (N), labels (N) of each image.
+    """
+    pipeline = _pipeline(cfg)
+    found = []
+    for path in _progress(paths, 'mmdet'):
+        said = _test_step(detector, pipeline(dict(img_path=path, img_id=0)), size).pred_instances
+        found.append(tuple(said[key].numpy() for key in ('bboxes', 'scores', 'labels')))
+    return found
+
+
+def mmdet_runner(cfg: Config, detector) -> Callable[[str], dict[str, float]]:
+    """Return a function that runs mmdet on a file and returns the seconds of its stages."""
+    pipeline = _pipeline(cfg)
+    load = pipeline.transforms[0]
+
+    def run(path):
+        clocks = [time.perf_counter()]
+        results = load(dict(img_path=path, img_id=0))
+        clocks.append(time.perf_counter())
+        for transform in pipeline.transforms[1:]:
+            results = transform(results)
+        clocks.append(time.perf_counter())
+        _test_step(detector, results)
+        clocks.append(time.perf_counter())
+        return dict(zip(('decode', 'window', 'network'), np.diff(clocks).tolist(), strict=True))
+
+    return run
+
+
+def _pipeline(cfg: Config) -> Compose:
+    steps = [step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations']
+    return Compose([TRANSFORMS.build(step) for step in steps])
+
+
+def _test_step(detector, item: dict, size: Sequence[int] | None = None):
+    data = dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+    with torch.no_grad():
+        if size is None:
+            return detector.test_step(data)[0]
+        data = detector.data_preprocessor(data, False)
+        height, width = data['inputs'].shape[-2:]
+        # 0 is what the preprocessor itself puts beyond a normalised image.
+        data['inputs'] = torch.nn.functional.pad(data['inputs'], (0, size[1] - width, 0, size[0] - height))
+        return detector(**data, mode='predict')[0]
+
+
+def inspector_predictions(inspector: Inspector, paths: Sequence[str], name: str) -> list[tuple]:
+    """Run the runtime on files; the same tuples as `mmdet_predictions`."""
+    found = (inspector(path) for path in _progress(paths, name))
+    return [(said.boxes, said.scores, said.labels) for said in found]
+
+
+def compare_boxes(reference: Sequence[tuple], found: Sequence[tuple]) -> dict:
+    """Match the boxes of two runs of one detector, each with the most alike of its class.
+
+    Returns:
+        `boxes` of the reference, `matched` of them at IoU >= .99, `more` boxes found than it has, and the
+        largest and mean `score` difference of the matched.
+    """
+    boxes, extra, differences = 0, 0, []
+    for (box, score, label), (other, other_score, other_label) in zip(reference, found, strict=True):
+        boxes += len(box)
+        extra += max(len(other) - len(box), 0)
+        if not len(box) or not len(other):
+            continue
+        corner = np.minimum(box[:, None, 2:], other[None, :, 2:]) - np.maximum(
+            box[:, None, :2], other[None, :, :2]
+        )
+        inner = corner.clip(0).prod(2)
+        area, other_area = ((b[:, 2:] - b[:, :2]).prod(1) for b in (box, other))
+        iou = inner / np.maximum(area[:, None] + other_area - inner, 1e-9)
+        iou[label[:, None] != other_label] = 0
+        best = iou.argmax(1)
+        same = iou[np.arange(len(box)), best] >= SAME_BOX
+        differences += np.abs(score - other_score[best])[same].tolist()
+    return dict(
+        boxes=boxes,
+        matched=len(differences),
+        more=extra,
+        score_max=float(np.max(differences, initial=0.0)),
+        score_mean=float(np.mean(differences)) if differences else 0.0,
+    )
+
+
+def inspected(truth: dict, found: Sequence[tuple]) -> list:
+    """Bring predictions and ground truth together for `measures`."""
+    detections = [
+        dict(
+            image_id=image['id'],
+            category_id=int(label) + 1,
+            bbox=[float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
+            score=float(score),
+        )
+        for image, said in zip(truth['images'], found, strict=True)
+        for (x1, y1, x2, y2), score, label in zip(*said, strict=True)
+    ]
+    return read_images(truth, detections, {image['id'] for image in truth['images']})
+
+
+def ap50_measures(truth: dict, found: Sequence[tuple]) -> dict[str, Callable[[np.ndarray], float | None]]:
+    """Return AP50, the mean over the classes that have boxes and that of the critical class alone.
+
+    Each is a function of the images drawn; None where these hold no box of the class.
+    """
+    images = inspected(truth, found)
+    per_class = [average_precision_at(images, label) for label in range(len(truth['categories']))]
+
+    def mean(positions):
+        values = [value for value in (ap(positions) for ap in per_class) if value is not None]
+        return float(np.mean(values)) if values else None
+
+    return {'AP50': mean, f'AP50_{truth["categories"][0]["name"]}': per_class[0]}
+
+
+def compare_ap50(truth: dict, reference: Sequence[tuple], found: Sequence[tuple]) -> dict:
+    """Return AP50 of two runs on the same images, mean and critical, and the paired loss with interval.
+
+    Where the interval cannot be had, such as without part ids, the loss is that of the point; where AP50
+    itself cannot, there is a `reason` and no loss.
+    """
+    units = [image.get('part') for image in truth['images']]
+    everything = np.arange(len(units))
+    runs = [ap50_measures(truth, said) for said in (reference, found)]
+    rows = {}
+    for name in runs[0]:
+        pair = [run[name] for run in runs]
+        before, after = (measure(everything) for measure in pair)
+        if before is None or after is None:
+            rows[name] = dict(reason='these images hold no box of the class')
+            continue
+        rows[name] = dict(mmdet=before, export=after, loss=before - after, low=None, high=None)
+        try:
+            result = bounds.compare(
+                units, lambda positions, pair=pair: tuple(measure(positions) for measure in pair)
+            )
+        except bounds.StatisticsError as error:
+            rows[name] |= dict(parts=None, method=f'no interval: {error}')
+            continue
+        # Loss is baseline - candidate, so the ends of the interval change places.
+        low, high = (None if v is None else -v for v in (result.high, result.low))
+        rows[name] |= dict(low=low, high=high, parts=result.units, method=result.method)
+    return rows
+
+
+def compare(reference: Reference, found: Sequence[tuple], engine: str, precision: str) -> dict:
+    """Return a row of the parity table: an engine's predictions beside mmdet's."""
+    row = dict(engine=engine, precision=precision, images=len(found), padded=reference.padded)
+    row |= compare_boxes(reference.alike, found)
+    if precision != 'fp32' or reference.padded:
+        row |= compare_ap50(reference.images.truth, reference.alone, found)
+    return row
+
+
+def check(row: dict, most_loss: float, most_critical_loss: float) -> None:
+    """Refuse a row of the parity table that is beyond its limits, or that proves nothing.
+
+    Raises:
+        ExportError: It is.
+    """
+    name = f'{row["engine"]} {row["precision"]}'
+    if row['precision'] == 'fp32':
+        if not row['boxes']:
+            raise ExportError(
+                f'{name}: mmdet finds no box on {row["images"]} validation images, expected some to compare: '
+                'nothing is kept; prove it on more --images, or train longer'
+            )
+        share, more = row['matched'] / row['boxes'], row['more'] / row['boxes']
+        if share < LEAST_MATCHED or more > MOST_MORE or not row['score_max'] <= MOST_SCORE_ERROR:
+            raise ExportError(
+                f'{name}: {row["matched"]} of {row["boxes"]} boxes of mmdet found again, {row["more"]} more, '
+                f'scores differ by up to {row["score_max"]:.2g}; expected {LEAST_MATCHED:.1%}, at most '
+                f'{MOST_MORE:.1%} and {MOST_SCORE_ERROR:g}: nothing is kept'
+            )
+    losses = {key: value for key, value in row.items() if key.startswith('AP50')}
+    if not losses and (row['precision'] != 'fp32' or row['padded']):
+        losses = {'AP50': dict(reason='not compared')}
+    for key, value in losses.items():
+        limit = most_loss if key == 'AP50' else most_critical_loss
+        if value.get('loss') is None:
+            raise ExportError(
+                f'{name}: {key} cannot be measured ({value["reason"]}), expected a loss up to {limit:g}: '
+                'nothing is kept; prove it on more --images, with annotated defects of that class among them'
+            )
+        if not value['loss'] <= limit:
+            option = '--max-loss' if key == 'AP50' else '--max-critical-loss'
+            remedy = 'calibrate on more radiographs' if row['precision'] != 'fp32' else 'export for one shape'
+            raise ExportError(
+                f'{name}: {key} falls by {value["loss"]:.4f}, expected at most {limit:g}: nothing is kept; '
+                f'{remedy}, or allow more by {option}'
+            )
+
+
+def format_parity(rows: Sequence[dict]) -> str:
+    """Return the parity table as Markdown."""
+    lines = [
+        '| engine | precision | images | padded more than by mmdet | boxes of mmdet '
+        '| found again at IoU >= .99 | more boxes | score difference max / mean | AP50 loss '
+        '| of the critical class |',
+        '|---|---|---:|---:|---:|---:|---:|---:|---:|---:|',
+    ]
+    for row in rows:
+        losses = [value for key, value in row.items() if key.startswith('AP50')]
+        cells = [
+            row['engine'],
+            row['precision'],
+            str(row['images']),
+            str(row['padded']),
+            str(row['boxes']),
+            f'{row["matched"]} ({row["matched"] / max(row["boxes"], 1):.2%})',
+            str(row['more']),
+            f'{row["score_max"]:.2g} / {row["score_mean"]:.2g}',
+            *(_loss(value) for value in losses or [None, None]),
+        ]
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def _loss(value: dict | None) -> str:
+    if value is None:
+        return '–'
+    if 'reason' in value:
+        return value['reason']
+    interval = '' if value['low'] is None else f' [{value["low"]:.4f}, {value["high"]:.4f}]'
+    return f'{value["loss"]:.4f}{interval}'

@@ -1,0 +1,433 @@
+"""Inspecting an archive: shards, restarts that repeat nothing, bad files set aside with their reason.
+
+A shard's folder holds `journal.jsonl`, one line per radiograph, written as each is done; from it come
+`coco.json`, `detections.csv`, `images.csv` and `quarantine.csv` when the shard is complete. The archive
+itself is only read.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+
+from projects.radiograph.read import SUFFIXES, ImagingError, files_below, is_companion, may_be_dicom
+from projects.radiograph.store import locked
+
+from .inspector import Inspection, Inspector
+from .pictures import overlay
+
+JOURNAL, RUN = 'journal.jsonl', 'run.json'
+RESULT = {'height', 'width', 'verdict', 'risk', 'boxes', 'scores', 'labels'}
+LONGEST_NAME = 240  # bytes; file systems take 255, and a draft's name is longer
+# Of the metadata, what does not change a finding.
+_ASIDE = ('origin', 'calibration', 'parity', 'curve', 'threshold', 'threshold_reason', 'engines')
+
+
+class ArchiveError(ValueError):
+    """Images or an output folder are not what was expected; one line with the remedy."""
+
+
+@dataclass
+class Summary:
+    """What became of a shard's radiographs: counts.
+
+    Attributes:
+        radiographs: All in the journal, those done in an earlier run among them.
+        rejected: Of all.
+        quarantined: Of all.
+        earlier: Done in an earlier run.
+        tried: Inspected in this run.
+        failed: Of those tried, set aside.
+    """
+
+    radiographs: int
+    rejected: int
+    quarantined: int
+    earlier: int
+    tried: int
+    failed: int
+
+
+def find_images(
+    source: Path, passed_over: Callable[[list[str]], object] = lambda names: None
+) -> tuple[Path, list[str]]:
+    """List radiographs below a folder, sorted, and what may be one; or one file.
+
+    A torn copy is a part that somebody has to look at: what is listed is inspected or set aside with its
+    reason. Listed is what has a radiograph's suffix; what begins as DICOM does, and with it all other files
+    of its suffix; what cannot be read; and without a suffix, or with a number for one, all but text and
+    hidden files. `DICOMDIR` and what macOS keeps in `._` files is none.
+
+    Args:
+        source: The folder or file.
+        passed_over: Called with the other files.
+
+    Returns:
+        The root, and the paths relative to it.
+
+    Raises:
+        ArchiveError: Nothing is there, a folder cannot be listed, or a link that may be one leads nowhere.
+    """
+    if source.is_file():
+        return source.parent, [source.name]
+    try:
+        # Through links, and a folder that cannot be read is no empty one: parts in it would escape.
+        kinds = {name: _kind(source / name) for name in files_below(source, dangling=True)}
+    except ImagingError as error:
+        raise ArchiveError(str(error)) from None
+    except OSError as error:
+        raise ArchiveError(
+            f'{error.filename}: expected a file or a folder ({error.strerror}); mend or remove it'
+        ) from None
+    suffixes = {Path(name).suffix.lower() for name, kind in kinds.items() if kind == 'DICOM'}
+    found, others = [], []
+    for name, kind in kinds.items():
+        of_suffix = kind == 'other' and Path(name).suffix.lower() in suffixes
+        (found if kind in ('listed', 'DICOM') or of_suffix else others).append(name)
+    passed_over(others)
+    if not found:
+        raise ArchiveError(
+            f'{source}: expected a radiograph or a folder with some ({", ".join(SUFFIXES)}), found none; '
+            'correct the path'
+        )
+    return source, found
+
+
+def _kind(path: Path) -> str:
+    """Tell how a file of an archive is treated.
+
+    Returns:
+        'listed'; 'DICOM', listed with all other files of its suffix; 'other'; or 'none', never listed.
+
+    Raises:
+        ArchiveError: It is a link to what is not there, which may have been a folder of radiographs.
+    """
+    if is_companion(path):
+        return 'none'
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return 'listed'
+    try:
+        with path.open('rb') as stream:
+            head = stream.read(132)
+    except OSError:
+        if path.is_symlink() and not path.exists():
+            raise ArchiveError(
+                f'{path}: links to {path.readlink()}, expected a file or a folder there, whose parts would '
+                'escape; mount or copy it, or remove the link'
+            ) from None
+        return 'listed'
+    dicom = head[128:] == b'DICM'
+    if not may_be_dicom(suffix):
+        return 'DICOM' if dicom else 'other'
+    text = head and not re.search(rb'[\0-\x08\x0e-\x1a\x1c-\x1f]', head)
+    return 'listed' if dicom or not text and not path.name.startswith('.') else 'other'
+
+
+def check_apart(source: Path, out: Path) -> None:
+    """Refuse to write into an archive: pictures of results would be inspected as radiographs.
+
+    Raises:
+        ArchiveError: `out` lies inside the folder `source`.
+    """
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise ArchiveError(
+            f'{out}: lies inside {source}, expected another place, as its pictures would be inspected as '
+            'radiographs; give another --out'
+        )
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read 'i/n' with 1 <= i <= n.
+
+    Raises:
+        ArchiveError: It is not.
+    """
+    index, slash, count = text.partition('/')
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise ArchiveError(f"shard '{text}': expected i/n with 1 <= i <= n, such as 2/8")
+    return int(index), int(count)
+
+
+def shard_of(name: str, count: int) -> int:
+    """Return the shard, from 1, of a radiograph: by its name alone, so that added ones move no other."""
+    return zlib.crc32(os.fsencode(name)) % count + 1
+
+
+def inspect_archive(
+    inspector: Inspector,
+    root: Path,
+    names: list[str],
+    out: Path,
+    shard: tuple[int, int] = (1, 1),
+    overlays: str = 'rejected',
+    progress=lambda rows, earlier, total: rows,
+) -> Summary:
+    """Inspect one shard of an archive, or go on where an earlier run of it stopped.
+
+    A radiograph whose file has changed since, or which could not be read, is inspected again.
+
+    Args:
+        inspector: The detector.
+        root: The archive.
+        names: Paths of all its radiographs, relative to it.
+        out: Folder of all shards; this one writes to `<out>/shard-<i>-of-<n>`.
+        shard: (i, n), i from 1: do the radiographs of shard i, see `shard_of`.
+        overlays: 'none', 'rejected' or 'all': whose pictures are written to `overlays/`.
+        progress: Given the iterator of results, how many an earlier run has done, and how many there are in
+            all, returns one of the same items, for a progress bar.
+
+    Raises:
+        ArchiveError: The folder belongs to a run with another detector, engine, threshold or archive, a
+            process is at work in it, or its journal is damaged.
+    """
+    index, count = shard
+    folder = out / f'shard-{index}-of-{count}'
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, ArchiveError(f'{folder}: another process is inspecting this shard; wait for it')):
+        _claim(folder, inspector, root)
+        mine = [name for name in names if shard_of(name, count) == index]
+        done = _keep_valid(folder, root, set(mine))
+        todo = [name for name in mine if name not in done]
+        stamps, failed = {}, 0
+
+        def files():
+            for name in todo:
+                stamps[name] = _stamp(root / name)  # before it is read
+                yield root / name
+
+        with (folder / JOURNAL).open('a') as journal:
+            results = zip(todo, inspector.stream(files()), strict=True)
+            for name, said in progress(results, len(mine) - len(todo), len(mine)):
+                picture = folder / 'overlays' / fitting_name(name, '.png')
+                if isinstance(said, Inspection) and (
+                    overlays == 'all' or overlays == 'rejected' and said.verdict == 'reject'
+                ):
+                    _write_picture(picture, said, inspector.threshold)
+                else:
+                    picture.unlink(missing_ok=True)  # of the file that had this name
+                # After its picture: a line says that nothing is left to do.
+                journal.write(json.dumps(_row(name, said, stamps.pop(name))) + '\n')
+                journal.flush()
+                failed += isinstance(said, ImagingError)
+        return _conclude(folder, inspector, len(mine) - len(todo), len(todo), failed)
+
+
+def fitting_name(name: str, end: str) -> str:
+    """Append to a path; where its last part is too long for a file system, a hash stands for its end."""
+    path = Path(name)
+    coded, room = os.fsencode(path.name), LONGEST_NAME - len(os.fsencode(end))
+    if len(coded) <= room:
+        return name + end
+    digest = hashlib.sha256(coded).hexdigest()[:16]
+    return str(path.with_name(coded[: room - len(digest) - 1].decode(errors='ignore') + f'-{digest}{end}'))
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Size and time of change of a file; None where there is none."""
+    try:
+        said = path.stat()
+    except OSError:
+        return None
+    return [said.st_size, said.st_mtime_ns]
+
+
+def _keep_valid(folder: Path, root: Path, names: set[str]) -> set[str]:
+    """Take out of a journal what is to be inspected again; returns the radiographs that are left in it.
+
+    Rows of files that are no longer in the archive stay.
+    """
+    journal, done, stale = folder / JOURNAL, set(), set()
+    for row in _rows(journal):
+        name = row['image']
+        again = name in names and ('error' in row or row.get('stamp') != _stamp(root / name))
+        (stale if again else done).add(name)
+    if stale:
+        with _draft(journal) as file:
+            for row in _rows(journal):
+                if row['image'] not in stale:
+                    file.write(json.dumps(row) + '\n')
+    return done
+
+
+def _claim(folder: Path, inspector: Inspector, root: Path) -> None:
+    """Record what a shard is made with, or refuse to mix two runs; cut off a line half written."""
+    exported = inspector.exported
+    said = dict(
+        archive=str(root.resolve()),
+        engine=inspector.engine,
+        threshold=inspector.threshold,
+        checkpoint=exported.origin.get('sha256'),
+        model=exported.origin.get('model_sha256'),
+        **{key: value for key, value in asdict(exported).items() if key not in _ASIDE},
+    )
+    path = folder / RUN
+    if path.is_file():
+        try:
+            earlier = json.loads(path.read_text())
+        except ValueError:
+            earlier = None
+        if earlier != json.loads(json.dumps(said)):
+            raise ArchiveError(
+                f'{folder}: holds results of another detector, engine, threshold or archive ({RUN}); give '
+                'another --out'
+            )
+    with _draft(path) as file:
+        file.write(json.dumps(said, indent=1) + '\n')
+    journal = folder / JOURNAL
+    if journal.is_file():
+        with journal.open('rb+') as file:
+            end = file.seek(0, os.SEEK_END)
+            while end:  # back in steps, until a line ends
+                start = max(end - 2**20, 0)
+                file.seek(start)
+                last = file.read(end - start).rfind(b'\n')
+                end = start + last + 1 if last >= 0 else start
+                if last >= 0:
+                    break
+            file.truncate(end)
+
+
+def _rows(journal: Path) -> Iterator[dict]:
+    if not journal.is_file():
+        return
+    with journal.open('rb') as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+                if not ('image' in row and ('error' in row or row.keys() >= RESULT)):
+                    raise ValueError
+            except (ValueError, TypeError, AttributeError, RecursionError):
+                raise ArchiveError(
+                    f'{journal}: line {number} is damaged, expected what an inspection wrote; delete it, and '
+                    'its radiograph is inspected again'
+                ) from None
+            yield row
+
+
+def _row(name: str, said: Inspection | ImagingError, stamp: list[int] | None) -> dict:
+    if isinstance(said, ImagingError):
+        return dict(image=name, error=str(said))
+    return dict(
+        image=name,
+        stamp=stamp,
+        height=said.pixels.shape[0],
+        width=said.pixels.shape[1],
+        verdict=said.verdict,
+        risk=said.risk,
+        # float32 as it is: every number that was found can be read back.
+        boxes=said.boxes.tolist(),
+        scores=said.scores.tolist(),
+        labels=said.labels.tolist(),
+    )
+
+
+def _conclude(folder: Path, inspector: Inspector, earlier: int, tried: int, failed: int) -> Summary:
+    """Write the tables of a complete shard from its journal, line by line: it may have millions."""
+    journal, classes = folder / JOURNAL, inspector.exported.classes
+    counts = Summary(0, 0, 0, earlier, tried, failed)
+    for row in _rows(journal):
+        counts.radiographs += 1
+        counts.quarantined += 'error' in row
+        counts.rejected += row.get('verdict') == 'reject'
+    head = dict(
+        info=dict(description='detections', threshold=inspector.threshold, origin=inspector.exported.origin),
+        categories=[dict(id=k + 1, name=name) for k, name in enumerate(classes)],
+    )
+    images = (
+        dict(id=number, file_name=row['image'])
+        | {key: row[key] for key in ('width', 'height', 'verdict', 'risk')}
+        for number, row in _inspected(journal)
+    )
+    annotations = (annotation for _, annotation in _annotations(journal))
+    with _draft(folder / 'coco.json') as file:
+        file.write(json.dumps(head)[:-1])
+        for key, rows in (('images', images), ('annotations', annotations)):
+            file.write(f', "{key}": [')
+            for k, row in enumerate(rows):
+                file.write((',\n' if k else '\n') + json.dumps(row))
+            file.write(']')
+        file.write('}\n')
+    _table(
+        folder / 'images.csv',
+        ('image', 'verdict', 'risk'),
+        ((row['image'], row['verdict'], row['risk']) for _, row in _inspected(journal)),
+    )
+    _table(
+        folder / 'detections.csv',
+        ('image', 'severity', 'score', 'x', 'y', 'width', 'height'),
+        ((name, classes[a['category_id'] - 1], a['score'], *a['bbox']) for name, a in _annotations(journal)),
+    )
+    _table(
+        folder / 'quarantine.csv',
+        ('image', 'reason'),
+        ((row['image'], row['error']) for row in _rows(journal) if 'error' in row),
+    )
+    return counts
+
+
+def _inspected(journal: Path) -> Iterator[tuple[int, dict]]:
+    """Number the rows of radiographs that could be inspected, from 1."""
+    return enumerate((row for row in _rows(journal) if 'error' not in row), 1)
+
+
+def _annotations(journal: Path) -> Iterator[tuple[str, dict]]:
+    """Image name and COCO annotation of each box."""
+    number = 0
+    for image_id, row in _inspected(journal):
+        for (x1, y1, x2, y2), score, label in zip(row['boxes'], row['scores'], row['labels'], strict=True):
+            number += 1
+            yield (
+                row['image'],
+                dict(
+                    id=number,
+                    image_id=image_id,
+                    category_id=label + 1,
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    area=(x2 - x1) * (y2 - y1),
+                    iscrowd=0,
+                    score=score,
+                ),
+            )
+
+
+def _table(path: Path, header: tuple, rows: Iterable) -> None:
+    with _draft(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+@contextmanager
+def draft_of(path: Path):
+    """Give a file to write; whole, it takes the place of `path`, otherwise nothing is left of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + '.part')
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _draft(path: Path):
+    """Open a text file that takes its place when it is whole; file names need not be UTF-8."""
+    with draft_of(path) as draft, draft.open('w', newline='', errors='surrogateescape') as file:
+        yield file
+
+
+def _write_picture(path: Path, said: Inspection, threshold: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coded, content = cv2.imencode('.png', overlay(said, threshold))
+    if not coded:
+        raise ArchiveError(f'{path}: the overlay could not be coded as PNG; run with --overlays none')
+    path.write_bytes(content)

@@ -1,0 +1,164 @@
+"""The exported folder: graphs, and `metadata.json` with all that a line PC has to know of them."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from projects.radiograph.read import ImagingError, check_window
+
+METADATA = 'metadata.json'
+FORMAT = 2
+
+
+class FolderError(ValueError):
+    """An exported folder is missing, damaged or of another format; one line with the remedy."""
+
+
+@dataclass
+class Exported:
+    """What `metadata.json` says.
+
+    Attributes:
+        engines: Graph file of each engine, 'openvino' and 'onnxruntime'.
+        precision: 'fp32' or 'int8'.
+        input: [height, width] in px of the graph's input.
+        scale: [width, height] in px into which an image is resized, keeping its ratio.
+        native: [height, width] in px of the validation radiograph that is shrunk the most.
+        window: See `imaging.apply_window`.
+        dtype: Of the windowed image before it is resized: 'uint8', 'uint16' or 'float32'.
+        mean: Gray level that becomes 0, also put beyond the image's border.
+        std: Gray levels that become 1.
+        iou: Above this intersection over union, of two boxes of a class the better one stays.
+        classes: Names in label order, the critical one first.
+        rejecting: Classes that reject a part.
+        threshold: Score at or above which a detection counts.
+        threshold_reason: Where the threshold is from.
+        depths: Of the radiographs that the detector was validated and calibrated on, see
+            `inspector.depth_of`; others are refused. Empty takes any.
+        curve: Rows {threshold, escape, false_reject} of validation parts; rates in [0, 1] or None.
+        origin: Config, checkpoint with SHA-256, commit, date, command, versions.
+        calibration: How the INT8 graph was made; empty for fp32.
+        parity: Rows of the comparison with mmdet at export.
+        files: SHA-256 of each graph file.
+    """
+
+    engines: dict[str, str]
+    precision: str
+    input: list[int]
+    scale: list[int]
+    native: list[int]
+    window: dict
+    dtype: str
+    mean: float
+    std: float
+    iou: float
+    classes: list[str]
+    rejecting: list[str]
+    threshold: float
+    threshold_reason: str
+    depths: list[str]
+    curve: list[dict] = field(default_factory=list)
+    origin: dict = field(default_factory=dict)
+    calibration: dict = field(default_factory=dict)
+    parity: list[dict] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        """Refuse what the runtime could not use."""
+        for name in ('input', 'scale', 'native'):
+            values = getattr(self, name)
+            if len(values) != 2 or not all(isinstance(v, int) and v > 0 for v in values):
+                raise FolderError(f'{name} = {values}, expected two whole numbers of px; export again')
+        if not 0 <= self.threshold <= 1 or not all(map(math.isfinite, (self.mean, self.std))) or not self.std:
+            raise FolderError('threshold, mean or std out of range; export again')
+        if not 0 < self.iou <= 1 or not all(isinstance(depth, str) for depth in self.depths):
+            raise FolderError(f'iou {self.iou} or depths {self.depths} out of range; export again')
+        if not self.classes or not set(self.rejecting) <= set(self.classes):
+            raise FolderError(
+                f'rejecting {self.rejecting} among {self.classes}, expected classes; export again'
+            )
+        try:
+            check_window(self.window)
+        except ImagingError as error:
+            raise FolderError(str(error)) from None
+
+    def files_of(self, engine: str | None) -> dict[str, str]:
+        """Return SHA-256 of the files of an engine's graph, or with None of all files."""
+        if engine is None:
+            return self.files
+        graph = Path(self.engines[engine])
+        return {name: self.files[name] for name in (graph.name, graph.stem + '.bin') if name in self.files}
+
+
+def write(folder: Path, exported: Exported) -> None:
+    """Take the checksums of the graphs in a folder and write its metadata."""
+    exported.files = {
+        path.name: sha256(path)
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != METADATA
+    }
+    content = dict(format=FORMAT, **asdict(exported))
+    content['checksum'] = _checksum(content)
+    (folder / METADATA).write_text(json.dumps(content, indent=1) + '\n')
+
+
+def read(folder: str | Path, engine: str | None = None) -> Exported:
+    """Read a folder's metadata and prove that its files are as they were exported.
+
+    Args:
+        folder: What `tools/export.py` wrote.
+        engine: Whose files are looked at; default, all.
+
+    Raises:
+        FolderError: No such folder, no graph for the engine, or a file that is missing, changed or of
+            another format.
+    """
+    path = Path(folder) / METADATA
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise FolderError(
+            f'{path}: expected an exported detector ({error.strerror}); make one with tools/export.py'
+        ) from None
+    except (ValueError, RecursionError):
+        raise FolderError(f'{path}: expected JSON, found a damaged file; copy the folder again') from None
+    if not isinstance(content, dict) or content.get('format') != FORMAT:
+        raise FolderError(f'{path}: expected export format {FORMAT}; export again with this version')
+    if content.pop('checksum', None) != _checksum(content):
+        raise FolderError(
+            f'{path}: its checksum does not fit, so it was damaged or edited; copy the folder again, and set '
+            'a threshold where the detector is run'
+        )
+    del content['format']
+    wanted = {f.name for f in fields(Exported)}
+    if set(content) != wanted:
+        raise FolderError(f'{path}: expected the keys {sorted(wanted)}; export again with this version')
+    try:
+        exported = Exported(**content)
+    except FolderError as error:
+        raise FolderError(f'{path}: {error}') from None
+    if engine is not None and engine not in exported.engines:
+        raise FolderError(
+            f"{folder}: has no graph for '{engine}', expected one of {sorted(exported.engines)}; choose that "
+            'engine, or export again'
+        )
+    for name, digest in exported.files_of(engine).items():
+        file = path.parent / Path(name).name
+        if not file.is_file():
+            raise FolderError(f'{file}: expected this file of the export; copy the folder again')
+        if sha256(file) != digest:
+            raise FolderError(f'{file}: its checksum does not fit, so it was damaged; copy the folder again')
+    return exported
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hexadecimal digits."""
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _checksum(content: dict) -> str:
+    text = json.dumps({k: v for k, v in content.items() if k != 'checksum'}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

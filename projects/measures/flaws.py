@@ -1,0 +1,147 @@
+"""Flaws seen in several images, gathered for the probability of detection."""
+
+import decimal
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .detection import FalseAlarms, count_false_alarms
+from .matching import CRITICAL, Matched, MeasureError
+from .pod import PodFit, fit_pod
+
+
+def ceiled(bound: float) -> str:
+    """Write the upper bound of a size with three digits, rounded up: rounded down, it would not hold."""
+    context = decimal.Context(prec=3, rounding=decimal.ROUND_CEILING)
+    return f'{float(context.create_decimal(repr(float(bound)))):.3g}'
+
+
+# ---------------------------------------------------------------------------------------------------- POD
+
+
+@dataclass
+class Flaw:
+    """One physical flaw.
+
+    Attributes:
+        part: The part it is in; None when unknown.
+        type: Defect type.
+        size: Equivalent diameter, of its largest view, in px or mm.
+        contrast: Of its best view; None when unknown.
+        hit: Whether it was found with its severity in a view.
+    """
+
+    part: str | None
+    type: str
+    size: float
+    contrast: float | None
+    hit: bool
+
+
+@dataclass
+class Pod:
+    """POD of one severity at one threshold, the false calls at that threshold beside it.
+
+    Attributes:
+        label: The severity.
+        threshold: A flaw is a hit when a detection finds it with its severity at this score or above.
+        unit: Of the sizes, 'px' or 'mm'.
+        fit: The curve.
+        false_calls: Of that severity, per image.
+    """
+
+    label: int
+    threshold: float
+    unit: str
+    fit: PodFit
+    false_calls: FalseAlarms
+
+
+def gather_flaws(
+    matched: Sequence[Matched], threshold: float, label: int = CRITICAL, pixel_pitch: float | None = None
+) -> list[Flaw]:
+    """List the physical flaws of a severity with their sizes and whether they were found.
+
+    Where all boxes say which physical flaw of which part they show, the views of a flaw make one row; else
+    every box is a row.
+
+    Args:
+        matched: From `match_all`.
+        threshold: Of the score.
+        label: The severity.
+        pixel_pitch: mm per px at the part; None leaves sizes in px.
+    """
+    views = {}
+    known = all(
+        m.image.part is not None and all(flaw is not None for flaw in m.image.truth_flaws)
+        for m in matched
+        if not m.defect_free
+    )
+    for number, m in enumerate(matched):
+        image = m.image
+        for g in np.flatnonzero((image.truth_labels == label) & ~image.ignored):
+            key = (str(image.part), image.truth_flaws[g]) if known else (number, g)
+            views.setdefault(key, []).append((m, g))
+    flaws = []
+    for members in views.values():
+        image, g = members[0][0].image, members[0][1]
+        area = max(m.image.truth_areas[g] for m, g in members)
+        contrasts = [float(m.image.truth_contrasts[g]) for m, g in members]
+        flaws.append(
+            Flaw(
+                part=None if image.part is None else str(image.part),
+                type=image.truth_types[g],
+                size=2 * math.sqrt(area / math.pi) * (pixel_pitch or 1),  # of the circle of that area
+                contrast=max(contrasts) if np.isfinite(contrasts).all() else None,
+                hit=bool(max(m.right_scores[g] for m, g in members) >= threshold),
+            )
+        )
+    return flaws
+
+
+def measure_pod(
+    matched: Sequence[Matched],
+    threshold: float,
+    label: int = CRITICAL,
+    pixel_pitch: float | None = None,
+    by_contrast: bool = False,
+    log_size: bool = True,
+) -> Pod:
+    """Fit the POD curve of one severity, clustered by part where a part carries several of its flaws.
+
+    Args:
+        matched: From `match_all`.
+        threshold: Of the score.
+        label: The severity.
+        pixel_pitch: mm per px at the part; None leaves sizes in px.
+        by_contrast: Fit against size and contrast, which in a radiograph counts as much as size.
+        log_size: See `pod.fit_pod`.
+
+    Raises:
+        MeasureError: No flaw of that severity, or `by_contrast` and a flaw without contrast.
+    """
+    flaws = gather_flaws(matched, threshold, label, pixel_pitch)
+    if not flaws:
+        raise MeasureError(f'no flaw with label {label}, so there is no POD to measure')
+    if by_contrast and any(flaw.contrast is None for flaw in flaws):
+        raise MeasureError('flaws without a contrast: POD against contrast takes generated data')
+    parts = [flaw.part for flaw in flaws]
+    clustered = None not in parts and len(set(parts)) < len(parts)
+    fit = fit_pod(
+        sizes=[flaw.size for flaw in flaws],
+        hits=[flaw.hit for flaw in flaws],
+        contrasts=[flaw.contrast for flaw in flaws] if by_contrast else None,
+        parts=parts if clustered else None,
+        log_size=log_size,
+    )
+    if None in parts:
+        fit.problems.append('no part ids: flaws are taken as independent, which makes the bound too narrow')
+    return Pod(
+        label=label,
+        threshold=float(threshold),
+        unit='px' if pixel_pitch is None else 'mm',
+        fit=fit,
+        false_calls=count_false_alarms(matched, threshold, label),
+    )

@@ -1,0 +1,1 @@
+"""From a plant's files to data that the recipes read."""

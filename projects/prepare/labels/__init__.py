@@ -1,0 +1,1 @@
+"""Label formats of inspectors' tools, one a file."""

@@ -1,0 +1,268 @@
+"""Reading what inspectors' labelling tools write: Pascal VOC, YOLO, labelme and COCO.
+
+Each reader lists the annotated images of a folder; each image's objects are dicts with `type` (a name),
+`corners` (x1, y1, x2, y2 in px, from 0, at pixel edges) and optionally `segmentation`, as COCO's polygons or
+uncompressed RLE, `iscrowd`, and `ignore` where the tool says so. A file that cannot be understood is put in
+quarantine with its reason, never skipped.
+
+These four are a few lines each over the standard library. The general converters (datumaro, supervision)
+decode to 8 bits on the way, know no DICOM, and pass over a damaged file or stop at it.
+"""
+
+import math
+import posixpath
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from projects.radiograph.read import SUFFIXES, files_below, is_radiograph
+from projects.radiograph.safe_parse import MAX_JSON, FormatError, _show, parse_json
+
+MAX_TEXT = 8 * 2**20
+
+
+"""Largest XML or text file."""
+
+
+MAX_OBJECTS = 10_000
+
+
+"""Most objects in one image."""
+
+
+@dataclass
+class Entry:
+    """One annotated image.
+
+    Attributes:
+        reference: how the annotation file names the image.
+        source: annotation file, relative to the source folder.
+        count: number of objects.
+        objects: gives the objects, once the image's name, height and width in px are known.
+        size: width and height in px of the image that they were drawn on; None where the file does not say.
+        image: the image in `Images.paths`; empty until it is found.
+    """
+
+    reference: str
+    source: str
+    count: int
+    objects: Callable[[str, int, int], list[dict]]
+    size: tuple[int, int] | None = None
+    image: str = ''
+
+
+@dataclass
+class Source:
+    """What a reader found.
+
+    Attributes:
+        entries: annotated images by name.
+        files: annotation files.
+        used: further files that were read, such as names of classes and masks.
+        quarantine: what was put aside, an annotation file or an image's place in one, and why.
+        aside: annotation files of which anything was put aside.
+        lost: objects that were put aside with it, as far as they could be counted.
+        blocked: images whose annotation is in quarantine, so that they do not pass for unlabelled ones.
+        doubtful: images without annotation of which a file that could not be understood may say something.
+        damaged: files of which nothing could be understood.
+        by_name: number of images found by their name alone.
+    """
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+    quarantine: dict[str, str] = field(default_factory=dict)
+    aside: set[str] = field(default_factory=set)
+    lost: int = 0
+    blocked: set[str] = field(default_factory=set)
+    doubtful: set[str] = field(default_factory=set)
+    damaged: list[str] = field(default_factory=list)
+    by_name: int = 0
+
+    def put_aside(self, file: str, reason: str, reference: str = '', count: int = 0) -> None:
+        """Put an annotation file, or one image's place in it, in quarantine.
+
+        Args:
+            file: annotation file.
+            reason: what was expected of it.
+            reference: the image, where the file names several.
+            count: number of objects that are lost with it.
+        """
+        self.quarantine[f'{file}: {reference}' if reference else file] = f'expected {reason}'
+        self.aside.add(file)
+        self.lost += count
+
+
+class Images:
+    """The files below a folder: radiographs, and what may be annotations.
+
+    An annotation can only name one of these radiographs, wherever its path points.
+
+    Attributes:
+        src: the folder.
+        paths: radiographs by name, which is the path relative to `src`.
+        others: all other files by name, but for hidden ones.
+        hidden: number of files whose name begins with a dot.
+    """
+
+    def __init__(self, src: Path, skip: tuple[str, ...] = ()) -> None:
+        """List the files below `src`; those of folders named in `skip` are no radiographs."""
+        self.src = src
+        self.paths: dict[str, Path] = {}
+        self.others: dict[str, Path] = {}
+        self.hidden = 0
+        for name in files_below(src):
+            path, folders = src / name, name.split('/')[:-1]
+            if path.name.startswith('.'):
+                self.hidden += 1
+            elif is_radiograph(path) and not set(folders) & set(skip):
+                self.paths[name] = path
+            else:
+                self.others[name] = path
+        self._at: dict[str, list[str]] = {}
+        self._named: dict[str, list[str]] = {}
+        for name in self.paths:
+            for key in {name, _stem(name)}:
+                self._at.setdefault(key, []).append(name)
+                self._named.setdefault(posixpath.basename(key), []).append(name)
+
+    def files(self, suffix: str) -> list[str]:
+        """Files with this suffix, in lower or upper case, that are no radiographs."""
+        return [name for name in self.others if name.lower().endswith(suffix)]
+
+    def named(self, file: str) -> list[str]:
+        """Images with this file name, with or without suffix, in any folder."""
+        return self._named.get(file, [])
+
+    def at(self, path: str) -> list[str]:
+        """The image at a path."""
+        return [path] if path in self.paths else []
+
+    def near(self, path: str) -> list[str]:
+        """The images whose path differs in the suffix only."""
+        return next((self._at[key] for key in _without_suffix(path) if key in self._at), [])
+
+    def alike(self, reference: str) -> list[str]:
+        """The images with the file name of a reference; where there are none, those without its suffix."""
+        file = posixpath.basename(reference)
+        return next((self._named[key] for key in _without_suffix(file) if key in self._named), [])
+
+
+def _stem(name: str) -> str:
+    """A name without the suffix of a radiograph: DICOM files may be named by numbers with dots."""
+    stem, suffix = posixpath.splitext(name)
+    return stem if suffix.lower() in SUFFIXES else name
+
+
+def _without_suffix(name: str) -> tuple[str, str]:
+    return name, posixpath.splitext(name)[0]
+
+
+def _find_images(found: Source, images: Images, entries: list[Entry]) -> None:
+    """Find the image of each entry: by its path from the annotation file, from the top, else by its name.
+
+    What one file names by a path is never taken for another's by the name alone, nor by one of two that could
+    mean it.
+    """
+    for entry in entries:
+        entry.reference = posixpath.normpath(entry.reference.replace('\\', '/'))
+    several = Counter(entry.source for entry in entries)
+    taken = {entry.image for entry in entries}
+    waiting = [entry for entry in entries if not entry.image]
+
+    def settle(way: Callable[[Entry], list[str]]) -> None:
+        for entry in waiting:
+            names = way(entry)
+            if len(names) == 1 and names[0] not in taken:
+                entry.image = names[0]
+        taken.update(entry.image for entry in waiting)
+        waiting[:] = [entry for entry in waiting if not entry.image]
+
+    def beside(entry: Entry) -> str:
+        return posixpath.normpath(posixpath.join(posixpath.dirname(entry.source), entry.reference))
+
+    settle(lambda entry: images.at(beside(entry)))
+    settle(lambda entry: images.near(beside(entry)))
+    settle(lambda entry: images.at(entry.reference))
+    settle(lambda entry: images.near(entry.reference))
+    alike = {id(entry): images.alike(entry.reference) for entry in waiting}
+    claims = Counter(names[0] for names in alike.values() if len(names) == 1 and names[0] not in taken)
+    before = len(waiting)
+    settle(lambda entry: [name for name in alike[id(entry)] if claims[name] < 2])
+    found.by_name = before - len(waiting)
+    for entry in waiting:
+        names = alike[id(entry)]
+        if len(names) > 1:
+            file = posixpath.basename(entry.reference)
+            reason = f'one image named {_show(file)}, found {len(names)} in different folders'
+        else:
+            reason = f'its image {_show(entry.reference)} below the source, found '
+            reason += f'only {names[0]}, which others name too' if names else 'none'
+        reference = _show(entry.reference) if several[entry.source] > 1 else ''
+        found.put_aside(entry.source, reason, reference, entry.count)
+        found.blocked.update(names, images.named(PurePosixPath(entry.source).stem))
+    for entry in entries:
+        if entry.image in found.entries:
+            second = 'one annotation per image, found a second one'
+            found.put_aside(entry.source, second, entry.image, entry.count)
+        elif entry.image:
+            found.entries[entry.image] = entry
+
+
+def _text(path: Path, limit: int = MAX_TEXT) -> bytes:
+    try:
+        if path.stat().st_size > limit:
+            raise FormatError(f'at most {limit >> 20} MiB')
+        return path.read_bytes()
+    except OSError as error:
+        raise FormatError(f'a readable file ({error.strerror})') from None
+
+
+def _json(path: Path) -> dict:
+    """A JSON object."""
+    value = parse_json(_text(path, MAX_JSON))
+    if not isinstance(value, dict):
+        raise FormatError('a JSON object')
+    return value
+
+
+def _numbers(values, what: str) -> list[float]:
+    """Finite floats."""
+    try:
+        numbers = [float(v) for v in values]
+    except (TypeError, ValueError, OverflowError):
+        numbers = [math.nan]
+    if not numbers or not all(math.isfinite(v) and abs(v) < 1e7 for v in numbers):
+        raise FormatError(f'finite numbers for {what}, found {_show(values)}')
+    return numbers
+
+
+def _label(value) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise FormatError(f'a type name, found {_show(value)}')
+    return value.strip()
+
+
+def _polygon_object(label: str, points: list[float]) -> dict:
+    """An object whose box is the extent of a polygon x1 y1 x2 y2 …, which it keeps."""
+    xs, ys = points[::2], points[1::2]
+    return dict(type=label, corners=[min(xs), min(ys), max(xs), max(ys)], segmentation=[points])
+
+
+def _size(width, height) -> tuple[int, int] | None:
+    """Size in px of the image that was annotated; None unless both are whole numbers above 0."""
+    return (width, height) if all(type(v) is int and v > 0 for v in (width, height)) else None
+
+
+def _collect(found: Source, images: Images, name: str, read_one: Callable[[], list[Entry]]) -> list[Entry]:
+    """One annotation file's entries; none, and the file in quarantine, where it cannot be understood."""
+    found.files.append(name)
+    try:
+        return read_one()
+    except FormatError as error:
+        found.put_aside(name, str(error))
+        found.damaged.append(name)
+        # The image of the same name must not pass for an unlabelled one.
+        found.blocked.update(images.named(PurePosixPath(name).stem))
+        return []

@@ -1,0 +1,335 @@
+"""The same radiograph, or the same part, on both sides of a comparison.
+
+Compared are train, val and test with each other, and the images of pretraining with test.
+"""
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+
+import cv2
+import numpy as np
+
+from .checks import ERROR, NOTE, WARNING, Finding, ImageSet, counted, few
+from .scan import COARSE, Probe, Probes, load
+
+SIDES = (('train', 'test'), ('pretraining', 'test'), ('train', 'val'), ('val', 'test'))
+NEAR_BITS, NEAR_CORRELATION = 6, 0.995
+"""Near duplicates: up to 6 of the 64 bits of the difference hash differ, and 32 x 32 px copies correlate so.
+On GDXray's pixel copies both are exact; frames five degrees apart correlate by 0.95 to 0.999."""
+CROP_CORRELATION = 0.995
+"""At full size. GDXray's C0002, crops of C0001 with another contrast, reach 0.999."""
+
+
+def check_leaks(sets: Sequence[ImageSet], probes: Probes, workers: int) -> list[Finding]:
+    """Compare the sides; look for copies within a set, among the images that no list names, and for crops.
+
+    Args:
+        sets: all sets.
+        probes: of all their images.
+        workers: threads for the search for crops.
+    """
+    findings = []
+    for left, right in SIDES:
+        for a in (s for s in sets if s.side == left):
+            for b in (s for s in sets if s.side == right):
+                findings += _leaks_between(a, b, probes)
+    for s in sets:
+        findings += _copies_within(s, probes)
+        if s.side == 'unlisted':
+            findings += _unlisted_copies(s, [other for other in sets if other.classes], probes)
+    return findings + find_crops(sets, probes, workers)
+
+
+def _leaks_between(a: ImageSet, b: ImageSet, probes: Probes) -> list[Finding]:
+    findings = []
+    cause = f'results on {b.name} would be of images the model has seen'
+    same = sorted(set(a.paths) & set(b.paths))
+    if same:
+        findings.append(
+            Finding(
+                ERROR,
+                'leaks',
+                f'{counted(same, "image")} listed in both {a.name} and {b.name}',
+                f'take them out of {a.name}: {cause}',
+                dict.fromkeys(same, f'in {a.name} and {b.name}'),
+            )
+        )
+    left = [p for p in a.paths if not probes[p].error and p not in set(same)]
+    right = [p for p in b.paths if not probes[p].error and p not in set(same)]
+    taken = set()
+    for what, key in (('byte', 'file_hash'), ('pixel', 'pixel_hash')):
+        by = defaultdict(list)
+        for path in left:
+            by[getattr(probes[path], key)].append(path)
+        equal = [
+            (other, path, f'{what}-equal')
+            for path in right
+            for other in by.get(getattr(probes[path], key), ())
+            if (other, path) not in taken and not _constant(probes[path])
+        ]
+        taken |= {pair[:2] for pair in equal}
+        if equal:
+            count = len({pair[1] for pair in equal})
+            findings.append(
+                Finding(
+                    ERROR,
+                    'leaks',
+                    f'{counted(range(count), "image")} of {b.name} {what}-equal to one of {a.name}: '
+                    f'{_joins(equal, (a, b))}',
+                    f'take them out of {a.name}: {cause}',
+                    {pair[1]: f'{what}-equal to {PurePosixPath(pair[0]).name}' for pair in equal},
+                    equal,
+                )
+            )
+    if (a.side, b.side) == ('val', 'test'):
+        return findings  # choosing the epoch on parts of test costs little; on its very images, the result
+    near = [pair for pair in near_duplicates(left, right, probes) if pair[:2] not in taken]
+    if near:
+        count = len({pair[1] for pair in near})
+        findings.append(
+            Finding(
+                WARNING,
+                'leaks',
+                f'{count} of {len(b.names)} images of {b.name} look like one of {a.name} (near duplicates): '
+                f'{_joins(near, (a, b))}',
+                'look at the pairs: copies and neighbouring frames of one part belong on one side; other '
+                'parts of one design may look alike',
+                pairs=near,
+            )
+        )
+    findings += _shared_groups(a, b)
+    return findings
+
+
+def _constant(found: Probe) -> bool:
+    return found.low == found.high
+
+
+def near_duplicates(left: Sequence[str], right: Sequence[str], probes: Probes) -> list[tuple[str, str, str]]:
+    """For each image of `right` the one of `left` that resembles it most, if it is a near duplicate.
+
+    Difference hashes are compared all at once (exclusive or, population count), candidates by correlation.
+
+    Returns:
+        (left path, right path, correlation in words), most alike first.
+    """
+    left = [path for path in left if not _constant(probes[path])]
+    right = [path for path in right if not _constant(probes[path])]
+    if not left or not right:
+        return []
+    hashes = np.array([probes[path].dhash for path in left], np.uint64)
+    found = []
+    for path in right:
+        distance = np.bitwise_count(hashes ^ np.uint64(probes[path].dhash))
+        candidates = np.flatnonzero(distance <= NEAR_BITS)
+        if len(candidates):
+            stack = _standardised([probes[left[i]].small for i in candidates])
+            correlation = stack @ _standardised([probes[path].small])[0]
+            best = int(correlation.argmax())
+            if correlation[best] >= NEAR_CORRELATION:
+                found.append((float(correlation[best]), left[candidates[best]], path))
+    found.sort(key=lambda row: -row[0])
+    return [(a, b, f'correlation {r:.4f}') for r, a, b in found]
+
+
+def _standardised(images: Sequence[np.ndarray]) -> np.ndarray:
+    """(N, P) float32 of mean 0 and norm 1."""
+    flat = np.stack([image.ravel() for image in images]).astype(np.float32)
+    flat -= flat.mean(1, keepdims=True)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+
+
+def _shared_groups(a: ImageSet, b: ImageSet) -> list[Finding]:
+    """Parts and series on both sides, and neighbouring frame numbers where the file names count them."""
+    findings, words, images = [], [], {}
+    for key in ('part', 'series'):
+        mine = set(a.groups(key)) - {None}
+        if not mine and a.side == 'pretraining':
+            # An unlabelled list has no ids: parts are what the converter's --group finds in its names, and
+            # its folders are what GDXray calls series.
+            mine = parts_by_name(a.names, b) if key == 'part' else set(a.groups('folder')) - {'.'}
+            mine = mine or set(a.groups('folder')) - {'.'}
+        held = b.groups(key)
+        shared = sorted(mine & set(held))
+        if shared:
+            words.append(f'{counted(shared, key)} ({few(shared)})')
+            images |= {path: f'{key} {group}' for path, group in zip(b.paths, held) if group in mine}
+    if images:
+        findings.append(
+            Finding(
+                WARNING,
+                'leaks',
+                f'{len(images)} of {len(b.names)} images of {b.name} share a part or series with {a.name}: '
+                + ' and '.join(words),
+                'split by part (--group of tools/convert_dataset.py); as it is, results are optimistic',
+                images,
+            )
+        )
+    frames = {_frame(name) for name in a.names}
+    near = [
+        path
+        for name, path in zip(b.names, b.paths)
+        if (f := _frame(name)) and ((f[0], f[1] - 1, f[2]) in frames or (f[0], f[1] + 1, f[2]) in frames)
+    ]
+    if len(near) > len(b.names) / 2:
+        findings.append(
+            Finding(
+                WARNING,
+                'leaks',
+                f'{len(near)} of {len(b.names)} images of {b.name} have an adjacent frame in {a.name} '
+                'by their file names',
+                'frames of one sequence show one part: split by part or by sequence',
+                dict.fromkeys(near, f'adjacent frame in {a.name}'),
+            )
+        )
+    return findings
+
+
+def parts_by_name(names: Sequence[str], converted: ImageSet) -> set[str]:
+    """Parts in names without an annotation, by the `group` that the converter noted in a labelled set."""
+    try:
+        found = [re.search(converted.info.get('group'), name) for name in names]
+    except (TypeError, re.error):  # none noted, or no regular expression
+        return set()
+    return {match[1] if match.re.groups else match[0] for match in found if match} - {'', None}
+
+
+def _frame(name: str) -> tuple[str, int, str] | None:
+    """`C0001/C0001_0007.png` -> ('C0001/C0001_', 7, '.png'); None where the name has no number."""
+    found = re.fullmatch(r'(.*?)(\d{1,18})(\D*)', name)
+    return (found[1], int(found[2]), found[3]) if found else None
+
+
+def _by_pixels(s: ImageSet, probes: Probes) -> dict[bytes, list[str]]:
+    """Paths by the hash of their pixels, constant images left out."""
+    by = defaultdict(list)
+    for path in s.paths:
+        if not probes[path].error and not _constant(probes[path]):
+            by[probes[path].pixel_hash].append(path)
+    return by
+
+
+def _copies_within(s: ImageSet, probes: Probes) -> list[Finding]:
+    equal = [
+        (copies[0], other, 'pixel-equal') for copies in _by_pixels(s, probes).values() for other in copies[1:]
+    ]
+    if not equal:
+        return []
+    unlisted = s.side == 'unlisted'
+    return [
+        Finding(
+            NOTE if unlisted else WARNING,
+            'leaks',
+            f'{counted(equal, "pixel copy", "pixel copies")} within {s.name}: {_joins(equal, (s,))}',
+            '' if unlisted else 'keep one of each',
+            {b: f'copy of {PurePosixPath(a).name}' for a, b, _ in equal},
+            equal,
+        )
+    ]
+
+
+def _unlisted_copies(unlisted: ImageSet, sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
+    """Copies of listed images among those that no list names: who adds them to a split adds a leak."""
+    copies = _by_pixels(unlisted, probes)
+    pairs = [
+        (original, copy, f'{s.name}, pixel-equal')
+        for s in sets
+        for pixels, originals in _by_pixels(s, probes).items()
+        for original in originals
+        for copy in copies.get(pixels, ())
+    ]
+    if not pairs:
+        return []
+    return [
+        Finding(
+            WARNING,
+            'leaks',
+            f'{counted(pairs, "pixel copy", "pixel copies")} of listed images among the unlisted ones: '
+            f'{_joins(pairs, (unlisted, *sets))}',
+            'leave them and their series out of every other split and of pretraining',
+            {copy: f'copy of {PurePosixPath(original).name} ({note})' for original, copy, note in pairs},
+            pairs,
+        )
+    ]
+
+
+def find_crops(sets: Sequence[ImageSet], probes: Probes, workers: int) -> list[Finding]:
+    """Look for images that are cut out of larger ones, whatever their brightness and contrast.
+
+    Images of at most half the area of others, 64 of them at most, are searched for in 1/16 size copies of
+    the larger ones by normalised cross-correlation; the best place is confirmed at full size. Turned,
+    mirrored and rescaled crops are not found.
+    """
+    paths = [path for path in dict.fromkeys(p for s in sets for p in s.paths) if not probes[path].error]
+    paths = [path for path in paths if not _constant(probes[path])]
+    area = {path: probes[path].height * probes[path].width for path in paths}
+    if not paths:
+        return []
+    largest = max(area.values())
+    crops = [
+        p for p in paths if 2 * area[p] <= largest and min(probes[p].height, probes[p].width) >= 6 * COARSE
+    ]
+    crops = crops[:: max(1, math.ceil(len(crops) / 64))]
+    if not crops:
+        return []
+    coarse = {path: probes.coarse(path) for path in paths}
+
+    def search(crop: str) -> tuple[str, str, float] | None:
+        template = coarse[crop]
+        scores = []
+        for host in paths:
+            inside = coarse[host]
+            if area[host] >= 2 * area[crop] and (np.array(inside.shape) >= template.shape).all():
+                scores.append((float(cv2.matchTemplate(inside, template, cv2.TM_CCOEFF_NORMED).max()), host))
+        scores.sort(reverse=True)
+        for score, host in scores[:3]:
+            if score > 0.8 and (full := _full_match(crop, host)) >= CROP_CORRELATION:
+                return host, crop, full
+        return None
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = [row for row in pool.map(search, crops) if row]
+    if not found:
+        return []
+    pairs = [(host, crop, f'crop, correlation {r:.4f}') for host, crop, r in found]
+    side = {path: s.side for s in reversed(sets) for path in s.paths}
+    crossed = {frozenset((side[a], side[b])) for a, b, _ in pairs}
+    crossing = [f'{a} and {b}' for a, b in SIDES if frozenset((a, b)) in crossed]
+    return [
+        Finding(
+            WARNING if crossing else NOTE,
+            'leaks',
+            f'{len(pairs)} of {len(crops)} smaller images searched for are crops of larger ones: '
+            f'{_joins([(crop, host, "") for host, crop, _ in pairs], sets, "in")}'
+            + (f'; some across {", ".join(crossing)}' if crossing else ''),
+            'keep crops and their originals in one split',
+            {b: f'crop of {PurePosixPath(a).name}' for a, b, _ in pairs},
+            pairs,
+        )
+    ]
+
+
+def _full_match(crop: str, host: str) -> float:
+    """Correlation of a crop with its best place in a larger image, at full size."""
+    images = []
+    for path in (host, crop):
+        pixels = load(path)[0].pixels
+        images.append(pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32))
+    return float(cv2.matchTemplate(*images, cv2.TM_CCOEFF_NORMED).max())
+
+
+def _joins(pairs: Sequence[tuple[str, str, str]], sets: Sequence[ImageSet], word: str = '=') -> str:
+    """`C0065 = C0066 (10), …`: how many pairs join which series, part or folder."""
+    groups = {}
+    for key in ('folder', 'part', 'series'):
+        for s in sets:
+            groups |= {path: name for path, name in zip(s.paths, s.groups(key)) if name not in (None, '.')}
+    joined = Counter(
+        f'{groups.get(a, PurePosixPath(a).name)} {word} {groups.get(b, PurePosixPath(b).name)}'
+        for a, b, _ in pairs
+    )
+    return few([f'{name} ({count})' for name, count in joined.most_common()], 4)

@@ -1,0 +1,265 @@
+"""Decoding every image of a data set once, in parallel, and keeping a few kilobytes of each.
+
+Memory does not grow with the size of the images, and per image only by some 20 kB for hashes, histogram and
+samples; thumbnails wait on disk.
+"""
+
+import hashlib
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from projects.radiograph.read import ImagingError, Radiograph, apply_window, count_codes, read
+from projects.radiograph.remote import is_url, read_bytes
+from projects.radiograph.store import Store, locate
+
+PLAIN = dict(type='percentile', low=0.5, high=99.5)
+COARSE = 16
+"""Shrinkage, per side, of the copy in which crops of other images are looked for."""
+
+
+@dataclass
+class Probe:
+    """What is kept of one image.
+
+    Attributes:
+        error: why it cannot be read or windowed; then nothing else is set.
+        format: 'PNG', 'TIFF', …, or 'store'.
+        frames: how many the file holds.
+        bits: as the file states.
+        dtype: of its pixels.
+        height: in px.
+        width: in px.
+        low: smallest pixel value.
+        high: largest pixel value.
+        at_low: share of the pixels with the smallest value.
+        at_high: share with the largest.
+        file_hash: SHA-256 of the file.
+        pixel_hash: SHA-256 of type, shape and pixels.
+        histogram: (256,) int64, gray levels after windowing.
+        sample: (n,) float32, pixel values at regular positions, in the file's units.
+        dhash: 64-bit difference hash of `plain`, the image under a percentile window of its own, so that what
+            resembles what does not hang on the window of a config.
+        small: (32, 32) uint8 of it.
+        coarse: (H/16, W/16) uint8 of it.
+        thumbnail: JPEG of it, at most 256 px.
+    """
+
+    error: str = ''
+    format: str = ''
+    frames: int = 1
+    bits: int = 0
+    dtype: str = ''
+    height: int = 0
+    width: int = 0
+    low: float = 0
+    high: float = 0
+    at_low: float = 0
+    at_high: float = 0
+    file_hash: bytes = b''
+    pixel_hash: bytes = b''
+    histogram: np.ndarray | None = None
+    sample: np.ndarray | None = None
+    dhash: int = 0
+    small: np.ndarray | None = None
+    coarse: np.ndarray | None = None
+    thumbnail: bytes = b''
+
+
+def load(path: str) -> tuple[Radiograph, bytes]:
+    """Read a radiograph from a path, a URL or a packed store; of a file its first frame.
+
+    Returns:
+        The radiograph and the SHA-256 of its file. Out of a store it is windowed already, its format 'store'.
+
+    Raises:
+        ImagingError: It cannot be read.
+    """
+    packed = locate(path)
+    if packed:
+        return _load_packed(*packed)
+    if is_url(path):
+        data = read_bytes(path)
+        return read(data, frame=0, name=path), hashlib.sha256(data).digest()
+    try:
+        with Path(path).open('rb') as stream:
+            digest = hashlib.file_digest(stream, 'sha256').digest()
+    except (OSError, ValueError) as error:  # ValueError: no file can have this name
+        reason = getattr(error, 'strerror', None) or error
+        raise ImagingError(f'{path}: expected a readable file ({reason}); restore it') from None
+    return read(path, frame=0), digest
+
+
+def _load_packed(store: Store, name: str) -> tuple[Radiograph, bytes]:
+    index = store.position(name)
+    bits = store.recipe.bits
+    meta = dict(file=name, format='store', frames=1)
+    radiograph = Radiograph(store.read(index), bits, 0, 2**bits - 1, meta=meta)
+    return radiograph, store[index].source_sha256
+
+
+def probe(path: str, window: dict, samples: int) -> Probe:
+    """Decode one image and measure it.
+
+    Args:
+        path: file or URL.
+        window: see `imaging.apply_window`.
+        samples: how many pixel values to keep.
+    """
+    cv2.setNumThreads(1)
+    try:
+        radiograph, file_hash = load(path)
+        packed = radiograph.meta['format'] == 'store'
+        image = apply_window(radiograph, dict(type='full') if packed else window, 'uint8')
+    except ImagingError as error:
+        return Probe(error=str(error).removeprefix(f'{path}: '))
+    pixels = np.ascontiguousarray(radiograph.pixels)
+    (height, width), low, high = pixels.shape, pixels.min(), pixels.max()
+    # One pass over the large image; everything smaller is made from the quarter.
+    quarter = _plain(radiograph, _shrunk(pixels, width / 4, height / 4))
+    small = cv2.resize(quarter, (32, 32), interpolation=cv2.INTER_AREA)
+    base = quarter if min(quarter.shape) >= 128 else _plain(radiograph, pixels)
+    zoom = min(256 / max(base.shape), 1)
+    thumbnail = _shrunk(base, zoom * base.shape[1], zoom * base.shape[0])
+    hashed = hashlib.sha256(f'{pixels.dtype.str}{pixels.shape}'.encode())
+    hashed.update(pixels)
+    return Probe(
+        format=radiograph.meta['format'],
+        frames=radiograph.meta['frames'],
+        bits=radiograph.bits,
+        dtype=str(pixels.dtype),
+        height=height,
+        width=width,
+        low=float(low),
+        high=float(high),
+        at_low=np.count_nonzero(pixels == low) / pixels.size,
+        at_high=np.count_nonzero(pixels == high) / pixels.size,
+        file_hash=file_hash,
+        pixel_hash=hashed.digest(),
+        histogram=count_codes(image),
+        sample=pixels.ravel()[:: max(1, pixels.size // samples)][:samples].astype(np.float32),
+        dhash=difference_hash(small),
+        small=small,
+        coarse=_shrunk(quarter, width / COARSE, height / COARSE),
+        thumbnail=cv2.imencode('.jpg', thumbnail, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes(),
+    )
+
+
+def _shrunk(image: np.ndarray, width: float, height: float) -> np.ndarray:
+    """A copy of at least 1 x 1 px; of types that OpenCV does not resize, float32."""
+    if image.dtype not in (np.uint8, np.uint16, np.int16, np.float32):
+        image = image.astype(np.float32)
+    return cv2.resize(image, (max(int(width), 1), max(int(height), 1)), interpolation=cv2.INTER_AREA)
+
+
+def _plain(radiograph: Radiograph, pixels: np.ndarray) -> np.ndarray:
+    """(H, W) uint8: pixels of a radiograph, under a window of their own."""
+    return apply_window(replace(radiograph, pixels=pixels), PLAIN, 'uint8')
+
+
+def difference_hash(image: np.ndarray) -> int:
+    """64 bits, each whether a pixel of the 9 x 8 px copy is darker than its right neighbour.
+
+    Args:
+        image: (H, W) uint8.
+    """
+    tiny = cv2.resize(image, (9, 8), interpolation=cv2.INTER_AREA)
+    return int.from_bytes(np.packbits(tiny[:, 1:] > tiny[:, :-1]).tobytes(), 'big')
+
+
+def _probe_chunk(chunk: list[tuple]) -> list[Probe]:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return [probe(*task) for task in chunk]
+
+
+class Probes:
+    """The probes of a data set, by path; thumbnails and coarse copies wait on disk."""
+
+    def __init__(self, tasks: dict[str, dict], workers: int, progress: Callable[[int], None]):
+        """Probe all images.
+
+        Args:
+            tasks: window of each path.
+            workers: processes.
+            progress: called with the number of images done since the last call.
+        """
+        self._spill = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the object)
+        self._places: dict[str, list[tuple]] = {}
+        self._probes: dict[str, Probe] = {}
+        # 4 million values in all, however many images.
+        samples = min(max(4_000_000 // max(len(tasks), 1), 64), 4096)
+        for path, found in _map([(path, window, samples) for path, window in tasks.items()], workers):
+            self._keep(path, found)
+            progress(1)
+
+    def _keep(self, path: str, found: Probe) -> None:
+        places = []
+        for content, shape in ((found.thumbnail, None), (found.coarse, getattr(found.coarse, 'shape', None))):
+            data = b'' if content is None else bytes(content)
+            places.append((self._spill.tell(), len(data), shape))
+            self._spill.write(data)
+        found.thumbnail, found.coarse = b'', None
+        self._places[path], self._probes[path] = places, found
+
+    def __getitem__(self, path: str) -> Probe:
+        """The probe of an image, without its thumbnail and coarse copy."""
+        return self._probes[path]
+
+    def __iter__(self) -> Iterator[str]:
+        """The paths."""
+        return iter(self._probes)
+
+    def _read(self, path: str, which: int) -> tuple[bytes, tuple]:
+        offset, length, shape = self._places[path][which]
+        end = self._spill.tell()
+        self._spill.seek(offset)
+        data = self._spill.read(length)
+        self._spill.seek(end)
+        return data, shape
+
+    def thumbnail(self, path: str) -> bytes:
+        """JPEG of at most 256 px; empty for an unreadable image."""
+        return self._read(path, 0)[0]
+
+    def coarse(self, path: str) -> np.ndarray:
+        """(H/16, W/16) uint8."""
+        data, shape = self._read(path, 1)
+        return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _map(tasks: list[tuple], workers: int) -> Iterator[tuple[str, Probe]]:
+    """Probe in parallel; at most a few chunks are under way, so that memory does not grow with the set.
+
+    A file that kills its process (a fault in a decoder, or the kernel short of memory) costs only itself:
+    what was under way is probed again, each file in a process of its own.
+    """
+    context = get_context('fork')
+    size = 8
+    chunks = [tasks[i : i + size] for i in range(0, len(tasks), size)]
+    while chunks:
+        pending = {}
+        try:
+            with ProcessPoolExecutor(workers, context) as pool:
+                while chunks or pending:
+                    while chunks and len(pending) < 3 * workers:
+                        future = pool.submit(_probe_chunk, chunks[0])
+                        pending[future] = chunks.pop(0)
+                    for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                        found = future.result()
+                        yield from zip([task[0] for task in pending.pop(future)], found)
+        except BrokenProcessPool:
+            for task in (task for chunk in pending.values() for task in chunk):
+                with ProcessPoolExecutor(1, context) as single:
+                    try:
+                        yield task[0], single.submit(_probe_chunk, [task]).result()[0]
+                    except BrokenProcessPool:
+                        yield task[0], Probe(error='its decoder died; leave the file out')

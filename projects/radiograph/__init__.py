@@ -1,0 +1,1 @@
+"""Radiographs as arrays: one channel, in their own bit depth; no framework."""

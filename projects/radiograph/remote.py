@@ -1,0 +1,208 @@
+"""Radiographs and annotation files behind a URL: `s3://`, `http(s)://` and whatever else fsspec speaks.
+
+Credentials and endpoints are the driver's business: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, … for S3,
+`FSSPEC_<PROTOCOL>_<SETTING>` for any driver (fsspec.readthedocs.io, "Configuration").
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote
+
+import aiohttp
+import fsspec
+
+from .read import SUFFIXES, ImagingError, Radiograph, is_companion, may_be_dicom, read
+
+ATTEMPTS = 5
+"""How often a read is tried."""
+BACKOFF_S = 0.5
+"""Wait after the first failure, in seconds; doubled after each: 0.5 + 1 + 2 + 4 = 7.5 s in all."""
+CONNECT_S, READ_S = 10, 30
+"""Seconds without a connection, and without a byte on it, after which a try has failed; aiohttp gives it five
+minutes, botocore one."""
+
+# No second try makes these better.
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError)
+
+
+class RemoteError(ImagingError, OSError):
+    """A URL cannot be read: one line with the URL, what was expected, and the remedy."""
+
+
+def is_url(path: str | os.PathLike) -> bool:
+    """Whether a path is a URL such as `s3://bucket/key`, which `pathlib` would damage."""
+    return '://' in str(path)
+
+
+def join(folder: str, name: str) -> str:
+    """The path or URL of a file in a folder; over HTTP, with what a URL would read otherwise in escapes."""
+    return f'{folder}/{quote(name) if _is_http(folder) else name}'
+
+
+def name_in(folder: str, path: str) -> str:
+    """The name that `join` made a path or URL of; the path itself where it is not in the folder."""
+    name = path.removeprefix(f'{folder}/')
+    return unquote(name) if _is_http(folder) and name != path else name
+
+
+def _is_http(url: str) -> bool:
+    return url.startswith(('http://', 'https://'))
+
+
+def read_bytes(url: str) -> bytes:
+    """Read a whole object.
+
+    Args:
+        url: Any URL that fsspec and its installed drivers read.
+
+    Raises:
+        RemoteError: The object is missing, not permitted, or not readable after `ATTEMPTS` tries.
+    """
+    return _retry(url, lambda fs, path: fs.cat_file(path))
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Read a UTF-8 text file from a path or a URL.
+
+    Raises:
+        RemoteError: See `read_bytes`; a local file raises what `Path.read_text` does.
+    """
+    return read_bytes(path).decode() if is_url(path) else Path(path).read_text(encoding='utf-8')
+
+
+def exists(url: str) -> bool:
+    """Whether there is an object, or a folder, at the URL."""
+    return _retry(url, lambda fs, path: fs.exists(path))
+
+
+def read_radiograph(path: str) -> Radiograph:
+    """Read a radiograph from a path or a URL.
+
+    Raises:
+        ImagingError: See `imaging.read` and `read_bytes`.
+    """
+    return read(read_bytes(path), name=path) if is_url(path) else read(path)
+
+
+def list_radiographs(folder: str) -> tuple[list[str], dict[str, int]]:
+    """List the radiographs below a URL, as `packing.list_radiographs` does below a local folder.
+
+    Over HTTP the server must offer an index page per folder.
+
+    Returns:
+        Paths relative to the folder, sorted; and how many other files of each suffix there are.
+
+    Raises:
+        RemoteError: The folder cannot be listed.
+    """
+    names, others, unsure = [], Counter(), []
+    for name, size in _find(folder).items():
+        own = PurePosixPath(name)
+        suffix = own.suffix.lower()
+        if own.name.startswith('.'):
+            others['hidden'] += 1
+        elif suffix in SUFFIXES:
+            names.append(name)
+        elif may_be_dicom(suffix) and not is_companion(name) and (size is None or size > 132):
+            unsure.append(name)
+        else:
+            others[suffix or 'no suffix'] += 1
+    for name, head in zip(unsure, _heads([join(folder, name) for name in unsure])):
+        if head[128:132] == b'DICM':
+            names.append(name)
+        else:
+            others[PurePosixPath(name).suffix or 'no suffix'] += 1
+    return sorted(names), dict(sorted(others.items()))
+
+
+def list_files(folder: str) -> list[str]:
+    """Return the files below a URL, recursive and sorted, as paths relative to it.
+
+    Raises:
+        RemoteError: The folder cannot be listed.
+    """
+    return list(_find(folder))
+
+
+def _find(folder: str) -> dict[str, int | None]:
+    """Size of each file below a URL; None where the listing does not say."""
+
+    def find(fs, path):
+        root = path.rstrip('/')
+        found = fs.find(f'{root}/', detail=True).items()
+        sizes = {name_in(root, k): info.get('size') for k, info in found if k.startswith(f'{root}/')}
+        return dict(sorted(sizes.items()))
+
+    return _retry(folder, find)
+
+
+def _heads(urls: list[str]) -> list[bytes]:
+    """The first 132 bytes of objects of one driver: asked for at once, and one by one where that fails."""
+    if not urls:
+        return []
+
+    def read_all(fs, path):
+        paths = [fs._strip_protocol(url) for url in urls]
+        return fs.cat_ranges(paths, [0] * len(urls), [132] * len(urls), on_error='return')
+
+    return [
+        head if isinstance(head, bytes) else _retry(url, lambda fs, path: fs.cat_file(path, start=0, end=132))
+        for url, head in zip(urls, _retry(urls[0], read_all))
+    ]
+
+
+def _retry(url: str, action: Callable):
+    """Call `action(file system, path)` until it succeeds, with a doubling wait after a dropped connection."""
+    wait = BACKOFF_S
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            # Asked for anew each time: fsspec keeps one per process, and none may cross a fork.
+            return action(*fsspec.core.url_to_fs(str(url), **_options(str(url))))
+        except FileNotFoundError:
+            raise RemoteError(
+                f'{url}: expected an object at this URL, found none; upload it, or correct `data_root`, '
+                '`data_prefix` or `ann_file`'
+            ) from None
+        except ImportError as error:
+            protocol = str(url).partition('://')[0]
+            raise RemoteError(
+                f'{url}: expected a driver for {protocol}:// ({_line(error)}); install it into .venv'
+            ) from None
+        except Exception as error:  # each driver raises its own: aiohttp, botocore, socket, …
+            status = getattr(error, 'status', None)
+            if isinstance(error, _FINAL) or status in (401, 403):
+                raise RemoteError(
+                    f'{url}: expected a readable object ({_line(error)}); check the URL and the credentials'
+                ) from None
+            if attempt == ATTEMPTS:
+                raise RemoteError(
+                    f'{url}: expected an answer within {ATTEMPTS} tries ({_line(error)}); check the network '
+                    'and the server'
+                ) from None
+        time.sleep(wait)
+        wait *= 2
+    raise AssertionError('unreachable')
+
+
+def _options(url: str) -> dict:
+    """Settings of a driver: how long it waits, unless its environment (`FSSPEC_…`) says so."""
+    if url.startswith('s3://'):
+        timeouts = dict(connect_timeout=CONNECT_S, read_timeout=READ_S)
+        # Unless kept from splitting a read, s3fs asks for the size before each.
+        return dict(max_concurrency=1, config_kwargs=timeouts | _configured('s3', 'config_kwargs'))
+    if _is_http(url):
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
+        return dict(client_kwargs=dict(timeout=timeout) | _configured('http', 'client_kwargs'))
+    return {}
+
+
+def _configured(protocol: str, setting: str) -> dict:
+    own = fsspec.config.conf.get(protocol, {}).get(setting)
+    return own if isinstance(own, dict) else {}
+
+
+def _line(error: Exception) -> str:
+    return ' '.join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,215 @@
+"""The gallery of a report: every critical defect that was missed, then false alarms, as windowed crops."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from projects.measures.matching import CRITICAL
+from projects.radiograph.read import ImagingError, apply_window
+from projects.radiograph.remote import is_url, read_radiograph
+from projects.radiograph.store import locate
+
+from .compare import Group, Measured
+
+THUMBNAIL = 112  # px of a crop in the page
+CONTEXT = 3.0  # side of a crop over that of the box in it
+QUALITY = 72  # of JPEG: about 3 kB a crop
+ESCAPES = ('missed', 'called minor')
+
+
+@dataclass
+class Item:
+    """A missed critical defect or a false alarm.
+
+    Attributes:
+        kind: 'missed', 'called minor' or 'false alarm'.
+        group: Data set, backbone and recipe.
+        arm: See `Run.arm`.
+        seed: Of the run.
+        fraction: Percent of the labels.
+        file: Of the image, relative to the image folder.
+        part: The physical part.
+        type: Defect type; of a false alarm '–'.
+        size: Square root of the box's area in px.
+        score: Of the false alarm, or of the detection that named the defect wrongly; None without one.
+        box: x1, y1, x2, y2 in px.
+        measured: The run.
+        position: Of the image in the run.
+    """
+
+    kind: str
+    group: str
+    arm: str
+    seed: int | None
+    fraction: int
+    file: str
+    part: str | None
+    type: str
+    size: float
+    score: float | None
+    box: list[float]
+    measured: Measured
+    position: int
+
+
+def collect(groups: Sequence[Group]) -> list[Item]:
+    """List every escape, the largest first, then every false alarm, the highest score first, of all runs."""
+    escapes, alarms = [], []
+    for group in groups:
+        for arm in group.arms:
+            for measured in arm.members:
+                for position, matched in enumerate(measured.matched):
+                    _collect_image(group, arm, measured, position, matched, escapes, alarms)
+    return sorted(escapes, key=lambda i: -i.size) + sorted(alarms, key=lambda i: -i.score)
+
+
+def _collect_image(group, arm, measured, position, matched, escapes, alarms):
+    image, threshold = matched.image, measured.threshold
+    record = measured.run.predictions.truth['images'][position]
+    said = dict(
+        group=group.name,
+        arm=arm.name,
+        seed=measured.run.seed,
+        fraction=arm.fraction,
+        file=record['file_name'],
+        part=None if image.part is None else str(image.part),
+        measured=measured,
+        position=position,
+    )
+    critical = (image.truth_labels == CRITICAL) & ~image.ignored
+    for g in np.flatnonzero(critical & (matched.right_scores < threshold)):
+        misnamed = matched.wrong_scores[g] >= threshold
+        box = image.truth_boxes[g]
+        escapes.append(
+            Item(
+                kind=ESCAPES[int(misnamed)],
+                type=image.truth_types[g],
+                size=_side(box),
+                score=float(matched.wrong_scores[g]) if misnamed else None,
+                box=box.tolist(),
+                **said,
+            )
+        )
+    scores, labels = image.scores[matched.kept], image.labels[matched.kept]
+    false = (matched.outcomes == 'false alarm') & (labels == CRITICAL) & (scores >= threshold)
+    for k in np.flatnonzero(false):
+        box = image.boxes[matched.kept[k]]
+        alarms.append(
+            Item(
+                kind='false alarm',
+                type='–',
+                size=_side(box),
+                score=float(scores[k]),
+                box=box.tolist(),
+                **said,
+            )
+        )
+
+
+def _side(box: np.ndarray) -> float:
+    return float(np.sqrt(max((box[2] - box[0]) * (box[3] - box[1]), 0)))
+
+
+def choose(items: Sequence[Item], most: int) -> list[Item]:
+    """Choose what the page shows: escapes before false alarms, the runs taking turns, each worst first."""
+    chosen = []
+    for escapes in (True, False):
+        by_run = {}
+        for item in items:
+            if (item.kind in ESCAPES) == escapes:
+                by_run.setdefault(id(item.measured), []).append(item)
+        rows = [list(run) for run in by_run.values()]
+        while any(rows) and len(chosen) < most:
+            chosen += [row.pop(0) for row in rows if row][: most - len(chosen)]
+    return chosen
+
+
+def thumbnails(items: Sequence[Item]) -> tuple[list[dict], list[str]]:
+    """Cut the crops out of the radiographs, as the model saw them.
+
+    Args:
+        items: From `choose`.
+
+    Returns:
+        Records for the page: what the item is, `image` (JPEG as base64; '' where the radiograph cannot be
+        read), and in px of the crop the truth and the detections at the run's threshold. And a line for each
+        radiograph that cannot be read.
+    """
+    records, problems = [], {}
+    for item in sorted(items, key=lambda i: i.file):  # the images of one file follow one another
+        said = item.measured.run.predictions
+        try:
+            pixels = _windowed(f'{said.folder}/{item.file}', tuple(sorted(said.window.items())))
+        except (OSError, ImagingError) as error:
+            problems[item.file] = ' '.join(str(error).split())
+            pixels = None
+        records.append((item, _record(item, pixels)))
+    order = {id(item): number for number, item in enumerate(items)}
+    records.sort(key=lambda pair: order[id(pair[0])])
+    return [record for _, record in records], list(problems.values())
+
+
+@lru_cache(maxsize=4)
+def _windowed(path: str, window: tuple) -> np.ndarray:
+    """Return the radiograph of a file, a URL or a packed store as (H, W) uint8."""
+    packed = None if is_url(path) else locate(path)
+    if packed is None:
+        return apply_window(read_radiograph(path), dict(window))
+    store, name = packed  # windowed when it was packed
+    pixels = store.read(store.position(name))
+    return pixels if pixels.dtype == np.uint8 else np.round(pixels / 257).astype(np.uint8)
+
+
+def _record(item: Item, pixels: np.ndarray | None) -> dict:
+    x1, y1, x2, y2 = item.box
+    record = item.measured.run.predictions.truth['images'][item.position]
+    width, height = record['width'], record['height']
+    side = min(max(CONTEXT * max(x2 - x1, y2 - y1), 48), width, height)
+    left = min(max((x1 + x2 - side) / 2, 0), width - side)
+    top = min(max((y1 + y2 - side) / 2, 0), height - side)
+    area = (round(left), round(top), round(left + side), round(top + side))
+    image = '' if pixels is None else _jpeg(pixels[area[1] : area[3], area[0] : area[2]])
+    scale = THUMBNAIL / side
+
+    def inside(box):
+        corners = [round(float(v - o) * scale, 1) for v, o in zip(box, (left, top, left, top))]
+        return corners if corners[2] > 0 < corners[3] and max(corners[:2]) < THUMBNAIL else None
+
+    matched = item.measured.matched[item.position]
+    seen = matched.image
+    truth = [
+        (inside(box), int(label), kind)
+        for box, label, kind in zip(seen.truth_boxes, seen.truth_labels, seen.truth_types)
+    ]
+    said = [
+        (inside(seen.boxes[k]), int(seen.labels[k]), round(float(seen.scores[k]), 2))
+        for k in matched.kept
+        if seen.scores[k] >= item.measured.threshold
+    ]
+    return dict(
+        kind=item.kind,
+        group=item.group,
+        arm=item.arm,
+        seed=item.seed,
+        labels=item.fraction,
+        file=item.file,
+        part=item.part,
+        type=item.type,
+        size=round(item.size, 1),
+        score=None if item.score is None else round(item.score, 3),
+        image=image,
+        truth=[row for row in truth if row[0]],
+        said=[row for row in said if row[0]][:20],
+    )
+
+
+def _jpeg(crop: np.ndarray) -> str:
+    picture = Image.fromarray(crop).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    picture.save(out, 'JPEG', quality=QUALITY, optimize=True)
+    return base64.b64encode(out.getvalue()).decode()

@@ -1,0 +1,185 @@
+"""What a tested model said of every image, beside `test.json`: enough to measure again without the model."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from projects.measures.bounds import average_precision
+from projects.measures.detection import average_precision_at
+from projects.measures.matching import InspectedImage, MeasureError, read_images
+
+TASKS = ('detection', 'severity')
+FILES = {'test': 'predictions.json', 'val': 'predictions_val.json'}
+
+
+class PredictionsError(ValueError):
+    """Predictions that are missing or that no measure may be taken of; one line with the remedy."""
+
+
+@dataclass
+class Predictions:
+    """The predictions of one model on one split.
+
+    Attributes:
+        task: 'detection' or 'severity' (of whole images).
+        classes: Names in label order, the critical one first.
+        ann_file: The annotation file.
+        sha256: Of that file's content.
+        folder: Where the images lie.
+        window: Of `imaging.apply_window`; what the model saw.
+        checkpoint: The model.
+        truth: COCO dict without masks; of a detector.
+        detections: COCO results; of a detector.
+        images: `file_name`, `part`, `label` and `scores` (classes) of each image; of an image classifier.
+        inspected: Truth and detections brought together; of a detector.
+    """
+
+    task: str
+    classes: list[str]
+    ann_file: str
+    sha256: str
+    folder: str
+    window: dict
+    checkpoint: str
+    truth: dict = field(default_factory=dict)
+    detections: list[dict] = field(default_factory=list)
+    images: list[dict] = field(default_factory=list)
+    inspected: list[InspectedImage] = field(default_factory=list)
+
+    def parts(self) -> list[str | None]:
+        """Return the part of each image, in order."""
+        if self.task == 'detection':
+            return [image.part for image in self.inspected]
+        return [image.get('part') for image in self.images]
+
+    def names(self) -> list[str]:
+        """Return the file name of each image, in the order of the file."""
+        return [image['file_name'] for image in self.truth.get('images', self.images)]
+
+    def mean_ap(self) -> Callable[[np.ndarray], float | None]:
+        """Return the measure that arms are compared by: AP50 of boxes, mAP of whole images.
+
+        Returns:
+            Function of positions of images (N,) int, repeats allowed: the mean over the classes that are
+            there, in [0, 1]; None without any.
+        """
+        labels = range(len(self.classes))
+        if self.task == 'detection':
+            of_classes = [average_precision_at(self.inspected, label) for label in labels]
+        else:
+            scores = np.array([image['scores'] for image in self.images])
+            truth = np.array([image['label'] for image in self.images])
+            of_classes = [_ranking(scores[:, label], truth == label) for label in labels]
+
+        def measure(positions):
+            values = [value for value in (f(positions) for f in of_classes) if value is not None]
+            return float(np.mean(values)) if values else None
+
+        return measure
+
+
+def _ranking(scores: np.ndarray, positive: np.ndarray) -> Callable[[np.ndarray], float | None]:
+    def measure(positions):
+        drawn = positive[positions]
+        return average_precision(scores[positions], drawn) if drawn.any() else None
+
+    return measure
+
+
+def describe_data(said: dict, dataset, checkpoint: str) -> dict:
+    """Add to what a metric kept of a model's predictions where the images are from.
+
+    Args:
+        said: `predictions` of a metric.
+        dataset: `XrayDefects` or `XraySeverity`.
+        checkpoint: The model.
+
+    Returns:
+        dict: The content of the file.
+    """
+    folder = dataset.data_prefix.get('img') or dataset.data_prefix.get('img_path')
+    said = dict(said)
+    if said['task'] == 'severity':
+        from projects.xray.datasets import read_coco
+
+        parts = {image['file_name']: image.get('part') for image in read_coco(dataset.ann_file)['images']}
+        names = [image['path'].removeprefix(f'{folder}/') for image in said['images']]
+        said['images'] = [
+            dict(file_name=name, part=parts.get(name), label=image['label'], scores=image['scores'])
+            for name, image in zip(names, said['images'], strict=True)
+        ]
+    windows = [vars(t)['window'] for t in dataset.pipeline.transforms if 'window' in vars(t)]
+    return dict(
+        said,
+        ann_file=dataset.ann_file,
+        sha256=hashlib.sha256(_content(dataset.ann_file)).hexdigest(),
+        folder=folder,
+        window=windows[0] if windows else dict(type='full'),
+        checkpoint=checkpoint,
+    )
+
+
+def _content(path: str) -> bytes:
+    from projects.radiograph.remote import read_text
+
+    return read_text(path).encode()
+
+
+def read_predictions(run: Path, split: str = 'test') -> Predictions:
+    """Read and check the predictions of a run.
+
+    Args:
+        run: Its work dir.
+        split: 'test' or 'val'.
+
+    Raises:
+        PredictionsError: No such file, half a file, no image, no detection at all, or a score that is not
+            finite.
+    """
+    path = run / FILES[split]
+    again = 'run tools/test.py again'
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise PredictionsError(f'{path}: not found; {again}, which writes it beside test.json') from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PredictionsError(f'{path}: not readable as JSON ({error}); {again}') from None
+    try:
+        predictions = Predictions(**content)
+    except TypeError as error:
+        raise PredictionsError(f'{path}: not of this version ({error}); {again}') from None
+    if predictions.task not in TASKS:
+        raise PredictionsError(f'{path}: task {predictions.task!r}, expected one of {TASKS}; {again}')
+    try:
+        if predictions.task == 'detection':
+            predictions.inspected = read_images(predictions.truth, predictions.detections)
+        else:
+            _check_scores(predictions)
+    except MeasureError as error:
+        raise PredictionsError(f'{path}: {error}') from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PredictionsError(f'{path}: {type(error).__name__}: {error}; {again}') from None
+    if predictions.task == 'detection' and not predictions.detections:
+        raise PredictionsError(
+            f'{path}: not one detection on {len(predictions.inspected)} images, so that nothing can be '
+            'measured; the model has not learnt or has diverged: train it again'
+        )
+    return predictions
+
+
+def _check_scores(predictions: Predictions) -> None:
+    if not predictions.images:
+        raise MeasureError('no image to measure')
+    for image in predictions.images:
+        if len(image['scores']) != len(predictions.classes) or not all(map(math.isfinite, image['scores'])):
+            raise MeasureError(
+                f'image {image["file_name"]}: scores {image["scores"]}, expected {len(predictions.classes)} '
+                'finite ones; the run diverged or its file is damaged'
+            )
+        if not 0 <= image['label'] < len(predictions.classes):
+            raise MeasureError(f'image {image["file_name"]}: label {image["label"]} has no class')

@@ -1,0 +1,1 @@
+"""Arms, seeds and shares of the labels as one plan that resumes."""

@@ -1,0 +1,458 @@
+"""Studies: which runs a study file asks for, what each needs, and what it takes to do one of them.
+
+A study file (YAML) names arms by their configs; seeds, shares of the labels and learning rates multiply them:
+
+    about: one line
+    seeds: [0, 1, 2]
+    fractions: [10, 100]     # percent of the training labels, nested subsets
+    subset: frame            # drawn by `part`, or by `frame` within each series
+    updates: same            # as many with few labels as with all; `epochs`: as many epochs
+    lr_factors: [0.5, 1, 2]  # of the config's own, for each arm and share: chosen on val with the first seed
+    pretrain_seeds: [0]      # the i-th of an arm's seeds starts from the i-th of these, in turns
+    gpus: 0                  # of one training; more than 1 starts as many ranks. Tests take one
+    arms:
+      - config: configs/small/NAME.py
+        seeds: [0]           # an arm may have its own seeds, fractions, lr_factors
+        epochs_factor: 3     # and train longer
+        pretrain_epochs_factor: 5  # or start from a longer pretraining
+
+Which pretraining a run starts from follows from where its seed stands in its own arm's list, not from the
+seed: with pretrain_seeds [0, 1] an arm with seeds [0, 1, 2] starts from pretrainings 0, 1, 0; three arms with
+the seeds [0], [1] and [2] all start from pretraining 0.
+
+Runs write to `work_dirs/study/<name>/<stem>/seed<k>-frac<f>/`, the pretraining that an arm names by its
+checkpoint among them, shared by all arms. Nothing here imports the training libraries.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from projects.xray.configs import ConfigError, flatten, load_config
+from projects.xray.digests import digest, read_json
+
+ROOT = Path('work_dirs', 'study')
+
+
+DEFAULTS = dict(
+    about='',
+    seeds=[0],
+    fractions=[100],
+    subset='part',
+    updates='same',
+    lr_factors=[1],
+    pretrain_seeds=[0],
+    gpus=0,
+)
+
+
+OF_AN_ARM = ('seeds', 'fractions', 'lr_factors', 'epochs_factor', 'pretrain_epochs_factor')
+
+
+SMALLEST_BY_FRAME = 10  # percent: fewer frames of a series are none
+
+
+class StudyError(ValueError):
+    """A study that cannot be run as written; one line with the remedy."""
+
+
+@dataclass
+class Job:
+    """One step of a study.
+
+    Attributes:
+        name: Unique; letters, digits and underscores.
+        kind: 'train' or 'test'.
+        folder: Of the run, relative to the study's.
+        config: Config file.
+        needs: Names of the jobs that come first.
+        options: `key=value` overrides, but for what earlier jobs decide.
+        seed: Of the training.
+        fraction: Percent of the labels.
+        epochs: Of the training.
+        epochs_factor: As the arm says.
+        pretrain_epochs_factor: As the arm says.
+        lr_factor: Of the config's own rate; None where the trials decide.
+        trials: Folders of the learning-rate trials that decide, by factor.
+        pretraining: Folder of the run whose weights it starts from; None without.
+        gpus: Of a training; as the study says, or fewer where `fit_gpus` was told that there are.
+        trial: Whether it only tries a learning rate: one that fails is left out of the choice.
+    """
+
+    name: str
+    kind: str
+    folder: str
+    config: str
+    needs: list[str]
+    options: list[str]
+    seed: int
+    fraction: int
+    epochs: int
+    epochs_factor: float = 1
+    pretrain_epochs_factor: float = 1
+    lr_factor: float | None = 1
+    trials: dict[str, str] = field(default_factory=dict)
+    pretraining: str | None = None
+    gpus: int = 0
+    trial: bool = False
+
+    @property
+    def marker(self) -> str:
+        """File that says it is done, relative to the study's folder."""
+        return f'{self.folder}/{self.kind}ed'
+
+
+@dataclass
+class Study:
+    """A study file with its jobs, in an order in which they could run one by one.
+
+    Configs and digests are kept once read: a study of six hundred steps names twenty configs.
+    """
+
+    name: str
+    file: Path
+    about: str
+    settings: dict
+    jobs: list[Job] = field(default_factory=list)
+    configs: dict[str, Mapping] = field(default_factory=dict)
+    digests: dict[tuple[str, bool], str] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        """Where its runs write."""
+        return ROOT / self.name
+
+    @property
+    def results_file(self) -> Path:
+        """Where its results are recorded."""
+        return self.file.with_suffix('.results.json')
+
+    def config(self, path: str) -> Mapping:
+        """Return a config, resolved; StudyError when it cannot be read."""
+        if path not in self.configs:
+            try:
+                self.configs[path] = load_config(path)
+            except ConfigError as error:
+                raise StudyError(f'{self.file}: {error}') from None
+        return self.configs[path]
+
+    def job(self, name: str) -> Job:
+        """Return a job by name."""
+        found = [job for job in self.jobs if job.name == name]
+        if not found:
+            raise StudyError(f'{self.file}: has no job {name}; see --dry-run')
+        return found[0]
+
+
+def read_study(file: str | Path) -> Study:
+    """Read a study file and plan its jobs.
+
+    Raises:
+        StudyError: No such file, an unknown key or a value that cannot be; a config that is not there; an
+            arm that starts from a checkpoint that no config writes, or that is a distillation; two arms
+            that are the same.
+    """
+    file = Path(file)
+    try:
+        said = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise StudyError(f'{file}: no such study, expected a file such as configs/study/NAME.yaml') from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StudyError(
+            f'{file}: not readable as YAML ({" ".join(str(error).split())}); correct it'
+        ) from None
+    if not isinstance(said, dict) or not isinstance(said.get('arms'), list) or not said['arms']:
+        raise StudyError(f'{file}: expected a list of `arms`, each with a `config`; see configs/study/')
+    unknown = set(said) - set(DEFAULTS) - {'arms'}
+    if unknown:
+        raise StudyError(f'{file}: unknown key {sorted(unknown)[0]!r}, expected one of {sorted(DEFAULTS)}')
+    settings = DEFAULTS | {key: value for key, value in said.items() if key != 'arms'}
+    study = Study(file.stem, file, str(settings['about']), settings)
+    jobs = {}
+    for arm in said['arms']:
+        _plan_arm(study, arm, jobs)
+    study.jobs = list(jobs.values())
+    return study
+
+
+def _plan_arm(study, arm, jobs):
+    file = study.file
+    if not isinstance(arm, dict) or 'config' not in arm or set(arm) - {'config', *OF_AN_ARM}:
+        raise StudyError(f'{file}: arm {arm!r}: expected `config` and, at will, {", ".join(OF_AN_ARM)}')
+    own = study.settings | dict(epochs_factor=1, pretrain_epochs_factor=1) | arm
+    _check(file, own)
+    config = study.config(arm['config'])
+    stem = Path(arm['config']).stem
+    factor = own['epochs_factor']
+    longer = own['pretrain_epochs_factor']
+    suffix = ('' if factor == 1 else f'-x{factor:g}') + ('' if longer == 1 else f'-pretrained-x{longer:g}')
+    source = _pretraining_config(study, arm['config'])
+    if longer != 1 and source is None:
+        raise StudyError(
+            f'{file}: {arm["config"]} starts from no pretraining of this study; leave out its '
+            'pretrain_epochs_factor'
+        )
+    for fraction in own['fractions']:
+        # As many updates as with all labels take as many more epochs.
+        stretch = factor * (100 / fraction if own['updates'] == 'same' else 1)
+        common = dict(
+            config=arm['config'],
+            fraction=fraction,
+            epochs=scaled(config['train_cfg']['max_epochs'], stretch),
+            epochs_factor=factor,
+            pretrain_epochs_factor=longer,
+            gpus=own['gpus'],
+        )
+        options = stretched(config, stretch)
+        first = own['seeds'][0]
+        trials = {}
+        if len(own['lr_factors']) > 1:
+            for lr_factor in own['lr_factors']:
+                folder = f'{stem}/lr/frac{fraction}{suffix}-lr{lr_factor:g}'
+                needs, pretraining = _plan_pretraining(study, source, first, own, jobs)
+                job = Job(
+                    name=job_name(folder, 'train'),
+                    kind='train',
+                    folder=folder,
+                    needs=needs,
+                    options=[*options, *_lr_option(config, lr_factor)],
+                    seed=first,
+                    lr_factor=lr_factor,
+                    pretraining=pretraining,
+                    trial=True,
+                    **common,
+                )
+                _add(file, jobs, job)
+                trials[f'{lr_factor:g}'] = folder
+        for seed in own['seeds']:
+            folder = f'{stem}/seed{seed}-frac{fraction}{suffix}'
+            needs, pretraining = _plan_pretraining(study, source, seed, own, jobs)
+            fixed = own['lr_factors'][0] if not trials else None
+            train = Job(
+                name=job_name(folder, 'train'),
+                kind='train',
+                folder=folder,
+                needs=[*needs, *(job_name(trial, 'train') for trial in trials.values())],
+                options=options + ([] if fixed in (None, 1) else _lr_option(config, fixed)),
+                seed=seed,
+                lr_factor=fixed,
+                trials=trials,
+                pretraining=pretraining,
+                **common,
+            )
+            _add(file, jobs, train)
+            test = dict(vars(train), name=job_name(folder, 'test'), kind='test', needs=[train.name])
+            _add(file, jobs, Job(**test))
+
+
+def _plan_pretraining(study, source, seed, own, jobs) -> tuple[list[str], str | None]:
+    """Plan the pretraining that a seed of an arm starts from, once for all arms."""
+    if source is None:
+        return [], None
+    seeds = study.settings['pretrain_seeds']
+    chosen = seeds[own['seeds'].index(seed) % len(seeds)]
+    factor = own['pretrain_epochs_factor']
+    folder = f'{Path(source).stem}/seed{chosen}-frac100' + ('' if factor == 1 else f'-x{factor:g}')
+    name = job_name(folder, 'train')
+    if name not in jobs:
+        further = _pretraining_config(study, source)
+        needs, pretraining = _plan_pretraining(
+            study, further, seed, own | dict(pretrain_epochs_factor=1), jobs
+        )
+        config = study.config(source)
+        jobs[name] = Job(
+            name=name,
+            kind='train',
+            folder=folder,
+            config=source,
+            needs=needs,
+            options=stretched(config, factor),
+            seed=chosen,
+            fraction=100,
+            epochs=scaled(config['train_cfg']['max_epochs'], factor),
+            epochs_factor=factor,
+            pretraining=pretraining,
+            gpus=study.settings['gpus'],
+        )
+    return [name], folder
+
+
+def _add(file, jobs, job):
+    if job.name in jobs:
+        raise StudyError(f'{file}: {job.folder} is asked for twice; leave one of the arms out')
+    jobs[job.name] = job
+
+
+def job_name(folder: str, kind: str) -> str:
+    """Name the job of a kind in a folder."""
+    return re.sub(r'\W', '_', f'{kind}_{folder}')
+
+
+def _check(file, own):
+    for key in ('seeds', 'fractions', 'lr_factors', 'pretrain_seeds'):
+        values = own[key]
+        number = (int, float) if key == 'lr_factors' else int
+        good = isinstance(values, list) and values and len(set(values)) == len(values)
+        if not good or not all(isinstance(v, number) and not isinstance(v, bool) for v in values):
+            raise StudyError(f'{file}: {key} {values!r}: expected a list of different numbers')
+    factors = [*own['lr_factors'], own['epochs_factor'], own['pretrain_epochs_factor']]
+    if not all(isinstance(factor, int | float) and factor > 0 for factor in factors):
+        raise StudyError(f'{file}: lr_factors and the factors of epochs must be above zero')
+    if type(own['gpus']) is not int or own['gpus'] < 0:
+        raise StudyError(f'{file}: gpus {own["gpus"]!r}: expected a number of GPUs, 0 for none')
+    if own['subset'] not in ('part', 'frame') or own['updates'] not in ('same', 'epochs'):
+        raise StudyError(f'{file}: expected subset: part or frame, and updates: same or epochs')
+    least = SMALLEST_BY_FRAME if own['subset'] == 'frame' else 1
+    if not all(least <= fraction <= 100 for fraction in own['fractions']):
+        raise StudyError(
+            f'{file}: fractions {own["fractions"]}: expected {least} to 100 percent with subset '
+            f'{own["subset"]}'
+        )
+
+
+def _pretraining_config(study: Study, path: str) -> str | None:
+    """Return the config whose run an arm starts from: `work_dirs/<stem>/…` names it, beside the arm's own."""
+    model = study.config(path)['model']
+    if 'backbone' not in model:
+        raise StudyError(
+            f'{study.file}: {path}: expected a model with a backbone, not {model.get("type")}, whose teacher '
+            'a study does not train; leave the arm out and give the config to tools/train.py'
+        )
+    init = model['backbone'].get('init_cfg') or {}
+    checkpoint = str(init.get('checkpoint', '')) if isinstance(init, Mapping) else ''
+    if not checkpoint.startswith('work_dirs/'):
+        return None
+    stem = Path(checkpoint).parent.name
+    found = sorted(Path(path).resolve().parents[1].glob(f'*/{stem}.py'))
+    if not found:
+        raise StudyError(
+            f'{study.file}: {path} starts from {checkpoint}, but no config {stem}.py is beside it; add it, '
+            'or correct the checkpoint'
+        )
+    near = found[0]
+    return str(near.relative_to(Path.cwd()) if near.is_relative_to(Path.cwd()) else near)
+
+
+def _lr_option(config, factor) -> list[str]:
+    return [f'optim_wrapper.optimizer.lr={config["optim_wrapper"]["optimizer"]["lr"] * factor:.12g}']
+
+
+def scaled(epochs: float, factor: float) -> int:
+    """Scale a number of epochs; at least one."""
+    return max(1, round(epochs * factor))
+
+
+def stretched(config: Mapping, factor: float) -> list[str]:
+    """Return the overrides that train a config for `factor` times its epochs, its schedule stretched alike.
+
+    Warm-up by iteration stays; validation and checkpoints are as many as before.
+    """
+    if factor == 1:
+        return []
+    options = [f'train_cfg.max_epochs={scaled(config["train_cfg"]["max_epochs"], factor)}']
+    if config['train_cfg'].get('val_interval', 1) and config.get('val_dataloader'):
+        interval = scaled(config['train_cfg'].get('val_interval', 1), factor)
+        options.append(f'train_cfg.val_interval={interval}')
+    checkpoint = (config.get('default_hooks') or {}).get('checkpoint')
+    if checkpoint:
+        options.append(f'default_hooks.checkpoint.interval={scaled(checkpoint.get("interval", 1), factor)}')
+    for index, scheduler in enumerate(config.get('param_scheduler') or []):
+        if not scheduler.get('by_epoch', True):
+            continue
+        for key in ('begin', 'end', 'T_max'):
+            if scheduler.get(key):
+                options.append(f'param_scheduler.{index}.{key}={scaled(scheduler[key], factor)}')
+        if scheduler.get('milestones'):
+            stones = [scaled(stone, factor) for stone in scheduler['milestones']]
+            options.append(f'param_scheduler.{index}.milestones={stones}')
+    return options
+
+
+# ------------------------------------------------------------------------------------------------- doing
+
+
+def fingerprint(study: Study, job: Job, seeds: bool = True) -> str:
+    """Digest of what a training is: its resolved config, its overrides, and those of all that it needs.
+
+    Args:
+        study: Study.
+        job: A training.
+        seeds: Whether the seeds count, its own and that of its pretraining.
+    """
+    key = (job.name, seeds)
+    if key not in study.digests:
+        flat = {key: repr(value) for key, value in flatten(study.config(job.config)).items()}
+        subset = study.settings['subset'] if job.fraction < 100 else None
+        needs = [fingerprint(study, study.job(name), seeds) for name in job.needs]
+        seed, pretraining = (job.seed, job.pretraining) if seeds else (None, None)
+        said = [flat, sorted(job.options), seed, job.fraction, subset, job.trials, pretraining, needs]
+        study.digests[key] = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    return study.digests[key]
+
+
+def digest_needs(study: Study, job: Job) -> dict[str, str | None]:
+    """Return the SHA-256 of the last checkpoint of each run that a training needs, as that run recorded it.
+
+    None stands for a run that is not trained, or a trial that failed.
+    """
+    folders = [study.job(name).folder for name in job.needs]
+    return {
+        folder: read_json(study.root / folder / 'run.json').get('checkpoint_sha256') for folder in folders
+    }
+
+
+def is_done(study: Study, job: Job) -> bool:
+    """Whether a job is done, as its own record says: from what is there now, and all that it needs is done.
+
+    A run whose pretraining was trained again is to be done again, and a run is to be tested again when the
+    annotations it was tested on have changed. A trial that failed counts as done.
+
+    Raises:
+        StudyError: It was begun with another config, other settings or other labels.
+    """
+    folder = study.root / job.folder
+    facts = read_json(folder / 'run.json')
+    needed = all([is_done(study, study.job(name)) for name in job.needs])
+    if job.kind == 'test':
+        return bool(facts.get('tested')) and needed and not _changed(facts.get('tested_on', {}))
+    same = facts.get('fingerprint') == fingerprint(study, job)
+    changed = _changed(facts.get('labels_sha256', {}))
+    begun = facts.get('trained') or any(folder.glob('*.pth'))
+    if begun and not same:
+        raise StudyError(
+            f'{folder}: was run with another config or other settings than {study.file} says now; delete it '
+            'to run it again, or give the study another name'
+        )
+    if begun and changed:
+        raise StudyError(
+            f'{folder}: learnt from another {changed[0]} than there is now; delete it to run it again, or '
+            'put the file back'
+        )
+    done = facts.get('trained') or facts.get('left_out')
+    return bool(done) and needed and same and not changed and facts.get('needs') == digest_needs(study, job)
+
+
+def _changed(labels: Mapping[str, str]) -> list[str]:
+    """Return the files whose content is another; one that is not there cannot be compared."""
+    return [file for file, sha256 in labels.items() if digest(Path(file)) not in (None, sha256)]
+
+
+def choose_lr(curves: Mapping[str, Sequence[float]]) -> str:
+    """Choose the learning-rate factor with the best value on val at the end; of equal ones the nearest to 1.
+
+    Args:
+        curves: Factor -> values on val.
+
+    Raises:
+        StudyError: A trial without a value.
+    """
+    empty = [factor for factor, values in curves.items() if not values]
+    if empty:
+        raise StudyError(f'the trial with lr factor {empty[0]} has no value on val; see its log.txt')
+    return max(curves, key=lambda factor: (curves[factor][-1], -abs(math.log(float(factor)))))

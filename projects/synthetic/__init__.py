@@ -1,0 +1,1 @@
+"""Generated radiographs of castings."""

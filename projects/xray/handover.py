@@ -1,0 +1,183 @@
+"""A model's tensors compared with a file's, and what a checkpoint's name says of its origin."""
+
+import ast
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+
+
+# What may differ in a hand-over, and nothing else. Integer buffers (`num_batches_tracked` counts batches,
+# `relative_position_index` follows from the window size) carry nothing learnt.
+ALLOWED_UNEXPECTED = re.compile(r'mask_token|fc\..*|head\..*')
+
+
+ALLOWED_MISSING = re.compile(r'norm([0-2])\.(weight|bias)|mask_token')
+
+
+NOT_LEARNT = ('num_batches_tracked', 'relative_position_index')
+
+
+IMAGE_SET = re.compile(r'_(industrial|castings-a|castings-b|synthetic)(?=-|_|$)')
+
+
+class HandoverError(ValueError):
+    """A run would start from other weights than its config says; one line with the remedy."""
+
+
+@dataclass
+class Handover:
+    """One comparison of a model's tensors with those of a file; keys are relative to the module."""
+
+    matched: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    mismatched: list[str]
+    different: list[str]
+
+
+def compare(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> Handover:
+    """Compare a module's tensors with a file's.
+
+    The file is loaded into a copy, through the module's own loading code, so that what it converts (old
+    names, tables of another window size) counts as what it becomes. The module itself is only read.
+
+    Args:
+        module: The module as it will be trained.
+        state: Tensors of the file under the module's own names.
+
+    Returns:
+        Keys `matched` (equal values), `missing` in the file, `unexpected` in it, `mismatched` in shape, and
+        `different`: in the file, but with other values in the module.
+    """
+    duplicate = copy.deepcopy(module).cpu()
+    missing, unexpected, errors = [], [], []
+
+    def load(part, tensors, prefix):
+        part._load_from_state_dict(tensors, prefix, {}, True, missing, unexpected, errors)
+        for name, child in part.named_children():
+            inner = f'{prefix}{name}.'
+            load(child, {k: v for k, v in tensors.items() if k.startswith(inner)}, inner)
+
+    load(duplicate, dict(state), '')
+    mismatched = [match[1] for match in (re.match(r'size mismatch for (\S+):', e) for e in errors) if match]
+    loaded = duplicate.state_dict()
+    matched, different = [], []
+    for key, tensor in module.state_dict().items():
+        if key.endswith(NOT_LEARNT) or key in missing or key in mismatched:
+            continue
+        (matched if torch.equal(tensor.cpu(), loaded[key]) else different).append(key)
+    return Handover(
+        matched,
+        [k for k in missing if not k.endswith(NOT_LEARNT)],
+        [k for k in unexpected if not k.endswith(NOT_LEARNT)],
+        [k for k in mismatched if not k.endswith(NOT_LEARNT)],
+        different,
+    )
+
+
+def fingerprint(module: torch.nn.Module) -> str:
+    """Return 12 hexadecimal digits of the SHA-256 of a module's learnt tensors, whatever their order."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(module.state_dict().items()):
+        if not key.endswith(NOT_LEARNT):
+            digest.update(key.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def command_for(checkpoint: str) -> str | None:
+    """Return the command that makes a checkpoint, or None when no config has its folder's name."""
+    for folder in reversed(Path(checkpoint).parent.parts):
+        for config in sorted(CONFIGS.glob(f'*/{folder}.py')):
+            gpus = re.search(r'_(\d+)xb', folder)
+            name = config.relative_to(CONFIGS.parent)
+            if gpus and gpus[1] != '1':
+                return f'tools/dist_train.sh {name} {gpus[1]}'
+            return f'python tools/train.py {name}'
+    return None
+
+
+def image_set(name: str) -> str | None:
+    """Return the image set that a config stem, or a path that contains one, names last."""
+    found = [match[1] for part in Path(name).parts for match in IMAGE_SET.finditer(part)]
+    return found[-1] if found else None
+
+
+def loading_of(config: dict) -> dict | None:
+    """Return how a config's training radiographs reach its model, None where it has no LoadXray.
+
+    Args:
+        config: Config; only `train_dataloader` and the first `data_preprocessor` with a mean are looked at.
+
+    Returns:
+        `window`, `dtype`, `mean` and `std`; the size to which larger radiographs are shrunk may differ.
+    """
+    loads = (d for d in _dicts(config.get('train_dataloader')) if d.get('type') == 'LoadXray')
+    load = next(loads, None)
+    norms = (d.get('data_preprocessor') for d in _dicts(config))
+    norm = next((d for d in norms if isinstance(d, dict) and d.get('mean') is not None), {})
+    return load and _loading(load, norm.get('mean') or (), norm.get('std') or ())
+
+
+def _loading(load: dict, mean: Sequence[float], std: Sequence[float]) -> dict:
+    window = dict(load.get('window') or dict(type='full'))
+    return dict(
+        window={key: value for key, value in window.items() if (key, value) != ('log', False)},
+        dtype=load.get('dtype', 'uint8'),
+        mean=[round(float(value), 4) for value in mean],
+        std=[round(float(value), 4) for value in std],
+    )
+
+
+def loading_of_file(meta: dict) -> dict | None:
+    """Return the same of the run that wrote a file, None where the file does not say.
+
+    Args:
+        meta: Text of `backbone.safetensors`, or `meta` of a checkpoint, whose dumped config is read but never
+            run.
+    """
+    try:
+        if meta.get('load'):
+            load = _value_of(ast.parse(meta['load'], mode='eval').body)
+            return _loading(load, json.loads(meta['mean']), json.loads(meta['std'])) if load else None
+        statements = ast.parse(meta.get('cfg') or '').body
+        config = {
+            s.targets[0].id: _value_of(s.value)
+            for s in statements
+            if isinstance(s, ast.Assign) and isinstance(s.targets[0], ast.Name)
+        }
+        return loading_of(config)
+    # What a file of another origin calls `cfg` or `mean` is anything.
+    except (SyntaxError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _value_of(node: ast.expr):
+    """Value of an expression of a dumped config: dicts in either form, lists, constants; None for others."""
+    if isinstance(node, ast.Call):
+        named = {k.arg: _value_of(k.value) for k in node.keywords}
+        return named | (named.pop(None, None) or {})  # `**{…}`, of keys that are no names
+    if isinstance(node, ast.Dict):
+        return {_value_of(k): _value_of(v) for k, v in zip(node.keys, node.values)}
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_value_of(element) for element in node.elts]
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+def _dicts(node):
+    """Yield every dict of a config."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    for value in node if isinstance(node, list | tuple) else ():
+        yield from _dicts(value)

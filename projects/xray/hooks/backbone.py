@@ -1,0 +1,157 @@
+"""Backbones as safetensors: tensors and plain text, written when a pretraining ends, read as checkpoints."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+
+import torch
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from projects.xray.compat import CheckpointError
+from projects.xray.seeding import leaf_datasets
+from projects.xray.transforms import LoadXray
+
+NAME = 'backbone.safetensors'
+PREFIX = 'backbone.'
+LIBRARIES = ('torch', 'torchvision', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'onedl-mmdetection')
+
+
+@CheckpointLoader.register_scheme(prefixes=r'.*\.safetensors$')
+def load_from_safetensors(filename: str, map_location=None) -> dict:
+    """Load a file that `BackboneHook` wrote, so that it can stand wherever a checkpoint can.
+
+    Called by mmengine's CheckpointLoader for names that end in `.safetensors`.
+
+    Args:
+        filename: Local path.
+        map_location: A device, or None for the CPU.
+
+    Returns:
+        `state_dict` with the keys of the file and `meta` with its text.
+
+    Raises:
+        FileNotFoundError: No such file.
+        CheckpointError: It is no safetensors file, it is cut short, or its tensors are not those written.
+    """
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(2, 'no such file', str(filename))
+    device = str(map_location) if isinstance(map_location, str | torch.device) else 'cpu'
+    try:
+        with safe_open(path, 'pt', device=device) as file:
+            meta = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f'{filename}: not a readable safetensors file ({reason}), expected a whole {NAME}; copy it '
+            'again, or take the epoch_N.pth beside it'
+        ) from None
+    found = digest(tensors)
+    if meta.get('sha256', found) != found:
+        raise CheckpointError(
+            f'{filename}: its tensors are not those that were written (sha256 {found[:12]}, expected '
+            f'{meta["sha256"][:12]}); copy it again, or take the epoch_N.pth beside it'
+        )
+    return dict(state_dict=tensors, meta=meta)
+
+
+def digest(tensors: dict[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of names, types, shapes and values, whatever the order."""
+    hashed = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        hashed.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
+        hashed.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
+
+
+def fingerprint_images(dataset) -> str:
+    """Return the SHA-256 of a training set's list: path below the image folder and size of each file.
+
+    Contents are not read. Files whose size cannot be asked for (a packed store, a URL) count by name.
+
+    Args:
+        dataset: Data set whose items have `img_path`, in wrappers or not.
+    """
+    hashed = hashlib.sha256()
+    for leaf in leaf_datasets(dataset):
+        root = str(leaf.img_prefix).rstrip('/') + '/'
+        for index in range(len(leaf)):
+            path = leaf.get_data_info(index)['img_path']
+            try:
+                size = Path(path).stat().st_size
+            except OSError:
+                size = ''
+            hashed.update(f'{path.removeprefix(root)} {size}\n'.encode())
+    return hashed.hexdigest()
+
+
+@HOOKS.register_module()
+class BackboneHook(Hook):
+    """Writes `backbone.safetensors` into the work dir when a pretraining has come to its last epoch.
+
+    It holds the tensors of the last checkpoint whose names begin with `backbone.`, under the same names, and
+    as text: the experiment, epoch and iteration, the hash of the config and of the list of training images,
+    normalisation and window, versions of the libraries, and a checksum of the tensors.
+    """
+
+    priority = 'LOWEST'
+
+    @master_only
+    def after_train(self, runner) -> None:
+        """Write the file; as checkpoints are, under another name until it is whole."""
+        last = runner.message_hub.get_info('last_ckpt')
+        checkpoint = CheckpointLoader.load_checkpoint(last, map_location='cpu', logger='silent')
+        tensors = {
+            k: v.clone(memory_format=torch.contiguous_format)  # as safetensors wants them
+            for k, v in checkpoint['state_dict'].items()
+            if k.startswith(PREFIX)
+        }
+        path = Path(runner.work_dir) / NAME
+        part = path.with_name(path.name + '.part')
+        save_file(tensors, part, describe(runner, checkpoint['meta'], tensors))
+        with part.open('rb') as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+        runner.logger.info(f'Backbone: {len(tensors)} tensors of {last} in {path}')
+
+
+def describe(runner, meta: dict, tensors: dict) -> dict[str, str]:
+    """Return the text that goes with the tensors of a finished run.
+
+    Args:
+        runner: Its Runner.
+        meta: Of the checkpoint that holds them.
+        tensors: By name.
+    """
+    config = runner.cfg.copy()
+    # Where a run writes is not what it is.
+    for key in ('work_dir', 'resume', 'load_from', 'launcher'):
+        config.pop(key, None)
+    dataset = runner.train_dataloader.dataset
+    leaves = leaf_datasets(dataset)
+    steps = [step for step in leaves[0].pipeline.transforms if isinstance(step, LoadXray)]
+    preprocessor = getattr(runner.model, 'module', runner.model).data_preprocessor
+    text = dict(
+        format='pt',
+        sha256=digest(tensors),
+        experiment_name=meta['experiment_name'],
+        epoch=str(meta['epoch']),
+        iteration=str(meta['iter']),
+        config_sha256=hashlib.sha256(
+            json.dumps(config.to_dict(), sort_keys=True, default=str).encode()
+        ).hexdigest(),
+        images=str(sum(map(len, leaves))),
+        images_sha256=fingerprint_images(dataset),
+        mean=json.dumps([round(v, 4) for v in preprocessor.mean.flatten().tolist()]),
+        std=json.dumps([round(v, 4) for v in preprocessor.std.flatten().tolist()]),
+        load=repr(steps[0]) if steps else 'not said',
+    )
+    return text | {name: importlib.metadata.version(name) for name in LIBRARIES}

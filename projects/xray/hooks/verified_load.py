@@ -1,0 +1,212 @@
+"""Weights are proven to have arrived before the first iteration."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import BaseLoop
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from projects.xray.handover import (
+    ALLOWED_MISSING,
+    ALLOWED_UNEXPECTED,
+    HandoverError,
+    command_for,
+    compare,
+    fingerprint,
+    image_set,
+    loading_of,
+    loading_of_file,
+)
+
+
+@HOOKS.register_module()
+class VerifiedLoadHook(Hook):
+    """Stops a training that would not start from the weights its config names.
+
+    Before the weights are initialised, every file that `init_cfg` or `load_from` names must exist and hold
+    the prefix; after it, the model's tensors are compared with the file's, so that a missing prefix, a wrong
+    file or a later re-initialisation is caught whatever the libraries log. `load_from` is compared when it
+    is set, since it overwrites what `init_cfg` loaded. The whole backbone must match, bar:
+
+    - unexpected in the file: `mask_token`, `fc.*`, `head.*`;
+    - missing in the file: `norm0`-`norm2` of a Swin that outputs those stages too, and `mask_token` when the
+      target is SimMIM.
+
+    A checkpoint that says it was trained on another image set than its path names is refused, and one that
+    says that its radiographs were windowed or normalised otherwise than those of this run. Nothing is
+    compared on resume, where the run goes on with its own weights.
+    """
+
+    def before_run(self, runner) -> None:
+        """Check that the files are there and fit, before mmengine loads them.
+
+        Raises:
+            HandoverError: A file or a prefix is missing, or the image set is another.
+        """
+        if not isinstance(runner._train_loop, BaseLoop):
+            return  # a test: nothing is initialised
+        self.files = {}
+        for key, checkpoint, prefix in self._sources(runner):
+            if checkpoint not in self.files:
+                self.files[checkpoint] = self._read(key, checkpoint)
+            tensors = self.files[checkpoint][0]
+            if prefix and not any(name.startswith(prefix) for name in tensors):
+                raise HandoverError(
+                    f"{checkpoint}: no tensor named '{prefix}*', expected by {key}.prefix; it starts with "
+                    f"'{next(iter(tensors), '')}': correct the prefix, or name the right checkpoint"
+                )
+
+    def before_train(self, runner) -> None:
+        """Compare the model with the file, print the result, stop on a difference.
+
+        Raises:
+            HandoverError: Part of the backbone did not get the file's weights.
+        """
+        files, self.files = self.files, {}
+        if runner._resume and runner._has_loaded:
+            return
+        model = _unwrap(runner.model)
+        sources = self._sources(runner)
+        if runner._load_from:
+            sources = [source for source in sources if source[0] == 'load_from']
+        if not sources:
+            runner.logger.info('Hand-over: none, training starts from random weights')
+        for key, checkpoint, prefix in sources:
+            path = '' if key == 'load_from' else key.removesuffix('.init_cfg').removeprefix('model')
+            module = model.get_submodule(path.lstrip('.'))
+            self._verify(runner, module, key, checkpoint, prefix, *files[checkpoint])
+
+    def _sources(self, runner) -> list[tuple[str, str, str]]:
+        """List (config key, checkpoint, prefix ending in a dot or empty) of every file that is loaded."""
+        sources = []
+        for name, module in _unwrap(runner.model).named_modules():
+            settings = getattr(module, 'init_cfg', None) or []
+            for init_cfg in [settings] if isinstance(settings, dict) else settings:
+                if init_cfg.get('type') == 'Pretrained':
+                    prefix = init_cfg.get('prefix') or ''
+                    key = '.'.join(filter(None, ('model', name, 'init_cfg')))
+                    sources.append((key, init_cfg['checkpoint'], prefix and prefix.rstrip('.') + '.'))
+        if runner._load_from and not runner._resume:
+            sources.append(('load_from', str(runner._load_from), ''))
+        return sources
+
+    @staticmethod
+    def _read(key: str, checkpoint: str) -> tuple[dict, str | None, dict | None]:
+        """Return a file's tensors, the experiment that wrote it, and how that loaded its radiographs."""
+        if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
+            command = command_for(checkpoint)
+            remedy = f'make it with `{command}`' if command else 'put it there or correct the path'
+            raise HandoverError(f'{checkpoint}: no such checkpoint, expected by {key}; {remedy}')
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
+        meta = content.get('meta') or {}
+        trained_as = re.sub(r'_\d{8}_\d{6}$', '', meta.get('experiment_name', '')) or None
+        named, own = image_set(checkpoint), image_set(trained_as or '')
+        if named and own and named != own:
+            raise HandoverError(
+                f"{checkpoint}: trained on '{own}' (as {trained_as}), expected '{named}', which {key} names; "
+                f'train on {named}, or name the checkpoint that it is'
+            )
+        tensors = {re.sub(r'^module\.', '', k): v for k, v in content.get('state_dict', content).items()}
+        return tensors, trained_as, loading_of_file(meta)
+
+    @staticmethod
+    def _verify(runner, module, key, checkpoint, prefix, tensors, trained_as, loaded_as) -> None:
+        """Compare one module, log the block, raise on a difference."""
+        tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        inner = next((n for n in ('backbone', 'architecture.backbone') if _has(module, n)), '')
+        backbone = module.get_submodule(inner)
+        start = inner and inner + '.'
+        part = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+        result = compare(backbone, part)
+
+        last = len(getattr(backbone, 'stages', ())) - 1
+        refused = {
+            'missing': [k for k in result.missing if not _may_miss(k, last)],
+            'unexpected': [k for k in result.unexpected if not ALLOWED_UNEXPECTED.fullmatch(k)],
+            'of another shape': result.mismatched,
+            'with other values': result.different,
+        }
+        total = len(result.matched) + len(result.missing) + len(result.mismatched) + len(result.different)
+        origin = f'{checkpoint}' + (f" (prefix '{prefix}')" if prefix else '')
+        lines = [
+            f'Hand-over to {type(backbone).__name__} ({key})',
+            f'  file        {origin}',
+            f'  trained as  {trained_as or "not said"}',
+            f'  image set   {image_set(trained_as or "") or "not said"}',
+            f'  loaded as   {_words(loaded_as) if loaded_as else "not said"}',
+            f'  matched     {len(result.matched)} of {total} tensors',
+            f'  missing     {_shown(result.missing, refused["missing"])}',
+            f'  unexpected  {_shown(result.unexpected, refused["unexpected"])}',
+            f'  mismatched  {_shown(result.mismatched, result.mismatched)}',
+            f'  different   {_shown(result.different, result.different)}',
+            f'  backbone    sha256 {fingerprint(backbone)}',
+        ]
+        if start:
+            own = {k: v for k, v in module.state_dict().items() if not k.startswith(start)}
+            rest = {k: v for k, v in tensors.items() if not k.startswith(start)}
+            other = [k for k in own if k in rest and own[k].shape != rest[k].shape]
+            lines.append(
+                f'  other parts {len(own.keys() & rest.keys()) - len(other)} matched, '
+                f'{len(own.keys() - rest.keys())} missing, {len(rest.keys() - own.keys())} unexpected, '
+                f'mismatched: {_shown(other, [])}'
+            )
+        runner.logger.info('\n'.join(lines))
+
+        own = loading_of(runner.cfg.to_dict())
+        if own and loaded_as and own != loaded_as:
+            raise HandoverError(
+                f'{origin}: trained on radiographs loaded as {_words(loaded_as)}, expected {_words(own)}, as '
+                'this run loads its own; use one xray_load and one normalisation for both, or pretrain again'
+            )
+        problems = [f'{len(keys)} {what} ({_some(keys)})' for what, keys in refused.items() if keys]
+        if problems:
+            raise HandoverError(
+                f'{origin}: {len(result.matched)} of the {total} tensors of {type(backbone).__name__} match, '
+                f'expected all: {"; ".join(problems)}; {_remedy(backbone, part, start + prefix)}'
+            )
+
+
+def _words(loading: dict) -> str:
+    return ', '.join(f'{key} {value}' for key, value in loading.items())
+
+
+def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _has(module: torch.nn.Module, name: str) -> bool:
+    try:
+        module.get_submodule(name)
+    except AttributeError:
+        return False
+    return True
+
+
+def _may_miss(key: str, last_stage: int) -> bool:
+    """Whether a file may lack `key`: the last stage's norm is trained in pretraining, the others are not."""
+    match = ALLOWED_MISSING.fullmatch(key)
+    return bool(match) and (match[1] is None or int(match[1]) < last_stage)
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ', '.join(keys[:3]) + (', …' if len(keys) > 3 else '')
+
+
+def _shown(keys: Sequence[str], refused: Sequence[str]) -> str:
+    if not keys:
+        return 'none'
+    return f'{len(keys)} ({_some(keys)})' + ('' if refused else ', allowed')
+
+
+def _remedy(backbone: torch.nn.Module, tensors: dict, prefix: str) -> str:
+    """Name the prefix that would fit, if one does."""
+    first = next(iter(backbone.state_dict()))
+    for key in tensors:
+        if key.endswith('.' + first):
+            return f"set prefix='{prefix}{key.removesuffix(first)}' in init_cfg"
+    return 'name the checkpoint of this architecture'

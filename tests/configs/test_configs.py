@@ -1,0 +1,538 @@
+"""The rules of configs/README.md, over every config."""
+
+import ast
+import copy
+import functools
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from helpers.config_grammar import CONFIGS, all_configs, baseline_of, bases, dataset, parse_name, resolved
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS, VISUALIZERS, DefaultScope
+
+import projects.xray.compat  # noqa: F401  (first, as in every config)
+from projects.xray import classes
+from projects.xray.configs import differences, flatten, load_config, under
+from projects.xray.running import UsageError, read_config
+
+ALL = all_configs()
+FRAGMENTS = sorted((CONFIGS / '_base_').glob('*.py'))
+SHRUNK = [p for p in ALL if p.parent.name in ('small', 'one_gpu') and not baseline_of(p)]
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+# The image-level and box-level sets' roots, and the file that each loader reads below them.
+ROOTS = {
+    'industrial': ('data/industrial', ''),
+    'synthetic': ('data/synthetic', ''),
+    'synthetic-1024': ('data/synthetic-1024', ''),
+    'gdxray-a': ('data/gdxray', 'a/'),
+    'gdxray-b': ('data/gdxray', 'b/'),
+}
+SPLITS = {'train_dataloader': 'train', 'val_dataloader': 'val', 'test_dataloader': 'test'}
+
+each = pytest.mark.parametrize('path', ALL, ids=lambda p: p.stem)
+detectors = [p for p in ALL if p.stem.startswith('faster-rcnn')]
+probes = [p for p in ALL if '-linear-' in p.stem]
+pretrainings = [p for p in ALL if p not in detectors and p not in probes]
+
+
+def select(paths):
+    return pytest.mark.parametrize('path', paths, ids=lambda p: p.stem)
+
+
+def loaders(config):
+    return {key: config[key] for key in LOADERS if config.get(key)}
+
+
+@pytest.fixture(autouse=True)
+def scope(request):
+    """The registry scope of the config under test."""
+    path = getattr(request.node, 'callspec', None) and request.node.callspec.params.get('path')
+    if path is None or path in FRAGMENTS:
+        yield
+        return
+    with DefaultScope.overwrite_default_scope(resolved(path).default_scope):
+        yield
+
+
+@functools.cache
+def build(scope, text):
+    with DefaultScope.overwrite_default_scope(scope):
+        return MODELS.build(Config(json.loads(text)).model)
+
+
+def model_of(config):
+    """The config's model on the CPU, built once for all configs that differ in their weights only."""
+    model = copy.deepcopy(config.model.to_dict())
+    if config.get('data_preprocessor'):
+        model.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
+    model['backbone'].pop('init_cfg', None)
+    return build(config.default_scope, json.dumps({'model': model}, sort_keys=True))
+
+
+# Rule 1: text configs, one published recipe per chain.
+
+
+def chain(path):
+    """The file and everything it inherits that lies in this repository; names with `::` as they are."""
+    found = [path]
+    for base in bases(path):
+        found += [base] if '::' in base else chain((path.parent / base).resolve())
+    return found
+
+
+@each
+def test_a_chain_has_one_published_recipe(path):
+    published = [link for link in chain(path) if isinstance(link, str)]
+    assert len(published) == 1
+    assert published[0].startswith(('mmdet::', 'mmpretrain::'))
+
+
+@select(ALL + FRAGMENTS)
+def test_configs_are_text(path):
+    tree = ast.parse(path.read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom, ast.With))]
+
+
+# Rule 2: baselines.
+
+
+@select(FRAGMENTS)
+def test_fragments_export_their_own_variables_only(path):
+    assert all(key.startswith('xray_') for key in load_config(path))
+
+
+@each
+def test_nothing_marks_deletion_after_inheritance(path):
+    assert '_delete_' not in [part for key in flatten(resolved(path)) for part in key.split('.')]
+
+
+@each
+def test_modules_hooks_and_loggers_come_from_the_fragment(path):
+    config = resolved(path)
+    assert config.custom_imports == config.xray_imports
+    assert config.custom_imports.imports[0] == 'projects.xray.compat'
+    assert [b.type for b in config.visualizer.vis_backends] == ['LocalVisBackend', 'TensorboardVisBackend']
+    assert all(hook in config.custom_hooks for hook in config.xray_hooks)
+    assert 'VerifiedLoadHook' in [hook.type for hook in config.custom_hooks]
+    checkpoint = config.default_hooks.checkpoint
+    assert (checkpoint.type, checkpoint.interval, checkpoint.max_keep_ckpts) == ('CheckpointHook', 1, 2)
+
+
+# Rule 5: names. What an arm's name says of its weights and its images: test_arms.py.
+
+
+@each
+def test_a_name_says_the_batch_the_epochs_and_the_precision(path):
+    name, config = parse_name(path), resolved(path)
+    assert config.train_dataloader.batch_size == name.batch
+    assert config.train_cfg.max_epochs == name.epochs
+    assert name.gpus == (1 if path.parent.name in ('small', 'one_gpu') else 4)
+    assert config.optim_wrapper.type == ('AmpOptimWrapper' if name.amp else 'OptimWrapper')
+    if name.sched == 'coslr':
+        assert config.param_scheduler[-1].type == 'CosineAnnealingLR'
+    if config.get('auto_scale_lr'):
+        assert config.auto_scale_lr.base_batch_size == name.gpus * name.batch
+        assert not config.auto_scale_lr.get('enable')
+
+
+@each
+def test_a_name_says_the_architecture(path):
+    name, config = parse_name(path), resolved(path)
+    backbone = config.model.backbone
+    if name.backbone.startswith('resnet'):
+        depth, _, narrow = name.backbone.removeprefix('resnet').partition('-')
+        assert (backbone.type, backbone.depth) == ('ResNet', int(depth))
+        assert (
+            backbone.get('base_channels', 64) == backbone.get('stem_channels', 64) == (32 if narrow else 64)
+        )
+    elif name.backbone == 'swin-base':
+        assert backbone.arch == 'base'
+    else:
+        assert (backbone.arch.embed_dims, len(backbone.arch.depths)) == (32, 2)
+    model = {'simsiam': 'SimSiam', 'simmim': 'SimMIM', 'faster-rcnn': 'FasterRCNN', None: 'ImageClassifier'}
+    assert config.model.type == model[name.method]
+
+
+@select([p for p in ALL if parse_name(p).px])
+def test_a_name_says_the_pixels(path):
+    name, config = parse_name(path), resolved(path)
+    sizes = set()
+    for loader in loaders(config).values():
+        for step in steps(dataset(loader).pipeline):
+            sizes |= {step[key] for key in ('scale', 'input_size') if key in step}
+    assert {size if isinstance(size, int) else max(size) for size in sizes} == {name.px}
+    if name.backbone.startswith('swin'):
+        assert config.model.backbone.img_size == name.px
+
+
+def steps(pipeline):
+    """All transforms of a pipeline, those of its views among them."""
+    for step in pipeline:
+        if isinstance(step, list):
+            yield from steps(step)
+        else:
+            yield step
+            yield from steps(step.get('transforms', []))
+
+
+# Rule 6: a file does not know its own name, where it writes, its seed or the machine.
+
+
+@each
+def test_a_file_holds_no_name_work_dir_seed_or_machine_path(path):
+    config = resolved(path)
+    assert path.stem not in path.read_text()
+    assert not config.get('work_dir')
+    assert (config.get('randomness') or {}).get('seed') is None
+    strings = [value for value in flatten(config).values() if isinstance(value, str)]
+    assert not [value for value in strings if value.startswith(('/', '~'))]
+
+
+@each
+def test_nothing_of_the_parents_data_is_left(path):
+    strings = [value for value in flatten(resolved(path)).values() if isinstance(value, str)]
+    assert not [s for s in strings if re.search('data/(coco|imagenet)|LoadImageFromFile', s)]
+
+
+# Rule 7: checkpoints; the right one for each name: test_arms.py.
+
+
+@each
+def test_checkpoints_in_work_dirs_are_the_last_of_an_existing_config(path):
+    stems = {other.stem: other for other in ALL}
+    for value in flatten(resolved(path)).values():
+        if isinstance(value, str) and 'work_dirs' in value:
+            stem, epochs = re.fullmatch(r'work_dirs/([^/]+)/epoch_(\d+)\.pth', value).groups()
+            assert resolved(stems[stem]).train_cfg.max_epochs == int(epochs)
+
+
+# Rule 8: loaders say what they do.
+
+
+@each
+def test_loaders_are_stated(path):
+    config = resolved(path)
+    expected = LOADERS[:1] if path in pretrainings else LOADERS
+    assert tuple(loaders(config)) == expected
+    for key, loader in loaders(config).items():
+        assert loader.collate_fn.type == ('pseudo_collate' if path in detectors else 'default_collate')
+        assert list(loader.collate_fn) == ['type']
+        assert isinstance(loader.pin_memory, bool)
+        assert loader.num_workers > 0
+        assert loader.persistent_workers is True
+        assert loader.sampler == dict(type='DefaultSampler', shuffle=key == 'train_dataloader')
+
+
+@select(probes + detectors)
+def test_training_validation_and_test_read_their_own_split(path):
+    config = resolved(path)
+    root, folder = ROOTS[parse_name(path).images]
+    for key, loader in loaders(config).items():
+        data = dataset(loader)
+        assert (data.data_root, data.ann_file) == (root, f'{folder}{SPLITS[key]}.json')
+        assert bool(data.get('test_mode')) == (key != 'train_dataloader')
+    if path in detectors:
+        assert config.val_evaluator.ann_file == f'{root}/{folder}val.json'
+        assert config.test_evaluator.ann_file == f'{root}/{folder}test.json'
+        assert config.val_evaluator.severity == dataset(config.val_dataloader).severity
+        assert config.test_evaluator.severity == dataset(config.test_dataloader).severity
+
+
+# Rule 9: Swin has window 12 everywhere.
+
+
+@select([p for p in ALL if 'swin' in p.stem])
+def test_swin_is_mmpretrains_with_window_12(path):
+    from mmpretrain.models import SwinTransformer
+    from mmpretrain.models.utils import ShiftWindowMSA
+
+    backbone = model_of(resolved(path)).backbone
+    assert isinstance(backbone, SwinTransformer)
+    assert {m.window_size for m in backbone.modules() if isinstance(m, ShiftWindowMSA)} == {12}
+
+
+# Rule 10: the same input everywhere, and figures that agree with each other.
+
+
+@each
+def test_every_chain_loads_and_normalises_alike(path):
+    config = resolved(path)
+    assert config.xray_load == load_config(CONFIGS / '_base_/xray_runtime.py').xray_load
+    for loader in loaders(config).values():
+        pipeline = dataset(loader).pipeline
+        assert pipeline[0] == config.xray_load
+        assert [step.type for step in pipeline].count('LoadXray') == 1
+    preprocessor = config.get('data_preprocessor') or config.model.data_preprocessor
+    kind = 'Det' if path in detectors else 'Cls' if path in probes else 'SelfSup'
+    assert preprocessor.type == f'Xray{kind}DataPreprocessor'
+    assert (preprocessor.mean, preprocessor.std) == ([114.5], [57.6])
+    assert not {'to_rgb', 'bgr_to_rgb', 'rgb_to_bgr'} & set(preprocessor)
+
+
+KINDS = {(path.parent.name, parse_name(path).method): path for path in ALL}
+
+
+@select(KINDS.values())
+def test_the_window_of_the_command_line_reaches_every_chain(path):
+    window = ['xray_load.window.type=absolute', 'xray_load.window.low=0', 'xray_load.window.high=4095']
+    config = read_config(str(path), [*window, 'xray_load.dtype=float32'])
+    wanted = dict(type='absolute', low=0, high=4095)
+    assert loaders(config)
+    for loader in loaders(config).values():
+        loads = [step for step in steps(dataset(loader).pipeline) if step.type == 'LoadXray']
+        assert [dict(load, window=dict(load.window)) for load in loads] == [
+            dict(type='LoadXray', window=wanted, dtype='float32')
+        ]
+    # What else names one, such as a dumped config's own variables.
+    texts = [key for key, value in flatten(config).items() if value == 'full' and 'window' in key]
+    assert texts == []
+
+
+def test_variables_that_the_command_line_cannot_reach_are_refused(tmp_path):
+    path = CONFIGS / 'small' / min(p.name for p in probes if p.parent.name == 'small')
+    for option, said in {
+        'xray_norm.mean=[0.5]': 'would change nothing',
+        'xray_workers.num_workers=1': 'would change nothing',
+        'xray_load.windw.type=full': 'is no argument of LoadXray',
+        'xray_load=full': 'is no argument of LoadXray',
+        'xray_load.dtype.deep=full': 'does not fit',
+    }.items():
+        with pytest.raises(UsageError, match=said) as caught:
+            read_config(str(path), [option])
+        assert '\n' not in str(caught.value) and option.partition('=')[0] in str(caught.value)
+    empty = tmp_path / 'empty.py'
+    empty.write_text('hook = dict(steps=[dict(type="Other")])\n')
+    with pytest.raises(UsageError, match='has no LoadXray to go to in .*empty.py'):
+        read_config(str(empty), ['xray_load.size=9'])
+    # A hook's pipeline counts, and an argument that was not stated.
+    empty.write_text('hook = dict(steps=[[dict(type="LoadXray")]])\n')
+    assert read_config(str(empty), ['xray_load.window.type=voi']).hook.steps[0][0].window.type == 'voi'
+
+
+@select(probes + detectors)
+def test_classes_agree(path):
+    config, name = resolved(path), parse_name(path)
+    gdxray = name.images.startswith('gdxray')
+    expected = classes.GDXRAY_CLASSES if gdxray else classes.CLASSES
+    for loader in loaders(config).values():
+        data = dataset(loader)
+        assert tuple(data.metainfo.classes) == expected
+        assert data.severity == (None if gdxray else 'castings')
+        if path in detectors:
+            assert data.metainfo.palette == (classes.GDXRAY_PALETTE if gdxray else classes.PALETTE)
+            assert data.filter_cfg == dict(filter_empty_gt=False)
+    head = config.model.roi_head.bbox_head if path in detectors else config.model.head
+    assert head.num_classes == len(expected)
+
+
+@each
+def test_the_schedule_ends_with_the_training(path):
+    config = resolved(path)
+    *warmup, last = config.param_scheduler
+    assert last.by_epoch
+    assert last.end == config.train_cfg.max_epochs
+    assert last.get('T_max', last.end - last.begin) == last.end - last.begin
+    assert all(milestone < last.end for milestone in last.get('milestones', []))
+    if warmup and warmup[-1].get('by_epoch', True):
+        assert warmup[-1].end == last.begin
+
+
+@select([p for p in pretrainings if p.stem.startswith('simsiam')])
+def test_the_predictor_keeps_the_optimizers_rate(path):
+    config = resolved(path)
+    hook = next(hook for hook in config.custom_hooks if hook.type == 'SimSiamHook')
+    assert hook.lr == config.lr == config.optim_wrapper.optimizer.lr
+    settings = config.optim_wrapper.to_dict() | {'type': 'OptimWrapper'}  # AMP asks for CUDA
+    settings.pop('loss_scale', None)
+    wrapper = build_optim_wrapper(model_of(config), settings)
+    assert [g['lr'] for g in wrapper.param_groups if g.get('fix_lr')]
+
+
+@select([p for p in pretrainings if p.stem.startswith('simmim')])
+def test_simmim_is_the_originals(path):
+    """No drop path; no decay on one-dimensional parameters, position tables and the mask token."""
+    config = resolved(path)
+    assert config.model.backbone.drop_path_rate == 0
+    model = model_of(config)
+    settings = config.optim_wrapper.to_dict() | {'type': 'OptimWrapper'}  # AMP asks for CUDA
+    groups = build_optim_wrapper(model, settings).param_groups
+    decayed = {id(p) for group in groups if group['weight_decay'] for p in group['params']}
+    exempt = {n for n, p in model.named_parameters() if p.requires_grad and id(p) not in decayed}
+    expected = {
+        n
+        for n, p in model.named_parameters()
+        if p.ndim == 1 or 'position_bias_table' in n or 'mask_token' in n
+    }
+    assert exempt == expected
+    # Antialiased, as the original's crop; mmpretrain's is not.
+    assert 'XrayRandomResizedCrop' in {s.type for s in steps(dataset(config.train_dataloader).pipeline)}
+
+
+@select(probes)
+def test_a_probe_trains_its_head_only(path):
+    config = resolved(path)
+    model = model_of(config)
+    model.train()
+    assert {n for n, p in model.named_parameters() if p.requires_grad} == {'head.fc.weight', 'head.fc.bias'}
+    assert not [m for m in model.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d) and m.training]
+    assert config.optim_wrapper.optimizer.type == 'LARS'
+    cut = {'RandomResizedCrop', 'XrayRandomResizedCrop', 'CenterCrop', 'RandomCrop', 'ResizeEdge'}
+    types = {s.type for loader in loaders(config).values() for s in steps(dataset(loader).pipeline)}
+    assert 'XrayResize' in types
+    assert not cut & types
+    assert config.default_hooks.checkpoint.save_best == 'xray/mAP'
+
+
+@select([p for p in probes if p.parent.name == 'small' and not baseline_of(p)])
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'float32'])
+def test_radiographs_of_any_depth_reach_the_probe(path, dtype, tiny_coco):
+    root = tiny_coco(n=4, types=('crack', 'porosity'), bits=16)
+    config = read_config(str(path), [f'xray_load.dtype={dtype}'])
+    for loader in loaders(config).values():
+        data = copy.deepcopy(dataset(loader))
+        data.update(data_root=str(root), severity=dict(crack='critical', porosity='minor'))
+        inputs = DATASETS.build(data)[0]['inputs']
+        assert inputs.shape == (1, parse_name(path).px, parse_name(path).px)
+        assert str(inputs.dtype).removeprefix('torch.') == dtype
+
+
+@select(detectors)
+def test_a_detector_trains_whole_and_is_chosen_on_val(path):
+    config = resolved(path)
+    model = model_of(config)
+    model.train()
+    assert not [n for n, p in model.named_parameters() if not p.requires_grad]
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    assert all(m.training for m in norms)
+    assert not norms or config.sync_bn == 'torch'
+    assert config.default_hooks.checkpoint.save_best == 'xray/AP50'
+    assert config.default_hooks.visualization.type == 'XrayVisualizationHook'
+    if parse_name(path).images.startswith('gdxray'):
+        assert config.train_cfg.max_epochs >= 72 or path.parent.name == 'small'
+        assert list(config.test_evaluator.drop_series) == ['C0055']
+
+
+@select(SHRUNK)
+def test_a_shrunk_baseline_only_shrinks_the_full_recipe(path):
+    full = (path.parent / bases(path)[0]).resolve()
+    assert full.parent != path.parent
+    assert not baseline_of(full)
+    allowed = (
+        *(f'{key}.{k}' for key in LOADERS for k in ('batch_size', 'num_workers', 'pin_memory')),
+        *(f'{key}.dataset.data_root' for key in LOADERS),
+        'val_evaluator.ann_file',
+        'test_evaluator.ann_file',
+        'train_cfg.max_epochs',
+        'train_cfg.val_interval',
+        'param_scheduler',
+        'xray_small_heads',
+        'xray_small_adamw',
+        'xray_dataset',
+        'lr',
+        'optim_wrapper',  # a few hundred updates want another optimizer than thousands
+        'auto_scale_lr.base_batch_size',
+        'custom_hooks.0.lr',
+        'default_hooks.logger.interval',
+        'model',
+    )
+    if path.parent.name == 'one_gpu':  # one more hook, for the memory layout that GPUs want
+        allowed += (f'custom_hooks.{len(resolved(full).custom_hooks)}.type',)
+    found = [key for key in differences(resolved(full), resolved(path)) if not under(key, allowed)]
+    # Of the pipelines, sizes only: the same steps with the same probabilities.
+    sizes = r'(scale|input_size|mask_patch_size|sigma)(\.\d)?$'
+    assert not [key for key in found if not re.search(r'\.pipeline\..*' + sizes, key)]
+    assert types(resolved(path).model) == types(resolved(full).model)
+
+
+def types(node):
+    """The classes of a model's parts; how the backbone starts is not one."""
+    found = {k: v for k, v in flatten(node).items() if k.endswith('type') and '_scope_' not in k}
+    return {k: v for k, v in found.items() if not k.startswith('backbone.init_cfg')}
+
+
+# It all builds.
+
+
+@each
+def test_the_model_builds_on_cpu(path):
+    assert sum(p.numel() for p in model_of(resolved(path)).parameters()) > 1e5
+
+
+@each
+def test_data_hooks_metrics_and_loggers_build(path, tmp_path):
+    config = resolved(path)
+    # First: the stock picture hook asks for a visualizer.
+    visualizer = dict(copy.deepcopy(config.visualizer), name=path.stem, save_dir=str(tmp_path))
+    assert len(VISUALIZERS.build(visualizer)._vis_backends) == 2
+    for loader in loaders(config).values():
+        data = dataset(loader)
+        for step in data.pipeline:
+            TRANSFORMS.build(copy.deepcopy(step))
+        built = DATASETS.build(copy.deepcopy(data), default_args={'lazy_init': True})
+        assert type(built).__name__ == data.type
+    for hook in (*config.default_hooks.values(), *config.custom_hooks):
+        assert HOOKS.build({k: v for k, v in hook.items() if k != 'priority'})  # that is the Runner's
+    for key in ('val_evaluator', 'test_evaluator'):
+        if config.get(key):
+            assert METRICS.build(copy.deepcopy(config[key]))
+
+
+REPEATED = [p for p in pretrainings if resolved(p).train_dataloader.dataset.type == 'RepeatDataset']
+
+
+@select(REPEATED)
+def test_a_repeated_list_gives_each_radiograph_so_often(path, tiny_coco):
+    loader = copy.deepcopy(resolved(path).train_dataloader)
+    root = tiny_coco(n=1, unlabeled=3)
+    (root / 'list.txt').write_text(
+        '\n'.join(str(p.relative_to(root / 'unlabeled')) for p in root.glob('unlabeled/**/*.png'))
+    )
+    loader.dataset.dataset.update(
+        data_root=str(root), data_prefix=dict(img_path='unlabeled'), ann_file='list.txt'
+    )
+    data = DATASETS.build(loader.dataset)
+    assert len(data) == 3 * loader.dataset.times
+    assert data[0]['inputs'] is not None
+
+
+@each
+def test_a_dumped_config_reloads_equal(path, tmp_path):
+    config = resolved(path)
+    dumped = tmp_path / path.name
+    # As a run writes it, without the time that formatting takes.
+    Config(config.to_dict(), format_python_code=False).dump(dumped)
+    assert not differences(config, load_config(dumped))
+
+
+def test_the_readme_lists_every_config():
+    listed = re.findall(r'^\| `([\w-]+)` \|', (CONFIGS / 'README.md').read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in ALL)
+
+
+def test_stems_are_unique():
+    assert len({path.stem for path in ALL}) == len(ALL)
+
+
+def test_generated_radiographs_keep_their_severity_whatever_map_the_plant_has(repo, tmp_path):
+    """docs/data.md has the plant's own map written into the fragments."""
+    shutil.copytree(repo / 'configs', tmp_path / 'configs')
+    for name in ('xray_det.py', 'xray_cls.py'):
+        file = tmp_path / 'configs/_base_' / name
+        text = file.read_text()
+        assert "severity='castings'" in text
+        file.write_text(text.replace("severity='castings'", "severity='own.yaml'"))
+    paths = [*(tmp_path / 'configs').glob('small/*_synthetic*.py')]
+    for folder in ('one_gpu', 'distill'):
+        paths += (tmp_path / 'configs' / folder).glob('*_synthetic*.py')
+    labelled = 0
+    for path in paths:
+        config = Config.fromfile(path)
+        for key, value in config.items():
+            if key.endswith(('_dataloader', '_evaluator')) and not key.startswith('xray_'):
+                labelled += 'castings' in str(value)
+                assert 'own.yaml' not in str(value), (path.name, key)
+    assert labelled >= 20

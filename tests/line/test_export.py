@@ -1,0 +1,510 @@
+"""Export: the graphs say what mmdet says, a failure leaves nothing, and the metadata is true."""
+
+import copy
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import mmcv
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import draw_radiograph
+from mmengine.config import Config
+
+from projects.line.export import detector as export_detector
+from projects.line.export import graphs, int8, parity, threshold
+from projects.line.export.traceable import UnsupportedDetector, WholeDetector
+from projects.line.runtime import Inspector, engines, folder
+from projects.xray import running
+from projects.xray.datasets import DatasetError
+from projects.xray.handover import HandoverError
+from tools import export as tool
+from tools import infer
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs/small'
+SMALL = CONFIGS / 'faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py'
+SWIN = CONFIGS / 'faster-rcnn_swin-narrow-scratch_fpn_1xb4-8e_synthetic.py'
+SIDE = 96
+
+
+SHAPES = dict(
+    train=[(SIDE, SIDE)] * 4,
+    val=[(60, SIDE)] * 5 + [(SIDE, SIDE)] * 2 + [(64, 40)],  # mostly lying, one standing
+    test=[(SIDE, SIDE)] * 2,
+)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """A drawn data set with the shapes above."""
+    root = tmp_path_factory.mktemp('data')
+    rng = np.random.default_rng(0)
+    (root / 'images').mkdir()
+    for split, shapes in SHAPES.items():
+        images, annotations = [], []
+        for k, (height, width) in enumerate(shapes):
+            image, boxes = draw_radiograph(rng, SIDE, 4)
+            name = f'{split}{k}.png'
+            cv2.imwrite(str(root / 'images' / name), (image[:height, :width] * 255).astype(np.uint8))
+            images.append(dict(id=k + 1, file_name=name, width=width, height=height, part=f'{split}{k}'))
+            for n, box in enumerate(boxes):
+                if box[0] + box[2] <= width and box[1] + box[3] <= height:
+                    annotations.append(
+                        dict(id=len(annotations) + 1, image_id=k + 1, category_id=n % 2 + 1, bbox=box)
+                        | dict(area=box[2] * box[3], iscrowd=0)
+                    )
+        categories = [dict(id=1, name='crack'), dict(id=2, name='gas_pore')]
+        content = dict(images=images, annotations=annotations, categories=categories)
+        (root / f'{split}.json').write_text(json.dumps(content))
+    return root
+
+
+def write_detector(config, root, folder):
+    """Write a config for the drawn data, and a checkpoint whose scores differ; return the paths of both."""
+    cfg = Config.fromfile(config)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root = str(root)
+        for step in loader.dataset.pipeline:
+            if step.type == 'Resize':
+                step.scale = (SIDE, SIDE)
+    cfg.model.test_cfg.rpn.update(nms_pre=60, max_per_img=40)
+    path = folder / config.name
+    cfg.dump(path)
+    model = export_detector.untrained_detector(copy.deepcopy(cfg))
+    for head in (model.rpn_head.rpn_cls, model.roi_head.bbox_head.fc_cls, model.roi_head.bbox_head.fc_reg):
+        head.weight.data *= 10  # untrained heads give all boxes one score, and ties are nobody's to decide
+    checkpoint = path.with_name('weights.pth')
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    return path, checkpoint
+
+
+@pytest.fixture(scope='module')
+def detector(data, tmp_path_factory):
+    """Paths of the small config and its checkpoint."""
+    return write_detector(SMALL, data, tmp_path_factory.mktemp('config'))
+
+
+@pytest.fixture(scope='module')
+def exported(detector, tmp_path_factory):
+    """The exported folder."""
+    out = tmp_path_factory.mktemp('exports') / 'small'
+    assert tool.main([*map(str, detector), str(out)]) == 0
+    return out
+
+
+def test_both_graphs_are_proven_and_the_metadata_says_so(exported, detector):
+    said = folder.read(exported)
+    assert sorted(said.files) == ['model.bin', 'model.onnx', 'model.xml']
+    assert [row['engine'] for row in said.parity] == ['openvino', 'onnxruntime']
+    for row in said.parity:
+        # All at mmdet's own scale; six are padded more than mmdet pads them by themselves.
+        assert (row['images'], row['padded']) == (8, 6)
+        assert row['AP50_critical']['loss'] <= 0.005
+        assert row['boxes'] > 50
+        assert row['matched'] >= parity.LEAST_MATCHED * row['boxes']
+        assert row['score_max'] <= parity.MOST_SCORE_ERROR
+    assert (said.input, said.native, said.classes) == ([SIDE, SIDE], [SIDE, SIDE], ['critical', 'minor'])
+    assert (said.mean, said.std, said.window, said.precision) == (114.5, 57.6, dict(type='full'), 'fp32')
+    assert said.depths == ['8-bit unsigned']
+    assert said.origin['sha256'] == folder.sha256(detector[1])
+    assert len(said.curve) == 39
+    assert 'The validation set is too small to prove' in said.threshold_reason
+    assert 'prove it on test parts' in said.threshold_reason
+    # At the chosen threshold no validation part escapes that the detector can catch at all.
+    assert 0 < said.threshold < 1
+
+
+def test_the_folder_and_the_checkpoint_give_the_same_results(exported, detector, tmp_path):
+    image = Path(Config.fromfile(detector[0]).val_dataloader.dataset.data_root) / 'images' / 'val0.png'
+    assert infer.main([*map(str, detector), str(image), '--out', str(tmp_path / 'torch')]) == 0
+    (line,) = (tmp_path / 'torch' / 'shard-1-of-1' / 'journal.jsonl').read_text().splitlines()
+    row, said = json.loads(line), Inspector(exported)(image)
+    assert row['labels'] == said.labels.tolist()
+    assert np.abs(np.array(row['boxes']) - said.boxes).max() < 0.05
+    assert np.abs(np.array(row['scores']) - said.scores).max() < 1e-3
+
+
+def test_an_export_that_differs_is_not_kept(detector, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export_detector, 'MOST_SCORE_ERROR', -1.0)
+    assert tool.main([*map(str, detector), str(tmp_path / 'out' / 'x'), '--images', '2']) == 1
+    said = capsys.readouterr().err
+    assert 'nothing is kept' in said
+    assert len([line for line in said.splitlines() if line.startswith('error')]) == 1
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_weights_of_another_config_are_refused(detector, tmp_path, capsys):
+    content = torch.load(detector[1], weights_only=True)
+    content['state_dict'].pop('roi_head.bbox_head.fc_cls.weight')
+    torch.save(content, tmp_path / 'other.pth')
+    assert tool.main([str(detector[0]), str(tmp_path / 'other.pth'), str(tmp_path / 'x')]) == 1
+    assert 'give the checkpoint that this config trained' in capsys.readouterr().err
+    assert not (tmp_path / 'x').exists()
+    with pytest.raises(HandoverError):
+        export_detector.load_detector(running.read_config(str(detector[0])), str(tmp_path / 'other.pth'))
+
+
+def test_wrong_use_exits_2(detector, tmp_path, capsys):
+    (tmp_path / 'there').mkdir()
+    assert tool.main([*map(str, detector), str(tmp_path / 'there')]) == 2
+    assert 'expected a new folder' in capsys.readouterr().err
+    assert tool.main([str(detector[0]), str(tmp_path / 'none.pth'), str(tmp_path / 'x')]) == 2
+    with pytest.raises(SystemExit) as stop:
+        tool.main([*map(str, detector), str(tmp_path / 'x'), '--max-loss', '2'])
+    assert stop.value.code == 2
+
+
+def test_missing_calibration_images_are_named(detector, tmp_path):
+    cfg = running.read_config(str(detector[0]))
+    root = Path(cfg.train_dataloader.dataset.data_root)
+    cfg.train_dataloader.dataset.data_prefix.img = 'elsewhere'
+    with pytest.raises(DatasetError, match=f'{root}/elsewhere/train0.png: 3 images missing'):
+        export_detector.read_split(cfg, 'train', 3)
+
+
+def test_a_blank_validation_image_stops_the_export(detector, data, tmp_path, capsys):
+    """The line would set it aside: threshold and proof are not of a set that it takes."""
+    shutil.copytree(data, tmp_path / 'data')
+    blank = tmp_path / 'data' / 'images' / 'val1.png'
+    cv2.imwrite(str(blank), np.zeros((60, SIDE), np.uint8))
+    options = ['--cfg-options', f'val_dataloader.dataset.data_root={tmp_path}/data']
+    assert tool.main([*map(str, detector), str(tmp_path / 'out' / 'x'), *options]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error')]
+    assert f'{blank}: holds no picture: all pixels are 0;' in line
+    assert line.endswith('or leave it out of the data set')
+    assert not (tmp_path / 'out').exists()
+
+
+CUT = """
+import resource, sys
+sys.path.insert(0, {repo!r})
+from projects.xray import export
+from tools import export as tool
+write = getattr(export, {writer!r})
+
+def cut(*args):
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+    write(*args)
+
+setattr(export, {writer!r}, cut)
+sys.exit(tool.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(('writer', 'file'), [('write_onnx', 'model.onnx'), ('write_openvino', 'model.bin')])
+def test_a_full_disk_is_said_and_leaves_nothing(detector, exported, tmp_path, repo, writer, file):
+    # Files may grow to half of what this one needs.
+    program = CUT.format(repo=str(repo), writer=writer, limit=(exported / file).stat().st_size // 2)
+    command = [
+        sys.executable,
+        '-c',
+        program,
+        *map(str, detector),
+        str(tmp_path / 'out' / 'x'),
+        '--images',
+        '2',
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith('error')]
+    assert f'{tmp_path}/out/x: not written' in line
+    assert 'nothing is left; make room' in line
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('change', 'expected'),
+    [
+        (lambda cfg: cfg.model.test_cfg.rcnn.nms.update(type='soft_nms'), 'plain NMS'),
+        (lambda cfg: cfg.model.test_cfg.rpn.nms.update(class_agnostic=True), 'plain NMS'),
+        (lambda cfg: cfg.model.test_cfg.rcnn.nms.update(offset=1), 'plain NMS'),
+        (lambda cfg: cfg.model.test_cfg.rcnn.nms.update(max_num=5), 'plain NMS'),
+        (lambda cfg: cfg.model.test_cfg.rcnn.nms.update(score_threshold=0.2), 'plain NMS'),
+        (lambda cfg: cfg.model.test_cfg.rcnn.update(max_per_img=-1), 'max_per_img of at least 1'),
+        (lambda cfg: cfg.model.test_cfg.rpn.update(max_per_img=0), 'max_per_img of at least 1'),
+        (lambda cfg: cfg.model.roi_head.bbox_head.bbox_coder.update(clip_border=False), 'clip_border'),
+        (lambda cfg: cfg.model.rpn_head.bbox_coder.update(clip_border=False), 'clip_border'),
+        (lambda cfg: cfg.model.data_preprocessor.update(pad_value=114), 'pad_value of 0'),
+    ],
+    ids=lambda value: value if isinstance(value, str) else '',
+)
+def test_a_part_that_would_be_reproduced_wrongly_is_refused_in_one_line(detector, change, expected):
+    cfg = running.read_config(str(detector[0]))
+    change(cfg)
+    with pytest.raises(UnsupportedDetector, match=f'^[^\n]*expected [^\n]*{expected}[^\n]*$'):
+        WholeDetector(export_detector.untrained_detector(cfg), (SIDE, SIDE))
+
+
+def test_an_input_that_does_not_fit_the_strides_is_refused(detector):
+    model = export_detector.untrained_detector(running.read_config(str(detector[0])))
+    with pytest.raises(UnsupportedDetector, match='multiples of 32'):
+        WholeDetector(model, (100, 96))
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(keep_ratio=False),
+        dict(backend='pillow'),
+        dict(interpolation='area'),
+        dict(scale_factor=0.5),
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_pipeline_that_the_runtime_does_not_follow_is_refused(detector, change):
+    cfg = running.read_config(str(detector[0]))
+    model = export_detector.untrained_detector(cfg)
+    cfg.test_dataloader.dataset.pipeline[1].update(change)
+    with pytest.raises(export_detector.ExportError, match='its test pipeline .*expected'):
+        export_detector.describe(cfg, None, model, [(SIDE, SIDE)])
+
+
+def test_the_input_holds_every_validation_image_at_mmdets_own_scale(detector):
+    cfg = running.read_config(str(detector[0]))
+    model = export_detector.untrained_detector(cfg)
+    said = export_detector.describe(cfg, None, model, [(30, 96)] * 5 + [(64, 40), (192, 96)])
+    # 30 x 96 stays and is padded to 32 x 96, 64 x 40 grows by 1.5 to 96 x 60, 192 x 96 is halved.
+    assert said.input == [96, 96]
+    assert said.native == [192, 96]  # shrunk the most
+    inspector = Inspector.of(said, None)
+    for shape, extent in (((30, 96), [30, 96]), ((64, 40), [96, 60]), ((192, 96), [96, 48])):
+        assert inspector.input_of(np.eye(*shape, dtype=np.uint8))[1].tolist() == extent
+
+
+@pytest.mark.parametrize('config', [SMALL, SWIN], ids=['resnet', 'swin'])
+def test_the_graph_has_one_channel_and_keeps_no_more_boxes_than_configured(config, data, tmp_path):
+    files = write_detector(config, data, tmp_path)
+    model = export_detector.load_detector(running.read_config(str(files[0])), str(files[1]))
+    whole = WholeDetector(model, (SIDE, SIDE)).eval()
+    (stem,) = [m for m in whole.backbone.modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels == 1]
+    # The detector that it was made of is as it was.
+    (own,) = [m for m in model.backbone.modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels == 3]
+    assert torch.allclose(stem.weight, own.weight.sum(1, keepdim=True))
+    graphs.write_onnx(whole, tmp_path / 'model.onnx')
+    graph = onnx.load(tmp_path / 'model.onnx').graph
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor).tolist() for tensor in graph.initializer}
+    most = [values[node.input[2]] for node in graph.node if node.op_type == 'NonMaxSuppression']
+    assert most == [[40], [100]]
+    assert [node.input[0] for node in graph.node if node.op_type == 'Expand' and 'image' in node.input] == []
+
+
+def test_any_size_is_resized_to_the_pixel_as_mmcv_does(detector):
+    cfg = running.read_config(str(detector[0]))
+    model = export_detector.untrained_detector(cfg)
+    rng = np.random.default_rng(0)
+    for height, width in [(8193, 8192), (1499, 1000), *rng.integers(20, 3000, (60, 2)).tolist()]:
+        said = export_detector.describe(cfg, None, model, [(height, width)])
+        extent = Inspector.of(said, None).input_of(np.eye(height, width, dtype=np.uint8))[1]
+        assert tuple(extent[::-1]) == mmcv.rescale_size((width, height), (SIDE, SIDE))
+
+
+def test_an_untrained_detector_uses_all_its_layers_and_is_the_same_again(detector):
+    first, second = (
+        export_detector.untrained_detector(running.read_config(str(detector[0]))).state_dict()
+        for _ in range(2)
+    )
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    norms = [name.removesuffix('running_mean') for name in first if name.endswith('running_mean')]
+    assert len(norms) == 20
+    for name in norms:
+        # A gamma of 0 at its end would leave a residual branch out of everything that is compared.
+        assert (first[name + 'weight'] == 1).all()
+        assert first[name + 'running_mean'].abs().min() > 0
+        assert (first[name + 'running_var'] != 1).all()
+
+
+def test_boxes_are_matched_by_place_and_class():
+    box = np.array([[0, 0, 100, 100], [200, 200, 300, 300]], np.float32)
+    one = (box, np.array([0.9, 0.8]), np.array([0, 1]))
+    assert parity.compare_boxes([one], [one])['matched'] == 2
+    other = (box + [[0, 0, 0.4, 0], [9, 9, 9, 9]], np.array([0.85, 0.8]), np.array([0, 1]))
+    found = parity.compare_boxes([one], [other])
+    assert (found['matched'], found['boxes'], found['more']) == (1, 2, 0)
+    assert found['score_max'] == pytest.approx(0.05)
+    swapped = (box, np.array([0.9, 0.8]), np.array([1, 0]))
+    assert parity.compare_boxes([one], [swapped])['matched'] == 0
+    empty = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
+    assert parity.compare_boxes([empty], [one]) == dict(boxes=0, matched=0, more=2, score_max=0, score_mean=0)
+
+
+def test_the_loss_of_ap50_is_paired_over_parts():
+    box = [10.0, 10.0, 20.0, 20.0]
+    truth = dict(
+        images=[dict(id=k, width=64, height=64, part=f'p{k}') for k in range(20)],
+        annotations=[dict(id=k, image_id=k, category_id=1, bbox=box, area=400, iscrowd=0) for k in range(20)],
+        categories=[dict(id=1, name='critical')],
+    )
+    hit = (np.array([[10.0, 10.0, 30.0, 30.0]]), np.array([0.9]), np.array([0]))
+    miss = (np.array([[40.0, 40.0, 60.0, 60.0]]), np.array([0.9]), np.array([0]))
+    rows = parity.compare_ap50(truth, [hit] * 20, [hit] * 15 + [miss] * 5)
+    assert rows['AP50']['loss'] > 0.1
+    assert rows['AP50']['low'] < rows['AP50']['loss'] < rows['AP50']['high']
+    assert rows['AP50'] == rows['AP50_critical']
+    same = parity.compare_ap50(truth, [hit] * 20, [hit] * 20)['AP50']
+    assert (same['loss'], same['low'], same['high']) == (0, 0, 0)
+
+
+ROW = dict(engine='openvino', precision='fp32', images=9, padded=0, boxes=1000, matched=1000, more=0)
+ROW |= dict(score_max=0.0, score_mean=0.0)
+MEASURED = dict(mmdet=0.9, export=0.9, loss=0.0, low=-0.1, high=0.1)
+INT8 = ROW | dict(precision='int8', matched=10, AP50=MEASURED, AP50_critical=MEASURED)
+
+
+@pytest.mark.parametrize(
+    ('row', 'expected'),
+    [
+        (ROW | dict(boxes=0, matched=0), 'mmdet finds no box'),
+        (ROW | dict(matched=994), '994 of 1000 boxes'),
+        (ROW | dict(more=6), '6 more'),
+        (ROW | dict(score_max=0.002), 'differ by up to 0.002'),
+        (ROW | dict(score_max=float('nan')), 'differ by up to nan'),
+        (INT8 | dict(AP50=MEASURED | dict(loss=0.011)), 'AP50 falls by 0.0110, expected at most 0.01'),
+        (INT8 | dict(AP50_critical=MEASURED | dict(loss=0.006)), 'AP50_critical falls by 0.0060.*0.005'),
+        (INT8 | dict(AP50_critical=MEASURED | dict(loss=0.006, low=None, high=None)), 'AP50_critical falls'),
+        (INT8 | dict(AP50=dict(reason='no value')), r'AP50 cannot be measured \(no value\)'),
+        ({k: v for k, v in INT8.items() if not k.startswith('AP50')}, 'AP50 cannot be measured'),
+        (ROW | dict(padded=1), 'AP50 cannot be measured'),
+    ],
+    ids=range(11),
+)
+def test_a_proof_without_evidence_or_beyond_its_limits_fails(row, expected):
+    with pytest.raises(export_detector.ExportError, match=f'{expected}.*nothing is kept'):
+        parity.check(row, 0.01, 0.005)
+
+
+def test_a_proof_within_its_limits_holds():
+    parity.check(ROW | dict(matched=995, more=5), 0.01, 0.005)
+    parity.check(INT8, 0.01, 0.005)
+
+
+def test_without_part_ids_the_loss_is_that_of_the_point():
+    box = [10.0, 10.0, 20.0, 20.0]
+    truth = dict(
+        images=[dict(id=k, width=64, height=64) for k in range(4)],
+        annotations=[dict(id=k, image_id=k, category_id=1, bbox=box, area=400, iscrowd=0) for k in range(4)],
+        categories=[dict(id=1, name='critical'), dict(id=2, name='minor')],
+    )
+    hit = (np.array([[10.0, 10.0, 30.0, 30.0]]), np.array([0.9]), np.array([0]))
+    miss = (np.array([[40.0, 40.0, 60.0, 60.0]]), np.array([0.9]), np.array([0]))
+    rows = parity.compare_ap50(truth, [hit] * 4, [hit, hit, miss, miss])
+    assert rows['AP50_critical']['loss'] > 0.4
+    assert rows['AP50_critical']['low'] is None
+    assert 'no part id' in rows['AP50_critical']['method']
+    # Nothing annotated: no value, and no loss of 0 either.
+    nothing = parity.compare_ap50(truth | dict(annotations=[]), [hit] * 4, [hit] * 4)
+    assert list(nothing['AP50']) == list(nothing['AP50_critical']) == ['reason']
+
+
+def test_the_threshold_comes_from_all_validation_images(exported, detector, tmp_path):
+    assert tool.main([*map(str, detector), str(tmp_path / 'few'), '--images', '2']) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ['few']  # nothing else lies beside the folder
+    few, all_of_them = folder.read(tmp_path / 'few'), folder.read(exported)
+    assert [row['images'] for row in few.parity] == [2, 2]
+    assert (few.threshold, few.curve) == (all_of_them.threshold, all_of_them.curve)
+
+
+def test_the_threshold_is_for_the_rule_of_the_runtime(exported):
+    truth = dict(
+        images=[dict(id=1, width=64, height=64, part='p')],
+        annotations=[dict(id=1, image_id=1, category_id=1, bbox=[10, 10, 20, 20], area=400, iscrowd=0)],
+        categories=[dict(id=1, name='critical'), dict(id=2, name='minor')],
+    )
+    # The report would suppress the critical box under the minor one; the line rejects for it.
+    boxes = np.array([[10.0, 10.0, 30.0, 30.0], [10.0, 10.0, 30.0, 31.0]], np.float32)
+    said = folder.read(exported)
+    said.curve = []
+    threshold.choose_threshold(said, truth, [(boxes, np.float32([0.6, 0.7]), np.array([0, 1]))], 0.05)
+    assert said.threshold == pytest.approx(0.6, abs=1e-4)
+    assert said.threshold <= float(np.float32(0.6))
+    assert [row['escape'] for row in said.curve if row['threshold'] in (0.55, 0.65)] == [0, 1]
+
+
+def test_a_threshold_of_validation_parts_is_no_proof(exported):
+    box = np.array([[10.0, 10.0, 30.0, 30.0]], np.float32)
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int)
+    truth = dict(
+        images=[dict(id=k, width=64, height=64, part=f'p{k}') for k in range(93)],
+        annotations=[
+            dict(id=k, image_id=k, category_id=1, bbox=[10, 10, 20, 20], area=400, iscrowd=0)
+            for k in range(93)
+        ],
+        categories=[dict(id=1, name='critical'), dict(id=2, name='minor')],
+    )
+    found = [nothing] + [(box, np.float32([0.6]), np.array([0]))] * 92
+    said = folder.read(exported)
+    threshold.choose_threshold(said, truth, found, 0.05)
+    assert said.threshold_reason.startswith('Estimated: critical escape <= 0.05 with 95% confidence at score')
+    assert '1 of 93 critical parts have no detection that rejects them' in said.threshold_reason
+    assert 'The validation parts also chose the model' in said.threshold_reason
+    # Too few: the part that nothing finds is named beside the threshold of the others.
+    few = truth | dict(images=truth['images'][:9], annotations=truth['annotations'][:9])
+    threshold.choose_threshold(said, few, found[:9], 0.05)
+    assert said.threshold == pytest.approx(0.6, abs=1e-4)
+    assert 'The validation set is too small to prove' in said.threshold_reason
+    assert '1 of 9 critical parts have no detection that rejects them' in said.threshold_reason
+
+
+def test_an_image_without_a_finding_is_an_empty_answer_of_both_engines(detector, tmp_path):
+    cfg = running.read_config(str(detector[0]))
+    cfg.model.test_cfg.rcnn.score_thr = 0.9999
+    whole = WholeDetector(export_detector.load_detector(cfg, str(detector[1])), (SIDE, SIDE)).eval()
+    graphs.write_onnx(whole, tmp_path / 'model.onnx')
+    graphs.write_openvino(tmp_path / 'model.onnx', tmp_path / 'model.xml')
+    blank = np.full((1, 1, SIDE, SIDE), 114.5, np.float32), np.array([SIDE, SIDE], np.float32)
+    for engine, graph in export_detector.GRAPHS.items():
+        boxes, scores, labels = engines.load(engine, tmp_path / graph, threads=1)(*blank)
+        assert (boxes.shape, scores.shape, labels.shape) == ((0, 4), (0,), (0,))
+
+
+def quantised(files, out, repo):
+    """Export in INT8 and return the metadata, the names of the INT8 layers, and those that must be none."""
+    # In a process of its own: after NNCF, a training in the same process crashes. Random weights lose what
+    # they want; what is tested is what is quantised and what is said.
+    options = ['--int8', '--calib', '4', '--max-loss', '0.99', '--max-critical-loss', '0.99']
+    command = [sys.executable, 'tools/export.py', *map(str, files), str(out), *options]
+    subprocess.run(command, cwd=repo, check=True, timeout=600)
+    model = engines.core().read_model(out / 'model.xml')
+    fakes = [n for n in model.get_ops() if n.get_type_name() == 'FakeQuantize']
+    users = {t.get_node().get_friendly_name() for n in fakes for t in n.output(0).get_target_inputs()}
+    return folder.read(out), int8.quantised_layers(model), users & set(int8.decoding(model))
+
+
+@pytest.mark.long
+def test_int8_is_proven_in_float32_first_and_its_loss_is_stated(detector, tmp_path, repo):
+    said, layers, decoding = quantised(detector, tmp_path / 'int8', repo)
+    assert (said.precision, list(said.engines)) == ('int8', ['openvino'])
+    assert sorted(said.files) == ['model.bin', 'model.xml']
+    assert said.calibration['images'] == 4
+    assert [(row['engine'], row['precision']) for row in said.parity] == [
+        ('openvino', 'fp32'),
+        ('openvino', 'int8'),
+    ]
+    assert said.parity[0]['matched'] >= parity.LEAST_MATCHED * said.parity[0]['boxes']
+    assert {'loss', 'low', 'high'} <= set(said.parity[1]['AP50_critical'])
+    table = parity.format_parity(said.parity).splitlines()
+    assert [line.split(' | ')[1] for line in table[2:]] == ['fp32', 'int8']
+    # Backbone, FPN, RPN and the fully connected layers, not the decoding of boxes.
+    for part in ('/backbone/', '/neck/', '/rpn/rpn_conv', '/rpn/rpn_cls', '/rpn/rpn_reg'):
+        assert [name for name in layers if name.startswith(part)], part
+    for part in ('shared_fcs.0', 'shared_fcs.1', 'fc_cls', 'fc_reg'):
+        assert [name for name in layers if name.startswith('/bbox_head/' + part)], part
+    assert not decoding
+
+
+@pytest.mark.long
+def test_a_swin_detector_is_exported_in_float32_and_int8(data, tmp_path, repo):
+    files = write_detector(SWIN, data, tmp_path)
+    said, layers, decoding = quantised(files, tmp_path / 'int8', repo)
+    assert said.parity[0]['boxes'] > 50
+    assert said.parity[0]['score_max'] <= parity.MOST_SCORE_ERROR
+    # The products of attention and of its projections.
+    for part in ('attn/w_msa/MatMul', 'attn/w_msa/qkv', 'ffn'):
+        assert [name for name in layers if part in name], part
+    # NNCF knows it for a transformer, and smooths the activations before it quantises them.
+    assert b'nncf_smooth_quant' in (tmp_path / 'int8' / 'model.xml').read_bytes()
+    assert not decoding

@@ -1,0 +1,251 @@
+import json
+import math
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from scipy import optimize, special
+
+from projects.measures.bounds import StatisticsError
+from projects.measures.pod import CRITERION, fit_pod
+
+# MIL-HDBK-1823A, example 3: crack lengths in thousandths of an inch, missed and found.
+MISSED = """19 23 25 25 34 34 50 50 57 65 65 67 67 70 70 70 75 75 79 80 80 82 82 84 85 85 87 90 91 95 97
+102 115 117 125 125 125 142 150 155 177 182"""
+FOUND = """45 80 80 85 90 95 110 111 116 125 125 130 130 137 138 140 141 144 145 150 152 152 155 157 165 167
+175 176 179 180 180 182 185 187 187 188 190 194 195 195 200 200 202 205 207 207 207 210 210 210 210
+211 212 212 213 215 215 216 216 220 225 227 235 235 235 240 240 240 242 247 250 250 255 257 260 262
+262 265 275 300 300 315 317 320 320 320 324 325 345 352 355 407"""
+SIZES = np.array([int(text) / 1000 for text in (MISSED + ' ' + FOUND).split()])
+HITS = np.repeat([False, True], [42, 92])
+
+
+def synthetic(count=200, seed=0):
+    """Sizes, contrasts and hits with logit POD = -3 + 2 ln size + 1.5 ln contrast."""
+    generator = np.random.default_rng(seed)
+    sizes, contrasts = np.exp(generator.uniform(0, 3, count)), np.exp(generator.uniform(-1, 1, count))
+    chance = special.expit(-3 + 2 * np.log(sizes) + 1.5 * np.log(contrasts))
+    return sizes, contrasts, generator.random(count) < chance
+
+
+def test_handbook_example_3():
+    """The figures of R's glm and of the mh1823 7.3.7 routines, which read a90/95 off a contour of 51 x 51."""
+    fit = fit_pod(SIZES, HITS, log_size=False, points=2)
+    assert (fit.flaws, fit.hits) == (134, 92)
+    assert fit.coefficients == pytest.approx([-4.59736656561765, 39.7654286840476], rel=1e-7)
+    assert fit.log_likelihood == pytest.approx(-38.7469053178524, rel=1e-9)
+    assert fit.a50 == pytest.approx(0.115612146473903, rel=1e-7)
+    assert fit.a90 == pytest.approx(0.170866789767052, rel=1e-7)
+    assert fit.a90_95 == pytest.approx(0.197340414521742, rel=2e-4)
+    assert fit.problems == []
+
+
+def likelihood(beta, design, hits):
+    logit = design @ beta
+    return logit[hits].sum() - np.logaddexp(0, logit).sum()
+
+
+@pytest.mark.parametrize('log_size', [True, False])
+def test_bound_of_a90_by_brute_force(log_size):
+    """Of all curves within the criterion of the best, none has a larger a90, and one has it."""
+    fit = fit_pod(SIZES, HITS, log_size=log_size, points=2)
+    covariate = np.log(SIZES) if log_size else SIZES
+    design = np.column_stack([np.ones(134), covariate])
+    least = fit.log_likelihood - CRITERION / 2
+    farthest = -math.inf
+    # along each ray from the best curve to the border of the plausible ones
+    for angle in np.linspace(0, 2 * np.pi, 1001):
+        ray = np.array([np.cos(angle), np.sin(angle) / abs(covariate).mean()])
+
+        def slack(t, ray=ray):
+            return likelihood(np.array(fit.coefficients) + t * ray, design, HITS) - least
+
+        intercept, slope = fit.coefficients + optimize.brentq(slack, 0, 1000) * ray
+        farthest = max(farthest, (special.logit(0.9) - intercept) / slope)
+    assert fit.a90_95 == pytest.approx(math.exp(farthest) if log_size else farthest, rel=1e-4)
+
+
+def test_bounds_of_the_curve_by_brute_force():
+    fit = fit_pod(SIZES, HITS, points=5)
+    point = fit.curve[2]
+    centred = np.log(SIZES / point.size)  # the intercept is now the logit of the POD at this size
+
+    def lack_of_fit(logit):
+        best = optimize.minimize_scalar(
+            lambda slope: (
+                -likelihood(np.array([logit, slope]), np.column_stack([np.ones(134), centred]), HITS)
+            ),
+            bracket=(1, 5),
+        )
+        return 2 * (fit.log_likelihood + best.fun) - CRITERION
+
+    middle = special.logit(point.pod)
+    assert lack_of_fit(middle) == pytest.approx(-CRITERION)
+    assert special.logit(point.low) == pytest.approx(
+        optimize.brentq(lack_of_fit, middle - 5, middle), rel=1e-5
+    )
+    assert special.logit(point.high) == pytest.approx(
+        optimize.brentq(lack_of_fit, middle, middle + 5), rel=1e-5
+    )
+    assert fit.curve[0].size == pytest.approx(0.019)
+    assert fit.curve[-1].size == pytest.approx(0.407)
+
+
+def test_curve_and_bound_agree():
+    """The lower bound of the curve reaches 90 % at a90/95."""
+    fit = fit_pod(SIZES, HITS, points=60)
+    size = np.interp(
+        special.logit(0.9), [special.logit(p.low) for p in fit.curve], [p.size for p in fit.curve]
+    )
+    assert size == pytest.approx(fit.a90_95, rel=5e-3)
+
+
+def test_unit_of_size_does_not_matter():
+    inches, millimetres = fit_pod(SIZES, HITS, points=2), fit_pod(SIZES * 25.4, HITS, points=2)
+    assert millimetres.a90_95 == pytest.approx(25.4 * inches.a90_95)
+    assert millimetres.log_likelihood == pytest.approx(inches.log_likelihood)
+
+
+def test_two_variables():
+    sizes, contrasts, hits = synthetic()
+    fit = fit_pod(sizes, hits, contrasts, at_contrast=0.8, points=2)
+    design = np.column_stack([np.ones(200), np.log(sizes), np.log(contrasts)])
+    best = optimize.minimize(lambda beta: -likelihood(beta, design, hits), np.zeros(3), tol=1e-9)
+    assert fit.coefficients == pytest.approx(best.x, rel=1e-3)
+    assert fit.predict(fit.a90, 0.8) == pytest.approx(0.9)
+    assert fit.predict(fit.a50, 0.8) == pytest.approx(0.5)
+    assert fit.a90 < fit.a90_95
+    # the constrained optimum at a90/95 lies on the criterion
+    beyond = fit.a90_95
+
+    def constrained(slopes):
+        intercept = special.logit(0.9) - slopes @ np.log([beyond, 0.8])
+        return -likelihood(np.array([intercept, *slopes]), design, hits)
+
+    worst = optimize.minimize(constrained, fit.coefficients[1:], tol=1e-9)
+    assert 2 * (fit.log_likelihood + worst.fun) == pytest.approx(CRITERION, rel=1e-3)
+    # more contrast, smaller flaws are found; by default the curve is that of the median contrast
+    assert fit_pod(sizes, hits, contrasts, at_contrast=2.0, points=2).a90 < fit.a90
+    assert fit_pod(sizes, hits, contrasts, points=2).at_contrast == np.median(contrasts)
+
+
+def test_predict_takes_what_the_curve_was_fitted_with():
+    fit = fit_pod(SIZES, HITS)
+    assert fit.predict(np.array([fit.a50, fit.a90])) == pytest.approx([0.5, 0.9])
+    with pytest.raises(StatisticsError, match='no POD curve in 2 variables'):
+        fit.predict(0.1, 0.2)
+
+
+def test_flaws_alike_within_a_part_widen_the_bound():
+    """Each flaw counted five times adds nothing: clustered by part, the bound stays that of single rows."""
+    single = fit_pod(SIZES, HITS, points=2)
+    copied = fit_pod(np.tile(SIZES, 5), np.tile(HITS, 5), points=2)
+    clustered = fit_pod(np.tile(SIZES, 5), np.tile(HITS, 5), parts=list(range(134)) * 5, points=2)
+    assert clustered.parts == 134
+    assert clustered.a90 == pytest.approx(single.a90)
+    assert copied.a90_95 < clustered.a90_95
+    # the factor 5, but for the scatter of the sandwich estimate
+    assert clustered.design_effect == pytest.approx(5, rel=0.2)
+    assert clustered.a90_95 == pytest.approx(single.a90_95, rel=0.03)
+
+
+def test_design_effect_is_that_of_an_independent_sandwich():
+    """That of statsmodels 0.15.0, G/(G-1) times GLM.fit(cov_type='cluster') without its own correction."""
+    groups = np.arange(134) // 7
+    fit = fit_pod(np.tile(SIZES, 2), np.tile(HITS, 2), parts=np.tile(groups, 2).tolist(), points=2)
+    assert fit.parts == 20
+    assert fit.design_effect == pytest.approx(8.86541260623756 * 20 / 19, rel=1e-6)
+
+
+def test_independent_flaws_are_not_narrowed_by_clustering():
+    fit = fit_pod(SIZES, HITS, parts=list(range(134)), points=2)
+    assert fit.design_effect >= 1
+    assert fit.a90_95 >= fit_pod(SIZES, HITS, points=2).a90_95 * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'hits', 'problem'),
+    [
+        ([1, 2, 3, 4], [False, False, True, True], 'do not overlap'),
+        ([1, 2, 2, 4], [False, False, True, True], 'do not overlap'),
+        ([1, 2, 3, 4], [True] * 4, 'every flaw is a hit'),
+        ([1, 2, 3, 4], [False] * 4, 'every flaw is a miss'),
+        ([2, 2, 2, 2], [True, False, True, False], 'same size'),
+        ([1, 2, 3, 4, 5, 6], [True, True, False, True, False, False], 'not found more often'),
+    ],
+)
+def test_no_number_where_the_data_hold_none(sizes, hits, problem):
+    fit = fit_pod(sizes, hits)
+    assert (fit.a50, fit.a90, fit.a90_95, fit.curve) == (None, None, None, [])
+    assert any(problem in line for line in fit.problems)
+    assert any('60 or more' in line for line in fit.problems)
+    json.dumps(asdict(fit), allow_nan=False)
+
+
+def test_separation_in_two_variables_is_seen():
+    """Neither size nor contrast alone parts hits from misses, their product does."""
+    sizes, contrasts, _ = synthetic(60)
+    fit = fit_pod(sizes, sizes * contrasts > 4, contrasts)
+    assert any('do not overlap' in line for line in fit.problems)
+    assert fit.a90 is None
+
+
+def test_no_bound_when_a_flat_curve_fits_as_well():
+    generator = np.random.default_rng(0)
+    sizes = generator.uniform(1, 10, 80)
+    hits = generator.random(80) < 0.4 + 0.02 * sizes
+    fit = fit_pod(sizes, hits)
+    assert len(fit.coefficients) == 2
+    assert fit.a90_95 is None
+    assert any('flat curve' in line for line in fit.problems)
+    json.dumps(asdict(fit), allow_nan=False)
+
+
+def test_a_bound_beyond_any_flaw_is_none():
+    """A slope that is barely excluded from zero puts the bound at 2e11 px (seed 3)."""
+    generator = np.random.default_rng(3)
+    sizes = generator.uniform(5, 30, 120)
+    hits = generator.random(120) < special.expit(0.5 * np.log(sizes) - 1.5)
+    fit = fit_pod(sizes, hits)
+    assert fit.a90 == pytest.approx(214, abs=1) and fit.a90_95 is None
+    assert any('no upper bound' in line for line in fit.problems)
+
+
+@pytest.mark.parametrize(('ceiling', 'reported'), [(0.85, True), (1.0, False)])
+def test_large_flaws_missed_at_random_are_reported(ceiling, reported):
+    """A detector that misses 15 % at any size contradicts a curve that rises to one."""
+    generator = np.random.default_rng(0)
+    sizes = np.exp(generator.uniform(0, 4, 600))
+    hits = generator.random(600) < ceiling * special.expit(8 * np.log(sizes / 5))
+    fit = fit_pod(sizes, hits, points=2)
+    assert any('missed at random' in line for line in fit.problems) == reported
+
+
+def test_extrapolation_is_reported():
+    few = SIZES < 0.18
+    fit = fit_pod(SIZES[few], HITS[few], points=2)
+    assert fit.a90_95 > SIZES[few].max()
+    assert any('extrapolation' in line for line in fit.problems)
+
+
+def test_result_is_json():
+    fit = fit_pod(SIZES, HITS, parts=list(range(134)), points=3)
+    assert json.loads(json.dumps(asdict(fit), allow_nan=False))['a90'] == fit.a90
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(sizes=[], hits=[]), 'a flaw at least'),
+        (dict(sizes=[1, 2], hits=[True]), 'per flaw'),
+        (dict(sizes=[1, math.nan], hits=[True, False]), 'finite and above zero'),
+        (dict(sizes=[1, 0], hits=[True, False]), 'finite and above zero'),
+        (dict(sizes=[1, 2], hits=[True, False], contrasts=[1, -1]), 'finite and above zero'),
+        (dict(sizes=[1, 2], hits=[True, False], contrasts=[1, 2], at_contrast=0), 'contrast above zero'),
+        (dict(sizes=[1, 2], hits=[True, False], parts=['a', None]), 'part id of every flaw'),
+        (dict(sizes=[1, 2], hits=[True, False], parts=['a']), 'part id of every flaw'),
+    ],
+)
+def test_bad_input_is_refused(arguments, message):
+    with pytest.raises(StatisticsError, match=message):
+        fit_pod(**arguments)

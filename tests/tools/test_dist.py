@@ -1,0 +1,359 @@
+"""Several ranks on a machine without GPU: the same result, every substitution said, clear ends."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmengine.runner import save_checkpoint
+
+from projects.xray import compat  # noqa: F401
+from projects.xray.hooks import verified_load  # noqa: F401
+from projects.xray.running import choose_start
+from tools.train import main
+
+SWIN = dict(
+    arch=dict(embed_dims=24, depths=[2, 2], num_heads=[2, 4]),
+    img_size=96,
+    stage_cfgs=dict(block_cfgs=dict(window_size=12)),
+)
+
+
+def script(repo, name, *arguments, **environment):
+    return subprocess.run(
+        [repo / 'tools' / name, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+        timeout=200,
+    )
+
+
+FAILING_RANK = """
+import os, signal
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class FailOnce(Hook):
+    priority = 'LOWEST'
+    def after_train_iter(self, runner, **kwargs):
+        first = int(os.environ['TORCHELASTIC_RESTART_COUNT']) == 0
+        if first and os.environ['RANK'] == '1' and runner.iter == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+def test_two_nodes_of_which_one_fails_train_the_weights_of_one_process(classifier, tmp_path, repo):
+    """Rank 1 is killed in the second epoch; torchrun starts both again, from the last checkpoint.
+
+    Without batch norm the sum of gradients of two ranks is that of one with twice the batch: equal to 1e-6,
+    since the order of summation is not.
+    """
+    (tmp_path / 'failing.py').write_text(FAILING_RANK)
+    alone = classifier.with_name('alone.py')
+    text = classifier.read_text().replace("'hooks')", "'hooks', 'resuming')")
+    text += "custom_hooks.append(dict(type='ResumeHook', minutes=0))\n"
+    alone.write_text(text)
+    text += "custom_imports['imports'].append('failing')\ncustom_hooks.append(dict(type='FailOnce'))\n"
+    classifier.write_text(text)
+    port, nodes = free_port(), []
+    said = [tmp_path / 'node0.txt', tmp_path / 'node1.txt']
+    for rank in range(2):
+        environment = dict(
+            NNODES='2', NODE_RANK=str(rank), PORT=str(port), MAX_RESTARTS='1', PYTHONPATH=str(tmp_path)
+        )
+        command = [repo / 'tools' / 'dist_train.sh', classifier, '1', '--work-dir', 'two']
+        with said[rank].open('w') as file:
+            nodes.append(
+                subprocess.Popen(
+                    [str(word) for word in command],
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env={**os.environ, **environment},
+                )
+            )
+    try:
+        codes = [node.wait(250) for node in nodes]
+    finally:
+        for node in nodes:
+            if node.poll() is None:
+                os.killpg(node.pid, signal.SIGKILL)
+    output = ''.join(file.read_text() for file in said)
+    assert codes == [0, 0], output
+    assert 'no CUDA: nccl -> gloo, 2 ranks' in output
+    assert re.search(r'resumes two/resume_3\.pth', output), output
+
+    assert main([str(alone), '--work-dir', 'one', '--cfg-options', 'train_dataloader.batch_size=8']) == 0
+    one, two = (torch.load(tmp_path / name / 'epoch_2.pth') for name in ('one', 'two'))
+    assert one['meta']['iter'] == two['meta']['iter'] == 4
+    for key, value in one['state_dict'].items():
+        torch.testing.assert_close(two['state_dict'][key], value, atol=1e-6, rtol=0)
+    untrained = main([str(alone), '--work-dir', 'none', '--cfg-options', 'optim_wrapper.optimizer.lr=0.0'])
+    assert untrained == 0
+    start = torch.load(tmp_path / 'none' / 'epoch_2.pth')['state_dict']
+    assert max((start[k] - v).abs().max() for k, v in one['state_dict'].items()) > 1e-3
+
+    done = script(repo, 'dist_test.sh', alone, 'two/epoch_2.pth', 2, '--work-dir', 'two')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'two' / 'test.json').is_file()
+
+
+def test_a_frozen_swin_with_pretrained_weights_trains_on_two_ranks(classifier, tmp_path, repo):
+    """Three steps under DDP: a stage frozen too late stops the second one."""
+    source = MODELS.build(
+        dict(
+            type='mmpretrain.SimMIM',
+            data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'),
+            backbone=dict(type='mmpretrain.SimMIMSwinTransformer', out_indices=(1,), **SWIN),
+            neck=dict(type='mmpretrain.SimMIMLinearDecoder', in_channels=48, encoder_stride=8),
+            head=dict(
+                type='mmpretrain.SimMIMHead',
+                patch_size=4,
+                loss=dict(type='mmpretrain.PixelReconstructionLoss', criterion='L1'),
+            ),
+        )
+    )
+    source.init_weights()
+    save_checkpoint(dict(state_dict=source.state_dict()), str(tmp_path / 'simmim.pth'))
+    backbone = dict(
+        type='SwinTransformer',
+        out_indices=(1,),
+        frozen_stages=1,
+        init_cfg=dict(type='Pretrained', checkpoint='simmim.pth', prefix='backbone.'),
+        **SWIN,
+    )
+    text = classifier.read_text()
+    text = text.replace("dict(type='Resize', scale=32)", "dict(type='Resize', scale=96)")
+    text = text.replace("'datasets', ", "'datasets', 'preprocessors', ")
+    text += f"""
+model = dict(
+    type='ImageClassifier',
+    data_preprocessor=dict(type='XrayClsDataPreprocessor'),
+    backbone={backbone!r},
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=48, loss=dict(type='CrossEntropyLoss')),
+)
+train_dataloader['batch_size'] = 3
+train_cfg['max_epochs'] = 1
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(type='SGD', lr=0.1))
+sync_bn = 'torch'
+"""
+    classifier.write_text(text)
+    done = script(repo, 'dist_train.sh', classifier, 2, '--work-dir', 'probe')
+    assert done.returncode == 0, done.stderr
+    for said in (
+        'AmpOptimWrapper -> OptimWrapper (fp32)',
+        'nccl -> gloo',
+        'device_ids -> None',
+        'SyncBN -> BN',
+    ):
+        assert done.stdout.count(said) == 1, done.stdout
+    log = next((tmp_path / 'probe').rglob('*.log')).read_text()
+    assert '(mask_token), allowed' in log
+    after = torch.load(tmp_path / 'probe' / 'epoch_1.pth')
+    assert after['meta']['iter'] == 3
+    before = source.state_dict()
+    for key, value in after['state_dict'].items():
+        if key.startswith('backbone.'):
+            assert torch.equal(value, before[key]), key
+
+
+KEEP_BUFFERS = """
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class KeepBuffers(Hook):
+    def _keep(self, runner, when):
+        buffers = {k: v.clone() for k, v in runner.model.module.named_buffers()}
+        torch.save(buffers, f'{when}{dist.get_rank()}.pth')
+    def after_train_iter(self, runner, **kwargs):
+        self._keep(runner, 'iter')
+    def before_save_checkpoint(self, runner, checkpoint):
+        self._keep(runner, 'epoch')
+"""
+
+
+def test_a_checkpoint_holds_the_statistics_of_all_ranks(classifier, tmp_path, repo):
+    """Without SyncBN each rank has its own, which are averaged before the epoch's checkpoint is written."""
+    (tmp_path / 'keeping.py').write_text(KEEP_BUFFERS)
+    classifier.write_text(
+        classifier.read_text()
+        + """
+custom_imports['imports'].append('keeping')
+custom_hooks.append(dict(type='KeepBuffers'))
+train_cfg['max_epochs'] = 1
+sync_bn = 'torch'
+model['backbone'] = dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, in_channels=1)
+model['neck'] = dict(type='GlobalAveragePooling')
+model['head'] = dict(type='LinearClsHead', num_classes=2, in_channels=32, loss=dict(type='CrossEntropyLoss'))
+"""
+    )
+    done = script(repo, 'dist_train.sh', classifier, 2, '--work-dir', 'run', PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    own = [torch.load(f'iter{rank}.pth') for rank in (0, 1)]
+    kept = torch.load('run/epoch_1.pth')['state_dict']
+    means = [key for key in own[0] if key.endswith('running_mean')]
+    assert means and any(not torch.equal(own[0][key], own[1][key]) for key in means)
+    for key in means:
+        torch.testing.assert_close(kept[key], (own[0][key] + own[1][key]) / 2)
+
+
+STOPPED_LAUNCHER = """
+import os, signal, time
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class StopLauncher(Hook):
+    def after_train_iter(self, runner, **kwargs):
+        if runner.iter == 2:
+            if os.environ['RANK'] == '0':
+                os.kill(os.getppid(), signal.SIGTERM)
+            (resume,) = (hook for hook in runner.hooks if type(hook).__name__ == 'ResumeHook')
+            while not resume.stopped:  # until torchrun has passed it on
+                time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize('end', ['killed', 'stopped'])
+def test_ranks_resume_with_their_own_statistics_and_half_summed_gradients(classifier, tmp_path, repo, end):
+    """Rank 1 dies, or the launcher gets SIGTERM, between the two batches of an update.
+
+    Two ranks sum alike in any order: bit-identical.
+    """
+    (tmp_path / 'failing.py').write_text(FAILING_RANK)
+    (tmp_path / 'stopping.py').write_text(STOPPED_LAUNCHER)
+    text = classifier.read_text().replace("'hooks')", "'hooks', 'resuming')")
+    text += """
+custom_hooks.append(dict(type='ResumeHook', minutes=0))
+train_dataloader['batch_size'] = 2
+train_cfg['max_epochs'] = 2
+optim_wrapper.update(accumulative_counts=2, optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
+model['backbone'] = dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, in_channels=1)
+model['neck'] = dict(type='GlobalAveragePooling')
+model['head'] = dict(type='LinearClsHead', num_classes=2, in_channels=32, loss=dict(type='CrossEntropyLoss'))
+"""
+    classifier.write_text(text)
+    whole = script(repo, 'dist_train.sh', classifier, 2, '--work-dir', 'whole')
+    assert whole.returncode == 0, whole.stderr
+    module, hook = dict(killed=('failing', 'FailOnce'), stopped=('stopping', 'StopLauncher'))[end]
+    text += f"custom_imports['imports'].append('{module}')\ncustom_hooks.append(dict(type='{hook}'))\n"
+    classifier.write_text(text)
+    command = 'dist_train.sh', classifier, 2, '--work-dir', 'cut'
+    cut = script(repo, *command, MAX_RESTARTS=str(int(end == 'killed')), PYTHONPATH=str(tmp_path))
+    if end == 'stopped':
+        assert cut.returncode == 143, cut.stderr
+        assert not (tmp_path / 'cut' / 'epoch_2.pth').exists()
+        cut = script(repo, *command, '--resume', PYTHONPATH=str(tmp_path))
+    assert cut.returncode == 0, cut.stderr
+    # Stopped, the ranks finish the update first.
+    assert f'resumes cut/resume_{2 if end == "killed" else 4}.pth' in cut.stdout
+    one, two = (torch.load(tmp_path / name / 'epoch_2.pth') for name in ('whole', 'cut'))
+    assert one['meta']['iter'] == two['meta']['iter'] == 8
+    assert any(key.endswith('running_mean') for key in one['state_dict'])
+    for key, value in one['state_dict'].items():
+        assert torch.equal(two['state_dict'][key], value), key
+
+
+def test_a_restart_of_a_run_begun_anew_passes_over_an_older_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def write(name, when):
+        meta = dict(time=time.strftime('%Y%m%d_%H%M%S', time.localtime(when)), iter=1)
+        torch.save(dict(meta=meta), f'run/{name}.pth')
+
+    launched = time.time()
+    (tmp_path / 'run').mkdir()
+    write('epoch_9', launched - 60)
+    (tmp_path / 'run' / 'last_checkpoint').write_text('run/epoch_9.pth')
+    monkeypatch.setenv('XRAY_LAUNCHED', str(launched))
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    assert choose_start('run', wanted=False) is None
+    assert choose_start('run', wanted=True) == 'run/epoch_9.pth'
+    write('resume_1', launched + 60)
+    assert choose_start('run', wanted=False) == 'run/resume_1.pth'
+
+
+def test_the_launcher_tells_the_ranks_when_it_started(repo, tmp_path):
+    (tmp_path / 'said.py').write_text("import os; print(os.environ['XRAY_LAUNCHED'])")
+    before = time.time()
+    command = [sys.executable, repo / 'tools' / 'launch.py', '--standalone', tmp_path / 'said.py']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert before <= float(done.stdout) <= time.time(), done.stderr
+
+
+def test_a_rank_that_fails_ends_in_a_line_and_with_its_exit_code(classifier, repo):
+    classifier.write_text(classifier.read_text() + "load_from = 'absent.pth'\n")
+    done = script(repo, 'dist_train.sh', classifier, 1)
+    assert done.returncode == 1
+    assert 'error: absent.pth: no such checkpoint' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ('name', 'arguments', 'expected'),
+    [
+        ('dist_train.sh', [], 'usage: tools/dist_train.sh CONFIG GPUS'),
+        ('dist_train.sh', ['a.py'], 'usage'),
+        ('dist_train.sh', ['a.py', 'two'], 'usage'),
+        ('dist_train.sh', ['absent.py', '2'], 'error: absent.py: no such config'),
+        ('dist_test.sh', ['a.py', '2'], 'usage: tools/dist_test.sh CONFIG CHECKPOINT GPUS'),
+        ('dist_test.sh', ['absent.py', 'a.pth', '2'], 'error: absent.py: no such file'),
+        ('slurm_train.sh', ['gpu', 'job'], 'usage: tools/slurm_train.sh PARTITION JOB CONFIG'),
+        ('slurm_train.sh', ['gpu', 'job', 'absent.py'], 'error: absent.py: no such config'),
+    ],
+)
+def test_wrong_use_of_the_scripts_exits_2(repo, tmp_path, monkeypatch, name, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    done = script(repo, name, *arguments)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert done.stdout == ''
+
+
+@pytest.mark.parametrize('name', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh'])
+def test_help_of_the_scripts(repo, name):
+    done = script(repo, name, '--help')
+    assert done.returncode == 0
+    assert 'example:' in done.stdout + done.stderr
+
+
+def test_slurm_job(repo, tmp_path, monkeypatch):
+    """What srun is told, by an srun that repeats it."""
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / 'a.py'
+    config.write_text('')
+    done = script(repo, 'slurm_train.sh', 'gpu', 'job', config, PATH='/usr/bin:/bin')
+    assert done.returncode == 2
+    assert 'srun: not found' in done.stderr
+    srun = tmp_path / 'bin' / 'srun'
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    srun.chmod(0o755)
+    path = f'{srun.parent}:/usr/bin:/bin'
+    done = script(
+        repo, 'slurm_train.sh', 'gpu', 'job', config, '--resume', PATH=path, GPUS='2', SRUN_ARGS='-t 5 -x n1'
+    )
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.splitlines()
+    assert words[:4] == ['--partition=gpu', '--job-name=job', '--gres=gpu:2', '--ntasks=2']
+    assert words[words.index('-t') : words.index('-t') + 4] == ['-t', '5', '-x', 'n1']
+    assert words[-4:] == [str(config), '--launcher', 'slurm', '--resume']
