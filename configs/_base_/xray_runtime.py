@@ -6,9 +6,11 @@ xray_imports = dict(
         'projects.xray.compat',  # first: it repairs the libraries the others import
         'projects.xray.datasets',
         'projects.xray.transforms',
+        'projects.xray.crops',
         'projects.xray.preprocessors',
         'projects.xray.metrics',
         'projects.xray.hooks',
+        'projects.xray.lite0',
         'mmpretrain.models',
     ],
     allow_failed_imports=False,

@@ -73,6 +73,8 @@ def expected_init(path, root):
             return None
         return dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)
     if name.init in ('in1k', 'coco'):
+        if name.backbone == 'lite0':
+            return dict(type='Pretrained', checkpoint='package://efficientnet-lite0', prefix='backbone.')
         if not swin:
             return dict(type='Pretrained', checkpoint='torchvision://resnet50')
         weights = public_weights('mmpretrain', 'swin_transformer', 'swin-base_3rdparty_in1k-384')
@@ -87,7 +89,7 @@ def expected_init(path, root):
 
 def pretrain_folders(path):
     folder = path.parent.name
-    return (folder,) if folder in ('small', 'one_gpu') else ('simsiam', 'simmim')
+    return (folder,) if folder in ('small', 'one_gpu', 'cpu') else ('simsiam', 'simmim')
 
 
 def hands_over(path, target):

@@ -24,6 +24,7 @@ BACKBONES = {
     'r18-tiny': 'resnet18-tiny',
     'swin-base': 'swin-base',
     'swin-narrow': 'swin-narrow',
+    'lite0': 'lite0',
 }
 _BACKBONE = '|'.join(BACKBONES)
 _INIT = '(?:in1k-)?(?:simsiam|simmim)|(?:simsiam|simmim)-castings|in1k|coco'

@@ -16,12 +16,12 @@ from mmengine.hub import get_config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner, save_checkpoint
-from mmengine.runner.checkpoint import get_torchvision_models
+from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
 from mmengine.structures import InstanceData
 from mmpretrain.datasets.transforms import PackInputs
 from mmpretrain.structures import DataSample
 
-from projects.xray import compat, datasets, handover, transforms  # noqa: F401
+from projects.xray import compat, datasets, handover, lite0, transforms  # noqa: F401
 from projects.xray.hooks import finite_loss, pace, verified_load  # noqa: F401
 from projects.xray.hooks import pictures as hooks_pictures
 
@@ -111,6 +111,19 @@ def hand_over(model, tmp_path, request, load_from=None, extra=(), cfg=None):
 
 def log_of(folder):
     return '\n'.join(file.read_text() for file in folder.rglob('*.log'))
+
+
+def test_a_detector_starts_from_weights_of_a_package(tmp_path, request):
+    weights = 'package://efficientnet-lite0'
+    cfg = detector(dict(type='mmpretrain.EfficientNetLite0'), weights)
+    cfg.neck.in_channels = [24, 40, 112, 320]
+    runner, log = hand_over(cfg, tmp_path, request)
+    assert f'file        {weights} (prefix' in log
+    assert 'missing     none' in log
+    assert 'unexpected  none' in log
+    tensors = CheckpointLoader.load_checkpoint(weights, logger='silent')['state_dict']
+    stem = tensors['backbone.layers.0.conv.weight']
+    assert torch.equal(runner.model.backbone.layers[0].conv.weight, stem)
 
 
 @pytest.mark.parametrize(

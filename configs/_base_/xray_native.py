@@ -1,0 +1,44 @@
+# Detectors for CPUs that find flaws at native size: trained on crops, tested on whole radiographs.
+# Exports xray_native_* variables only.
+_base_ = './xray_det.py'
+
+# EfficientNet-Lite0: strides 4, 8, 16, 32. ImageNet's weights of it come with a package.
+xray_native_in1k = dict(type='Pretrained', checkpoint='package://efficientnet-lite0', prefix='backbone.')
+xray_native_backbone = dict(type='mmpretrain.EfficientNetLite0', frozen_stages=0, norm_eval=False)
+# A 64-channel FPN: at 256 channels FPN and RPN are most of the cost. Flaws of 8 to 350 px at native size:
+# anchors of scales [4, 6] fit them at strides 4 to 64. Few proposals: on a CPU, NMS of 2,000 a level costs
+# more than the backbone. What a crop cuts off is neither flaw nor sound.
+xray_native_model = dict(
+    neck=dict(in_channels=[24, 40, 112, 320], out_channels=64),
+    rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4, 6])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=64), bbox_head=dict(in_channels=64, fc_out_channels=256)
+    ),
+    train_cfg=dict(
+        rpn=dict(assigner=dict(ignore_iof_thr=0.5), sampler=dict(num=64)),
+        rpn_proposal=dict(nms_pre=300, max_per_img=150),
+        rcnn=dict(assigner=dict(ignore_iof_thr=0.5), sampler=dict(num=64)),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
+)
+
+# Three crops of four are around a flaw. The scale varies widely: unseen castings have flaws several times
+# as large as those learnt from. No preferred direction; film curve (gamma) and quantum noise vary.
+xray_native_train_pipeline = [
+    _base_.xray_load,
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='XrayFlawCrop', size=256, flaw=0.75, scale=(0.5, 2.5)),
+    dict(type='XrayRandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='XrayGamma', gamma=(0.7, 1.4), prob=0.5),
+    dict(type='XrayPoissonNoise', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+xray_native_test_pipeline = [
+    _base_.xray_load,
+    dict(type='Resize', scale_factor=1.0),
+    *_base_.xray_det_test_pipeline[-2:],
+]
+xray_native_workers = dict(num_workers=1, pin_memory=False)
+xray_native_train_loader = dict(_base_.xray_det_train_loader, **xray_native_workers)
+xray_native_test_loader = dict(_base_.xray_det_test_loader, **xray_native_workers)
+xray_native_adamw = dict(type='AdamW', lr=5e-4, weight_decay=0.05)

@@ -1,0 +1,131 @@
+"""Crops at native size around flaws and on sound places: detectors learn what is small without its image."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.registry import TRANSFORMS
+
+from projects.xray.resize import resize
+
+_TRIES = 10  # to find a place without a flaw
+
+
+@TRANSFORMS.register_module()
+class XrayFlawCrop(BaseTransform):
+    """Cut a square out of a labelled radiograph: around one of its flaws, or where there is none.
+
+    The square is `size` px wide after its content was scaled by a random factor, so that every crop costs
+    the same. An image that is smaller stays whole in that direction. A flaw of which less than `visible` is
+    in the crop is no example of a flaw, nor of sound material: its rest is marked as ignored.
+
+    Required keys: `img` (H, W), `gt_bboxes` (HorizontalBoxes), `gt_bboxes_labels`, `gt_ignore_flags`.
+    Changed: these and `img_shape`; masks are dropped.
+
+    Args:
+        size: Width and height of the crop in px.
+        flaw: Probability of a crop around a flaw, where the image has one.
+        scale: Range of the factor that scales the content, drawn log-uniformly.
+        visible: Share of a box's area in [0, 1].
+
+    Raises:
+        ValueError: An argument out of its range.
+    """
+
+    def __init__(
+        self, size: int = 256, flaw: float = 0.75, scale: Sequence[float] = (0.8, 1.25), visible: float = 0.5
+    ):
+        low, high = scale
+        if size < 1 or not 0 <= flaw <= 1 or not 0 < low <= high or not 0 <= visible <= 1:
+            raise ValueError(
+                f'XrayFlawCrop: size={size}, flaw={flaw}, scale={scale}, visible={visible}, expected a size '
+                'in px, a probability, 0 < low <= high and a share of the area'
+            )
+        self.size, self.flaw, self.scale, self.visible = size, flaw, (float(low), float(high)), visible
+
+    def transform(self, results: dict) -> dict:
+        """Replace the image and its boxes by those of a crop."""
+        image = results['img']
+        boxes = results['gt_bboxes'].tensor.numpy().reshape(-1, 4)
+        factor = float(np.exp(np.random.uniform(*np.log(self.scale))))
+        side = max(1, round(self.size / factor))
+        height, width = (min(side, extent) for extent in image.shape)
+        y, x = self.place(image.shape, (height, width), boxes)
+        crop = image[y : y + height, x : x + width]
+        # A side that the image cuts short is scaled by the same factor.
+        target = tuple(max(1, min(self.size, round(extent * self.size / side))) for extent in crop.shape)
+        crop = np.ascontiguousarray(crop) if target == crop.shape else resize(crop, target)
+
+        kept, ignored, moved = self.boxes_in(boxes, (y, x, height, width))
+        moved *= np.tile([target[1] / width, target[0] / height], 2).astype(np.float32)
+        results['img'] = crop
+        results['img_shape'] = crop.shape
+        results['gt_bboxes'] = HorizontalBoxes(moved)
+        results['gt_bboxes_labels'] = results['gt_bboxes_labels'][kept]
+        results['gt_ignore_flags'] = results['gt_ignore_flags'][kept] | ignored
+        results.pop('gt_masks', None)
+        return results
+
+    def place(self, shape: tuple, crop: tuple, boxes: np.ndarray) -> tuple[int, int]:
+        """Draw the upper left corner (y, x) of a crop.
+
+        Args:
+            shape: Height and width of the image, px.
+            crop: Height and width of the crop, px.
+            boxes: (N, 4) x1, y1, x2, y2 in px.
+        """
+        last = shape[0] - crop[0], shape[1] - crop[1]
+        if len(boxes) and np.random.rand() < self.flaw:
+            x1, y1, x2, y2 = boxes[np.random.randint(len(boxes))]
+            return tuple(
+                self._around(low, high, extent, end)
+                for low, high, extent, end in ((y1, y2, crop[0], last[0]), (x1, x2, crop[1], last[1]))
+            )
+        for _ in range(_TRIES):
+            y, x = (np.random.randint(end + 1) for end in last)
+            if not self._touches(boxes, (y, x, *crop)).any():
+                break
+        return y, x
+
+    @staticmethod
+    def _around(low: float, high: float, extent: int, end: int) -> int:
+        """Draw where a crop begins so that it holds [low, high] whole, or its middle if it is longer."""
+        if high - low > extent:
+            first = final = (low + high - extent) / 2
+        else:
+            first, final = high - extent, low
+        first, final = (int(np.clip(v, 0, end)) for v in (np.ceil(first), np.floor(final)))
+        return int(np.random.randint(first, max(first, final) + 1))
+
+    @staticmethod
+    def _touches(boxes: np.ndarray, part: tuple) -> np.ndarray:
+        y, x, height, width = part
+        return (boxes[:, 0] < x + width) & (boxes[:, 2] > x) & (boxes[:, 1] < y + height) & (boxes[:, 3] > y)
+
+    def boxes_in(self, boxes: np.ndarray, part: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Clip boxes to a part of the image.
+
+        Args:
+            boxes: (N, 4) x1, y1, x2, y2 in px of the image.
+            part: y, x, height and width of the part, px.
+
+        Returns:
+            Indices (K,) of the boxes that are in it; (K,) whether too little of each is; (K, 4) float32 boxes
+            in px of the part.
+        """
+        y, x, height, width = part
+        kept = np.flatnonzero(self._touches(boxes, part))
+        moved = boxes[kept] - np.array([x, y, x, y], np.float32)
+        moved[:, 0::2] = moved[:, 0::2].clip(0, width)
+        moved[:, 1::2] = moved[:, 1::2].clip(0, height)
+        whole = np.prod(boxes[kept, 2:] - boxes[kept, :2], axis=1)
+        inside = np.prod(moved[:, 2:] - moved[:, :2], axis=1)
+        return kept, inside < self.visible * whole, moved.astype(np.float32)
+
+    def __repr__(self) -> str:
+        """Show the arguments."""
+        return (
+            f'{type(self).__name__}(size={self.size}, flaw={self.flaw}, scale={self.scale}, '
+            f'visible={self.visible})'
+        )

@@ -1,0 +1,115 @@
+"""Crops around flaws: boxes stay on their flaws, whatever is cut, scaled or cut off."""
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures.bbox import HorizontalBoxes
+
+from projects.xray.crops import XrayFlawCrop
+
+
+def radiograph(height, width, boxes, dtype=np.uint8):
+    """Results of a loader: black, each box filled with a level of its own."""
+    image = np.zeros((height, width), dtype)
+    for number, (x1, y1, x2, y2) in enumerate(boxes, 1):
+        image[y1:y2, x1:x2] = 50 * number
+    return dict(
+        img=image,
+        img_shape=image.shape,
+        gt_bboxes=HorizontalBoxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
+        gt_bboxes_labels=np.arange(len(boxes)),
+        gt_ignore_flags=np.zeros(len(boxes), bool),
+    )
+
+
+BOXES = [(40, 30, 60, 55), (300, 200, 330, 220), (310, 205, 350, 260)]
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize('scale', [(1, 1), (0.5, 2.5)])
+def test_a_box_stays_on_its_flaw(scale, dtype):
+    crop = XrayFlawCrop(size=128, flaw=1, scale=scale)
+    whole = 0
+    for seed in range(60):
+        np.random.seed(seed)
+        results = crop(radiograph(300, 400, BOXES[:2], dtype))
+        image, boxes = results['img'], results['gt_bboxes'].tensor.numpy()
+        assert image.dtype == dtype
+        assert results['img_shape'] == image.shape
+        assert max(image.shape) <= 128
+        assert len(boxes) == len(results['gt_bboxes_labels']) == len(results['gt_ignore_flags']) > 0
+        for box, label in zip(boxes, results['gt_bboxes_labels']):
+            ys, xs = np.nonzero(np.abs(image.astype(float) - 50 * (label + 1)) < 25)
+            found = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+            assert np.abs(box - found).max() <= 2 * max(scale)
+            whole += not results['gt_ignore_flags'][0]
+    assert whole > 50
+
+
+def test_a_flaw_asked_for_is_in_the_crop_whole():
+    crop = XrayFlawCrop(size=64, flaw=1, scale=(1, 1))
+    seen = set()
+    for seed in range(40):
+        np.random.seed(seed)
+        results = crop(radiograph(300, 400, BOXES))
+        sizes = np.ptp(results['gt_bboxes'].tensor.numpy().reshape(-1, 2, 2), axis=1)
+        original = np.ptp(np.array(BOXES).reshape(-1, 2, 2), axis=1)[results['gt_bboxes_labels']]
+        assert (sizes == original).all(axis=1).any()
+        seen |= set(results['gt_bboxes_labels'])
+    assert seen == {0, 1, 2}
+
+
+def test_sound_places_hold_no_flaw():
+    crop = XrayFlawCrop(size=64, flaw=0, scale=(1, 1))
+    for seed in range(40):
+        np.random.seed(seed)
+        assert not len(crop(radiograph(300, 400, BOXES))['gt_bboxes'])
+
+
+def test_what_is_cut_off_is_ignored():
+    crop = XrayFlawCrop(size=50, flaw=0, visible=0.5)
+    boxes = np.array([(0, 0, 20, 20), (40, 0, 80, 20), (45, 45, 75, 75), (50, 0, 60, 9)], np.float32)
+    kept, ignored, moved = crop.boxes_in(boxes, (0, 0, 50, 50))
+    assert kept.tolist() == [0, 1, 2]
+    assert ignored.tolist() == [False, True, True]
+    assert moved.tolist() == [[0, 0, 20, 20], [40, 0, 50, 20], [45, 45, 50, 50]]
+
+
+def test_images_smaller_than_a_crop_stay_whole():
+    np.random.seed(0)
+    results = XrayFlawCrop(size=256, flaw=1, scale=(1, 1))(radiograph(100, 400, BOXES[:1]))
+    assert results['img'].shape == (100, 256)
+    results = XrayFlawCrop(size=256, flaw=1, scale=(2, 2))(radiograph(60, 80, BOXES[:1]))
+    assert results['img'].shape == (120, 160)
+    assert results['gt_bboxes'].tensor.tolist() == [[80, 60, 120, 110]]
+
+
+def test_a_flaw_larger_than_the_crop_fills_it():
+    np.random.seed(0)
+    results = XrayFlawCrop(size=64, flaw=1, scale=(1, 1))(radiograph(400, 400, [(50, 60, 350, 340)]))
+    assert results['img'].min() == 50
+    assert results['gt_bboxes'].tensor.tolist() == [[0, 0, 64, 64]]
+    assert results['gt_ignore_flags'].tolist() == [True]
+
+
+def test_radiographs_without_flaws_are_cropped_too():
+    results = XrayFlawCrop(size=64)(radiograph(300, 400, []))
+    assert results['gt_bboxes'].tensor.shape == (0, 4)
+    assert results['gt_bboxes_labels'].shape == (0,)
+
+
+def test_same_draws_same_crop():
+    crops = []
+    for _ in range(2):
+        np.random.seed(7)
+        crops.append(XrayFlawCrop(size=64)(radiograph(300, 400, BOXES)))
+    assert np.array_equal(crops[0]['img'], crops[1]['img'])
+    assert torch.equal(crops[0]['gt_bboxes'].tensor, crops[1]['gt_bboxes'].tensor)
+
+
+@pytest.mark.parametrize(
+    'bad', [dict(size=0), dict(flaw=2), dict(scale=(2, 1)), dict(scale=(0, 1)), dict(visible=-1)]
+)
+def test_arguments_out_of_range_are_refused(bad):
+    with pytest.raises(ValueError, match='XrayFlawCrop: .*expected'):
+        XrayFlawCrop(**bad)
