@@ -340,12 +340,9 @@ def check_checkpoint(name: str) -> Row:
 
 def train_command(config: Path, work_dir: Path) -> str:
     """Return the command that trains a config on the GPUs its name says, resuming a run that was begun."""
-    config = config.relative_to(REPO)
-    gpus = re.search(r'_(\d+)xb\d+', config.stem)
-    if gpus and gpus[1] != '1':
-        command = f'tools/dist_train.sh {config} {gpus[1]}'
-    else:
-        command = f'python tools/train.py {config}'
+    from projects.xray import handover
+
+    command = handover.train_command(config)
     return command + (' --resume' if (work_dir / 'last_checkpoint').exists() else '')
 
 

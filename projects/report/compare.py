@@ -24,9 +24,10 @@ from projects.measures.detection import DetectionMeasures, Froc, froc, measure_d
 from projects.measures.flaws import Flaw, Pod, gather_flaws, measure_pod
 from projects.measures.matching import CRITICAL, RULES, Matched, MeasureError, match_all
 from projects.measures.parts import OperatingPoint, floored, gather_parts, operating_point
+from projects.xray.names import BASELINES, BETWEEN
 
 from .predictions import Predictions
-from .runs import BASELINES, WITH, Run, name_arm, unfit_for_proof
+from .runs import Run, name_arm, unfit_for_proof
 
 LEAKY = 'gdxray-a'  # protocol A: frames of the test series are in training too
 ALARMS = 0.5  # false alarms per val image that fix the threshold
@@ -394,9 +395,9 @@ def _baseline(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
         arm: One of `arms`.
         arms: Of one share of the labels, in the order of the tables.
     """
-    alone = name_arm(arm.init.split(WITH)[0], arm.members[0].run.facts)
+    alone = name_arm(arm.init.split(BETWEEN)[0], arm.members[0].run.facts)
     alike = [other for other in arms if other.epochs_factor == arm.epochs_factor]
-    found = [other for other in alike if WITH in arm.init and other.name == alone]
+    found = [other for other in alike if BETWEEN in arm.init and other.name == alone]
     found += sorted((other for other in alike if other.init in BASELINES), key=lambda o: _rank(o.init))
     if not found or found[0] is arm:
         found = [other for other in arms[:1] if other.name in BASELINES]
@@ -487,7 +488,7 @@ def verdict(groups: Sequence[Group]) -> tuple[str, str]:
         (g, c)
         for g, c in told
         if 'sim' in c.candidate.init
-        and WITH not in c.candidate.init
+        and BETWEEN not in c.candidate.init
         and c.candidate.epochs_factor == c.baseline.epochs_factor
     ] or told
     group, chosen = max(pretrained, key=lambda pair: _weight(*pair))

@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,26 +12,12 @@ from mmengine.config import Config
 
 from projects.measures.detection import average_precision_at
 from projects.measures.matching import MeasureError, check_comparable
+from projects.xray import names
 from projects.xray.configs import ConfigError, leaves, load_config
 from projects.xray.digests import annotation_file, digest, read_starts
 
 from .predictions import FILES, Predictions, PredictionsError, read_predictions
 from .results import load_results
-
-WITH = ' + '  # between what a student starts from and its teacher
-# What a plant would start from without pretraining of its own, the strongest first.
-BASELINES = ('in1k', 'coco', 'scratch')
-_INIT = '(?:in1k-)?(?:simsiam|simmim)|(?:simsiam|simmim)-castings|in1k|coco'
-_STEMS = (
-    re.compile(
-        rf'faster-rcnn_(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)_(?P<recipe>.+)_(?P<dataset>.+)'
-    ),
-    re.compile(
-        rf'(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)_(?P<recipe>.+)_(?P<dataset>\w+)-(?P<px>\d+px)'
-    ),
-)
-_TEACHER = re.compile(r'(?P<teacher>(?:pkd|cwd)-[^_]+)_(?P<student>.+)')
-_FOLDER = re.compile(r'seed(?P<seed>\d+)-frac(?P<fraction>\d+)')
 
 
 @dataclass
@@ -159,21 +144,18 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
 
 
 def _is_pretraining(folder: Path) -> bool:
-    names = (folder.name, folder.parent.name)
-    return (
-        any(name.startswith(('simsiam_', 'simmim_')) for name in names)
-        and not (folder / 'test.json').exists()
-    )
+    stems = (folder.name, folder.parent.name)
+    return any(map(names.is_pretraining, stems)) and not (folder / 'test.json').exists()
 
 
 def _read_run(folder: Path, result: dict) -> Run:
     stem = Path(result['config']).stem
-    named = parse_stem(stem)
+    named = names.summary(stem)
     predictions = read_predictions(folder)
     val = read_predictions(folder, 'val') if (folder / FILES['val']).is_file() else None
     facts_file = folder / 'run.json'
     facts = json.loads(facts_file.read_text()) if facts_file.is_file() else {}
-    of_folder = _FOLDER.match(folder.name)
+    of_folder = names.run_of(folder.name)
     config = _config(folder, stem)
     checkpoint = _checkpoint(config)
     source = Path(checkpoint).parent
@@ -188,31 +170,13 @@ def _read_run(folder: Path, result: dict) -> Run:
         recipe=named['recipe'],
         init=named['init'],
         seed=result['seed'] if result['seed'] is not None else facts.get('seed'),
-        fraction=int(of_folder['fraction']) if of_folder else 100,
+        fraction=of_folder[1] if of_folder else 100,
         facts=facts,
         config=config,
         curves=read_curves(folder),
         pretraining=source if checkpoint and '://' not in checkpoint and source.is_dir() else None,
         weights=_weights(named['init'], checkpoint, facts),
     )
-
-
-def parse_stem(stem: str) -> dict[str, str]:
-    """Return what a config's stem says: `dataset`, `backbone`, `recipe`, `init`; '' where it does not.
-
-    A distilled student is named as the student alone, but for its `init`, which adds the teacher: the two
-    compare.
-    """
-    taught = _TEACHER.fullmatch(stem)
-    student = taught['student'] if taught else stem
-    for pattern in _STEMS:
-        match = pattern.fullmatch(student)
-        if match:
-            init = (match['init'] or 'scratch') + (f'{WITH}{taught["teacher"]}' if taught else '')
-            said = match.groupdict()
-            recipe = ', '.join(part for part in (said['recipe'], said.get('px')) if part)
-            return dict(dataset=said['dataset'], backbone=said['backbone'], recipe=recipe, init=init)
-    return dict(dataset='', backbone='', recipe='', init=stem)
 
 
 def _config(folder: Path, stem: str) -> Config | None:
@@ -229,10 +193,10 @@ def _checkpoint(config: Config | None) -> str:
 
 def _weights(init: str, checkpoint: str, facts: Mapping) -> str | None:
     """Return what tells pretrainings of our own apart; see `Run.weights`."""
-    start = init.split(WITH)[0]
-    if start in BASELINES:
+    start = init.split(names.BETWEEN)[0]
+    if start in names.BASELINES:
         return None
-    if 'sim' in start:
+    if names.is_own_pretraining(start):
         # By content: a path is another one on another machine, and a name is one of each study.
         own = facts.get('pretraining')
         return (facts.get('needs') or {}).get(own) or own or checkpoint or ''

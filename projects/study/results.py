@@ -9,7 +9,8 @@ from pathlib import Path
 
 from projects.measures.bounds import summarise_seeds
 from projects.report.results import format_table, name_commit, trained_and_tested
-from projects.report.runs import name_arm, parse_stem
+from projects.report.runs import name_arm
+from projects.xray import names
 from projects.xray.digests import read_json, read_starts
 
 from .plan import Study, fingerprint
@@ -146,7 +147,7 @@ def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
     for run in records['runs'].values():
         if run['status'] != 'tested':
             continue
-        named = parse_stem(Path(run['config']).stem)
+        named = names.summary(Path(run['config']).stem)
         arm = name_arm(named['init'], run)
         key = (named['dataset'], named['backbone'], named['recipe'], run['fraction'], arm)
         arms.setdefault(key, []).append(run)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from . import names
+
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 
@@ -23,9 +25,6 @@ ALLOWED_MISSING = re.compile(r'norm([0-2])\.(weight|bias)|mask_token')
 
 
 NOT_LEARNT = ('num_batches_tracked', 'relative_position_index')
-
-
-IMAGE_SET = re.compile(r'_(industrial|castings-a|castings-b|synthetic)(?=-|_|$)')
 
 
 class HandoverError(ValueError):
@@ -96,18 +95,14 @@ def command_for(checkpoint: str) -> str | None:
     """Return the command that makes a checkpoint, or None when no config has its folder's name."""
     for folder in reversed(Path(checkpoint).parent.parts):
         for config in sorted(CONFIGS.glob(f'*/{folder}.py')):
-            gpus = re.search(r'_(\d+)xb', folder)
-            name = config.relative_to(CONFIGS.parent)
-            if gpus and gpus[1] != '1':
-                return f'tools/dist_train.sh {name} {gpus[1]}'
-            return f'python tools/train.py {name}'
+            return train_command(config)
     return None
 
 
-def image_set(name: str) -> str | None:
-    """Return the image set that a config stem, or a path that contains one, names last."""
-    found = [match[1] for part in Path(name).parts for match in IMAGE_SET.finditer(part)]
-    return found[-1] if found else None
+def train_command(config: Path) -> str:
+    """Return the command that trains a config of the repository on the GPUs its name says."""
+    name, gpus = config.relative_to(CONFIGS.parent), names.gpus_of(config.stem)
+    return f'tools/dist_train.sh {name} {gpus}' if (gpus or 1) > 1 else f'python tools/train.py {name}'
 
 
 def loading_of(config: dict) -> dict | None:

@@ -29,7 +29,7 @@ from projects.report.page import write_report
 from projects.report.paper import table_2, table_3
 from projects.report.predictions import PredictionsError, read_predictions
 from projects.report.results import format_table, load_results
-from projects.report.runs import parse_stem, read_curves, read_runs
+from projects.report.runs import read_curves, read_runs
 from tools.report import main
 
 
@@ -1073,35 +1073,6 @@ def test_arms_of_two_recipes_do_not_stand_in_one_table_of_the_paper(tmp_path):
     for recipe in ('fpn_4xb4-1x', 'fpn_4xb4-4x'):
         assert rows[f'r50 ({recipe})', 'in1k']['industrial mAP'] == measured[recipe, 'in1k']
     assert len(rows) == len(table['rows']) == 4 + 2
-
-
-@pytest.mark.parametrize(
-    ('stem', 'expected'),
-    [
-        ('faster-rcnn_r50-in1k-simsiam-pre_fpn_4xb4-2x_industrial', ('industrial', 'r50', 'in1k-simsiam')),
-        ('faster-rcnn_swin-base-scratch_fpn_4xb4-amp-6x_gdxray-b', ('gdxray-b', 'swin-base', 'scratch')),
-        (
-            'faster-rcnn_r18-narrow-simsiam-castings-pre_fpn_1xb4-12e_gdxray-b',
-            ('gdxray-b', 'r18-narrow', 'simsiam-castings'),
-        ),
-        (
-            'swin-base-simmim-pre_4xb64-linear-coslr-90e_industrial-384px',
-            ('industrial', 'swin-base', 'simmim'),
-        ),
-        (
-            'pkd-swin-base-simmim_faster-rcnn_r50-in1k-pre_fpn_4xb4-2x_industrial',
-            ('industrial', 'r50', 'in1k + pkd-swin-base-simmim'),
-        ),
-        (
-            'cwd-r18-narrow_faster-rcnn_r18-tiny-scratch_fpn32_1xb4-8e_synthetic',
-            ('synthetic', 'r18-tiny', 'scratch + cwd-r18-narrow'),
-        ),
-        ('my_own_config', ('', '', 'my_own_config')),
-    ],
-)
-def test_arms_are_read_from_names(stem, expected):
-    named = parse_stem(stem)
-    assert (named['dataset'], named['backbone'], named['init']) == expected
 
 
 # ------------------------------------------------------------------------------------------------ bad runs

@@ -11,6 +11,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from projects.xray import names
 from projects.xray.handover import (
     ALLOWED_MISSING,
     ALLOWED_UNEXPECTED,
@@ -18,7 +19,6 @@ from projects.xray.handover import (
     command_for,
     compare,
     fingerprint,
-    image_set,
     loading_of,
     loading_of_file,
 )
@@ -105,7 +105,7 @@ class VerifiedLoadHook(Hook):
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
         meta = content.get('meta') or {}
         trained_as = re.sub(r'_\d{8}_\d{6}$', '', meta.get('experiment_name', '')) or None
-        named, own = image_set(checkpoint), image_set(trained_as or '')
+        named, own = names.image_set(checkpoint), names.image_set(trained_as or '')
         if named and own and named != own:
             raise HandoverError(
                 f"{checkpoint}: trained on '{own}' (as {trained_as}), expected '{named}', which {key} names; "
@@ -137,7 +137,7 @@ class VerifiedLoadHook(Hook):
             f'Hand-over to {type(backbone).__name__} ({key})',
             f'  file        {origin}',
             f'  trained as  {trained_as or "not said"}',
-            f'  image set   {image_set(trained_as or "") or "not said"}',
+            f'  image set   {names.image_set(trained_as or "") or "not said"}',
             f'  loaded as   {_words(loaded_as) if loaded_as else "not said"}',
             f'  matched     {len(result.matched)} of {total} tensors',
             f'  missing     {_shown(result.missing, refused["missing"])}',

@@ -388,19 +388,6 @@ def test_weights_loaded_alike_or_of_unknown_origin_pass_and_say_so(tmp_path, req
     assert said in log
 
 
-@pytest.mark.parametrize(
-    ('name', 'expected'),
-    [
-        ('work_dirs/simsiam_resnet50_4xb64-coslr-100e_industrial-views-448px/epoch_100.pth', 'industrial'),
-        ('simmim_swin-base_4xb64-amp-coslr-100e_castings-a-384px', 'castings-a'),
-        ('data/synthetic-old/resnet18.pth', None),
-        ('torchvision://resnet50', None),
-    ],
-)
-def test_image_set(name, expected):
-    assert handover.image_set(name) == expected
-
-
 @MODELS.register_module(force=True)
 class LossOf(BaseModel):
     """Its loss is the mean of the images, so a NaN image gives a NaN loss."""

@@ -1,0 +1,189 @@
+"""What a config's stem says: the one grammar of configs/README.md, for tools, reports and tests.
+
+    pretrain   simsiam_resnet50-in1k-pre_4xb64-coslr-100e_industrial-224px
+    probe      resnet50-simsiam-pre_4xb64-linear-coslr-90e_industrial-224px
+    detector   faster-rcnn_r50-simsiam-castings-pre_fpn_4xb4-6x_gdxray-b
+    student    pkd-r50_faster-rcnn_r18-scratch_fpn64_1xb8-amp-24e_synthetic-1024
+
+`_` stands between parts, `-` within one. `drawn` pretrains a whole detector on an archive with drawn flaws.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+# Long and short spellings of the backbones: pretraining and probe use the first, detectors the second.
+BACKBONES = {
+    'resnet50': 'resnet50',
+    'resnet18-narrow': 'resnet18-narrow',
+    'r50': 'resnet50',
+    'r18': 'resnet18',
+    'r18-narrow': 'resnet18-narrow',
+    'r18-tiny': 'resnet18-tiny',
+    'swin-base': 'swin-base',
+    'swin-narrow': 'swin-narrow',
+    'lite0': 'lite0',
+}
+# What a plant would start from without pretraining of its own, the strongest first.
+BASELINES = ('in1k', 'coco', 'scratch')
+# What a self-supervised or drawn pretraining saw.
+ARCHIVES = ('industrial', 'castings-a', 'castings-b', 'welds', 'synthetic-1024', 'synthetic')
+# What a detector or a probe is trained and tested on.
+LABELLED = (
+    'industrial',
+    'gdxray-a',
+    'gdxray-b',
+    'welds-0',
+    'welds-1',
+    'welds-2',
+    'synthetic-1024',
+    'synthetic',
+)
+METHODS = ('simsiam', 'simmim', 'densecl')
+AXES = ('views',)
+
+_BACKBONE = '|'.join(BACKBONES)
+_PRETRAINED = '|'.join((*METHODS, 'drawn'))
+_ARCHIVE = '|'.join(ARCHIVES)
+# A pretraining is named by its method; by its images too where they are not those of the detector.
+_INIT = rf'(?:in1k-)?(?:{_PRETRAINED})(?:-castings)?|in1k|coco'
+_BATCH = r'(?P<gpus>\d+)xb(?P<batch>\d+)'
+GRAMMAR = {
+    'pretrain': re.compile(
+        rf'(?P<method>{"|".join(METHODS)})_(?P<backbone>{_BACKBONE})(?:-(?P<init>in1k)-pre)?'
+        rf'_{_BATCH}(?P<amp>-amp)?-(?P<sched>coslr)-(?P<epochs>\d+)e_(?P<images>{_ARCHIVE})'
+        rf'(?:-(?P<axis>{"|".join(AXES)}))?-(?P<px>\d+)px'
+    ),
+    'probe': re.compile(
+        rf'(?P<backbone>{_BACKBONE})-(?:(?P<init>{_INIT})-pre|scratch)_{_BATCH}-linear'
+        rf'-(?P<sched>coslr)-(?P<epochs>\d+)e_(?P<images>{"|".join(LABELLED)})-(?P<px>\d+)px'
+    ),
+    'detector': re.compile(
+        rf'(?:(?P<distiller>pkd|cwd)-(?P<teacher>(?:{_BACKBONE})(?:-(?:{_INIT}))?)_)?'
+        rf'(?P<method>faster-rcnn)_(?P<backbone>{_BACKBONE})-(?:(?P<init>{_INIT})-pre|scratch)_fpn(?P<fpn>\d+)?'
+        rf'_{_BATCH}(?P<amp>-amp)?-(?:(?P<times>\d+)x|(?P<epochs>\d+)e)_(?P<images>{"|".join(LABELLED)})'
+    ),
+    'drawn': re.compile(
+        rf'(?P<method>drawn)_(?P<backbone>{_BACKBONE})(?:-(?P<init>in1k)-pre)?_fpn(?P<fpn>\d+)?'
+        rf'_{_BATCH}(?P<amp>-amp)?-(?P<epochs>\d+)e_(?P<images>{_ARCHIVE})-(?P<px>\d+)px'
+    ),
+}
+# An archive is named before an axis, a size or the stem's end, not before the rest of another archive's name.
+_SEEN = re.compile(rf'_({_ARCHIVE})(?=-(?:{"|".join(AXES)})|-\d+px|_|\.py$|$)')
+_TAUGHT = re.compile(r'(?P<teacher>(?:pkd|cwd)-[^_]+)_(?P<student>.+)')
+_RUN = re.compile(r'seed(?P<seed>\d+)-frac(?P<fraction>\d+)')
+# Stems that follow the habit but not the grammar: a user's own recipe.
+_LOOSE = (
+    re.compile(
+        rf'faster-rcnn_(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)_(?P<recipe>.+)_(?P<images>.+)'
+    ),
+    re.compile(
+        rf'(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)_(?P<recipe>.+)_(?P<images>[\w-]+)-(?P<px>\d+px)'
+    ),
+)
+BETWEEN = ' + '
+"""Between what a student starts from and its teacher, in the `init` of `summary`."""
+
+
+class NameGrammarError(ValueError):
+    """A config's stem does not follow the grammar of configs/README.md."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """The tokens of a config's stem.
+
+    Attributes:
+        kind: 'pretrain', 'probe', 'detector' or 'drawn', the pretraining of a detector on drawn flaws.
+        backbone: The architecture, in its long spelling.
+        images: What it sees or is tested on.
+        gpus, batch, epochs: GPUs, images a GPU, and epochs (1x is 12).
+        init: What the backbone starts from.
+    """
+
+    kind: str
+    backbone: str
+    images: str
+    gpus: int
+    batch: int
+    epochs: int
+    method: str | None = None
+    init: str = 'scratch'
+    amp: bool = False
+    sched: str | None = None
+    axis: str | None = None
+    px: int | None = None
+    fpn: int | None = None
+    distiller: str | None = None
+    teacher: str | None = None
+
+    def differs(self, other: 'Name') -> set[str]:
+        """Return the names of the tokens in which two names differ."""
+        return {f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)}
+
+
+def parse(stem: str) -> Name:
+    """Read the tokens of a config's stem.
+
+    Raises:
+        NameGrammarError: The grammar does not know it.
+    """
+    for kind, grammar in GRAMMAR.items():
+        match = grammar.fullmatch(stem)
+        if match:
+            tokens = match.groupdict()
+            times = tokens.pop('times', None)
+            tokens['epochs'] = 12 * int(times) if times else int(tokens['epochs'])  # 1x: 12 epochs
+            tokens['backbone'] = BACKBONES[tokens['backbone']]
+            tokens['amp'] = bool(tokens.get('amp'))
+            tokens['init'] = tokens.get('init') or 'scratch'
+            for key in ('gpus', 'batch', 'px', 'fpn'):
+                tokens[key] = int(tokens[key]) if tokens.get(key) else None
+            return Name(kind, **tokens)
+    raise NameGrammarError(f'{stem}: does not follow the name grammar of configs/README.md')
+
+
+def gpus_of(stem: str) -> int | None:
+    """Return for how many GPUs a config is written; None where its stem does not say so."""
+    match = re.search(r'_(\d+)xb\d+', stem)
+    return int(match[1]) if match else None
+
+
+def image_set(path: str) -> str | None:
+    """Return the archive that a config's stem, or a path that contains one, names last; None without one."""
+    found = [match[1] for part in Path(path).parts for match in _SEEN.finditer(part)]
+    return found[-1] if found else None
+
+
+def is_pretraining(stem: str) -> bool:
+    """Whether a stem begins as a pretraining's does."""
+    return stem.startswith(tuple(f'{method}_' for method in (*METHODS, 'drawn')))
+
+
+def is_own_pretraining(init: str) -> bool:
+    """Whether an `init` names weights that were pretrained here, not public or random ones."""
+    return re.search(rf'(?:^|-)(?:{_PRETRAINED})(?:-|$)', init) is not None
+
+
+def run_of(folder: str) -> tuple[int, int] | None:
+    """Return seed and percentage of the labels of a study's run folder, None of another folder."""
+    match = _RUN.match(folder)
+    return (int(match['seed']), int(match['fraction'])) if match else None
+
+
+def summary(stem: str) -> dict[str, str]:
+    """Return what tables say of a config: `dataset`, `backbone`, `recipe`, `init`; empty where its stem is silent.
+
+    The stem of a user's own recipe need not follow the grammar: `init` is then the whole stem. A distilled
+    student starts from its own init and its teacher.
+    """
+    taught = _TAUGHT.fullmatch(stem)
+    student = taught['student'] if taught else stem
+    for pattern in _LOOSE:
+        match = pattern.fullmatch(student)
+        if match:
+            init = (match['init'] or 'scratch') + (f'{BETWEEN}{taught["teacher"]}' if taught else '')
+            said = match.groupdict()
+            recipe = ', '.join(part for part in (said['recipe'], said.get('px')) if part)
+            return dict(dataset=said['images'], backbone=said['backbone'], recipe=recipe, init=init)
+    return dict(dataset='', backbone='', recipe='', init=stem)
