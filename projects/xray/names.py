@@ -172,7 +172,7 @@ def run_of(folder: str) -> tuple[int, int] | None:
 
 
 def summary(stem: str) -> dict[str, str]:
-    """Return what tables say of a config: `dataset`, `backbone`, `recipe`, `init`; empty where its stem is silent.
+    """Return what tables say of a config: `dataset`, `backbone`, `recipe`, `init`; '' where it says none.
 
     The stem of a user's own recipe need not follow the grammar: `init` is then the whole stem. A distilled
     student starts from its own init and its teacher.
