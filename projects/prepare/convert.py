@@ -226,7 +226,8 @@ def convert(
         severity: YAML file `type: critical` or `type: minor`. A type that it lacks stops the conversion.
             It is copied to `out/severity.yaml`; the annotations keep their types.
         group: regular expression, searched in the image's path relative to `src`. Images of one match (of
-            its first group, if it has one) are one part and stay in one split.
+            its first group, if it has one) are one part, which they carry as `part`, and stay in one split.
+            Without it no part is known: images are divided one by one, and carry no `part`.
         tile: cut annotated images into squares of this many px.
         overlap: px that neighbouring tiles share; the largest flaw should fit into it.
 
@@ -266,7 +267,8 @@ def convert(
     features: dict[str, Counter] = defaultdict(Counter)
     for name, image in labelled.items():
         kinds = [levels.get(box['category'], box['category']) for box in image['boxes']]
-        image['part'] = parts[name]
+        if group is not None:
+            image['part'] = parts[name]
         features[parts[name]].update(['images', *(f'images with {k}' for k in set(kinds)), *kinds])
     splits = split_groups(features)
 
@@ -274,7 +276,7 @@ def convert(
     for account in (ledger['images'], ledger['boxes']):
         account.went.update(dict.fromkeys(written, 0))  # in this order
     for name, image in labelled.items():
-        split = splits[image['part']]
+        split = splits[parts[name]]
         if tile:
             pieces = _cut(name, image, images.paths[name], out / 'images', tile, overlap, ledger)
         else:
