@@ -41,5 +41,5 @@ xray_native_test_pipeline = [
 xray_native_workers = dict(num_workers=1, pin_memory=False)
 xray_native_train_loader = dict(_base_.xray_det_train_loader, **xray_native_workers)
 xray_native_test_loader = dict(_base_.xray_det_test_loader, **xray_native_workers)
-# AdamW: in a thousand updates SGD at 0.02 finds less.
+# As the smaller recipes have it, for few updates.
 xray_native_adamw = dict(type='AdamW', lr=1e-3, weight_decay=0.05)

@@ -380,6 +380,10 @@ def stretched(config: Mapping, factor: float) -> list[str]:
 def fingerprint(study: Study, job: Job, seeds: bool = True) -> str:
     """Digest of what a training is: its resolved config, its overrides, and those of all that it needs.
 
+    Which modules are imported, and the fragments' own `xray_` variables, do not count: what they change is
+    in the values that the run reads. A new transform would otherwise end the comparison with every run that
+    was recorded before.
+
     Args:
         study: Study.
         job: A training.
@@ -387,7 +391,11 @@ def fingerprint(study: Study, job: Job, seeds: bool = True) -> str:
     """
     key = (job.name, seeds)
     if key not in study.digests:
-        flat = {key: repr(value) for key, value in flatten(study.config(job.config)).items()}
+        flat = {
+            key: repr(value)
+            for key, value in flatten(study.config(job.config)).items()
+            if not key.startswith(('xray_', 'custom_imports'))
+        }
         subset = study.settings['subset'] if job.fraction < 100 else None
         needs = [fingerprint(study, study.job(name), seeds) for name in job.needs]
         seed, pretraining = (job.seed, job.pretraining) if seeds else (None, None)

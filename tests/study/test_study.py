@@ -572,6 +572,20 @@ def test_seeds_with_different_pretrainings_are_a_row_but_not_with_another_recipe
     assert len(before) == len(digests()) == 1 and before != digests()
 
 
+def test_a_module_more_to_import_or_a_variable_more_is_no_other_training(study):
+    file = study('seeds: [0]', arms=['scratch'])
+
+    def digest():
+        planned = read_study(file)
+        return study_plan.fingerprint(planned, trains(planned)[0])
+
+    before, config = digest(), Path('configs/small/scratch.py')
+    config.write_text(config.read_text() + "custom_imports = dict(imports=['json'])\nxray_extra = 1\n")
+    assert digest() == before
+    config.write_text(config.read_text() + 'extra = 1\n')
+    assert digest() != before
+
+
 # ------------------------------------------------------------------------------------- what counts as done
 
 PRETRAINING, ARM_TRAIN, ARM_TEST = (
