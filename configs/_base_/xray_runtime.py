@@ -11,6 +11,7 @@ xray_imports = dict(
         'projects.xray.metrics',
         'projects.xray.hooks',
         'projects.xray.lite0',
+        'projects.synthetic.transforms',
         'mmpretrain.models',
     ],
     allow_failed_imports=False,

@@ -32,7 +32,7 @@ from projects.radiograph.safe_parse import (
 from projects.radiograph.store import Store, locate
 
 from . import file_backends  # noqa: F401  (a data_root may be a URL)
-from .classes import CLASSES, PALETTE, SEVERITY_MAPS
+from .classes import CASTINGS, CLASSES, PALETTE, SEVERITY_MAPS
 
 
 class DatasetError(ValueError):
@@ -566,6 +566,7 @@ class XrayDefects(CocoDataset):
         coco = load_defects(self.ann_file, self.metainfo['classes'], self.severity)
         check_files([image['file_name'] for image in coco['images']], self.data_prefix['img'], self.ann_file)
         print_log(describe(coco, self.ann_file), logger='current')
+        self.flaw_labels = flaw_labels(self.metainfo['classes'], self.severity)
         # What CocoDataset.filter_data and parse_data_info read.
         self.cat_ids = [category['id'] for category in coco['categories']]
         self.cat2label = {cat_id: i for i, cat_id in enumerate(self.cat_ids)}
@@ -575,6 +576,10 @@ class XrayDefects(CocoDataset):
             self.cat_img_map[ann['category_id']].append(ann['image_id'])
             by_image[ann['image_id']].append(ann)
         return [self._info(image, by_image[image['id']]) for image in coco['images']]
+
+    def get_data_info(self, idx: int) -> dict:
+        """Return an item, with the labels of the types that `DrawFlaws` may add."""
+        return super().get_data_info(idx) | dict(flaw_labels=self.flaw_labels)
 
     def _info(self, image: dict, annotations: list[dict]) -> dict:
         info = self.parse_data_info(
@@ -609,6 +614,55 @@ class XrayDefects(CocoDataset):
                 f'{self.ann_file}: {cause} leaves {len(data_list)} of {len(self.data_list)} images and 0 '
                 'boxes, expected at least one; loosen it'
             )
+
+
+@DET_DATASETS.register_module()
+class XrayBackgrounds(XrayImages):
+    """Unlabelled radiographs for a detector, as images without boxes: `DrawFlaws` puts flaws into them.
+
+    Args:
+        *args: Those of `XrayImages`.
+        severity: See `read_severity`; None where the types drawn are the classes, or there is one class.
+        **kwargs: Those of `XrayImages`; `metainfo.classes` are the 19 types unless given.
+
+    Items hold `img_path`, `img_id`, `instances` (empty), `flaw_labels` and `sample_idx`.
+
+    Raises:
+        DatasetError: See `XrayImages` and `flaw_labels`.
+    """
+
+    METAINFO = dict(classes=tuple(CASTINGS))
+
+    def __init__(self, *args, severity: str | dict | None = None, **kwargs):
+        self.severity = severity
+        super().__init__(*args, **kwargs)
+        self.flaw_labels = flaw_labels(self.metainfo['classes'], severity)
+
+    def get_data_info(self, idx: int) -> dict:
+        """Return an item; `img_id` is its place in the list."""
+        info = super().get_data_info(idx)
+        return info | dict(img_id=info['sample_idx'], instances=[], flaw_labels=self.flaw_labels)
+
+
+def flaw_labels(classes: Sequence[str], severity: str | Mapping | None = None) -> dict[str, int]:
+    """Return the label of every type that `DrawFlaws` can draw and that has a class here.
+
+    Args:
+        classes: Names of the classes, in label order.
+        severity: See `read_severity`. With None a type is its own class; a single class takes them all.
+
+    Raises:
+        DatasetError: The map names a class that is not there.
+    """
+    table = read_severity(severity)
+    if table is None:
+        table = dict.fromkeys(CASTINGS, classes[0]) if len(classes) == 1 else {name: name for name in classes}
+    wrong = {kind: label for kind, label in table.items() if label not in classes}
+    if wrong:
+        raise DatasetError(
+            f'{_named(severity)}: {wrong} is not among the classes {list(classes)}; correct the map'
+        )
+    return {kind: list(classes).index(table[kind]) for kind in CASTINGS if kind in table}
 
 
 @contextmanager
