@@ -314,7 +314,7 @@ def check_weights(cfg) -> list[Row]:
 
 
 def check_checkpoint(name: str) -> Row:
-    """Check one checkpoint: a local path, a URL, or a torchvision:// name."""
+    """Check one checkpoint: a local path, a URL, or a torchvision:// or package:// name."""
     if name.startswith('torchvision://'):
         from mmengine.runner.checkpoint import get_torchvision_models
 
@@ -323,6 +323,13 @@ def check_checkpoint(name: str) -> Row:
         if url is None:
             return Row('weights', f'{name}: torchvision has no such weights', 'name others in init_cfg')
         return check_checkpoint(url)
+    if name.startswith('package://'):
+        from projects.xray.lite0 import CheckpointError, find_in_package
+
+        try:
+            return Row('weights', f'{name} is there ({find_in_package(name)[1]})')
+        except CheckpointError as error:
+            return Row('weights', str(error), 'run `make setup`')
     if name.startswith(('http://', 'https://')):
         import torch
 

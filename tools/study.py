@@ -324,7 +324,8 @@ def facts_of(study, job):
             raise StepError(
                 f'{start}: is not the file that its run wrote; delete {Path(start).parent} to train it again'
             )
-        options.append(f'model.backbone.init_cfg.checkpoint={start}')
+        key, _ = study_plan.start_of(study.config(job.config))
+        options.append(f'{key}={start}')
     # A rate that is chosen on val depends on its labels as well.
     loaders = ['train_dataloader', *(['val_dataloader'] if job.trial or job.trials else [])]
     facts |= dict(

@@ -33,6 +33,20 @@ xray_native_train_pipeline = [
     dict(type='XrayPoissonNoise', prob=0.5),
     dict(type='PackDetInputs'),
 ]
+# The same crops of unlabelled castings, into which flaws are drawn: as many types as there are, one class.
+xray_native_drawn_pipeline = [
+    _base_.xray_load,
+    dict(type='DrawFlaws', number=(1, 6)),
+    *xray_native_train_pipeline[2:],
+]
+xray_native_castings_b = dict(
+    type='XrayBackgrounds',
+    data_root='data/gdxray',
+    data_prefix=dict(img_path='images'),
+    ann_file='b/unlabeled.txt',
+    metainfo=_base_.xray_gdxray['metainfo'],
+    severity=None,
+)
 xray_native_test_pipeline = [
     _base_.xray_load,
     dict(type='Resize', scale_factor=1.0),
@@ -43,3 +57,7 @@ xray_native_train_loader = dict(_base_.xray_det_train_loader, **xray_native_work
 xray_native_test_loader = dict(_base_.xray_det_test_loader, **xray_native_workers)
 # As the smaller recipes have it, for few updates.
 xray_native_adamw = dict(type='AdamW', lr=1e-3, weight_decay=0.05)
+xray_native_warmup = dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50)
+xray_native_cosine = dict(
+    type='CosineAnnealingLR', eta_min_ratio=0.02, by_epoch=True, begin=0, convert_to_iter_based=True
+)

@@ -157,7 +157,7 @@ def _read_run(folder: Path, result: dict) -> Run:
     facts = json.loads(facts_file.read_text()) if facts_file.is_file() else {}
     of_folder = names.run_of(folder.name)
     config = _config(folder, stem)
-    checkpoint = _checkpoint(config)
+    checkpoint = _checkpoint(config, folder)
     source = Path(checkpoint).parent
     return Run(
         folder=folder,
@@ -184,8 +184,11 @@ def _config(folder: Path, stem: str) -> Config | None:
     return next((load_config(path) for path in written if path.is_file()), None)
 
 
-def _checkpoint(config: Config | None) -> str:
-    """Return the file or URL that the backbone started from; '' without one."""
+def _checkpoint(config: Config | None, folder: Path) -> str:
+    """Return the file or URL that the detector, or its backbone, started from; '' without one."""
+    whole = str((config or {}).get('load_from') or '')
+    if whole and Path(whole).resolve().parent != folder.resolve():  # a resumed run names its own
+        return whole
     model = (config or {}).get('model') or {}
     init = (model.get('backbone') or {}).get('init_cfg') or {}
     return str(init.get('checkpoint', '')) if isinstance(init, dict) else ''

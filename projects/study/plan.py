@@ -316,6 +316,18 @@ def _check(file, own):
         )
 
 
+def start_of(config: Mapping) -> tuple[str, str]:
+    """Return the key of a config that names the checkpoint it starts from, and that name; '' without one.
+
+    A whole detector (`load_from`) overwrites what its backbone alone would start from.
+    """
+    if config.get('load_from'):
+        return 'load_from', str(config['load_from'])
+    init = config['model']['backbone'].get('init_cfg') or {}
+    checkpoint = str(init.get('checkpoint', '')) if isinstance(init, Mapping) else ''
+    return 'model.backbone.init_cfg.checkpoint', checkpoint
+
+
 def _pretraining_config(study: Study, path: str) -> str | None:
     """Return the config whose run an arm starts from: `work_dirs/<stem>/…` names it, beside the arm's own."""
     model = study.config(path)['model']
@@ -324,8 +336,7 @@ def _pretraining_config(study: Study, path: str) -> str | None:
             f'{study.file}: {path}: expected a model with a backbone, not {model.get("type")}, whose teacher '
             'a study does not train; leave the arm out and give the config to tools/train.py'
         )
-    init = model['backbone'].get('init_cfg') or {}
-    checkpoint = str(init.get('checkpoint', '')) if isinstance(init, Mapping) else ''
+    _, checkpoint = start_of(study.config(path))
     if not checkpoint.startswith('work_dirs/'):
         return None
     stem = Path(checkpoint).parent.name
@@ -380,9 +391,9 @@ def stretched(config: Mapping, factor: float) -> list[str]:
 def fingerprint(study: Study, job: Job, seeds: bool = True) -> str:
     """Digest of what a training is: its resolved config, its overrides, and those of all that it needs.
 
-    Which modules are imported, and the fragments' own `xray_` variables, do not count: what they change is
-    in the values that the run reads. A new transform would otherwise end the comparison with every run that
-    was recorded before.
+    The order of keys does not count, nor do the modules that are imported and the fragments' own `xray_`
+    variables: what they change is in the values that the run reads. A new transform would otherwise end the
+    comparison with every run that was recorded before.
 
     Args:
         study: Study.
@@ -391,11 +402,11 @@ def fingerprint(study: Study, job: Job, seeds: bool = True) -> str:
     """
     key = (job.name, seeds)
     if key not in study.digests:
-        flat = {
-            key: repr(value)
+        flat = sorted(
+            (key, repr(value))
             for key, value in flatten(study.config(job.config)).items()
             if not key.startswith(('xray_', 'custom_imports'))
-        }
+        )
         subset = study.settings['subset'] if job.fraction < 100 else None
         needs = [fingerprint(study, study.job(name), seeds) for name in job.needs]
         seed, pretraining = (job.seed, job.pretraining) if seeds else (None, None)

@@ -118,6 +118,25 @@ def rename(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return renamed
 
 
+def find_in_package(filename: str) -> tuple[Path, str]:
+    """Return the file that a `package://` name stands for, and package and version it comes from.
+
+    Raises:
+        CheckpointError: The name is unknown, or the package is not installed whole.
+    """
+    name = filename.removeprefix(SCHEME)
+    if name not in PACKAGES:
+        raise CheckpointError(
+            f'{filename}: no such weights, expected one of {", ".join(SCHEME + known for known in PACKAGES)}'
+        )
+    package, module, inside = PACKAGES[name]
+    spec = importlib.util.find_spec(module)
+    path = Path(spec.origin).parent / inside if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise CheckpointError(f'{filename}: the package {package} is not installed whole; run `make setup`')
+    return path, f'{package} {importlib.metadata.version(package)}'
+
+
 @CheckpointLoader.register_scheme(prefixes=SCHEME)
 def load_from_package(filename: str, map_location=None) -> dict:
     """Load ImageNet weights that an installed package ships: no download beside the package's own.
@@ -134,16 +153,6 @@ def load_from_package(filename: str, map_location=None) -> dict:
     Raises:
         CheckpointError: The name is unknown, the package is not installed, or its file is another's.
     """
-    name = filename.removeprefix(SCHEME)
-    if name not in PACKAGES:
-        raise CheckpointError(
-            f'{filename}: no such weights, expected one of {", ".join(SCHEME + known for known in PACKAGES)}'
-        )
-    package, module, inside = PACKAGES[name]
-    spec = importlib.util.find_spec(module)
-    path = Path(spec.origin).parent / inside if spec and spec.origin else None
-    if path is None or not path.is_file():
-        raise CheckpointError(f'{filename}: the package {package} is not installed whole; run `make setup`')
+    path, origin = find_in_package(filename)
     state = torch.load(path, map_location=map_location or 'cpu', weights_only=True)
-    origin = f'{package} {importlib.metadata.version(package)}'
     return dict(state_dict=rename(state), meta=dict(origin=origin, classes='ImageNet-1k'))

@@ -13,6 +13,7 @@ from helpers.config_grammar import CONFIGS, all_configs, baseline_of, dataset, f
 from mmengine.config import ConfigDict
 
 from projects.xray.configs import differences, load_config, under
+from projects.xray.names import NameGrammarError
 
 ARMS = [path for path in all_configs() if baseline_of(path)]
 
@@ -42,7 +43,12 @@ def axis_of(path):
     name = parse_name(path)
     changed = frozenset(name.differs(parse_name(baseline_of(path))))
     assert changed in AXES, f'{path.stem} differs from its baseline in {sorted(changed)}: not one axis'
-    return ('load_from',) if name.init == 'coco' else AXES[changed]
+    return ('load_from',) if hands_over_whole(name) else AXES[changed]
+
+
+def hands_over_whole(name):
+    """Whether a detector starts from a whole detector, not from a backbone."""
+    return name.init == 'coco' or 'drawn' in name.init
 
 
 def unwrapped(config):
@@ -72,7 +78,7 @@ def expected_init(path, root):
         if name.kind == 'pretrain' or not swin:
             return None
         return dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)
-    if name.init in ('in1k', 'coco'):
+    if name.init == 'in1k' or hands_over_whole(name):  # a whole detector overwrites the baseline's start
         if name.backbone == 'lite0':
             return dict(type='Pretrained', checkpoint='package://efficientnet-lite0', prefix='backbone.')
         if not swin:
@@ -80,11 +86,15 @@ def expected_init(path, root):
         weights = public_weights('mmpretrain', 'swin_transformer', 'swin-base_3rdparty_in1k-384')
         return dict(type='Pretrained', checkpoint=weights, prefix='backbone.')
 
+    return dict(type='Pretrained', checkpoint=expected_checkpoint(path, root), prefix='backbone.')
+
+
+def expected_checkpoint(path, root):
+    """The last checkpoint of the pretraining that the config's name means."""
+    name = parse_name(path)
     found = [p for p in all_configs(root) if p.parent.name in pretrain_folders(path) and hands_over(p, name)]
     assert len(found) == 1, f'{path.stem}: its name means one of {[p.stem for p in found]}'
-    epochs = resolved(found[0]).train_cfg.max_epochs
-    checkpoint = f'work_dirs/{found[0].stem}/epoch_{epochs}.pth'
-    return dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
+    return f'work_dirs/{found[0].stem}/epoch_{resolved(found[0]).train_cfg.max_epochs}.pth'
 
 
 def pretrain_folders(path):
@@ -96,9 +106,9 @@ def hands_over(path, target):
     """Whether the pretraining `path` is the one that the name of a probe or a detector means."""
     try:
         source = parse_name(path)
-    except AssertionError:
+    except NameGrammarError:
         return False
-    if source.kind != 'pretrain' or source.backbone != target.backbone or source.axis:
+    if source.kind not in ('pretrain', 'drawn') or source.backbone != target.backbone or source.axis:
         return False
     images = f'castings-{target.images[-1]}' if target.init.endswith('-castings') else None
     # The paper's GDXray arms are transfer from the industrial images.
@@ -130,7 +140,8 @@ def check_arm(path, config, root=CONFIGS):
     if name.init == 'coco':
         assert config.load_from == public_weights('mmdet', 'faster_rcnn', 'faster-rcnn_r50_fpn_1x_coco')
     else:
-        assert config.load_from is None
+        whole = expected_checkpoint(path, root) if hands_over_whole(name) else None
+        assert config.load_from == whole
     if name.kind == 'pretrain':
         wrapper = config.train_dataloader.dataset
         assert wrapper.get('times') == (None if path.parent.name == 'small' else REPEATS.get(name.images))
@@ -165,7 +176,7 @@ def expected_pipeline(path, config):
 def test_arms_are_discovered():
     """Both kinds are there, so that the tests below have something to say."""
     assert len(ARMS) > 25
-    assert {parse_name(path).kind for path in ARMS} == {'pretrain', 'probe', 'detector'}
+    assert {parse_name(path).kind for path in ARMS} == {'pretrain', 'probe', 'detector', 'drawn'}
 
 
 @pytest.mark.parametrize('path', ARMS, ids=lambda p: p.stem)

@@ -30,11 +30,14 @@ ROOTS = {
     'synthetic-1024': ('data/synthetic-1024', ''),
     'gdxray-a': ('data/gdxray', 'a/'),
     'gdxray-b': ('data/gdxray', 'b/'),
+    'castings-a': ('data/gdxray', 'a/'),
+    'castings-b': ('data/gdxray', 'b/'),
 }
 SPLITS = {'train_dataloader': 'train', 'val_dataloader': 'val', 'test_dataloader': 'test'}
 
 each = pytest.mark.parametrize('path', ALL, ids=lambda p: p.stem)
-detectors = [p for p in ALL if p.stem.startswith('faster-rcnn')]
+drawn = [p for p in ALL if p.stem.startswith('drawn_')]
+detectors = [p for p in ALL if p.stem.startswith('faster-rcnn')] + drawn
 probes = [p for p in ALL if '-linear-' in p.stem]
 pretrainings = [p for p in ALL if p not in detectors and p not in probes]
 
@@ -156,6 +159,7 @@ def test_a_name_says_the_architecture(path):
     else:
         assert (backbone.arch.embed_dims, len(backbone.arch.depths)) == (32, 2)
     model = {'simsiam': 'SimSiam', 'simmim': 'SimMIM', 'faster-rcnn': 'FasterRCNN', None: 'ImageClassifier'}
+    model['drawn'] = 'FasterRCNN'
     assert config.model.type == model[name.method]
 
 
@@ -165,7 +169,10 @@ def test_a_name_says_the_pixels(path):
     sizes = set()
     for loader in loaders(config).values():
         for step in steps(dataset(loader).pipeline):
-            sizes |= {step[key] for key in ('scale', 'input_size') if key in step}
+            if step.type == 'XrayFlawCrop':
+                sizes.add(step['size'])  # its `scale` is of the content
+            else:
+                sizes |= {step[key] for key in ('scale', 'input_size') if key in step}
     assert {size if isinstance(size, int) else max(size) for size in sizes} == {name.px}
     if name.backbone.startswith('swin'):
         assert config.model.backbone.img_size == name.px
@@ -235,7 +242,10 @@ def test_training_validation_and_test_read_their_own_split(path):
     root, folder = ROOTS[parse_name(path).images]
     for key, loader in loaders(config).items():
         data = dataset(loader)
-        assert (data.data_root, data.ann_file) == (root, f'{folder}{SPLITS[key]}.json')
+        unlabelled = path in drawn and key == 'train_dataloader'
+        file = 'unlabeled.txt' if unlabelled else f'{SPLITS[key]}.json'
+        assert (data.data_root, data.ann_file) == (root, f'{folder}{file}')
+        assert data.type != 'XrayBackgrounds' or 'DrawFlaws' in [step.type for step in data.pipeline]
         assert bool(data.get('test_mode')) == (key != 'train_dataloader')
     if path in detectors:
         assert config.val_evaluator.ann_file == f'{root}/{folder}val.json'
@@ -318,7 +328,7 @@ def test_variables_that_the_command_line_cannot_reach_are_refused(tmp_path):
 @select(probes + detectors)
 def test_classes_agree(path):
     config, name = resolved(path), parse_name(path)
-    gdxray = name.images.startswith('gdxray')
+    gdxray = name.images.startswith(('gdxray', 'castings'))
     expected = classes.GDXRAY_CLASSES if gdxray else classes.CLASSES
     for loader in loaders(config).values():
         data = dataset(loader)
@@ -326,7 +336,8 @@ def test_classes_agree(path):
         assert data.severity == (None if gdxray else 'castings')
         if path in detectors:
             assert data.metainfo.palette == (classes.GDXRAY_PALETTE if gdxray else classes.PALETTE)
-            assert data.filter_cfg == dict(filter_empty_gt=False)
+            unlabelled = data.type == 'XrayBackgrounds'
+            assert unlabelled or data.filter_cfg == dict(filter_empty_gt=False)
     head = config.model.roi_head.bbox_head if path in detectors else config.model.head
     assert head.num_classes == len(expected)
 
@@ -413,7 +424,7 @@ def test_a_detector_trains_whole_and_is_chosen_on_val(path):
     assert not norms or config.sync_bn == 'torch'
     assert config.default_hooks.checkpoint.save_best == 'xray/AP50'
     assert config.default_hooks.visualization.type == 'XrayVisualizationHook'
-    if parse_name(path).images.startswith('gdxray'):
+    if parse_name(path).images.startswith(('gdxray', 'castings')):
         assert config.train_cfg.max_epochs >= 72 or path.parent.name in ('small', 'cpu')
         assert list(config.test_evaluator.drop_series) == ['C0055']
 

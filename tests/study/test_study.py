@@ -58,6 +58,7 @@ def study(tmp_path, monkeypatch):
         ('simsiam/simsiam_a', PRETRAIN),
         ('small/scratch', ARM.format(init=None)),
         ('small/pretrained', ARM.format(init=WEIGHTS)),
+        ('small/whole', ARM.format(init=None) + "load_from = 'work_dirs/simsiam_a/epoch_20.pth'\n"),
         ('small/distilled', ARM.format(init=None).replace('backbone', 'architecture') + DISTILLED),
     ):
         path = tmp_path / 'configs' / f'{name}.py'
@@ -553,6 +554,17 @@ def test_a_config_edited_while_its_study_runs_parts_the_seeds(study):
         planned = read_study(file)
         finish(planned, f'train_scratch_seed{seed}_frac100', AP50=0.5)
     assert sorted(row['seeds'] for row in rows_of(results.record(planned))) == ['0', '1']
+
+
+def test_a_whole_detector_is_a_pretraining_too(study):
+    planned = read_study(study('seeds: [0]', arms=['whole']))
+    pretraining, training = trains(planned)
+    assert (training.needs, training.pretraining) == ([pretraining.name], 'simsiam_a/seed0-frac100')
+    finish(planned, pretraining.name)
+    facts, _ = tool.facts_of(planned, training)
+    start = (planned.root / pretraining.folder / 'epoch_20.pth').resolve()
+    assert f'load_from={start}' in facts['options']
+    assert not [option for option in facts['options'] if 'init_cfg' in option]
 
 
 def test_seeds_with_different_pretrainings_are_a_row_but_not_with_another_recipe_of_pretraining(study):

