@@ -1,5 +1,8 @@
 # Linear probe: is there a critical defect in this radiograph? Exports xray_* variables only.
-_base_ = './xray_runtime.py'
+_base_ = ['./xray_runtime.py', './models/swin-base_in1k.py']
+from projects.xray.norm import MEAN as xray_mean, STD as xray_std  # noqa: E401, E402, I001
+
+xray_norm = dict(mean=[xray_mean], std=[xray_std])
 
 # The whole image is resized: a random or a centre crop can cut the defect out.
 xray_probe_train_pipeline = [

@@ -1,5 +1,8 @@
 # Detection: boxes with a severity (industrial) or one class (GDXray). Exports xray_* variables only.
 _base_ = './xray_runtime.py'
+from projects.xray.norm import MEAN as xray_mean, STD as xray_std  # noqa: E401, E402, I001
+
+xray_norm = dict(mean=[xray_mean], std=[xray_std])
 
 xray_det_train_pipeline = [
     _base_.xray_load,

@@ -19,9 +19,6 @@ xray_imports = dict(
 
 # One window for every chain: the file's own bit depth mapped to 0..255, one channel.
 xray_load = dict(type='LoadXray', window=dict(type='full'), dtype='uint8')
-# ImageNet's channel averages, in every arm: an ImageNet backbone meets the input range it knows,
-# and no arm gains by statistics that another does not have.
-xray_norm = dict(mean=[114.5], std=[57.6])
 
 # Persistent workers: without them every epoch draws the same augmentations.
 xray_workers = dict(num_workers=8, persistent_workers=True, pin_memory=True)
@@ -39,11 +36,3 @@ xray_hooks = [
     dict(type='ResumeHook', minutes=10),
 ]
 xray_checkpoint = dict(interval=1, max_keep_ckpts=2)
-
-# ImageNet weights of the Swin-B that the paper uses, window 12 at 384 px.
-xray_swin_base_in1k = dict(
-    type='Pretrained',
-    checkpoint='https://mmassets.onedl.ai/mmclassification/v0/swin-transformer/convert/'
-    'swin_base_patch4_window12_384-02c598a4.pth',
-    prefix='backbone.',
-)

@@ -1,5 +1,8 @@
 # Self-supervised pretraining: views, masks and image sets. Exports xray_* variables only.
-_base_ = './xray_runtime.py'
+_base_ = ['./xray_runtime.py', './models/swin-base_in1k.py']
+from projects.xray.norm import MEAN as xray_mean, STD as xray_std  # noqa: E401, E402, I001
+
+xray_norm = dict(mean=[xray_mean], std=[xray_std])
 
 # SimSiam's views (arXiv:2011.10566, appendix D) on a gray image. Saturation, hue and random grayscale
 # are identities there and are left out, so the views are distributed as the paper's.

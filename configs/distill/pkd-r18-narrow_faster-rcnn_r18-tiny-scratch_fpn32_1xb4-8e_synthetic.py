@@ -1,20 +1,13 @@
 # PKD of the half-width detector into the quarter-width student, on generated radiographs.
 # Command: python tools/train.py <this file>, after the teacher's config
 _base_ = ['./faster-rcnn_r18-tiny-scratch_fpn32_1xb4-8e_synthetic.py', '../_base_/xray_distill.py']
-from mmengine import Config  # noqa: E402
-
-teacher = Config.fromfile(
-    '{{ fileDirname }}/../small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py'
-).model
-del Config  # a dumped config reloads only without it
-
 custom_imports = dict(imports=[*_base_.xray_imports.imports, 'projects.xray.distill'])
 custom_hooks = [*_base_.xray_hooks, *_base_.xray_distill_hooks]
 model = dict(
     _delete_=True,
     type='XrayDistill',
     architecture=_base_.model,
-    teacher=teacher,
+    teacher='configs/small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py',
     teacher_ckpt='work_dirs/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic/epoch_8.pth',
     distiller=_base_.xray_pkd_32_to_64,
 )

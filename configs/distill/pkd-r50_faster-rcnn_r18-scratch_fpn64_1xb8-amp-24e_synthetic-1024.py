@@ -1,20 +1,13 @@
 # PKD of the ResNet-50 detector into the line's student, on generated radiographs of 1024 px.
 # Command: python tools/train.py <this file>, after the teacher's config
 _base_ = './faster-rcnn_r18-scratch_fpn64_1xb8-amp-24e_synthetic-1024.py'
-from mmengine import Config  # noqa: E402
-
-teacher = Config.fromfile(
-    '{{ fileDirname }}/../one_gpu/faster-rcnn_r50-scratch_fpn_1xb8-amp-24e_synthetic-1024.py'
-).model
-del Config  # a dumped config reloads only without it
-
 custom_imports = dict(imports=[*_base_.xray_imports.imports, 'projects.xray.distill'])
 custom_hooks = [*_base_.xray_hooks, *_base_.xray_distill_hooks]
 model = dict(
     _delete_=True,
     type='XrayDistill',
     architecture=_base_.model,
-    teacher=teacher,
+    teacher='configs/one_gpu/faster-rcnn_r50-scratch_fpn_1xb8-amp-24e_synthetic-1024.py',
     teacher_ckpt='work_dirs/faster-rcnn_r50-scratch_fpn_1xb8-amp-24e_synthetic-1024/epoch_24.pth',
     distiller=dict(_base_.xray_pkd_64_to_256, distill_losses=_base_.xray_pkd_light_losses),
 )

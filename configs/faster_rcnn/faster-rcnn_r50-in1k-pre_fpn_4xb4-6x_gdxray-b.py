@@ -1,66 +1,9 @@
 # Faster R-CNN on GDXray castings, ResNet-50 from ImageNet, protocol B: whole series held out.
 # Command: tools/dist_train.sh <this file> 4
 # Cost: 571 images / 16 = 36 iterations an epoch, 2,590 in 72 epochs.
-_base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', '../_base_/xray_det.py']
-custom_imports = _base_.xray_imports
-
-# The parent's names that nothing reads.
-dataset_type = data_root = train_pipeline = test_pipeline = None
-
-# Batch norm is trained, nothing is frozen, in every arm: statistics and stem of ImageNet are not those
-# of a self-supervised backbone. sync_bn makes one group of the four GPUs' 16 images.
-sync_bn = 'torch'
-model = dict(
-    data_preprocessor=dict(
-        _delete_=True, type='XrayDetDataPreprocessor', pad_size_divisor=32, **_base_.xray_norm
-    ),
-    backbone=dict(frozen_stages=-1, norm_eval=False),
-    # Best anchor IoU >= 0.7 / 0.5 for 86 / 100 % of the boxes at this input; COCO's [8]: 61 / 94 %.
-    rpn_head=dict(anchor_generator=dict(scales=[4, 6])),
-    roi_head=dict(bbox_head=dict(num_classes=1)),
-)
-
-train_dataloader = dict(
-    _delete_=True,
-    batch_size=4,
-    dataset=dict(ann_file='b/train.json', pipeline=_base_.xray_det_train_pipeline, **_base_.xray_gdxray),
-    **_base_.xray_det_train_loader,
-)
-val_dataloader = dict(
-    _delete_=True,
-    dataset=dict(
-        ann_file='b/val.json',
-        pipeline=_base_.xray_det_test_pipeline,
-        test_mode=True,
-        **_base_.xray_gdxray,
-    ),
-    **_base_.xray_det_test_loader,
-)
-test_dataloader = dict(
-    _delete_=True,
-    dataset=dict(
-        ann_file='b/test.json',
-        pipeline=_base_.xray_det_test_pipeline,
-        test_mode=True,
-        **_base_.xray_gdxray,
-    ),
-    **_base_.xray_det_test_loader,
-)
-val_evaluator = dict(_delete_=True, ann_file='data/gdxray/b/val.json', **_base_.xray_gdxray_metric)
-test_evaluator = dict(_delete_=True, ann_file='data/gdxray/b/test.json', **_base_.xray_gdxray_metric)
-
-train_cfg = dict(max_epochs=72)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(type='MultiStepLR', begin=0, end=72, by_epoch=True, milestones=[64, 69], gamma=0.1),
+_base_ = [
+    '../_base_/models/faster-rcnn_r50_fpn.py',
+    '../_base_/datasets/gdxray-b_detection.py',
+    '../_base_/schedules/sgd-6x.py',
 ]
-optim_wrapper = dict(optimizer=dict(lr=0.02 * 16 / 16))  # 0.02 per 16 images
-
-vis_backends = _base_.xray_vis_backends
-visualizer = dict(vis_backends=vis_backends)
-default_hooks = dict(
-    logger=dict(interval=20),
-    checkpoint=_base_.xray_det_checkpoint,
-    visualization=dict(_delete_=True, **_base_.xray_det_visualization),
-)
-custom_hooks = _base_.xray_hooks
+model = _base_.xray_heads

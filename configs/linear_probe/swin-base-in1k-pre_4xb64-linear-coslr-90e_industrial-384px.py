@@ -4,9 +4,6 @@
 _base_ = ['mmpretrain::simsiam/benchmarks/resnet50_8xb512-linear-coslr-90e_in1k.py', '../_base_/xray_cls.py']
 custom_imports = _base_.xray_imports
 
-# The parent's names that nothing reads.
-dataset_type = train_pipeline = test_pipeline = None
-
 data_preprocessor = dict(_delete_=True, type='XrayClsDataPreprocessor', **_base_.xray_norm)
 model = dict(
     backbone=dict(

@@ -10,9 +10,6 @@ _base_ = [
 ]
 custom_imports = _base_.xray_imports
 
-# The parent's names that nothing reads.
-dataset_type = data_root = train_pipeline = None
-
 model = dict(
     backbone=dict(
         img_size=384,

@@ -4,9 +4,6 @@
 _base_ = ['mmpretrain::simsiam/simsiam_resnet50_8xb32-coslr-100e_in1k.py', '../_base_/xray_ssl.py']
 custom_imports = _base_.xray_imports
 
-# The parent's names that nothing reads.
-dataset_type = data_root = view_pipeline = train_pipeline = None
-
 data_preprocessor = dict(_delete_=True, type='XraySelfSupDataPreprocessor', **_base_.xray_norm)
 train_dataloader = dict(
     _delete_=True,

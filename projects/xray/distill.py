@@ -12,7 +12,9 @@ from mmengine.runner import save_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from . import compat  # noqa: F401 (before mmrazor: it makes the import possible)
+from .configs import load_config
 from .handover import HandoverError, compare
+from .provenance import REPO
 
 from mmrazor.models.algorithms import FpnTeacherDistill  # isort: skip # noqa: E402
 
@@ -23,19 +25,23 @@ STUDENT = 'architecture.'
 class XrayDistill(FpnTeacherDistill):
     """Distil the FPN of a frozen teacher into a student, both mmdet detectors.
 
-    As mmrazor's class, but for three things: the teacher gets its weights where every module gets them, by
+    As mmrazor's class, except for three things: the teacher gets its weights where every module gets them, by
     `init_cfg`, so that `VerifiedLoadHook` sees them; all of them must be the file's, as mmrazor loads what
     fits and says nothing of the rest; and the teacher never trains, where mmrazor puts its batch norm alone
     into evaluation and leaves Swin's drop path at work.
 
     Args:
-        teacher: Its model config; what its parts start from is left out.
+        teacher: Its config, as a path below the repository's root, or its model config; what its parts start
+            from is left out.
         teacher_ckpt: Its checkpoint.
         **kwargs: Those of mmrazor's class: `architecture` (the student's model config) and `distiller`.
+
+    Raises:
+        ConfigError: No such config.
     """
 
-    def __init__(self, teacher: dict, teacher_ckpt: str, **kwargs):
-        teacher = deepcopy(teacher)
+    def __init__(self, teacher: str | dict, teacher_ckpt: str, **kwargs):
+        teacher = deepcopy(model_of(teacher))
         teacher['backbone']['init_cfg'] = None
         teacher['init_cfg'] = dict(type='Pretrained', checkpoint=teacher_ckpt)
         super().__init__(teacher=teacher, teacher_ckpt=None, **kwargs)
@@ -69,6 +75,11 @@ class XrayDistill(FpnTeacherDistill):
         """Train the student and the connectors; the teacher stays in evaluation."""
         super().train(mode)
         self.teacher.eval()
+
+
+def model_of(teacher: str | dict) -> dict:
+    """Return the model config of a teacher that is named by its config's path below the repository's root."""
+    return load_config(REPO / teacher).model if isinstance(teacher, str) else teacher
 
 
 @HOOKS.register_module()

@@ -1,0 +1,41 @@
+# Industrial radiographs at 1024 px, critical and minor defects.
+_base_ = '../detection.py'
+from projects.xray.classes import CLASSES as xray_classes, PALETTE as xray_palette  # noqa: E401, E402, I001
+
+# What the detector takes from its data; a baseline passes it on.
+xray_heads = dict(roi_head=dict(bbox_head=dict(num_classes=len(xray_classes))))
+
+xray_resize = dict(type='Resize', scale=(1024, 1024), keep_ratio=True)
+# Radiographs without a defect are kept: they teach the detector what to leave alone.
+xray_set = dict(
+    type='XrayDefects',
+    data_root='data/industrial',
+    data_prefix=dict(img='images'),
+    metainfo=dict(classes=xray_classes, palette=xray_palette),
+    severity='castings',
+    filter_cfg=dict(filter_empty_gt=False),
+)
+xray_test_set = dict(
+    test_mode=True,
+    pipeline=[_base_.xray_load, xray_resize, dict(type='LoadAnnotations', with_bbox=True), _base_.xray_pack],
+    **xray_set,
+)
+train_dataloader = dict(
+    batch_size=4,
+    dataset=dict(
+        ann_file='train.json',
+        pipeline=[
+            _base_.xray_load,
+            dict(type='LoadAnnotations', with_bbox=True),
+            xray_resize,
+            dict(type='XrayRandomFlip', prob=0.5),
+            dict(type='PackDetInputs'),
+        ],
+        **xray_set,
+    ),
+    **_base_.xray_train_loader,
+)
+val_dataloader = dict(dataset=dict(ann_file='val.json', **xray_test_set), **_base_.xray_test_loader)
+test_dataloader = dict(dataset=dict(ann_file='test.json', **xray_test_set), **_base_.xray_test_loader)
+val_evaluator = dict(type='XrayDefectMetric', ann_file='data/industrial/val.json', severity='castings')
+test_evaluator = dict(type='XrayDefectMetric', ann_file='data/industrial/test.json', severity='castings')

@@ -1,0 +1,31 @@
+# Generated radiographs at 192 px, for two CPU cores. Anchors shrink with the input.
+_base_ = './industrial_detection.py'
+xray_heads = dict(rpn_head=dict(anchor_generator=dict(scales=[2, 3])))
+
+xray_resize = dict(type='Resize', scale=(192, 192), keep_ratio=True)
+xray_loader = dict(num_workers=1, pin_memory=False)
+xray_set = dict(data_root='data/synthetic', severity='castings')
+xray_test_pipeline = [
+    _base_.xray_load,
+    xray_resize,
+    dict(type='LoadAnnotations', with_bbox=True),
+    _base_.xray_pack,
+]
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            _base_.xray_load,
+            dict(type='LoadAnnotations', with_bbox=True),
+            xray_resize,
+            dict(type='XrayRandomFlip', prob=0.5),
+            dict(type='PackDetInputs'),
+        ],
+        **xray_set,
+    ),
+    **xray_loader,
+)
+val_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline, **xray_set), **xray_loader)
+test_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline, **xray_set), **xray_loader)
+val_evaluator = dict(ann_file='data/synthetic/val.json', severity='castings')
+test_evaluator = dict(ann_file='data/synthetic/test.json', severity='castings')
+default_hooks = dict(logger=dict(interval=30))

@@ -1,0 +1,7 @@
+# ImageNet weights of the Swin-B that the paper uses, window 12 at 384 px. Exports xray_* variables only.
+xray_swin_base_in1k = dict(
+    type='Pretrained',
+    checkpoint='https://mmassets.onedl.ai/mmclassification/v0/swin-transformer/convert/'
+    'swin_base_patch4_window12_384-02c598a4.pth',
+    prefix='backbone.',
+)
