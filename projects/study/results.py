@@ -147,9 +147,11 @@ def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
     for run in records['runs'].values():
         if run['status'] != 'tested':
             continue
-        named = names.summary(Path(run['config']).stem)
+        stem = Path(run['config']).stem
+        named = names.summary(stem)
         arm = name_arm(named['init'], run)
-        key = (named['dataset'], named['backbone'], named['recipe'], run['fraction'], arm)
+        share = 0 if names.is_pretraining(stem) else run['fraction']  # drawn flaws need no labels
+        key = (named['dataset'], named['backbone'], named['recipe'], share, arm)
         arms.setdefault(key, []).append(run)
     arms = {
         (dataset, backbone, ', '.join(part for part in (recipe, words) if part), fraction, arm): runs

@@ -175,8 +175,21 @@ def summary(stem: str) -> dict[str, str]:
     """Return what tables say of a config: `dataset`, `backbone`, `recipe`, `init`; '' where it says none.
 
     The stem of a user's own recipe need not follow the grammar: `init` is then the whole stem. A distilled
-    student starts from its own init and its teacher.
+    student starts from its own init and its teacher. A detector that learnt from drawn flaws alone is one of
+    the data it is tested on, without labels.
     """
+    drawn = GRAMMAR['drawn'].fullmatch(stem)
+    if drawn:
+        archive = drawn['images']
+        where = 'castings' if archive.startswith('castings') else ''
+        init = '-'.join(part for part in (drawn['init'], 'drawn', where) if part)
+        recipe = stem.split('_', 2)[2].removesuffix(f'_{archive}-{drawn["px"]}px')
+        return dict(
+            dataset=archive.replace('castings-', 'gdxray-'),
+            backbone=drawn['backbone'],
+            recipe=f'{recipe}, {drawn["px"]}px',
+            init=f'{init} alone',
+        )
     taught = _TAUGHT.fullmatch(stem)
     student = taught['student'] if taught else stem
     for pattern in _LOOSE:

@@ -567,6 +567,16 @@ def test_a_whole_detector_is_a_pretraining_too(study):
     assert not [option for option in facts['options'] if 'init_cfg' in option]
 
 
+def test_what_learns_from_drawn_flaws_alone_is_a_row_without_labels(study):
+    drawn = 'drawn_lite0_fpn_1xb4-6e_castings-b-256px'
+    Path('configs/small').mkdir(parents=True, exist_ok=True)
+    Path(f'configs/small/{drawn}.py').write_text(ARM.format(init=None))
+    planned = read_study(study('seeds: [0]', arms=[drawn]))
+    finish(planned, f'train_{drawn.replace("-", "_")}_seed0_frac100', AP50=0.5)
+    (row,) = rows_of(results.record(planned))
+    assert (row['data'], row['labels'], row['arm']) == ('gdxray-b', '0 %', 'drawn-castings alone')
+
+
 def test_seeds_with_different_pretrainings_are_a_row_but_not_with_another_recipe_of_pretraining(study):
     file = study('seeds: [0, 1]\npretrain_seeds: [0, 1]', arms=['pretrained'])
 

@@ -72,6 +72,11 @@ def test_a_stem_outside_the_grammar_is_refused(stem):
             ('synthetic', 'r18-tiny', 'scratch + cwd-r18-narrow'),
         ),
         ('my_own_config', ('', '', 'my_own_config')),
+        (
+            'drawn_lite0-in1k-pre_fpn_1xb8-4e_castings-b-256px',
+            ('gdxray-b', 'lite0', 'in1k-drawn-castings alone'),
+        ),
+        ('drawn_lite0_fpn_1xb8-4e_welds-256px', ('welds', 'lite0', 'drawn alone')),
     ],
 )
 def test_arms_are_read_from_names(stem, expected):
