@@ -4,7 +4,7 @@ Examples:
     python tools/study.py configs/study/synthetic.yaml --dry-run
     python tools/study.py configs/study/synthetic.yaml
     python tools/study.py configs/study/paper.yaml --profile configs/study/slurm
-    python tools/study.py configs/study/*.yaml --readme README.md
+    python tools/study.py configs/study/*.yaml --readme
 """
 
 import argparse
@@ -52,7 +52,11 @@ def parse_args(argv=None):
     )
     parser.add_argument('--profile', help="a profile of Snakemake's, such as configs/study/slurm")
     parser.add_argument(
-        '--readme', metavar='F', help='write the recorded results between the marks of F instead'
+        '--readme',
+        nargs='?',
+        const='docs/results.md',
+        metavar='F',
+        help='write the recorded results between the marks of F (default: docs/results.md) instead',
     )
     # How Snakemake calls back: one step, and the GPUs that the plan has for it.
     parser.add_argument('--job', help=argparse.SUPPRESS)

@@ -533,17 +533,19 @@ def test_commits_of_a_training_are_named_start_by_start():
     assert trained_and_tested(['unknown', 'b'], '') == 'unknown then b'
 
 
-def test_the_tables_of_the_readme_are_those_of_the_recorded_studies(repo, tmp_path, monkeypatch):
+def test_the_tables_of_the_results_are_those_of_the_recorded_studies(repo, tmp_path, monkeypatch):
     # As committed: a study that runs in this checkout, `make demo` too, writes to these files.
     archive = subprocess.run(
-        ['git', '-C', repo, 'archive', 'HEAD', 'README.md', 'configs/study'], check=True, capture_output=True
+        ['git', '-C', repo, 'archive', 'HEAD', 'docs/results.md', 'configs/study'],
+        check=True,
+        capture_output=True,
     )
     subprocess.run(['tar', '-x', '-C', tmp_path], check=True, input=archive.stdout)
-    committed = (tmp_path / 'README.md').read_text()
+    committed = (tmp_path / 'docs/results.md').read_text()
     monkeypatch.chdir(tmp_path)
     files = sorted(map(str, Path('configs', 'study').glob('*.yaml')))
-    assert main([*files, '--readme', 'README.md']) == 0
-    assert (tmp_path / 'README.md').read_text() == committed
+    assert main([*files, '--readme']) == 0
+    assert (tmp_path / 'docs/results.md').read_text() == committed
 
 
 def test_a_config_edited_while_its_study_runs_parts_the_seeds(study):
