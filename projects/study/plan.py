@@ -284,7 +284,8 @@ def _plan_pretraining(study, source, seed, own, jobs) -> tuple[list[str], str | 
 
 
 def _add(file, jobs, job):
-    if job.name in jobs:
+    """Add a job; a training that another run starts from may be an arm as well."""
+    if job.name in jobs and (job.kind == 'test' or jobs[job.name] != job):
         raise StudyError(f'{file}: {job.folder} is asked for twice; leave one of the arms out')
     jobs[job.name] = job
 
@@ -319,8 +320,11 @@ def _check(file, own):
 def start_of(config: Mapping) -> tuple[str, str]:
     """Return the key of a config that names the checkpoint it starts from, and that name; '' without one.
 
-    A whole detector (`load_from`) overwrites what its backbone alone would start from.
+    A whole detector (`load_from`) overwrites what its backbone alone would start from. A distilled student
+    starts from its teacher.
     """
+    if 'teacher_ckpt' in config['model']:
+        return 'model.teacher_ckpt', str(config['model']['teacher_ckpt'])
     if config.get('load_from'):
         return 'load_from', str(config['load_from'])
     init = config['model']['backbone'].get('init_cfg') or {}
@@ -331,10 +335,10 @@ def start_of(config: Mapping) -> tuple[str, str]:
 def _pretraining_config(study: Study, path: str) -> str | None:
     """Return the config whose run an arm starts from: `work_dirs/<stem>/…` names it, beside the arm's own."""
     model = study.config(path)['model']
-    if 'backbone' not in model:
+    if 'backbone' not in model and 'teacher_ckpt' not in model:
         raise StudyError(
-            f'{study.file}: {path}: expected a model with a backbone, not {model.get("type")}, whose teacher '
-            'a study does not train; leave the arm out and give the config to tools/train.py'
+            f'{study.file}: {path}: expected a model with a backbone or a teacher, not {model.get("type")}; '
+            'leave the arm out and give the config to tools/train.py'
         )
     _, checkpoint = start_of(study.config(path))
     if not checkpoint.startswith('work_dirs/'):

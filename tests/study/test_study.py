@@ -46,7 +46,7 @@ optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.02))
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
 train_dataloader = dict(batch_size=4, dataset=dict(data_root='data', ann_file='train.json'))
 """
-DISTILLED = "model.update(type='XrayDistill', teacher=dict(), teacher_ckpt='work_dirs/a/epoch_6.pth')\n"
+DISTILLED = "model.update(type='XrayDistill', teacher=dict(), teacher_ckpt='work_dirs/scratch/epoch_6.pth')\n"
 WEIGHTS = "dict(type='Pretrained', checkpoint='work_dirs/simsiam_a/epoch_20.pth')"
 
 
@@ -59,6 +59,7 @@ def study(tmp_path, monkeypatch):
         ('small/scratch', ARM.format(init=None)),
         ('small/pretrained', ARM.format(init=WEIGHTS)),
         ('small/whole', ARM.format(init=None) + "load_from = 'work_dirs/simsiam_a/epoch_20.pth'\n"),
+        ('small/neither', ARM.format(init=None).replace('backbone', 'architecture')),
         ('small/distilled', ARM.format(init=None).replace('backbone', 'architecture') + DISTILLED),
     ):
         path = tmp_path / 'configs' / f'{name}.py'
@@ -231,7 +232,7 @@ def test_wrong_arms_are_one_line_and_exit_2(study, capsys):
         (dict(arm=', epochs_factor: 0'), 'factors of epochs must be above zero'),
         (dict(arm=', pretrain_epochs_factor: "2"'), 'factors of epochs must be above zero'),
         (dict(arm=', pretrain_epochs_factor: 2'), 'scratch.py starts from no pretraining of this study'),
-        (dict(arms=['distilled']), 'distilled.py: expected a model with a backbone, not XrayDistill'),
+        (dict(arms=['neither']), 'neither.py: expected a model with a backbone or a teacher, not '),
     ):
         assert main([str(study(**said)), '--dry-run']) == 2
         assert message in capsys.readouterr().err
@@ -567,6 +568,18 @@ def test_a_whole_detector_is_a_pretraining_too(study):
     start = (planned.root / pretraining.folder / 'epoch_20.pth').resolve()
     assert f'load_from={start}' in facts['options']
     assert not [option for option in facts['options'] if 'init_cfg' in option]
+
+
+@pytest.mark.parametrize('arms', [['scratch', 'distilled'], ['distilled', 'scratch']])
+def test_a_teacher_is_trained_once_and_may_be_an_arm(study, arms):
+    planned = read_study(study('seeds: [0]', arms=arms))
+    teacher, student = sorted(trains(planned), key=lambda job: job.folder, reverse=True)
+    assert (teacher.folder, student.folder) == ('scratch/seed0-frac100', 'distilled/seed0-frac100')
+    assert (student.needs, student.pretraining) == ([teacher.name], teacher.folder)
+    finish(planned, teacher.name)
+    facts, _ = tool.facts_of(planned, student)
+    start = (planned.root / teacher.folder / 'epoch_6.pth').resolve()
+    assert [option for option in facts['options'] if 'epoch_6' in option] == [f'model.teacher_ckpt={start}']
 
 
 def test_what_learns_from_drawn_flaws_alone_is_a_row_without_labels(study):
