@@ -33,10 +33,26 @@ xray_native_train_pipeline = [
     dict(type='XrayPoissonNoise', prob=0.5),
     dict(type='PackDetInputs'),
 ]
-# The same crops of unlabelled castings, into which flaws are drawn: as many types as there are, one class.
+# The same crops of unlabelled castings, into which flaws are drawn. Sizes, contrasts and the share of voids are
+# those of the flaws that protocol B trains on, and so is the margin that annotators left around them.
 xray_native_drawn_pipeline = [
     _base_.xray_load,
-    dict(type='DrawFlaws', number=(1, 6)),
+    dict(
+        type='DrawFlaws',
+        number=(1, 6),
+        pitch=(0.13, 0.5),
+        weights=dict(
+            gas_pore=4,
+            blowhole=4,
+            pinhole=4,
+            shrinkage_cavity=4,
+            pore_cluster=4,
+            wormhole=4,
+            sand_inclusion=4,
+            surface_pit=4,
+        ),
+        margin=0.15,
+    ),
     *xray_native_train_pipeline[2:],
 ]
 xray_native_castings_b = dict(
