@@ -33,8 +33,8 @@ xray_native_train_pipeline = [
     dict(type='XrayPoissonNoise', prob=0.5),
     dict(type='PackDetInputs'),
 ]
-# The same crops of unlabelled castings, into which flaws are drawn. Sizes, contrasts and the share of voids are
-# those of the flaws that protocol B trains on, and so is the margin that annotators left around them.
+# The same crops of unlabelled castings, into which flaws are drawn. Sizes, contrasts and the share of voids
+# are those of the flaws that protocol B trains on, and so is the margin that annotators left around them.
 xray_native_drawn_pipeline = [
     _base_.xray_load,
     dict(
