@@ -356,7 +356,8 @@ def describe(s, levels, boxes, checks):
 
     row = dict(name=s.name, source=s.source, folder=s.folder, images=len(s.names))
     if s.coco is not None:
-        row['boxes'] = len(s.coco['annotations'])
+        row['crowd'] = sum(a['iscrowd'] for a in s.coco['annotations'])
+        row['boxes'] = len(s.coco['annotations']) - row['crowd']
         row['without_boxes'] = len(s.names) - len({a['image_id'] for a in s.coco['annotations']})
         row['classes'] = {
             k: dict(images=images, boxes=boxes) for k, (images, boxes) in checks.class_counts(s).items()

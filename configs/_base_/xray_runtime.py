@@ -8,6 +8,7 @@ xray_imports = dict(
         'projects.xray.transforms',
         'projects.xray.crops',
         'projects.xray.preprocessors',
+        'projects.xray.assigners',
         'projects.xray.metrics',
         'projects.xray.hooks',
         'projects.xray.lite0',

@@ -53,13 +53,17 @@ class Boxes:
 
 
 def boxes_at_input(s: ImageSet) -> Boxes | None:
-    """Scale the boxes of a labelled set as its pipeline does; None without boxes or a plain `Resize`."""
+    """Scale the boxes of a labelled set as its pipeline does, crowd left out.
+
+    None for a set that cannot be loaded, or without a plain `Resize`.
+    """
     resize = resize_of(s.pipeline)
-    if s.coco is None or not s.coco['annotations'] or resize is None:
+    if s.coco is None or resize is None:
         return None
     records = {record['id']: record for record in s.coco['images']}
-    native = np.array([a['bbox'] for a in s.coco['annotations']], float)
-    owners = [records[a['image_id']] for a in s.coco['annotations']]
+    learnt = [a for a in s.coco['annotations'] if not a['iscrowd']]
+    native = np.array([a['bbox'] for a in learnt], float)
+    owners = [records[a['image_id']] for a in learnt]
     sizes = np.array([[record['width'], record['height']] for record in owners], float)
     factors = input_factors(sizes, *resize)
     return Boxes(native, native * np.tile(factors, 2), sizes * factors)

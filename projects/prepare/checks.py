@@ -428,6 +428,7 @@ def check_classes(sets: Sequence[ImageSet], heads: dict[str, int]) -> list[Findi
                     'split the parts so that every split shows every class',
                 )
             )
+        findings += _crowd(s)
         for what, count in s.coco['repairs'].items():
             if count:
                 findings.append(Finding(NOTE, 'boxes', f'{s.name}: repaired while loading: {what}: {count}'))
@@ -444,12 +445,32 @@ def check_classes(sets: Sequence[ImageSet], heads: dict[str, int]) -> list[Findi
     return findings
 
 
+def _crowd(s: ImageSet) -> list[Finding]:
+    """Count the crowd of a labelled set, which a detector neither learns nor is measured on."""
+    names = {record['id']: path for record, path in zip(s.records, s.paths)}
+    crowd = Counter(names[a['image_id']] for a in s.coco['annotations'] if a['iscrowd'])
+    if not crowd:
+        return []
+    total = len(s.coco['annotations'])
+    return [
+        Finding(
+            WARNING if 2 * crowd.total() > total else NOTE,
+            'boxes',
+            f'{s.name}: {crowd.total()} of {total} boxes are crowd (iscrowd), neither learnt nor counted',
+            'set iscrowd to 0 where it is one object, and convert again',
+            {path: f'{count} crowd' for path, count in crowd.items()},
+        )
+    ]
+
+
 def class_counts(s: ImageSet) -> dict[str, tuple[int, int]]:
-    """Images and boxes per class of a labelled set."""
+    """Images and boxes per class of a labelled set, without crowd, which is not learnt."""
     names = {category['id']: category['name'] for category in s.coco['categories']}
     counts = {}
     for category, name in names.items():
-        rows = [a['image_id'] for a in s.coco['annotations'] if a['category_id'] == category]
+        rows = [
+            a['image_id'] for a in s.coco['annotations'] if a['category_id'] == category and not a['iscrowd']
+        ]
         counts[name] = len(set(rows)), len(rows)
     return counts
 

@@ -17,6 +17,7 @@ from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS, VISU
 
 import projects.xray.compat  # noqa: F401  (first, as in every config)
 from projects.xray import (  # noqa: F401  (what configs name registers itself)
+    assigners,
     classes,
     crops,
     datasets,
@@ -467,6 +468,13 @@ def test_a_detector_trains_whole_and_is_chosen_on_val(path):
     if parse_name(path).images.startswith(('gdxray', 'castings')):
         assert config.train_cfg.max_epochs >= 72 or path.parent.name in ('small', 'cpu')
         assert list(config.test_evaluator.drop_series) == ['C0055']
+
+
+@select(detectors)
+def test_crowd_is_no_background_for_a_detector(path):
+    for stage in ('rpn', 'rcnn'):
+        assigner = resolved(path).model.train_cfg[stage].assigner
+        assert assigner.type == 'XrayMaxIoUAssigner' or assigner.ignore_iof_thr > 0
 
 
 def full_recipe_of(path):

@@ -285,6 +285,16 @@ def test_a_planted_fault_is_found_and_nothing_else_of_its_kind(data, plant, expe
     assert len(same) <= 2, same
 
 
+def test_crowd_is_counted(data):
+    root, config = data
+    first_box(iscrowd=1)(root)
+    assert any(
+        re.match(r'note boxes: train: 1 of \d+ boxes are crowd .*train_000.png', f) for f in found(config)
+    )
+    edit(root, 'val', lambda coco: [a.update(iscrowd=1) for a in coco['annotations']])
+    assert any(re.match(r'error boxes: .*val.json: \d+ crowd boxes, which', line) for line in found(config))
+
+
 def test_a_sound_set_has_no_error_and_no_warning(data):
     _, config = data
     assert [line for line in found(config) if not line.startswith('note')] == []
