@@ -7,7 +7,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects.prepare import gdxray  # noqa: E402
-from projects.prepare.convert import ConvertError, UsageError, convert  # noqa: E402
+from projects.prepare.convert import convert  # noqa: E402
+from projects.prepare.ledger import ConvertError, UsageError  # noqa: E402
 
 EXAMPLE = """example:
   python tools/convert_dataset.py gdxray GDXray/Castings data/gdxray \\
@@ -90,10 +91,6 @@ def main(argv: list[str] | None = None) -> int:
             print(f'quarantine: {line}', file=sys.stderr)
         if len(put_aside) > 10:
             print(f'quarantine: {len(put_aside) - 10} more in {args.out / "quarantine.txt"}', file=sys.stderr)
-        if not args.group:
-            print(
-                'no --group: every image counts as its own part; views of one part may meet in train and test'
-            )
     return 0
 
 

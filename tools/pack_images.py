@@ -44,7 +44,7 @@ def parse_args(argv=None):
         help="LoadXray's window, e.g. type=absolute low=0 high=4095 (type=full)",
     )
     parser.add_argument(
-        '--group', metavar='REGEX', help='its first group in the path is the part; default: the folder'
+        '--group', metavar='REGEX', help='its first group in the path is the part; default: no part'
     )
     parser.add_argument(
         '--workers', type=int, default=len(os.sched_getaffinity(0)), metavar='N', help='processes (all cores)'

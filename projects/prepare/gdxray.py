@@ -41,7 +41,9 @@ from pathlib import Path
 from projects.radiograph.read import ImagingError
 from projects.xray.classes import GDXRAY_CLASSES
 
-from .convert import ConvertError, Ledger, UsageError, clip_box, measure, place, write_coco
+from .decode import measure
+from .ledger import ConvertError, Ledger, UsageError
+from .write import clip_box, place, write_coco
 
 
 def _series(text: str) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from pathlib import PurePosixPath
 import cv2
 import numpy as np
 
+from projects.radiograph.parts import PartError, part_of
+
 from .checks import ERROR, NOTE, WARNING, Finding, ImageSet, counted, few
 from .scan import COARSE, Probe, Probes, load
 
@@ -191,11 +193,15 @@ def _shared_groups(a: ImageSet, b: ImageSet) -> list[Finding]:
 
 def parts_by_name(names: Sequence[str], converted: ImageSet) -> set[str]:
     """Parts in names without an annotation, by the `group` that the converter noted in a labelled set."""
-    try:
-        found = [re.search(converted.info.get('group'), name) for name in names]
-    except (TypeError, re.error):  # none noted, or no regular expression
-        return set()
-    return {match[1] if match.re.groups else match[0] for match in found if match} - {'', None}
+    found = set()
+    for name in names:
+        try:
+            found.add(part_of(name, converted.info.get('group')))
+        except PartError:
+            continue
+        except (TypeError, re.error):  # no regular expression
+            return set()
+    return found - {None}
 
 
 def _frame(name: str) -> tuple[str, int, str] | None:

@@ -1,5 +1,6 @@
 """JSON and YAML of unknown origin, read with limits on size, depth and repetition; text made printable."""
 
+import codecs
 import json
 import re
 import reprlib
@@ -8,46 +9,34 @@ import numpy as np
 import yaml
 
 MAX_JSON = 48 * 2**20
-
-
 """Largest JSON file. With the next two it keeps the parsed file below 1 GB, whatever is in it."""
-
-
 MAX_NESTS = 1_000_000
-
-
 MAX_QUOTES = 8_000_000
-
-
 MAX_DEPTH = 100
-
-
 """Lists within each other, in JSON and YAML. Annotations need fewer than ten."""
-
-
 MAX_YAML = 256 * 2**10
-
-
 """Largest YAML file, of some ten thousand types; its parser is slow."""
 
+# Byte order marks. UTF-32 before UTF-16, whose mark begins alike.
+_MARKS = {
+    codecs.BOM_UTF8: 'utf-8',
+    codecs.BOM_UTF32_LE: 'utf-32-le',
+    codecs.BOM_UTF32_BE: 'utf-32-be',
+    codecs.BOM_UTF16_LE: 'utf-16-le',
+    codecs.BOM_UTF16_BE: 'utf-16-be',
+}
 
 # A JSON string; not one that never ends, which is an error anyway.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-
-
 _STEP = bytes(1 if c in b'[{' else 255 for c in range(256))  # as int8: 1 opens, -1 closes
-
-
 _NO_BRACKET = bytes(c for c in range(256) if c not in b'[]{}')
-
 
 # Characters that break a line or that UTF-8 does not have: names of files may hold any.
 _UNPRINTABLE = re.compile('[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
-
+# Characters that a reader does not see, or takes for a blank.
+_INVISIBLE = re.compile('[\xa0\xad\u061c\u180e\u2000-\u200f\u202a-\u202f\u205f-\u206f\u3000\ufeff]')
 
 _SHOW = reprlib.Repr()
-
-
 _SHOW.maxlevel, _SHOW.maxlist, _SHOW.maxdict, _SHOW.maxstring, _SHOW.maxother = 2, 5, 3, 40, 40
 
 
@@ -65,8 +54,30 @@ def is_printable(name: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """A text in one line of UTF-8, whatever is in it, with escapes such as `\\udcff`."""
-    return _UNPRINTABLE.sub(lambda match: match[0].encode('unicode_escape').decode(), text)
+    """A text in one line of UTF-8 that shows every character, with escapes such as `\\u200b`."""
+    for pattern in (_UNPRINTABLE, _INVISIBLE):
+        text = pattern.sub(lambda match: match[0].encode('unicode_escape').decode(), text)
+    return text
+
+
+def decode_text(data: bytes, name: str) -> str:
+    """A text in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, which is not part of the text.
+
+    Args:
+        data: the content of a file.
+        name: of the file, for the remedy.
+
+    Raises:
+        FormatError: it is in another encoding.
+    """
+    mark, encoding = next(((m, e) for m, e in _MARKS.items() if data.startswith(m)), (b'', 'utf-8'))
+    try:
+        return data[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b'\n', 0, len(mark) + error.start) + 1
+        raise FormatError(
+            f'text in UTF-8, found another encoding in line {line}; save {name} as UTF-8'
+        ) from None
 
 
 class FormatError(ValueError):
@@ -77,18 +88,33 @@ def parse_json(data: bytes):
     """The value of a JSON text, in less than 1 GB whatever is in it.
 
     Raises:
-        FormatError: it is no JSON, or too large, or its lists lie too deep.
+        FormatError: it is no JSON, too large, has a key twice in one object, or its lists lie too deep.
     """
     check_json_size(data)
+    text = decode_text(data, 'it')
+    if not data.isascii() and data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b'\0\0'):
+        data = text.encode()
     # Python's parser descends on the C stack, which the recursion limit need not protect: libraries raise it.
     brackets = _STRING.sub(b'', data).translate(_STEP, _NO_BRACKET)
     depth = np.cumsum(np.frombuffer(brackets, np.int8), dtype=np.int32).max(initial=0)
     if depth > MAX_DEPTH:
         raise FormatError(f'JSON of at most {MAX_DEPTH} lists within each other, found {depth}')
     try:
-        return json.loads(data)
+        return json.loads(text, object_pairs_hook=_object)
+    except FormatError:
+        raise
     except ValueError as error:
         raise FormatError(f'JSON ({_show(str(error))})') from None
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object, of which each key means one thing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise FormatError(f'each key once in an object, found {_show(twice)} twice')
+    return found
 
 
 def check_json_size(data: bytes) -> None:
@@ -99,11 +125,22 @@ def check_json_size(data: bytes) -> None:
         raise FormatError(f'at most {MAX_NESTS} lists and objects and {MAX_QUOTES // 2} strings in a file')
 
 
+class _YamlLoader(yaml.CSafeLoader):
+    """The safe loader, for which a key that occurs twice is an error: its last value would win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(set(keys)) < len(keys):
+            twice = next(value for tag, value in keys if keys.count((tag, value)) > 1)
+            raise FormatError(f'each key once in a map, found {_show(twice)} twice')
+        return super().construct_mapping(node, deep)
+
+
 def parse_yaml(data: bytes):
     """The value of a YAML text, however deep it nests.
 
     Raises:
-        FormatError: it is no YAML, or too large, or its collections lie too deep.
+        FormatError: it is no YAML, too large, has a key twice in one map, or its collections lie too deep.
     """
     if len(data) > MAX_YAML:
         raise FormatError(f'at most {MAX_YAML >> 10} KiB of YAML')
@@ -114,8 +151,18 @@ def parse_yaml(data: bytes):
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise FormatError(f'YAML of at most {MAX_DEPTH} lists within each other')
-        return yaml.load(data, yaml.CSafeLoader)
+        return yaml.load(data, _YamlLoader)
     except FormatError:
         raise
     except Exception as error:  # yaml lets TypeError, AttributeError and others through
         raise FormatError(f'YAML ({_show(str(error))})') from None
+
+
+def flag_of(value, what: str) -> bool:
+    """Whether a flag is set: tools write numbers, truth values and words."""
+    word = value.strip().lower() if isinstance(value, str) else value
+    if word is None or word in ('', '0', 'false', 'no', 0):
+        return False
+    if word in ('1', 'true', 'yes', 1):
+        return True
+    raise FormatError(f'0 or 1 for {what}, found {_show(value)}')

@@ -25,7 +25,6 @@ import hashlib
 import json
 import mmap
 import os
-import re
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -35,7 +34,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from multiprocessing import get_context
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -44,6 +43,7 @@ import numpy as np
 from PIL import Image
 
 from .listing import list_radiographs
+from .parts import PartError, part_of
 from .read import SUFFIXES, ImagingError, Radiograph, apply_window, check_window, read
 
 HEAD = 'xray_store.json'
@@ -363,7 +363,7 @@ def pack(
         out: the store: a new folder, or one that the same arguments began.
         recipe: what to do to the pixels.
         group: regular expression searched in each name; its first group, or else the match, is the part.
-            None: the folder of the image is its part.
+            None: no part is known, and '' is written.
         workers: processes that decode.
         progress: wraps the iterator over the images; also gets their number.
 
@@ -470,18 +470,15 @@ def _pack_rest(source, out, recipe, parts, same, workers, progress) -> tuple[lis
 
 
 def _part(source: Path, name: str, group: str | None) -> str:
-    """Return the physical part that an image shows."""
+    """Return the physical part that an image shows, empty where none is known."""
     try:
         name.encode()
     except UnicodeEncodeError:
         raise StoreError(f'{source}: file name {name!r} is not UTF-8; rename the file') from None
-    if group is None:
-        return str(PurePosixPath(name).parent)
-    match = re.search(group, name)
-    part = match and match[min(1, match.re.groups)]
-    if part is None:  # also where the group takes no part in the match
-        raise StoreError(f'{source / name}: no match of the group {group!r}; correct --group')
-    return part
+    try:
+        return part_of(name, group) or ''
+    except PartError as error:
+        raise StoreError(f'{source / name}: {error}') from None
 
 
 @contextmanager

@@ -24,62 +24,17 @@ from projects.radiograph.remote import list_radiographs as list_remote_radiograp
 from projects.radiograph.safe_parse import (
     MAX_JSON,
     FormatError,
+    flag_of,
     is_printable,
     parse_json,
-    parse_yaml,
     printable,
 )
 from projects.radiograph.store import Store, locate
 
 from . import file_backends  # noqa: F401  (a data_root may be a URL)
-from .classes import CASTINGS, CLASSES, PALETTE, SEVERITY_MAPS
-
-
-class DatasetError(ValueError):
-    """Bad data or a wrong dataset setting; one line that names the file, what was expected and the remedy."""
-
-
-def read_severity(severity: str | Mapping | None) -> dict[str, str] | None:
-    """Read a severity map.
-
-    Args:
-        severity: Name of a map in `classes.SEVERITY_MAPS`, a dict, the path of a YAML or JSON file, or
-            None where the annotated types are the classes.
-
-    Returns:
-        Defect type -> class, or None.
-
-    Raises:
-        DatasetError: Unknown name, unreadable file, or a file that holds no map of names.
-    """
-    if severity is None:
-        return None
-    origin = _named(severity)
-    if isinstance(severity, Mapping):
-        table = dict(severity)
-    elif severity in SEVERITY_MAPS:
-        table = dict(SEVERITY_MAPS[severity])
-    else:
-        path = Path(severity)
-        if path.suffix.lower() not in ('.yaml', '.yml', '.json') or not path.is_file():
-            raise DatasetError(
-                f'{origin}: expected one of {sorted(SEVERITY_MAPS)}, a dict, or an existing YAML or JSON file'
-                ' that maps each defect type to a class; correct `severity`'
-            )
-        try:
-            table = parse_yaml(path.read_bytes())  # JSON is a subset of YAML
-        except FormatError as error:
-            raise DatasetError(f'{origin}: expected {error}; correct the file') from None
-    if not isinstance(table, dict) or not table:
-        raise DatasetError(f'{origin}: expected a map such as `crack: critical`, one type a line; write one')
-    return {str(kind): str(label) for kind, label in table.items()}
-
-
-def _named(severity: str | Mapping) -> str:
-    """Name a severity map in a message."""
-    if isinstance(severity, Mapping):
-        return 'severity map'
-    return f"severity map '{severity}'" if severity in SEVERITY_MAPS else f'severity map {severity}'
+from .classes import CASTINGS, CLASSES, PALETTE
+from .errors import DatasetError
+from .severity import named, read_severity
 
 
 def load_defects(
@@ -89,7 +44,8 @@ def load_defects(
 
     Counted repairs: a box that sticks out of its image is clipped; a box under one pixel wide or high is
     widened to one pixel (mmdet would drop it); a repeated annotation id is renumbered; a missing or zero
-    `area` becomes that of the box; `ignore` becomes `iscrowd`. Everything else that is wrong is an error.
+    `area` becomes that of the box; `ignore` becomes `iscrowd`. Everything else that is wrong is an error, a
+    file of crowd alone too: it is neither learnt nor counted.
 
     Args:
         ann_file: COCO annotation file; boxes are [x, y, w, h] in px.
@@ -148,22 +104,23 @@ def load_defects(
         if not isinstance(area, int | float) or not area > 0:
             ann['area'] = ann['bbox'][2] * ann['bbox'][3]
             repairs['areas set to that of the box'] += 1
-        if ann.pop('ignore', 0) and not ann.get('iscrowd'):
-            ann['iscrowd'] = 1
-            repairs['`ignore` read as `iscrowd`'] += 1
-        ann['iscrowd'] = int(bool(ann.get('iscrowd')))
+        crowd, ignore = (_flag(where, ann.pop(key, None), key) for key in ('iscrowd', 'ignore'))
+        repairs['`ignore` read as `iscrowd`'] += ignore and not crowd
+        ann['iscrowd'] = int(crowd or ignore)
         annotations.append(ann)
-    if not annotations:
+    crowd = sum(ann['iscrowd'] for ann in annotations)
+    if crowd == len(annotations):
+        found = f'{crowd} crowd boxes, which are neither learnt nor counted,' if crowd else '0 boxes'
         raise DatasetError(
-            f'{path}: 0 boxes in {len(images)} images, expected at least one; annotate defects, or split the '
-            'parts so that this file gets some'
+            f'{path}: {found} in {len(images)} images, expected at least one box to learn; annotate defects '
+            '(iscrowd 0), or split the parts so that this file gets some'
         )
     return dict(
         info=coco.get('info', {}),
         images=list(images.values()),
         annotations=annotations,
         categories=[dict(id=i, name=name) for name, i in class_ids.items()],
-        repairs=dict(repairs),
+        repairs={what: count for what, count in repairs.items() if count},
     )
 
 
@@ -268,7 +225,7 @@ def _class_of_types(path, types, used, classes, severity) -> dict[str, str]:
         return {name: name for name in types}
     wrong = {kind: label for kind, label in table.items() if label not in classes}
     if wrong:
-        raise DatasetError(f'{_named(severity)}: {wrong} is not among the classes {classes}; correct the map')
+        raise DatasetError(f'{named(severity)}: {wrong} is not among the classes {classes}; correct the map')
     missing = sorted(used - set(table))
     if missing:
         by_case = {kind.lower(): kind for kind in table}
@@ -277,11 +234,18 @@ def _class_of_types(path, types, used, classes, severity) -> dict[str, str]:
             near = by_case.get(kind.lower()) or next(iter(difflib.get_close_matches(kind, table, 1)), None)
             shown.append(repr(kind) + (f' (the map has {near!r})' if near else ''))
         raise DatasetError(
-            f'{path}: types missing from the {_named(severity)}: {", ".join(shown)}; point `severity` of the '
+            f'{path}: types missing from the {named(severity)}: {", ".join(shown)}; point `severity` of the '
             'config at a map of your own, such as OUT/severity.yaml of a conversion, or add them to it, each '
             f'as one of {classes}'
         )
     return {kind: table[kind] for kind in types if kind in table}
+
+
+def _flag(where: str, value, key: str) -> bool:
+    try:
+        return flag_of(value, key)
+    except FormatError as error:
+        raise DatasetError(f'{where}: expected {error}; correct it') from None
 
 
 def _repair_box(where: str, box, image: dict, repairs: Counter) -> list[float]:
@@ -316,7 +280,7 @@ def _repair_box(where: str, box, image: dict, repairs: Counter) -> list[float]:
 
 
 def describe(coco: dict, ann_file: str | os.PathLike) -> str:
-    """Return a table of images and boxes per class and per source type, and the repairs.
+    """Return a table of images and boxes per class and per source type, the crowd boxes, and the repairs.
 
     Args:
         coco: What `load_defects` returned.
@@ -324,7 +288,8 @@ def describe(coco: dict, ann_file: str | os.PathLike) -> str:
     """
     names = {c['id']: c['name'] for c in coco['categories']}
     boxes, images = Counter(), defaultdict(set)
-    for ann in coco['annotations']:
+    learnt = [ann for ann in coco['annotations'] if not ann['iscrowd']]
+    for ann in learnt:
         label = names[ann['category_id']]
         for key in {(label, ''), (label, ann['type'])}:
             boxes[key] += 1
@@ -332,8 +297,11 @@ def describe(coco: dict, ann_file: str | os.PathLike) -> str:
     with_boxes = len({ann['image_id'] for ann in coco['annotations']})
     lines = [
         f'{ann_file}: {len(coco["images"])} images ({len(coco["images"]) - with_boxes} without defects), '
-        f'{len(coco["annotations"])} boxes'
+        f'{len(learnt)} boxes'
     ]
+    if len(learnt) < len(coco['annotations']):
+        crowd = len(coco['annotations']) - len(learnt)
+        lines[0] += f'; {crowd} crowd boxes beside them are neither learnt nor counted'
     kinds = defaultdict(list)
     for label, kind in boxes:
         if kind:
@@ -608,7 +576,7 @@ class XrayDefects(CocoDataset):
         return kept
 
     def _require_boxes(self, data_list: list[dict], cause: str) -> None:
-        boxes = sum(len(info['instances']) for info in data_list)
+        boxes = sum(not item['ignore_flag'] for info in data_list for item in info['instances'])
         if not boxes:
             raise DatasetError(
                 f'{self.ann_file}: {cause} leaves {len(data_list)} of {len(self.data_list)} images and 0 '
@@ -660,7 +628,7 @@ def flaw_labels(classes: Sequence[str], severity: str | Mapping | None = None) -
     wrong = {kind: label for kind, label in table.items() if label not in classes}
     if wrong:
         raise DatasetError(
-            f'{_named(severity)}: {wrong} is not among the classes {list(classes)}; correct the map'
+            f'{named(severity)}: {wrong} is not among the classes {list(classes)}; correct the map'
         )
     return {kind: list(classes).index(table[kind]) for kind in CASTINGS if kind in table}
 

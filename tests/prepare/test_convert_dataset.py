@@ -23,18 +23,13 @@ from PIL import Image
 from test_read import check_mutations, dicom, in_process, mutate, peak_memory
 
 from projects.prepare import gdxray
-from projects.prepare.convert import (
-    Account,
-    ConvertError,
-    Room,
-    clip_box,
-    fill_polygon,
-    measure,
-    split_groups,
-    tile_origins,
-)
-from projects.prepare.labels import images, voc
+from projects.prepare.decode import MemoryBudget, measure
+from projects.prepare.labels import fields, voc
 from projects.prepare.labels.rle import decode_rle, encode_rle
+from projects.prepare.ledger import Account, ConvertError
+from projects.prepare.split import split_groups
+from projects.prepare.tile import fill_polygon, tile_origins
+from projects.prepare.write import clip_box
 from projects.radiograph import safe_parse
 from projects.radiograph.read import apply_window, read
 from tools.convert_dataset import main
@@ -379,7 +374,7 @@ def test_every_format_gives_the_same_boxes(kind, tmp_path, capsys):
         for image in whole[split]['images']:
             assert (image['width'], image['height']) == (WIDTH, HEIGHT)
             assert image['part'] == Path(image['file_name']).stem[:3]
-            original, copy = src / image['file_name'], out / 'images' / image['file_name']
+            original, copy = (top / 'images' / image['file_name'] for top in (src, out))
             np.testing.assert_array_equal(read(copy).pixels, read(original).pixels)
         polygons = [a['segmentation'] for a in whole[split]['annotations'] if a.get('segmentation')]
         expected = [[POLYGON]] * len(parts[split]) if kind != 'voc' else []
@@ -521,9 +516,9 @@ def read_huge(folder, name):
     start = time.process_time()
     with contextlib.suppress(safe_parse.FormatError):
         if name.endswith('.json'):
-            images._json(path)
+            fields.read_json(path)
         elif name.endswith('.xml'):
-            voc._voc_objects(path)
+            voc._objects(path)
         else:
             safe_parse.parse_yaml(path.read_bytes())
     return time.process_time() - start, peak_memory()
@@ -798,8 +793,8 @@ def test_dicom_without_a_suffix_is_converted(tmp_path, capsys):
         (src / 'images' / name).write_bytes(dicom(np.full((HEIGHT, WIDTH), 9, np.uint16), 12))
     label(src, 'images/1.2.840.5.json', '1.2.840.5')
     assert run(capsys, 'labelme', src, out)[0] == 0
-    assert (out / 'unlabeled/images/1.2.840.7').is_file()
-    assert (out / 'images/images/1.2.840.5').is_file()
+    assert (out / 'unlabeled/1.2.840.7').is_file()
+    assert (out / 'images/1.2.840.5').is_file()
 
 
 def test_what_is_difficult_or_to_be_ignored_stays_so(tmp_path, capsys):
@@ -994,7 +989,7 @@ def test_tiles(tmp_path, capsys):
     # 16 bits stay 16 bits.
     original = read(image_of(src, 'P00_a')).pixels
     np.testing.assert_array_equal(
-        read(out / 'images/images' / f'{key.format(24, 16)}.png').pixels, original[16:, 24:56]
+        read(out / 'images' / f'{key.format(24, 16)}.png').pixels, original[16:, 24:56]
     )
 
 
@@ -1134,15 +1129,15 @@ def test_many_damaged_sets_end_in_one_line_or_a_quarantine(seed):
 
 
 def test_threads_share_room_and_what_is_larger_waits_for_all_of_it():
-    room, held, most = Room(10), [], []
+    budget, held, most = MemoryBudget(10), [], []
 
     def work(size):
-        room.take(size)
+        budget.take(size)
         held.append(size)
         most.append(list(held))
         time.sleep(0.002)
         held.remove(size)
-        room.give(size)
+        budget.give(size)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, [3, 4, 25, 5, 2, 2, 9, 1, 25, 6] * 4, timeout=60))

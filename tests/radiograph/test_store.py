@@ -121,7 +121,7 @@ def test_the_shorter_side_is_shrunk_and_nothing_grows(tmp_path, size, shape):
 
 
 def test_index_tells_name_part_shapes_and_source(source, tmp_path, small_shards):
-    store, left_out = pack(source, tmp_path / 'packed', Recipe(64))
+    store, left_out = pack(source, tmp_path / 'packed', Recipe(64), group='[^/]+')
     assert len(store) == 9
     assert left_out == {}
     assert len(list((tmp_path / 'packed').glob('shard-*.bin'))) == 3
@@ -141,6 +141,8 @@ def test_index_tells_name_part_shapes_and_source(source, tmp_path, small_shards)
 def test_part_by_regular_expression(source, tmp_path):
     store, _ = pack(source, tmp_path / 'packed', Recipe(64), group=r'part(\d)/')
     assert [store.part(i) for i in (0, 8)] == ['0', '2']
+    store, _ = pack(source, tmp_path / 'without', Recipe(64))
+    assert {store.part(i) for i in range(9)} == {''}
     with pytest.raises(StoreError, match=r'part0/0.png: no match of the group .*--group'):
         pack(source, tmp_path / 'other', Recipe(64), group=r'(C\d+)')
 

@@ -233,6 +233,30 @@ def test_one_class_given_as_a_string(write):
         load_defects(write(), 'defect', None)
 
 
+def test_a_file_of_crowd_alone_is_refused_and_crowd_is_told(tiny_coco):
+    root = tiny_coco(n=3)
+    path = root / 'train.json'
+    coco = json.loads(path.read_text())
+    coco['annotations'][0]['iscrowd'] = '1'
+    coco['annotations'][1]['iscrowd'] = '0'  # text that Python takes for true
+    path.write_text(json.dumps(coco))
+    loaded = load_defects(path, ('crack', 'gas_pore'))
+    assert [a['iscrowd'] for a in loaded['annotations'][:2]] == [1, 0]
+    count = len(loaded['annotations']) - 1
+    assert f'{count} boxes; 1 crowd boxes beside them are neither learnt nor counted' in describe(
+        loaded, path
+    )
+    coco['annotations'][0]['iscrowd'] = 'some'
+    path.write_text(json.dumps(coco))
+    with pytest.raises(DatasetError, match="expected 0 or 1 for iscrowd, found 'some'"):
+        load_defects(path, None)
+    for annotation in coco['annotations']:
+        annotation['iscrowd'] = 1
+    path.write_text(json.dumps(coco))
+    with pytest.raises(DatasetError, match=f'{count + 1} crowd boxes, which are neither learnt nor counted'):
+        load_defects(path, None)
+
+
 # ----------------------------------------------------------------------------------------- read_severity
 
 

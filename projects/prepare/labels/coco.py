@@ -1,60 +1,54 @@
-"""COCO: one JSON file for many images."""
+"""COCO: JSON files of images, annotations and categories."""
 
+import re
 from pathlib import Path
 
-import numpy as np
+from projects.radiograph.safe_parse import FormatError, _show, flag_of
 
-from projects.radiograph.safe_parse import FormatError, _show
-
-from .images import (
-    Entry,
-    Images,
-    Source,
-    _collect,
-    _find_images,
-    _json,
-    _label,
-    _numbers,
-    _polygon_object,
-    _size,
+from .fields import (
+    TURNED,
+    label_of,
+    numbers_of,
+    polygon_object,
+    read_json,
+    size_of,
+    turn,
+    turned_object,
 )
-from .rle import _uncompress, decode_rle
+from .images import Entry, Images, Source, collect, find_images
+from .rle import count_regions, decode_rle, extent, uncompress
 
-# ----------------------------------------------------------------------------------------------- COCO
-
+ONE_REGION = 'mask of one region marked as crowd read as one object'
+"""CVAT marks every mask as crowd: COCO has run lengths for crowds only."""
 
 _OF_ANNOTATIONS = {'images', 'annotations', 'categories', 'shapes', 'objects', 'boxes'}
-
-
 """Keys of a JSON file one of which an annotation has, be it COCO or not."""
 
 
 def read_coco(src: Path) -> tuple[Images, Source]:
-    """COCO: every JSON file with `images` and `annotations` below `src`; its split, if any, is not kept."""
+    """COCO: every JSON file with `images` and `annotations` below `src`; its split, if any, is not kept.
+
+    CVAT's boxes at an angle (`attributes.rotation`) become the upright boxes around them. A crowd (`iscrowd`)
+    stays one, unless it is a mask of one region: so CVAT writes every object that was drawn as a mask.
+    """
     images, found, entries = Images(src), Source(), []
     for name in images.files('.json'):
-        entries += _collect(found, images, name, lambda name=name: _coco_entries(name, images, found))
-    _find_images(found, images, entries)
+        entries += collect(found, images, name, lambda name=name: _entries(name, images, found))
+    find_images(found, images, entries)
     if found.damaged:
         # Nobody knows which images a damaged file is about.
         found.doubtful |= images.paths.keys() - found.entries.keys()
     return images, found
 
 
-def _coco_entries(name: str, images: Images, found: Source) -> list[Entry]:
-    value = _json(images.others[name])
+def _entries(name: str, images: Images, found: Source) -> list[Entry]:
+    value = read_json(images.others[name])
     if not value.keys() & _OF_ANNOTATIONS:
         found.files.remove(name)  # settings, a report, the head of a packed store
         return []
-    tables = {}
-    for key in ('images', 'annotations', 'categories'):
-        rows = value.get(key)
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise FormatError(f'COCO JSON with a list `{key}`')
-        tables[key] = rows
-    names, objects = {}, {}
-    for row in tables['categories']:
-        names[_key(row.get('id'))] = _label(row.get('name'))
+    tables = _tables(value)
+    names = _categories(tables['categories'])
+    objects: dict[int | str, list[tuple[str, dict]]] = {}
     for row in tables['images']:
         key = _key(row.get('id'))
         if key in objects:
@@ -70,6 +64,7 @@ def _coco_entries(name: str, images: Images, found: Source) -> list[Entry]:
         objects[image].append((names[category], row))
     if not objects:
         found.put_aside(name, 'at least one image in the file, found none')
+    _check_unit(tables['annotations'])
     entries = []
     for row in tables['images']:
         reference, own = row.get('file_name'), objects[_key(row.get('id'))]
@@ -78,62 +73,116 @@ def _coco_entries(name: str, images: Images, found: Source) -> list[Entry]:
             found.put_aside(name, f'a file name, found {_show(reference)}', image, len(own))
             continue
 
-        def make(_, height: int, width: int, own: list = own) -> list[dict]:
-            return [_coco_object(label, row, height, width) for label, row in own]
+        def make(_: str, height: int, width: int, own: list = own) -> list[dict]:
+            return [_object(label, row, height, width) for label, row in own]
 
-        entries.append(Entry(reference, name, len(own), make, _size(row.get('width'), row.get('height'))))
+        entries.append(Entry(reference, name, len(own), make, size_of(row.get('width'), row.get('height'))))
     return entries
 
 
-def _key(value):
-    if not isinstance(value, (int, str)):
+def _tables(value: dict) -> dict[str, list[dict]]:
+    """The three lists of a COCO file."""
+    tables = {}
+    for key in ('images', 'annotations', 'categories'):
+        rows = value.get(key)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise FormatError(f'COCO JSON with a list `{key}`')
+        tables[key] = rows
+    return tables
+
+
+def _categories(rows: list[dict]) -> dict[int | str, str]:
+    """Type names by category id; two names of one id would turn all objects of the first into the second."""
+    names: dict[int | str, str] = {}
+    for row in rows:
+        key, name = _key(row.get('id')), label_of(row.get('name'))
+        if names.setdefault(key, name) != name:
+            raise FormatError(
+                f'one name for each category id, found {_show(names[key])} and {_show(name)} with id '
+                f'{_show(key)}; give each category its own id'
+            )
+    return names
+
+
+def _check_unit(rows: list[dict]) -> None:
+    """Raise FormatError where all boxes are so small that they are shares of the image, not px."""
+    boxes = [row['bbox'] for row in rows if isinstance(row.get('bbox'), list) and len(row['bbox']) == 4]
+    values = [v for box in boxes for v in box if isinstance(v, int | float)]
+    if len(boxes) == len(rows) and any(v % 1 for v in values) and all(0 <= v <= 1 for v in values):
+        raise FormatError('boxes in px, found only numbers from 0 to 1; multiply them by the image size')
+
+
+def _key(value) -> int | str:
+    """An id. VIA writes some ids as numbers and others as text: '7' is 7."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
         raise FormatError(f'ids that are numbers or text, found {_show(value)}')
+    if isinstance(value, str) and re.fullmatch('0|-?[1-9][0-9]{0,17}', value):
+        return int(value)
     return value
 
 
-def _coco_object(name: str, row: dict, height: int, width: int) -> dict:
-    segmentation = _coco_segmentation(row.get('segmentation'), height, width)
-    box = row.get('bbox')
-    if box:
-        numbers = _numbers(box, 'bbox') if isinstance(box, list) else []
-        if len(numbers) != 4 or min(numbers[2:]) < 0:
-            raise FormatError(f'bbox [x, y, width, height], found {_show(box)}')
-        x, y, w, h = numbers
-        item = dict(type=name, corners=[x, y, x + w, y + h])
-    elif isinstance(segmentation, list):
-        points = [v for polygon in segmentation for v in polygon]
-        item = _polygon_object(name, points)
-    elif segmentation:
-        mask = decode_rle(segmentation)
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if not len(rows):
-            raise FormatError(f'a mask of {name!r} that is not empty')
-        corners = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
-        item = dict(type=name, corners=corners)
-    else:
-        raise FormatError(f'a bbox or segmentation in annotation {_show(row.get("id"))}')
+# --------------------------------------------------------------------------------------------- objects
+
+
+def _object(name: str, row: dict, height: int, width: int) -> dict:
+    segmentation = _segmentation(row.get('segmentation'), height, width)
+    attributes = row['attributes'] if isinstance(row.get('attributes'), dict) else {}
+    (degrees,) = numbers_of([attributes.get('rotation') or 0], 'attributes.rotation')
+    crowd = flag_of(row.get('iscrowd'), 'iscrowd')
+    ignore = any([flag_of(v, 'ignore') for v in (row.get('ignore'), attributes.get('difficult'))])
+    item = _outline(name, row, segmentation, degrees % 180)
     if segmentation:
         item['segmentation'] = segmentation
-    if row.get('iscrowd') in (1, True):
-        item['iscrowd'] = 1
-    elif row.get('ignore') in (1, True):
+    if crowd and not ignore and isinstance(segmentation, dict):
+        crowd = count_regions(decode_rle(segmentation)) != 1
+        if not crowd:
+            item['repairs'] = (ONE_REGION,)
+    if ignore:
         item['ignore'] = True
+    elif crowd:
+        item['iscrowd'] = 1
     return item
 
 
-def _coco_segmentation(value, height: int, width: int):
+def _outline(name: str, row: dict, segmentation: list | dict | None, degrees: float) -> dict:
+    """The object of an annotation by its box, else by its segmentation."""
+    box = row.get('bbox')
+    if box and not (degrees and segmentation):
+        numbers = numbers_of(box, 'bbox') if isinstance(box, list) else []
+        if len(numbers) != 4 or min(numbers[2:]) < 0:
+            raise FormatError(f'bbox [x, y, width, height], found {_show(box)}')
+        x, y, w, h = numbers
+        if degrees:
+            return turned_object(name, turn(x, y, w, h, degrees))
+        return dict(type=name, corners=[x, y, x + w, y + h])
+    if isinstance(segmentation, list):
+        item = polygon_object(name, [v for polygon in segmentation for v in polygon])
+        return item | dict(repairs=(TURNED,)) if degrees and box else item
+    if segmentation:
+        mask = decode_rle(segmentation)
+        if not mask.any():
+            raise FormatError(f'a mask of {name!r} that is not empty')
+        return dict(type=name, corners=extent(mask))
+    raise FormatError(f'a bbox or segmentation in annotation {_show(row.get("id"))}')
+
+
+def _segmentation(value, height: int, width: int) -> list | dict | None:
     """Polygons, or RLE without compression; None without either."""
     if not value:
         return None
     if isinstance(value, list):
-        polygons = [_numbers(p if isinstance(p, list) else [p], 'segmentation') for p in value]
+        if not any(isinstance(p, list) for p in value):
+            value = [value]  # VIA: one polygon that is not in a list of its own
+        polygons = [numbers_of(p if isinstance(p, list) else [p], 'segmentation') for p in value if p != []]
         if any(len(p) < 6 or len(p) % 2 for p in polygons):
             raise FormatError('polygons of 3 or more points in segmentation')
-        return polygons
+        return polygons or None
     if not isinstance(value, dict) or value.get('size') != [height, width]:
         raise FormatError(f'a segmentation of size [{height}, {width}], found {_show(value)}')
     counts = value.get('counts')
-    counts = _uncompress(counts) if isinstance(counts, str) else counts
+    counts = uncompress(counts) if isinstance(counts, str) else counts
     good = isinstance(counts, list) and all(type(c) is int and c >= 0 for c in counts)
     if not good or sum(counts) != height * width:
         raise FormatError(f'run lengths that add up to {height} x {width}')

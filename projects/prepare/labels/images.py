@@ -1,33 +1,16 @@
-"""Reading what inspectors' labelling tools write: Pascal VOC, YOLO, labelme and COCO.
+"""The images of a folder, and finding the one that an annotation is about."""
 
-Each reader lists the annotated images of a folder; each image's objects are dicts with `type` (a name),
-`corners` (x1, y1, x2, y2 in px, from 0, at pixel edges) and optionally `segmentation`, as COCO's polygons or
-uncompressed RLE, `iscrowd`, and `ignore` where the tool says so. A file that cannot be understood is put in
-quarantine with its reason, never skipped.
-
-These four are a few lines each over the standard library. The general converters (datumaro, supervision)
-decode to 8 bits on the way, know no DICOM, and pass over a damaged file or stop at it.
-"""
-
-import math
 import posixpath
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from projects.radiograph.read import SUFFIXES, files_below, is_radiograph
-from projects.radiograph.safe_parse import MAX_JSON, FormatError, _show, parse_json
-
-MAX_TEXT = 8 * 2**20
-
-
-"""Largest XML or text file."""
-
+from projects.radiograph.safe_parse import FormatError, _show
 
 MAX_OBJECTS = 10_000
-
-
 """Most objects in one image."""
 
 
@@ -39,7 +22,10 @@ class Entry:
         reference: how the annotation file names the image.
         source: annotation file, relative to the source folder.
         count: number of objects.
-        objects: gives the objects, once the image's name, height and width in px are known.
+        objects: gives the objects, once the image's name, height and width in px are known: dicts with
+            `type` (a name), `corners` (x1, y1, x2, y2 in px from 0, at pixel edges) and optionally
+            `segmentation` (as COCO's polygons or uncompressed RLE), `iscrowd`, `ignore` (where the tool says
+            so) and `repairs` (how it was read, for the ledger).
         size: width and height in px of the image that they were drawn on; None where the file does not say.
         image: the image in `Images.paths`; empty until it is found.
     """
@@ -58,6 +44,7 @@ class Source:
 
     Attributes:
         entries: annotated images by name.
+        further: further annotations of these images, in other files.
         files: annotation files.
         used: further files that were read, such as names of classes and masks.
         quarantine: what was put aside, an annotation file or an image's place in one, and why.
@@ -67,9 +54,12 @@ class Source:
         doubtful: images without annotation of which a file that could not be understood may say something.
         damaged: files of which nothing could be understood.
         by_name: number of images found by their name alone.
+        repeated: number of places in quarantine that only say again what another file says.
+        notes: what is good to know, one line each.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
+    further: dict[str, list[Entry]] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     quarantine: dict[str, str] = field(default_factory=dict)
@@ -79,6 +69,8 @@ class Source:
     doubtful: set[str] = field(default_factory=set)
     damaged: list[str] = field(default_factory=list)
     by_name: int = 0
+    repeated: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def put_aside(self, file: str, reason: str, reference: str = '', count: int = 0) -> None:
         """Put an annotation file, or one image's place in it, in quarantine.
@@ -102,7 +94,7 @@ class Images:
     Attributes:
         src: the folder.
         paths: radiographs by name, which is the path relative to `src`.
-        others: all other files by name, but for hidden ones.
+        others: all other files by name, except hidden ones.
         hidden: number of files whose name begins with a dot.
     """
 
@@ -123,9 +115,10 @@ class Images:
         self._at: dict[str, list[str]] = {}
         self._named: dict[str, list[str]] = {}
         for name in self.paths:
-            for key in {name, _stem(name)}:
+            for key in {name, stem_of_radiograph(name)}:
                 self._at.setdefault(key, []).append(name)
                 self._named.setdefault(posixpath.basename(key), []).append(name)
+        self._sorted = sorted(self._named)
 
     def files(self, suffix: str) -> list[str]:
         """Files with this suffix, in lower or upper case, that are no radiographs."""
@@ -134,6 +127,16 @@ class Images:
     def named(self, file: str) -> list[str]:
         """Images with this file name, with or without suffix, in any folder."""
         return self._named.get(file, [])
+
+    def beginning(self, stem: str) -> set[str]:
+        """Images whose file name is this stem, or begins with it and `_`, as exports number equal names."""
+        found = set(self.named(stem))
+        start = f'{stem}_'
+        for key in self._sorted[bisect_left(self._sorted, start) :]:
+            if not key.startswith(start):
+                break
+            found.update(self._named[key])
+        return found
 
     def at(self, path: str) -> list[str]:
         """The image at a path."""
@@ -149,7 +152,7 @@ class Images:
         return next((self._named[key] for key in _without_suffix(file) if key in self._named), [])
 
 
-def _stem(name: str) -> str:
+def stem_of_radiograph(name: str) -> str:
     """A name without the suffix of a radiograph: DICOM files may be named by numbers with dots."""
     stem, suffix = posixpath.splitext(name)
     return stem if suffix.lower() in SUFFIXES else name
@@ -159,11 +162,24 @@ def _without_suffix(name: str) -> tuple[str, str]:
     return name, posixpath.splitext(name)[0]
 
 
-def _find_images(found: Source, images: Images, entries: list[Entry]) -> None:
+def collect(found: Source, images: Images, name: str, read_one: Callable[[], list[Entry]]) -> list[Entry]:
+    """One annotation file's entries; none, and the file in quarantine, where it cannot be understood."""
+    found.files.append(name)
+    try:
+        return read_one()
+    except FormatError as error:
+        found.put_aside(name, str(error))
+        found.damaged.append(name)
+        # The image of the same name must not pass for an unlabelled one.
+        found.blocked.update(images.named(PurePosixPath(name).stem))
+        return []
+
+
+def find_images(found: Source, images: Images, entries: list[Entry]) -> None:
     """Find the image of each entry: by its path from the annotation file, from the top, else by its name.
 
-    What one file names by a path is never taken for another's by the name alone, nor by one of two that could
-    mean it.
+    An image that one file names by its path does not go to another file that gives the name alone. Where two
+    files could mean one image, neither gets it.
     """
     for entry in entries:
         entry.reference = posixpath.normpath(entry.reference.replace('\\', '/'))
@@ -187,82 +203,32 @@ def _find_images(found: Source, images: Images, entries: list[Entry]) -> None:
     settle(lambda entry: images.at(entry.reference))
     settle(lambda entry: images.near(entry.reference))
     alike = {id(entry): images.alike(entry.reference) for entry in waiting}
-    claims = Counter(names[0] for names in alike.values() if len(names) == 1 and names[0] not in taken)
+    # Two exports in one folder that give one name mean one image; in two folders one may have lost its own.
+    claims: dict[str, set[tuple[str, str]]] = {}
+    for entry in waiting:
+        names = alike[id(entry)]
+        if len(names) == 1 and names[0] not in taken:
+            claims.setdefault(names[0], set()).add((posixpath.dirname(entry.source), entry.reference))
     before = len(waiting)
-    settle(lambda entry: [name for name in alike[id(entry)] if claims[name] < 2])
+    settle(lambda entry: [name for name in alike[id(entry)] if len(claims.get(name, ())) < 2])
     found.by_name = before - len(waiting)
     for entry in waiting:
         names = alike[id(entry)]
-        if len(names) > 1:
-            file = posixpath.basename(entry.reference)
-            reason = f'one image named {_show(file)}, found {len(names)} in different folders'
-        else:
-            reason = f'its image {_show(entry.reference)} below the source, found '
-            reason += f'only {names[0]}, which others name too' if names else 'none'
+        reason = _why_not_found(entry, names)
         reference = _show(entry.reference) if several[entry.source] > 1 else ''
         found.put_aside(entry.source, reason, reference, entry.count)
         found.blocked.update(names, images.named(PurePosixPath(entry.source).stem))
     for entry in entries:
         if entry.image in found.entries:
-            second = 'one annotation per image, found a second one'
-            found.put_aside(entry.source, second, entry.image, entry.count)
+            found.further.setdefault(entry.image, []).append(entry)
         elif entry.image:
             found.entries[entry.image] = entry
 
 
-def _text(path: Path, limit: int = MAX_TEXT) -> bytes:
-    try:
-        if path.stat().st_size > limit:
-            raise FormatError(f'at most {limit >> 20} MiB')
-        return path.read_bytes()
-    except OSError as error:
-        raise FormatError(f'a readable file ({error.strerror})') from None
-
-
-def _json(path: Path) -> dict:
-    """A JSON object."""
-    value = parse_json(_text(path, MAX_JSON))
-    if not isinstance(value, dict):
-        raise FormatError('a JSON object')
-    return value
-
-
-def _numbers(values, what: str) -> list[float]:
-    """Finite floats."""
-    try:
-        numbers = [float(v) for v in values]
-    except (TypeError, ValueError, OverflowError):
-        numbers = [math.nan]
-    if not numbers or not all(math.isfinite(v) and abs(v) < 1e7 for v in numbers):
-        raise FormatError(f'finite numbers for {what}, found {_show(values)}')
-    return numbers
-
-
-def _label(value) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise FormatError(f'a type name, found {_show(value)}')
-    return value.strip()
-
-
-def _polygon_object(label: str, points: list[float]) -> dict:
-    """An object whose box is the extent of a polygon x1 y1 x2 y2 …, which it keeps."""
-    xs, ys = points[::2], points[1::2]
-    return dict(type=label, corners=[min(xs), min(ys), max(xs), max(ys)], segmentation=[points])
-
-
-def _size(width, height) -> tuple[int, int] | None:
-    """Size in px of the image that was annotated; None unless both are whole numbers above 0."""
-    return (width, height) if all(type(v) is int and v > 0 for v in (width, height)) else None
-
-
-def _collect(found: Source, images: Images, name: str, read_one: Callable[[], list[Entry]]) -> list[Entry]:
-    """One annotation file's entries; none, and the file in quarantine, where it cannot be understood."""
-    found.files.append(name)
-    try:
-        return read_one()
-    except FormatError as error:
-        found.put_aside(name, str(error))
-        found.damaged.append(name)
-        # The image of the same name must not pass for an unlabelled one.
-        found.blocked.update(images.named(PurePosixPath(name).stem))
-        return []
+def _why_not_found(entry: Entry, names: list[str]) -> str:
+    """What was expected of an entry whose image was not found; `names` are the images of its name."""
+    if len(names) > 1:
+        file = posixpath.basename(entry.reference)
+        return f'one image named {_show(file)}, found {len(names)} in different folders'
+    other = f'only {names[0]}, which others name too' if names else 'none'
+    return f'its image {_show(entry.reference)} below the source, found {other}'

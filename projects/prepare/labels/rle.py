@@ -1,13 +1,12 @@
-"""Masks as COCO's run lengths, compressed or not."""
+"""COCO's run-length encoding of masks."""
 
+import cv2
 import numpy as np
 
 from projects.radiograph.safe_parse import FormatError
 
-# ------------------------------------------------------------------------------------------------ RLE
 
-
-def _uncompress(text: str) -> list[int]:
+def uncompress(text: str) -> list[int]:
     """Run lengths of COCO's compressed RLE: 5 bits per character from 48, differences from the third on."""
     counts: list[int] = []
     value = shift = 0
@@ -37,3 +36,17 @@ def decode_rle(rle: dict) -> np.ndarray:
     """Boolean mask (H, W) of COCO's uncompressed RLE."""
     values = np.arange(len(rle['counts'])) % 2 == 1
     return np.repeat(values, rle['counts']).reshape(rle['size'], order='F')
+
+
+def extent(mask: np.ndarray) -> list[int]:
+    """Corners x1, y1, x2, y2 at pixel edges of what a mask (H, W) marks, which must be something."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+
+
+def count_regions(mask: np.ndarray) -> int:
+    """Number of connected regions of a boolean mask (H, W); pixels that touch at a corner are connected."""
+    if not mask.any():
+        return 0
+    x1, y1, x2, y2 = extent(mask)
+    return cv2.connectedComponents(mask[y1:y2, x1:x2].astype(np.uint8), connectivity=8)[0] - 1

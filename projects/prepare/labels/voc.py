@@ -1,5 +1,6 @@
-"""Pascal VOC: one XML file an image."""
+"""Pascal VOC: one XML file per image."""
 
+import math
 import posixpath
 import re
 from pathlib import Path, PurePosixPath
@@ -9,35 +10,33 @@ from xml.parsers import expat
 import numpy as np
 from PIL import Image
 
-from projects.radiograph.safe_parse import FormatError, _show
+from projects.radiograph.safe_parse import FormatError, _show, flag_of
 
-from .images import Entry, Images, Source, _collect, _find_images, _label, _numbers, _size, _stem, _text
+from .fields import label_of, numbers_of, read_bytes, size_of, turn, turned_object
+from .images import Entry, Images, Source, collect, find_images, stem_of_radiograph
 from .rle import encode_rle
 
 MAX_TAGS = 1_000_000
-
-
 """Most tags of an XML file."""
-
-
-# ------------------------------------------------------------------------------------------------ VOC
 
 
 def read_voc(src: Path) -> tuple[Images, Source]:
     """Pascal VOC: one XML file per image, anywhere below `src`, beside or apart from the images.
 
     Corners are taken as pixel edges counted from 0, as LabelImg and CVAT write them; the PASCAL challenge
-    itself counted pixels from 1, one pixel less. Objects marked difficult are to be ignored. Instance masks
-    in the `SegmentationObject/<stem>.png` above the image, whose value k marks the k-th object, are kept.
+    itself counted pixels from 1, one pixel less. Objects marked difficult are to be ignored. Boxes at an
+    angle (CVAT's attribute `rotation`, roLabelImg's `robndbox`) become the upright boxes around them. Masks
+    in the instance image `SegmentationObject/<stem>.png` above the radiograph, whose value k marks the k-th
+    object, are kept.
     """
     images = Images(src, skip=('SegmentationObject', 'SegmentationClass'))
     found, entries = Source(), []
 
     def read_one(name: str) -> list[Entry]:
-        file, size, items = _voc_objects(images.others[name])
+        file, size, items = _objects(images.others[name])
 
         def objects(image: str, height: int, width: int) -> list[dict]:
-            mask = _voc_mask(image, images)
+            mask = _mask(image, images)
             if mask is None:
                 return items
             found.used.add(mask)
@@ -46,14 +45,14 @@ def read_voc(src: Path) -> tuple[Images, Source]:
         return [Entry(file or PurePosixPath(name).stem, name, len(items), objects, size)]
 
     for name in images.files('.xml'):
-        entries += _collect(found, images, name, lambda name=name: read_one(name))
-    _find_images(found, images, entries)
+        entries += collect(found, images, name, lambda name=name: read_one(name))
+    find_images(found, images, entries)
     return images, found
 
 
-def _voc_mask(image: str, images: Images) -> str | None:
+def _mask(image: str, images: Images) -> str | None:
     """The instance image of a radiograph: in the `SegmentationObject` nearest above it."""
-    stem = posixpath.basename(_stem(image))
+    stem = posixpath.basename(stem_of_radiograph(image))
     for folder in PurePosixPath(image).parents:
         name = (folder / 'SegmentationObject' / f'{stem}.png').as_posix()
         if name in images.others:
@@ -65,9 +64,9 @@ def _refuse_doctype(*args) -> None:
     raise FormatError('VOC XML without a document type')
 
 
-def _voc_objects(path: Path) -> tuple[str, tuple[int, int] | None, list[dict]]:
+def _objects(path: Path) -> tuple[str, tuple[int, int] | None, list[dict]]:
     """File name, width and height, and objects of one VOC file."""
-    data = _text(path)
+    data = read_bytes(path)
     if data.count(b'<') > MAX_TAGS:
         raise FormatError(f'at most {MAX_TAGS} tags of XML')
     # Entities are declared in a document type, which a VOC file does not need. Only a parser finds one in any
@@ -83,17 +82,47 @@ def _voc_objects(path: Path) -> tuple[str, tuple[int, int] | None, list[dict]]:
         raise FormatError(f'XML ({_show(str(error))})') from None
     if root.tag != 'annotation':
         raise FormatError(f'a VOC annotation, found <{root.tag[:40]}>')
-    objects = []
-    for item in root.findall('object'):
+    objects = [_object(item) for item in root.findall('object')]
+    sides = [(root.findtext(f'size/{key}') or '').strip() for key in ('width', 'height')]
+    size = size_of(*(int(v) if re.fullmatch('[0-9]{1,9}', v) else 0 for v in sides))
+    return (root.findtext('filename') or '').strip(), size, objects
+
+
+def _object(item: ElementTree.Element) -> dict:
+    """One object of a VOC file."""
+    label = label_of(item.findtext('name'))
+    attributes = {
+        (row.findtext('name') or '').strip(): row.findtext('value')
+        for row in item.findall('attributes/attribute')
+    }
+    turned = item.find('robndbox')
+    if turned is not None:
+        found = turned_object(label, _turned_corners(turned))
+    else:
         box = item.find('bndbox')
         values = [None if box is None else box.findtext(key) for key in ('xmin', 'ymin', 'xmax', 'ymax')]
-        found = dict(type=_label(item.findtext('name')), corners=_numbers(values, 'bndbox'))
-        if (item.findtext('difficult') or '').strip() == '1':
+        x1, y1, x2, y2 = corners = numbers_of(values, 'bndbox')
+        found = dict(type=label, corners=corners)
+        (degrees,) = numbers_of([attributes.get('rotation') or 0], 'the attribute rotation')
+        if degrees % 180:
+            found = turned_object(label, turn(x1, y1, x2 - x1, y2 - y1, degrees))
+    for value in (item.findtext('difficult'), attributes.get('difficult')):
+        if flag_of(value, 'difficult'):
             found['ignore'] = True
-        objects.append(found)
-    sides = [(root.findtext(f'size/{key}') or '').strip() for key in ('width', 'height')]
-    size = _size(*(int(v) if re.fullmatch('[0-9]{1,9}', v) else 0 for v in sides))
-    return (root.findtext('filename') or '').strip(), size, objects
+    return found
+
+
+def _turned_corners(box: ElementTree.Element) -> list[float]:
+    """Corners x1 y1 … x4 y4 of a `robndbox`: centre, size and angle in radians, or the four corners."""
+    keys = [f'{axis}_{place}' for place in _CORNERS for axis in 'xy']
+    if box.find('cx') is None and box.find(keys[0]) is not None:
+        return numbers_of([box.findtext(key) for key in keys], 'robndbox')
+    values = [box.findtext(key) for key in ('cx', 'cy', 'w', 'h', 'angle')]
+    x, y, width, height, angle = numbers_of(values, 'robndbox')
+    return turn(x - width / 2, y - height / 2, width, height, math.degrees(angle))
+
+
+_CORNERS = ('left_top', 'right_top', 'right_bottom', 'left_bottom')
 
 
 def _with_masks(objects: list[dict], mask: Path, height: int, width: int) -> list[dict]:

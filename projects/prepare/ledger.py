@@ -1,0 +1,90 @@
+"""The ledger of a conversion: what came in, and where each image, box and file of it went."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+class ConvertError(ValueError):
+    """Data that cannot be converted: one line with the file, what was expected, and the remedy."""
+
+
+class UsageError(ConvertError):
+    """A wrong argument of the converter, in the same form."""
+
+
+@dataclass
+class Account:
+    """What came in of one kind, and where each of it went: came + added = went + left.
+
+    Attributes:
+        name: of what, such as 'boxes'.
+        came: number found in the source.
+        added: number made by the conversion (such as a box cut by a tile's edge), by reason.
+        went: number written, by destination.
+        left: number left out, by reason.
+    """
+
+    name: str
+    came: int = 0
+    added: Counter = field(default_factory=Counter)
+    went: Counter = field(default_factory=Counter)
+    left: Counter = field(default_factory=Counter)
+
+    def check(self) -> None:
+        """Raise RuntimeError unless the account balances, which is a defect of the converter."""
+        if self.came + self.added.total() != self.went.total() + self.left.total():
+            raise RuntimeError(f'the ledger of {self.name} does not balance: {self}')
+
+    def __str__(self) -> str:
+        """One line such as `boxes: 10 in = 7 train + 2 test + 1 left out (zero area: 1)`."""
+        text = f'{self.name}: {self.came} in'
+        for reason, count in sorted(self.added.items()):
+            text += f' + {count} {reason}'
+        parts = [f'{count} {where}' for where, count in self.went.items()]
+        if self.left.total():
+            reasons = ', '.join(f'{reason}: {count}' for reason, count in sorted(self.left.items()) if count)
+            parts.append(f'{self.left.total()} left out ({reasons})')
+        return f'{text} = {" + ".join(parts) or 0}'
+
+    def as_dict(self) -> dict:
+        """The account as JSON values."""
+        return {
+            key: dict(v) if isinstance(v, Counter) else v for key, v in vars(self).items() if key != 'name'
+        }
+
+
+@dataclass
+class Ledger:
+    """The accounts of one conversion, and what was repaired on the way.
+
+    Attributes:
+        title: what was converted.
+        accounts: by name.
+        repairs: number of values corrected but kept, by reason.
+        notes: what is good to know, one line each.
+    """
+
+    title: str
+    accounts: dict[str, Account] = field(default_factory=dict)
+    repairs: Counter = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> Account:
+        """The account of that name, opened on first use."""
+        return self.accounts.setdefault(name, Account(name))
+
+    def check(self) -> None:
+        """Check every account (`Account.check`)."""
+        for account in self.accounts.values():
+            account.check()
+
+    def __str__(self) -> str:
+        """Title, then one line per account, repair and note that is not empty."""
+        lines = [self.title, *(f'  {a}' for a in self.accounts.values() if a.came or a.added)]
+        lines += [f'  repaired: {reason}: {n}' for reason, n in sorted(self.repairs.items()) if n]
+        lines += [f'  note: {note}' for note in self.notes]
+        return '\n'.join(lines)
+
+    def as_dict(self) -> dict:
+        """The ledger as JSON values."""
+        return {**{k: a.as_dict() for k, a in self.accounts.items()}, 'repaired': dict(self.repairs)}
