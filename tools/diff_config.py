@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from projects.xray.configs import ConfigError, differences, load_config, under  # noqa: E402
+from projects.xray.configs import ConfigError, align, load_config, under  # noqa: E402
 
 EPILOG = """\
 A and B are files (also dumped ones, as in a work dir) or pkg::paths of an installed package.
@@ -20,6 +20,10 @@ examples:
   python tools/diff_config.py configs/simsiam/A.py configs/simsiam/B.py --allow model.backbone.init_cfg
   python tools/diff_config.py work_dirs/RUN/CONFIG.py configs/faster_rcnn/CONFIG.py
   python tools/diff_config.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py
+  python tools/diff_config.py configs/simsiam/A.py configs/simmim/B.py --html diff.html
+
+Items of a list are compared by their type: one hook more is one line. --allow takes keys as they are printed,
+or with numbers for list items.
 
 exit: 0 no difference outside --allow, 1 a difference, 2 wrong use"""
 
@@ -41,21 +45,30 @@ def parse_args(argv):
         default=[],
         help='dotted keys below which the two may differ',
     )
+    parser.add_argument('--html', metavar='F', type=Path, help='write both side by side as a page as well')
     args = parser.parse_args(argv)
-    if args.allow and args.b is None:
-        parser.error('--allow needs two configs')
+    if (args.allow or args.html) and args.b is None:
+        parser.error(f'{"--allow" if args.allow else "--html"} needs two configs')
     return args
+
+
+def is_allowed(row, prefixes):
+    """Whether the key of a row, as printed or with numbers, lies below one of the prefixes."""
+    return any(under(key, prefixes) for key in (row.key, *row.keys))
 
 
 def format_differences(found, allow, width):
     """Lay differences out in columns: key, value in A, value in B; `!` marks what is not allowed.
 
     Args:
-        found: Dotted key -> (value in A, value in B).
+        found: Rows that differ.
         allow: Prefixes below which a difference is allowed.
         width: Columns of the terminal; where a row is wider, the two values go below the key.
     """
-    rows = [(' ' if under(k, allow) else '!', k, repr(a), repr(b)) for k, (a, b) in found.items()]
+    rows = [
+        (' ' if is_allowed(row, allow) else '!', row.key, *map(str if row.moved else repr, values_of(row)))
+        for row in found
+    ]
     key, left, right = (max((len(row[i]) for row in rows), default=0) for i in (1, 2, 3))
     lines = []
     for mark, name, a, b in rows:
@@ -66,6 +79,11 @@ def format_differences(found, allow, width):
     return '\n'.join(lines)
 
 
+def values_of(row):
+    """Return what is shown of a row: its values, or where an item that only moved stands."""
+    return (f'moved: number {row.a}', f'number {row.b}') if row.moved else (row.a, row.b)
+
+
 def main(argv=None):
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
@@ -74,11 +92,12 @@ def main(argv=None):
         if args.b is None:
             print(a.pretty_text)
             return 0
-        found = differences(a, load_config(args.b))
+        rows = align(a, load_config(args.b))
     except ConfigError as error:
         print(f'diff_config: {error}', file=sys.stderr)
         return 2
-    outside = sum(not under(key, args.allow) for key in found)
+    found = sorted((row for row in rows if row.differs), key=lambda row: row.key)
+    outside = sum(not is_allowed(row, args.allow) for row in found)
     print(f'A  {args.a}\nB  {args.b}')
     if found:
         print(format_differences(found, args.allow, shutil.get_terminal_size((110, 24)).columns))
@@ -86,6 +105,18 @@ def main(argv=None):
     print(
         f'{len(found)} differences{allowed}, {outside} outside' if args.allow else f'{len(found)} differences'
     )
+    if args.html:
+        from projects.report.config_page import write_config_page
+
+        try:
+            write_config_page(args.html, args.a, args.b, [(row, values_of(row)) for row in rows])
+        except OSError as error:
+            print(
+                f'diff_config: {args.html}: {error.strerror}; name a file that can be written',
+                file=sys.stderr,
+            )
+            return 2
+        print(f'written: {args.html}')
     return 1 if outside else 0
 
 

@@ -1,7 +1,10 @@
 """Configs as flat tables of dotted keys, what differs between two, and the data sets they read."""
 
 import importlib.util
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from mmengine.config import Config
@@ -116,6 +119,99 @@ def differences(a: Mapping, b: Mapping) -> dict[str, tuple[object, object]]:
     a, b = flatten(a), flatten(b)
     pairs = {key: (a.get(key, ABSENT), b.get(key, ABSENT)) for key in sorted(a.keys() | b.keys())}
     return {key: (x, y) for key, (x, y) in pairs.items() if type(x) is not type(y) or x != y}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a comparison for reading.
+
+    Attributes:
+        key: Dotted; items of a list are named by their `type`, a second one of a type with `#2` behind it.
+        a, b: The values; `ABSENT` where one config has no such key.
+        keys: The same place with numbers for list items, in `a` and in `b`.
+        moved: Whether only the place in a list changed; `a` and `b` are then the numbers.
+    """
+
+    key: str
+    a: object
+    b: object
+    keys: tuple[str, ...]
+    moved: bool = False
+
+    @property
+    def differs(self) -> bool:
+        """Whether the two configs differ here."""
+        return self.moved or type(self.a) is not type(self.b) or self.a != self.b
+
+
+def align(a: Mapping, b: Mapping) -> list[Row]:
+    """Compare two configs key by key, lists of typed items by their types.
+
+    One hook or transform more is one row: what stands behind it is not reported as changed. An item of the
+    same type at another place among those that both lists hold is reported as moved.
+
+    Returns:
+        All keys in the order of `a`, then those of `b` alone; rows that do not differ among them.
+    """
+    rows: list[Row] = []
+    left, right = ({k: v for k, v in c.items() if not k.startswith(VARIABLE)} for c in (a, b))
+    _align(left, right, '', ('', ''), rows)
+    return rows
+
+
+def _align(a, b, key, keys, rows, item=False) -> None:
+    # An item that one list lacks is one row; a key that one mapping lacks is opened, as both sides are.
+    if not item and isinstance(a, Mapping) + isinstance(b, Mapping) + (ABSENT in (a, b)) == 2 and (a or b):
+        a, b = ({} if node is ABSENT else node for node in (a, b))
+        for name in [*a, *(name for name in b if name not in a)]:
+            _align(a.get(name, ABSENT), b.get(name, ABSENT), _join(key, name), _below(keys, name, name), rows)
+    elif _is_list(a) and _is_list(b) and (a or b):
+        names_a, names_b = _names(a), _names(b)
+        if names_a is None or names_b is None:
+            names_a, names_b = [*map(str, range(len(a)))], [*map(str, range(len(b)))]
+        matcher = SequenceMatcher(None, names_a, names_b, autojunk=False)
+        kept = {names_a[i + k] for i, _, size in matcher.get_matching_blocks() for k in range(size)}
+        for name in [*names_a, *(name for name in names_b if name not in names_a)]:
+            i = names_a.index(name) if name in names_a else None
+            j = names_b.index(name) if name in names_b else None
+            below = _below(keys, i, j)
+            if i is not None and j is not None and name not in kept:
+                rows.append(Row(_join(key, name), i, j, below, moved=True))
+            one, other = ABSENT if i is None else a[i], ABSENT if j is None else b[j]
+            _align(one, other, _join(key, name), below, rows, item=ABSENT in (one, other))
+    else:
+        rows.append(Row(key, _plain(a), _plain(b), keys))
+
+
+def _join(key: str, name: object) -> str:
+    return f'{key}.{name}' if key else str(name)
+
+
+def _below(keys: tuple[str, ...], i: object, j: object) -> tuple[str, ...]:
+    return tuple(_join(key, name) for key, name in zip(keys, (i, j), strict=True))
+
+
+def _is_list(node: object) -> bool:
+    return isinstance(node, Sequence) and not isinstance(node, str)
+
+
+def _names(items: Sequence) -> list[str] | None:
+    """Names of a list's items by their types; None where one has none."""
+    if not all(isinstance(item, Mapping) and isinstance(item.get('type'), str) for item in items):
+        return None
+    seen: Counter[str] = Counter()
+    names = []
+    for item in items:
+        seen[item['type']] += 1
+        count = seen[item['type']]
+        names.append(item['type'] + (f'#{count}' if count > 1 else ''))
+    return names
+
+
+def _plain(node: object) -> object:
+    if isinstance(node, Mapping):
+        return {key: _plain(value) for key, value in node.items()}
+    return [_plain(value) for value in node] if _is_list(node) else node
 
 
 def under(key: str, prefixes: Iterable[str]) -> bool:

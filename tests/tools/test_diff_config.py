@@ -6,8 +6,11 @@ import sys
 import pytest
 from helpers.config_grammar import CONFIGS, find
 
-from projects.xray.configs import ABSENT, ConfigError, differences, flatten, load_config, under
+from projects.xray.configs import ABSENT, ConfigError, align, differences, flatten, load_config, under
 from tools.diff_config import main
+
+SIMSIAM = 'simsiam_resnet50_4xb64-coslr-100e_industrial-224px'
+SIMMIM = 'simmim_swin-base_4xb64-amp-coslr-100e_industrial-384px'
 
 
 @pytest.fixture
@@ -79,6 +82,64 @@ def test_allowed_differences_exit_0_and_others_do_not(pair, capsys):
     assert main([*pair, '--allow', 'model.depth', 'model.extra']) == 1
     out = capsys.readouterr().out
     assert [line.split()[1] for line in out.splitlines() if line.startswith('!')] == ['model.out.2']
+
+
+def typed(*types, **more):
+    return dict(hooks=[dict(type=name, **more.get(name, {})) for name in types])
+
+
+def found(a, b):
+    return [(row.key, row.a, row.b) for row in align(a, b) if row.differs]
+
+
+def test_one_item_more_in_a_list_is_one_difference():
+    assert found(typed('A', 'B', 'C'), typed('A', 'New', 'B', 'C')) == [
+        ('hooks.New', ABSENT, dict(type='New'))
+    ]
+    assert found(typed('A', 'B', 'B'), typed('A', 'B')) == [('hooks.B#2', dict(type='B'), ABSENT)]
+    inner = found(typed('A', 'B', B=dict(lr=1)), typed('New', 'A', 'B', B=dict(lr=2)))
+    assert inner == [('hooks.B.lr', 1, 2), ('hooks.New', ABSENT, dict(type='New'))]
+
+
+def test_an_item_that_only_moved_says_so(write, capsys):
+    (row,) = [row for row in align(typed('A', 'B', 'C'), typed('B', 'C', 'A')) if row.differs]
+    assert (row.key, row.a, row.b, row.moved) == ('hooks.A', 0, 2, True)
+    a, b = (
+        write(f'{k}.py', f'hooks = {typed(*names)["hooks"]}') for k, names in (('a', 'ABC'), ('b', 'BCA'))
+    )
+    assert main([a, b]) == 1
+    assert '! hooks.A  moved: number 0  number 2' in capsys.readouterr().out
+
+
+def test_what_align_finds_is_what_differs():
+    configs = [load_config(path) for path in (find(SIMSIAM), find(SIMMIM))]
+    assert not [row for row in align(configs[0], configs[0]) if row.differs]
+    rows = [row for row in align(*configs) if row.differs]
+    hooks = [row.key for row in rows if row.key.startswith('custom_hooks.')]
+    # Each method's own, not every hook behind the first.
+    assert hooks == [
+        'custom_hooks.SimSiamHook',
+        'custom_hooks.CollapseHook',
+        'custom_hooks.ReconstructionHook',
+    ]
+
+
+def test_allowed_keys_may_have_numbers(write, capsys):
+    a, b = write('a.py', "hooks = [dict(type='A', lr=1)]"), write('b.py', "hooks = [dict(type='A', lr=2)]")
+    assert main([a, b, '--allow', 'hooks.0.lr']) == 0
+    assert main([a, b, '--allow', 'hooks.A.lr']) == 0
+    assert main([a, b, '--allow', 'hooks.1']) == 1
+
+
+def test_both_stand_side_by_side_on_a_page(write, tmp_path, capsys):
+    a, b = write('a.py', "name = '<b>'\nsame = 1\n"), write('b.py', "name = 'c'\nsame = 1\nmore = 2\n")
+    page = tmp_path / 'diff.html'
+    assert main([a, b, '--html', str(page)]) == 1
+    text = page.read_text()
+    assert '<h1>2 differences</h1>' in text and '&lt;b&gt;' in text and '<b>' not in text
+    assert text.count('class="same"') == 1 and text.count('class="differs"') == 2
+    assert main([a, b, '--html', str(tmp_path / 'no' / 'diff.html')]) == 2
+    assert capsys.readouterr().err.count('\n') == 1
 
 
 def test_one_config_is_printed_so_that_it_can_be_read_again(pair, write, capsys):
