@@ -58,8 +58,8 @@ def study(tmp_path, monkeypatch):
         ('simsiam/simsiam_a', PRETRAIN),
         ('small/scratch', ARM.format(init=None)),
         ('small/pretrained', ARM.format(init=WEIGHTS)),
-        ('small/whole', ARM.format(init=None) + "load_from = 'work_dirs/simsiam_a/epoch_20.pth'\n"),
         ('small/neither', ARM.format(init=None).replace('backbone', 'architecture')),
+        ('small/whole', ARM.format(init=None) + "load_from = 'work_dirs/scratch/epoch_6.pth'\n"),
         ('small/distilled', ARM.format(init=None).replace('backbone', 'architecture') + DISTILLED),
     ):
         path = tmp_path / 'configs' / f'{name}.py'
@@ -562,10 +562,10 @@ def test_a_config_edited_while_its_study_runs_parts_the_seeds(study):
 def test_a_whole_detector_is_a_pretraining_too(study):
     planned = read_study(study('seeds: [0]', arms=['whole']))
     pretraining, training = trains(planned)
-    assert (training.needs, training.pretraining) == ([pretraining.name], 'simsiam_a/seed0-frac100')
+    assert (training.needs, training.pretraining) == ([pretraining.name], 'scratch/seed0-frac100')
     finish(planned, pretraining.name)
     facts, _ = tool.facts_of(planned, training)
-    start = (planned.root / pretraining.folder / 'epoch_20.pth').resolve()
+    start = (planned.root / pretraining.folder / 'epoch_6.pth').resolve()
     assert f'load_from={start}' in facts['options']
     assert not [option for option in facts['options'] if 'init_cfg' in option]
 
@@ -580,6 +580,14 @@ def test_a_teacher_is_trained_once_and_may_be_an_arm(study, arms):
     facts, _ = tool.facts_of(planned, student)
     start = (planned.root / teacher.folder / 'epoch_6.pth').resolve()
     assert [option for option in facts['options'] if 'epoch_6' in option] == [f'model.teacher_ckpt={start}']
+
+
+def test_a_pretraining_may_be_an_arm_too_before_or_after_what_starts_from_it(study):
+    for arms in (['whole', 'scratch'], ['scratch', 'whole']):
+        planned = read_study(study('seeds: [0]', arms=arms))
+        assert sorted(job.name for job in planned.jobs) == [
+            f'{kind}_{stem}_seed0_frac100' for kind in ('test', 'train') for stem in ('scratch', 'whole')
+        ]
 
 
 def test_what_learns_from_drawn_flaws_alone_is_a_row_without_labels(study):
