@@ -4,7 +4,8 @@
 # Cost: 1,818 images / 8 = 228 iterations an epoch, 912 in 4 epochs.
 _base_ = '../_base_/detectors/faster-rcnn_lite0_native.py'
 train_dataloader = dict(
-    dataset=dict(_delete_=True, pipeline=_base_.xray_native_drawn_pipeline, **_base_.xray_native_castings_b)
+    batch_sampler=None,  # crops are square; an unlabelled list does not say how wide its images are
+    dataset=dict(_delete_=True, pipeline=_base_.xray_native_drawn_pipeline, **_base_.xray_native_castings_b),
 )
 val_dataloader = dict(dataset=dict(ann_file='b/val.json', **_base_.xray_gdxray))
 test_dataloader = dict(dataset=dict(ann_file='b/test.json', **_base_.xray_gdxray))
