@@ -19,6 +19,8 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+import projects  # noqa: E402, F401  (before mmdet: it brings mmcv's operators)
+
 cv2.setNumThreads(1)
 
 

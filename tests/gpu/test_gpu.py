@@ -1,4 +1,4 @@
-"""On a GPU: mixed precision and its resume, NCCL, compiled operators, detectors that agree with the CPU.
+"""On a GPU: mixed precision and its resume, NCCL, operators, detectors that agree with the CPU.
 
 `make test-gpu` runs them; without a GPU they fail.
 """
@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 
+import mmcv.ops
 import pytest
 import torch
 from test_resume import leaves  # noqa: E402
@@ -178,9 +179,36 @@ def test_pixels_of_any_depth_are_normalised_as_on_the_cpu(dtype):
     assert torch.allclose(found['cuda'].cpu(), found['cpu'], atol=1e-5)
 
 
-def test_compiled_operators_run_on_the_gpu(run, repo):
+def test_operators_run_on_every_device(run, repo):
     done = run(sys.executable, repo / 'tools' / 'doctor.py')
-    assert 'nms runs on cpu and cuda' in done.stdout
+    assert 'run forward and backward on cpu, cuda:0' in ' '.join(done.stdout.split())
+
+
+@pytest.mark.parametrize('deterministic', [False, True])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+def test_operators_give_on_the_gpu_what_they_give_on_the_cpu(dtype, deterministic):
+    rng = torch.Generator().manual_seed(0)
+    corners = torch.rand(400, 2, generator=rng) * 200
+    boxes = torch.cat([corners, corners + 1 + torch.rand(400, 2, generator=rng) * 60], 1)
+    scores = torch.rand(400, generator=rng)
+    regions = torch.cat([torch.arange(400)[:, None] % 2, boxes / 2], 1).to(dtype)
+    features = torch.randn(2, 16, 64, 64, generator=rng).to(dtype)
+    found = []
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        for device in ('cpu', 'cuda', 'cuda'):
+            map_ = features.to(device).requires_grad_()
+            pooled = mmcv.ops.roi_align(map_, regions.to(device), (7, 7), 0.5)
+            pooled.float().pow(2).sum().backward()
+            kept = mmcv.ops.nms(boxes.to(device), scores.to(device), 0.5)[1]
+            found.append([part.detach().cpu() for part in (kept, pooled.float(), map_.grad.float())])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    cpu, cuda, again = found
+    assert torch.equal(cpu[0], cuda[0])
+    for mine, theirs in zip(cuda[1:], cpu[1:], strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-2 if dtype != torch.float32 else 1e-4, atol=1e-2)
+    assert not deterministic or torch.equal(cuda[2], again[2])
 
 
 @pytest.mark.parametrize(('config', 'steps'), [(SIMMIM, train.LOSS_STEPS), (SIMSIAM, 1), (DETECTOR, 1)])
