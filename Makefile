@@ -10,13 +10,13 @@ pytest := OMP_NUM_THREADS=1 $(python) -m pytest
 help: ## list the commands
 	@awk -F ' *## *' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-setup: ## install everything into .venv (Python 3.11 or 3.12 with headers, git and g++ are needed)
+setup: ## install everything into .venv (Python 3.11 to 3.13); SETUP=runtime leaves out what tests need
 	@tools/setup.sh
 
-lock: ## resolve requirements.txt anew into requirements.lock
+lock: ## write requirements.lock and the like from pyproject.toml
 	@tools/setup.sh lock
 
-doctor: setup ## check versions, compiled ops, devices and disk; CONFIGS="a.py b.py" adds data, classes and weights
+doctor: setup ## check versions, operators, devices and disk; CONFIGS="a.py b.py" adds data, classes and weights
 	@$(python) tools/doctor.py $(CONFIGS)
 
 lint: setup ## check style, and that packages import downwards only
@@ -36,7 +36,7 @@ test-browser: setup ## look at the report in Chromium, which is installed when r
 	  { echo "make test-browser: Chromium is missing, and only root can install it: apt install chromium" >&2; exit 1; }
 	$(pytest) tests/browser
 
-test-gpu: setup ## test mixed precision, NCCL and CUDA operators on this machine's first GPU
+test-gpu: setup ## test mixed precision, NCCL and operators on this machine's first GPU
 	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} $(pytest) tests/gpu
 
 # What a study found, as a page.

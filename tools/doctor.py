@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 import textwrap
+import tomllib
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -27,8 +28,10 @@ REPO = Path(__file__).resolve().parents[1]
 if str(REPO) not in sys.path:
     sys.path.insert(0, str(REPO))
 
+import projects  # noqa: E402, F401  (nothing else either; mmcv finds its operators by it)
+
 VENV = REPO / '.venv'
-REINSTALL = 'rm -f .venv/.setup && make setup'
+REINSTALL = 'rm -f .venv/.ready && make setup'
 if (VENV / 'bin/python').exists() and Path(sys.prefix).resolve() != VENV.resolve():
     REINSTALL = f'{VENV / "bin/python"} tools/doctor.py'
 OPENCVS = (
@@ -100,10 +103,10 @@ def format_rows(rows: list[Row]) -> str:
 
 
 def check_environment() -> list[Row]:
-    """Check Python, packages, compiled ops, devices and disk."""
+    """Check Python, packages, operators, devices and disk."""
     return [
         check_python(),
-        check_packages(REPO / 'requirements.txt'),
+        check_packages(REPO / 'pyproject.toml'),
         check_opencv(),
         check_ops(),
         check_devices(),
@@ -114,26 +117,34 @@ def check_environment() -> list[Row]:
 def check_python() -> Row:
     """Check that this is the project's interpreter, of a version the pins support."""
     found = f'{platform.python_version()}, {sys.executable}'
-    if sys.version_info[:2] not in ((3, 11), (3, 12)):
-        return Row('python', f'{found}; expected 3.11 or 3.12', 'make setup PYTHON=/path/to/python3.12')
+    if sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)):
+        return Row('python', f'{found}; expected 3.11, 3.12 or 3.13', 'make setup PYTHON=/path/to/python3.12')
     return Row('python', found)
 
 
-def check_packages(requirements: Path) -> Row:
-    """Compare the installed versions with the pins of a requirements file."""
-    pins = re.findall(r'^([\w.-]+)==(\S+)', requirements.read_text(encoding='utf-8'), re.MULTILINE)
-    wrong = []
-    for name, pin in pins:
+def check_packages(project: Path) -> Row:
+    """Compare the installed versions with pyproject.toml; what only tests and studies need may be absent."""
+    stated = tomllib.loads(project.read_text(encoding='utf-8'))
+    runtime = [*stated['project']['dependencies'], *stated['project']['optional-dependencies']['train']]
+    others = [pin for group in stated['dependency-groups'].values() for pin in group]
+    wrong, absent = [], []
+    for requirement in runtime + others:
+        name, _, pin = requirement.partition('==')
+        name = name.partition('[')[0]
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
+            if requirement in others:
+                absent.append(name)
+                continue
             version = 'missing'
         # A build tag such as +cu128 is no other version.
         if version.partition('+')[0] != pin:
             wrong.append(f'{name} {version} (pinned {pin})')
     if wrong:
-        return Row('packages', f'not as {requirements.name} pins them: {", ".join(wrong)}', REINSTALL)
-    return Row('packages', f'all {len(pins)} as {requirements.name} pins them')
+        return Row('packages', f'not as {project.name} pins them: {", ".join(wrong)}', REINSTALL)
+    found = f'all {len(runtime + others) - len(absent)} as {project.name} pins them'
+    return Row('packages', found + (f'; without {", ".join(absent)}' if absent else ''))
 
 
 def check_opencv() -> Row:
@@ -144,34 +155,38 @@ def check_opencv() -> Row:
             found.append(f'{name} {metadata.version(name)}')
     if len(found) == 1 and 'headless' in found[0]:
         return Row('opencv', found[0])
-    remedy = REINSTALL
-    if found:
-        # Removing one takes the other's files along, so all go and the right one comes back.
-        remedy = f'.uv/bin/uv pip uninstall {" ".join(name.split()[0] for name in found)}; {REINSTALL}'
-    return Row('opencv', f'{" and ".join(found) or "none"}; expected opencv-python-headless alone', remedy)
+    return Row('opencv', f'{" and ".join(found) or "none"}; expected opencv-python-headless alone', REINSTALL)
 
 
 def check_ops() -> Row:
-    """Run a compiled op of mmcv on each kind of device there is."""
+    """Run NMS and RoIAlign as detectors do, forward and backward, on every device; say whose they are."""
     try:
         import torch
-        from mmcv.ops import nms
+        from mmcv.ops import get_compiler_version, nms, roi_align
 
-        devices = ['cpu'] + ['cuda'] * torch.cuda.is_available()
+        devices = ['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))]
+        compiler = get_compiler_version()
     except Exception as error:  # whatever a broken binary raises
         return Row('mmcv ops', f'not importable: {_one_line(error)}', REINSTALL)
     for device in devices:
         boxes = torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 8], [20, 20, 29, 29]], device=device)
+        # Of a map whose pixels hold their column, a bin holds the column of its centre.
+        columns = torch.arange(8.0, device=device).repeat(8, 1)[None, None].requires_grad_()
+        region = torch.tensor([[0.0, 2, 2, 6, 6]], device=device)
         try:
             kept = nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=device), 0.5)[1].tolist()
+            pooled = roi_align(columns, region, 2)
+            pooled.sum().backward()
         except Exception as error:
-            remedy = REINSTALL
-            if device == 'cuda':
-                remedy = f'install the CUDA {torch.version.cuda} toolkit, then: make setup'
-            return Row('mmcv ops', f'nms does not run on {device}: {_one_line(error)}', remedy)
-        if kept != [0, 2]:
-            return Row('mmcv ops', f'nms on {device} keeps boxes {kept}; expected [0, 2]', REINSTALL)
-    return Row('mmcv ops', f'nms runs on {" and ".join(devices)}')
+            return Row('mmcv ops', f'NMS or RoIAlign does not run on {device}: {_one_line(error)}', REINSTALL)
+        found = kept, pooled.flatten().tolist(), columns.grad.sum().item()
+        wanted = [0, 2], [2.5, 4.5, 2.5, 4.5], 4.0
+        if found != wanted:
+            return Row(
+                'mmcv ops', f'boxes, regions, gradient {found} on {device}; expected {wanted}', REINSTALL
+            )
+    whose = compiler if compiler.startswith('torchvision') else f'mmcv, compiled by {compiler}'
+    return Row('mmcv ops', f'NMS and RoIAlign of {whose} run forward and backward on {", ".join(devices)}')
 
 
 def check_devices() -> Row:

@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 import threading
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 
 from tools import doctor
 
@@ -312,12 +315,54 @@ def test_wrong_use_exits_with_2(capsys):
 
 
 def test_package_of_another_version_or_missing(tmp_path):
-    requirements = tmp_path / 'requirements.txt'
-    requirements.write_text('numpy==1.0.0\nno-such-package==2.0  # why\n# comment\n')
-    row = doctor.check_packages(requirements)
+    project = tmp_path / 'pyproject.toml'
+    text = """
+[project]
+dependencies = ["numpy==1.0.0"]
+[project.optional-dependencies]
+train = ["no-such-package==2.0"]
+[dependency-groups]
+dev = ["pytest==0.1", "no-such-tool[extra]==1.0"]
+"""
+    project.write_text(text)
+    row = doctor.check_packages(project)
     assert 'numpy 2.' in row.found
     assert '(pinned 1.0.0)' in row.found
     assert 'no-such-package missing (pinned 2.0)' in row.found
+    assert 'pytest' in row.found, 'another version can mislead, an absent tool cannot'
+    assert 'no-such-tool' not in row.found
+    assert row.remedy
+
+    # A runtime installation is whole.
+    kept = f'numpy=={metadata.version("numpy")}'
+    project.write_text(
+        text.replace('numpy==1.0.0', kept)
+        .replace('no-such-package==2.0', kept)
+        .replace('"pytest==0.1", ', '')
+    )
+    row = doctor.check_packages(project)
+    assert row.found == 'all 2 as pyproject.toml pins them; without no-such-tool'
+    assert not row.remedy
+
+
+@pytest.mark.parametrize(
+    ('name', 'fault', 'found'),
+    [
+        ('nms', lambda *args: (None, torch.tensor([0, 1])), 'boxes, regions, gradient ([0, 1], '),
+        ('roi_align', lambda columns, *args: columns[..., :2, :2] + 1, '[1.0, 2.0, 1.0, 2.0]'),
+        ('roi_align', None, "NMS or RoIAlign does not run on cpu: 'NoneType' object is not callable"),
+    ],
+)
+def test_operators_that_compute_something_else(monkeypatch, name, fault, found):
+    row = doctor.check_ops()
+    assert (
+        row.found
+        == f'NMS and RoIAlign of torchvision {torchvision.__version__} run forward and backward on cpu'
+    )
+    assert not row.remedy
+    monkeypatch.setattr(f'mmcv.ops.{name}', fault)
+    row = doctor.check_ops()
+    assert found in row.found
     assert row.remedy
 
 
@@ -329,7 +374,7 @@ def test_a_second_opencv(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     row = doctor.check_opencv()
     assert 'opencv-python 4.12.0 and opencv-python-headless' in row.found
-    assert 'uv pip uninstall opencv-python opencv-python-headless; ' in row.remedy
+    assert row.remedy == doctor.REINSTALL
 
 
 def test_full_disk(tmp_path, monkeypatch):
