@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.prepare import gdxray  # noqa: E402
+from projects.prepare import gdxray, welds  # noqa: E402
 from projects.prepare.convert import convert  # noqa: E402
 from projects.prepare.ledger import ConvertError, UsageError  # noqa: E402
 
@@ -48,6 +48,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     gdx.add_argument(
         '--drop-series', nargs='+', default=[], metavar='S', help='series to leave out, such as C0055'
     )
+    films = add(
+        'gdxray-welds',
+        'GDXray welds: tiles of ten annotated films with masks, folds by film, an archive of further films',
+        'folder with W0001, W0002, … or the one above it',
+    )
+    films.add_argument('--tile', type=int, default=welds.TILE, metavar='N', help='side of a tile, px (1024)')
+    films.add_argument('--overlap', type=int, default=0, metavar='N', help='px that tiles share (default 0)')
+    films.add_argument(
+        '--folds', type=int, default=welds.FOLDS, metavar='N', help='groups of films (3); 10: each film alone'
+    )
     for name, text in FORMATS.items():
         sub = add(name, text, 'folder with images and annotations')
         sub.add_argument(
@@ -73,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.format == 'gdxray':
             lists = args.train_list, args.test_list
             ledgers = gdxray.convert(args.src, args.out, *lists, tuple(args.drop_series))
+        elif args.format == 'gdxray-welds':
+            ledgers = welds.convert(args.src, args.out, args.tile, args.overlap, args.folds)
         else:
             options = args.severity, args.group, args.tile, args.overlap
             ledgers = [convert(args.format, args.src, args.out, *options)]
@@ -85,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for ledger in ledgers:
         print(ledger)
-    if args.format != 'gdxray':
+    if args.format in FORMATS:
         put_aside = (args.out / 'quarantine.txt').read_text(encoding='utf-8').splitlines()
         for line in put_aside[:10]:
             print(f'quarantine: {line}', file=sys.stderr)
