@@ -114,9 +114,9 @@ def loading_of(config: dict) -> dict | None:
     Returns:
         `window`, `dtype`, `mean` and `std`; the size to which larger radiographs are shrunk may differ.
     """
-    loads = (d for d in _dicts(config.get('train_dataloader')) if d.get('type') == 'LoadXray')
+    loads = (d for d in dicts(config.get('train_dataloader')) if d.get('type') == 'LoadXray')
     load = next(loads, None)
-    norms = (d.get('data_preprocessor') for d in _dicts(config))
+    norms = (d.get('data_preprocessor') for d in dicts(config))
     norm = next((d for d in norms if isinstance(d, dict) and d.get('mean') is not None), {})
     return load and _loading(load, norm.get('mean') or (), norm.get('std') or ())
 
@@ -169,10 +169,10 @@ def _value_of(node: ast.expr):
         return None
 
 
-def _dicts(node):
+def dicts(node):
     """Yield every dict of a config."""
     if isinstance(node, dict):
         yield node
         node = list(node.values())
     for value in node if isinstance(node, list | tuple) else ():
-        yield from _dicts(value)
+        yield from dicts(value)

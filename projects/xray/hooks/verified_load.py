@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,17 +12,28 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from projects.xray import names
+from projects.xray import box_head, names
 from projects.xray.handover import (
     ALLOWED_MISSING,
     ALLOWED_UNEXPECTED,
     HandoverError,
     command_for,
     compare,
+    dicts,
     fingerprint,
     loading_of,
     loading_of_file,
 )
+
+
+@dataclass
+class _File:
+    """A checkpoint: its tensors, and what it says of the run that wrote it."""
+
+    tensors: dict[str, torch.Tensor]
+    trained_as: str | None
+    loaded_as: dict | None
+    classes: list[str] | None
 
 
 @HOOKS.register_module()
@@ -36,6 +48,10 @@ class VerifiedLoadHook(Hook):
     - unexpected in the file: `mask_token`, `fc.*`, `head.*`;
     - missing in the file: `norm0`-`norm2` of a Swin that outputs those stages too, and `mask_token` when the
       target is SimMIM.
+
+    A whole detector (`load_from`) that says it knows classes of radiographs must arrive whole: every tensor
+    of neck and heads too. Where its classes are not those of the run, its box head is handed over by the map
+    that `box_head.py` states, and the log says which type became what; the same map serves a test of it.
 
     A checkpoint that says it was trained on another image set than its path names is refused, and one that
     says that its radiographs were windowed or normalised otherwise than those of this run. Nothing is
@@ -54,7 +70,7 @@ class VerifiedLoadHook(Hook):
         for key, checkpoint, prefix in self._sources(runner):
             if checkpoint not in self.files:
                 self.files[checkpoint] = self._read(key, checkpoint)
-            tensors = self.files[checkpoint][0]
+            tensors = self.files[checkpoint].tensors
             if prefix and not any(name.startswith(prefix) for name in tensors):
                 raise HandoverError(
                     f"{checkpoint}: no tensor named '{prefix}*', expected by {key}.prefix; it starts with "
@@ -79,7 +95,34 @@ class VerifiedLoadHook(Hook):
         for key, checkpoint, prefix in sources:
             path = '' if key == 'load_from' else key.removesuffix('.init_cfg').removeprefix('model')
             module = model.get_submodule(path.lstrip('.'))
-            self._verify(runner, module, key, checkpoint, prefix, *files[checkpoint])
+            whole = key == 'load_from' and self._adapt(runner, files[checkpoint])
+            self._verify(runner, module, key, checkpoint, prefix, files[checkpoint], whole)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Hand the box head over to the classes of the run, before mmengine loads it, in a test too."""
+        if not runner._resume:
+            file = _File(checkpoint.get('state_dict', {}), None, None, _classes_of(checkpoint))
+            if self._adapt(runner, file, runner.logger.info) and file.tensors is not checkpoint['state_dict']:
+                checkpoint['state_dict'] = file.tensors
+
+    @staticmethod
+    def _adapt(runner, file: _File, report=lambda text: None) -> bool:
+        """Map the heads of a file to the classes of the run; True where it is a detector of radiographs."""
+        training = isinstance(runner._train_loop, BaseLoop)
+        loader = runner.cfg.get('train_dataloader' if training else 'test_dataloader') or {}
+        data = next((d for d in dicts(loader) if 'metainfo' in d), {})
+        classes = (data.get('metainfo') or {}).get('classes')
+        groups = (
+            box_head.group_classes(file.classes, classes, data.get('severity'))
+            if file.classes and classes
+            else None
+        )
+        if groups is None:
+            return False
+        if list(file.classes) != list(classes):
+            file.tensors = box_head.map_heads(file.tensors, _unwrap(runner.model).state_dict(), groups)
+            report(f'Box head: {box_head.say(file.classes, classes, groups)}')
+        return True
 
     def _sources(self, runner) -> list[tuple[str, str, str]]:
         """List (config key, checkpoint, prefix ending in a dot or empty) of every file that is loaded."""
@@ -96,8 +139,8 @@ class VerifiedLoadHook(Hook):
         return sources
 
     @staticmethod
-    def _read(key: str, checkpoint: str) -> tuple[dict, str | None, dict | None]:
-        """Return a file's tensors, the experiment that wrote it, and how that loaded its radiographs."""
+    def _read(key: str, checkpoint: str) -> _File:
+        """Read a file that a config names."""
         if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
             command = command_for(checkpoint)
             remedy = f'make it with `{command}`' if command else 'put it there or correct the path'
@@ -112,12 +155,13 @@ class VerifiedLoadHook(Hook):
                 f'train on {named}, or name the checkpoint that it is'
             )
         tensors = {re.sub(r'^module\.', '', k): v for k, v in content.get('state_dict', content).items()}
-        return tensors, trained_as, loading_of_file(meta)
+        return _File(tensors, trained_as, loading_of_file(meta), _classes_of(content))
 
     @staticmethod
-    def _verify(runner, module, key, checkpoint, prefix, tensors, trained_as, loaded_as) -> None:
+    def _verify(runner, module, key, checkpoint, prefix, file: _File, whole: bool) -> None:
         """Compare one module, log the block, raise on a difference."""
-        tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        trained_as, loaded_as = file.trained_as, file.loaded_as
+        tensors = {k.removeprefix(prefix): v for k, v in file.tensors.items() if k.startswith(prefix)}
         inner = next((n for n in ('backbone', 'architecture.backbone') if _has(module, n)), '')
         backbone = module.get_submodule(inner)
         start = inner and inner + '.'
@@ -169,6 +213,44 @@ class VerifiedLoadHook(Hook):
                 f'{origin}: {len(result.matched)} of the {total} tensors of {type(backbone).__name__} match, '
                 f'expected all: {"; ".join(problems)}; {_remedy(backbone, part, start + prefix)}'
             )
+        if whole:
+            _check_rest(module, tensors, start, origin)
+
+
+def _check_rest(module: torch.nn.Module, tensors: dict, backbone: str, origin: str) -> None:
+    """Compare a detector's neck and heads with a file's.
+
+    Args:
+        module: The detector.
+        tensors: Of the file.
+        backbone: Prefix of the backbone's names, which is compared already.
+        origin: Names the file.
+
+    Raises:
+        HandoverError: They are not all alike.
+    """
+    result = compare(module, tensors)
+    found = {
+        'missing': result.missing,
+        'unexpected': result.unexpected,
+        'of another shape': result.mismatched,
+        'with other values': result.different,
+    }
+    found = {what: [k for k in keys if not k.startswith(backbone)] for what, keys in found.items()}
+    problems = [f'{len(keys)} {what} ({_some(keys)})' for what, keys in found.items() if keys]
+    if problems:
+        raise HandoverError(
+            f'{origin}: neck and heads of the detector differ, expected all alike: {"; ".join(problems)}; '
+            'name the checkpoint of a detector of this architecture, or take its backbone alone by init_cfg'
+        )
+
+
+def _classes_of(content: dict) -> list[str] | None:
+    """Return the classes that a checkpoint of mmengine says its data set had."""
+    said = (content.get('meta') or {}).get('dataset_meta') or {}
+    classes = said.get('classes') if isinstance(said, dict) else None
+    names = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
+    return list(classes) if names else None
 
 
 def _words(loading: dict) -> str:
