@@ -188,7 +188,8 @@ def run_train(args, facts):
 
 def run_infer(args, facts):
     """Print the time of a radiograph of stock detectors and exports."""
-    from projects.benchmark import infer, loader
+    from projects.benchmark import graphs, infer, loader
+    from projects.benchmark import variants as benchmark_variants
     from projects.line.runtime import folder as exported
 
     size = args.size or (max(exported.read(args.folders[0]).native) if args.folders else 1024)
@@ -196,11 +197,11 @@ def run_infer(args, facts):
         root = Path(folder)
         loader.write_radiographs(root / 'data', args.images, size)
         images = sorted((root / 'data' / 'images').iterdir())
-        checkpoint = infer.write_untrained(root / 'r50.pth', size)
-        folders = args.folders or infer.export_untrained(root, size, images)
-        variants = infer.variants_of(folders, checkpoint, {} if args.folders else infer.GOALS)
+        checkpoint = benchmark_variants.write_untrained(root / 'r50.pth', size)
+        folders = args.folders or benchmark_variants.export_untrained(root, size, images)
+        variants = benchmark_variants.variants_of(folders, checkpoint, {} if args.folders else infer.GOALS)
         infer.measure(variants, images, args.turns, args.threads, size)
-    rates = infer.alone('matrix products', infer.matmul_rates, args.threads)
+    rates = benchmark_variants.run_in_subprocess('matrix products', graphs.matmul_rates, args.threads)
     what = f'{args.images} radiographs of {size} x {size} px, 8-bit PNG; {args.turns} turns; '
     print(heading(f'{what}{args.threads} threads', facts))
     print(infer.table(variants, rates))

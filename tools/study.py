@@ -24,10 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from projects.report.predictions import FILES, PredictionsError, read_predictions  # noqa: E402
 from projects.report.runs import read_curves  # noqa: E402
 from projects.study import plan as study_plan  # noqa: E402
-from projects.study import (
-    results,  # noqa: E402
-    schedule,
-)
+from projects.study import results, schedule
 from projects.study import subset as study_subset
 from projects.xray import digests  # noqa: E402
 

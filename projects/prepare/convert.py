@@ -5,6 +5,8 @@ import shutil
 from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
 
+from projects.prepare.labels.images import MAX_OBJECTS, Entry, Images, Source
+from projects.prepare.labels.readers import READERS
 from projects.radiograph.parts import PartError, part_of
 from projects.radiograph.read import ImagingError
 from projects.radiograph.safe_parse import FormatError, printable
@@ -13,8 +15,6 @@ from projects.xray.errors import DatasetError
 from projects.xray.severity import read_severity_file
 
 from .decode import measure
-from .labels.images import MAX_OBJECTS, Entry, Images, Source
-from .labels.readers import READERS
 from .ledger import Account, ConvertError, Ledger, UsageError
 from .split import SHARES, guess_views, split_groups
 from .tile import MIN_TILE, cut

@@ -7,7 +7,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.registry import TRANSFORMS
 
-from projects.xray.resize import resize
+from .resize import resize
 
 _TRIES = 10  # to find a place without a flaw
 

@@ -21,14 +21,7 @@ from projects.radiograph.listing import list_radiographs
 from projects.radiograph.read import SUFFIXES
 from projects.radiograph.remote import RemoteError, is_url, join, list_files, read_bytes, read_text
 from projects.radiograph.remote import list_radiographs as list_remote_radiographs
-from projects.radiograph.safe_parse import (
-    MAX_JSON,
-    FormatError,
-    flag_of,
-    is_printable,
-    parse_json,
-    printable,
-)
+from projects.radiograph.safe_parse import MAX_JSON, FormatError, flag_of, is_printable, parse_json, printable
 from projects.radiograph.store import Store, locate
 
 from . import file_backends  # noqa: F401  (a data_root may be a URL)

@@ -10,7 +10,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmpretrain.models import EfficientNet
 from mmpretrain.registry import MODELS
 
-from projects.xray.compat import CheckpointError
+from .compat import CheckpointError
 
 # Scheme of checkpoints that installed packages ship: by name the package, its version and the file in it.
 SCHEME = 'package://'

@@ -7,7 +7,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper, save
 from test_deploy import SIDE, export_to, spot
 
-from projects.benchmark import infer, loader
+from projects.benchmark import detectors, graphs, infer, loader
+from projects.benchmark import variants as benchmark_variants
 from projects.line.runtime import engines, folder
 from tools import benchmark
 
@@ -26,7 +27,7 @@ def images(tmp_path):
 
 def test_exports_are_measured_in_turn_each_in_its_process(tmp_path, images):
     path = str(export_to(tmp_path / 'brightest', depths=['12-bit unsigned']))  # time asks for no depth
-    variants = infer.variants_of([path], 'none.pth')[2:]
+    variants = benchmark_variants.variants_of([path], 'none.pth')[2:]
     assert [v.name for v in variants] == ['brightest, openvino fp32', 'brightest, onnxruntime fp32']
     infer.measure(variants, images, turns=2, threads=1, side=SIDE)
     for variant in variants:
@@ -35,7 +36,7 @@ def test_exports_are_measured_in_turn_each_in_its_process(tmp_path, images):
         assert min(variant.load, variant.first, variant.rate, variant.memory) > 0
     graph, other = variants
     assert set(graph.turns[0][0]) == set(STAGES)
-    # No node is named as a module's, and all that matters hangs on the image, not on its extent alone.
+    # No node is named as a module's, and all that matters depends on the image, not on its extent alone.
     assert graph.macs == 0
     assert graph.decoding < 0.5
     assert 0 < graph.outside() < 1
@@ -46,18 +47,20 @@ def test_exports_are_measured_in_turn_each_in_its_process(tmp_path, images):
 
     # Where nothing is kept, as by ONNX Runtime, a second start says nothing.
     with pytest.raises(
-        infer.BenchmarkError, match='onnxruntime fp32: expected the second start to find the g'
+        benchmark_variants.BenchmarkError, match='onnxruntime fp32: expected the second start to find the g'
     ):
         infer.time_kept_load(other, threads=1)
-    broken = infer.Variant('broken', str(tmp_path / 'none'), 'openvino')
-    with pytest.raises(infer.BenchmarkError, match='broken: FolderError: .*expected an exported detector'):
+    broken = benchmark_variants.Variant('broken', str(tmp_path / 'none'), 'openvino')
+    with pytest.raises(
+        benchmark_variants.BenchmarkError, match='broken: FolderError: .*expected an exported detector'
+    ):
         infer.measure([broken], images, turns=1, threads=1, side=SIDE)
 
 
 def test_peak_memory_is_this_processs_own(tmp_path):
     ballast = np.ones(2**26)  # 0.5 GB, touched
     assert infer.peak_memory() > ballast.nbytes
-    assert infer.alone('peak', infer.peak_memory) < ballast.nbytes
+    assert benchmark_variants.run_in_subprocess('peak', infer.peak_memory) < ballast.nbytes
 
 
 def test_operations_are_counted_as_run(tmp_path):
@@ -98,22 +101,26 @@ def test_operations_are_counted_as_run(tmp_path):
     )
     rows = int((maps > 0).sum())
     assert 0 < rows < 4 * 64
-    counted = infer._count_macs(path, [image, np.array([8, 8], np.float32)], 1)
+    counted = graphs._count_macs(path, [image, np.array([8, 8], np.float32)], 1)
     assert counted == 4 * 64 * 9 + rows * 6 * 5
 
 
 @pytest.fixture
 def small(monkeypatch):
     """The default set at the scale of a test; the variants carry their configs to their processes."""
-    monkeypatch.setattr(infer, 'BASELINE', SMALL)
-    monkeypatch.setattr(infer, 'STUDENT', TINY)
+    monkeypatch.setattr(benchmark_variants, 'BASELINE', SMALL)
+    monkeypatch.setattr(benchmark_variants, 'STUDENT', TINY)
     monkeypatch.setattr(infer, 'LEAST_STREAMED', 4)
 
 
 def test_torchvision_runs_the_checkpoints_backbone(tmp_path, images):
-    checkpoint = infer.write_untrained(tmp_path / 'r50.pth', 128)
-    mmdet, variant = infer.variants_of([], checkpoint)
-    assert (mmdet.name, mmdet.engine, mmdet.config) == (infer.STOCK, 'mmdet', infer.BASELINE)
+    checkpoint = benchmark_variants.write_untrained(tmp_path / 'r50.pth', 128)
+    mmdet, variant = benchmark_variants.variants_of([], checkpoint)
+    assert (mmdet.name, mmdet.engine, mmdet.config) == (
+        benchmark_variants.STOCK,
+        'mmdet',
+        benchmark_variants.BASELINE,
+    )
     infer.measure([variant], images[:1], turns=1, threads=1, side=128)
     (seconds,) = variant.turns[0]
     assert list(seconds) == STAGES
@@ -132,8 +139,8 @@ def test_torchvision_runs_the_checkpoints_backbone(tmp_path, images):
 def test_the_exports_find_what_mmdet_finds_in_their_checkpoint(small, tmp_path):
     loader.write_radiographs(tmp_path / 'data', 2, 128)
     images = sorted((tmp_path / 'data' / 'images').iterdir())
-    checkpoint = infer.write_untrained(tmp_path / 'r50.pth', 128)
-    folders = infer.export_untrained(tmp_path, 128, images)
+    checkpoint = benchmark_variants.write_untrained(tmp_path / 'r50.pth', 128)
+    folders = benchmark_variants.export_untrained(tmp_path, 128, images)
     assert [path.rpartition('/')[2] for path in folders] == [
         'r50-fp32',
         'r50-int8',
@@ -141,7 +148,9 @@ def test_the_exports_find_what_mmdet_finds_in_their_checkpoint(small, tmp_path):
         'student-int8',
     ]
     variants = [
-        v for v in infer.variants_of(folders, checkpoint, infer.GOALS) if v.engine in ('mmdet', 'openvino')
+        v
+        for v in benchmark_variants.variants_of(folders, checkpoint, infer.GOALS)
+        if v.engine in ('mmdet', 'openvino')
     ]
     assert [v.goal for v in variants] == [None, None, 7, None, 25]
     infer.measure(variants, images, turns=1, threads=1, side=128)
@@ -152,7 +161,7 @@ def test_the_exports_find_what_mmdet_finds_in_their_checkpoint(small, tmp_path):
     for variant in (full, quantised, *students):
         assert 0 < variant.decoding < 1
         graph = engines.core().compile_model(f'{variant.source}/model.xml', 'CPU').get_runtime_model()
-        network, kinds = infer.of_the_network(graph), {}
+        network, kinds = graphs.of_the_network(graph), {}
         for node in graph.get_ops():
             kinds.setdefault(node.get_rt_info()['layerType'].value, []).append(node)
         for node in kinds['ROIAlign']:
@@ -167,8 +176,10 @@ def test_the_exports_find_what_mmdet_finds_in_their_checkpoint(small, tmp_path):
 
 
 def test_the_tool_measures_a_folder_at_its_own_size(tmp_path, monkeypatch, capsys, small):
-    monkeypatch.setattr(infer, 'matmul_rates', fixed_rates)
-    monkeypatch.setattr(infer, 'variants_of', without_torchvision(infer.variants_of))
+    monkeypatch.setattr(graphs, 'matmul_rates', fixed_rates)
+    monkeypatch.setattr(
+        benchmark_variants, 'variants_of', without_torchvision(benchmark_variants.variants_of)
+    )
     path = export_to(tmp_path / 'brightest')
     assert benchmark.main(['infer', str(path), '--images', '2', '--turns', '1', '--threads', '1']) == 0
     said = capsys.readouterr().out
@@ -212,7 +223,7 @@ def test_the_default_set_runs_whole(capsys):
 
 
 def test_matrix_products_run_in_int8_and_float32():
-    rates = infer.matmul_rates(1, side=64)
+    rates = graphs.matmul_rates(1, side=64)
     assert min(rates.values()) > 0
 
 
@@ -224,10 +235,12 @@ def test_the_table_is_relative_to_mmdet_and_says_which_goals_are_reached():
         ]
 
     # Twice as slow in the second turn, when the machine was busy: ratios are taken turn by turn.
-    stock = infer.Variant(infer.STOCK, 'x', 'mmdet', turns=turns(200, 400, network=100))
-    ours = infer.Variant('ours', 'x', 'openvino', 'int8', goal=10, macs=2 * 10**9)
+    stock = benchmark_variants.Variant(
+        benchmark_variants.STOCK, 'x', 'mmdet', turns=turns(200, 400, network=100)
+    )
+    ours = benchmark_variants.Variant('ours', 'x', 'openvino', 'int8', goal=10, macs=2 * 10**9)
     ours.turns = turns(20, 40, network=16)
-    other = infer.Variant('other', 'x', 'onnxruntime')
+    other = benchmark_variants.Variant('other', 'x', 'onnxruntime')
     other.turns = [[{k: v for k, v in s.items() if k != 'NMS'} for s in turn] for turn in ours.turns]
     for variant in (stock, ours, other):
         variant.load, variant.first, variant.boxes, variant.memory, variant.rate = 1.5, 0.25, [3, 4], 2e9, 4.0
@@ -254,10 +267,10 @@ def test_what_ran_within_the_networks_stage_is_moved():
             return 2 * value
 
     owner = Owner()
-    timed = infer._Timed(owner, 'double')
+    timed = detectors._Timed(owner, 'double')
     assert (owner.double(4), timed.last) == (8, 8)
     seconds = dict(network=1.0, NMS=0.0)
-    infer._move(seconds, 'NMS', timed)
+    detectors._move(seconds, 'NMS', timed)
     assert 0 < seconds['NMS'] < 1
     assert sum(seconds.values()) == pytest.approx(1)
     assert timed.take() == 0

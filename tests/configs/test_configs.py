@@ -16,16 +16,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS, VISUALIZERS, DefaultScope
 
 import projects.xray.compat  # noqa: F401  (first, as in every config)
-from projects.xray import (  # noqa: F401  (what configs name registers itself)
-    assigners,
+from projects.xray import (
     classes,
-    crops,
-    datasets,
-    hooks,
-    lite0,
-    metrics,
-    preprocessors,
-    transforms,
 )
 from projects.xray.configs import differences, flatten, load_config, under
 from projects.xray.running import UsageError, read_config

@@ -5,16 +5,7 @@ from pathlib import Path
 
 from projects.radiograph.safe_parse import FormatError, _show, flag_of
 
-from .fields import (
-    TURNED,
-    label_of,
-    numbers_of,
-    polygon_object,
-    read_json,
-    size_of,
-    turn,
-    turned_object,
-)
+from .fields import TURNED, label_of, numbers_of, polygon_object, read_json, size_of, turn, turned_object
 from .images import Entry, Images, Source, collect, find_images
 from .rle import count_regions, decode_rle, extent, uncompress
 

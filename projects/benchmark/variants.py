@@ -1,0 +1,204 @@
+"""Which detectors are compared, and how each is run in a process of its own.
+
+Without folders, detectors with random weights of the right shapes are exported first.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+STOCK = 'mmdet, PyTorch'
+
+
+TORCHVISION = 'torchvision, PyTorch'
+
+
+BASELINE = 'configs/faster_rcnn/faster-rcnn_r50-in1k-pre_fpn_4xb4-2x_industrial.py'
+
+
+STUDENT = 'configs/distill/faster-rcnn_r18-in1k-pre_fpn64_4xb4-2x_industrial.py'
+
+
+CALIBRATION = 4
+
+
+PATIENCE = 3600  # seconds for one answer of a variant
+
+
+STAGES = ('decode', 'window', 'network', 'NMS', 'merge')
+IN_PYTORCH = ('mmdet', 'torchvision')
+
+
+class BenchmarkError(RuntimeError):
+    """A variant did not run; one line with what it said."""
+
+
+@dataclass
+class Variant:
+    """One detector on one engine.
+
+    Attributes:
+        name: In the table.
+        source: Exported folder; for the two in PyTorch, a checkpoint of `config`.
+        engine: 'openvino', 'onnxruntime', 'mmdet' or 'torchvision'.
+        precision: 'fp32' or 'int8'.
+        config: Of the checkpoint.
+        goal: How many times as fast as STOCK it is to be.
+        macs: Multiply-accumulates of its convolutions and fully connected layers; None where not known.
+        decoding: Share of the network's stage that is box decoding and NMS; None where its turns say so
+            themselves, or nothing does.
+        load: Seconds until it can inspect: imports, checksum, compilation.
+        load_kept: The same where the compiled graph was kept by an earlier start; None where none is.
+        first: Seconds of the first radiograph.
+        turns: Of each turn, the seconds of each radiograph by stage, see STAGES.
+        boxes: Found on each radiograph.
+        memory: Peak of the process in bytes, with one radiograph at a time.
+        rate: Radiographs a second with as many streams as threads.
+    """
+
+    name: str
+    source: str
+    engine: str
+    precision: str = 'fp32'
+    config: str = ''
+    goal: float | None = None
+    macs: int | None = None
+    decoding: float | None = None
+    load: float = 0.0
+    load_kept: float | None = None
+    first: float = 0.0
+    turns: list[list[dict[str, float]]] = field(default_factory=list)
+    boxes: list[int] = field(default_factory=list)
+    memory: int = 0
+    rate: float = 0.0
+
+    def totals(self) -> list[list[float]]:
+        """Return the seconds of each radiograph of each turn."""
+        return [[sum(seconds.values()) for seconds in turn] for turn in self.turns]
+
+    def milliseconds(self, percent: float) -> float:
+        """Return a percentile of the time of a radiograph."""
+        return 1e3 * float(np.percentile(np.concatenate(self.totals()), percent))
+
+    def stage(self, name: str) -> float | None:
+        """Return the median seconds of a stage; None where it was not told apart."""
+        seconds = [seconds.get(name) for turn in self.turns for seconds in turn]
+        return None if None in seconds else float(np.median(seconds))
+
+    def outside(self) -> float | None:
+        """Return the share of the time that is not backbone, FPN, RoIAlign and heads; None if not known."""
+        if self.stage('NMS') is None:
+            return None
+        network = sum(seconds['network'] for turn in self.turns for seconds in turn)
+        return 1 - network / float(np.sum(self.totals()))
+
+    def against(self, stock: 'Variant') -> float:
+        """Return how many times as fast as another it is: the median over turns of the medians' ratio."""
+        pairs = zip(stock.totals(), self.totals(), strict=True)
+        return float(np.median([np.median(theirs) / np.median(own) for theirs, own in pairs]))
+
+
+def variants_of(folders: Sequence[str], checkpoint: str, goals: dict | None = None) -> list[Variant]:
+    """List a variant per graph of each exported folder, after the two in PyTorch.
+
+    Args:
+        folders: What `tools/export.py` or `export_untrained` wrote.
+        checkpoint: What `write_untrained` wrote.
+        goals: Of the folders that have one, by name: see `GOALS`.
+    """
+    from projects.line.runtime import folder as exported
+
+    found = [
+        Variant(STOCK, checkpoint, 'mmdet', config=BASELINE),
+        Variant(TORCHVISION, checkpoint, 'torchvision'),
+    ]
+    for path in folders:
+        said, name = exported.read(path), Path(path).name
+        found += [
+            Variant(
+                f'{name}, {engine} {said.precision}',
+                str(path),
+                engine,
+                said.precision,
+                goal=(goals or {}).get(name),
+            )
+            for engine in said.engines
+        ]
+    return found
+
+
+def write_untrained(path: Path, side: int) -> str:
+    """Write the baseline with random weights as a checkpoint, for the two in PyTorch; return its path."""
+    run_in_subprocess(path.name, _write, BASELINE, path, side)
+    return str(path)
+
+
+def export_untrained(root: Path, side: int, images: Sequence[Path]) -> list[str]:
+    """Export baseline and student with random weights, in float32 and INT8; return the folders.
+
+    Like the checkpoint, each in a process of its own: what it loads and logs ends with it.
+    """
+    folders = []
+    for name, config in (('r50', BASELINE), ('student', STUDENT)):
+        for precision in ('fp32', 'int8'):
+            out = root / f'{name}-{precision}'
+            calibration = images[:CALIBRATION] if precision == 'int8' else ()
+            run_in_subprocess(out.name, _export, config, out, side, calibration)
+            folders.append(str(out))
+    return folders
+
+
+def _write(config: str, path: Path, side: int) -> None:
+    import torch
+
+    from projects.line.export.detector import untrained_detector
+
+    _silence()
+    torch.save(dict(state_dict=untrained_detector(read_recipe(config, side)).state_dict()), path)
+
+
+def _export(config: str, out: Path, side: int, calibration: Sequence[Path]) -> None:
+    from projects.line.export.export import export_untrained
+
+    _silence()
+    export_untrained(read_recipe(config, side), out, side, calibration)
+
+
+def _silence() -> None:
+    """Nobody wants to read how each tensor was drawn."""
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_current_instance().setLevel('WARNING')
+
+
+def read_recipe(config: str, side: int):
+    """Read a config of the repository for inputs of `side` px."""
+    from projects.xray import provenance, running
+
+    cfg = running.read_config(str(provenance.REPO / config))
+    for step in cfg.test_dataloader.dataset.pipeline:
+        if step.type == 'Resize':
+            step.scale = (side, side)
+    return cfg
+
+
+def run_in_subprocess(name: str, function: Callable, *args):
+    """Return what a function returns in a process of its own.
+
+    Raises:
+        BenchmarkError: It raised, or its process ended.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+        try:
+            return pool.submit(function, *args).result()
+        except Exception as error:  # whatever it is, its variant is named
+            raise BenchmarkError(f'{name}: {one_line(error)}') from None
+
+
+def one_line(error: Exception) -> str:
+    """Return the class and message of an error as one line of at most 300 characters."""
+    return f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
