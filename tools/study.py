@@ -266,7 +266,7 @@ def train(study, job, folder):
     facts, adopted = facts_of(study, job)
     before = digests.read_json(folder / 'run.json')
     if before and before.get('needs') != facts['needs']:
-        print(f'{folder}: its pretraining or its trials were trained again since; starts anew')
+        print(f'{folder}: its pretraining or its trials were trained again since; starts from the beginning')
         shutil.rmtree(folder)  # --resume would go on with the old weights
     resumed = any(folder.glob('*.pth'))
     write_json(folder / 'run.json', facts)

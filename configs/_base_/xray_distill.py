@@ -1,6 +1,6 @@
 # The line's student, and distillation of an FPN level by level (P2 to P5). Exports xray_* variables only.
 
-# The line's student but for its backbone: a 64-channel FPN and all that hangs on it.
+# The line's student except for its backbone: a 64-channel FPN and all that depends on it.
 xray_fpn64 = dict(
     neck=dict(in_channels=[64, 128, 256, 512], out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64),
@@ -15,7 +15,7 @@ xray_distill_hooks = [dict(type='StudentHook')]
 # PKD (arXiv:2207.02039): Pearson correlation of the maps, so that teacher and student may differ in kind.
 xray_pkd_losses = {f'loss_fpn{level}': dict(type='PKDLoss', loss_weight=6) for level in range(4)}
 # In short schedules a sixth of the weight: in 720 updates, whose gradients are clipped, the detector's own
-# losses would have the lesser part. Taken for its AP50 on val, at CPU scale.
+# losses would weigh less. Taken for its AP50 on val, at CPU scale.
 xray_pkd_light_losses = {f'loss_fpn{level}': dict(type='PKDLoss', loss_weight=1) for level in range(4)}
 # CWD (arXiv:2011.13256): divergence of each channel's distribution over the map.
 xray_cwd_losses = {

@@ -72,7 +72,7 @@ class Job:
         folder: Of the run, relative to the study's.
         config: Config file.
         needs: Names of the jobs that come first.
-        options: `key=value` overrides, but for what earlier jobs decide.
+        options: `key=value` overrides, except what earlier jobs decide.
         seed: Of the training.
         fraction: Percent of the labels.
         epochs: Of the training.
@@ -184,7 +184,7 @@ def read_study(file: str | Path) -> Study:
 def _plan_arm(study, arm, jobs):
     file = study.file
     if not isinstance(arm, dict) or 'config' not in arm or set(arm) - {'config', *OF_AN_ARM}:
-        raise StudyError(f'{file}: arm {arm!r}: expected `config` and, at will, {", ".join(OF_AN_ARM)}')
+        raise StudyError(f'{file}: arm {arm!r}: expected `config` and optionally {", ".join(OF_AN_ARM)}')
     own = study.settings | dict(epochs_factor=1, pretrain_epochs_factor=1) | arm
     _check(file, own)
     config = study.config(arm['config'])

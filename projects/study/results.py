@@ -73,7 +73,7 @@ class RecordError(ValueError):
 def record(study: Study) -> dict[str, dict]:
     """Record every tested, failed or blocked run of a study.
 
-    Those recorded elsewhere stay, but for those whose config, or that of their pretraining, was edited since.
+    Those recorded elsewhere stay, except those whose config, or that of their pretraining, was edited since.
 
     Returns:
         The records by run.

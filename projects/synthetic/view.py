@@ -105,7 +105,7 @@ class Radiograph(NamedTuple):
 def _draw_flaw(thickness, part, number, pose, spectrum, full, depth=1.0):
     """Draw a defect into the thickness map, in its window only.
 
-    The path is missing from metal that is there (never more than 95 % of it, but for a misrun) and added
+    The path is missing from metal that is there (never more than 95 % of it, except for a misrun) and added
     metal lies where it lies. A defect that is off the metal or of negligible effect in this view is left out,
     so that what is annotated can be seen and what can be seen is annotated: its peak contrast must reach
     MIN_CONTRAST and its detectability d' = sqrt(sum (dN)² / N), the signal-to-noise ratio of an ideal

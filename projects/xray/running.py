@@ -184,7 +184,7 @@ def _leave() -> None:
 
 
 def choose_start(work_dir: str, wanted: bool) -> str | None:
-    """Return the checkpoint with which a run goes on, the same on every rank, or None to start anew.
+    """Return the checkpoint with which a run goes on, the same on every rank, or None to start afresh.
 
     Args:
         work_dir: Where the run writes.

@@ -228,7 +228,7 @@ def test_wrong_arms_are_one_line_and_exit_2(study, capsys):
     for said, message in (
         (dict(arms=['scratch', 'scratch']), 'scratch/seed0-frac100 is asked for twice'),
         (dict(arms=['absent']), 'configs/small/absent.py: no such file'),
-        (dict(arm=', epoch: 3'), 'expected `config` and, at will, seeds'),
+        (dict(arm=', epoch: 3'), 'expected `config` and optionally seeds'),
         (dict(arm=', epochs_factor: 0'), 'factors of epochs must be above zero'),
         (dict(arm=', pretrain_epochs_factor: "2"'), 'factors of epochs must be above zero'),
         (dict(arm=', pretrain_epochs_factor: 2'), 'scratch.py starts from no pretraining of this study'),

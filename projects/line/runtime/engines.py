@@ -110,7 +110,7 @@ def _cached(graph: Path, settings: dict, cache: Path):
         if hashlib.sha256(content).digest() == digest:
             return core().import_model(content, 'CPU', settings)
     compiled = core().compile_model(graph, 'CPU', settings)
-    with contextlib.suppress(OSError, RuntimeError):  # no room or no right to write: compiled anew next time
+    with contextlib.suppress(OSError, RuntimeError):  # no room or no right to write: compiled again next time
         kept.parent.mkdir(exist_ok=True)
         for other in kept.parent.iterdir():
             if not other.name.startswith(cache.name):

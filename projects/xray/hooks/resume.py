@@ -362,6 +362,6 @@ def newest_checkpoint(folder: str | Path, say=print, since: float = 0.0) -> Path
     if named and not since:
         raise ResumeError(
             f'{pointer}: names {named}, which is not there or not whole; put it back, or delete {pointer} to '
-            'start anew'
+            'start again'
         )
     return None
