@@ -7,6 +7,7 @@ custom_imports = _base_.xray_imports
 data_preprocessor = dict(_delete_=True, type='XrayClsDataPreprocessor', **_base_.xray_norm)
 model = dict(
     backbone=dict(init_cfg=dict(_delete_=True, type='Pretrained', checkpoint='torchvision://resnet50')),
+    neck=dict(_delete_=True, type='StandardisedPooling', input_features=2048),
     head=dict(num_classes=2, topk=(1,)),
 )
 train_dataloader = dict(
@@ -40,8 +41,7 @@ test_dataloader = dict(
 val_evaluator = dict(_delete_=True, **_base_.xray_metric)
 test_evaluator = dict(_delete_=True, **_base_.xray_metric)
 
-# SimSiam's linear protocol: LARS, 0.1 per 256 images, no decay, no warm-up.
-optim_wrapper = dict(optimizer=dict(lr=0.1 * 256 / 256))
+optim_wrapper = dict(optimizer=dict(_delete_=True, **_base_.xray_probe_sgd))
 auto_scale_lr = dict(base_batch_size=256)
 
 vis_backends = _base_.xray_vis_backends

@@ -17,6 +17,7 @@ model = dict(
         frozen_stages=3,
         init_cfg=_base_.xray_swin_base_in1k,
     ),
+    neck=dict(_delete_=True, type='StandardisedPooling', input_features=1024),
     head=dict(num_classes=2, in_channels=1024, topk=(1,)),
 )
 train_dataloader = dict(
@@ -52,8 +53,7 @@ test_dataloader = dict(
 val_evaluator = dict(_delete_=True, **_base_.xray_metric)
 test_evaluator = dict(_delete_=True, **_base_.xray_metric)
 
-# The ResNet's linear protocol (SimSiam's): LARS, 0.1 per 256 images, no decay, no warm-up.
-optim_wrapper = dict(optimizer=dict(lr=0.1 * 256 / 256))
+optim_wrapper = dict(optimizer=dict(_delete_=True, **_base_.xray_probe_sgd))
 auto_scale_lr = dict(base_batch_size=256)
 
 vis_backends = _base_.xray_vis_backends

@@ -9,7 +9,9 @@ optim_wrapper = dict(optimizer=dict(lr=0.1 * 64 / 256))
 auto_scale_lr = dict(base_batch_size=64)
 
 model = dict(
-    backbone=dict(depth=18, stem_channels=32, base_channels=32, init_cfg=None), head=dict(in_channels=256)
+    backbone=dict(depth=18, stem_channels=32, base_channels=32, init_cfg=None),
+    neck=dict(input_features=256),
+    head=dict(in_channels=256),
 )
 xray_resize = dict(type='XrayResize', scale=(128, 128))
 xray_test_loader = dict(

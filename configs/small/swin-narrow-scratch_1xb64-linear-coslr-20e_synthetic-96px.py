@@ -16,6 +16,7 @@ model = dict(
         frozen_stages=1,
         init_cfg=dict(_delete_=True, type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
     ),
+    neck=dict(input_features=64),
     head=dict(in_channels=64),
 )
 xray_resize = dict(type='XrayResize', scale=(96, 96))

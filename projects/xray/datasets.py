@@ -4,6 +4,7 @@ COCO files are read, checked and repaired in one place, `load_defects`; datasets
 """
 
 import difflib
+import itertools
 import math
 import os
 from collections import Counter, defaultdict
@@ -455,6 +456,8 @@ class XraySeverity(BaseDataset):
         ann_file: COCO annotation file.
         data_prefix: `img_path` is the image folder.
         severity: See `read_severity`.
+        balanced: Repeat the images of the rarer classes until each class has as many as the most frequent
+            one; for training alone.
         **kwargs: Those of `mmpretrain.datasets.BaseDataset`; `metainfo.classes` runs from the most severe
             class to the least.
 
@@ -471,13 +474,15 @@ class XraySeverity(BaseDataset):
         ann_file: str,
         data_prefix: str | dict = 'images',
         severity: str | dict | None = 'castings',
+        balanced: bool = False,
         **kwargs,
     ):
         self.severity = severity
+        self.balanced = balanced
         super().__init__(ann_file=ann_file, data_prefix=data_prefix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one dict(img_path, gt_label) per image with boxes."""
+        """Return one dict(img_path, gt_label) per image with boxes; several where it is to be balanced."""
         classes = self.metainfo['classes']
         coco = load_defects(self.ann_file, classes, self.severity)
         labels = {}
@@ -495,9 +500,26 @@ class XraySeverity(BaseDataset):
             logger='current',
         )
         prefix = self.img_prefix.rstrip('/')
-        return [
+        items = [
             dict(img_path=join(prefix, image['file_name']), gt_label=labels[image['id']]) for image in images
         ]
+        if self.balanced:
+            items += _repeats(items)
+            print_log(f'balanced: {len(items)} images, {len(items) - len(images)} of them repeats', 'current')
+        return items
+
+
+def _repeats(items: Sequence[dict]) -> list[dict]:
+    """Copies of items, in their order, that give each `gt_label` as many as the most frequent one has."""
+    of_label: dict[int, list[dict]] = {}
+    for item in items:
+        of_label.setdefault(item['gt_label'], []).append(item)
+    most = max(map(len, of_label.values()), default=0)
+    return [
+        dict(item)
+        for mine in of_label.values()
+        for item in itertools.islice(itertools.cycle(mine), most - len(mine))
+    ]
 
 
 @DET_DATASETS.register_module()

@@ -425,7 +425,9 @@ def test_a_probe_trains_its_head_only(path):
     model.train()
     assert {n for n, p in model.named_parameters() if p.requires_grad} == {'head.fc.weight', 'head.fc.bias'}
     assert not [m for m in model.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d) and m.training]
-    assert config.optim_wrapper.optimizer.type == 'LARS'
+    assert config.optim_wrapper.optimizer.type == 'SGD'
+    assert config.model.neck.type == 'StandardisedPooling'
+    assert config.model.neck.input_features == config.model.head.in_channels
     cut = {'RandomResizedCrop', 'XrayRandomResizedCrop', 'CenterCrop', 'RandomCrop', 'ResizeEdge'}
     types = {s.type for loader in loaders(config).values() for s in steps(dataset(loader).pipeline)}
     assert 'XrayResize' in types

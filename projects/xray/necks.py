@@ -1,0 +1,32 @@
+"""Neck of the linear probe: pooled features, standardised: one learning rate serves every backbone."""
+
+import torch
+from mmpretrain.models.necks import ClsBatchNormNeck
+from mmpretrain.registry import MODELS
+
+
+@MODELS.register_module()
+class StandardisedPooling(ClsBatchNormNeck):
+    """Global average pooling, then batch normalisation without weights, as in MAE's linear probe.
+
+    Pooled features of a random backbone are ten times smaller than those of a trained one, and a learning
+    rate that suits one hardly moves the head of the other. Source: He et al., arXiv:2111.06377, appendix A.1.
+
+    Args:
+        input_features: Channels of the last map.
+        **kwargs: Those of `ClsBatchNormNeck`.
+    """
+
+    def forward(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Pool and standardise maps (N, C, H, W); returns vectors (N, C).
+
+        A last batch of one image has no spread of its own: it is standardised by the running statistics.
+        """
+        pooled = [maps.mean((2, 3)) for maps in inputs]
+        if not self.training or len(pooled[0]) > 1:
+            return super().forward(pooled)
+        self.bn.eval()
+        try:
+            return super().forward(pooled)
+        finally:
+            self.bn.train()

@@ -1,0 +1,107 @@
+"""Linear probe: the recipe of the small configs reads a solvable task, whatever the size of the features."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from projects.xray import running
+from projects.xray.datasets import XraySeverity
+from projects.xray.necks import StandardisedPooling
+
+SIDE = 96
+PROBE = (
+    Path(__file__).parents[2]
+    / 'configs/small/resnet18-narrow-scratch_1xb64-linear-coslr-20e_synthetic-128px.py'
+)
+
+
+def draw_large_and_small_flaws(root, counts):
+    """Write plates with one large critical flaw or one small minor one, `counts` of each per split."""
+    rng = np.random.default_rng(0)
+    (root / 'images').mkdir(parents=True)
+    yy, xx = np.mgrid[:SIDE, :SIDE]
+    for split, (critical, minor) in counts.items():
+        images, annotations = [], []
+        for number in range(critical + minor):
+            kind = int(number >= critical)
+            radius = rng.uniform(14, 22) if kind == 0 else rng.uniform(2, 3)
+            x, y = rng.uniform(24, SIDE - 24, 2)
+            pixels = rng.normal(90 + 40 * xx / SIDE, 6)
+            pixels += 70 * np.clip(1 - ((xx - x) ** 2 + (yy - y) ** 2) / radius**2, 0, None) ** 0.5
+            name = f'{split}{number:03d}.png'
+            cv2.imwrite(str(root / 'images' / name), pixels.clip(0, 255).astype(np.uint8))
+            images.append(dict(id=number + 1, file_name=name, width=SIDE, height=SIDE, part=name))
+            annotations.append(
+                dict(
+                    id=number + 1,
+                    image_id=number + 1,
+                    category_id=kind + 1,
+                    bbox=[x - radius, y - radius, 2 * radius, 2 * radius],
+                    area=float(np.pi * radius**2),
+                    iscrowd=0,
+                )
+            )
+        categories = [dict(id=1, name='blowhole'), dict(id=2, name='pinhole')]
+        coco = dict(images=images, annotations=annotations, categories=categories)
+        (root / f'{split}.json').write_text(json.dumps(coco))
+    return root
+
+
+def probe(data, work, balanced=False):
+    """Train the small probe at 64 px, 80 updates, and test it; returns its metrics and its predictions."""
+    cfg = running.read_config(str(PROBE))
+    for name in ('train', 'val', 'test'):
+        loader = cfg[f'{name}_dataloader']
+        loader.update(batch_size=16, num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = str(data)
+        next(step for step in loader.dataset.pipeline if step.type == 'XrayResize').scale = (64, 64)
+    cfg.train_dataloader.dataset.balanced = balanced
+    cfg.work_dir, cfg.seed = str(work), 0
+    running.prepare(cfg, 'none')
+    runner = running.build_runner(cfg)
+    runner.train()
+    metrics = runner.test()
+    (metric,) = runner.test_evaluator.metrics
+    return metrics, metric.predictions['images']
+
+
+def test_the_probe_of_a_random_backbone_tells_large_flaws_from_small_ones(repo, tmp_path):
+    """Two thirds of the images are minor: a head that hardly moves calls every image minor."""
+    data = draw_large_and_small_flaws(tmp_path / 'data', dict(train=(20, 44), val=(8, 8), test=(16, 16)))
+    metrics, images = probe(data, tmp_path / 'run')
+    called = {int(np.argmax(image['scores'])) for image in images}
+    assert called == {0, 1}
+    assert metrics['xray/balanced_accuracy'] > 0.75
+    assert metrics['xray/mAP'] > 0.85
+
+
+def test_balanced_repeats_the_rarer_class(repo, tmp_path):
+    data = draw_large_and_small_flaws(tmp_path / 'data', dict(train=(3, 8)))
+    common = dict(data_root=str(data), ann_file='train.json', pipeline=[])
+    severity = dict(blowhole='critical', pinhole='minor')
+    counts = []
+    for balanced in (False, True):
+        items = XraySeverity(severity=severity, balanced=balanced, **common)
+        counts.append(
+            [sum(items.get_data_info(k)['gt_label'] == c for k in range(len(items))) for c in (0, 1)]
+        )
+        names = [items.get_data_info(k)['img_path'] for k in range(len(items))]
+    assert counts == [[3, 8], [8, 8]]
+    assert sorted(names.count(name) for name in set(names)) == [1] * 8 + [2, 3, 3]
+
+
+def test_a_batch_of_one_image_is_standardised_by_the_running_statistics():
+    neck = StandardisedPooling(4)
+    maps = torch.randn(16, 4, 3, 3, generator=torch.manual_seed(0)) * 1e-3 + 5
+    (first,) = neck((maps,))
+    assert first.mean(0).abs().max() < 1e-3
+    assert (first.std(0) - 1).abs().max() < 0.1
+    before = neck.bn.running_mean.clone()
+    (one,) = neck((maps[:1],))
+    assert torch.equal(neck.bn.running_mean, before)
+    assert neck.bn.training
+    expected = (maps[:1].mean((2, 3)) - before) / (neck.bn.running_var + neck.bn.eps).sqrt()
+    assert torch.allclose(one, expected)
