@@ -99,6 +99,7 @@ def examine(cfg, config_path, workers, options=()):
     boxes = {s.name: found for s in labelled if (found := box_checks.boxes_at_input(s)) is not None}
     findings += checks.check_files(sets, probes)
     findings += checks.check_boxes(labelled) + checks.check_dominance(labelled) + checks.check_ledgers(sets)
+    findings += checks.check_parts(labelled)
     findings += checks.check_classes(labelled, heads(cfg.model))
     findings += checks.check_windows([s for s in sets if s.side != 'unlisted'], levels)
     findings += leaks.check_leaks(sets, probes, workers)

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from projects.radiograph.parts import recorded_part
 from projects.radiograph.read import may_be_dicom
 from projects.radiograph.remote import join
 
@@ -19,7 +20,7 @@ from .scan import Probes
 
 ERROR, WARNING, NOTE = 'error', 'warning', 'note'
 LEVELS = (ERROR, WARNING, NOTE)
-TOPICS = ('leaks', 'boxes', 'classes', 'files', 'window', 'anchors')
+TOPICS = ('leaks', 'parts', 'boxes', 'classes', 'files', 'window', 'anchors')
 
 SUFFIXES_OF = {
     'PNG': {'.png'},
@@ -92,11 +93,10 @@ class ImageSet:
         return [join(self.folder, name) for name in self.names]
 
     def groups(self, key: str) -> list[str | None]:
-        """The part, series or folder of each image; None where the file does not say."""
+        """The part, region, series or folder of each image; None where the file does not say."""
         if key == 'folder':
             return [str(PurePosixPath(name).parent) for name in self.names]
-        values = [record.get(key) for record in self.records] or [None] * len(self.names)
-        return [None if value is None else str(value) for value in values]
+        return [recorded_part(record, key) for record in self.records] or [None] * len(self.names)
 
 
 # --------------------------------------------------------------------------------------------------- files
@@ -363,6 +363,28 @@ def check_dominance(sets: Sequence[ImageSet]) -> list[Finding]:
                 )
             ]
     return []
+
+
+def check_parts(sets: Sequence[ImageSet]) -> list[Finding]:
+    """Say of which sets no escape rate can be proven, as the physical parts on their images are not known."""
+    findings = []
+    for s in sets:
+        unknown = [path for path, part in zip(s.paths, s.groups('part')) if part is None]
+        if not unknown or s.side not in ('val', 'test'):
+            continue
+        regions = any(region is not None for region in s.groups('region'))
+        findings.append(
+            Finding(
+                NOTE if regions else WARNING,
+                'parts',
+                f'no proof: parts not known on {len(unknown)} of {len(s.names)} images of {s.name}'
+                + (', which carry region groups, not physical parts' if regions else ''),
+                'escape and false-reject rates are counted per physical part: convert with --group REGEX, '
+                'which finds the part in the path of an image, or give every image its `part`',
+                {} if regions else dict.fromkeys(unknown, 'part not known'),
+            )
+        )
+    return findings
 
 
 def check_ledgers(sets: Sequence[ImageSet]) -> list[Finding]:

@@ -344,7 +344,10 @@ def _short_names(paths: dict[str, Path]) -> dict[str, str]:
 
 def _say_no_group(names: dict[str, Path]) -> str:
     """What a conversion without --group means, with a guess at the expression that it should have had."""
-    text = 'no --group: every image counts as its own part; views of one part may meet in train and test'
+    text = (
+        'no --group: parts not known, so that nothing can be proven of escapes; views of one part may meet '
+        'in train and test'
+    )
     views = guess_views(names)
     if views is None:
         return text

@@ -9,7 +9,8 @@ a neighbour 5 degrees away in train. It is for comparison with the literature.
 
 Protocol B holds whole regions of parts out. Series were grouped by looking at them and by correlating every
 frame with every other: a group shows one region of one part, filmed at several speeds, distances or angles,
-and often the very same flaws. Groups are never divided:
+and often the very same flaws. Groups are never divided. They are region groups (`region` of an image, named
+after its first series), not physical parts, which nobody has recorded: images carry no `part`.
 
     split  part     region                                         series
     test   wheel    spokes with square pockets                     C0011-C0015, C0031-C0033
@@ -247,12 +248,12 @@ def _image(name: str, size: tuple[int, int, int] | ImagingError, boxes: list[lis
     height, width, _ = size
     clipped = [clip_box(box, width, height) for box in boxes]
     s = name.split('/')[0]
-    part = next((group[0] for group in GROUPS if s in group), s)
+    region = next((group[0] for group in GROUPS if s in group), s)
     return dict(
         file_name=name,
         width=width,
         height=height,
-        part=part,
+        region=region,
         series=s,
         boxes=[
             dict(category=GDXRAY_CLASSES[0], bbox=box) | (dict(clipped_from=source) if was else {})

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 import cv2
 import numpy as np
 
-from projects.radiograph.parts import PartError, part_of
+from projects.radiograph.parts import part_by_rule
 
 from .checks import ERROR, NOTE, WARNING, Finding, ImageSet, counted, few
 from .scan import COARSE, Probe, Probes, load
@@ -148,18 +148,18 @@ def _standardised(images: Sequence[np.ndarray]) -> np.ndarray:
 def _shared_groups(a: ImageSet, b: ImageSet) -> list[Finding]:
     """Parts and series on both sides, and neighbouring frame numbers where the file names count them."""
     findings, words, images = [], [], {}
-    for key in ('part', 'series'):
-        mine = set(a.groups(key)) - {None}
-        if not mine and a.side == 'pretraining':
-            # An unlabelled list has no ids: parts are what the converter's --group finds in its names, and
-            # its folders are what GDXray calls series.
-            mine = parts_by_name(a.names, b) if key == 'part' else set(a.groups('folder')) - {'.'}
-            mine = mine or set(a.groups('folder')) - {'.'}
-        held = b.groups(key)
-        shared = sorted(mine & set(held))
+    for key, many in (('part', 'parts'), ('region', 'region groups'), ('series', 'series')):
+        mine, held = _groups(a, b, key), _groups(b, a, key)
+        found = set().union(*mine)
+        if not found and a.side == 'pretraining':
+            # An unlabelled list has no ids: its folders are what GDXray calls series, a plant perhaps parts.
+            found = set(a.groups('folder')) - {'.'}
+        shared = sorted(found & set().union(*held))
         if shared:
-            words.append(f'{counted(shared, key)} ({few(shared)})')
-            images |= {path: f'{key} {group}' for path, group in zip(b.paths, held) if group in mine}
+            words.append(f'{counted(shared, key, many)} ({few(shared)})')
+            images |= {
+                path: f'{key} {sorted(own & found)[0]}' for path, own in zip(b.paths, held) if own & found
+            }
     if images:
         findings.append(
             Finding(
@@ -191,17 +191,18 @@ def _shared_groups(a: ImageSet, b: ImageSet) -> list[Finding]:
     return findings
 
 
-def parts_by_name(names: Sequence[str], converted: ImageSet) -> set[str]:
-    """Parts in names without an annotation, by the `group` that the converter noted in a labelled set."""
-    found = set()
-    for name in names:
-        try:
-            found.add(part_of(name, converted.info.get('group')))
-        except PartError:
-            continue
-        except (TypeError, re.error):  # no regular expression
-            return set()
-    return found - {None}
+def _groups(own: ImageSet, other: ImageSet, key: str) -> list[set[str]]:
+    """Return what each image of a set is grouped by: its id and, of parts, what the rules find in its name.
+
+    The rules are the regular expressions that the converter noted in either set (`--group`). An id may come
+    from elsewhere, such as from the inspection page, and name the same part in another way.
+    """
+    found = [{group} - {None} for group in own.groups(key)]
+    if key == 'part':
+        for rule in {own.info.get('group'), other.info.get('group')} - {None}:
+            for names, name in zip(found, own.names, strict=True):
+                names |= {part_by_rule(rule, name)} - {None}
+    return found
 
 
 def _frame(name: str) -> tuple[str, int, str] | None:

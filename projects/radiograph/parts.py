@@ -1,6 +1,11 @@
-"""The physical part that an image shows, by its name."""
+"""Which physical part a radiograph shows: by the id that its record carries, or by a rule on its name.
+
+A part that is not known stays unknown: no name of a file stands in for it.
+"""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 
 class PartError(ValueError):
@@ -28,3 +33,29 @@ def part_of(name: str, group: str | None) -> str | None:
     if not part:
         raise PartError(f'no match of the group {group!r}; correct --group')
     return part
+
+
+def part_by_rule(rule: object, name: str) -> str | None:
+    """Return the part in a name by the rule of a data set; None without a rule, a match or a usable rule.
+
+    Args:
+        rule: The regular expression that the converter noted (`group` of `info`), or whatever stands there.
+        name: Path of the image below its folder.
+    """
+    if not isinstance(rule, str) or not rule:
+        return None
+    try:
+        return part_of(name, rule)
+    except (PartError, re.error):
+        return None
+
+
+def recorded_part(record: Mapping[str, Any], key: str = 'part') -> str | None:
+    """Return the part of a COCO image record as text, so that ids 1 and '1' are one; None where not known."""
+    value = record.get(key)
+    return None if value is None or value == '' else str(value)
+
+
+def recorded_unit(record: Mapping[str, Any]) -> str | None:
+    """Return what is taken as independent: the part, else the group of series that show one region of it."""
+    return recorded_part(record) or recorded_part(record, 'region')

@@ -43,6 +43,7 @@ def session(tmp_path, request):
         cv2.imwrite(str(archive / 'day' / f'{k}.png'), spot(20, 30, level))
     cv2.imwrite(str(tmp_path / 'deep.png'), spot(20, 30, 65535, dtype=np.uint16))
     changes = dict(curve=CURVE, depths=['8-bit unsigned', '16-bit unsigned'])
+    changes['origin'] = dict(part_rule='day/[0-9]')
     if hasattr(request, 'param'):
         score = Inspector(export_to(tmp_path / 'first'))(archive / 'day' / '2.png').risk
         changes['threshold'] = score + request.param

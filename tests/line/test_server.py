@@ -138,10 +138,26 @@ def test_a_folder_is_inspected_and_corrections_become_a_data_set(server, tmp_pat
     names = [image['file_name'] for image in truth['images']]
     assert [re.sub('-[0-9a-f]{12}', '', name) for name in names] == ['day/1.png', 'new.png']
     assert [image['verdict'] for image in json.loads(path.read_text())['images']] == ['reject', 'accept']
-    # The part that the inspector gave, else the file's name.
-    assert [image['part'] for image in truth['images']] == ['p7', 'new']
+    # The part that the inspector gave; of the other it is not known, and no name of a file stands in for it.
+    assert [image.get('part') for image in truth['images']] == ['p7', None]
     assert [a['bbox'] for a in truth['annotations']] == [[1, 2, 10, 20], [30, 30, 10, 10]]
     assert all((tmp_path / 'out' / 'images' / image['file_name']).is_file() for image in truth['images'])
+
+
+def test_a_part_follows_from_the_rule_of_the_data_set(tmp_path):
+    """Corrections name a part as the converter does, by --group, not by the name of the file."""
+    image = tmp_path / 'P07_view3.png'
+    cv2.imwrite(str(image), spot(20, 30))
+    exported = export_to(tmp_path / 'exported', origin=dict(part_rule='(P[0-9]+)_view'))
+    with closing(Session(Inspector(exported), tmp_path / 'out')) as session:
+        for name in ('day/P07_view3.png', 'day/other.png'):
+            key = session.add(name, image)
+            session.inspect(key)
+            session.decide(key, 'accept', [])
+        assert [item.part for item in session.items.values()] == ['P07', '']
+    kept = json.loads((tmp_path / 'out' / 'corrections.json').read_text())
+    assert [image.get('part') for image in kept['images']] == ['P07', None]
+    assert kept['info']['group'] == '(P[0-9]+)_view'
 
 
 def test_corrections_are_trained_on_as_the_documentation_says(server, repo, tmp_path, monkeypatch):
@@ -287,7 +303,7 @@ def test_dicom_without_a_suffix_is_taken(server, tmp_path):
         answer, said = server('POST', f'/api/images?name={name}', content)
         assert answer.status == 200
         found = server('GET', f'/api/images/{said["id"]}')[1]
-        assert (found['state'], found['part']) == ('found', name)  # a number of a UID is no suffix
+        assert (found['state'], found['part']) == ('found', '')  # the name of a file is no part
     for name, body in (('IM2', b'no radiograph'), ('1.2.3', (tmp_path / 'secret.png').read_bytes())):
         answer, said = server('POST', f'/api/images?name={name}', body)
         assert (answer.status, said['detail'][:21]) == (415, 'expected a radiograph')

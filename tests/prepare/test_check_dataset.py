@@ -197,6 +197,21 @@ def share_part(root):
     edit(root, 'test', lambda coco: coco['images'][0].update(part='train0'))
 
 
+def correct_a_view_of_a_test_part(root):
+    """Add a correction of the inspection page to train: another view of a part of test, under another id."""
+    cv2.imwrite(str(root / 'images/test0_view7-0123456789ab.png'), pixels(root / 'images/train_003.png').T)
+    for split in ('train', 'test'):
+        edit(root, split, lambda coco: coco.update(info=dict(group='(test[0-9])_')))
+    record = dict(
+        id=99, file_name='test0_view7-0123456789ab.png', width=128, height=128, part='as the page said'
+    )
+    edit(root, 'train', lambda coco: coco['images'].append(record))
+
+
+def forget_parts(root):
+    edit(root, 'test', lambda coco: [record.pop('part') for record in coco['images']])
+
+
 def copy_unlisted(root):
     shutil.copy(root / 'images/test_002.png', root / 'images/spare.png')
 
@@ -272,6 +287,11 @@ def copy_unlisted(root):
             share_part,
             r'warning leaks: 1 of 4 images of test share a part or series with train: 1 part \(train0\)',
         ),
+        (
+            correct_a_view_of_a_test_part,
+            r'warning leaks: 2 of 4 images of test share a part or series with train: 1 part \(test0\)',
+        ),
+        (forget_parts, 'warning parts: no proof: parts not known on 4 of 4 images of test'),
         (copy_unlisted, 'warning leaks: 1 pixel copy of listed images among the unlisted ones'),
         (lambda root: (root / 'val.json').write_text('{"images": ['), 'error files: val is left out: .*JSON'),
     ],

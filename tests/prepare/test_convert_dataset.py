@@ -108,7 +108,7 @@ def test_gdxray_boxes_and_protocol_b(castings, tmp_path, capsys):
     assert coco['categories'] == [dict(id=1, name='defect')]
     image = coco['images'][0]
     assert image == dict(
-        id=1, file_name='C0001/C0001_0001.png', width=32, height=24, part='C0001', series='C0001'
+        id=1, file_name='C0001/C0001_0001.png', width=32, height=24, region='C0001', series='C0001'
     )
     first = coco['annotations'][0]
     assert (first['area'], first['iscrowd'], first['category_id']) == (768, 0, 1)
@@ -395,7 +395,7 @@ def test_every_format_gives_the_same_boxes(kind, tmp_path, capsys):
 def test_without_group_every_image_is_a_part_and_the_tool_says_so(tmp_path, capsys):
     src, out = make_yolo(tmp_path / 'src'), tmp_path / 'out'
     code, text, _ = run(capsys, 'yolo', src, out)
-    assert code == 0 and 'no --group: every image counts as its own part' in text
+    assert code == 0 and 'no --group: parts not known' in text
     whole = read_splits(out)[2]
     assert [c['name'] for c in whole['train']['categories']] == ['crack', 'pore']
     # What is not known is not written: a measure of parts must not take images for them.

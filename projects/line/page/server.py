@@ -21,6 +21,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from projects.line.runtime.archive import ArchiveError, draft_of, find_images, fitting_name
 from projects.line.runtime.folder import sha256
 from projects.line.runtime.inspector import Inspector, read_one
+from projects.radiograph.parts import part_by_rule, recorded_part
 from projects.radiograph.read import MAX_FRAME_BYTES, SUFFIXES, ImagingError
 from projects.radiograph.store import locked
 from projects.xray.classes import PALETTE
@@ -52,8 +53,8 @@ class Item:
             decision, which have a score of None.
         risk: Highest score of a rejecting class.
         decision: 'accept' or 'reject' once the inspector has decided.
-        part: Id of the physical part; until the inspector gives one, the name without its suffix. A number
-            is none: DICOM files are named by UID.
+        part: Id of the physical part: what the inspector gave, else what the rule of the data set that the
+            detector was made with finds in the name; '' where it finds none, as a part that is not known.
     """
 
     name: str
@@ -66,12 +67,6 @@ class Item:
     risk: float = 0.0
     decision: str | None = None
     part: str = ''
-
-    def __post_init__(self):
-        """Name the part after the file."""
-        path = Path(self.name)
-        own = path.with_suffix('') if path.suffix.lower() in SUFFIXES else path
-        self.part = self.part or str(own)
 
     @property
     def file_name(self) -> str:
@@ -118,7 +113,7 @@ def as_decided(image: dict, annotations: list[dict]) -> dict:
         # Both sides were rounded when they were kept.
         x2, y2 = min(round(x + width, 1), image['width']), min(round(y + height, 1), image['height'])
         boxes.append(dict(box=[x, y, x2, y2], label=annotation['category_id'] - 1, score=None))
-    return dict(decision=image['verdict'], part=image['part'], boxes=boxes)
+    return dict(decision=image['verdict'], part=recorded_part(image) or '', boxes=boxes)
 
 
 class Session:
@@ -163,8 +158,13 @@ class Session:
                     self.items[key] = replace(item, state='waiting')
                     return key
             key = len(self.items) + 1
-            self.items[key] = Item(name, path)
+            self.items[key] = self._item(name, path)
             return key
+
+    def _item(self, name: str, path: Path, digest: str = '') -> Item:
+        """Return a new item, with the part that the rule of the data set finds in its name."""
+        part = part_by_rule(self.inspector.exported.origin.get('part_rule'), name)
+        return Item(name, path, digest, part=(part or '')[:LONGEST_PART])
 
     def inspect(self, key: int) -> None:
         """Run the detector on an item unless it has seen these bytes; what was decided on them comes back."""
@@ -176,7 +176,7 @@ class Session:
         except OSError as error:
             digest = ''
             said = ImagingError(f'{item.name}: expected a readable file ({error.strerror}); open it again')
-        now = replace(item, state='found') if said is None else Item(item.name, item.path, digest)
+        now = replace(item, state='found') if said is None else self._item(item.name, item.path, digest)
         if isinstance(said, ImagingError):
             now.reason, now.state = as_text(str(said).replace(str(item.path), item.name)), 'unreadable'
         elif said:
@@ -222,7 +222,7 @@ class Session:
             key: Of the item.
             verdict: 'accept' or 'reject'.
             boxes: What is there, {box [x1, y1, x2, y2], label} each.
-            part: Id of the physical part; empty for what the item has.
+            part: Id of the physical part; empty for what the item has, which may be none.
             digest: Of the file that the inspector saw; None for what the item is now.
 
         Raises:
@@ -308,7 +308,7 @@ class Session:
         """Add a decision to those of this and of earlier sittings; a radiograph's last one counts."""
         rows = self._earlier()
         image = dict(file_name=item.file_name, width=item.size[1], height=item.size[0])
-        image |= dict(verdict=item.decision, part=item.part)
+        image |= dict(verdict=item.decision, **(dict(part=item.part) if item.part else {}))
         boxes = [
             dict(
                 category_id=entry['label'] + 1,
@@ -326,7 +326,11 @@ class Session:
             for box in boxes:
                 annotations.append(box | dict(id=len(annotations) + 1, image_id=len(images)))
         content = dict(
-            info=dict(description='corrections by an inspector', origin=self.inspector.exported.origin),
+            info=dict(
+                description='corrections by an inspector',
+                origin=self.inspector.exported.origin,
+                group=self.inspector.exported.origin.get('part_rule'),
+            ),
             images=images,
             annotations=annotations,
             categories=self.categories,
