@@ -73,7 +73,7 @@ def main(argv=None):
         print(f'\n{title}\n{format_table(header, rows)}')
     print(f'\n{provenance(results)}')
     if args.out:
-        from projects.report.compare import Settings
+        from projects.report.measured import Settings
         from projects.report.page import write_report
 
         settings = Settings(args.max_escape, args.reject_minor, args.pixel_pitch)

@@ -1,27 +1,23 @@
-"""Statistics that keep their promise: exact bounds, comparisons by part and by seed, calibration.
+"""Exact bounds: proportions of independent units, counts in clusters, and the power of a proof.
 
 Plain numbers in, dataclasses of plain numbers out (`dataclasses.asdict` gives JSON). A value that the data do
-not support is None, never nan, and a sentence beside it says why.
+not support is None, never nan.
 """
 
+from __future__ import annotations
+
 import decimal
-import itertools
-import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-NO_DIFFERENCE = 'no difference shown'
-MIN_UNITS = 15  # fewer independent units get an exact test: a percentile interval of few is too narrow
+MIN_UNITS = 15  # fewer independent units get no interval: their spread is not known
 
 
 class StatisticsError(ValueError):
     """Data from which a statistic cannot be computed; one line that says what is missing."""
-
-
-# ------------------------------------------------------------------------------------------ proportions
 
 
 @dataclass
@@ -42,9 +38,9 @@ class Rate:
     upper: float | None
     confidence: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         """Return the rate with its bound, which is rounded up, or 'not estimable'."""
-        if self.rate is None:
+        if self.rate is None or self.upper is None:
             return 'not estimable'
         percent = 100 * decimal.Decimal(repr(self.upper))
         percent = percent.quantize(decimal.Decimal('0.01'), decimal.ROUND_CEILING)
@@ -108,361 +104,101 @@ def allowed_events(units: int, max_rate: float, confidence: float = 0.95) -> int
     return events
 
 
-# ------------------------------------------------------------------------------------------ comparisons
+def proof_power(
+    escapes: int, units: int, test_units: int, max_rate: float, confidence: float = 0.95
+) -> float:
+    """Predictive probability that a test set proves a rate of at most `max_rate`.
 
-
-@dataclass
-class Comparison:
-    """Two arms on the same images.
-
-    Attributes:
-        method: 'paired bootstrap over parts' or 'exact sign-flip test'.
-        units: Independent units (parts or series) that carry the measure: it has a value on each by itself.
-        baseline: The measure of the first arm over all images.
-        candidate: That of the second.
-        difference: candidate - baseline; with the sign-flip test, which tests it, the mean over the units.
-        low: Lower end of the two-sided interval of the difference; None with the sign-flip test.
-        high: Upper end.
-        p_value: Two-sided, of the sign-flip test; None with the bootstrap.
-        smallest_p_value: The smallest that so few units can reach; None with the bootstrap.
-        per_unit: Difference per unit, by name; empty with the bootstrap.
-        undefined: Units (of the bootstrap: resamples) without a value of the measure, left out.
-        confidence: Of interval and verdict.
-        verdict: 'candidate higher', 'candidate lower' or 'no difference shown'.
-    """
-
-    method: str
-    units: int
-    baseline: float
-    candidate: float
-    difference: float
-    low: float | None
-    high: float | None
-    p_value: float | None
-    smallest_p_value: float | None
-    per_unit: dict[str, float]
-    undefined: int
-    confidence: float
-    verdict: str
-
-
-def compare(
-    units: Sequence[Hashable],
-    measure: Callable[[np.ndarray], tuple[float | None, float | None]],
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Comparison:
-    """Compare two arms on the same images, parts being the independent units.
-
-    With 15 units that carry the measure, or more, the percentile interval of a paired cluster bootstrap:
-    parts are drawn with replacement, each with all its images, and both arms are measured on the same draw.
-    With fewer, the difference per unit and an exact sign-flip test of their mean, which shows no difference
-    where the measure over all images points the other way. Several seeds: let `measure` average over them.
-
-    A unit carries a measure that has a value on it alone: recall and average precision of a class where the
-    class is annotated. A good part may raise a false alarm, but tells nothing of how the defective ones
-    spread: with six of these among sixty, an interval over all sixty excluded zero in 12 % of simulated sets
-    without a true difference. A mean over classes hangs on the rarest, which is the caller's to look at.
+    A threshold is the (escapes + 1)-th lowest score of `units` parts, so the rate of parts below it is
+    Beta(escapes + 1, units - escapes) distributed, whatever the scores' distribution (Wilks, Ann. Math. Stat.
+    12, 1941), and the escapes among `test_units` further parts are beta-binomial.
 
     Args:
-        units: Per image, its part (or series).
-        measure: Given positions of images (N,) int, with repeats, returns the measure of both arms on them,
-            baseline first; None where it is not defined, such as recall without a defect.
-        confidence: Two-sided.
-        resamples: Bootstrap draws.
-        seed: Of the draws.
-
-    Raises:
-        StatisticsError: An image without a unit; no value over all images; or none in over 5 % of the draws.
-    """
-    units = list(units)
-    missing = [i for i, unit in enumerate(units) if unit is None]
-    if missing or not units:
-        raise StatisticsError(
-            f'{len(missing)} of {len(units)} images have no part id; a comparison needs them'
-        )
-    members = {}
-    for position, unit in enumerate(units):
-        members.setdefault(unit, []).append(position)
-    members = {unit: np.array(positions) for unit, positions in members.items()}
-    baseline, candidate = _defined(measure(np.arange(len(units)))) or (None, None)
-    if baseline is None:
-        raise StatisticsError('the measure has no value over all images, so that nothing can be compared')
-    common = dict(baseline=baseline, candidate=candidate, confidence=confidence)
-    pooled = candidate - baseline
-
-    values = {str(unit): _defined(measure(positions)) for unit, positions in members.items()}
-    per_unit = {unit: value[1] - value[0] for unit, value in values.items() if value}
-    if len(per_unit) < MIN_UNITS:
-        if not per_unit:
-            raise StatisticsError(f'the measure has no value in any of the {len(members)} units by itself')
-        p_value = sign_flip_test(list(per_unit.values()))
-        mean = float(np.mean(list(per_unit.values())))
-        return Comparison(
-            method='exact sign-flip test',
-            units=len(per_unit),
-            difference=mean,
-            low=None,
-            high=None,
-            p_value=p_value,
-            smallest_p_value=2.0 ** (1 - len(per_unit)),
-            per_unit=per_unit,
-            undefined=len(members) - len(per_unit),
-            verdict=_verdict(*sorted((mean, pooled))) if p_value <= 1 - confidence else NO_DIFFERENCE,
-            **common,
-        )
-
-    generator = np.random.default_rng(seed)
-    positions = list(members.values())
-    differences, undefined = [], 0
-    for _ in range(resamples):
-        drawn = generator.integers(len(positions), size=len(positions))
-        value = _defined(measure(np.concatenate([positions[i] for i in drawn])))
-        if value:
-            differences.append(value[1] - value[0])
-        else:
-            undefined += 1
-    if undefined > 0.05 * resamples:
-        raise StatisticsError(
-            f'the measure has no value in {undefined} of {resamples} draws of {len(members)} parts, although '
-            f'it has one on {len(per_unit)} of them'
-        )
-    low, high = (float(v) for v in np.quantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2]))
-    return Comparison(
-        method='paired bootstrap over parts',
-        units=len(per_unit),
-        difference=pooled,
-        low=low,
-        high=high,
-        p_value=None,
-        smallest_p_value=None,
-        per_unit={},
-        undefined=undefined,
-        verdict=_verdict(low, high),
-        **common,
-    )
-
-
-def sign_flip_test(differences: Sequence[float]) -> float:
-    """Exact two-sided sign-flip (Fisher's paired randomisation) test that the mean difference is zero.
-
-    Args:
-        differences: (N) paired differences of independent units, N <= 20.
+        escapes: Parts below the threshold in the set that fixed it.
+        units: Parts of that set.
+        test_units: Parts of the test set.
+        max_rate: To prove, in (0, 1).
+        confidence: Of the proof, one-sided.
 
     Returns:
-        p: the share of the 2^N sign patterns whose mean is at least as far from zero as the observed one. It
-        cannot be below 2^(1-N), so 5 units never show a difference at 5 %.
-
-    Raises:
-        StatisticsError: None, more than 20 (2^N patterns are enumerated), or one that is not finite.
+        In [0, 1]; 0 where the test set is too small, or where every part of the first set escapes.
     """
-    differences = np.asarray(differences, float)
-    if not 1 <= differences.size <= 20 or not np.isfinite(differences).all():
-        raise StatisticsError(
-            f'a sign-flip test takes 1 to 20 finite differences, got {differences.tolist()}'
-        )
-    signs = np.array(list(itertools.product((1, -1), repeat=differences.size)))
-    observed = abs(differences.sum())
-    # rounding must not tell patterns apart that are equal
-    return float((abs(signs @ differences) >= observed - 1e-9 * abs(differences).sum()).mean())
-
-
-def _defined(values: tuple) -> tuple[float, float] | None:
-    """Return both values as floats, or None when either is missing or not finite."""
-    if any(value is None or not math.isfinite(value) for value in values):
-        return None
-    return float(values[0]), float(values[1])
-
-
-def _verdict(low: float, high: float) -> str:
-    if low > 0:
-        return 'candidate higher'
-    return 'candidate lower' if high < 0 else NO_DIFFERENCE
+    allowed = allowed_events(test_units, max_rate, confidence) if test_units else -1
+    if allowed < 0 or escapes >= units:
+        return 0.0
+    return float(stats.betabinom.cdf(allowed, test_units, escapes + 1, units - escapes))
 
 
 @dataclass
-class Seeds:
-    """Mean and standard deviation (n - 1) over runs that differ in their seed; std is None with one run."""
-
-    values: list[float]
-    mean: float
-    std: float | None
-
-
-@dataclass
-class SeedComparison:
-    """Two arms over their seeds: difference of the means with Welch's two-sided interval.
+class ClusteredRate:
+    """A count per unit of exposure, such as false calls per image, with its two-sided interval.
 
     Attributes:
-        baseline: First arm.
-        candidate: Second arm.
-        difference: Of the means, candidate - baseline; of an arm with several pretrainings the mean of them.
-        low: Lower end of the interval; None where it cannot be computed.
-        high: Upper end.
-        confidence: Of the interval.
-        verdict: 'candidate higher', 'candidate lower' or 'no difference shown'.
-        reason: Why there is no interval; empty when there is one.
+        events: Events in all.
+        exposure: Units in all, such as images.
+        clusters: Independent clusters of units, such as parts.
+        rate: events / exposure; None without exposure.
+        low: Lower end of the interval; None with fewer than two clusters.
+        high: Upper end; likewise.
+        design_effect: Factor by which clustering widens the variance, at least 1.
+        confidence: Of the interval, two-sided.
     """
 
-    baseline: Seeds
-    candidate: Seeds
-    difference: float
+    events: int
+    exposure: float
+    clusters: int
+    rate: float | None
     low: float | None
     high: float | None
+    design_effect: float
     confidence: float
-    verdict: str
-    reason: str
+
+    def __str__(self) -> str:
+        """Return the rate with its interval, or 'not estimable'."""
+        if self.rate is None:
+            return 'not estimable'
+        if self.low is None or self.high is None:
+            return f'{self.rate:.3g}, without an interval'
+        return f'{self.rate:.3g} ({self.low:.3g} to {self.high:.3g})'
 
 
-def summarise_seeds(values: Sequence[float]) -> Seeds:
-    """Summarise one measure over seeds.
+def clustered_rate(
+    events: Sequence[int], exposure: Sequence[float], confidence: float = 0.95
+) -> ClusteredRate:
+    """Return events per exposure with an interval clustered by unit.
 
-    Raises:
-        StatisticsError: No values, or one that is not finite.
-    """
-    values = [float(value) for value in values]
-    if not values or not np.isfinite(values).all():
-        raise StatisticsError(f'expected finite values of at least one seed, got {values}')
-    return Seeds(values, float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
-
-
-def compare_seeds(
-    baseline: Sequence[float],
-    candidate: Sequence[float],
-    confidence: float = 0.95,
-    starts: tuple[Sequence[Hashable] | None, Sequence[Hashable] | None] = (None, None),
-) -> SeedComparison:
-    """Compare two arms by their seeds (Welch's unequal-variances t interval).
-
-    It covers what training adds by chance, on the test parts at hand; `compare` covers the parts.
+    Garwood's exact Poisson interval (Biometrika 28, 1936) of the effective count: events and exposure are
+    divided by the design effect, the cluster-robust variance of the ratio over the Poisson one, at least 1,
+    times the squared ratio of the t to the normal quantile (Korn & Graubard, Survey Methodology 24, 1998).
+    Without any event, each cluster counts as one unit of its mean exposure.
 
     Args:
-        baseline: Values of the first arm, by seed.
-        candidate: Those of the second.
+        events: (C) events of each cluster.
+        exposure: (C) exposure of each cluster, above zero.
         confidence: Two-sided.
-        starts: Of both arms, the pretraining of each seed; None where they are not known. Seeds of one
-            pretraining are not independent of one another: where an arm has several pretrainings, each counts
-            once, by the mean of its seeds. With one alone the interval tells nothing of another.
 
     Raises:
-        StatisticsError: An arm without values, or one that is not finite.
+        StatisticsError: Unequal lengths, a negative count, or an exposure that is not above zero.
     """
-    sides = summarise_seeds(baseline), summarise_seeds(candidate)
-    first, second = (
-        summarise_seeds(_by_start(side.values, start)) for side, start in zip(sides, starts, strict=True)
+    counts, sizes = np.asarray(events, float), np.asarray(exposure, float)
+    if counts.shape != sizes.shape or (counts < 0).any() or not (sizes > 0).all():
+        raise StatisticsError('expected a count >= 0 and an exposure > 0 of each cluster')
+    clusters, total, units = counts.size, counts.sum(), sizes.sum()
+    if not clusters:
+        return ClusteredRate(0, 0.0, 0, None, None, None, 1.0, confidence)
+    mean = total / units
+    if clusters < 2:
+        return ClusteredRate(int(total), float(units), clusters, float(mean), None, None, 1.0, confidence)
+    tail = (1 - confidence) / 2
+    effect = units / clusters  # without events
+    if total:
+        residuals = counts - mean * sizes
+        robust = clusters / (clusters - 1) * (residuals**2).sum() / units**2
+        effect = max(1.0, robust / (mean / units))
+    widened = effect * (stats.t.ppf(1 - tail, clusters - 1) / stats.norm.ppf(1 - tail)) ** 2
+    effective, base = total / widened, units / widened
+    low = stats.gamma.ppf(tail, effective) / base if total else 0.0
+    high = stats.gamma.ppf(1 - tail, effective + 1) / base
+    return ClusteredRate(
+        int(total), float(units), clusters, float(mean), float(low), float(high), float(effect), confidence
     )
-    difference = second.mean - first.mean
-    low = high = None
-    reason = ''
-    if first.std is None or second.std is None:
-        reason = 'an arm has one seed'
-    elif first.std == second.std == 0:
-        reason = 'all seeds of an arm agree to the last digit: the same run counted several times?'
-    else:
-        # By hand, as SciPy warns of seeds that agree to the last digit.
-        variances = [side.std**2 / len(side.values) for side in (first, second)]
-        freedom = sum(variances) ** 2 / sum(
-            v**2 / (len(side.values) - 1) for v, side in zip(variances, (first, second), strict=True)
-        )
-        half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(sum(variances))
-        low, high = difference - half, difference + half
-    verdict = NO_DIFFERENCE if low is None else _verdict(low, high)
-    return SeedComparison(*sides, difference, low, high, confidence, verdict, reason)
-
-
-def _by_start(values: list[float], starts: Sequence[Hashable] | None) -> list[float]:
-    """Average the seeds of each pretraining where there are several."""
-    if starts is None or len(set(starts)) < 2:
-        return values
-    groups = {}
-    for value, start in zip(values, starts, strict=True):
-        groups.setdefault(start, []).append(value)
-    return [float(np.mean(group)) for group in groups.values()]
-
-
-# ---------------------------------------------------------------------------------------------- ranking
-
-
-def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the precision-recall curve, Σ (R_k − R_{k−1}) P_k over the distinct thresholds k.
-
-    Args:
-        scores: (N) floats.
-        positive: (N) bool.
-
-    Returns:
-        Average precision in [0, 1]; nan without a positive.
-    """
-    if not positive.any():
-        return math.nan
-    order = np.argsort(-scores, kind='stable')
-    scores, positive = scores[order], positive[order]
-    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of each run of equal scores
-    hits = np.cumsum(positive)[last]
-    recall_steps = np.diff(hits, prepend=0) / hits[-1]
-    return float((recall_steps * hits / (last + 1)).sum())
-
-
-# ------------------------------------------------------------------------------------------ calibration
-
-
-@dataclass
-class Calibration:
-    """Expected calibration error and the bins of its reliability diagram.
-
-    Attributes:
-        error: Mean |accuracy - confidence| over bins, weighted by their counts, in [0, 1].
-        counts: Predictions per bin.
-        confidences: Mean confidence per bin; None in an empty bin.
-        accuracies: Share of correct predictions per bin; None in an empty bin.
-    """
-
-    error: float
-    counts: list[int]
-    confidences: list[float | None]
-    accuracies: list[float | None]
-
-
-def calibration(confidences: Sequence[float], correct: Sequence[bool], bins: int = 15) -> Calibration:
-    """Expected calibration error over equal-width bins (Guo et al., ICML 2017, eq. 3).
-
-    Args:
-        confidences: (N) probability given to the predicted class, in [0, 1].
-        correct: (N) whether the prediction is right.
-        bins: Bins over [0, 1], each closed on its right.
-
-    Raises:
-        StatisticsError: No predictions, unequal lengths, or confidences outside [0, 1] or nan.
-    """
-    confidences, correct = np.asarray(confidences, float), np.asarray(correct, bool)
-    if confidences.shape != correct.shape or confidences.ndim != 1 or not confidences.size:
-        raise StatisticsError(
-            f'expected as many confidences as outcomes, got {confidences.shape} and {correct.shape}'
-        )
-    if not ((confidences >= 0) & (confidences <= 1)).all():  # False for nan
-        raise StatisticsError('confidences must lie in [0, 1]; give probabilities, not logits')
-    index = np.clip(np.ceil(confidences * bins).astype(int) - 1, 0, bins - 1)
-    counts = np.bincount(index, minlength=bins)
-    confidence_sums = np.bincount(index, confidences, bins)
-    correct_sums = np.bincount(index, correct, bins)
-    return Calibration(
-        error=float(abs(confidence_sums - correct_sums).sum() / confidences.size),
-        counts=counts.tolist(),
-        confidences=[s / n if n else None for s, n in zip(confidence_sums.tolist(), counts.tolist())],
-        accuracies=[s / n if n else None for s, n in zip(correct_sums.tolist(), counts.tolist())],
-    )
-
-
-def confusion(truth: Sequence[int], predicted: Sequence[int], classes: int) -> list[list[int]]:
-    """Confusion matrix: rows the true class, columns the predicted one.
-
-    Raises:
-        StatisticsError: Unequal lengths, or a label outside 0..classes - 1.
-    """
-    truth, predicted = np.asarray(truth, int), np.asarray(predicted, int)
-    if truth.shape != predicted.shape or not ((truth >= 0) & (truth < classes)).all():
-        raise StatisticsError(f'expected one true label below {classes} per prediction')
-    if not ((predicted >= 0) & (predicted < classes)).all():
-        raise StatisticsError(f'expected predicted labels below {classes}')
-    return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes).tolist()

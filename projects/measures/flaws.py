@@ -1,5 +1,7 @@
 """Flaws seen in several images, gathered for the probability of detection."""
 
+from __future__ import annotations
+
 import decimal
 import math
 from collections.abc import Sequence
@@ -8,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .detection import FalseAlarms, count_false_alarms
-from .matching import CRITICAL, Matched, MeasureError
+from .images import CRITICAL, MeasureError
+from .matching import Matched
 from .pod import PodFit, fit_pod
 
 
@@ -18,18 +21,15 @@ def ceiled(bound: float) -> str:
     return f'{float(context.create_decimal(repr(float(bound)))):.3g}'
 
 
-# ---------------------------------------------------------------------------------------------------- POD
-
-
 @dataclass
 class Flaw:
-    """One physical flaw.
+    """One physical flaw, or one box where the data do not say which flaw it shows.
 
     Attributes:
         part: The part it is in; None when unknown.
         type: Defect type.
         size: Equivalent diameter, of its largest view, in px or mm.
-        contrast: Of its best view; None when unknown.
+        contrast: Contrast or contrast-to-noise ratio of its best view; None when unknown.
         hit: Whether it was found with its severity in a view.
     """
 
@@ -48,6 +48,7 @@ class Pod:
         label: The severity.
         threshold: A flaw is a hit when a detection finds it with its severity at this score or above.
         unit: Of the sizes, 'px' or 'mm'.
+        rows: What a row of the fit is: 'flaws' or 'boxes'.
         fit: The curve.
         false_calls: Of that severity, per image.
     """
@@ -55,8 +56,18 @@ class Pod:
     label: int
     threshold: float
     unit: str
+    rows: str
     fit: PodFit
     false_calls: FalseAlarms
+
+
+def flaws_known(matched: Sequence[Matched]) -> bool:
+    """Whether every box says which physical flaw of which part it shows."""
+    return all(
+        m.image.part is not None and all(flaw is not None for flaw in m.image.truth_flaws)
+        for m in matched
+        if not m.defect_free
+    )
 
 
 def gather_flaws(
@@ -73,21 +84,17 @@ def gather_flaws(
         label: The severity.
         pixel_pitch: mm per px at the part; None leaves sizes in px.
     """
-    views = {}
-    known = all(
-        m.image.part is not None and all(flaw is not None for flaw in m.image.truth_flaws)
-        for m in matched
-        if not m.defect_free
-    )
+    views: dict[tuple[object, object], list[tuple[Matched, int]]] = {}
+    known = flaws_known(matched)
     for number, m in enumerate(matched):
         image = m.image
-        for g in np.flatnonzero((image.truth_labels == label) & ~image.ignored):
+        for g in np.flatnonzero((image.truth_labels == label) & ~image.ignored).tolist():
             key = (str(image.part), image.truth_flaws[g]) if known else (number, g)
             views.setdefault(key, []).append((m, g))
     flaws = []
     for members in views.values():
         image, g = members[0][0].image, members[0][1]
-        area = max(m.image.truth_areas[g] for m, g in members)
+        area = max(float(m.image.truth_areas[g]) for m, g in members)
         contrasts = [float(m.image.truth_contrasts[g]) for m, g in members]
         flaws.append(
             Flaw(
@@ -95,7 +102,7 @@ def gather_flaws(
                 type=image.truth_types[g],
                 size=2 * math.sqrt(area / math.pi) * (pixel_pitch or 1),  # of the circle of that area
                 contrast=max(contrasts) if np.isfinite(contrasts).all() else None,
-                hit=bool(max(m.right_scores[g] for m, g in members) >= threshold),
+                hit=bool(max(float(m.right_scores[g]) for m, g in members) >= threshold),
             )
         )
     return flaws
@@ -107,7 +114,7 @@ def measure_pod(
     label: int = CRITICAL,
     pixel_pitch: float | None = None,
     by_contrast: bool = False,
-    log_size: bool = True,
+    log_size: bool | None = None,
 ) -> Pod:
     """Fit the POD curve of one severity, clustered by part where a part carries several of its flaws.
 
@@ -116,7 +123,8 @@ def measure_pod(
         threshold: Of the score.
         label: The severity.
         pixel_pitch: mm per px at the part; None leaves sizes in px.
-        by_contrast: Fit against size and contrast, which in a radiograph counts as much as size.
+        by_contrast: Fit against size and contrast (or contrast-to-noise ratio), which in a radiograph counts
+            as much as size.
         log_size: See `pod.fit_pod`.
 
     Raises:
@@ -125,23 +133,44 @@ def measure_pod(
     flaws = gather_flaws(matched, threshold, label, pixel_pitch)
     if not flaws:
         raise MeasureError(f'no flaw with label {label}, so there is no POD to measure')
-    if by_contrast and any(flaw.contrast is None for flaw in flaws):
+    contrasts = [flaw.contrast for flaw in flaws if flaw.contrast is not None]
+    if by_contrast and len(contrasts) < len(flaws):
         raise MeasureError('flaws without a contrast: POD against contrast takes generated data')
     parts = [flaw.part for flaw in flaws]
     clustered = None not in parts and len(set(parts)) < len(parts)
     fit = fit_pod(
         sizes=[flaw.size for flaw in flaws],
         hits=[flaw.hit for flaw in flaws],
-        contrasts=[flaw.contrast for flaw in flaws] if by_contrast else None,
+        contrasts=contrasts if by_contrast else None,
         parts=parts if clustered else None,
         log_size=log_size,
     )
+    known = flaws_known(matched)
+    if not known:
+        fit.problems.append(_name_rows(matched, label, len(flaws)))
     if None in parts:
         fit.problems.append('no part ids: flaws are taken as independent, which makes the bound too narrow')
     return Pod(
         label=label,
         threshold=float(threshold),
         unit='px' if pixel_pitch is None else 'mm',
+        rows='flaws' if known else 'boxes',
         fit=fit,
         false_calls=count_false_alarms(matched, threshold, label),
     )
+
+
+def _name_rows(matched: Sequence[Matched], label: int, boxes: int) -> str:
+    """Say what the rows are where the data do not tell the flaws apart."""
+    views: dict[str, int] = {}
+    for m in matched:
+        if ((m.image.truth_labels == label) & ~m.image.ignored).any():
+            name = str(m.image.part)
+            views[name] = views.get(name, 0) + 1
+    several = sum(count > 1 for part, count in views.items() if part != 'None')
+    if several:
+        return (
+            f'sightings, not flaws: each box is a row ({boxes}), and {several} parts have several views of '
+            'theirs; give each box its `flaw`'
+        )
+    return f'each box is a row ({boxes}), which is a flaw only if no two show the same; give its `flaw`'

@@ -1,4 +1,6 @@
-"""Measures of parts: escapes, false rejects and the threshold between them."""
+"""Physical parts judged by their worst view: escapes and false rejects over the threshold."""
+
+from __future__ import annotations
 
 import decimal
 from collections.abc import Sequence
@@ -6,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .bounds import Rate, allowed_events, parts_needed, rate
-from .matching import CRITICAL, NOT_FOUND, Matched, MeasureError
-
-# -------------------------------------------------------------------------------------------------- parts
+from .bounds import Rate, rate
+from .images import CRITICAL, Bools, Floats, Ints, MeasureError
+from .matching import NOT_FOUND, Matched
 
 
 @dataclass
@@ -49,6 +50,11 @@ class PartMeasures:
     minor_reject: Rate
     caught_elsewhere: int
 
+    @property
+    def caught(self) -> int:
+        """Return the critical parts that are rejected, by whichever detection."""
+        return self.escape.units - self.escape.events
+
 
 @dataclass
 class PartCurve:
@@ -79,32 +85,11 @@ class PartCurve:
     confidence: float
 
 
-@dataclass
-class OperatingPoint:
-    """Whether, and at which threshold, the critical escape rate is proven.
-
-    Attributes:
-        max_escape: The rate to prove.
-        confidence: Of the proof, one-sided.
-        proven: Whether the parts prove it, which those that chose the model cannot.
-        threshold: The highest that proves it, or the one given; None if no threshold does.
-        measures: Decisions there; None without a threshold.
-        parts_needed: Critical parts that the proof takes with as many escapes; None when it is proven or no
-            number would do.
-        statement: The result in a sentence.
-    """
-
-    max_escape: float
-    confidence: float
-    proven: bool
-    threshold: float | None
-    measures: PartMeasures | None
-    parts_needed: int | None
-    statement: str
-
-
 def gather_parts(matched: Sequence[Matched], reject_minor: bool = False) -> list[Part]:
-    """Gather images into physical parts, each judged by its worst view.
+    """Gather images into physical parts, each judged by its worst view, by the rule of the line's runtime.
+
+    A part is rejected by the highest score of any critical detection: no detection of another severity on
+    top of it lets the part pass, so that suppression across severities has no part in it.
 
     Views are not independent: three a part, counted as three parts, broke a 95 % bound in 14 % of simulated
     sets.
@@ -120,10 +105,11 @@ def gather_parts(matched: Sequence[Matched], reject_minor: bool = False) -> list
     unknown = [m.image.image_id for m in matched if m.image.part is None]
     if unknown:
         raise MeasureError(
-            f'{len(unknown)} of {len(matched)} images have no part id, such as {unknown[:3]}; escapes are '
-            'counted per physical part: give every image its `part` (convert_dataset.py --group)'
+            f'parts not known: {len(unknown)} of {len(matched)} images have no part id, such as '
+            f'{unknown[:3]}; escapes are counted per physical part: give every image its `part` '
+            '(convert_dataset.py --group)'
         )
-    views = {}
+    views: dict[str, list[Matched]] = {}
     for m in matched:
         views.setdefault(str(m.image.part), []).append(m)
     parts = []
@@ -132,27 +118,25 @@ def gather_parts(matched: Sequence[Matched], reject_minor: bool = False) -> list
         others = [(m.image.truth_labels != CRITICAL) & ~m.image.ignored for m in members]
         sound = 'defect-free' if all(m.defect_free for m in members) else 'ignored'
         truth = 'critical' if _any(critical) else 'minor' if _any(others) else sound
-        scores = [
-            m.image.scores[m.kept][reject_minor | (m.image.labels[m.kept] == CRITICAL)] for m in members
-        ]
+        scores = [m.image.scores[reject_minor | (m.image.labels == CRITICAL)] for m in members]
         hit_scores = [m.right_scores[c] for m, c in zip(members, critical, strict=True)]
         parts.append(Part(name, len(members), truth, _highest(scores), _highest(hit_scores)))
     return parts
 
 
-def _any(masks: Sequence[np.ndarray]) -> bool:
+def _any(masks: Sequence[Bools]) -> bool:
     return any(mask.any() for mask in masks)
 
 
-def _highest(scores: Sequence[np.ndarray]) -> float | None:
-    highest = max((s.max(initial=NOT_FOUND) for s in scores), default=NOT_FOUND)
-    return None if highest == NOT_FOUND else float(highest)
+def _highest(scores: Sequence[Floats]) -> float | None:
+    highest = max((float(s.max(initial=NOT_FOUND)) for s in scores), default=NOT_FOUND)
+    return None if highest == NOT_FOUND else highest
 
 
 def measure_parts(parts: Sequence[Part], threshold: float, confidence: float = 0.95) -> PartMeasures:
     """Count escapes and false rejects of parts at a threshold, with one-sided upper bounds."""
 
-    def rejected(truth):
+    def rejected(truth: str) -> tuple[int, int]:
         (count,), units = _rejected(parts, truth, [threshold])
         return int(count), units
 
@@ -186,12 +170,12 @@ def part_curve(parts: Sequence[Part], also: Sequence[float] = (), confidence: fl
     rejects, defect_free = _rejected(parts, 'defect-free', thresholds)
     escapes = critical - caught
 
-    def share(events, units):
+    def share(events: Ints, units: int) -> list[float] | None:
         return (events / units).tolist() if units else None
 
-    def upper(events, units):
+    def upper(events: Ints, units: int) -> list[float] | None:
         bounds = {int(n): rate(int(n), units, confidence).upper for n in np.unique(events)}
-        return [bounds[int(n)] for n in events] if units else None
+        return [bound for n in events if (bound := bounds[int(n)]) is not None] if units else None
 
     return PartCurve(
         thresholds=thresholds.tolist(),
@@ -207,89 +191,15 @@ def part_curve(parts: Sequence[Part], also: Sequence[float] = (), confidence: fl
     )
 
 
-def _rejected(parts: Sequence[Part], truth: str, thresholds: Sequence[float]) -> tuple[np.ndarray, int]:
+def _rejected(parts: Sequence[Part], truth: str, thresholds: Sequence[float] | Floats) -> tuple[Ints, int]:
     """Count the parts of one kind that are rejected at each threshold, and all parts of that kind."""
-    of_kind = [part.score for part in parts if part.truth == truth]
-    scores = np.sort([NOT_FOUND if score is None else score for score in of_kind])
+    scores = sorted_scores(parts, truth)
     return scores.size - np.searchsorted(scores, thresholds), scores.size
 
 
-def operating_point(
-    parts: Sequence[Part],
-    max_escape: float,
-    confidence: float = 0.95,
-    threshold: float | None = None,
-    of: str = 'test',
-) -> OperatingPoint:
-    """Find the highest threshold that proves a critical escape rate, or judge a given one.
-
-    The proof is a one-sided Clopper-Pearson bound over physical parts. It holds for one model, fixed on val
-    before test is opened; the best of several models on these parts would break it, so that of another set
-    than test it is called an estimate. Choosing the threshold here keeps the promise, as escapes can only
-    rise with it.
-
-    Args:
-        parts: From `gather_parts`.
-        max_escape: The escape rate to prove, in (0, 1).
-        confidence: One-sided.
-        threshold: To judge; default, choose.
-        of: The set that the parts are of. Those of another than 'test' are said to have chosen the model.
-
-    Raises:
-        StatisticsError: `max_escape` is not in (0, 1).
-    """
-    goal = f'critical escape <= {max_escape:.3g} with {confidence:.0%} confidence'
-    scores = sorted(NOT_FOUND if p.score is None else p.score for p in parts if p.truth == 'critical')
-    least = parts_needed(max_escape, 0, confidence)
-    allowed = allowed_events(len(scores), max_escape, confidence)
-    chosen, blind, proof = threshold, scores.count(NOT_FOUND), of == 'test'
-    rest = ''
-    if blind:
-        rest += (
-            f' {blind} of {len(scores)} critical parts have no detection that rejects them, at any threshold.'
-        )
-    if not proof:
-        rest += (
-            f' The {of} parts also chose the model, so what they say is an estimate: prove it on test '
-            'parts (tools/test.py --val, tools/report.py).'
-        )
-
-    def needed(escapes):
-        hopeless = escapes and escapes >= max_escape * len(scores)  # more parts would bring more escapes
-        return None if hopeless else parts_needed(max_escape, escapes, confidence)
-
-    if allowed < 0:
-        statement = (
-            f'The {of} set is too small to prove {goal}: it has {len(scores)} critical parts, and without '
-            f'a single escape it takes {least}.'
-        )
-        measures = None if threshold is None else measure_parts(parts, threshold, confidence)
-        escapes = measures.escape.events if measures else 0
-        if measures and scores:
-            statement += f' Escaped at score >= {floored(threshold)}: {measures.escape}.'
-        if escapes and needed(escapes):
-            statement += f' With as many escapes it takes {needed(escapes)} critical parts.'
-        statement += rest
-        return OperatingPoint(max_escape, confidence, False, threshold, measures, needed(escapes), statement)
-    if threshold is None:
-        # `allowed` of the lowest scores may escape, so the next one has to be rejected
-        if scores[allowed] == NOT_FOUND:
-            statement = (
-                f'No threshold meets {goal}: {allowed} of {len(scores)} critical parts may escape.{rest}'
-            )
-            return OperatingPoint(max_escape, confidence, False, None, None, None, statement)
-        chosen = scores[allowed]
-    measures = measure_parts(parts, chosen, confidence)
-    escapes = measures.escape.events
-    if escapes <= allowed:
-        word = 'Proven' if proof else 'Estimated'
-        statement = f'{word}: {goal} at score >= {floored(chosen)}; escaped: {measures.escape}.{rest}'
-        return OperatingPoint(max_escape, confidence, proof, chosen, measures, None, statement)
-    statement = f'Not proven: {goal} at score >= {floored(chosen)}; escaped: {measures.escape}.'
-    if needed(escapes):
-        statement += f' With as many escapes it takes {needed(escapes)} critical parts.'
-    statement += rest
-    return OperatingPoint(max_escape, confidence, False, chosen, measures, needed(escapes), statement)
+def sorted_scores(parts: Sequence[Part], truth: str) -> Floats:
+    """Return the scores (N) of the parts of one kind, rising; -inf without a detection that rejects."""
+    return np.sort([NOT_FOUND if part.score is None else part.score for part in parts if part.truth == truth])
 
 
 def floored(threshold: float) -> str:

@@ -4,13 +4,17 @@ Plain numbers in, dataclasses of plain numbers out; a value that the data do not
 `problems` says why.
 """
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import stats
 
 from .bounds import MIN_UNITS, StatisticsError, upper_bound
+from .images import Bools, Floats
+from .likelihood import LINKS, Likelihood, fit_binary, hosmer_lemeshow, root_above, separated
 
 MIN_FLAWS = 60  # MIL-HDBK-1823A: with fewer hits and misses a logistic curve is not stable
 
@@ -19,6 +23,9 @@ MIN_FLAWS = 60  # MIL-HDBK-1823A: with fewer hits and misses a logistic curve is
 # with 60 flaws and a logistic POD, the bound lay above the true a90 in 95.5 % of 1,500 data sets (100 flaws:
 # 96.5 %), with the 0.90 quantile, 2.71, in 91.8 % (93.6 %).
 CRITERION = float(stats.chi2.ppf(0.95, 1))
+# One-sided 5 % of an asymptote: 1 is the border of its values, so that half of the ratios are zero (Self &
+# Liang, J. Am. Stat. Assoc. 82, 1987).
+ASYMPTOTE_CRITERION = float(stats.chi2.ppf(0.90, 1))
 # Of the largest flaw: a curve that is nearly flat reaches 90 % at 1e+25 px, which is no size of a flaw.
 FARTHEST = 100
 
@@ -27,7 +34,7 @@ FARTHEST = 100
 class PodPoint:
     """POD at one size with its likelihood-ratio bounds."""
 
-    size: float
+    size: float | None
     pod: float
     low: float
     high: float
@@ -35,18 +42,26 @@ class PodPoint:
 
 @dataclass
 class PodFit:
-    """Logistic probability-of-detection curve of hit/miss data after MIL-HDBK-1823A.
+    """Probability-of-detection curve of hit/miss data after MIL-HDBK-1823A.
 
     Attributes:
         flaws: Flaws in all.
         hits: Flaws that were found.
         parts: Parts the flaws were clustered by; None when they were taken as independent.
-        log_size: Whether the logit is linear in ln(size) (and ln(contrast)) or in the size itself.
+        log_size: Whether the link is linear in ln(size) (and ln(contrast)) or in the size itself.
+        link: 'logit' or 'probit'.
+        deviances: By 'link, scale', -2 log-likelihood of each combination; the smallest was taken unless one
+            was asked for. Empty without a fit.
         coefficients: Intercept, size, and contrast if given; empty without a fit.
         log_likelihood: At the fit; None without one.
         a50: Size found with probability 0.5; None when the data do not give it.
         a90: Size found with probability 0.9; likewise.
         a90_95: Upper 95 % bound of a90; likewise.
+        asymptote: Where the POD of the largest flaws levels off, fitted as third parameter; None without a
+            fit.
+        asymptote_low: Its lower 95 % bound.
+        asymptote_p: p-value of the asymptote 1, by likelihood ratio.
+        goodness_p: p-value of the Hosmer-Lemeshow test that the curve fits; None without a fit.
         at_contrast: Contrast at which a50, a90, a90_95 and curve hold; None without contrasts.
         design_effect: Factor by which clustering widens the bound (1: not at all).
         curve: POD and bounds over the observed sizes; empty when the data do not give it.
@@ -57,17 +72,28 @@ class PodFit:
     hits: int
     parts: int | None
     log_size: bool
-    coefficients: list[float]
-    log_likelihood: float | None
-    a50: float | None
-    a90: float | None
-    a90_95: float | None
-    at_contrast: float | None
-    design_effect: float
-    curve: list[PodPoint]
-    problems: list[str]
+    link: str
+    deviances: dict[str, float] = field(default_factory=dict)
+    coefficients: list[float] = field(default_factory=list)
+    log_likelihood: float | None = None
+    a50: float | None = None
+    a90: float | None = None
+    a90_95: float | None = None
+    asymptote: float | None = None
+    asymptote_low: float | None = None
+    asymptote_p: float | None = None
+    goodness_p: float | None = None
+    at_contrast: float | None = None
+    design_effect: float = 1.0
+    curve: list[PodPoint] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
-    def predict(self, size: np.ndarray, contrast: np.ndarray | None = None) -> np.ndarray:
+    @property
+    def model(self) -> str:
+        """Return the name of the model: link and scale."""
+        return name_model(self.link, self.log_size)
+
+    def predict(self, size: Floats | float, contrast: Floats | float | None = None) -> Floats:
         """Return the fitted POD at sizes, and contrasts if the curve was fitted with them (broadcast).
 
         Raises:
@@ -76,34 +102,48 @@ class PodFit:
         covariates = [size] if contrast is None else [size, contrast]
         if len(self.coefficients) != 1 + len(covariates):
             raise StatisticsError(f'no POD curve in {len(covariates)} variables: {"; ".join(self.problems)}')
-        transform = np.log if self.log_size else np.asarray
-        slopes = zip(self.coefficients[1:], covariates, strict=True)
-        return special.expit(self.coefficients[0] + sum(slope * transform(value) for slope, value in slopes))
+        position = self.coefficients[0] + sum(
+            slope * (np.log(value) if self.log_size else np.asarray(value))
+            for slope, value in zip(self.coefficients[1:], covariates, strict=True)
+        )
+        curve: Floats = LINKS[self.link].cdf(position)
+        return curve
+
+
+def name_model(link: str, log_size: bool) -> str:
+    """Return the name of a combination of link and scale."""
+    return f'{link}, {"ln(size)" if log_size else "size"}'
 
 
 def fit_pod(
-    sizes: Sequence[float],
-    hits: Sequence[bool],
-    contrasts: Sequence[float] | None = None,
+    sizes: Sequence[float] | Floats,
+    hits: Sequence[bool] | Bools,
+    contrasts: Sequence[float] | Floats | None = None,
     parts: Sequence[Hashable] | None = None,
-    log_size: bool = True,
+    log_size: bool | None = None,
+    link: str | None = None,
     at_contrast: float | None = None,
     points: int = 25,
 ) -> PodFit:
     """Fit POD against flaw size, one row per physical flaw (MIL-HDBK-1823A, appendix G).
 
-    logit POD = b0 + b1·x(size) [+ b2·x(contrast)], x being ln or the identity, by maximum likelihood.
-    Bounds are profile likelihood-ratio bounds: the values whose best constrained fit has a log-likelihood at
-    most `CRITERION` / 2 below the maximum. With `parts`, flaws of one part may be alike: the criterion grows
-    by the ratio of the cluster-robust to the plain variance of the logit, at least 1 (Rotnitzky & Jewell,
-    Biometrika 77, 1990).
+    F⁻¹(POD) = b0 + b1·x(size) [+ b2·x(contrast)], F logistic or normal, x being ln or the identity, by
+    maximum likelihood. Bounds are profile likelihood-ratio bounds: the values whose best constrained fit has
+    a log-likelihood at most `CRITERION` / 2 below the maximum. With `parts`, flaws of one part may be alike:
+    the criterion grows by the ratio of the cluster-robust to the plain variance, at least 1 (Rotnitzky &
+    Jewell, Biometrika 77, 1990).
+
+    A curve of two parameters rises to one. Against it stands one with an upper asymptote: where that fits
+    better, or an asymptote below 0.9 is not excluded, there is no a90 (Annis et al., Materials Evaluation,
+    2015).
 
     Args:
         sizes: (N) flaw sizes > 0 in px or mm.
         hits: (N) whether the flaw was found.
-        contrasts: (N) contrasts > 0, for a curve in two variables.
+        contrasts: (N) contrasts or contrast-to-noise ratios > 0, for a curve in two variables.
         parts: (N) part of each flaw, where a part may carry several.
-        log_size: The log-odds model of Berens, or linear in size; the larger log-likelihood fits better.
+        log_size: Linear in ln(size) or in size; default, the one of smaller deviance.
+        link: 'logit' or 'probit'; default, the one of smaller deviance.
         at_contrast: Where to evaluate a50, a90 and the curve; default the median.
         points: Of the curve.
 
@@ -112,10 +152,50 @@ def fit_pod(
         value is None.
 
     Raises:
-        StatisticsError: No flaws, unequal lengths, a size or contrast that is not finite and > 0.
+        StatisticsError: No flaws, unequal lengths, a size or contrast that is not finite and > 0, an unknown
+            link.
     """
-    hits = np.asarray(hits, bool)
+    found = np.asarray(hits, bool)
     covariates = [np.asarray(c, float) for c in (sizes, contrasts) if c is not None]
+    _check(found, covariates, parts, link)
+    if contrasts is not None:
+        at_contrast = float(np.median(covariates[1]) if at_contrast is None else at_contrast)
+        if not 0 < at_contrast < np.inf:
+            raise StatisticsError(
+                f'expected a contrast above zero to evaluate the curve at, got {at_contrast}'
+            )
+    clusters = None if parts is None else np.unique([str(part) for part in parts], return_inverse=True)[1]
+    fit = PodFit(
+        flaws=int(found.size),
+        hits=int(found.sum()),
+        parts=None if clusters is None else int(clusters.max()) + 1,
+        log_size=log_size is not False,
+        link=link or 'logit',
+        at_contrast=at_contrast,
+    )
+    if not _has_curve(fit, found, covariates):
+        return fit
+    try:
+        fit.deviances = _deviances(found, covariates)
+        models = [
+            (each, scale)
+            for each in ([link] if link else LINKS)
+            for scale in ((True, False) if log_size is None else (log_size,))
+        ]
+        fit.link, fit.log_size = min(models, key=lambda m: fit.deviances.get(name_model(*m), np.inf))
+        design = _Design(covariates, fit.log_size)
+        likelihood = Likelihood(design.rows, found, LINKS[fit.link], clusters)
+    except StatisticsError as error:
+        fit.problems.append(f'{error}, so there is no curve')
+        return fit
+    _evaluate(fit, design, likelihood, points)
+    return fit
+
+
+def _check(
+    hits: Bools, covariates: Sequence[Floats], parts: Sequence[Hashable] | None, link: str | None
+) -> None:
+    """Refuse what is no hit/miss data."""
     if hits.ndim != 1 or not hits.size or any(c.shape != hits.shape for c in covariates):
         raise StatisticsError(
             'expected one size (and contrast) and one hit or miss per flaw, and a flaw at least'
@@ -126,29 +206,12 @@ def fit_pod(
         raise StatisticsError(
             'expected the part id of every flaw; leave `parts` out to take flaws as independent'
         )
-    if contrasts is not None:
-        at_contrast = float(np.median(covariates[1]) if at_contrast is None else at_contrast)
-        if not 0 < at_contrast < np.inf:
-            raise StatisticsError(
-                f'expected a contrast above zero to evaluate the curve at, got {at_contrast}'
-            )
-    clusters = None if parts is None else np.unique([str(part) for part in parts], return_inverse=True)[1]
+    if link is not None and link not in LINKS:
+        raise StatisticsError(f'unknown link {link!r}, expected one of {tuple(LINKS)}')
 
-    fit = PodFit(
-        flaws=int(hits.size),
-        hits=int(hits.sum()),
-        parts=None if clusters is None else int(clusters.max()) + 1,
-        log_size=log_size,
-        coefficients=[],
-        log_likelihood=None,
-        a50=None,
-        a90=None,
-        a90_95=None,
-        at_contrast=at_contrast,
-        design_effect=1.0,
-        curve=[],
-        problems=[],
-    )
+
+def _has_curve(fit: PodFit, hits: Bools, covariates: Sequence[Floats]) -> bool:
+    """Note what is wrong with the data, and return whether they give a curve at all."""
     if hits.size < MIN_FLAWS:
         fit.problems.append(f'{hits.size} flaws; a stable curve takes {MIN_FLAWS} or more')
     if fit.parts is not None and fit.parts < MIN_UNITS:
@@ -157,177 +220,137 @@ def fit_pod(
         )
     if hits.all() or not hits.any():
         fit.problems.append(f'every flaw is a {"hit" if hits.all() else "miss"}, so there is no curve')
-        return fit
-
-    forward, backward = (np.log, np.exp) if log_size else (np.asarray, np.asarray)
-    values = np.column_stack([forward(c) for c in covariates])
-    mean, spread = values.mean(0), values.std(0)
-    if not (spread > 0).all():
+    elif any(np.ptp(covariate) == 0 for covariate in covariates):
         fit.problems.append('all flaws have the same size or contrast, so there is no curve')
-        return fit
-    design = np.column_stack([np.ones(hits.size), (values - mean) / spread])  # well conditioned in any unit
-    if _separated(design, hits):
+    elif any(separated(_Design(covariates, scale).rows, hits) for scale in (True, False)):
         fit.problems.append('hits and misses do not overlap, so that the steepness of the curve is unknown')
-        return fit
-    try:
-        likelihood = _Likelihood(design, hits, clusters)
-    except StatisticsError as error:
-        fit.problems.append(f'{error}, so there is no curve')
-        return fit
-    best = likelihood.best
-    slopes = best[1:] / spread
-    fit.coefficients = [float(best[0] - slopes @ mean), *slopes.tolist()]
-    fit.log_likelihood = likelihood.maximum
-    if slopes[0] <= 0:
-        fit.problems.append('larger flaws are not found more often, so there is no a90')
-        return fit
+    else:
+        return True
+    return False
 
-    # The contrast at which the curve holds, standardised as the design is.
-    fixed = [] if contrasts is None else [(forward(at_contrast) - mean[1]) / spread[1]]
 
-    def row(position):
+class _Design:
+    """Design matrix of a scale, standardised so that it is well conditioned in any unit.
+
+    Args:
+        covariates: One or two arrays (N) above zero.
+        log_size: Whether the scale is ln.
+    """
+
+    def __init__(self, covariates: Sequence[Floats], log_size: bool) -> None:
+        self.sizes, self.log_size = covariates[0], log_size
+        values = np.column_stack([self.forward(c) for c in covariates])
+        self.mean, self.spread = values.mean(0), values.std(0)
+        self.rows = np.column_stack([np.ones(len(values)), (values - self.mean) / self.spread])
+
+    def forward(self, value: Floats | float) -> Floats:
+        """Return a value on the scale."""
+        return np.log(value) if self.log_size else np.asarray(value, float)
+
+    def coefficients(self, best: Floats) -> list[float]:
+        """Return coefficients of the covariates as they are."""
+        slopes = best[1:] / self.spread
+        return [float(best[0] - slopes @ self.mean), *slopes.tolist()]
+
+    def row(self, position: float, contrast: float | None) -> Floats:
+        """Return the design row of a standardised size, at a contrast where there is one."""
+        fixed = [] if contrast is None else [float((self.forward(contrast) - self.mean[1]) / self.spread[1])]
         return np.array([1.0, position, *fixed])
 
-    def position_of(probability):
-        return (special.logit(probability) - row(0.0) @ best) / best[1]
-
-    sizes = covariates[0]
-
-    def size_of(position):
+    def size(self, position: float) -> float | None:
+        """Return the size of a standardised one; None where it is no size of a flaw."""
+        value = position * self.spread[0] + self.mean[0]
         with np.errstate(over='ignore'):
-            size = float(backward(position * spread[0] + mean[0]))
-        return size if 0 < size <= FARTHEST * sizes.max() else None
+            size = float(np.exp(value) if self.log_size else value)
+        return size if 0 < size <= FARTHEST * self.sizes.max() else None
 
-    fit.a50, fit.a90 = size_of(position_of(0.5)), size_of(position_of(0.9))
+
+def _deviances(hits: Bools, covariates: Sequence[Floats]) -> dict[str, float]:
+    """Return -2 log-likelihood of each link on each scale; those that do not converge are left out."""
+    deviances = {}
+    for link in LINKS:
+        for log_size in (True, False):
+            try:
+                fitted = fit_binary(_Design(covariates, log_size).rows, hits, LINKS[link])
+            except StatisticsError:
+                continue
+            deviances[name_model(link, log_size)] = -2 * fitted.log_likelihood
+    return deviances
+
+
+def _evaluate(fit: PodFit, design: _Design, likelihood: Likelihood, points: int) -> None:
+    """Read the sizes with their bounds off the fit, check it, and trace its curve."""
+    link, best = LINKS[fit.link], likelihood.best
+    fit.coefficients, fit.log_likelihood = design.coefficients(best), likelihood.maximum
+    if best[1] <= 0:
+        fit.problems.append('larger flaws are not found more often, so there is no a90')
+        return
+
+    def position_of(probability: float) -> float:
+        return float((link.quantile(probability) - design.row(0.0, fit.at_contrast) @ best) / best[1])
+
+    at_90 = position_of(0.9)
+    fit.a50, fit.a90 = design.size(position_of(0.5)), design.size(at_90)
     if fit.a50 is None or fit.a90 is None:
         fit.problems.append('the curve is so flat that a50 or a90 is no size at all')
-    fit.design_effect = likelihood.design_effect(row(position_of(0.9)))
+    fit.design_effect = likelihood.design_effect(design.row(at_90, fit.at_contrast))
     criterion = CRITERION * fit.design_effect
     # The farther out a90, the flatter the curve: it has a bound exactly when a flat curve is excluded.
     if likelihood.ratio(np.eye(best.size)[1], 0.0) > criterion:
-        target = special.logit(0.9)
-        fit.a90_95 = size_of(
-            _root_above(position_of(0.9), lambda p: likelihood.ratio(row(p), target) - criterion)
+        target = link.quantile(0.9)
+        bound = root_above(
+            at_90, lambda p: likelihood.ratio(design.row(p, fit.at_contrast), target) - criterion
         )
+        fit.a90_95 = design.size(bound)
     if fit.a90_95 is None:
         fit.problems.append('the data allow a flat curve, so a90 has no upper bound')
+    _check_range(fit, design, likelihood)
+    _check_asymptote(fit, likelihood)
+    _check_fit(fit, design, likelihood)
+    for position in np.linspace(design.rows[:, 1].min(), design.rows[:, 1].max(), points):
+        row = design.row(position, fit.at_contrast)
+        bounds = likelihood.bounds(row, CRITERION * likelihood.design_effect(row))
+        fit.curve.append(PodPoint(design.size(position), *(float(link.cdf(bound)) for bound in bounds)))
+
+
+def _check_range(fit: PodFit, design: _Design, likelihood: Likelihood) -> None:
+    """Note extrapolations, and large flaws that are missed more often than the curve says."""
+    sizes, hits = design.sizes, likelihood.hits
     if any(v and not sizes.min() <= v <= sizes.max() for v in (fit.a50, fit.a90, fit.a90_95)):
         fit.problems.append('a50, a90 or a90/95 lies outside the sizes of the flaws: an extrapolation')
     large = sizes >= (fit.a90 or np.inf)
     if large.any():
-        expected = special.expit(design[large] @ best).mean()
+        expected = float(LINKS[fit.link].cdf(design.rows[large] @ likelihood.best).mean())
         if upper_bound(int(hits[large].sum()), int(large.sum())) < expected:
             fit.problems.append(
                 f'flaws above a90 are found in {hits[large].mean():.0%}, the curve says {expected:.0%}: '
                 'large ones are missed at random, and the curve is not theirs'
             )
-    for position in np.linspace(design[:, 1].min(), design[:, 1].max(), points):
-        logit, low, high = likelihood.bounds(row(position))
-        fit.curve.append(PodPoint(size_of(position), *special.expit([logit, low, high]).tolist()))
-    return fit
 
 
-class _Likelihood:
-    """Likelihood of a logistic regression around its maximum.
-
-    Args:
-        design: (N, K) float, not separated (see `_separated`), so that every level set of the likelihood is
-            bounded and every bound below is finite.
-        hits: (N) bool.
-        clusters: (N) int from 0, or None.
-    """
-
-    def __init__(self, design, hits, clusters):
-        self.design, self.hits, self.clusters = design, hits, clusters
-        self.best, self.maximum, self.information = _fit_logistic(design, hits)
-
-    def ratio(self, direction, value):
-        """Likelihood-ratio statistic of the hypothesis direction·beta = value."""
-        particular = direction * value / (direction @ direction)
-        free = np.linalg.svd(direction[None])[2][1:].T  # (K, K - 1), orthogonal to `direction`
-        constrained = _fit_logistic(
-            self.design @ free, self.hits, self.design @ particular, start=free.T @ self.best
+def _check_asymptote(fit: PodFit, likelihood: Likelihood) -> None:
+    """Fit an upper asymptote, and take a90 back where the curve does not reach 0.9 for certain."""
+    top, low, ratio = likelihood.asymptote(ASYMPTOTE_CRITERION * fit.design_effect)
+    fit.asymptote, fit.asymptote_low = top, low
+    fit.asymptote_p = 1.0 if ratio <= 0 else float(stats.chi2.sf(ratio / fit.design_effect, 1) / 2)
+    if low >= 0.9 and fit.asymptote_p > 0.05:
+        return
+    fit.a90 = fit.a90_95 = None
+    if fit.asymptote_p <= 0.05:
+        fit.problems.append(
+            f'the curve levels off at {top:.0%} (p = {fit.asymptote_p:.2g} that it rises to one): no a90'
         )
-        return 2 * (self.maximum - constrained[1])
-
-    def design_effect(self, direction):
-        """Cluster-robust over plain variance of direction·beta, at least 1; 1 without clusters."""
-        if self.clusters is None:
-            return 1.0
-        scores = self.design * (self.hits - special.expit(self.design @ self.best))[:, None]
-        sums = np.stack([np.bincount(self.clusters, column) for column in scores.T])  # (K, clusters)
-        influence = np.linalg.solve(self.information, direction) @ sums
-        plain = direction @ np.linalg.solve(self.information, direction)
-        count = sums.shape[1]
-        return float(max(1.0, count / max(count - 1, 1) * (influence**2).sum() / plain))
-
-    def bounds(self, direction):
-        """Estimate of direction·beta with its lower and upper bound."""
-        estimate, criterion = direction @ self.best, CRITERION * self.design_effect(direction)
-        step = np.sqrt(criterion * direction @ np.linalg.solve(self.information, direction))  # Wald's bound
-        low, high = (
-            _root_above(
-                0.0, lambda d, s=sign: self.ratio(direction, estimate + s * d) - criterion, 1.2 * step
-            )
-            for sign in (-1, 1)
+    else:
+        fit.problems.append(
+            f'a curve that levels off at {low:.0%} is not excluded, so there is no a90; more large flaws '
+            'would tell'
         )
-        return estimate, estimate - low, estimate + high
 
 
-def _root_above(start: float, excess: Callable[[float], float], step: float = 0.25) -> float:
-    """Root of `excess` above `start`, where it is negative; it must rise above zero somewhere."""
-    while excess(start + step) < 0:
-        step *= 2
-    return optimize.brentq(excess, start, start + step, xtol=1e-9)
-
-
-def _separated(design: np.ndarray, hits: np.ndarray) -> bool:
-    """Whether a plane parts hits from misses, touching allowed: then no maximum of the likelihood exists.
-
-    Albert & Anderson, Biometrika 71, 1984; found by linear programming (Konis, 2007).
-    """
-    signed = np.where(hits[:, None], design, -design)
-    result = optimize.linprog(
-        -signed.sum(0), A_ub=-signed, b_ub=np.zeros(hits.size), bounds=[(-1, 1)] * design.shape[1]
-    )
-    return -result.fun > 1e-7
-
-
-def _fit_logistic(
-    design: np.ndarray,
-    hits: np.ndarray,
-    offset: np.ndarray | float = 0.0,
-    start: np.ndarray | None = None,
-) -> tuple[np.ndarray, float, np.ndarray]:
-    """Maximum-likelihood logistic regression by Newton's method with step halving.
-
-    Args:
-        design: (N, K) float.
-        hits: (N) bool.
-        offset: Added to the logit, (N) or a number.
-        start: (K) where to begin; default zeros.
-
-    Returns:
-        Coefficients (K), log-likelihood, and information matrix (K, K).
-
-    Raises:
-        StatisticsError: No convergence.
-    """
-
-    def likelihood(beta):
-        logit = design @ beta + offset
-        return float(logit[hits].sum() - np.logaddexp(0, logit).sum())
-
-    beta = np.zeros(design.shape[1]) if start is None else start
-    current = likelihood(beta)
-    for _ in range(100):
-        found = special.expit(design @ beta + offset)
-        gradient = design.T @ (hits - found)
-        information = (design * (found * (1 - found))[:, None]).T @ design
-        step = np.linalg.lstsq(information, gradient)[0]
-        if gradient @ step < 1e-14 * max(1.0, abs(current)):  # Newton decrement
-            return beta, current, information
-        while (proposed := likelihood(beta + step)) < current and abs(step).max() > 1e-12:
-            step = step / 2
-        beta, current = beta + step, proposed
-    raise StatisticsError('the logistic fit did not converge')
+def _check_fit(fit: PodFit, design: _Design, likelihood: Likelihood) -> None:
+    """Test the goodness of fit, widened as the bounds are for alike flaws of a part."""
+    predicted = LINKS[fit.link].cdf(design.rows @ likelihood.best)
+    statistic, freedom = hosmer_lemeshow(predicted, likelihood.hits)
+    fit.goodness_p = float(stats.chi2.sf(statistic / fit.design_effect, freedom))
+    if fit.goodness_p < 0.05:
+        fit.problems.append(f'the curve does not fit (Hosmer-Lemeshow p = {fit.goodness_p:.2g})')

@@ -13,12 +13,13 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from projects.measures.detection import precision_recall
 from projects.measures.flaws import ceiled
-from projects.measures.matching import CRITICAL
+from projects.measures.images import CRITICAL
 from projects.measures.parts import PartCurve, floored
+from projects.measures.ranking import precision_recall
 
-from .compare import Arm, Group, Measured
+from .compare import Arm, Group
+from .measured import Measured
 from .paper import label
 from .runs import Curves
 

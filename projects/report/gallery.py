@@ -9,12 +9,13 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from projects.measures.matching import CRITICAL
+from projects.measures.images import CRITICAL
 from projects.radiograph.read import ImagingError, apply_window
 from projects.radiograph.remote import is_url, read_radiograph
 from projects.radiograph.store import locate
 
-from .compare import Group, Measured
+from .compare import Group
+from .measured import Measured
 
 THUMBNAIL = 112  # px of a crop in the page
 CONTEXT = 3.0  # side of a crop over that of the box in it

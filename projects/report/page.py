@@ -13,17 +13,19 @@ import jinja2
 
 from projects.measures.detection import SIZES, FalseAlarms, Found
 from projects.measures.flaws import ceiled
-from projects.measures.matching import CRITICAL
+from projects.measures.images import CRITICAL
 from projects.measures.parts import PartCurve, floored, gather_parts, part_curve
 from projects.xray.configs import differences
 from projects.xray.digests import read_json, read_starts
 
 from . import gallery
 from .charts import charts_of, pretraining_charts, seed_of
-from .compare import Arm, Contrast, Group, Measured, Settings, describe, gather, verdict
+from .compare import Arm, Contrast, Group, gather
+from .measured import Measured, Settings
 from .paper import label, percent, table_2, table_3
 from .results import name_commit, trained_and_tested
 from .runs import Run, read_curves, train_files
+from .verdict import describe, verdict
 
 # Columns that the page folds away when all rows agree.
 FOLDED = ('group', 'threshold is', 'proof', 'checks', 'commit', 'hardware', 'date', 'versions', 'commands')

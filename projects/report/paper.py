@@ -6,7 +6,7 @@ Intxausti et al., Appl. Sci. 2024, 14(7), 2785. A number that the project may no
 import math
 from collections.abc import Sequence
 
-from projects.measures.bounds import summarise_seeds
+from projects.measures.comparison import summarise_seeds
 
 from .compare import Arm, Group
 

@@ -3,15 +3,14 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from projects.measures.bounds import average_precision
-from projects.measures.detection import average_precision_at
-from projects.measures.matching import InspectedImage, MeasureError, read_images
+from projects.measures.images import InspectedImage, MeasureError, read_images
+from projects.measures.ranking import average_precision, average_precision_at
 
 TASKS = ('detection', 'severity')
 FILES = {'test': 'predictions.json', 'val': 'predictions_val.json'}
@@ -62,25 +61,35 @@ class Predictions:
         return [image['file_name'] for image in self.truth.get('images', self.images)]
 
     def mean_ap(self) -> Callable[[np.ndarray], float | None]:
-        """Return the measure that arms are compared by: AP50 of boxes, mAP of whole images.
+        """Return the measure that arms are compared by; see `mean_ap`."""
+        return mean_ap([self])
 
-        Returns:
-            Function of positions of images (N,) int, repeats allowed: the mean over the classes that are
-            there, in [0, 1]; None without any.
-        """
-        labels = range(len(self.classes))
-        if self.task == 'detection':
-            of_classes = [average_precision_at(self.inspected, label) for label in labels]
-        else:
-            scores = np.array([image['scores'] for image in self.images])
-            truth = np.array([image['label'] for image in self.images])
-            of_classes = [_ranking(scores[:, label], truth == label) for label in labels]
 
-        def measure(positions):
-            values = [value for value in (f(positions) for f in of_classes) if value is not None]
-            return float(np.mean(values)) if values else None
+def mean_ap(arms: Sequence[Predictions]) -> Callable[[np.ndarray], float | None]:
+    """Return the measure that arms are compared by: AP50 of boxes, mAP of whole images.
 
-        return measure
+    Args:
+        arms: Predictions on the same images, in the same order.
+
+    Returns:
+        Function of positions (N,) int among the images of all arms, one arm after the other, repeats allowed:
+        the mean over the classes that are there, in [0, 1]; None without any.
+    """
+    labels = range(len(arms[0].classes))
+    if arms[0].task == 'detection':
+        inspected = [image for arm in arms for image in arm.inspected]
+        of_classes = [average_precision_at(inspected, label) for label in labels]
+    else:
+        images = [image for arm in arms for image in arm.images]
+        scores = np.array([image['scores'] for image in images])
+        truth = np.array([image['label'] for image in images])
+        of_classes = [_ranking(scores[:, label], truth == label) for label in labels]
+
+    def measure(positions):
+        values = [value for value in (f(positions) for f in of_classes) if value is not None]
+        return float(np.mean(values)) if values else None
+
+    return measure
 
 
 def _ranking(scores: np.ndarray, positive: np.ndarray) -> Callable[[np.ndarray], float | None]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 
-from projects.measures.detection import average_precision_at
-from projects.measures.matching import MeasureError, check_comparable
+from projects.measures.images import MeasureError, check_comparable
+from projects.measures.ranking import average_precision_at
 from projects.xray import names
 from projects.xray.configs import ConfigError, leaves, load_config
 from projects.xray.digests import annotation_file, digest, read_starts

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from projects.measures.bounds import summarise_seeds
+from projects.measures.comparison import summarise_seeds
 from projects.report.results import format_table, name_commit, trained_and_tested
 from projects.report.runs import name_arm
 from projects.xray import names

@@ -14,9 +14,11 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.registry import METRICS
 
-from projects.measures.bounds import average_precision, calibration
-from projects.measures.detection import SIZES, froc
-from projects.measures.matching import CRITICAL, match_all, read_images
+from projects.measures.calibration import calibration
+from projects.measures.detection import SIZES
+from projects.measures.images import CRITICAL, read_images
+from projects.measures.matching import match_all
+from projects.measures.ranking import average_precision, froc
 
 from .datasets import DatasetError, load_defects
 

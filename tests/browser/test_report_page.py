@@ -8,7 +8,7 @@ import pytest
 from helpers.drawn_runs import STEM, draw_run, draw_study  # noqa: E402
 from playwright.sync_api import sync_playwright
 
-from projects.report.compare import Settings  # noqa: E402
+from projects.report.measured import Settings  # noqa: E402
 from projects.report.page import write_report  # noqa: E402
 from projects.report.runs import read_runs  # noqa: E402
 

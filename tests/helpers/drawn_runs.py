@@ -6,9 +6,9 @@ import json
 import cv2
 import numpy as np
 
-from projects.measures.bounds import average_precision, calibration
-from projects.measures.detection import average_precision_at
-from projects.measures.matching import read_images
+from projects.measures.calibration import calibration
+from projects.measures.images import read_images
+from projects.measures.ranking import average_precision, average_precision_at
 
 STEM = 'faster-rcnn_r18-narrow-{arm}_fpn_1xb4-8e_synthetic'
 PROBE = 'resnet18-narrow-{arm}_1xb64-linear-coslr-20e_synthetic-128px'

@@ -113,8 +113,7 @@ def test_both_graphs_are_proven_and_the_metadata_says_so(exported, detector):
     assert said.depths == ['8-bit unsigned']
     assert said.origin['sha256'] == folder.sha256(detector[1])
     assert len(said.curve) == 39
-    assert 'The validation set is too small to prove' in said.threshold_reason
-    assert 'prove it on test parts' in said.threshold_reason
+    assert 'the lowest score of a critical part was taken' in said.threshold_reason
     # At the chosen threshold no validation part escapes that the detector can catch at all.
     assert 0 < said.threshold < 1
 
@@ -438,15 +437,13 @@ def test_a_threshold_of_validation_parts_is_no_proof(exported):
     found = [nothing] + [(box, np.float32([0.6]), np.array([0]))] * 92
     said = folder.read(exported)
     threshold.choose_threshold(said, truth, found, 0.05)
-    assert said.threshold_reason.startswith('Estimated: critical escape <= 0.05 with 95% confidence at score')
-    assert '1 of 93 critical parts have no detection that rejects them' in said.threshold_reason
-    assert 'The validation parts also chose the model' in said.threshold_reason
+    assert 'chosen on 93 critical parts of validation, of which 1 escape there' in said.threshold_reason
+    assert 'Proven' not in said.threshold_reason
     # Too few: the part that nothing finds is named beside the threshold of the others.
     few = truth | dict(images=truth['images'][:9], annotations=truth['annotations'][:9])
     threshold.choose_threshold(said, few, found[:9], 0.05)
     assert said.threshold == pytest.approx(0.6, abs=1e-4)
-    assert 'The validation set is too small to prove' in said.threshold_reason
-    assert '1 of 9 critical parts have no detection that rejects them' in said.threshold_reason
+    assert 'chosen on 9 critical parts of validation, of which 1 escape there' in said.threshold_reason
 
 
 def test_an_image_without_a_finding_is_an_empty_answer_of_both_engines(detector, tmp_path):

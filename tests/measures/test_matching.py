@@ -4,37 +4,18 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from helpers.inspected import image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from projects.measures.bounds import StatisticsError, compare
-from projects.measures.detection import average_precision_at, froc, measure_detection, recall_at
-from projects.measures.flaws import ceiled, gather_flaws, measure_pod
-from projects.measures.matching import (
-    InspectedImage,
-    MeasureError,
-    check_comparable,
-    match,
-    match_all,
-    read_images,
-)
-from projects.measures.parts import Part, floored, gather_parts, measure_parts, operating_point, part_curve
+from projects.measures.comparison import compare
+from projects.measures.detection import measure_detection, recall_by_rule
+from projects.measures.images import InspectedImage, MeasureError, check_comparable, read_images
+from projects.measures.matching import match, match_all
+from projects.measures.parts import gather_parts
+from projects.measures.ranking import average_precision_at, froc, recall_at
 
 CLASSES = ('critical', 'minor')
-
-
-def image(detections=(), truth=(), image_id=1, part='p', **more):
-    """Image with detections (x, y, side, score, label) and squares of truth (x, y, side, label)."""
-    return InspectedImage(
-        image_id=image_id,
-        boxes=[[x, y, x + side, y + side] for x, y, side, _, _ in detections],
-        scores=[score for *_, score, _ in detections],
-        labels=[label for *_, label in detections],
-        truth_boxes=[[x, y, x + side, y + side] for x, y, side, _ in truth],
-        truth_labels=[label for *_, label in truth],
-        part=part,
-        **more,
-    )
 
 
 # ----------------------------------------------------------------------------------------------- matching
@@ -390,337 +371,36 @@ def test_arms_are_compared_by_part():
         baseline.append(image([(0, 0, 10, 0.9, 0)] if i < 10 else [], truth, image_id=i, part=i // 2))
         candidate.append(image([(0, 0, 10, 0.9, 0)] if i < 30 else [], truth, image_id=i, part=i // 2))
     check_comparable({'in1k': baseline, 'simsiam': candidate})
-    first, second = (recall_at(match_all(arm), 0.5) for arm in (baseline, candidate))
-    result = compare([m.part for m in baseline], lambda drawn: (first(drawn), second(drawn)), resamples=300)
+    recall = recall_at(match_all([*baseline, *candidate]), 0.5, arms=2)
+    result = compare([m.part for m in baseline], recall, resamples=300)
     assert result.units == 20
     assert result.difference == 0.5
     assert result.verdict == 'candidate higher'
 
 
-# -------------------------------------------------------------------------------------------------- parts
-
-
-def views():
-    return [
-        image([(0, 0, 10, 0.4, 0)], [(0, 0, 10, 0)], image_id=1, part='a'),
-        image([(0, 0, 10, 0.7, 0)], [(0, 0, 10, 0)], image_id=2, part='a'),
-        image([(0, 0, 10, 0.8, 1)], [(0, 0, 10, 0)], image_id=3, part='b'),  # critical called minor
-        image([(50, 0, 10, 0.9, 0)], [(0, 0, 10, 0)], image_id=4, part='c'),  # rejected by a false alarm
-        image([(0, 0, 10, 0.8, 1)], [(0, 0, 10, 1)], image_id=5, part='d'),
-        image([(0, 0, 10, 0.6, 0)], [], image_id=6, part='e'),
-        image([], [], image_id=7, part='e'),
-        image([(0, 0, 10, 0.9, 1)], [], image_id=8, part='f'),
-    ]
-
-
-def test_parts_are_judged_by_their_worst_view():
-    parts = {part.part: part for part in gather_parts(match_all(views()))}
-    assert parts['a'] == Part('a', 2, 'critical', 0.7, 0.7)
-    assert parts['b'] == Part('b', 1, 'critical', None, None)
-    assert parts['c'] == Part('c', 1, 'critical', 0.9, None)
-    assert parts['d'].truth == 'minor'
-    assert parts['e'] == Part('e', 2, 'defect-free', 0.6, None)
-
-
-def test_part_measures_by_hand():
-    result = measure_parts(gather_parts(match_all(views())), 0.6)
-    assert (result.escape.events, result.escape.units) == (1, 3)  # b; c only by luck
-    assert result.caught_elsewhere == 1
-    assert (result.false_reject.events, result.false_reject.units) == (1, 2)
-    assert (result.minor_reject.events, result.minor_reject.units) == (0, 1)
-    assert measure_parts(gather_parts(match_all(views())), 0.71).escape.events == 2
-    json.dumps(asdict(result), allow_nan=False)
-
-
-def test_part_curve_by_hand():
-    parts = gather_parts(match_all(views()))  # critical a 0.7, b none, c 0.9; defect-free e 0.6, f none
-    curve = part_curve(parts, [0.75])
-    assert curve.thresholds == [0.6, 0.7, 0.75, 0.9]
-    assert (curve.critical, curve.escapes) == (3, [1, 1, 2, 2])
-    assert (curve.defect_free, curve.rejects) == (2, [1, 0, 0, 0])
-    assert curve.escape == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
-    assert curve.false_reject == [0.5, 0, 0, 0]
-    # One-sided 95 %: (1 - p)^3 + 3 p (1 - p)^2 = 0.05, 1 - p^3 = 0.05; 1 - p^2 = 0.05, (1 - p)^2 = 0.05.
-    assert curve.escape_upper == pytest.approx([0.8646, 0.8646, 0.9830, 0.9830], abs=1e-4)
-    assert curve.false_reject_upper == pytest.approx([0.95**0.5, *[1 - 0.05**0.5] * 3])
-    json.dumps(asdict(curve), allow_nan=False)
-
-
-@pytest.mark.parametrize('seed', range(3))
-def test_part_curve_agrees_with_judging_each_threshold(seed):
-    rng = np.random.default_rng(seed)
-    kinds = ('critical', 'minor', 'defect-free', 'ignored')
-    parts = [
-        Part(str(i), 1, rng.choice(kinds), score if score > 0.2 else None, None)
-        for i, score in enumerate(rng.random(60).round(1))  # with ties
-    ]
-    curve = part_curve(parts, [0.05, 0.55, 2])
-    assert {0.05, 0.55, 2} < set(curve.thresholds)
-    for k, threshold in enumerate(curve.thresholds):
-        at = measure_parts(parts, threshold)
-        assert (curve.escapes[k], curve.critical) == (at.escape.events, at.escape.units)
-        assert (curve.rejects[k], curve.defect_free) == (at.false_reject.events, at.false_reject.units)
-        assert (curve.escape[k], curve.escape_upper[k]) == (at.escape.rate, at.escape.upper)
-        assert curve.false_reject_upper[k] == at.false_reject.upper
-
-
-def test_part_curve_without_parts_of_a_kind_is_not_estimable():
-    curve = part_curve(gather_parts(match_all(views()[:5])), [0.5])
-    assert curve.defect_free == 0 and curve.false_reject is None and curve.false_reject_upper is None
-    blind = part_curve(parts_with([None, None], 'defect-free'))
-    assert blind.thresholds == [] and blind.escape is None and blind.false_reject == []
-
-
-def test_policy_for_minor_defects():
-    result = measure_parts(gather_parts(match_all(views()), reject_minor=True), 0.6)
-    assert result.escape.events == 0  # b is rejected, if for the wrong reason
-    assert result.caught_elsewhere == 2
-    assert result.minor_reject.events == 1
-    assert result.false_reject.events == 2
-
-
-def test_without_defect_free_parts_false_reject_is_not_estimable():
-    result = measure_parts(gather_parts(match_all(views()[:5])), 0.6)
-    assert result.false_reject.rate is None
-    assert str(result.false_reject) == 'not estimable'
-
-
-def test_parts_are_refused_without_ids():
-    images = [image(image_id='C0001_0007.png', part=None), image()]
-    with pytest.raises(MeasureError, match=r"1 of 2 images have no part id, such as \['C0001_0007.png'\]"):
-        gather_parts(match_all(images))
-
-
-def parts_with(scores, truth='critical'):
-    return [Part(str(i), 1, truth, score, score) for i, score in enumerate(scores)]
-
-
-def test_operating_point_is_the_highest_that_proves_it():
-    parts = parts_with([0.3] + [0.8] * 58) + parts_with([0.2, 0.31, 0.9, None], 'defect-free')
-    point = operating_point(parts, 0.05)
-    assert point.proven
-    assert point.threshold == 0.3  # 59 parts allow no escape
-    assert point.measures.escape.events == 0
-    assert point.measures.false_reject.events == 2
-    assert point.statement == (
-        'Proven: critical escape <= 0.05 with 95% confidence at score >= 0.3; '
-        'escaped: 0 of 59 = 0.00%, at most 4.96% with 95% confidence.'
-    )
-    # 93 parts allow one
-    point = operating_point(parts_with([None, 0.4, 0.5] + [0.8] * 90), 0.05)
-    assert (point.threshold, point.measures.escape.events) == (0.4, 1)
-    json.dumps(asdict(point), allow_nan=False)
-
-
-def test_tied_scores_do_not_let_more_escape_than_allowed():
-    point = operating_point(parts_with([0.4] * 93), 0.05)
-    assert (point.threshold, point.measures.escape.events) == (0.4, 0)
-
-
-@pytest.mark.parametrize('threshold', [None, 0.5])
-def test_too_few_parts_say_so_and_how_many_it_takes(threshold):
-    point = operating_point(parts_with([0.9] * 58), 0.05, threshold=threshold)
-    assert not point.proven
-    assert point.threshold == threshold
-    assert point.parts_needed == 59
-    assert 'too small' in point.statement
-    assert '58 critical parts' in point.statement
-    assert 'takes 59' in point.statement
-    assert operating_point([], 0.01).parts_needed == 299
-    assert operating_point([], 0.01, threshold=0.5).parts_needed == 299
-
-
-def test_too_few_parts_do_not_hide_what_escapes():
-    point = operating_point(parts_with([0.1] + [0.9] * 49), 0.05, threshold=0.5)
-    assert point.parts_needed == 93
-    assert point.statement == (
-        'The test set is too small to prove critical escape <= 0.05 with 95% confidence: it has 50 critical '
-        'parts, and without a single escape it takes 59. Escaped at score >= 0.5: 1 of 50 = 2.00%, at most '
-        '9.14% with 95% confidence. With as many escapes it takes 93 critical parts.'
-    )
-    # 3 of 50 are more than 5 %: more parts would not prove it
-    hopeless = operating_point(parts_with([0.1] * 3 + [0.9] * 47), 0.05, threshold=0.5)
-    assert hopeless.parts_needed is None
-    assert 'Escaped at score >= 0.5: 3 of 50' in hopeless.statement and 'With as' not in hopeless.statement
-
-
-@pytest.mark.parametrize(
-    ('threshold', 'printed'),
-    [
-        (0.56789, '0.5678'),
-        (0.9999999, '0.9999'),
-        (0.3, '0.3'),
-        (0.57, '0.57'),
-        (np.nextafter(0.25, 1), '0.2500'),
-        (0.000012349, '0.00001234'),
-        (0.0, '0.0'),
-    ],
-)
-def test_thresholds_are_printed_rounded_down(threshold, printed):
-    assert floored(threshold) == printed
-    assert float(printed) <= threshold
-
-
-@pytest.mark.parametrize(
-    ('size', 'printed'),
-    [
-        (0.6211, '0.622'),
-        (0.62, '0.62'),
-        (12.301, '12.4'),
-        (np.nextafter(0.25, 1), '0.251'),
-        (1234.5, '1.24e+03'),
-    ],
-)
-def test_upper_bounds_of_a_size_are_printed_rounded_up(size, printed):
-    assert ceiled(size) == printed
-    assert float(printed) >= size
-
-
-def test_the_printed_threshold_rejects_the_parts_it_is_said_to():
-    scores = [0.45678] + [0.8] * 58
-    printed = float(operating_point(parts_with(scores), 0.05).statement.split('score >= ')[1].split(';')[0])
-    assert measure_parts(parts_with(scores), printed).escape.events == 0
-
-
-def test_parts_without_a_detection_cannot_be_had_by_any_threshold():
-    point = operating_point(parts_with([None, None] + [0.9] * 91), 0.05)
-    assert not point.proven
-    assert point.threshold is None
-    assert point.measures is None
-    assert point.statement == (
-        'No threshold meets critical escape <= 0.05 with 95% confidence: 1 of 93 critical parts may escape. '
-        '2 of 93 critical parts have no detection that rejects them, at any threshold.'
-    )
-    one = operating_point(parts_with([None] + [0.9] * 92), 0.05)
-    assert one.proven
-    assert one.statement.endswith(
-        '1 of 93 critical parts have no detection that rejects them, at any threshold.'
-    )
-    few = operating_point(parts_with([None] + [0.9] * 9), 0.05)
-    assert 'too small' in few.statement and '1 of 10 critical parts have no detection' in few.statement
-
-
-@pytest.mark.parametrize(
-    ('scores', 'threshold', 'begins'),
-    [
-        ([0.9] * 59, None, 'Estimated: critical escape <= 0.05'),
-        ([0.9] * 59, 0.5, 'Estimated: critical escape <= 0.05'),
-        ([0.1] * 9 + [0.9] * 59, 0.5, 'Not proven: '),
-        ([0.9] * 9, None, 'The validation set is too small to prove'),
-        ([None] * 59, None, 'No threshold meets'),
-    ],
-    ids=range(5),
-)
-def test_parts_that_chose_the_model_prove_nothing(scores, threshold, begins):
-    point = operating_point(parts_with(scores), 0.05, threshold=threshold, of='validation')
-    assert not point.proven
-    assert point.statement.startswith(begins)
-    assert point.statement.endswith(
-        ' The validation parts also chose the model, so what they say is an estimate: prove it on test parts '
-        '(tools/test.py --val, tools/report.py).'
-    )
-    # The threshold is that of the same parts of test.
-    assert point.threshold == operating_point(parts_with(scores), 0.05, threshold=threshold).threshold
-
-
-def test_a_threshold_from_val_is_judged_on_test():
-    parts = parts_with([0.2, 0.4] + [0.9] * 120)
-    assert operating_point(parts, 0.05, threshold=0.3).proven
-    point = operating_point(parts_with([0.2, 0.2] + [0.9] * 91), 0.05, threshold=0.3)
-    assert not point.proven
-    assert point.measures.escape.events == 2
-    assert point.parts_needed == 124  # smallest n with the upper bound of 2 of n at most 5 %
-    assert 'takes 124 critical parts' in point.statement
-    hopeless = operating_point(parts_with([0.2] * 30 + [0.9] * 63), 0.05, threshold=0.3)
-    assert hopeless.parts_needed is None
-
-
-def test_escape_rate_to_prove_must_be_a_rate():
-    with pytest.raises(StatisticsError, match='rate in'):
-        operating_point(parts_with([0.9] * 60), 5)
-
-
-# ---------------------------------------------------------------------------------------------------- POD
-
-
-def test_flaws_by_hand():
-    images = [
-        image(
-            [(0, 0, 10, 0.9, 0)],
-            [(0, 0, 10, 0), (50, 0, 10, 1)],
-            image_id=1,
-            part='a',
-            truth_flaws=[1, 2],
-            truth_areas=[math.pi * 9, 50],
-            truth_contrasts=[0.2, 0.1],
-        ),
-        image(
-            [],
-            [(0, 0, 10, 0)],
-            image_id=2,
-            part='a',
-            truth_flaws=[1],
-            truth_areas=[math.pi * 16],
-            truth_contrasts=[0.3],
-        ),
-    ]
-    (flaw,) = gather_flaws(match_all(images), 0.5, pixel_pitch=0.1)
-    assert (flaw.part, flaw.hit, flaw.contrast) == ('a', True, 0.3)
-    assert flaw.size == pytest.approx(0.8)  # radius 4 px in its larger view, 0.1 mm a px
-    assert not gather_flaws(match_all(images), 0.95)[0].hit
-
-
-def test_without_flaw_ids_every_box_is_a_row():
-    images = [image([], [(0, 0, 10, 0)], image_id=i, part='a') for i in range(2)]
-    flaws = gather_flaws(match_all(images), 0.5)
-    assert [flaw.size for flaw in flaws] == pytest.approx([2 * math.sqrt(100 / math.pi)] * 2)
-    assert flaws[0].contrast is None
-
-
-def graded_images(parts=True):
-    """120 images with a flaw each, larger ones found more often; a critical false alarm on every tenth."""
+def test_scores_of_two_models_are_mixed_by_rank():
+    """One model scores from 0.9 to 1, an equal one from 0 to 0.1: mixed, neither is preferred."""
     generator = np.random.default_rng(0)
-    images = []
-    for i, side in enumerate(np.exp(generator.uniform(1, 4, 120))):
-        found = generator.random() < 1 / (1 + (12 / side) ** 3)
-        detections = [(0, 0, side, 0.9, 0)] if found else []
-        detections += [(200, 200, 5, 0.8, 0)] if i % 10 == 0 else []
-        contrasts = [generator.uniform(0.1, 1)]
-        part = i // 2 if parts else None
-        images.append(image(detections, [(0, 0, side, 0)], i, part, truth_contrasts=contrasts))
-    return images
+    arms = [[], []]
+    for i in range(20):
+        found = generator.random(2) < 0.7
+        for arm, low in enumerate((0.9, 0.0)):
+            alarms = [(50, 0, 10, low + 0.1 * generator.random(), 0)] if generator.random() < 0.5 else []
+            hits = [(0, 0, 10, low + 0.05 + 0.05 * generator.random(), 0)] if found[arm] else []
+            arms[arm].append(image(hits + alarms, [(0, 0, 10, 0)], image_id=i, part=i))
+    both = recall_at(match_all([*arms[0], *arms[1]]), 0.1, arms=2)
+    for arm, offset in zip(arms, (0, 20)):
+        assert both(np.arange(20) + offset) == recall_at(match_all(arm), 0.1)(np.arange(20))
+    mixed = np.arange(20) + 20 * (np.arange(20) % 2)
+    assert both(mixed) > recall_at(match_all([*arms[0], *arms[1]]), 0.1)(mixed)
 
 
-def test_pod_is_clustered_by_part_and_has_the_false_calls_beside_it():
-    pod = measure_pod(match_all(graded_images()), 0.5)
-    assert pod.fit.parts == 60
-    assert pod.unit == 'px'
-    assert pod.fit.a50 == pytest.approx(2 * 12 / math.sqrt(math.pi), rel=0.3)
-    assert pod.fit.a50 < pod.fit.a90 < pod.fit.a90_95
-    assert pod.false_calls.per_image == 0.1
-    assert pod.false_calls.per_defect_free_image is None
-    json.dumps(asdict(pod), allow_nan=False)
-
-
-def test_pod_in_millimetres_and_against_contrast():
-    matched = match_all(graded_images())
-    assert measure_pod(matched, 0.5, pixel_pitch=0.2).fit.a90 == pytest.approx(
-        0.2 * measure_pod(matched, 0.5).fit.a90
-    )
-    assert len(measure_pod(matched, 0.5, by_contrast=True).fit.coefficients) == 3
-
-
-def test_pod_without_part_ids_says_so():
-    pod = measure_pod(match_all(graded_images(parts=False)), 0.5)
-    assert pod.fit.parts is None
-    assert any('no part ids' in problem for problem in pod.fit.problems)
-
-
-def test_pod_refuses_what_it_cannot_measure():
-    with pytest.raises(MeasureError, match='no flaw with label 1'):
-        measure_pod(match_all(graded_images()), 0.5, label=1)
-    with pytest.raises(MeasureError, match='without a contrast'):
-        measure_pod(match_all([image([], [(0, 0, 10, 0)])]), 0.5, by_contrast=True)
+def test_recall_by_each_rule_comes_from_one_matching():
+    images = random_images(12, 3)
+    matched = match_all(images)
+    for rule, recall in recall_by_rule(matched, 0.4).items():
+        alone = measure_detection(match_all(images, rule), 0.4, CLASSES)
+        assert recall == alone.by_severity['critical'].recall, rule
 
 
 # ---------------------------------------------------------------------------------------------- bad input
@@ -793,6 +473,32 @@ def test_bad_detections_are_refused_by_name(detection, image_ids, message):
         read_images(coco(), [detection], image_ids)
 
 
+def test_an_area_below_zero_is_refused_by_name_and_zero_is_that_of_the_box():
+    truth = coco()
+    truth['annotations'][0]['area'] = -4
+    with pytest.raises(MeasureError, match='image 7: an annotation of area -4, expected px² above zero'):
+        read_images(truth, [])
+    truth['annotations'][0]['area'] = 0
+    assert read_images(truth, [])[0].truth_areas.tolist() == [12, 100]
+
+
+def test_contrast_to_noise_is_read_before_contrast_and_strata_as_text():
+    truth = coco()
+    for annotation in truth['annotations']:
+        annotation['cnr'] = 2.5
+    truth['images'][0] |= dict(series='C0001', view=0, batch=None)
+    first, second = read_images(truth, [])
+    assert first.truth_contrasts.tolist() == [2.5, 2.5]
+    assert first.strata == dict(series='C0001', view='0') and second.strata == {}
+
+
+def test_two_images_with_one_id_are_refused():
+    truth = coco()
+    truth['images'].append(dict(id=7))
+    with pytest.raises(MeasureError, match='3 images share 2 ids'):
+        read_images(truth, [])
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -803,6 +509,7 @@ def test_bad_detections_are_refused_by_name(detection, image_ids, message):
         (dict(truth_types=[]), '0 truth_types for 1 boxes'),
         (dict(truth_boxes=[[0, 0, 0, 1]]), 'without area'),
         (dict(truth_labels=[-1]), 'negative label'),
+        (dict(truth_areas=[-5.0]), 'area -5, expected px² above zero'),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(change, message):

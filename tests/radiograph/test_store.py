@@ -16,8 +16,9 @@ from torchvision.transforms.v2.functional import resize
 from projects.radiograph import store as radiograph_store
 from projects.radiograph.read import ImagingError, read
 from projects.radiograph.store import Recipe, Store, StoreError, locate, pack, prepare, verify
-from projects.report.compare import Settings, gather
+from projects.report.compare import gather
 from projects.report.gallery import choose, collect, thumbnails
+from projects.report.measured import Settings
 from projects.report.runs import read_runs
 from projects.xray.datasets import DatasetError, XrayDefects, XrayImages
 from projects.xray.transforms import LoadXray

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner import save_checkpoint
 
-from projects.measures.detection import average_precision_at
+from projects.measures.ranking import average_precision_at
 from projects.report.predictions import read_predictions
 from projects.xray import compat, datasets, metrics, preprocessors, transforms  # noqa: F401
 from projects.xray.hooks import pictures as hooks_pictures  # noqa: F401

@@ -15,7 +15,7 @@ from mmpretrain.structures import DataSample
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from projects.measures.matching import MeasureError
+from projects.measures.images import MeasureError
 from projects.xray.classes import CLASSES
 from projects.xray.datasets import DatasetError
 from projects.xray.metrics import XrayDefectMetric, XraySeverityMetric, average_precision

@@ -11,9 +11,10 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 
 from projects.line.runtime import Exported, Inspector
-from projects.measures import bounds
-from projects.measures.detection import average_precision_at
-from projects.measures.matching import read_images
+from projects.measures import comparison
+from projects.measures.bounds import StatisticsError
+from projects.measures.images import read_images
+from projects.measures.ranking import average_precision_at
 
 from .detector import ExportError, Radiographs, _progress, padded_size
 
@@ -180,12 +181,13 @@ def inspected(truth: dict, found: Sequence[tuple]) -> list:
     return read_images(truth, detections, {image['id'] for image in truth['images']})
 
 
-def ap50_measures(truth: dict, found: Sequence[tuple]) -> dict[str, Callable[[np.ndarray], float | None]]:
+def ap50_measures(truth: dict, *runs: Sequence[tuple]) -> dict[str, Callable[[np.ndarray], float | None]]:
     """Return AP50, the mean over the classes that have boxes and that of the critical class alone.
 
-    Each is a function of the images drawn; None where these hold no box of the class.
+    Each is a function of positions among the images of all runs, one run after the other; None where these
+    hold no box of the class.
     """
-    images = inspected(truth, found)
+    images = [image for found in runs for image in inspected(truth, found)]
     per_class = [average_precision_at(images, label) for label in range(len(truth['categories']))]
 
     def mean(positions):
@@ -203,20 +205,16 @@ def compare_ap50(truth: dict, reference: Sequence[tuple], found: Sequence[tuple]
     """
     units = [image.get('part') for image in truth['images']]
     everything = np.arange(len(units))
-    runs = [ap50_measures(truth, said) for said in (reference, found)]
     rows = {}
-    for name in runs[0]:
-        pair = [run[name] for run in runs]
-        before, after = (measure(everything) for measure in pair)
+    for name, measure in ap50_measures(truth, reference, found).items():
+        before, after = measure(everything), measure(everything + len(units))
         if before is None or after is None:
             rows[name] = dict(reason='these images hold no box of the class')
             continue
         rows[name] = dict(mmdet=before, export=after, loss=before - after, low=None, high=None)
         try:
-            result = bounds.compare(
-                units, lambda positions, pair=pair: tuple(measure(positions) for measure in pair)
-            )
-        except bounds.StatisticsError as error:
+            result = comparison.compare(units, measure)
+        except StatisticsError as error:
             rows[name] |= dict(parts=None, method=f'no interval: {error}')
             continue
         # Loss is baseline - candidate, so the ends of the interval change places.

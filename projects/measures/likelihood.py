@@ -1,0 +1,247 @@
+"""Binary regression by maximum likelihood: links, an upper asymptote, profile bounds, separation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy import optimize, special
+
+from .bounds import StatisticsError
+from .images import Bools, Floats, Ints
+
+STEPS = 100  # of Newton's method
+LOG_ROOT_TAU = 0.5 * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link of binary regression: the distribution of its error, in logarithms, and its quantile."""
+
+    log_cdf: Callable[[Floats], Any]
+    log_density: Callable[[Floats], Any]
+    quantile: Callable[[float], float]
+
+    def cdf(self, position: Any) -> Any:
+        """Return the probability at positions on the link's scale."""
+        return np.exp(self.log_cdf(np.asarray(position, float)))
+
+
+def _log_expit(position: Floats) -> Any:
+    return -np.logaddexp(0, -position)
+
+
+LINKS = {
+    'logit': Link(
+        _log_expit,
+        lambda position: _log_expit(position) + _log_expit(-position),
+        lambda probability: float(special.logit(probability)),
+    ),
+    'probit': Link(
+        special.log_ndtr,
+        lambda position: -0.5 * position**2 - LOG_ROOT_TAU,
+        lambda probability: float(special.ndtri(probability)),
+    ),
+}
+
+
+@dataclass
+class Binary:
+    """A fitted binary regression.
+
+    Attributes:
+        coefficients: (K) float.
+        log_likelihood: At the fit.
+        information: (K, K) expected information.
+        scores: (N) derivative of each log-likelihood by its linear predictor.
+    """
+
+    coefficients: Floats
+    log_likelihood: float
+    information: Floats
+    scores: Floats
+
+
+def fit_binary(
+    design: Floats,
+    hits: Bools,
+    link: Link,
+    asymptote: float = 1.0,
+    offset: Floats | float = 0.0,
+    start: Floats | None = None,
+    strict: bool = True,
+) -> Binary:
+    """Fit P(hit) = asymptote · F(design · beta + offset) by Fisher scoring with step halving.
+
+    Args:
+        design: (N, K) float.
+        hits: (N) bool.
+        link: F.
+        asymptote: In (0, 1]; 1 is the plain regression.
+        offset: Added to the linear predictor, (N) or a number.
+        start: (K) where to begin; default zeros.
+        strict: Whether no convergence is an error. Below an asymptote the likelihood may rise towards a step
+            function without ever reaching it; its value where the steps end is then close enough.
+
+    Raises:
+        StatisticsError: No convergence.
+    """
+    log_top = math.log(asymptote)
+
+    def evaluate(beta: Floats) -> tuple[float, Floats, Floats]:
+        position = design @ beta + offset
+        log_hit = log_top + link.log_cdf(position)
+        log_miss = link.log_cdf(-position) if asymptote == 1 else np.log1p(-np.exp(log_hit))
+        log_density = log_top + link.log_density(position)
+        with np.errstate(over='ignore'):  # of the side that is not taken
+            scores = np.where(hits, np.exp(log_density - log_hit), -np.exp(log_density - log_miss))
+        weights = np.exp(2 * log_density - log_hit - log_miss)
+        return float(np.where(hits, log_hit, log_miss).sum()), scores, weights
+
+    beta = np.zeros(design.shape[1]) if start is None else start
+    current, scores, weights = evaluate(beta)
+    for _ in range(STEPS):
+        gradient = design.T @ scores
+        information = (design * weights[:, None]).T @ design
+        step = np.linalg.lstsq(information, gradient)[0]
+        fitted = Binary(beta, current, information, scores)
+        if gradient @ step < 1e-14 * max(1.0, abs(current)):  # Newton decrement
+            return fitted
+        while (proposed := evaluate(beta + step))[0] < current and abs(step).max() > 1e-12:
+            step = step / 2
+        if not np.isfinite(proposed[0]):
+            break
+        beta, (current, scores, weights) = beta + step, proposed
+    if strict:
+        raise StatisticsError('the fit did not converge')
+    return fitted
+
+
+class Likelihood:
+    """Likelihood of a binary regression around its maximum.
+
+    Args:
+        design: (N, K) float, not separated (see `separated`), so that every level set of the likelihood is
+            bounded and every bound below is finite.
+        hits: (N) bool.
+        link: Of the regression.
+        clusters: (N) int from 0, or None.
+    """
+
+    def __init__(self, design: Floats, hits: Bools, link: Link, clusters: Ints | None = None) -> None:
+        self.design, self.hits, self.link, self.clusters = design, hits, link, clusters
+        self.fit = fit_binary(design, hits, link)
+        self.best, self.maximum = self.fit.coefficients, self.fit.log_likelihood
+
+    def ratio(self, direction: Floats, value: float) -> float:
+        """Likelihood-ratio statistic of the hypothesis direction·beta = value."""
+        particular = direction * value / (direction @ direction)
+        free = np.linalg.svd(direction[None])[2][1:].T  # (K, K - 1), orthogonal to `direction`
+        constrained = fit_binary(
+            self.design @ free,
+            self.hits,
+            self.link,
+            offset=self.design @ particular,
+            start=free.T @ self.best,
+        )
+        return 2 * (self.maximum - constrained.log_likelihood)
+
+    def design_effect(self, direction: Floats) -> float:
+        """Cluster-robust over plain variance of direction·beta, at least 1; 1 without clusters."""
+        if self.clusters is None:
+            return 1.0
+        scores = self.design * self.fit.scores[:, None]
+        sums = np.stack([np.bincount(self.clusters, column) for column in scores.T])  # (K, clusters)
+        influence = np.linalg.solve(self.fit.information, direction) @ sums
+        plain = direction @ np.linalg.solve(self.fit.information, direction)
+        count = sums.shape[1]
+        return float(max(1.0, count / max(count - 1, 1) * (influence**2).sum() / plain))
+
+    def bounds(self, direction: Floats, criterion: float) -> tuple[float, float, float]:
+        """Return the estimate of direction·beta and where the ratio reaches the criterion below and above."""
+        estimate = float(direction @ self.best)
+        step = float(np.sqrt(criterion * direction @ np.linalg.solve(self.fit.information, direction)))
+        low, high = (
+            root_above(0.0, partial(self._excess, direction, estimate, sign, criterion), 1.2 * step)
+            for sign in (-1, 1)
+        )
+        return estimate, estimate - low, estimate + high
+
+    def _excess(
+        self, direction: Floats, estimate: float, sign: int, criterion: float, distance: float
+    ) -> float:
+        """How far the ratio is above the criterion at a distance from the estimate."""
+        return self.ratio(direction, estimate + sign * distance) - criterion
+
+    def asymptote(self, criterion: float) -> tuple[float, float, float]:
+        """Fit an upper asymptote as third parameter.
+
+        Args:
+            criterion: Of the likelihood ratio, for the lower bound.
+
+        Returns:
+            The asymptote in (0, 1], its lower bound, and the likelihood-ratio statistic of the asymptote 1.
+        """
+
+        def profile(top: float) -> float:
+            return self._below(top).log_likelihood
+
+        lowest = max(0.02, 0.5 * float(self.hits.mean()))
+        found = optimize.minimize_scalar(
+            lambda top: -profile(top), bounds=(lowest, 1 - 1e-6), method='bounded', options=dict(xatol=1e-3)
+        )
+        best, highest = 1.0, self.maximum
+        if profile(float(found.x)) > highest:
+            best, highest = float(found.x), profile(float(found.x))
+
+        def excess(top: float) -> float:
+            return 2 * (highest - profile(top)) - criterion
+
+        low = optimize.brentq(excess, lowest, best, xtol=1e-3) if excess(lowest) > 0 else lowest
+        return best, float(low), 2 * (highest - self.maximum)
+
+    def _below(self, asymptote: float) -> Binary:
+        if asymptote >= 1:
+            return self.fit
+        return fit_binary(self.design, self.hits, self.link, asymptote, start=self.best, strict=False)
+
+
+def root_above(start: float, excess: Callable[[float], float], step: float = 0.25) -> float:
+    """Root of `excess` above `start`, where it is negative; it must rise above zero somewhere."""
+    while excess(start + step) < 0:
+        step *= 2
+    return float(optimize.brentq(excess, start, start + step, xtol=1e-9))
+
+
+def separated(design: Floats, hits: Bools) -> bool:
+    """Whether a plane parts hits from misses, touching allowed: then no maximum of the likelihood exists.
+
+    Albert & Anderson, Biometrika 71, 1984; found by linear programming (Konis, 2007).
+    """
+    signed = np.where(hits[:, None], design, -design)
+    result = optimize.linprog(
+        -signed.sum(0), A_ub=-signed, b_ub=np.zeros(hits.size), bounds=[(-1, 1)] * design.shape[1]
+    )
+    return result.fun is not None and bool(result.fun < -1e-7)
+
+
+def hosmer_lemeshow(predicted: Floats, hits: Bools, groups: int = 10) -> tuple[float, int]:
+    """Hosmer-Lemeshow statistic over groups of equal size by predicted probability, and its freedom.
+
+    Args:
+        predicted: (N) probabilities.
+        hits: (N) bool.
+        groups: How many; fewer where they would hold fewer than five rows.
+    """
+    groups = max(3, min(groups, len(hits) // 5))
+    statistic = 0.0
+    for members in np.array_split(np.argsort(predicted, kind='stable'), groups):
+        expected, size = float(predicted[members].sum()), len(members)
+        spread = expected * (1 - expected / size) if size else 0.0
+        if spread > 0:
+            statistic += (float(hits[members].sum()) - expected) ** 2 / spread
+    return statistic, groups - 2

@@ -1,0 +1,283 @@
+"""The threshold of parts, chosen on val with the power of its proof, and what test parts prove of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from .bounds import allowed_events, parts_needed, proof_power
+from .images import Floats
+from .matching import NOT_FOUND
+from .parts import Part, PartMeasures, floored, measure_parts, sorted_scores
+
+POWER = 0.9  # predictive probability of the proof that a threshold should have
+MOST_ALLOWED = 400  # escapes up to which the size of a test set is looked for
+
+
+@dataclass
+class ThresholdChoice:
+    """A threshold of parts, fixed on parts that are not those of test.
+
+    Attributes:
+        max_escape: The escape rate to prove.
+        confidence: Of the proof, one-sided.
+        threshold: Of the score; None where no critical part has one.
+        measures: Decisions on the parts that chose it: what it costs; None without a threshold.
+        test_parts: Critical parts of the test set that `power` holds for.
+        power: Predictive probability that they prove the rate.
+        wanted: The power that was asked for.
+        test_parts_needed: Smallest number of critical test parts with that power at the lowest threshold;
+            None where no number has it.
+        parts_needed: Smallest number of critical parts of either set, with as many that no threshold catches,
+            with that power; None where none of a reasonable size has it.
+        statement: All this in plain words.
+    """
+
+    max_escape: float
+    confidence: float
+    threshold: float | None
+    measures: PartMeasures | None
+    test_parts: int
+    power: float
+    wanted: float
+    test_parts_needed: int | None
+    parts_needed: int | None
+    statement: str
+
+
+def choose_threshold(
+    parts: Sequence[Part],
+    max_escape: float,
+    test_parts: int | None = None,
+    confidence: float = 0.95,
+    wanted: float = POWER,
+    of: str = 'val',
+) -> ThresholdChoice:
+    """Choose the highest threshold whose predictive probability of proof on the test set is enough.
+
+    "The highest threshold that proves the rate on val" would make the proof on as many test parts a coin
+    flip: the true rate then lies within the limit in 95 %, but as many escapes are exceeded in half of the
+    test sets. Where no threshold has the wanted power, the lowest score of a critical part is taken, which
+    has most.
+
+    Args:
+        parts: From `gather_parts`, of the set that may fix it.
+        max_escape: The escape rate to prove, in (0, 1).
+        test_parts: Critical parts of the test set; default, as many as `parts` has.
+        confidence: Of the proof, one-sided.
+        wanted: Predictive probability of the proof.
+        of: Name of the set that `parts` are of.
+
+    Raises:
+        StatisticsError: `max_escape` is not in (0, 1).
+    """
+    parts_needed(max_escape, 0, confidence)  # refuses what is no rate
+    scores = sorted_scores(parts, 'critical')
+    critical = scores.size
+    test_parts = critical if test_parts is None else test_parts
+    thresholds = np.unique(scores[scores > NOT_FOUND])
+    blind = int((scores == NOT_FOUND).sum())
+    needs = _needed(blind, critical, max_escape, confidence, wanted) if thresholds.size else (None, None)
+    if not thresholds.size:
+        statement = (
+            f'no critical part of {of} has a score, so no threshold can be chosen ({critical} critical parts)'
+        )
+        return ThresholdChoice(
+            max_escape, confidence, None, None, test_parts, 0.0, wanted, None, None, statement
+        )
+    chosen = _highest_with_power(scores, thresholds, test_parts, max_escape, confidence, wanted)
+    measures = measure_parts(parts, chosen, confidence)
+    power = proof_power(measures.escape.events, critical, test_parts, max_escape, confidence)
+    choice = ThresholdChoice(
+        max_escape, confidence, chosen, measures, test_parts, power, wanted, *needs, statement=''
+    )
+    choice.statement = _describe_choice(choice, of)
+    return choice
+
+
+def _highest_with_power(
+    scores: Floats, thresholds: Floats, test_parts: int, max_escape: float, confidence: float, wanted: float
+) -> float:
+    """Return the highest of the rising thresholds with the wanted power, else the lowest."""
+    chosen = thresholds[0]
+    for threshold in thresholds:
+        escapes = int(np.searchsorted(scores, threshold))
+        if proof_power(escapes, scores.size, test_parts, max_escape, confidence) < wanted:
+            break  # more escapes have less power
+        chosen = threshold
+    return float(chosen)
+
+
+def _needed(
+    blind: int, critical: int, max_escape: float, confidence: float, wanted: float
+) -> tuple[int | None, int | None]:
+    """Return the test parts with the wanted power at the lowest threshold, and the parts of either set."""
+    # However many test parts there are, the power cannot exceed the chance that the rate is within the limit.
+    reachable = blind < critical and stats.beta.cdf(max_escape, blind + 1, critical - blind) > wanted
+    test: int | None = None
+    either: int | None = None
+    for allowed in range(MOST_ALLOWED):
+        if test is not None and either is not None:
+            break
+        units = parts_needed(max_escape, allowed, confidence)
+        if (
+            reachable
+            and test is None
+            and proof_power(blind, critical, units, max_escape, confidence) >= wanted
+        ):
+            test = units
+        if either is None and proof_power(blind, units, units, max_escape, confidence) >= wanted:
+            either = units
+        if test is None and not reachable and either is not None:
+            break
+    return test, either
+
+
+def _describe_choice(choice: ThresholdChoice, of: str) -> str:
+    measures, threshold = choice.measures, choice.threshold
+    assert measures is not None and threshold is not None
+    words = (
+        f'score >= {floored(threshold)}, chosen on {measures.escape.units} critical parts of {of}, of which '
+        f'{measures.escape.events} escape there; {choice.test_parts} critical test parts prove '
+        f'{_goal(choice.max_escape, choice.confidence)} with a probability of {_percent(choice.power)}'
+    )
+    if choice.power < choice.wanted:
+        words += f', less than {choice.wanted:.0%}: the lowest score of a critical part was taken'
+        if choice.test_parts_needed is not None:
+            words += f'; {choice.test_parts_needed} critical test parts give {choice.wanted:.0%}'
+        elif choice.parts_needed is not None:
+            words += (
+                f'; no number of test parts gives {choice.wanted:.0%}, {choice.parts_needed} critical parts '
+                f'in each of {of} and test do'
+            )
+    return f'{words}. Sound parts of {of} rejected there: {measures.false_reject}.'
+
+
+def _percent(probability: float) -> str:
+    """Write a probability rounded down, so that it promises nothing more."""
+    return f'{int(1000 * probability + 1e-9) / 10:.1f} %'
+
+
+def _goal(max_escape: float, confidence: float) -> str:
+    return f'critical escape <= {max_escape:.3g} with {confidence:.0%} confidence'
+
+
+# ------------------------------------------------------------------------------------------------- proof
+
+
+@dataclass
+class OperatingPoint:
+    """Whether parts prove the critical escape rate at a threshold that was fixed before.
+
+    Attributes:
+        max_escape: The rate to prove.
+        confidence: Of the proof, one-sided.
+        proven: Whether the parts prove it, which those that chose the model cannot.
+        reason: Why it is not proven: 'too few parts', 'too many escapes', 'luck' (most rejections of critical
+            parts are by another detection alone), 'all rejected' (every sound part is) or 'estimate'; empty
+            when it is.
+        threshold: The one judged.
+        measures: Decisions there.
+        parts_needed: Critical parts that the proof takes with as many escapes; None when they are there or no
+            number would do.
+        statement: The result in a sentence: escapes and sound parts rejected, both with their bounds.
+    """
+
+    max_escape: float
+    confidence: float
+    proven: bool
+    reason: str
+    threshold: float
+    measures: PartMeasures
+    parts_needed: int | None
+    statement: str
+
+
+def judge_parts(
+    parts: Sequence[Part],
+    max_escape: float,
+    threshold: float,
+    confidence: float = 0.95,
+    of: str = 'test',
+) -> OperatingPoint:
+    """Judge whether parts prove a critical escape rate at a threshold.
+
+    The proof is a one-sided Clopper-Pearson bound over physical parts. It holds for one model and one
+    threshold, both fixed on val before test is opened; the best of several models on these parts would break
+    it, so that of another set than test it is called an estimate. A detector that rejects every sound part,
+    or rejects most critical parts by a detection that lies elsewhere, proves nothing.
+
+    Args:
+        parts: From `gather_parts`.
+        max_escape: The escape rate to prove, in (0, 1).
+        threshold: To judge.
+        confidence: One-sided.
+        of: The set that the parts are of. Those of another than 'test' are said to have chosen the model.
+
+    Raises:
+        StatisticsError: `max_escape` is not in (0, 1).
+    """
+    measures = measure_parts(parts, threshold, confidence)
+    escapes, critical = measures.escape.events, measures.escape.units
+    allowed = allowed_events(critical, max_escape, confidence) if critical else -1
+    least = parts_needed(max_escape, 0, confidence)
+    needed = None
+    if escapes > allowed and not (escapes and escapes >= max_escape * critical):
+        needed = parts_needed(max_escape, escapes, confidence)  # else more parts would bring more escapes
+    reason = _why_not(measures, allowed, of)
+    goal = _goal(max_escape, confidence)
+    at = f'at score >= {floored(threshold)}'
+    start = {
+        '': f'Proven: {goal} {at}',
+        'estimate': f'Estimated: {goal} {at}',
+        'too few parts': (
+            f'Not proven: {goal} {at}: the {of} set has {critical} critical parts, and without a single '
+            f'escape it takes {least}'
+        ),
+        'too many escapes': f'Not proven: {goal} {at}',
+        'luck': f'No proof: most critical parts rejected {at} are rejected by another detection alone',
+        'all rejected': f'No proof: every sound part is rejected {at}',
+    }[reason]
+    statement = f'{start}; {describe_parts(measures)}.'
+    if escapes and needed:
+        statement += f' With as many escapes it takes {needed} critical parts.'
+    blind = int((sorted_scores(parts, 'critical') == NOT_FOUND).sum())
+    if blind:
+        statement += (
+            f' {blind} of {critical} critical parts have no detection that rejects them, at any threshold.'
+        )
+    if of != 'test':
+        statement += (
+            f' The {of} parts also chose the model, so what they say is an estimate: prove it on test parts '
+            '(tools/test.py --val, tools/report.py).'
+        )
+    return OperatingPoint(
+        max_escape, confidence, not reason, reason, float(threshold), measures, needed, statement
+    )
+
+
+def _why_not(measures: PartMeasures, allowed: int, of: str) -> str:
+    if allowed < 0:
+        return 'too few parts'
+    if measures.escape.events > allowed:
+        return 'too many escapes'
+    if 2 * measures.caught_elsewhere > measures.caught:
+        return 'luck'
+    if measures.false_reject.units and measures.false_reject.events == measures.false_reject.units:
+        return 'all rejected'
+    return '' if of == 'test' else 'estimate'
+
+
+def describe_parts(measures: PartMeasures) -> str:
+    """Say both rates of parts with their bounds, and the share of rejections that are luck."""
+    words = f'escaped: {measures.escape}; sound parts rejected: {measures.false_reject}'
+    if measures.caught:
+        share = measures.caught_elsewhere / measures.caught
+        words += (
+            f'; {measures.caught_elsewhere} of {measures.caught} rejections of critical parts ({share:.0%}) '
+            'are by another detection alone'
+        )
+    return words

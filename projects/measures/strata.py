@@ -1,0 +1,112 @@
+"""Escape, false reject and recall by series, batch, part type and view, and the worst of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .bounds import Rate
+from .images import CRITICAL, STRATA
+from .matching import Matched
+from .parts import gather_parts, measure_parts
+
+MOST = 50  # values of a key; more of them are names of images, not groups
+
+
+@dataclass
+class Stratum:
+    """One group of images at one threshold.
+
+    Attributes:
+        key: What the images are grouped by, such as 'series'.
+        value: Their common value.
+        images: Images in it.
+        parts: Parts that have an image in it; each is judged by these images alone.
+        escape: Critical parts that are not rejected.
+        false_reject: Defect-free parts that are rejected.
+        defects: Critical boxes.
+        recall: Share of them that were found with their severity; None without any.
+    """
+
+    key: str
+    value: str
+    images: int
+    parts: int
+    escape: Rate
+    false_reject: Rate
+    defects: int
+    recall: float | None
+
+
+def stratify(
+    matched: Sequence[Matched],
+    threshold: float,
+    keys: Sequence[str] = STRATA,
+    reject_minor: bool = False,
+    confidence: float = 0.95,
+) -> list[Stratum]:
+    """Measure every group of images by each key that has several values.
+
+    Args:
+        matched: From `match_all`; images without a key are in none of its groups.
+        threshold: Of parts and boxes.
+        keys: What to group by.
+        reject_minor: See `parts.gather_parts`.
+        confidence: Of each one-sided bound, which holds for one stratum by itself.
+
+    Raises:
+        MeasureError: An image without a part id.
+    """
+    strata = []
+    for key in keys:
+        groups: dict[str, list[Matched]] = {}
+        for m in matched:
+            if key in m.image.strata:
+                groups.setdefault(m.image.strata[key], []).append(m)
+        if 2 <= len(groups) <= MOST:
+            strata += [
+                _measure(key, value, groups[value], threshold, reject_minor, confidence)
+                for value in sorted(groups)
+            ]
+    return strata
+
+
+def _measure(
+    key: str, value: str, members: list[Matched], threshold: float, reject_minor: bool, confidence: float
+) -> Stratum:
+    parts = gather_parts(members, reject_minor)
+    measures = measure_parts(parts, threshold, confidence)
+    scores = np.concatenate(
+        [m.right_scores[(m.image.truth_labels == CRITICAL) & ~m.image.ignored] for m in members]
+    )
+    return Stratum(
+        key=key,
+        value=value,
+        images=len(members),
+        parts=len(parts),
+        escape=measures.escape,
+        false_reject=measures.false_reject,
+        defects=int(scores.size),
+        recall=float((scores >= threshold).mean()) if scores.size else None,
+    )
+
+
+def worst_stratum(strata: Sequence[Stratum]) -> Stratum | None:
+    """Return the stratum of the highest escape rate, of equal ones the highest bound; None without any."""
+    known = [stratum for stratum in strata if stratum.escape.units]
+    return max(known, key=lambda s: (s.escape.rate or 0.0, s.escape.upper or 0.0), default=None)
+
+
+def describe_worst(strata: Sequence[Stratum]) -> str:
+    """Name the worst stratum in a sentence; empty where there are no strata."""
+    worst = worst_stratum(strata)
+    if worst is None:
+        return ''
+    known = sum(bool(stratum.escape.units) for stratum in strata)
+    start = 'Worst' if worst.escape.events else 'No critical part escaped in any; the least known'
+    return (
+        f'{start} of {known} strata: {worst.key.replace("_", " ")} {worst.value}, escaped: {worst.escape} '
+        '(of this stratum by itself; the worst of several is partly chance).'
+    )

@@ -1,0 +1,207 @@
+"""One tested run, measured at a threshold that was fixed on val."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from projects.measures.bounds import StatisticsError
+from projects.measures.calibration import Calibration, calibration, confusion
+from projects.measures.detection import DetectionMeasures, measure_detection, recall_by_rule
+from projects.measures.false_calls import FalseCalls, measure_false_calls
+from projects.measures.flaws import Flaw, Pod, gather_flaws, measure_pod
+from projects.measures.images import CRITICAL, MeasureError
+from projects.measures.matching import Matched, match_all
+from projects.measures.parts import Part, gather_parts
+from projects.measures.proof import OperatingPoint, ThresholdChoice, choose_threshold, judge_parts
+from projects.measures.ranking import Froc, froc
+from projects.measures.strata import Stratum, stratify
+
+from .runs import Run
+
+ALARMS = 0.5  # false alarms per val image that fix the threshold where parts cannot
+FIXED_SCORE = 0.3  # threshold without predictions of val; that of the pictures drawn while training
+
+
+@dataclass
+class Settings:
+    """What is to be proven, and how.
+
+    Attributes:
+        max_escape: Critical escape rate to prove.
+        reject_minor: Whether a minor defect rejects a part.
+        pixel_pitch: mm per px at the part, for POD in mm.
+        resamples: Bootstrap draws.
+    """
+
+    max_escape: float = 0.05
+    reject_minor: bool = False
+    pixel_pitch: float | None = None
+    resamples: int = 1000
+
+
+@dataclass
+class Measured:
+    """One run, measured.
+
+    Attributes:
+        run: The run.
+        headline: What arms are compared by: AP50 of a detector, mAP of an image classifier.
+        on_val: The same on val; None without predictions of val.
+        chosen: Whether it is the best on val of all runs on its test set: the one model of which a proof
+            holds.
+        matched: Test images of a detector, each with what became of its detections.
+        threshold: Scores from here on count, for parts, boxes, POD and false alarms alike; None for an image
+            classifier.
+        fixed: How the threshold came about, in words.
+        choice: Of the threshold on the parts of val; None where they could not choose it.
+        detection: Counts there.
+        recalls: Recall of the critical class there by each rule for a hit.
+        froc: Of the critical class.
+        false_calls: Critical ones on sound images and parts.
+        strata: By series, batch, part type and view; empty where parts are not known or data have none.
+        parts: Escapes of parts; None when they cannot be counted.
+        flaws: By class, the flaws of the POD.
+        pods: POD by class; those that can be measured, on generated data also by size and contrast.
+        notes: Why something is missing.
+        confusion: Of an image classifier: rows the truth, columns what was said.
+        calibration: Of an image classifier.
+    """
+
+    run: Run
+    headline: float
+    on_val: float | None
+    matched: list[Matched]
+    chosen: bool = False
+    threshold: float | None = None
+    fixed: str = ''
+    choice: ThresholdChoice | None = None
+    detection: DetectionMeasures | None = None
+    recalls: dict[str, float | None] | None = None
+    froc: Froc | None = None
+    false_calls: FalseCalls | None = None
+    strata: list[Stratum] | None = None
+    parts: OperatingPoint | None = None
+    flaws: dict[str, list[Flaw]] | None = None
+    pods: dict[str, Pod] | None = None
+    notes: list[str] | None = None
+    confusion: list[list[int]] | None = None
+    calibration: Calibration | None = None
+
+    @property
+    def parts_fixed(self) -> str:
+        """How the threshold came about, with its power and what it costs on val."""
+        return self.choice.statement if self.choice else self.fixed
+
+
+def measure_run(run: Run, settings: Settings) -> Measured:
+    """Measure one run at a threshold that was fixed on val."""
+    if run.predictions.task == 'severity':
+        return _measure_classifier(run)
+    said = run.predictions
+    matched = match_all(said.inspected)
+    notes = []
+    parts = _gather(matched, settings, 'parts', notes)
+    threshold, fixed, choice = _fix_threshold(run, parts, settings, notes)
+    flaws, pods = {}, {}
+    for label, name in enumerate(said.classes):
+        flaws[name] = gather_flaws(matched, threshold, label, settings.pixel_pitch)
+        pods |= _measure_pods(matched, threshold, label, name, flaws[name], settings, notes)
+    return Measured(
+        run=run,
+        headline=run.result['metrics']['AP50'],
+        on_val=_on_val(run),
+        matched=matched,
+        threshold=threshold,
+        fixed=fixed,
+        choice=choice,
+        detection=measure_detection(matched, threshold, said.classes),
+        recalls=recall_by_rule(matched, threshold),
+        froc=froc(matched),
+        false_calls=measure_false_calls(matched, threshold),
+        strata=stratify(matched, threshold, reject_minor=settings.reject_minor) if parts else [],
+        parts=judge_parts(parts, settings.max_escape, threshold) if parts else None,
+        flaws=flaws,
+        pods=pods,
+        notes=notes,
+    )
+
+
+def _gather(matched: Sequence[Matched], settings: Settings, what: str, notes: list[str]) -> list[Part]:
+    """Gather parts, or note why they cannot be and return none."""
+    try:
+        return gather_parts(matched, settings.reject_minor)
+    except MeasureError as error:
+        notes.append(f'{what}: {error}')
+        return []
+
+
+def _fix_threshold(
+    run: Run, parts: Sequence[Part], settings: Settings, notes: list[str]
+) -> tuple[float, str, ThresholdChoice | None]:
+    """Fix the score from which detections count, without a look at what test says of it.
+
+    The parts of val choose it, by the power of the proof on as many critical parts as test has. Without part
+    ids, critical false alarms on val fix it.
+    """
+    if run.val is None:
+        return FIXED_SCORE, f'fixed at {FIXED_SCORE}: no predictions of val (tools/test.py --val)', None
+    on_val = match_all(run.val.inspected)
+    val_parts = _gather(on_val, settings, 'parts of val', notes) if parts else []
+    if val_parts:
+        critical = sum(part.truth == 'critical' for part in parts)
+        choice = choose_threshold(val_parts, settings.max_escape, critical)
+        if choice.threshold is not None:
+            return choice.threshold, f'fixed on val for an escape rate of {settings.max_escape:.3g}', choice
+        notes.append(f'threshold: {choice.statement}')
+    alarms = np.sort(np.concatenate([m.false_alarm_scores(CRITICAL) for m in on_val]))[::-1]
+    allowed = math.floor(ALARMS * len(on_val))
+    words = f'fixed on val at {ALARMS} false alarms an image'
+    return 0.0 if alarms.size <= allowed else float(np.nextafter(alarms[allowed], np.inf)), words, None
+
+
+def _measure_pods(
+    matched: Sequence[Matched],
+    threshold: float,
+    label: int,
+    name: str,
+    flaws: Sequence[Flaw],
+    settings: Settings,
+    notes: list[str],
+) -> dict[str, Pod]:
+    """Fit the POD of one class, and by size and contrast where all its flaws have one."""
+    pods = {}
+    try:
+        pods[name] = measure_pod(matched, threshold, label, settings.pixel_pitch)
+    except (MeasureError, StatisticsError) as error:
+        notes.append(f'POD of {name}: {error}')
+    if all(flaw.contrast is None for flaw in flaws):  # not generated data, or no flaw at all
+        return pods
+    try:
+        both = measure_pod(matched, threshold, label, settings.pixel_pitch, by_contrast=True)
+    except (MeasureError, StatisticsError) as error:
+        notes.append(f'POD of {name} by size and contrast: {error}')
+    else:
+        pods[f'{name}, at contrast {both.fit.at_contrast:.3g}'] = both
+    return pods
+
+
+def _measure_classifier(run: Run) -> Measured:
+    scores = np.array([image['scores'] for image in run.predictions.images])
+    truth = np.array([image['label'] for image in run.predictions.images])
+    said = scores.argmax(1)
+    named = scores[np.arange(len(said)), said].clip(0, 1)  # a float32 softmax overshoots 1 by a rounding
+    return Measured(
+        run=run,
+        headline=run.result['metrics']['mAP'],
+        on_val=_on_val(run),
+        matched=[],
+        notes=[],
+        confusion=confusion(truth, said, len(run.predictions.classes)),
+        calibration=calibration(named, said == truth),
+    )
+
+
+def _on_val(run: Run) -> float | None:
+    return None if run.val is None else run.val.mean_ap()(np.arange(len(run.val.parts())))

@@ -1,0 +1,100 @@
+"""Two readers of the same radiographs: agreement of parts and boxes, and a model at an inspector's rate."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from helpers.inspected import image
+from sklearn.metrics import cohen_kappa_score
+
+from projects.measures.bounds import StatisticsError
+from projects.measures.images import MeasureError
+from projects.measures.readers import at_false_calls_of, compare_readers, kappa
+
+CATEGORIES = [dict(id=1, name='critical'), dict(id=2, name='minor')]
+
+
+def reader(boxes, parts=4, categories=CATEGORIES, **more):
+    """COCO of one view of each part with boxes (part, x, category id)."""
+    images = [dict(id=i + 1, file_name=f'{i}.png', part=f'p{i}') | more for i in range(parts)]
+    annotations = [
+        dict(id=k, image_id=part + 1, category_id=category, bbox=[x, 0, 10, 10], area=100)
+        for k, (part, x, category) in enumerate(boxes)
+    ]
+    return dict(images=images, annotations=annotations, categories=categories)
+
+
+def test_boxes_and_severities_by_hand():
+    first = reader([(0, 0, 1), (0, 50, 1), (1, 0, 2), (2, 0, 2)])
+    second = reader([(0, 2, 1), (0, 52, 2), (1, 90, 2), (2, 1, 2)])
+    said = compare_readers(first, second)
+    assert (said.images, said.boxes, said.matched) == (4, (4, 4), 3)
+    assert (said.first_only, said.second_only) == (1, 1)
+    assert said.severities == [[1, 1], [0, 1]] and said.classes == ['critical', 'minor']
+    # verdicts of both: critical, minor, minor, defect-free
+    assert (said.kappa.parts, said.kappa.agreement, said.kappa.kappa) == (4, 1, 1)
+    assert said.kappa.low is None and said.problems == []
+    json.dumps(asdict(said), allow_nan=False)
+
+
+def test_categories_are_matched_by_name_and_images_by_file():
+    first = reader([(0, 0, 1)])
+    second = reader([(0, 0, 7)], categories=[dict(id=7, name='critical'), dict(id=1, name='minor')])
+    second['images'] = second['images'][:3] + [dict(id=99, file_name='other.png')]
+    said = compare_readers(first, second)
+    assert (said.images, said.matched, said.severities) == (3, 1, [[1, 0], [0, 0]])
+    assert [problem[:25] for problem in said.problems] == [
+        '1 images of the first rea',
+        '1 images of the second re',
+    ]
+    for image_ in first['images']:
+        image_.pop('part')
+    said = compare_readers(first, second)
+    assert said.kappa is None and any('parts are not known' in problem for problem in said.problems)
+
+
+def test_readers_that_cannot_be_compared_are_refused():
+    with pytest.raises(MeasureError, match='no image .* in common'):
+        compare_readers(reader([]), reader([], file_name='x.png'))
+    with pytest.raises(MeasureError, match='name them alike'):
+        compare_readers(reader([]), reader([], categories=CATEGORIES[:1]))
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_kappa_agrees_with_scikit_learn(seed):
+    generator = np.random.default_rng(seed)
+    first = generator.integers(3, size=40)
+    second = np.where(generator.random(40) < 0.7, first, generator.integers(3, size=40))
+    said = kappa(first, second, 3)
+    assert said.kappa == pytest.approx(cohen_kappa_score(first, second))
+    assert said.low < said.kappa < said.high <= 1
+    assert np.array(said.table).sum() == said.parts == 40
+
+
+def test_kappa_where_chance_alone_makes_readers_agree():
+    said = kappa(np.zeros(20, int), np.zeros(20, int), 3)
+    assert (said.agreement, said.kappa, said.low) == (1, None, None)
+    with pytest.raises(StatisticsError, match='one at least'):
+        kappa(np.array([], int), np.array([], int), 3)
+
+
+def test_a_model_at_the_false_call_rate_of_an_inspector():
+    truth = [[(0, 0, 10, 0)], [(0, 0, 10, 0)], [], []]
+    # the inspector finds one of two and calls one sound image: 1 / 4 an image
+    inspector = [
+        image(found, real, i)
+        for i, (found, real) in enumerate(
+            zip([[(0, 0, 10, 1, 0)], [], [(40, 0, 10, 1, 0)], []], truth, strict=True)
+        )
+    ]
+    scores = [[(0, 0, 10, 0.9, 0)], [(0, 0, 10, 0.5, 0)], [(40, 0, 10, 0.7, 0)], [(40, 0, 10, 0.3, 0)]]
+    model = [image(found, real, i) for i, (found, real) in enumerate(zip(scores, truth, strict=True))]
+    said = at_false_calls_of(inspector, model, ('critical', 'minor'))
+    assert (said.inspector_rate, said.inspector_recall) == (0.25, 0.5)
+    assert (said.threshold, said.model_rate, said.model_recall) == (0.5, 0.25, 1.0)
+    silent = [image([], real, i) for i, real in enumerate(truth)]
+    quiet = at_false_calls_of(silent, model, ('critical', 'minor'))
+    assert (quiet.inspector_rate, quiet.threshold, quiet.model_recall) == (0, 0.9, 0.5)
+    nothing = at_false_calls_of(silent, silent, ('critical', 'minor'))
+    assert (nothing.threshold, nothing.model_recall) == (None, 0)
