@@ -185,7 +185,8 @@ def add_set(sets, findings, name, data, cfg, missing):
     from mmengine.registry import DATASETS, DefaultScope
 
     from projects.prepare import checks
-    from projects.radiograph import read, remote
+    from projects.radiograph import remote
+    from projects.radiograph.image import ImagingError
     from projects.xray import datasets
 
     kind = data['type']
@@ -235,7 +236,7 @@ def add_set(sets, findings, name, data, cfg, missing):
                 **common,
             )
         )
-    except (datasets.DatasetError, read.ImagingError) as error:
+    except (datasets.DatasetError, ImagingError) as error:
         found, remedy = split_remedy(str(error))
         findings.append(checks.Finding(missing, 'files', f'{name} is left out: {found}', remedy))
 
@@ -262,12 +263,13 @@ def split_remedy(message):
 
 def files_below(folder):
     """The radiographs below a folder or URL, relative to it; none where it cannot be listed."""
-    from projects.radiograph import listing, read, remote
+    from projects.radiograph import listing, remote
+    from projects.radiograph.image import ImagingError
 
     find = remote.list_radiographs if remote.is_url(folder) else listing.list_radiographs
     try:
         return find(folder)[0]
-    except read.ImagingError:
+    except ImagingError:
         return []
 
 

@@ -26,6 +26,7 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from projects.radiograph.files import write_json, write_whole  # noqa: E402
 from projects.synthetic import physics, plan  # noqa: E402
 from projects.xray.classes import CASTINGS  # noqa: E402
 
@@ -81,17 +82,6 @@ def parse_args(argv=None):
     return args
 
 
-def _write(path, data):
-    """Write bytes so that the file is there whole or not at all."""
-    partial_path = path.with_name(f'{path.name}.part')
-    partial_path.write_bytes(data)
-    partial_path.replace(path)
-
-
-def _dump(path, content):
-    _write(path, (json.dumps(content) + '\n').encode())
-
-
 def _segmentation(defect, size):
     """The footprint as compressed COCO run lengths over the whole image."""
     x, y, width, height = defect.bbox
@@ -107,7 +97,7 @@ def _draw(task, out, seed, size, bits, depth):
     cv2.setNumThreads(1)
     radiograph = plan.draw(view, seed, kind, size, bits, depth)
     encoded = cv2.imencode('.png', radiograph.pixels, PNG)[1]
-    _write(_image_path(out, kind, view), encoded.tobytes())
+    write_whole(_image_path(out, kind, view), encoded.tobytes())
     if kind == LABELED:
         annotations = [
             dict(
@@ -121,7 +111,7 @@ def _draw(task, out, seed, size, bits, depth):
             )
             for defect in radiograph.defects
         ]
-        _dump(_notes_path(out, view), annotations)
+        write_json(_notes_path(out, view), annotations, indent=None)
 
 
 def _image_path(out, kind, view):
@@ -152,7 +142,7 @@ def _claim(out, parameters):
     if out.exists() and any(out.iterdir()):
         return f'{out}: expected an empty folder, found other files; name another OUT'
     out.mkdir(parents=True, exist_ok=True)
-    _dump(mark, parameters)
+    write_json(mark, parameters, indent=None)
     return None
 
 
@@ -239,7 +229,7 @@ def _generate(args, parameters):
     if not annotated:
         files = _annotations(out, labeled, parameters)
         for split in SPLITS:
-            _dump(out / f'{split}.json', files[split])
+            write_json(out / f'{split}.json', files[split], indent=None)
     shutil.rmtree(out / '.partial')
     counts = ', '.join(f'{sum(v.split == split for v in labeled)} {split}' for split in SPLITS)
     print(f'{out}: {len(labeled)} labelled images ({counts}), {len(unlabeled)} unlabelled')

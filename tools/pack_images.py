@@ -20,8 +20,10 @@ import yaml
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from projects.radiograph import store as radiograph_store  # noqa: E402
-from projects.radiograph.read import ImagingError  # noqa: E402
+from projects.radiograph import pack as packing  # noqa: E402
+from projects.radiograph.image import ImagingError  # noqa: E402
+from projects.radiograph.recipe import Recipe  # noqa: E402
+from projects.radiograph.store import Store  # noqa: E402
 
 
 def parse_args(argv=None):
@@ -57,7 +59,7 @@ def parse_args(argv=None):
         window = {
             key: yaml.safe_load(value) for key, _, value in (item.partition('=') for item in args.window)
         }
-        args.recipe = radiograph_store.Recipe(args.size, args.bits, window)
+        args.recipe = Recipe(args.size, args.bits, window)
     except (ImagingError, yaml.YAMLError) as error:
         parser.error(f'--window {" ".join(args.window)}: {" ".join(str(error).split())}')
     try:
@@ -84,9 +86,7 @@ def progress(results, total):
 
 def pack(args):
     """Write the store; files that are no readable radiograph are named and make the exit code 1."""
-    store, left_out = radiograph_store.pack(
-        args.source, args.out, args.recipe, args.group, args.workers, progress
-    )
+    store, left_out = packing.pack(args.source, args.out, args.recipe, args.group, args.workers, progress)
     size = sum(path.stat().st_size for path in args.out.iterdir())
     print(f'{args.out}: {len(store)} images, {size / 1e6:,.0f} MB, {len(left_out)} files left out')
     for reason in left_out.values():
@@ -96,9 +96,9 @@ def pack(args):
 
 def verify(args):
     """Check the store; each fault is a line and makes the exit code 1."""
-    store = radiograph_store.Store(args.out)
+    store = Store(args.out)
     source = args.source if args.source.is_dir() else None
-    faults = radiograph_store.verify(store, source, args.workers, progress)
+    faults = packing.verify(store, source, args.workers, progress)
     for fault in faults:
         print(fault, file=sys.stderr)
     compared = 'source files compared' if source else f'{args.source} is not here: source files not compared'

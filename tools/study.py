@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects.radiograph.files import write_json  # noqa: E402
 from projects.report.predictions import FILES, PredictionsError, read_predictions  # noqa: E402
 from projects.report.runs import read_curves  # noqa: E402
 from projects.study import plan as study_plan  # noqa: E402
@@ -501,14 +502,6 @@ def adopt(trial, folder):
             os.link(source, target)
     said = digests.read_json(trial / 'run.json')
     return {key: said.get(key) for key in ('command', 'seconds', 'checkpoint_sha256')}
-
-
-def write_json(path, content, indent=1):
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f'{path.name}.{os.getpid()}')
-    draft.write_text(json.dumps(content, indent=indent) + '\n')
-    draft.replace(path)
 
 
 if __name__ == '__main__':

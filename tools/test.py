@@ -4,9 +4,7 @@ import argparse
 import contextlib
 import datetime
 import importlib.metadata
-import json
 import math
-import os
 import platform
 import shlex
 import sys
@@ -71,6 +69,7 @@ def test(args, running, argv=None):
     """Load strictly, test, write the result."""
     from mmengine.evaluator import DumpResults
 
+    from projects.radiograph.files import write_json
     from projects.report.predictions import FILES
     from projects.xray import provenance
 
@@ -122,7 +121,8 @@ def test(args, running, argv=None):
             command=shlex.join(['python', 'tools/test.py', *(sys.argv[1:] if argv is None else argv)]),
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         )
-        write_json(folder / 'test.json', result)
+        write_json(folder / 'test.json', result, indent=2)
+        print(f'wrote {folder / "test.json"}')
     return 0
 
 
@@ -133,11 +133,13 @@ def without_nan(metrics):
 
 def keep_predictions(path, loop, checkpoint, running):
     """Write what the model said of every image, when a metric kept it."""
+    from projects.radiograph.files import write_json
     from projects.report.predictions import describe_data
 
     kept = [metric.predictions for metric in loop.evaluator.metrics if hasattr(metric, 'predictions')]
     if kept and running.is_main():
         write_json(path, describe_data(kept[0], loop.dataloader.dataset, checkpoint), indent=None)
+        print(f'wrote {path}')
 
 
 @contextlib.contextmanager
@@ -189,15 +191,6 @@ def load_strictly(runner, checkpoint, config):
             f'{checkpoint}: its weights are not those of the model in {config}, expected every key and shape '
             f'alike ({differences}); give the checkpoint that this config trained'
         ) from None
-
-
-def write_json(path, content, indent=2):
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f'{path.name}.{os.getpid()}')
-    draft.write_text(json.dumps(content, indent=indent) + '\n')
-    draft.replace(path)
-    print(f'wrote {path}')
 
 
 if __name__ == '__main__':

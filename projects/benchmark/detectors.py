@@ -106,7 +106,7 @@ def _torchvision(variant: Variant, threads: int, side: int):
     from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
     from projects.radiograph.read import read
-    from projects.radiograph.store import prepare
+    from projects.radiograph.recipe import prepare
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)

@@ -19,8 +19,9 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from projects.radiograph import read
-from projects.radiograph import store as radiograph_store
+from projects.radiograph.pack import pack
+from projects.radiograph.read import read
+from projects.radiograph.recipe import Recipe
 from projects.report.results import format_table
 from projects.synthetic import plan
 from projects.xray import running
@@ -108,9 +109,9 @@ def datasets(path: Path, config: Config, root: Path, pack_size: int) -> dict[str
     load = next(step for step in ours.pipeline if step['type'] == 'LoadXray')
     size = 0 if detector else pack_size
     window = load.get('window', dict(type='full'))
-    recipe = radiograph_store.Recipe(size, 8 if load.get('dtype', 'uint8') == 'uint8' else 16, window)
+    recipe = Recipe(size, 8 if load.get('dtype', 'uint8') == 'uint8' else 16, window)
     store = root / f'packed-{size}-{recipe.bits}'
-    radiograph_store.pack(root / 'images', store, recipe)
+    pack(root / 'images', store, recipe)
     packed = [dict(step, size=size) if step is load else step for step in ours.pipeline]
     return {
         STOCK: stock,
@@ -133,7 +134,7 @@ def one_pass(loader) -> int:
 def decode(files: list[Path]) -> int:
     """Decode radiographs and do nothing with them: what no pipeline from these files can exceed."""
     for file in files:
-        read.read(file)
+        read(file)
     return len(files)
 
 

@@ -12,8 +12,12 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+<<<<<<< HEAD
 from projects.radiograph.parts import recorded_part
-from projects.radiograph.read import may_be_dicom
+from projects.radiograph.listing import may_be_dicom
+=======
+from projects.radiograph.listing import may_be_dicom
+>>>>>>> d2397cd (Readers of one format each; DICOM by its prefix, damaged JPEG, orientations and hidden frames refused)
 from projects.radiograph.remote import join
 
 from .scan import Probes
@@ -582,7 +586,7 @@ def check_windows(sets: Sequence[ImageSet], levels: dict[str, GrayLevels | None]
 
 
 def suggested_window(levels: GrayLevels) -> dict | None:
-    """One absolute window for the whole set, as `imaging.dataset_window` chooses it: 0.5 to 99.5 %."""
+    """One absolute window for the whole set, as `window.dataset_window` chooses it: 0.5 to 99.5 %."""
     low, high = levels.low, levels.high
     if math.isnan(low):
         return None

@@ -4,7 +4,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from projects.radiograph.read import MAX_FRAME_BYTES, ImagingError, read
+from projects.radiograph.image import MAX_FRAME_BYTES, ImagingError
+from projects.radiograph.read import read
 from projects.radiograph.safe_parse import is_printable
 
 THREADS = 8

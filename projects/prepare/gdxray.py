@@ -39,7 +39,7 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
-from projects.radiograph.read import ImagingError
+from projects.radiograph.image import ImagingError
 from projects.xray.classes import GDXRAY_CLASSES
 
 from .decode import measure

@@ -17,9 +17,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from projects.radiograph.read import ImagingError, Radiograph, apply_window, count_codes, read
+from projects.radiograph.files import sha256
+from projects.radiograph.image import ImagingError, Radiograph
+from projects.radiograph.read import read
 from projects.radiograph.remote import is_url, read_bytes
 from projects.radiograph.store import Store, locate
+from projects.radiograph.window import apply_window, count_codes
 
 PLAIN = dict(type='percentile', low=0.5, high=99.5)
 COARSE = 16
@@ -90,8 +93,7 @@ def load(path: str) -> tuple[Radiograph, bytes]:
         data = read_bytes(path)
         return read(data, frame=0, name=path), hashlib.sha256(data).digest()
     try:
-        with Path(path).open('rb') as stream:
-            digest = hashlib.file_digest(stream, 'sha256').digest()
+        digest = bytes.fromhex(sha256(Path(path)))
     except (OSError, ValueError) as error:  # ValueError: no file can have this name
         reason = getattr(error, 'strerror', None) or error
         raise ImagingError(f'{path}: expected a readable file ({reason}); restore it') from None
@@ -111,7 +113,7 @@ def probe(path: str, window: dict, samples: int) -> Probe:
 
     Args:
         path: file or URL.
-        window: see `imaging.apply_window`.
+        window: see `radiograph.window.apply_window`.
         samples: how many pixel values to keep.
     """
     cv2.setNumThreads(1)

@@ -16,7 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from projects.radiograph.read import ImagingError, read
+from projects.radiograph.image import ImagingError
+from projects.radiograph.read import read
 from projects.xray.classes import GDXRAY_CLASSES
 
 from .decode import measure

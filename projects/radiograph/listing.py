@@ -1,11 +1,75 @@
-"""The radiographs below a folder or URL, in one order."""
+"""Which files of a folder are radiographs: by suffix, or as DICOM by content."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
-from .read import files_below, is_radiograph
+from .image import ImagingError
 
-# ---------------------------------------------------------------------------------------------- packing
+SUFFIXES = ('.png', '.tif', '.tiff', '.dcm', '.dicom', '.dic', '.jpg', '.jpeg', '.bmp')
+"""File suffixes of radiographs, in lower case. The content decides how a file is read, not its suffix."""
+
+
+def files_below(folder: str | Path, dangling: bool = False) -> list[str]:
+    """Files of a folder, recursive and through links; what is neither file nor folder is not there.
+
+    Args:
+        folder: where to look.
+        dangling: also list links whose target is not there.
+
+    Returns:
+        Paths relative to the folder, with forward slashes, sorted; none where there is no such folder.
+
+    Raises:
+        ImagingError: a folder below it cannot be listed.
+    """
+    names, waiting = [], [('', frozenset())]
+    while waiting:
+        inner, above = waiting.pop()
+        place = f'{folder}/{inner}'
+        real = os.path.realpath(place)
+        if real in above:
+            continue  # a link to a folder that holds it would be followed without end
+        try:
+            entries = list(os.scandir(place))
+        except OSError as error:
+            if not inner:
+                return []
+            raise ImagingError(
+                f'{place}: expected a readable folder ({error.strerror}); check its permissions'
+            ) from None
+        for entry in entries:
+            name = f'{inner}{entry.name}'
+            if entry.is_dir():
+                waiting.append((f'{name}/', above | {real}))
+            elif entry.is_file() or dangling and entry.is_symlink() and not Path(entry.path).exists():
+                names.append(name)
+    return sorted(names)
+
+
+def is_radiograph(path: str | Path) -> bool:
+    """Whether a local file passes for a radiograph: by its suffix, or as DICOM without one."""
+    if is_companion(path):
+        return False
+    suffix = Path(path).suffix.lower()
+    if suffix in SUFFIXES or not may_be_dicom(suffix):
+        return suffix in SUFFIXES
+    try:
+        with Path(path).open('rb') as stream:
+            return stream.read(132)[128:] == b'DICM'
+    except OSError:
+        return False
+
+
+def is_companion(path: str | Path) -> bool:
+    """Whether a file is none by its name: the index of a DICOM medium, or what macOS keeps beside a file."""
+    name = Path(path).name
+    return name.upper() == 'DICOMDIR' or name.startswith('._')
+
+
+def may_be_dicom(suffix: str) -> bool:
+    """Whether files with this suffix are looked into: archives name theirs by UID, or by a number."""
+    return suffix[1:].isdecimal() or not suffix
 
 
 def list_radiographs(folder: str | Path) -> tuple[list[str], dict[str, int]]:

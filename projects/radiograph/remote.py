@@ -14,7 +14,9 @@ from urllib.parse import quote, unquote
 import aiohttp
 import fsspec
 
-from .read import SUFFIXES, ImagingError, Radiograph, is_companion, may_be_dicom, read
+from .image import ImagingError, Radiograph
+from .listing import SUFFIXES, is_companion, may_be_dicom
+from .read import read
 
 ATTEMPTS = 5
 """How often a read is tried."""
@@ -82,7 +84,7 @@ def read_radiograph(path: str) -> Radiograph:
     """Read a radiograph from a path or a URL.
 
     Raises:
-        ImagingError: See `imaging.read` and `read_bytes`.
+        ImagingError: See `radiograph.read.read` and `read_bytes`.
     """
     return read(read_bytes(path), name=path) if is_url(path) else read(path)
 

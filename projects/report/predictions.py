@@ -30,7 +30,7 @@ class Predictions:
         ann_file: The annotation file.
         sha256: Of that file's content.
         folder: Where the images lie.
-        window: Of `imaging.apply_window`; what the model saw.
+        window: Of `radiograph.window.apply_window`; what the model saw.
         checkpoint: The model.
         truth: COCO dict without masks; of a detector.
         detections: COCO results; of a detector.

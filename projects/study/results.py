@@ -3,11 +3,15 @@
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+<<<<<<< HEAD
 from projects.measures.comparison import summarise_seeds
+=======
+from projects.measures.bounds import summarise_seeds
+from projects.radiograph.files import write_whole
+>>>>>>> d2397cd (Readers of one format each; DICOM by its prefix, damaged JPEG, orientations and hidden frames refused)
 from projects.report.results import format_table, name_commit, trained_and_tested
 from projects.report.runs import name_arm
 from projects.xray import names
@@ -120,11 +124,9 @@ def record(study: Study) -> dict[str, dict]:
             elif job.kind == 'train' and facts.get('trained') and not _is_tested(runs.get(job.folder)):
                 runs[job.folder] = dict(status='trained', **entry)
         runs = dict(sorted(runs.items()))
-        draft = file.with_name(f'{file.name}.{os.getpid()}')
         text = json.dumps(dict(study=study.name, about=study.about, runs=runs), indent=1)
         # No path of this machine in a file that is committed.
-        draft.write_text(text.replace(f'{Path.cwd()}/', '') + '\n')
-        draft.replace(file)
+        write_whole(file, text.replace(f'{Path.cwd()}/', '') + '\n')
     return runs
 
 

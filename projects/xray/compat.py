@@ -28,6 +28,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.utils import digit_version
 
+from projects.radiograph.files import write_whole
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be read, or carries more than tensors and plain values; one line."""
@@ -184,19 +186,7 @@ def repair_checkpoint_writing() -> None:
     """
 
     def put(self, obj, filepath):
-        path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + '.part')
-        with part.open('wb') as file:
-            file.write(obj)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_whole(Path(filepath), obj, durable=True)
 
     LocalBackend.put = put
 

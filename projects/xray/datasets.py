@@ -18,8 +18,7 @@ from mmengine.logging import MMLogger, print_log
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS as PRETRAIN_DATASETS
 
-from projects.radiograph.listing import list_radiographs
-from projects.radiograph.read import SUFFIXES
+from projects.radiograph.listing import SUFFIXES, list_radiographs
 from projects.radiograph.remote import RemoteError, is_url, join, list_files, read_bytes, read_text
 from projects.radiograph.remote import list_radiographs as list_remote_radiographs
 from projects.radiograph.safe_parse import MAX_JSON, FormatError, flag_of, is_printable, parse_json, printable

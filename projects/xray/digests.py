@@ -1,10 +1,11 @@
 """What the loaders of a config read: annotation files, image lists, severity maps, and their SHA-256."""
 
 import functools
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+
+from projects.radiograph.files import sha256
 
 from .configs import leaves
 
@@ -19,8 +20,7 @@ def digest(path: Path) -> str | None:
 
 @functools.cache  # hundreds of runs share an annotation file
 def _digest(path, size, changed):
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+    return sha256(path)
 
 
 def data_sets(config: Mapping, *loaders: str) -> list[Mapping]:

@@ -12,6 +12,8 @@ import mmengine.runner
 import torch
 from mmengine.config import Config
 
+from projects.radiograph.files import write_json
+
 from .digests import digest_labels
 
 REPO = Path(__file__).resolve().parents[2]
@@ -57,9 +59,7 @@ def note_start(cfg: Config, facts: dict, seed: int, resumed: bool) -> None:
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     labels = digest_labels(cfg, 'train_dataloader')
     starts.append(facts | dict(gpus=gpus, seed=seed, date=date, labels_sha256=labels))
-    draft = file.with_name(f'{file.name}.{os.getpid()}')
-    draft.write_text(json.dumps(dict(starts=starts), indent=1) + '\n')
-    draft.replace(file)
+    write_json(file, dict(starts=starts))
 
 
 def _hardware() -> str:

@@ -14,9 +14,10 @@ from mmdet.datasets.transforms import RandomFlip
 from mmengine.registry import TRANSFORMS
 from mmpretrain.datasets.transforms import MultiView, RandomResizedCrop
 
-from projects.radiograph.read import ImagingError
+from projects.radiograph.image import ImagingError
+from projects.radiograph.recipe import Recipe, StoreError, prepare
 from projects.radiograph.remote import read_radiograph
-from projects.radiograph.store import Recipe, Store, StoreError, locate, prepare
+from projects.radiograph.store import Store, locate
 
 from .resize import resize
 
@@ -38,7 +39,7 @@ class LoadXray(BaseTransform):
     `height` and `width`, the image must have that size: boxes would lie elsewhere otherwise.
 
     Args:
-        window: See `imaging.apply_window`.
+        window: See `radiograph.window.apply_window`.
         dtype: 'uint8', 'uint16' (white at 65535) or 'float32' (white at 255); the latter two keep the depth
             of a 16-bit file.
         size: px of the shorter side to which larger images are shrunk, antialiased; 0 keeps all.

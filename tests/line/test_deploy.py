@@ -22,7 +22,8 @@ from test_read import dicom
 from projects.line.runtime import Exported, FolderError, Inspector, folder
 from projects.line.runtime.archive import ArchiveError, find_images, inspect_archive, parse_shard
 from projects.line.runtime.pictures import overlay
-from projects.radiograph.read import ImagingError, Radiograph, read
+from projects.radiograph.image import ImagingError, Radiograph
+from projects.radiograph.read import read
 from tools import infer
 
 SIDE = 64

@@ -20,6 +20,7 @@ from projects.line.export import detector as export_detector
 from projects.line.export import graphs, int8, parity, threshold
 from projects.line.export.traceable import UnsupportedDetector, WholeDetector
 from projects.line.runtime import Inspector, engines, folder
+from projects.radiograph.files import sha256
 from projects.xray import running
 from projects.xray.datasets import DatasetError
 from projects.xray.handover import HandoverError
@@ -111,7 +112,7 @@ def test_both_graphs_are_proven_and_the_metadata_says_so(exported, detector):
     assert (said.input, said.native, said.classes) == ([SIDE, SIDE], [SIDE, SIDE], ['critical', 'minor'])
     assert (said.mean, said.std, said.window, said.precision) == (114.5, 57.6, dict(type='full'), 'fp32')
     assert said.depths == ['8-bit unsigned']
-    assert said.origin['sha256'] == folder.sha256(detector[1])
+    assert said.origin['sha256'] == sha256(detector[1])
     assert len(said.curve) == 39
     assert 'the lowest score of a critical part was taken' in said.threshold_reason
     # At the chosen threshold no validation part escapes that the detector can catch at all.

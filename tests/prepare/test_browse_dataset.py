@@ -13,7 +13,8 @@ from PIL import Image
 from test_read import dicom
 
 from projects.prepare import browse
-from projects.radiograph import store as radiograph_store
+from projects.radiograph.pack import pack
+from projects.radiograph.recipe import Recipe
 from tools import browse_dataset
 
 COLOUR = (213, 94, 0)
@@ -175,8 +176,8 @@ def test_dicom_and_packed_images(detector, tmp_path):
     config.write_text(text)
     item = recorded(config, 'train')[1]
     np.testing.assert_allclose(stages(item)[0].image, windowed(image), atol=1)
-    recipe = radiograph_store.Recipe(0, 16, dict(type='absolute', low=1095, high=3095))
-    radiograph_store.pack(data / 'images', data / 'packed', recipe)
+    recipe = Recipe(0, 16, dict(type='absolute', low=1095, high=3095))
+    pack(data / 'images', data / 'packed', recipe)
     store = text.replace("img='images'", "img='packed'").replace('high=3095)', "high=3095), dtype='uint16'")
     config.write_text(store)
     packed = recorded(config, 'train')[1]

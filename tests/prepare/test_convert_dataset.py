@@ -31,7 +31,8 @@ from projects.prepare.split import split_groups
 from projects.prepare.tile import fill_polygon, tile_origins
 from projects.prepare.write import clip_box
 from projects.radiograph import safe_parse
-from projects.radiograph.read import apply_window, read
+from projects.radiograph.read import read
+from projects.radiograph.window import apply_window
 from tools.convert_dataset import main
 
 

@@ -1,8 +1,7 @@
-"""imaging: every format keeps its values, windows act in the file's depth, bad files end in one line."""
+"""read: every format keeps its values, windows act in the file's depth, bad files end in one line."""
 
 import contextlib
 import io
-import math
 import multiprocessing
 import os
 import random
@@ -19,190 +18,28 @@ import numpy as np
 import pydicom
 import pytest
 import tifffile
+from helpers.radiograph_files import (
+    CODECS,
+    LOSSY,
+    dicom,
+    png,
+    png_by_hand,
+    png_chunk,
+    png_chunks,
+    png_kinds,
+    png_of,
+    ramp,
+    tiff,
+)
 from pydicom import uid
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from projects.radiograph import read as imaging
-from projects.radiograph.read import ImagingError, Radiograph, apply_window, dataset_window, read
-
-
-def ramp(bits, signed=False, dtype=None):
-    """Every code of `bits` bits once, in order, as a (2**(bits // 2), …) image."""
-    codes = np.arange(2**bits, dtype=np.int64) - (2 ** (bits - 1) if signed else 0)
-    dtype = dtype or ('i' if signed else 'u') + ('1' if bits <= 8 else '2')
-    return codes.astype(dtype).reshape(2 ** (bits // 2), -1)
-
-
-def png(pixels, extra=None):
-    data = cv2.imencode('.png', pixels)[1].tobytes()
-    if extra:  # after IHDR, which ends at byte 33
-        data = data[:33] + png_chunk(*extra) + data[33:]
-    return data
-
-
-def png_chunk(kind, body):
-    return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
-
-
-def png_by_hand(
-    pixels,
-    filters=(0, 1, 2, 3, 4),
-    interlaced=False,
-    spoil=lambda stream: stream,
-    colour=0,
-    bits=None,
-    more=(),
-):
-    """A PNG whose rows take these filters in turn (PNG specification, section 9), in IDATs of 100 bytes.
-
-    `pixels` are (H, W), or (H, W, C) for a `colour` of several channels; `bits` below 8 are packed. The
-    chunks (kind, body) of `more` come before the IDATs.
-    """
-    bits = bits or 8 * pixels.dtype.itemsize
-    wide = max(1, math.prod(pixels.shape[2:]) * bits // 8)
-    # First row and column of each pass of Adam7, and their steps.
-    adam7 = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
-    stream = b''
-    for top, left, down, right in adam7 if interlaced else [(0, 0, 1, 1)]:
-        part = pixels[top::down, left::right]
-        above = None
-        for y, row in enumerate(part if part.size else []):
-            if bits < 8:
-                row = np.packbits(np.unpackbits(row[:, None], axis=1)[:, -bits:])
-            row, kind = list(row.astype(f'>u{max(1, bits // 8)}').tobytes()), filters[y % len(filters)]
-            above = above or [0] * len(row)
-            stream += bytes([kind])
-            for x, value in enumerate(row):
-                a, b, c = row[x - wide] if x >= wide else 0, above[x], above[x - wide] if x >= wide else 0
-                paeth = min((abs(b - c), 0, a), (abs(a - c), 1, b), (abs(a + b - 2 * c), 2, c))[2]
-                stream += bytes([(value - (0, a, b, (a + b) // 2, paeth)[kind]) % 256])
-            above = row
-    data = spoil(zlib.compress(stream))
-    head = struct.pack('>IIBBBBB', *pixels.shape[1::-1], bits, colour, 0, 0, interlaced)
-    idats = [(b'IDAT', data[at : at + 100]) for at in range(0, len(data), 100)]
-    return png_of([(b'IHDR', head), *more, *idats, (b'IEND', b'')])
-
-
-def png_of(chunks):
-    return b'\x89PNG\r\n\x1a\n' + b''.join(png_chunk(kind, body) for kind, body in chunks)
-
-
-def png_chunks(data):
-    """(kind, body) of each chunk of an intact PNG."""
-    chunks, at = [], 8
-    while at < len(data):
-        (length,) = struct.unpack_from('>I', data, at)
-        chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
-        at += 12 + length
-    return chunks
-
-
-def png_kinds():
-    """Each kind of PNG but plain gray, of equal colours: (colour type, bits, interlaced, file, its gray)."""
-    rng = np.random.default_rng(0)
-    for interlaced in (False, True):
-        for colour, bits in ((0, 1), (0, 2), (0, 4), (2, 8), (2, 16), (4, 8), (4, 16), (6, 8), (6, 16)):
-            gray = rng.integers(0, 2**bits, (20, 33)).astype('u2' if bits == 16 else 'u1')
-            pixels, top = gray, 2**bits - 1
-            if colour:
-                colours, alpha = gray[..., None].repeat(3 if colour & 2 else 1, 2), np.full_like(gray, top)
-                pixels = np.dstack([colours, alpha]) if colour & 4 else colours
-            data = png_by_hand(pixels, interlaced=interlaced, colour=colour, bits=bits)
-            # Of less than 8 bits, the values are spread over 0..255.
-            yield colour, bits, interlaced, data, gray if bits >= 8 else gray * (255 // top)
-        for bits in (1, 2, 4, 8):
-            index = rng.integers(0, 2**bits, (20, 33)).astype('u1')
-            table = rng.permutation(256).astype('u1')[: 2**bits]
-            more = [(b'PLTE', table.repeat(3).tobytes())]
-            data = png_by_hand(index, interlaced=interlaced, colour=3, bits=bits, more=more)
-            yield 3, bits, interlaced, data, table[index]
-
-
-def tiff(pixels, **options):
-    stream = io.BytesIO()
-    options.setdefault('photometric', 'minisblack')
-    tif = {k: options.pop(k) for k in ('bigtiff', 'byteorder') if k in options}
-    with tifffile.TiffWriter(stream, **tif) as writer:
-        for page in pixels if isinstance(pixels, list) else [pixels]:
-            writer.write(page, metadata=None, **options)
-    return stream.getvalue()
-
-
-def jpeg_lossless(frame, bits):
-    return imagecodecs.jpeg8_encode(frame, lossless=True, predictor=1, bitspersample=bits)
-
-
-def jpeg_2000(frame, bits):
-    return imagecodecs.jpeg2k_encode(frame, level=0, reversible=True, codecformat='j2k', bitspersample=bits)
-
-
-def jpeg_ls(frame, bits):
-    return imagecodecs.jpegls_encode(frame)
-
-
-CODECS = {
-    uid.JPEGLosslessSV1: jpeg_lossless,
-    uid.JPEGLossless: jpeg_lossless,
-    uid.JPEGLSLossless: jpeg_ls,
-    uid.JPEG2000Lossless: jpeg_2000,
-}
-# Bits that the syntax holds, and an encoder with loss.
-LOSSY = {
-    uid.JPEGBaseline8Bit: (8, lambda frame: imagecodecs.jpeg8_encode(frame, level=95)),
-    uid.JPEGExtended12Bit: (12, lambda frame: imagecodecs.jpeg8_encode(frame, level=95, bitspersample=12)),
-    uid.JPEGLSNearLossless: (12, lambda frame: imagecodecs.jpegls_encode(frame, level=3)),
-    uid.JPEG2000: (16, lambda frame: imagecodecs.jpeg2k_encode(frame, level=60, codecformat='j2k')),
-}
-ENCODERS = CODECS | {
-    syntax: lambda frame, _, encode=encode: encode(frame) for syntax, (_, encode) in LOSSY.items()
-}
-ENCODERS[uid.HTJ2KLossless] = jpeg_2000  # which is refused by its name
-
-
-def dicom(pixels, bits=None, syntax=uid.ExplicitVRLittleEndian, frames=None, **tags):
-    """A DICOM file's bytes. `pixels` (H, W), (frames, H, W) with `frames`, or (H, W, 3)."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = uid.DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = '1.2.3.4'
-    meta.TransferSyntaxUID = syntax
-    encoding = dict(
-        is_implicit_VR=syntax == uid.ImplicitVRLittleEndian,
-        is_little_endian=syntax != uid.ExplicitVRBigEndian,
-    )
-    ds = FileDataset(None, {}, file_meta=meta, preamble=b'\0' * 128, **encoding)
-    ds.SOPClassUID, ds.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    ds.PatientName = 'casting'
-    ds.SamplesPerPixel = 3 if pixels.ndim == 3 and not frames else 1
-    ds.PhotometricInterpretation = 'RGB' if ds.SamplesPerPixel == 3 else 'MONOCHROME2'
-    if ds.SamplesPerPixel == 3:
-        ds.PlanarConfiguration = 0
-    ds.Rows, ds.Columns = pixels.shape[1:3] if frames else pixels.shape[:2]
-    if frames:
-        ds.NumberOfFrames = frames
-    ds.BitsAllocated = 8 * pixels.dtype.itemsize
-    ds.BitsStored = bits or ds.BitsAllocated
-    ds.HighBit = ds.BitsStored - 1
-    ds.PixelRepresentation = int(pixels.dtype.kind == 'i')
-    for key, value in tags.items():
-        setattr(ds, key, value)
-    if syntax in ENCODERS:
-        unsigned = pixels.view(f'u{pixels.dtype.itemsize}') & (2**ds.BitsStored - 1)
-        each = unsigned if frames else [unsigned]
-        ds.PixelData = encapsulate([ENCODERS[syntax](frame, ds.BitsStored) for frame in each])
-        ds['PixelData'].is_undefined_length = True
-    else:
-        if syntax == uid.ExplicitVRBigEndian:
-            pixels = pixels.astype(pixels.dtype.newbyteorder('>'))
-        ds.PixelData = pixels.tobytes()
-        ds['PixelData'].VR = 'OW' if ds.BitsAllocated > 8 else 'OB'
-        if syntax == uid.RLELossless:
-            ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-            ds.compress(uid.RLELossless)
-    stream = io.BytesIO()
-    ds.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()
+from projects.radiograph.image import ImagingError, Radiograph
+from projects.radiograph.listing import SUFFIXES, files_below, is_radiograph
+from projects.radiograph.read import read
+from projects.radiograph.tiff import MAX_PAGES
+from projects.radiograph.window import apply_window, count_codes, dataset_window
 
 
 def cases():
@@ -543,7 +380,24 @@ def test_enhanced_multi_frame_has_a_rescale_and_a_window_per_frame():
 
 def test_unused_high_bits_do_not_reach_the_pixels():
     overlay = ramp(12) | np.uint16(0xF000)
-    np.testing.assert_array_equal(read(dicom(overlay, 12)).pixels, ramp(12))
+    declared = Dataset()
+    declared.add_new((0x6000, 0x0102), 'US', 12)  # OverlayBitPosition
+    data = dicom(overlay, 12, elements=declared)
+    np.testing.assert_array_equal(read(data).pixels, ramp(12))
+
+
+def test_values_beyond_the_stored_bits_are_refused(tmp_path):
+    # A header of 10 bits before values of 12: they would wrap.
+    one_line(dicom(ramp(12), 10), tmp_path / 'a.dcm', 'expected values of 10 bits, .* found 4095')
+    for syntax in CODECS:
+        one_line(
+            dicom(ramp(12), 12, syntax, BitsStored=10, HighBit=9), tmp_path / 'a.dcm', 'values of 10 bits|'
+        )
+    signed = ramp(12, signed=True)
+    cut = signed & 0x0FFF  # no repeated sign above bit 11, which is usual too
+    np.testing.assert_array_equal(read(dicom(cut, 12)).pixels, signed)
+    np.testing.assert_array_equal(read(dicom(signed, 12)).pixels, signed)
+    one_line(dicom(cut | np.int16(0x2000), 12), tmp_path / 'a.dcm', 'expected values of 12 bits')
 
 
 def test_values_in_the_upper_bits_are_refused(tmp_path):
@@ -589,7 +443,7 @@ def test_percentiles_of_a_film_count_every_pixel():
     one = radiograph(film)
     top = apply_window(one, dict(type='percentile', low=0, high=100), 'float32')
     assert top[-1, -1] == 255 and top[0, 0] == 0
-    assert imaging.count_codes(film)[[0, 200]].tolist() == [4200**2 - 600, 600]
+    assert count_codes(film)[[0, 200]].tolist() == [4200**2 - 600, 600]
 
 
 def test_a_constant_image_is_black_under_a_percentile_window():
@@ -826,9 +680,9 @@ def test_a_tiff_of_endless_pages_is_refused_at_once(order, big, tmp_path):
     size = count.size + offset.size
     # A chain of directories without a tag; and one whose end leads back to its middle.
     chain = b''.join(count.pack(0) + offset.pack(start + size * (k + 1)) for k in range(300_000))
-    one_line(head + chain, tmp_path / 'a.tif', f'at most {imaging.MAX_PAGES} pages')
+    one_line(head + chain, tmp_path / 'a.tif', f'at most {MAX_PAGES} pages')
     circle = chain[: 200 * size] + count.pack(0) + offset.pack(start + 150 * size)
-    one_line(head + circle, tmp_path / 'a.tif', f'at most {imaging.MAX_PAGES} pages')
+    one_line(head + circle, tmp_path / 'a.tif', f'at most {MAX_PAGES} pages')
 
 
 def test_pages_of_every_kind_are_counted():
@@ -854,7 +708,7 @@ def test_a_sparse_or_short_tiff_is_not_padded_with_zeros(tmp_path):
 
 
 def test_suffixes_are_lower_case():
-    assert all(s == s.lower() and s.startswith('.') for s in imaging.SUFFIXES)
+    assert all(s == s.lower() and s.startswith('.') for s in SUFFIXES)
 
 
 def test_dicom_without_a_suffix_is_a_radiograph_and_other_files_are_not(tmp_path):
@@ -871,9 +725,9 @@ def test_dicom_without_a_suffix_is_a_radiograph_and_other_files_are_not(tmp_path
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    found = {name for name in contents if imaging.is_radiograph(tmp_path / name)}
+    found = {name for name in contents if is_radiograph(tmp_path / name)}
     assert found == {'IM0001', '1.2.840.113619.2.5', 'b.PNG'}
-    assert not imaging.is_radiograph(tmp_path / 'gone')
+    assert not is_radiograph(tmp_path / 'gone')
 
 
 def test_files_are_listed_through_links_but_not_in_circles(tmp_path):
@@ -888,8 +742,8 @@ def test_files_are_listed_through_links_but_not_in_circles(tmp_path):
     (root / 'gone').symlink_to(tmp_path / 'nothing')
     os.mkfifo(root / 'pipe')
     # By way of `b`, `a` is seen once more; no folder within itself.
-    assert imaging.files_below(root) == ['1', 'a/2', 'b/3', 'b/back/2']
-    assert imaging.files_below(tmp_path / 'none') == []
+    assert files_below(root) == ['1', 'a/2', 'b/3', 'b/back/2']
+    assert files_below(tmp_path / 'none') == []
 
 
 def test_a_reader_asks_for_memory_once_before_it_decodes():

@@ -13,10 +13,23 @@ import torch
 from helpers.drawn_runs import draw_run, draw_truth
 from torchvision.transforms.v2.functional import resize
 
+from projects.radiograph import pack as radiograph_pack
 from projects.radiograph import store as radiograph_store
-from projects.radiograph.read import ImagingError, read
-from projects.radiograph.store import Recipe, Store, StoreError, locate, pack, prepare, verify
+<<<<<<< HEAD
+from projects.radiograph.image import ImagingError
+from projects.radiograph.read import read
+from projects.radiograph.pack import pack, verify
+from projects.radiograph.recipe import Recipe, StoreError, prepare
+from projects.radiograph.store import Store, locate
 from projects.report.compare import gather
+=======
+from projects.radiograph.image import ImagingError
+from projects.radiograph.pack import pack, verify
+from projects.radiograph.read import read
+from projects.radiograph.recipe import Recipe, StoreError, prepare
+from projects.radiograph.store import Store, locate
+from projects.report.compare import Settings, gather
+>>>>>>> d2397cd (Readers of one format each; DICOM by its prefix, damaged JPEG, orientations and hidden frames refused)
 from projects.report.gallery import choose, collect, thumbnails
 from projects.report.measured import Settings
 from projects.report.runs import read_runs
@@ -50,7 +63,7 @@ def source(tmp_path):
 @pytest.fixture
 def small_shards(monkeypatch):
     """Close a shard after about three of the images."""
-    monkeypatch.setattr(radiograph_store, 'SHARD_BYTES', 2 * 64 * 80 + 1)
+    monkeypatch.setattr(radiograph_pack, 'SHARD_BYTES', 2 * 64 * 80 + 1)
 
 
 def contents(folder):
@@ -233,8 +246,8 @@ def test_a_million_images_take_little_memory_in_eight_workers(tmp_path):
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(source, tmp_path, repo, small_shards):
     script = f"""
         import os, signal
-        from projects.xray import packing
-        packing.SHARD_BYTES = {radiograph_store.SHARD_BYTES}
+        from projects.radiograph import pack as packing
+        packing.SHARD_BYTES = {radiograph_pack.SHARD_BYTES}
         def progress(results, total):
             for i, result in enumerate(results):
                 if i == 5:
@@ -330,8 +343,8 @@ def test_images_that_go_or_change_are_refused_by_name(source, tmp_path, finished
 
 def test_contents_are_compared_only_where_times_or_sizes_differ(source, tmp_path, monkeypatch):
     out, compared = tmp_path / 'packed', []
-    sha256 = radiograph_store._sha256
-    monkeypatch.setattr(radiograph_store, '_sha256', lambda path: compared.append(path) or sha256(path))
+    sha256 = radiograph_pack.sha256
+    monkeypatch.setattr(radiograph_pack, 'sha256', lambda path: compared.append(path) or sha256(path))
     pack(source, out, Recipe(64))
     pack(source, out, Recipe(64))
     assert compared == []

@@ -12,7 +12,7 @@ from mmpretrain.datasets.transforms import GaussianBlur
 from PIL import Image
 from torchvision.transforms import ColorJitter
 
-from projects.radiograph.read import ImagingError
+from projects.radiograph.image import ImagingError
 from projects.xray.transforms import (
     LoadXray,
     XrayColorJitter,

@@ -17,9 +17,10 @@ from mmengine.runner import load_checkpoint
 from mmengine.utils import import_modules_from_strings
 from tqdm import tqdm
 
-from projects.line.runtime import Exported, folder
+from projects.line.runtime import Exported
 from projects.line.runtime.inspector import depth_of, read_one, windowed
-from projects.radiograph.read import ImagingError
+from projects.radiograph.files import sha256
+from projects.radiograph.image import ImagingError
 from projects.xray import provenance
 from projects.xray.configs import leaves
 from projects.xray.datasets import DatasetError, load_defects
@@ -235,7 +236,7 @@ def describe(
         origin=dict(
             config=Path(cfg.filename).stem,
             checkpoint=checkpoint and str(Path(*Path(checkpoint).parts[-2:])),
-            sha256=checkpoint and folder.sha256(Path(checkpoint)),
+            sha256=checkpoint and sha256(Path(checkpoint)),
             model_sha256=hashlib.sha256(
                 json.dumps(cfg.model.to_dict(), sort_keys=True, default=str).encode()
             ).hexdigest(),

@@ -18,12 +18,18 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import FileResponse, JSONResponse
 
-from projects.line.runtime.archive import ArchiveError, draft_of, find_images, fitting_name
-from projects.line.runtime.folder import sha256
+from projects.line.runtime.archive import ArchiveError, find_images, fitting_name
 from projects.line.runtime.inspector import Inspector, read_one
+<<<<<<< HEAD
 from projects.radiograph.parts import part_by_rule, recorded_part
-from projects.radiograph.read import MAX_FRAME_BYTES, SUFFIXES, ImagingError
-from projects.radiograph.store import locked
+from projects.radiograph.image import MAX_FRAME_BYTES, ImagingError
+from projects.radiograph.listing import SUFFIXES
+from projects.radiograph.files import locked
+=======
+from projects.radiograph.files import draft_of, locked, sha256, write_json, write_whole
+from projects.radiograph.image import MAX_FRAME_BYTES, ImagingError
+from projects.radiograph.listing import SUFFIXES
+>>>>>>> d2397cd (Readers of one format each; DICOM by its prefix, damaged JPEG, orientations and hidden frames refused)
 from projects.xray.classes import PALETTE
 
 PAGE = Path(__file__).with_name('page.html')
@@ -335,8 +341,7 @@ class Session:
             annotations=annotations,
             categories=self.categories,
         )
-        with draft_of(self.out / 'corrections.json') as draft:
-            draft.write_text(json.dumps(content, indent=1) + '\n')
+        write_json(self.out / 'corrections.json', content)
         self.kept = rows
 
 
@@ -436,8 +441,7 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
             raise HTTPException(415, str(error)) from None
         path = session.out / 'images' / kept_name(name, hashlib.sha256(content).hexdigest())
         try:
-            with draft_of(path) as draft:
-                draft.write_bytes(content)
+            write_whole(path, content)
         except OSError as error:
             raise not_kept(error) from None
         key = session.add(name, path)

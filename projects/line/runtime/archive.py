@@ -18,8 +18,9 @@ from pathlib import Path
 
 import cv2
 
-from projects.radiograph.read import SUFFIXES, ImagingError, files_below, is_companion, may_be_dicom
-from projects.radiograph.store import locked
+from projects.radiograph.files import draft_of, locked
+from projects.radiograph.image import ImagingError
+from projects.radiograph.listing import SUFFIXES, files_below, is_companion, may_be_dicom
 
 from .inspector import Inspection, Inspector
 from .pictures import overlay
@@ -404,18 +405,6 @@ def _table(path: Path, header: tuple, rows: Iterable) -> None:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
-
-
-@contextmanager
-def draft_of(path: Path):
-    """Give a file to write; whole, it takes the place of `path`, otherwise nothing is left of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + '.part')
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager

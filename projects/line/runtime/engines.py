@@ -5,12 +5,13 @@ import functools
 import hashlib
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from projects.radiograph.files import write_whole
 
 ENGINES = ('openvino', 'onnxruntime')
 
@@ -116,15 +117,8 @@ def _cached(graph: Path, settings: dict, cache: Path):
             if not other.name.startswith(cache.name):
                 other.unlink()  # of the graph that was here before
         content = compiled.export_model().getvalue()
-        # Renamed when it is whole: other processes may be starting, too.
-        with tempfile.NamedTemporaryFile(prefix=cache.name, dir=kept.parent, delete=False) as draft:
-            try:
-                draft.write(hashlib.sha256(content).digest() + content)
-                draft.close()
-                Path(draft.name).replace(kept)
-            except OSError:
-                Path(draft.name).unlink()
-                raise
+        # Whole or not at all: other processes may be starting, too.
+        write_whole(kept, hashlib.sha256(content).digest() + content)
     return compiled
 
 

@@ -6,7 +6,9 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from projects.radiograph.read import ImagingError, check_window
+from projects.radiograph.files import sha256
+from projects.radiograph.image import ImagingError
+from projects.radiograph.window import check_window
 
 METADATA = 'metadata.json'
 FORMAT = 2
@@ -26,7 +28,7 @@ class Exported:
         input: [height, width] in px of the graph's input.
         scale: [width, height] in px into which an image is resized, keeping its ratio.
         native: [height, width] in px of the validation radiograph that is shrunk the most.
-        window: See `imaging.apply_window`.
+        window: See `radiograph.window.apply_window`.
         dtype: Of the windowed image before it is resized: 'uint8', 'uint16' or 'float32'.
         mean: Gray level that becomes 0, also put beyond the image's border.
         std: Gray levels that become 1.
@@ -151,12 +153,6 @@ def read(folder: str | Path, engine: str | None = None) -> Exported:
         if sha256(file) != digest:
             raise FolderError(f'{file}: its checksum does not fit, so it was damaged; copy the folder again')
     return exported
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content in hexadecimal digits."""
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _checksum(content: dict) -> str:

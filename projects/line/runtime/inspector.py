@@ -12,8 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from projects.radiograph.read import ImagingError, Radiograph, read
-from projects.radiograph.store import prepare
+from projects.radiograph.image import ImagingError, Radiograph
+from projects.radiograph.read import read
+from projects.radiograph.recipe import prepare
 
 from . import engines, folder
 
@@ -112,7 +113,7 @@ class Inspector:
         """Inspect one radiograph.
 
         Args:
-            image: A file of any format of `imaging.read`, its content, what `imaging.read` returned, or
+            image: A file of any format of `read.read`, its content, what `read.read` returned, or
                 (H, W) pixels as they come from a detector panel, integers of 8 or 16 bits.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from projects.radiograph.read import SUFFIXES, files_below, is_radiograph
+from projects.radiograph.listing import SUFFIXES, files_below, is_radiograph
 from projects.radiograph.safe_parse import FormatError, _show
 
 MAX_OBJECTS = 10_000

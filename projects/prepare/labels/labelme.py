@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from projects.radiograph.read import ImagingError, read
+from projects.radiograph.image import ImagingError
+from projects.radiograph.read import read
 from projects.radiograph.safe_parse import FormatError, _show, flag_of
 
 from .fields import label_of, numbers_of, polygon_object, read_json, size_of, turned_object

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from projects.radiograph.files import draft_of
 from projects.xray.compat import CheckpointError
 from projects.xray.seeding import leaf_datasets
 from projects.xray.transforms import LoadXray
@@ -115,11 +115,8 @@ class BackboneHook(Hook):
             if k.startswith(PREFIX)
         }
         path = Path(runner.work_dir) / NAME
-        part = path.with_name(path.name + '.part')
-        save_file(tensors, part, describe(runner, checkpoint['meta'], tensors))
-        with part.open('rb') as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with draft_of(path, durable=True) as draft:
+            save_file(tensors, draft, describe(runner, checkpoint['meta'], tensors))
         runner.logger.info(f'Backbone: {len(tensors)} tensors of {last} in {path}')
 
 

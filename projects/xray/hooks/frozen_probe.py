@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
-from projects.radiograph.read import ImagingError
+from projects.radiograph.image import ImagingError
 from projects.xray.datasets import DatasetError, load_defects
 from projects.xray.seeding import leaf_datasets
 from projects.xray.transforms import LoadXray

@@ -119,7 +119,7 @@ class ResumeHook(Hook):
             self.former = signal.SIG_DFL  # left behind by a training that failed
         self.due = time.monotonic() + self.seconds
         if dist.is_main_process():
-            for torn in Path(runner.work_dir).glob('*.pth.part'):  # a kill during the write
+            for torn in Path(runner.work_dir).glob('*.pth.*part'):  # a kill during the write
                 torn.unlink()
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             runner.logger.warning('ResumeHook: not an EpochBasedTrainLoop, a resumed run draws other numbers')

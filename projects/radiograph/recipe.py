@@ -1,0 +1,83 @@
+"""What happens to the pixels of a radiograph between file and array: window and size."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .image import ImagingError, Radiograph
+from .window import apply_window, check_window
+
+
+class StoreError(ImagingError):
+    """A store cannot be written or read: one line with the file, what was expected, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What happened to the pixels of a store between file and array.
+
+    Attributes:
+        size: px of the shorter side of larger images after shrinking; 0 keeps the native size.
+        bits: 8 (uint8, white at 255) or 16 (uint16, white at 65535).
+        window: see `window.apply_window`.
+    """
+
+    size: int = 512
+    bits: int = 8
+    window: dict[str, Any] = field(default_factory=lambda: dict(type='full'))
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ImagingError: One of them is out of range.
+        """
+        check_window(self.window)
+        # Plain, so that windows from a config, a command line and a store compare equal.
+        window = {key: value for key, value in self.window.items() if (key, value) != ('log', False)}
+        object.__setattr__(self, 'window', window)
+        if self.bits not in (8, 16) or self.size < 0:
+            raise StoreError(
+                f'size {self.size}, bits {self.bits}: expected a size of at least 0 and 8 or 16 bits'
+            )
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the pixels."""
+        return np.dtype(np.uint8 if self.bits == 8 else np.uint16)
+
+
+def prepare(radiograph: Radiograph, window: dict[str, Any], dtype: str, size: int = 0) -> np.ndarray:
+    """Window a radiograph and shrink it, which is what a store holds and what `LoadXray` does without one.
+
+    Args:
+        radiograph: what `read.read` returned.
+        window: see `window.apply_window`.
+        dtype: 'uint8' (white at 255), 'uint16' (white at 65535) or 'float32' (white at 255).
+        size: px of the shorter side afterwards, antialiased; smaller images stay, 0 keeps all.
+
+    Returns:
+        (H, W) of `dtype`, rounded once.
+
+    Raises:
+        ImagingError: a wrong window or type, or a window that this file cannot have.
+    """
+    if dtype not in ('uint8', 'uint16', 'float32'):
+        raise ImagingError(f'dtype {dtype!r}: expected uint8, uint16 or float32')
+    height, width = radiograph.pixels.shape
+    shrink = 0 < size < min(height, width)
+    if dtype != 'uint16' and not shrink:
+        return apply_window(radiograph, window, dtype)
+    image = apply_window(radiograph, window, 'float32')
+    if shrink:
+        scale = size / min(height, width)
+        # Pillow's bilinear filter widens with the scale: that is the antialiasing.
+        image = np.asarray(
+            Image.fromarray(image).resize((round(width * scale), round(height * scale)), Image.BILINEAR)
+        )
+    if dtype == 'float32':
+        return image
+    # 65535 / 257 = 255
+    return np.round(image if dtype == 'uint8' else image * 257).astype(dtype)

@@ -1,0 +1,228 @@
+"""Windows: a radiograph in its own depth becomes what a model sees, in one step."""
+
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from .image import ImagingError, Radiograph
+from .read import read
+
+_WINDOW_KEYS = {
+    'full': set(),
+    'absolute': {'low', 'high'},
+    'percentile': {'low', 'high'},
+    'voi': set(),
+}
+
+
+def check_window(window: dict[str, Any]) -> None:
+    """Check a window's keys and bounds.
+
+    Raises:
+        ImagingError: an unknown type or key, a missing bound, or `low` not below `high`.
+    """
+    kind = window.get('type') if isinstance(window, dict) else None
+    if kind not in _WINDOW_KEYS:
+        raise ImagingError(f'window {window}: expected a dict with type full, absolute, percentile or voi')
+    keys = _WINDOW_KEYS[kind]
+    allowed = keys | {'type'} | (set() if kind == 'voi' else {'log'})
+    if not keys <= set(window) <= allowed:
+        raise ImagingError(
+            f'window {window}: expected the keys {sorted(keys)} and optionally {sorted(allowed - keys)}'
+        )
+    if keys:
+        low, high = window['low'], window['high']
+        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in (low, high)) or low >= high:
+            raise ImagingError(f'window {window}: expected two finite numbers, low below high')
+        if kind == 'percentile' and not (low >= 0 and high <= 100):
+            raise ImagingError(f'window {window}: expected percentiles in 0..100')
+        if kind == 'absolute' and window.get('log') and low <= 0:
+            raise ImagingError(f'window {window}: expected low above 0 in the log domain')
+
+
+def apply_window(radiograph: Radiograph, window: dict[str, Any], dtype: str = 'uint8') -> np.ndarray:
+    """Map a radiograph to what a model sees, in one step from the file's own depth.
+
+    Windows:
+        dict(type='full'): the range the file states (`Radiograph.low` to `high`): BitsStored of a DICOM file,
+            BitsPerSample of a TIFF, the container of a PNG. A 12-bit image in a 16-bit PNG or TIFF does not
+            say so; use dict(type='absolute', low=0, high=4095).
+        dict(type='absolute', low=, high=): in the file's units (after DICOM rescale). One window for the
+            whole data set, which keeps gray levels comparable: `dataset_window` finds one.
+        dict(type='percentile', low=, high=): of this image's pixels, so each image gets its own window.
+        dict(type='voi'): the window or LUT that the DICOM file states.
+    Each but `voi` takes log=True: linear in ln(value), which is minus the attenuation ln(I0/I) up to a
+    constant (Beer-Lambert), so that equal path differences get equal contrast while polarity stays. Values
+    below 1 (integers) or high/65535 (floats) count as that.
+
+    Args:
+        radiograph: what `read` returned.
+        window: see above; values outside the window saturate.
+        dtype: 'uint8' (0..255, rounded) or 'float32' (0..255, not rounded), so that one mean and standard
+            deviation serve both.
+
+    Returns:
+        (H, W) of `dtype`. The full window of an 8-bit file returns its pixels themselves, not a copy.
+
+    Raises:
+        ImagingError: a wrong window, or one that this file cannot have.
+    """
+    check_window(window)
+    if dtype not in ('uint8', 'float32'):
+        raise ImagingError(f'window dtype {dtype!r}: expected uint8 or float32')
+    pixels = radiograph.pixels
+    curve = _curve(radiograph, window)
+    if (
+        pixels.dtype == np.uint8
+        and dtype == 'uint8'
+        and curve == ('linear', 0, 255)
+        and not radiograph.invert
+    ):
+        return pixels
+    if pixels.dtype.itemsize <= 2 and pixels.dtype.kind in 'iu':
+        table = _table(pixels.dtype.str, curve, radiograph.invert, dtype)
+        if pixels.dtype == np.uint8:
+            return cv2.LUT(pixels, table)
+        return table[pixels.view(f'u{pixels.dtype.itemsize}')]
+    out = np.empty(pixels.shape, dtype)
+    step = max(1, 2**20 // pixels.shape[1])  # rows; float64 copies of a whole film would be large
+    for top in range(0, len(pixels), step):
+        out[top : top + step] = _evaluate(pixels[top : top + step], curve, radiograph.invert, dtype)
+    return out
+
+
+def _curve(radiograph: Radiograph, window: dict[str, Any]) -> tuple[Any, ...]:
+    """The window as a hashable curve, of the kinds of `Radiograph.voi` and ('log', low, high)."""
+    name = radiograph.meta.get('file', 'radiograph')
+    kind = window['type']
+    if kind == 'voi':
+        if radiograph.voi is None:
+            raise ImagingError(
+                f'{name}: expected a VOI window in the file, found none; state an absolute window'
+            )
+        if radiograph.voi[0] == 'wrong':
+            raise ImagingError(
+                f'{name}: expected a sound VOI window in the file, found {radiograph.voi[1]}; correct the '
+                'header, or state an absolute window'
+            )
+        return radiograph.voi
+    if kind == 'full':
+        low, high = radiograph.low, radiograph.high
+        if math.isnan(low):
+            raise ImagingError(
+                f'{name}: expected a stated range for the full window, but floating-point files have none; '
+                'state an absolute or percentile window'
+            )
+    elif kind == 'absolute':
+        low, high = float(window['low']), float(window['high'])
+    else:
+        low, high = _percentiles(radiograph.pixels, window, name)
+    if not window.get('log'):
+        return 'linear', low, high
+    floor = high / 65535 if radiograph.pixels.dtype.kind == 'f' else max(1.0, high / 65535)
+    if high <= floor:
+        raise ImagingError(
+            f'{name}: expected positive values for the log domain, found a window up to {high}'
+        )
+    return 'log', max(low, floor), high
+
+
+def _percentiles(pixels: np.ndarray, window: dict[str, Any], name: str) -> tuple[float, float]:
+    """Two percentiles of the pixels (the smallest value with at least that share at or below it).
+
+    Raises:
+        ImagingError: no pixel lies between them, though the image has more than two values: it would become
+            black and white without a gray, as a small part before a constant background does.
+    """
+    shares = [window['low'], window['high']]
+    if pixels.dtype in (np.uint8, np.uint16):
+        counts = count_codes(pixels)
+        # To a millionth of a pixel: 99.5 / 100 * 200 is a little more than 199.
+        wanted = [max(math.ceil(round(share / 100 * pixels.size, 6)), 1) for share in shares]
+        low, high = (int(v) for v in np.searchsorted(np.cumsum(counts), wanted))
+        between, values = bool(counts[low + 1 : high].any()), int(np.count_nonzero(counts))
+    else:
+        # At most 16 million pixels: a full sort of a large float film would copy it twice.
+        flat = pixels.ravel()[:: max(1, pixels.size >> 24)]
+        low, high = np.percentile(flat, shares, method='inverted_cdf')
+        between = bool(((flat > low) & (flat < high)).any())
+        values = 3 if between else min(len(np.unique(flat)), 3)
+    if values > 2 and not between:
+        raise ImagingError(
+            f'{name}: expected grays between the percentiles {shares[0]:g} and {shares[1]:g}, which are '
+            f'{low:g} and {high:g} with none between; state an absolute window'
+        )
+    return float(low), float(high)
+
+
+def count_codes(pixels: np.ndarray) -> np.ndarray:
+    """How often each code occurs in (H, W) uint8 or uint16: (256,) or (65536,) int64."""
+    codes = 2 ** (8 * pixels.dtype.itemsize)
+    flat, counts = pixels.reshape(1, -1), np.zeros(codes, np.int64)
+    # OpenCV counts in float32, which is exact up to 2**24.
+    for start in range(0, flat.size, 2**24):
+        part = flat[:, start : start + 2**24]
+        counts += cv2.calcHist([part], [0], None, [codes], [0, codes])[:, 0].astype(np.int64)
+    return counts
+
+
+@lru_cache(maxsize=64)
+def _table(pixel_dtype: str, curve: tuple[Any, ...], invert: bool, dtype: str) -> np.ndarray:
+    """The curve at every code of an 8- or 16-bit type, in the order of the unsigned code."""
+    code = np.dtype(pixel_dtype)
+    codes = np.arange(2 ** (8 * code.itemsize), dtype=f'u{code.itemsize}').view(code)
+    table = _evaluate(codes, curve, invert, dtype)
+    table.flags.writeable = False
+    return table
+
+
+def _evaluate(values: np.ndarray, curve: tuple[Any, ...], invert: bool, dtype: str) -> np.ndarray:
+    """Map values to 0..255 along a curve."""
+    kind, first, second = curve
+    x = values.astype(np.float64)
+    if kind == 'table':
+        table = np.asarray(second)
+        x = table[np.clip(x - first, 0, len(table) - 1).astype(np.int64)]
+    elif kind == 'sigmoid':
+        with np.errstate(over='ignore'):
+            x = 1 / (1 + np.exp(-4 * (x - first) / second))
+    else:
+        if kind == 'log':
+            x, first, second = np.log(np.maximum(x, first)), math.log(first), math.log(second)
+        # Without width it is a step: all of a constant image is black under its percentile window.
+        x = np.clip((x - first) / (second - first), 0, 1) if second > first else np.float64(x > first)
+    x *= 255
+    if invert:
+        x = 255 - x
+    return (np.rint(x) if dtype == 'uint8' else x).astype(dtype)
+
+
+def dataset_window(paths: Iterable[str | Path], low: float = 0.5, high: float = 99.5) -> dict[str, Any]:
+    """One absolute window for a data set: percentiles over a regular sample of all its pixels.
+
+    Args:
+        paths: radiographs; at most 65,536 pixels of each are used.
+        low: lower percentile, 0..100.
+        high: upper percentile.
+
+    Returns:
+        dict(type='absolute', low=float, high=float), ready for `apply_window` and `LoadXray`.
+
+    Raises:
+        ImagingError: no path, an unreadable file, or pixels that are all equal.
+    """
+    samples = []
+    for path in paths:
+        flat = read(path, frame=0).pixels.ravel()
+        samples.append(flat[:: max(1, flat.size >> 16)])
+    if not samples:
+        raise ImagingError('dataset window: expected at least one radiograph; check the folder')
+    found = np.percentile(np.concatenate(samples), [low, high])
+    window = dict(type='absolute', low=float(found[0]), high=float(found[1]))
+    check_window(window)
+    return window
