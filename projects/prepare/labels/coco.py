@@ -37,7 +37,7 @@ def _entries(name: str, images: Images, found: Source) -> list[Entry]:
     if not value.keys() & _OF_ANNOTATIONS:
         found.files.remove(name)  # settings, a report, the head of a packed store
         return []
-    tables = _tables(value)
+    tables = tables_of(value)
     names = _categories(tables['categories'])
     objects: dict[int | str, list[tuple[str, dict]]] = {}
     for row in tables['images']:
@@ -71,7 +71,7 @@ def _entries(name: str, images: Images, found: Source) -> list[Entry]:
     return entries
 
 
-def _tables(value: dict) -> dict[str, list[dict]]:
+def tables_of(value: dict) -> dict[str, list[dict]]:
     """The three lists of a COCO file."""
     tables = {}
     for key in ('images', 'annotations', 'categories'):

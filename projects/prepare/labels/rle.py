@@ -44,6 +44,16 @@ def extent(mask: np.ndarray) -> list[int]:
     return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
 
 
+def outline(mask: np.ndarray) -> list[list[float]]:
+    """Polygons x1 y1 x2 y2 … around the regions of a boolean mask (H, W); holes are filled.
+
+    The pixels whose centres lie in them are those of the mask: the outlines pass a quarter of a pixel within.
+    """
+    doubled = np.kron(mask.astype(np.uint8), np.ones((2, 2), np.uint8))
+    found = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
+    return [((points.reshape(-1) + 0.5) / 2).tolist() for points in found]
+
+
 def count_regions(mask: np.ndarray) -> int:
     """Number of connected regions of a boolean mask (H, W); pixels that touch at a corner are connected."""
     if not mask.any():

@@ -1,0 +1,81 @@
+"""Handing the labels of a converted data set back to labelling tools, as one COCO file."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from projects.radiograph.safe_parse import FormatError
+
+from .labels.coco import tables_of
+from .labels.fields import read_json
+from .labels.rle import decode_rle, outline
+from .ledger import UsageError
+
+SPLITS = ('train', 'val', 'test')
+_KEPT = ('bbox', 'area', 'iscrowd', 'ignore', 'segmentation')
+"""Fields of an annotation that tools know; what the converter noted beside them is its own."""
+
+
+def export_labels(data: Path, out: Path, polygons_only: bool = False) -> Counter:
+    """Write the labels of `data/{train,val,test}.json` as one COCO file with their own types.
+
+    Image names are those below `data/images`. What is to be ignored has the attribute `difficult`, which CVAT
+    keeps and the converter reads.
+
+    Args:
+        data: a converted data set.
+        out: file to write, such as `instances_default.json`, which is what CVAT looks for.
+        polygons_only: masks become polygons, holes filled, and what has a polygon comes without its box. For
+            Label Studio, which reads no run lengths and makes two objects of a box and its polygon.
+
+    Returns:
+        Number of images, boxes, boxes with a polygon or mask, and crowd boxes.
+
+    Raises:
+        UsageError: no such data set, or files of it that are none.
+    """
+    found = [path for split in SPLITS if (path := data / f'{split}.json').is_file()]
+    if not found:
+        raise UsageError(
+            f'{data}: expected train.json, val.json or test.json of a converted data set; check DATA'
+        )
+    names: dict[str, int] = {}
+    images, annotations = [], []
+    counts: Counter = Counter(images=0, boxes=0, outlined=0, crowd=0)
+    for path in found:
+        try:
+            tables = tables_of(read_json(path))
+            types = {row['id']: row['name'] for row in tables['categories']}
+            ids = {row['id']: len(images) + k for k, row in enumerate(tables['images'], 1)}
+            images += [
+                dict(id=ids[row['id']], **{key: row[key] for key in ('file_name', 'width', 'height')})
+                for row in tables['images']
+            ]
+            for row in tables['annotations']:
+                name = types[row['category_id']]
+                annotation = dict(
+                    id=len(annotations) + 1,
+                    image_id=ids[row['image_id']],
+                    category_id=names.setdefault(name, len(names) + 1),
+                    **dict(segmentation=[]) | {key: row[key] for key in _KEPT if key in row},
+                )
+                if row.get('ignore'):
+                    annotation['attributes'] = dict(difficult=True)
+                if polygons_only and row.get('segmentation'):
+                    if isinstance(row['segmentation'], dict):
+                        annotation['segmentation'] = outline(decode_rle(row['segmentation']))
+                    del annotation['bbox']
+                annotations.append(annotation)
+                counts['outlined'] += bool(row.get('segmentation'))
+                counts['crowd'] += bool(row.get('iscrowd'))
+        except FormatError as error:
+            raise UsageError(f'{path}: expected {error}; convert the data set again') from None
+        except (KeyError, TypeError) as error:
+            raise UsageError(
+                f'{path}: expected a file of tools/convert_dataset.py, found a record without {error}; '
+                'convert the data set again'
+            ) from None
+    categories = [dict(id=k, name=name) for name, k in names.items()]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(dict(images=images, categories=categories, annotations=annotations)))
+    return counts | Counter(images=len(images), boxes=len(annotations))
