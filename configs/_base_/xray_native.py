@@ -63,6 +63,14 @@ xray_native_castings_b = dict(
     metainfo=_base_.xray_gdxray['metainfo'],
     severity=None,
 )
+# Weld films are scans on which less metal is darker.
+xray_native_drawn_welds_pipeline = [
+    _base_.xray_load,
+    dict(type='DrawFlaws', number=(1, 6), film=True),
+    *xray_native_train_pipeline[2:],
+]
+xray_native_welds = dict(_base_.xray_gdxray, data_root='data/welds')
+xray_native_welds_archive = dict(xray_native_castings_b, data_root='data/welds', ann_file='unlabeled.txt')
 xray_native_test_pipeline = [
     _base_.xray_load,
     dict(type='Resize', scale_factor=1.0),

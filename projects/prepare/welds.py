@@ -28,7 +28,7 @@ from .tile import MIN_TILE, cut
 from .write import clip_box, write_coco
 
 SOURCES = {1: 68, 2: 11, 3: 30, 4: 36, 5: 41, 6: 42, 7: 12, 8: 39, 9: 6, 10: 7}
-"""Whole film in W0003 from which each strip of W0001 was cut, by its readme; they correlate by 0.997 or more."""
+"""Whole film in W0003 from which each strip of W0001 was cut, by its readme; correlation 0.997 or more."""
 TILE = 1024
 FOLDS = 3
 

@@ -113,6 +113,7 @@ def hands_over(path, target):
     images = f'castings-{target.images[-1]}' if target.init.endswith('-castings') else None
     # The paper's GDXray arms are transfer from the industrial images.
     images = images or target.images.replace('gdxray-a', 'industrial').replace('gdxray-b', 'industrial')
+    images = re.sub(r'^(welds)-\d$', r'\1', images)  # one archive for all folds
     init = 'in1k' if target.init.startswith('in1k-') else 'scratch'
     method = re.sub('^in1k-|-castings$', '', target.init)
     base = baseline_of(path)
