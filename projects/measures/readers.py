@@ -80,32 +80,18 @@ def compare_readers(first: Mapping[str, Any], second: Mapping[str, Any]) -> Agre
     Raises:
         MeasureError: No image in common, other classes, or an annotation that cannot be read.
     """
+    truth, marks = bring_together(first, second)
     classes = [category['name'] for category in first['categories']]
-    if classes != [category['name'] for category in second['categories']]:
-        raise MeasureError(
-            f'the first reader has the classes {classes}, the second '
-            f'{[category["name"] for category in second["categories"]]}; name them alike, in one order'
-        )
-    names = {image['file_name']: image['id'] for image in first['images']}
-    ids = {
-        image['id']: names[image['file_name']] for image in second['images'] if image['file_name'] in names
-    }
-    if not ids:
-        raise MeasureError('the two files have no image (`file_name`) in common')
-    alone = [len(first['images']) - len(ids), len(second['images']) - len(ids)]
+    common = len(truth['images'])
     problems = [
         f'{count} images of the {which} reader alone are left out'
-        for count, which in zip(alone, ('first', 'second'), strict=True)
+        for count, which in (
+            (len(first['images']) - common, 'first'),
+            (len(second['images']) - common, 'second'),
+        )
         if count
     ]
-    marks = [
-        dict(image_id=ids[a['image_id']], category_id=a['category_id'], bbox=a['bbox'], score=1.0)
-        for a in _in_label_order(second, first)
-        if a['image_id'] in ids and not a.get('iscrowd')
-    ]
-    both = set(ids.values())
-    truth = dict(first, images=[image for image in first['images'] if image['id'] in both])
-    matched = match_all(read_images(truth, marks, both))
+    matched = match_all(read_images(truth, marks))
     codes = np.concatenate([m.codes for m in matched])
     counted = sum(int((~m.image.ignored).sum()) for m in matched)
     pairs = [_severity_pairs(m) for m in matched]
@@ -131,11 +117,48 @@ def compare_readers(first: Mapping[str, Any], second: Mapping[str, Any]) -> Agre
     )
 
 
-def _in_label_order(second: Mapping[str, Any], first: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the second reader's annotations with the category ids of the first."""
+def bring_together(
+    first: Mapping[str, Any], second: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Bring two COCO files of the same radiographs together by file name and class name.
+
+    Args:
+        first: COCO dict, taken as the truth.
+        second: COCO dict, or truth and results of a model, whose annotations have a score.
+
+    Returns:
+        The first one's images that both have, with their annotations, and the second one's boxes on them as
+        detections; the score of a box without one is 1.
+
+    Raises:
+        MeasureError: No image in common, or other classes.
+    """
+    classes = [category['name'] for category in first['categories']]
+    others = [category['name'] for category in second['categories']]
+    if classes != others:
+        raise MeasureError(
+            f'the first reader has the classes {classes}, the second {others}; name them alike, in one order'
+        )
+    names = {image['file_name']: image['id'] for image in first['images']}
+    ids = {
+        image['id']: names[image['file_name']] for image in second['images'] if image['file_name'] in names
+    }
+    if not ids:
+        raise MeasureError('the two files have no image (`file_name`) in common')
     theirs = {category['id']: category['name'] for category in second['categories']}
     ours = {category['name']: category['id'] for category in first['categories']}
-    return [dict(a, category_id=ours[theirs[a['category_id']]]) for a in second['annotations']]
+    marks = [
+        dict(
+            image_id=ids[box['image_id']],
+            category_id=ours[theirs[box['category_id']]],
+            bbox=box['bbox'],
+            score=box.get('score', 1.0),
+        )
+        for box in second['annotations']
+        if box['image_id'] in ids and not box.get('iscrowd')
+    ]
+    both = set(ids.values())
+    return dict(first, images=[image for image in first['images'] if image['id'] in both]), marks
 
 
 def _severity_pairs(m: Matched) -> list[tuple[int, int]]:

@@ -1,0 +1,34 @@
+"""The command that regenerates the coverage tables; the tables themselves take minutes."""
+
+import pytest
+
+from projects.measures.coverage import TABLES, main
+
+
+@pytest.mark.parametrize('table', TABLES)
+def test_each_table_is_printed_with_as_many_columns_as_its_header(table, capsys):
+    assert main([table, '--sets', '2']) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('|')]
+    assert len(lines) > 3 and len({line.count('|') for line in lines}) == 1
+
+
+def test_an_unknown_table_is_wrong_use(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(['pood'])
+    assert stopped.value.code == 2 and 'expected tables of comparison, pod' in capsys.readouterr().err
+
+
+def share(text):
+    return float(text.rstrip('%')) / 100
+
+
+@pytest.mark.long
+def test_what_is_promised_is_kept():
+    for row in TABLES['comparison'][2](400, 1):
+        assert share(row[2]) <= 0.08 and ('equal' not in row[0] or share(row[4]) <= 0.06), row
+    for row in TABLES['pod'][2](300, 1):
+        assert share(row[3]) <= 0.08, row
+    for row in TABLES['proof'][2](300, 1):
+        assert share(row[3]) >= share(row[2]) - 0.06, row
+    for row in TABLES['false-calls'][2](600, 1):
+        assert share(row[2]) <= 0.08, row

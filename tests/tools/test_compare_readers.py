@@ -1,0 +1,81 @@
+"""tools/compare_readers.py: two files, and a model at an inspector's false-call rate."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tools.compare_readers import main
+
+CATEGORIES = [dict(id=1, name='critical'), dict(id=2, name='minor')]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Labels of six parts and corrections of the page: one box more, one severity changed."""
+    images = [dict(id=i, file_name=f'{i}.png', part=f'p{i}', width=99, height=99) for i in range(6)]
+    boxes = [dict(id=i, image_id=i, category_id=1, bbox=[0, 0, 9, 9], area=81) for i in range(3)]
+    first = dict(images=images, annotations=boxes, categories=CATEGORIES)
+    changed = [
+        *boxes[:2],
+        dict(boxes[2], category_id=2),
+        dict(boxes[0], id=9, image_id=5, bbox=[40, 0, 9, 9]),
+    ]
+    second = dict(first, annotations=changed)
+    for name, content in (('a', first), ('b', second)):
+        (tmp_path / f'{name}.json').write_text(json.dumps(content))
+    detections = [dict(image_id=i, category_id=1, bbox=[0, 0, 9, 9], score=0.9 - i / 10) for i in range(4)]
+    said = dict(task='detection', truth=first, detections=detections)
+    (tmp_path / 'predictions.json').write_text(json.dumps(said))
+    return tmp_path
+
+
+def test_two_readers_and_a_model(files, capsys):
+    options = ['--model', str(files), '--json', str(files / 'out.json')]
+    assert main([str(files / 'a.json'), str(files / 'b.json'), *options]) == 0
+    printed = capsys.readouterr().out
+    assert 'a.json and b.json: 6 images that both read' in printed
+    assert 'boxes: 3 and 4; 3 marked by both, 0 by a.json alone, 1 by b.json alone' in printed
+    assert 'b.json: 0.167 critical false calls an image, recall 66.7%' in printed
+    said = json.loads((files / 'out.json').read_text())
+    assert said['agreement']['severities'] == [[2, 1], [0, 0]]
+    assert said['agreement']['kappa']['table'] == [[2, 1, 0], [0, 0, 0], [1, 0, 2]]
+    assert said['model']['model_recall'] == 1 and said['model']['threshold'] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ('content', 'reason'),
+    [
+        (None, 'No such file'),
+        ('{', 'expected a COCO file'),
+        ('[]', 'expected a COCO file'),
+        (json.dumps(dict(images=[dict(id=1)], annotations=[], categories=[])), 'expected a COCO file'),
+        (
+            json.dumps(dict(images=[], annotations=[], categories=CATEGORIES)),
+            'no image (`file_name`) in common',
+        ),
+        (json.dumps(dict(images=[], annotations=[], categories=CATEGORIES[:1])), 'name them alike'),
+    ],
+)
+def test_what_cannot_be_compared_is_wrong_use(files, capsys, content, reason):
+    if content is not None:
+        (files / 'c.json').write_text(content)
+    assert main([str(files / 'a.json'), str(files / 'c.json')]) == 2
+    error = capsys.readouterr().err
+    assert reason in error and error.count('\n') == 1 and 'Traceback' not in error
+
+
+def test_a_model_of_other_images_is_wrong_use(files, capsys):
+    said = json.loads((files / 'predictions.json').read_text())
+    said['truth']['images'] = said['truth']['images'][:2]
+    said['detections'] = said['detections'][:2]
+    (files / 'predictions.json').write_text(json.dumps(said))
+    assert main([str(files / 'a.json'), str(files / 'b.json'), '--model', str(files)]) == 2
+    assert 'was not tested on the images that both readers read' in capsys.readouterr().err
+
+
+def test_it_runs_as_a_script(files, repo):
+    command = [sys.executable, 'tools/compare_readers.py', str(files / 'a.json'), str(files / 'a.json')]
+    said = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=True).stdout
+    assert 'kappa 1.000' in said

@@ -1,0 +1,160 @@
+"""Compare two readers of the same radiographs: two inspectors, or labels and corrections of the page.
+
+Example:
+    python tools/compare_readers.py labels.json work_dirs/inspect/corrections.json --model work_dirs/STEM
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from projects.measures.bounds import StatisticsError  # noqa: E402
+from projects.measures.images import MeasureError, read_images  # noqa: E402
+from projects.measures.readers import (  # noqa: E402
+    VERDICTS,
+    Agreement,
+    AtFalseCallRate,
+    at_false_calls_of,
+    bring_together,
+    compare_readers,
+)
+
+
+class UsageError(ValueError):
+    """A file that cannot be compared; one line with the remedy."""
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line; exits 2 on wrong use."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or '').splitlines()[0],
+        epilog='example: python tools/compare_readers.py labels.json corrections.json --model work_dirs/STEM',
+    )
+    parser.add_argument('first', type=Path, metavar='A.json', help='COCO file of one reader; its parts count')
+    parser.add_argument(
+        'second',
+        type=Path,
+        metavar='B.json',
+        help='COCO file of another; the same classes, critical first',
+    )
+    parser.add_argument(
+        '--model',
+        type=Path,
+        metavar='RUN',
+        help='work dir with predictions.json: the model at the false-call rate of B, with A as the truth',
+    )
+    parser.add_argument('--json', type=Path, metavar='F', help='file to write all numbers to')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; returns the exit code."""
+    args = parse_args(argv)
+    try:
+        first, second = read_coco(args.first), read_coco(args.second)
+        said = compare_readers(first, second)
+        at = read_model(args.model, first, second) if args.model else None
+    except (UsageError, MeasureError, StatisticsError) as error:
+        print(f'compare_readers: {error}', file=sys.stderr)
+        return 2
+    print(describe(said, args.first.name, args.second.name))
+    if at:
+        print(describe_model(at, args.second.name))
+    if args.json:
+        args.json.write_text(json.dumps(dict(agreement=asdict(said), model=at and asdict(at)), indent=1))
+    return 0
+
+
+def read_coco(path: Path) -> dict:
+    """Read a COCO file.
+
+    Raises:
+        UsageError: It is not there, or no COCO file.
+    """
+    try:
+        coco = json.loads(path.read_text())
+        for key in ('images', 'annotations', 'categories'):
+            if not isinstance(coco[key], list):
+                raise TypeError
+        for image in coco['images']:
+            _ = image['id'], image['file_name']
+        for annotation in coco['annotations']:
+            _ = annotation['image_id'], annotation['category_id']
+            if len(annotation['bbox']) != 4:
+                raise TypeError
+    except OSError as error:
+        raise UsageError(f'{path}: {error.strerror}; give a COCO file') from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(
+            f'{path}: expected a COCO file (images, annotations with bbox, categories); convert it with '
+            'tools/convert_dataset.py'
+        ) from None
+    return coco
+
+
+def read_model(run: Path, first: dict, second: dict) -> AtFalseCallRate:
+    """Read a model's predictions on the images of the first reader at the false-call rate of the second."""
+    path = run / 'predictions.json' if run.is_dir() else run
+    try:
+        said = json.loads(path.read_text())
+        predictions = dict(said['truth'], annotations=said['detections'])
+    except OSError as error:
+        raise UsageError(f'{path}: {error.strerror}; run tools/test.py first') from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f'{path}: expected predictions of a detector; run tools/test.py again') from None
+    inspector = read_images(*bring_together(first, second))
+    model = read_images(*bring_together(first, predictions))
+    if [image.image_id for image in inspector] != [image.image_id for image in model]:
+        raise UsageError(f'{path}: the model was not tested on the images that both readers read')
+    return at_false_calls_of(inspector, model, [category['name'] for category in first['categories']])
+
+
+def describe(said: Agreement, first: str, second: str) -> str:
+    """Say the agreement of two readers in lines."""
+    lines = [f'{first} and {second}: {said.images} images that both read']
+    if said.kappa:
+        kappa = said.kappa
+        value = 'not defined: one verdict on all parts' if kappa.kappa is None else f'{kappa.kappa:.3f}'
+        if kappa.low is not None:
+            value += f' (95 % interval {kappa.low:.3f} to {kappa.high:.3f})'
+        lines.append(f'parts: {kappa.parts}, agreement {kappa.agreement:.1%}, kappa {value}')
+        lines += table(VERDICTS, kappa.table, f'  rows {first}, columns {second}')
+    lines.append(
+        f'boxes: {said.boxes[0]} and {said.boxes[1]}; {said.matched} marked by both, {said.first_only} by '
+        f'{first} alone, {said.second_only} by {second} alone'
+    )
+    lines += table(said.classes, said.severities, '  of those marked by both')
+    return '\n'.join([*lines, *(f'note: {problem}' for problem in said.problems)])
+
+
+def table(names: tuple | list, rows: list[list[int]], title: str) -> list[str]:
+    """Write a square table of counts."""
+    width = max(map(len, (*names, title))) + 2
+    head = title.ljust(width) + ''.join(name.rjust(13) for name in names)
+    body = [
+        f'    {name}'.ljust(width) + ''.join(str(count).rjust(13) for count in row)
+        for name, row in zip(names, rows, strict=True)
+    ]
+    return [head, *body]
+
+
+def describe_model(at: AtFalseCallRate, inspector: str) -> str:
+    """Say what a model finds at the false-call rate of an inspector."""
+
+    def percent(recall: float | None) -> str:
+        return 'not estimable' if recall is None else f'{recall:.1%}'
+
+    where = 'without a call' if at.threshold is None else f'at score >= {at.threshold:.4g}'
+    return (
+        f'{inspector}: {at.inspector_rate:.3g} critical false calls an image, recall '
+        f'{percent(at.inspector_recall)}; the model {where}: {at.model_rate:.3g}, recall '
+        f'{percent(at.model_recall)}'
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())
