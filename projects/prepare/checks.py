@@ -12,12 +12,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-<<<<<<< HEAD
+from projects.radiograph.listing import may_be_dicom
 from projects.radiograph.parts import recorded_part
-from projects.radiograph.listing import may_be_dicom
-=======
-from projects.radiograph.listing import may_be_dicom
->>>>>>> d2397cd (Readers of one format each; DICOM by its prefix, damaged JPEG, orientations and hidden frames refused)
 from projects.radiograph.remote import join
 
 from .scan import Probes

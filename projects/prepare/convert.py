@@ -5,12 +5,9 @@ import shutil
 from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
 
-<<<<<<< HEAD
 from projects.prepare.labels.images import MAX_OBJECTS, Entry, Images, Source
 from projects.prepare.labels.readers import READERS
-=======
 from projects.radiograph.image import ImagingError
->>>>>>> d2397cd (Readers of one format each; DICOM by its prefix, damaged JPEG, orientations and hidden frames refused)
 from projects.radiograph.parts import PartError, part_of
 from projects.radiograph.safe_parse import FormatError, printable
 from projects.xray.classes import CLASSES

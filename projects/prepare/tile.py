@@ -6,14 +6,9 @@ import cv2
 import numpy as np
 import tifffile
 
-<<<<<<< HEAD
 from projects.prepare.labels.rle import decode_rle, encode_rle
 from projects.radiograph.image import Radiograph
 from projects.radiograph.read import read
-=======
-from projects.radiograph.image import Radiograph
-from projects.radiograph.read import read
->>>>>>> d2397cd (Readers of one format each; DICOM by its prefix, damaged JPEG, orientations and hidden frames refused)
 
 from .ledger import Ledger
 from .write import clip_box

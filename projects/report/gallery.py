@@ -9,14 +9,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-<<<<<<< HEAD
 from projects.measures.images import CRITICAL
 from projects.radiograph.image import ImagingError
-from projects.radiograph.window import apply_window
-=======
-from projects.measures.matching import CRITICAL
-from projects.radiograph.image import ImagingError
->>>>>>> d2397cd (Readers of one format each; DICOM by its prefix, damaged JPEG, orientations and hidden frames refused)
 from projects.radiograph.remote import is_url, read_radiograph
 from projects.radiograph.store import locate
 from projects.radiograph.window import apply_window

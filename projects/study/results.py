@@ -6,12 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-<<<<<<< HEAD
 from projects.measures.comparison import summarise_seeds
-=======
-from projects.measures.bounds import summarise_seeds
 from projects.radiograph.files import write_whole
->>>>>>> d2397cd (Readers of one format each; DICOM by its prefix, damaged JPEG, orientations and hidden frames refused)
 from projects.report.results import format_table, name_commit, trained_and_tested
 from projects.report.runs import name_arm
 from projects.xray import names

@@ -15,21 +15,12 @@ from torchvision.transforms.v2.functional import resize
 
 from projects.radiograph import pack as radiograph_pack
 from projects.radiograph import store as radiograph_store
-<<<<<<< HEAD
 from projects.radiograph.image import ImagingError
-from projects.radiograph.read import read
 from projects.radiograph.pack import pack, verify
+from projects.radiograph.read import read
 from projects.radiograph.recipe import Recipe, StoreError, prepare
 from projects.radiograph.store import Store, locate
 from projects.report.compare import gather
-=======
-from projects.radiograph.image import ImagingError
-from projects.radiograph.pack import pack, verify
-from projects.radiograph.read import read
-from projects.radiograph.recipe import Recipe, StoreError, prepare
-from projects.radiograph.store import Store, locate
-from projects.report.compare import Settings, gather
->>>>>>> d2397cd (Readers of one format each; DICOM by its prefix, damaged JPEG, orientations and hidden frames refused)
 from projects.report.gallery import choose, collect, thumbnails
 from projects.report.measured import Settings
 from projects.report.runs import read_runs

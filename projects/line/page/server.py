@@ -20,16 +20,10 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from projects.line.runtime.archive import ArchiveError, find_images, fitting_name
 from projects.line.runtime.inspector import Inspector, read_one
-<<<<<<< HEAD
-from projects.radiograph.parts import part_by_rule, recorded_part
-from projects.radiograph.image import MAX_FRAME_BYTES, ImagingError
-from projects.radiograph.listing import SUFFIXES
-from projects.radiograph.files import locked
-=======
 from projects.radiograph.files import draft_of, locked, sha256, write_json, write_whole
 from projects.radiograph.image import MAX_FRAME_BYTES, ImagingError
 from projects.radiograph.listing import SUFFIXES
->>>>>>> d2397cd (Readers of one format each; DICOM by its prefix, damaged JPEG, orientations and hidden frames refused)
+from projects.radiograph.parts import part_by_rule, recorded_part
 from projects.xray.classes import PALETTE
 
 PAGE = Path(__file__).with_name('page.html')
