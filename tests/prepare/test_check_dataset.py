@@ -20,7 +20,8 @@ from test_read import dicom
 
 from projects.prepare import anchors, checks, scan
 from projects.prepare import page as dataset_page
-from projects.radiograph import store
+from projects.radiograph.pack import pack
+from projects.radiograph.recipe import Recipe
 from projects.xray.running import read_config
 from tools import check_dataset, convert_dataset
 
@@ -417,7 +418,7 @@ def test_thousands_of_boxes_of_one_image_are_compared_in_little_memory():
 
 def test_a_packed_store_is_windowed_already(repo, tiny_coco, monkeypatch, tmp_path):
     root = tiny_coco(n=2, bits=12, types=('crack', 'gas_pore'), unlabeled=12, size=128, name='data/synthetic')
-    store.pack(root / 'unlabeled', root / 'packed', store.Recipe(0, 8, dict(type='full')))
+    pack(root / 'unlabeled', root / 'packed', Recipe(0, 8, dict(type='full')))
     monkeypatch.chdir(tmp_path)
     cfg = Config.fromfile(sorted((repo / 'configs/small').glob('simsiam_*_synthetic-*.py'))[0])
     cfg.train_dataloader.dataset.data_prefix.img_path = 'packed'
