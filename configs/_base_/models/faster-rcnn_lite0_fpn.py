@@ -1,0 +1,13 @@
+# EfficientNet-Lite0 from ImageNet (its weights come with a package), for two CPU cores; batch norm is trained.
+_base_ = './faster-rcnn_narrow_fpn.py'
+sync_bn = 'torch'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmpretrain.EfficientNetLite0',
+        frozen_stages=0,
+        norm_eval=False,
+        init_cfg=dict(type='Pretrained', checkpoint='package://efficientnet-lite0', prefix='backbone.'),
+    ),
+    neck=dict(in_channels=[24, 40, 112, 320]),
+)
