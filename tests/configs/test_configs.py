@@ -14,6 +14,7 @@ from helpers.config_grammar import CONFIGS, all_configs, baseline_of, bases, dat
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS, VISUALIZERS, DefaultScope
+from mmengine.utils import import_modules_from_strings
 
 import projects.xray.compat  # noqa: F401  (first, as in every config)
 from projects.xray import (
@@ -23,6 +24,8 @@ from projects.xray.configs import differences, flatten, load_config, under
 from projects.xray.running import UsageError, read_config
 
 ALL = all_configs()
+# What a run imports before it builds anything, here for all tests, in whatever order they run.
+import_modules_from_strings(**load_config(CONFIGS / '_base_/xray_runtime.py').xray_imports)
 FRAGMENTS = sorted((CONFIGS / '_base_').rglob('*.py'))
 VARIABLES = [path for path in FRAGMENTS if path.name.startswith('xray_')]
 # Constants of the code that fragments state again under a name that nothing reads.

@@ -1,4 +1,4 @@
-# EfficientNet-Lite0 from ImageNet (its weights come with a package), for two CPU cores; batch norm is trained.
+# EfficientNet-Lite0 from ImageNet, whose weights come with a package, for two CPU cores.
 _base_ = './faster-rcnn_narrow_fpn.py'
 sync_bn = 'torch'
 model = dict(
