@@ -31,8 +31,8 @@ class Drawn(NamedTuple):
 
     Attributes:
         type: A key of `classes.CASTINGS`.
-        bbox: x, y, width, height in px, the tight rectangle of the pixels that changed.
-        mask: bool (height, width), those pixels.
+        bbox: x, y, width, height in px, the tight rectangle of the pixels that it covers.
+        mask: bool (height, width), those pixels, whatever the contrast; no other pixel has changed.
         contrast: e^(mu·d) - 1 at its peak; of denser material 1 - e^(mu·d), so both are above 0.
         detectability: sqrt(sum (J - I)²) over the standard deviation of the noise.
     """
@@ -213,13 +213,13 @@ def draw_flaw(
     drawn = np.clip(drawn, 0, max(min(look.air, look.white), float(levels.max())))
     if image.dtype != np.float32:
         drawn = np.rint(drawn)
-    changed = (inside != 0) & (drawn != levels)
-    if not changed.any():
+    covered = inside != 0
+    if not (covered & (drawn != levels)).any():
         return None
-    window[changed] = drawn[changed].astype(image.dtype)
-    rows, columns = (np.flatnonzero(changed.any(axis)) for axis in (1, 0))
+    window[covered] = drawn[covered].astype(image.dtype)
+    rows, columns = (np.flatnonzero(covered.any(axis)) for axis in (1, 0))
     box = (x0 + int(columns[0]), y0 + int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1)
-    mask = changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    mask = covered[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return Drawn(kind, box, mask, float(np.abs(np.expm1(attenuation)).max()), detectability)
 
 

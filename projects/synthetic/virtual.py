@@ -1,0 +1,115 @@
+"""Virtual flaws: a test set of known flaws in a plant's own radiographs, for the probability of detection.
+
+Virkkunen et al., J. Nondestruct. Eval. 40:4, 2021: real flaws of known size are few; drawn ones are as many
+as a POD curve needs. Unlike those of a training set they reach below what can be seen, since a curve wants
+misses too.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from projects.radiograph.read import read
+from projects.radiograph.store import prepare
+from projects.xray.classes import CASTINGS
+
+from .drawn import Drawn, Recipe, draw_flaws
+
+
+def draw_virtual(
+    folder: Path,
+    names: Sequence[str],
+    out: Path,
+    recipe: Recipe,
+    seed: int = 0,
+    window: dict | None = None,
+    film: bool = False,
+    label: str | None = None,
+    group: str | None = None,
+    progress: Callable[[Iterable], Iterator] = iter,
+) -> dict:
+    """Write `out/images/NAME.png` and `out/test.json`.
+
+    Each image depends on the seed and its own name alone. Written is what LoadXray shows: the windowed image,
+    in 8 bits where the file has no more, else in 16; it is read with `window=dict(type='full')`.
+
+    Args:
+        folder: Of the radiographs; sound ones, since a real flaw without a box would count as a false call.
+        names: Files below it.
+        out: New folder.
+        recipe: Which flaws.
+        seed: Another one draws other flaws.
+        window: See `radiograph.read.apply_window`.
+        film: Less metal is darker.
+        label: The one class of all flaws; None: their types.
+        group: Regular expression whose first group in the name is the part; None: each image is its own.
+        progress: Wraps what is iterated over.
+
+    Returns:
+        The COCO file: `contrast` (e^(mu·d) - 1 at the peak), `detectability`, mask and `flaw` of each box.
+
+    Raises:
+        ImagingError: A file is no readable radiograph.
+    """
+    window = dict(window or dict(type='full'))
+    types = [label] if label else list(CASTINGS)
+    coco = dict(
+        info=dict(description='Flaws drawn into real radiographs', seed=seed),
+        images=[],
+        annotations=[],
+        categories=[dict(id=number, name=name) for number, name in enumerate(types, 1)],
+    )
+    for number, name in enumerate(progress(names), 1):
+        radiograph = read(folder / name)
+        image = prepare(radiograph, window, 'uint8' if radiograph.bits <= 8 else 'uint16', 0)
+        # As bytes of a hash, so that neither the order nor the number of the images matters.
+        place = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        rng = np.random.default_rng([seed, int.from_bytes(place, 'little')])
+        white = np.iinfo(image.dtype).max
+        drawn, flaws = draw_flaws(white - image if film else image, rng, recipe)
+        drawn = white - drawn if film else drawn
+        path = out / 'images' / Path(name).with_suffix('.png')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode('.png', drawn)[1].tobytes())
+        found = re.search(group, name) if group else None
+        coco['images'].append(
+            dict(
+                id=number,
+                file_name=path.relative_to(out / 'images').as_posix(),
+                width=image.shape[1],
+                height=image.shape[0],
+                part=found[1] if found and found.groups() else name,
+            )
+        )
+        for flaw in flaws:
+            box = _annotation(flaw, image.shape)
+            kind = 1 if label else types.index(flaw.type) + 1
+            count = len(coco['annotations']) + 1
+            coco['annotations'].append(
+                dict(id=count, image_id=number, category_id=kind, flaw=f'{name}/{count}', drawn=flaw.type)
+                | box
+            )
+    (out / 'test.json').write_text(json.dumps(coco) + '\n')
+    return coco
+
+
+def _annotation(flaw: Drawn, shape: tuple[int, int]) -> dict:
+    """Return a flaw's box, area, mask as run lengths over the image, contrast and detectability."""
+    x, y, width, height = flaw.bbox
+    full = np.zeros(shape, np.uint8, order='F')
+    full[y : y + height, x : x + width] = flaw.mask
+    runs = coco_mask.encode(full)
+    return dict(
+        bbox=[float(value) for value in flaw.bbox],
+        area=int(flaw.mask.sum()),
+        iscrowd=0,
+        segmentation=dict(size=list(shape), counts=runs['counts'].decode()),
+        contrast=round(flaw.contrast, 5),
+        detectability=round(flaw.detectability, 3),
+    )
