@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from projects.errors import MMXrayError  # noqa: E402
 from projects.measures.bounds import StatisticsError  # noqa: E402
 from projects.measures.images import MeasureError, read_images  # noqa: E402
 from projects.measures.readers import (  # noqa: E402
@@ -24,7 +25,7 @@ from projects.measures.readers import (  # noqa: E402
 )
 
 
-class UsageError(ValueError):
+class UsageError(MMXrayError, ValueError):
     """A file that cannot be compared; one line with the remedy."""
 
 

@@ -29,6 +29,7 @@ if str(REPO) not in sys.path:
     sys.path.insert(0, str(REPO))
 
 import projects  # noqa: E402, F401  (nothing else either; mmcv finds its operators by it)
+from projects.errors import one_line  # noqa: E402
 
 VENV = REPO / '.venv'
 REINSTALL = 'rm -f .venv/.ready && make setup'
@@ -385,10 +386,9 @@ def _pretrained(init) -> bool:
 
 
 def _one_line(error: Exception) -> str:
-    text = ' '.join(str(error).split())
+    text = one_line(error, 1000)
     # mmengine's registry puts the class that failed in front of the error it passes on.
-    text = re.sub(r'^class `(\w+)` in \S+: ', '', text)
-    return text or type(error).__name__
+    return re.sub(r'^class `(\w+)` in \S+: ', '', text)
 
 
 @contextlib.contextmanager

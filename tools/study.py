@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects.errors import MMXrayError  # noqa: E402
 from projects.radiograph.files import write_json  # noqa: E402
 from projects.report.predictions import FILES, PredictionsError, read_predictions  # noqa: E402
 from projects.report.runs import read_curves  # noqa: E402
@@ -249,7 +250,7 @@ def do(study, job):
     return 0
 
 
-class StepError(RuntimeError):
+class StepError(MMXrayError, RuntimeError):
     """A step that failed, with one line that says why.
 
     Args:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.errors import one_line
+
 from .detectors import count_in_torch, load_detector
 from .graphs import profile
 from .variants import (
@@ -27,7 +29,6 @@ from .variants import (
     STOCK,
     BenchmarkError,
     Variant,
-    one_line,
     run_in_subprocess,
 )
 
@@ -166,7 +167,7 @@ def _work(pipe: Connection, variant: Variant, threads: int, side: int, first: st
     except EOFError:
         return
     except Exception as error:  # whatever it is, the parent says it
-        pipe.send(BenchmarkError(one_line(error)))
+        pipe.send(BenchmarkError(f'{type(error).__name__}: {one_line(error, 300)}'))
 
 
 def peak_memory() -> int:

@@ -20,6 +20,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch.utils.flop_counter import FlopCounterMode
 
+from projects.errors import MMXrayError
 from projects.report.results import format_table
 from projects.xray import compat, running
 from projects.xray.classes import CASTINGS
@@ -37,7 +38,7 @@ PREFETCHED = 2
 """Batches that a loader's worker prepares ahead, PyTorch's default."""
 
 
-class BenchmarkError(RuntimeError):
+class BenchmarkError(MMXrayError, RuntimeError):
     """A variant did not train; one line with what it said."""
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.errors import MMXrayError, one_line
+
 STOCK = 'mmdet, PyTorch'
 
 
@@ -33,7 +35,7 @@ STAGES = ('decode', 'window', 'network', 'NMS', 'merge')
 IN_PYTORCH = ('mmdet', 'torchvision')
 
 
-class BenchmarkError(RuntimeError):
+class BenchmarkError(MMXrayError, RuntimeError):
     """A variant did not run; one line with what it said."""
 
 
@@ -196,9 +198,4 @@ def run_in_subprocess(name: str, function: Callable, *args):
         try:
             return pool.submit(function, *args).result()
         except Exception as error:  # whatever it is, its variant is named
-            raise BenchmarkError(f'{name}: {one_line(error)}') from None
-
-
-def one_line(error: Exception) -> str:
-    """Return the class and message of an error as one line of at most 300 characters."""
-    return f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+            raise BenchmarkError(f'{name}: {type(error).__name__}: {one_line(error, 300)}') from None

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from projects.errors import MMXrayError
+
 MIN_UNITS = 15  # fewer independent units get no interval: their spread is not known
 
 
-class StatisticsError(ValueError):
+class StatisticsError(MMXrayError, ValueError):
     """Data from which a statistic cannot be computed; one line that says what is missing."""
 
 

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from projects.errors import MMXrayError
+
 CRITICAL = 0
 STRATA = ('series', 'batch', 'part_type', 'view')  # keys of a COCO image that group results
 
@@ -18,7 +20,7 @@ Ints = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
 
 
-class MeasureError(ValueError):
+class MeasureError(MMXrayError, ValueError):
     """Truth or detections that cannot be measured; one line that names the image and the remedy."""
 
 

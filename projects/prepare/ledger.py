@@ -3,8 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from projects.errors import MMXrayError
 
-class ConvertError(ValueError):
+
+class ConvertError(MMXrayError, ValueError):
     """Data that cannot be converted: one line with the file, what was expected, and the remedy."""
 
 

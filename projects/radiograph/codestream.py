@@ -13,6 +13,8 @@ import imagecodecs
 import numpy as np
 import simplejpeg
 
+from projects.errors import MMXrayError
+
 MAX_SCANS = 64
 """Most scans of a JPEG; thousands make a file decode for minutes."""
 JPEG_LS, JPEG_2000 = 0xF7, 0x51
@@ -22,7 +24,7 @@ _EXIF, _XMP = b'Exif\0\0', b'http://ns.adobe.com/xap/1.0/\0'
 _MARKER = re.compile(rb'\xff[\x80-\xcf\xd8-\xfe]')
 
 
-class CodestreamError(ValueError):
+class CodestreamError(MMXrayError, ValueError):
     """A codestream is truncated, damaged or of a kind that is not read; without the file's name."""
 
 

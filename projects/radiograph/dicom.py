@@ -15,6 +15,8 @@ from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels import apply_modality_lut, get_decoder, pixel_array
 from pydicom.pixels.decoders.base import DecodeRunner
 
+from projects.errors import one_line
+
 from .codestream import check_padding, decode, parse, unwrap
 from .image import (
     Admit,
@@ -23,7 +25,6 @@ from .image import (
     check_finite,
     check_frame,
     check_size,
-    one_line,
     range_of,
     to_gray,
     to_one_channel,

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from projects.errors import MMXrayError
+
 MAX_PIXELS = 100_000_000
 """Largest radiograph accepted, in pixels; a digitised 35 cm x 43 cm film at 50 um has 60 million.
 Together with `MAX_FRAME_BYTES` it keeps any file, however hostile, below 1 GB of memory."""
@@ -19,7 +21,7 @@ Admit = Callable[[int], None]
 """Called with the bytes of a frame before it is decoded; may wait for memory."""
 
 
-class ImagingError(ValueError):
+class ImagingError(MMXrayError, ValueError):
     """A radiograph cannot be read or windowed: one line with the file, what was expected, and the remedy."""
 
 
@@ -65,11 +67,6 @@ def of_container(pixels: np.ndarray, name: str, fmt: str) -> Radiograph:
 def range_of(bits: int, signed: bool) -> tuple[float, float]:
     """Return the smallest and the largest integer of so many bits."""
     return (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
-
-
-def one_line(error: Exception) -> str:
-    """Return what an exception of any library says, in one line of up to 200 characters."""
-    return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
 def check_size(height: int, width: int, frame_bytes: int, name: str, admit: Admit | None = None) -> None:

@@ -7,8 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from projects.errors import MMXrayError
 
-class PartError(ValueError):
+
+class PartError(MMXrayError, ValueError):
     """A name without a part: what was expected, and the remedy."""
 
 

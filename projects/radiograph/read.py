@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from projects.errors import one_line
+
 from . import bmp, dicom, jpeg, png, tiff
-from .image import Admit, ImagingError, Radiograph, one_line
+from .image import Admit, ImagingError, Radiograph
 
 Reader = Callable[[BinaryIO, int, str, Admit], Radiograph]
 

@@ -14,6 +14,8 @@ from urllib.parse import quote, unquote
 import aiohttp
 import fsspec
 
+from projects.errors import one_line
+
 from .image import ImagingError, Radiograph
 from .listing import SUFFIXES, is_companion, may_be_dicom
 from .read import read
@@ -171,17 +173,17 @@ def _retry(url: str, action: Callable):
         except ImportError as error:
             protocol = str(url).partition('://')[0]
             raise RemoteError(
-                f'{url}: expected a driver for {protocol}:// ({_line(error)}); install it into .venv'
+                f'{url}: expected a driver for {protocol}:// ({one_line(error)}); install it into .venv'
             ) from None
         except Exception as error:  # each driver raises its own: aiohttp, botocore, socket, …
-            status = getattr(error, 'status', None)
+            status, reason = getattr(error, 'status', None), one_line(error)
             if isinstance(error, _FINAL) or status in (401, 403):
                 raise RemoteError(
-                    f'{url}: expected a readable object ({_line(error)}); check the URL and the credentials'
+                    f'{url}: expected a readable object ({reason}); check the URL and the credentials'
                 ) from None
             if attempt == ATTEMPTS:
                 raise RemoteError(
-                    f'{url}: expected an answer within {ATTEMPTS} tries ({_line(error)}); check the network '
+                    f'{url}: expected an answer within {ATTEMPTS} tries ({reason}); check the network '
                     'and the server'
                 ) from None
         time.sleep(wait)
@@ -204,7 +206,3 @@ def _options(url: str) -> dict:
 def _configured(protocol: str, setting: str) -> dict:
     own = fsspec.config.conf.get(protocol, {}).get(setting)
     return own if isinstance(own, dict) else {}
-
-
-def _line(error: Exception) -> str:
-    return ' '.join(str(error).split())[:200] or type(error).__name__

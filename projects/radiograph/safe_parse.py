@@ -8,6 +8,8 @@ import reprlib
 import numpy as np
 import yaml
 
+from projects.errors import MMXrayError
+
 MAX_JSON = 48 * 2**20
 """Largest JSON file. With the next two it keeps the parsed file below 1 GB, whatever is in it."""
 MAX_NESTS = 1_000_000
@@ -80,7 +82,7 @@ def decode_text(data: bytes, name: str) -> str:
         ) from None
 
 
-class FormatError(ValueError):
+class FormatError(MMXrayError, ValueError):
     """An annotation that cannot be understood: what was expected, without the file's name."""
 
 

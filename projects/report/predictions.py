@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.errors import MMXrayError
 from projects.measures.images import InspectedImage, MeasureError, read_images
 from projects.measures.ranking import average_precision, average_precision_at
 
@@ -16,7 +17,7 @@ TASKS = ('detection', 'severity')
 FILES = {'test': 'predictions.json', 'val': 'predictions_val.json'}
 
 
-class PredictionsError(ValueError):
+class PredictionsError(MMXrayError, ValueError):
     """Predictions that are missing or that no measure may be taken of; one line with the remedy."""
 
 

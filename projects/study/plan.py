@@ -34,6 +34,7 @@ from pathlib import Path
 
 import yaml
 
+from projects.errors import MMXrayError
 from projects.xray.configs import ConfigError, flatten, load_config
 from projects.xray.digests import digest, read_json
 
@@ -58,7 +59,7 @@ OF_AN_ARM = ('seeds', 'fractions', 'lr_factors', 'epochs_factor', 'pretrain_epoc
 SMALLEST_BY_FRAME = 10  # percent: fewer frames of a series are none
 
 
-class StudyError(ValueError):
+class StudyError(MMXrayError, ValueError):
     """A study that cannot be run as written; one line with the remedy."""
 
 

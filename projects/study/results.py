@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from projects.errors import MMXrayError
 from projects.measures.comparison import summarise_seeds
 from projects.radiograph.files import write_whole
 from projects.report.results import format_table, name_commit, trained_and_tested
@@ -66,7 +67,7 @@ SPREAD = (
 )
 
 
-class RecordError(ValueError):
+class RecordError(MMXrayError, ValueError):
     """Records that cannot be read, or a file without the marks between which they go; with the remedy."""
 
 

@@ -28,10 +28,11 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.utils import digit_version
 
+from projects.errors import MMXrayError
 from projects.radiograph.files import write_whole
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(MMXrayError, RuntimeError):
     """A checkpoint cannot be read, or carries more than tensors and plain values; one line."""
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from projects.errors import MMXrayError
+
 # Fragments export variables of this prefix; nothing reads them but the configs that use their values.
 VARIABLE = 'xray_'
 
@@ -23,7 +25,7 @@ class _Absent:
 ABSENT = _Absent()
 
 
-class ConfigError(ValueError):
+class ConfigError(MMXrayError, ValueError):
     """A config cannot be read; one line that names it, what was expected and the remedy."""
 
 

@@ -18,6 +18,7 @@ from mmengine.logging import MMLogger, print_log
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS as PRETRAIN_DATASETS
 
+from projects.errors import one_line
 from projects.radiograph.listing import SUFFIXES, list_radiographs
 from projects.radiograph.remote import RemoteError, is_url, join, list_files, read_bytes, read_text
 from projects.radiograph.remote import list_radiographs as list_remote_radiographs
@@ -137,7 +138,7 @@ def read_coco(path: str) -> dict:
     except FormatError as error:
         raise DatasetError(f'{path}: expected {error}; write the file again, or divide it') from None
     except OSError as error:
-        raise DatasetError(f'{path}: expected a readable file ({_one_line(error)}); restore it') from None
+        raise DatasetError(f'{path}: expected a readable file ({one_line(error)}); restore it') from None
     for key in ('images', 'annotations', 'categories'):
         rows = coco.get(key) if isinstance(coco, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -420,7 +421,7 @@ class XrayImages(BaseDataset):
             lines = read_text(self.ann_file).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DatasetError(
-                f'{self.ann_file}: not readable as a list of images ({_one_line(error)}); correct `ann_file`'
+                f'{self.ann_file}: not readable as a list of images ({one_line(error)}); correct `ann_file`'
             ) from error
         names = [line.strip() for line in lines if line.strip()]
         if not names:
@@ -663,7 +664,3 @@ def quiet() -> Iterator[None]:
 def _whole(value) -> int | None:
     """Return an id, or None where the file holds something else."""
     return value if isinstance(value, int) else None
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split())

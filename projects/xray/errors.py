@@ -1,5 +1,7 @@
 """Errors that data and settings can cause."""
 
+from projects.errors import MMXrayError
 
-class DatasetError(ValueError):
+
+class DatasetError(MMXrayError, ValueError):
     """Bad data or a wrong dataset setting; one line that names the file, what was expected and the remedy."""

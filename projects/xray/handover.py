@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from projects.errors import MMXrayError
+
 from . import names
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -27,7 +29,7 @@ ALLOWED_MISSING = re.compile(r'norm([0-2])\.(weight|bias)|mask_token')
 NOT_LEARNT = ('num_batches_tracked', 'relative_position_index')
 
 
-class HandoverError(ValueError):
+class HandoverError(MMXrayError, ValueError):
     """A run would start from other weights than its config says; one line with the remedy."""
 
 

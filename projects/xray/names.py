@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from projects.errors import MMXrayError
+
 # Long and short spellings of the backbones: pretraining and probe use the first, detectors the second.
 BACKBONES = {
     'resnet50': 'resnet50',
@@ -85,7 +87,7 @@ BETWEEN = ' + '
 """Between what a student starts from and its teacher, in the `init` of `summary`."""
 
 
-class NameGrammarError(ValueError):
+class NameGrammarError(MMXrayError, ValueError):
     """A config's stem does not follow the grammar of configs/README.md."""
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 import torchvision
 
+from projects.errors import MMXrayError
+
 __all__ = [
     'nms',
     'softnms',
@@ -20,7 +22,7 @@ __all__ = [
 _AVERAGE = 1  # mmcv's pool_mode; 0 takes the maximum
 
 
-class MissingOperatorError(RuntimeError):
+class MissingOperatorError(MMXrayError, RuntimeError):
     """An operator of mmcv was called that only a compiled mmcv has; one line."""
 
 

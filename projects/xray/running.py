@@ -13,13 +13,14 @@ import mmengine.runner
 import torch
 from mmengine.config import Config, DictAction
 
+from projects.errors import MMXrayError
 from projects.xray.hooks.resume import ResumeError, newest_checkpoint
 
 from . import compat
 from .provenance import REPO
 
 
-class UsageError(ValueError):
+class UsageError(MMXrayError, ValueError):
     """The command line asks for what cannot be; one line with the remedy."""
 
 
@@ -352,7 +353,7 @@ def one_line_errors(main):
 
 
 def _is_users(error: Exception) -> bool:
-    if type(error).__module__.startswith('projects.'):
+    if isinstance(error, MMXrayError):
         return True
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, ValueError) and Path(frames[-1].filename).is_relative_to(REPO / 'projects'):

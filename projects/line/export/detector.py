@@ -17,6 +17,7 @@ from mmengine.runner import load_checkpoint
 from mmengine.utils import import_modules_from_strings
 from tqdm import tqdm
 
+from projects.errors import MMXrayError
 from projects.line.runtime import Exported
 from projects.line.runtime.inspector import depth_of, read_one, windowed
 from projects.radiograph.files import sha256
@@ -32,7 +33,7 @@ GRAPHS = {'openvino': 'model.xml', 'onnxruntime': 'model.onnx'}
 PACKAGES = ('openvino', 'onnxruntime', 'onnx', 'nncf', 'torch', 'torchvision', 'onedl-mmdetection', 'numpy')
 
 
-class ExportError(ValueError):
+class ExportError(MMXrayError, ValueError):
     """A detector cannot be exported, or its export differs too much from it; one line with the remedy."""
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import cv2
 
+from projects.errors import MMXrayError
 from projects.radiograph.files import draft_of, locked
 from projects.radiograph.image import ImagingError
 from projects.radiograph.listing import SUFFIXES, files_below, is_companion, may_be_dicom
@@ -32,7 +33,7 @@ LONGEST_NAME = 240  # bytes; file systems take 255, and a draft's name is longer
 _ASIDE = ('origin', 'calibration', 'parity', 'curve', 'threshold', 'threshold_reason', 'engines')
 
 
-class ArchiveError(ValueError):
+class ArchiveError(MMXrayError, ValueError):
     """Images or an output folder are not what was expected; one line with the remedy."""
 
 

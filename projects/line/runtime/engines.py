@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.errors import MMXrayError
 from projects.radiograph.files import write_whole
 
 ENGINES = ('openvino', 'onnxruntime')
@@ -20,7 +21,7 @@ Engine = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.nda
 May be called from several threads at once."""
 
 
-class EngineError(ValueError):
+class EngineError(MMXrayError, ValueError):
     """A graph cannot be loaded or run; one line with the remedy."""
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from projects.errors import MMXrayError
 from projects.radiograph.files import sha256
 from projects.radiograph.image import ImagingError
 from projects.radiograph.window import check_window
@@ -14,7 +15,7 @@ METADATA = 'metadata.json'
 FORMAT = 2
 
 
-class FolderError(ValueError):
+class FolderError(MMXrayError, ValueError):
     """An exported folder is missing, damaged or of another format; one line with the remedy."""
 
 

@@ -10,10 +10,12 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch.nn.functional import normalize
 
+from projects.errors import MMXrayError
+
 from .drawing import _figure, _pixels, _unwrap
 
 
-class CollapseError(ValueError):
+class CollapseError(MMXrayError, ValueError):
     """The representation has collapsed; one line with the remedy."""
 
 

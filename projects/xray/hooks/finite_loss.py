@@ -4,8 +4,10 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from projects.errors import MMXrayError
 
-class LossError(ValueError):
+
+class LossError(MMXrayError, ValueError):
     """The loss is not finite; one line that names the radiographs."""
 
 

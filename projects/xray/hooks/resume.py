@@ -14,6 +14,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
+from projects.errors import MMXrayError
 from projects.xray.seeding import SeededBatches, SeededDataset, _WorkerInit, seed_generators
 
 EXIT_STOPPED = 143
@@ -28,7 +29,7 @@ KEPT = 2
 """Checkpoints between epochs that are kept: should the newest be damaged, the one before it is whole."""
 
 
-class ResumeError(ValueError):
+class ResumeError(MMXrayError, ValueError):
     """A run cannot be taken up; one line with the remedy."""
 
 
