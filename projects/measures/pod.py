@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from .bounds import MIN_UNITS, StatisticsError, upper_bound
-from .images import Bools, Floats
+from .images import Bools, Floats, Ints
 from .likelihood import LINKS, Likelihood, fit_binary, hosmer_lemeshow, root_above, separated
 
 MIN_FLAWS = 60  # MIL-HDBK-1823A: with fewer hits and misses a logistic curve is not stable
@@ -51,7 +51,7 @@ class PodFit:
         log_size: Whether the link is linear in ln(size) (and ln(contrast)) or in the size itself.
         link: 'logit' or 'probit'.
         deviances: By 'link, scale', -2 log-likelihood of each combination; the smallest was taken unless one
-            was asked for. Empty without a fit.
+            was asked for, and the largest a90/95 of those within `CRITERION` of it. Empty without a fit.
         coefficients: Intercept, size, and contrast if given; empty without a fit.
         log_likelihood: At the fit; None without one.
         a50: Size found with probability 0.5; None when the data do not give it.
@@ -181,14 +181,23 @@ def fit_pod(
             (each, scale)
             for each in ([link] if link else LINKS)
             for scale in ((True, False) if log_size is None else (log_size,))
+            if name_model(each, scale) in fit.deviances
         ]
-        fit.link, fit.log_size = min(models, key=lambda m: fit.deviances.get(name_model(*m), np.inf))
-        design = _Design(covariates, fit.log_size)
-        likelihood = Likelihood(design.rows, found, LINKS[fit.link], clusters)
+        if not models:
+            raise StatisticsError('the fit did not converge')
+        models.sort(key=lambda model: fit.deviances[name_model(*model)])
+        # What fits as well as the best is as plausible: the bound is the largest of all of these.
+        limit = fit.deviances[name_model(*models[0])] + CRITERION
+        fits = [
+            _Fitted(_Design(covariates, scale), found, each, clusters, fit.at_contrast)
+            for each, scale in models
+            if fit.deviances[name_model(each, scale)] <= limit
+        ]
     except StatisticsError as error:
         fit.problems.append(f'{error}, so there is no curve')
         return fit
-    _evaluate(fit, design, likelihood, points)
+    fit.link, fit.log_size = models[0]
+    _evaluate(fit, fits, points)
     return fit
 
 
@@ -278,39 +287,77 @@ def _deviances(hits: Bools, covariates: Sequence[Floats]) -> dict[str, float]:
     return deviances
 
 
-def _evaluate(fit: PodFit, design: _Design, likelihood: Likelihood, points: int) -> None:
-    """Read the sizes with their bounds off the fit, check it, and trace its curve."""
-    link, best = LINKS[fit.link], likelihood.best
-    fit.coefficients, fit.log_likelihood = design.coefficients(best), likelihood.maximum
-    if best[1] <= 0:
+class _Fitted:
+    """One model at its maximum, read at sizes.
+
+    Args:
+        design: Of its scale.
+        hits: (N) bool.
+        link: Name of its link.
+        clusters: (N) int from 0, or None.
+        contrast: At which sizes are read; None for a curve in the size alone.
+
+    Raises:
+        StatisticsError: The fit did not converge.
+    """
+
+    def __init__(
+        self, design: _Design, hits: Bools, link: str, clusters: Ints | None, contrast: float | None
+    ) -> None:
+        self.design, self.contrast, self.link = design, contrast, LINKS[link]
+        self.likelihood = Likelihood(design.rows, hits, self.link, clusters)
+        self.best = self.likelihood.best
+        self.rises = bool(self.best[1] > 0)
+
+    def position(self, probability: float) -> float:
+        """Return the standardised size that is found with a probability."""
+        offset = self.design.row(0.0, self.contrast) @ self.best
+        return float((self.link.quantile(probability) - offset) / self.best[1])
+
+    def design_effect(self) -> float:
+        """Return the factor by which clustering widens the bound of a90."""
+        return self.likelihood.design_effect(self.design.row(self.position(0.9), self.contrast))
+
+    def bound(self) -> float | None:
+        """Return a90/95; None where the data allow a flat curve."""
+        criterion = CRITERION * self.design_effect()
+        # The farther out a90, the flatter the curve: it has a bound exactly when a flat curve is excluded.
+        if not self.rises or self.likelihood.ratio(np.eye(self.best.size)[1], 0.0) <= criterion:
+            return None
+        target = self.link.quantile(0.9)
+        return self.design.size(
+            root_above(
+                self.position(0.9),
+                lambda p: self.likelihood.ratio(self.design.row(p, self.contrast), target) - criterion,
+            )
+        )
+
+
+def _evaluate(fit: PodFit, fits: Sequence[_Fitted], points: int) -> None:
+    """Read the sizes with their bounds off the best model, check it, and trace its curve."""
+    model = fits[0]
+    design, likelihood = model.design, model.likelihood
+    fit.coefficients, fit.log_likelihood = design.coefficients(model.best), likelihood.maximum
+    if not model.rises:
         fit.problems.append('larger flaws are not found more often, so there is no a90')
         return
-
-    def position_of(probability: float) -> float:
-        return float((link.quantile(probability) - design.row(0.0, fit.at_contrast) @ best) / best[1])
-
-    at_90 = position_of(0.9)
-    fit.a50, fit.a90 = design.size(position_of(0.5)), design.size(at_90)
+    fit.a50, fit.a90 = (design.size(model.position(probability)) for probability in (0.5, 0.9))
     if fit.a50 is None or fit.a90 is None:
         fit.problems.append('the curve is so flat that a50 or a90 is no size at all')
-    fit.design_effect = likelihood.design_effect(design.row(at_90, fit.at_contrast))
-    criterion = CRITERION * fit.design_effect
-    # The farther out a90, the flatter the curve: it has a bound exactly when a flat curve is excluded.
-    if likelihood.ratio(np.eye(best.size)[1], 0.0) > criterion:
-        target = link.quantile(0.9)
-        bound = root_above(
-            at_90, lambda p: likelihood.ratio(design.row(p, fit.at_contrast), target) - criterion
-        )
-        fit.a90_95 = design.size(bound)
-    if fit.a90_95 is None:
+    fit.design_effect = model.design_effect()
+    bounds = [each.bound() for each in fits]
+    sizes = [bound for bound in bounds if bound is not None]
+    if len(sizes) == len(bounds):
+        fit.a90_95 = max(sizes)
+    else:
         fit.problems.append('the data allow a flat curve, so a90 has no upper bound')
     _check_range(fit, design, likelihood)
     _check_asymptote(fit, likelihood)
     _check_fit(fit, design, likelihood)
     for position in np.linspace(design.rows[:, 1].min(), design.rows[:, 1].max(), points):
         row = design.row(position, fit.at_contrast)
-        bounds = likelihood.bounds(row, CRITERION * likelihood.design_effect(row))
-        fit.curve.append(PodPoint(design.size(position), *(float(link.cdf(bound)) for bound in bounds)))
+        curve = likelihood.bounds(row, CRITERION * likelihood.design_effect(row))
+        fit.curve.append(PodPoint(design.size(position), *(float(model.link.cdf(bound)) for bound in curve)))
 
 
 def _check_range(fit: PodFit, design: _Design, likelihood: Likelihood) -> None:
