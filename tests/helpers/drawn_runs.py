@@ -61,14 +61,14 @@ def draw_truth(root, parts=20, seed=0, free=2, name='p'):
     return dict(images=images, annotations=annotations, categories=categories)
 
 
-def detect(truth, skill, seed, false=2.0):
+def detect(truth, skill, seed, false=2.0, misnamed=0.1):
     """COCO results of a detector that finds a box with probability `skill`, more often a large one."""
     rng = np.random.default_rng(seed)
     found = []
     for ann in truth['annotations']:
         if rng.random() < skill * min(1.3, np.sqrt(ann['area']) / 16):
             x, y, w, h = np.array(ann['bbox']) + rng.normal(0, 0.8, 4)
-            label = ann['category_id'] if rng.random() < 0.9 else 3 - ann['category_id']
+            label = ann['category_id'] if rng.random() < 1 - misnamed else 3 - ann['category_id']
             found.append((ann['image_id'], label, [x, y, max(w, 3), max(h, 3)], rng.uniform(0.2, 1)))
     for image in truth['images']:
         for _ in range(rng.poisson(false)):
@@ -118,6 +118,7 @@ def draw_run(
     epochs=4,
     stem=STEM,
     false=2.0,
+    misnamed=0.1,
     pretraining='elsewhere',
 ):
     """Write one run of a detector, whose weights come from the folder `pretraining`; returns its folder."""
@@ -129,7 +130,7 @@ def draw_run(
             split,
             task='detection',
             truth=of,
-            detections=detect(of, skill, start + seed, false),
+            detections=detect(of, skill, start + seed, false, misnamed),
         )
         for of, split, start in ((truth, 'test', 100), (val, 'val', 500))
     )
