@@ -40,6 +40,25 @@ xray_views_pipeline = [
     dict(type='PackInputs'),
 ]
 
+# Dense views for what is small: both are cut from one place of 192 px at about native size, and each is three
+# quarters of it at least, so that they share more than half of what they show.
+xray_dense_view = [
+    dict(
+        type='XrayRandomResizedCrop',
+        scale=160,
+        crop_ratio_range=(0.75, 1.0),
+        aspect_ratio_range=(0.9, 1.1),
+        flip=0.5,
+    ),
+    *xray_views_view[1:],
+]
+xray_dense_pipeline = [
+    _base_.xray_load,
+    dict(type='XrayFlawCrop', size=192, flaw=0.0, scale=(0.7, 1.5)),
+    dict(type='XrayMultiView', num_views=2, transforms=[xray_dense_view]),
+    dict(type='PackInputs'),
+]
+
 # SimMIM (arXiv:2111.09886, section 4.1): 60 % of the image masked in 32 px patches. The crop's
 # resize is antialiased as the original's is; mmpretrain's is not.
 xray_simmim_pipeline = [

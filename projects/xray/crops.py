@@ -20,8 +20,8 @@ class XrayFlawCrop(BaseTransform):
     the same. An image that is smaller stays whole in that direction. A flaw of which less than `visible` is
     in the crop is no example of a flaw, nor of sound material: its rest is marked as ignored.
 
-    Required keys: `img` (H, W), `gt_bboxes` (HorizontalBoxes), `gt_bboxes_labels`, `gt_ignore_flags`.
-    Changed: these and `img_shape`; masks are dropped.
+    Required key: `img` (H, W); of a labelled radiograph also `gt_bboxes` (HorizontalBoxes),
+    `gt_bboxes_labels` and `gt_ignore_flags`. Changed: these and `img_shape`; masks are dropped.
 
     Args:
         size: Width and height of the crop in px.
@@ -47,7 +47,9 @@ class XrayFlawCrop(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Replace the image and its boxes by those of a crop."""
         image = results['img']
-        boxes = results['gt_bboxes'].tensor.numpy().reshape(-1, 4)
+        labelled = 'gt_bboxes' in results
+        boxes = results['gt_bboxes'].tensor.numpy() if labelled else np.empty((0, 4), np.float32)
+        boxes = boxes.reshape(-1, 4)
         factor = float(np.exp(np.random.uniform(*np.log(self.scale))))
         side = max(1, round(self.size / factor))
         height, width = (min(side, extent) for extent in image.shape)
@@ -57,10 +59,12 @@ class XrayFlawCrop(BaseTransform):
         target = tuple(max(1, min(self.size, round(extent * self.size / side))) for extent in crop.shape)
         crop = np.ascontiguousarray(crop) if target == crop.shape else resize(crop, target)
 
-        kept, ignored, moved = self.boxes_in(boxes, (y, x, height, width))
-        moved *= np.tile([target[1] / width, target[0] / height], 2).astype(np.float32)
         results['img'] = crop
         results['img_shape'] = crop.shape
+        if not labelled:
+            return results
+        kept, ignored, moved = self.boxes_in(boxes, (y, x, height, width))
+        moved *= np.tile([target[1] / width, target[0] / height], 2).astype(np.float32)
         results['gt_bboxes'] = HorizontalBoxes(moved)
         results['gt_bboxes_labels'] = results['gt_bboxes_labels'][kept]
         results['gt_ignore_flags'] = results['gt_ignore_flags'][kept] | ignored

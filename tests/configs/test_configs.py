@@ -203,7 +203,7 @@ def test_a_name_says_the_architecture(path):
     else:
         assert (backbone.arch.embed_dims, len(backbone.arch.depths)) == (32, 2)
     model = {'simsiam': 'SimSiam', 'simmim': 'SimMIM', 'faster-rcnn': 'FasterRCNN', None: 'ImageClassifier'}
-    model['drawn'] = 'FasterRCNN'
+    model |= {'drawn': 'FasterRCNN', 'densecl': 'DenseCL'}
     assert config.model.type == model[name.method]
 
 
@@ -213,8 +213,8 @@ def test_a_name_says_the_pixels(path):
     sizes = set()
     for loader in loaders(config).values():
         for step in steps(dataset(loader).pipeline):
-            if step.type == 'XrayFlawCrop':
-                sizes.add(step['size'])  # its `scale` is of the content
+            if step.type == 'XrayFlawCrop':  # its `scale` is of the content; views are cut from it
+                sizes |= {step['size']} if name.kind == 'drawn' else set()
             else:
                 sizes |= {step[key] for key in ('scale', 'input_size') if key in step}
     assert {size if isinstance(size, int) else max(size) for size in sizes} == {name.px}

@@ -98,6 +98,15 @@ def test_radiographs_without_flaws_are_cropped_too():
     assert results['gt_bboxes_labels'].shape == (0,)
 
 
+def test_unlabelled_radiographs_are_cropped_without_boxes():
+    image = np.arange(300 * 400, dtype=np.uint16).reshape(300, 400)
+    results = XrayFlawCrop(size=64, flaw=0, scale=(1, 1))(dict(img=image, img_shape=image.shape))
+    assert set(results) == {'img', 'img_shape'}
+    assert results['img'].shape == results['img_shape'] == (64, 64)
+    y, x = divmod(int(results['img'][0, 0]), 400)
+    assert np.array_equal(results['img'], image[y : y + 64, x : x + 64])
+
+
 def test_same_draws_same_crop():
     crops = []
     for _ in range(2):
