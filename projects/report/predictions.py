@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import numpy as np
 from projects.errors import MMXrayError
 from projects.measures.images import InspectedImage, MeasureError, read_images
 from projects.measures.ranking import average_precision, average_precision_at
+
+from .large_json import read_object
 
 TASKS = ('detection', 'severity')
 FILES = {'test': 'predictions.json', 'val': 'predictions_val.json'}
@@ -34,7 +36,6 @@ class Predictions:
         window: Of `radiograph.window.apply_window`; what the model saw.
         checkpoint: The model.
         truth: COCO dict without masks; of a detector.
-        detections: COCO results; of a detector.
         images: `file_name`, `part`, `label` and `scores` (classes) of each image; of an image classifier.
         inspected: Truth and detections brought together; of a detector.
     """
@@ -47,7 +48,6 @@ class Predictions:
     window: dict
     checkpoint: str
     truth: dict = field(default_factory=dict)
-    detections: list[dict] = field(default_factory=list)
     images: list[dict] = field(default_factory=list)
     inspected: list[InspectedImage] = field(default_factory=list)
 
@@ -154,32 +154,43 @@ def read_predictions(run: Path, split: str = 'test') -> Predictions:
     path = run / FILES[split]
     again = 'run tools/test.py again'
     try:
-        content = json.loads(path.read_text())
+        content = read_object(path, {'detections': _bring_together})
+    except MeasureError as error:
+        raise PredictionsError(f'{path}: {error}') from None
     except FileNotFoundError:
         raise PredictionsError(f'{path}: not found; {again}, which writes it beside test.json') from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise PredictionsError(f'{path}: not readable as JSON ({error}); {again}') from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PredictionsError(f'{path}: {type(error).__name__}: {error}; {again}') from None
     try:
-        predictions = Predictions(**content)
+        inspected = content.pop('detections', [])
+        predictions = Predictions(**content, inspected=inspected)
     except TypeError as error:
         raise PredictionsError(f'{path}: not of this version ({error}); {again}') from None
     if predictions.task not in TASKS:
         raise PredictionsError(f'{path}: task {predictions.task!r}, expected one of {TASKS}; {again}')
     try:
         if predictions.task == 'detection':
-            predictions.inspected = read_images(predictions.truth, predictions.detections)
+            if not inspected:
+                raise MeasureError('no image to measure')
         else:
             _check_scores(predictions)
     except MeasureError as error:
         raise PredictionsError(f'{path}: {error}') from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PredictionsError(f'{path}: {type(error).__name__}: {error}; {again}') from None
-    if predictions.task == 'detection' and not predictions.detections:
+    if predictions.task == 'detection' and not any(image.scores.size for image in inspected):
         raise PredictionsError(
             f'{path}: not one detection on {len(predictions.inspected)} images, so that nothing can be '
             'measured; the model has not learnt or has diverged: train it again'
         )
     return predictions
+
+
+def _bring_together(content: dict, detections: Iterator[dict]) -> list[InspectedImage]:
+    """Bring detections and the truth that stands before them together, one detection after the other."""
+    return read_images(content['truth'], detections)
 
 
 def _check_scores(predictions: Predictions) -> None:

@@ -1,0 +1,111 @@
+"""A large JSON object read piece by piece: one long array of it is never in memory as a whole."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+CHUNK = 1 << 22  # characters read at a time
+NUMBER = frozenset('-0123456789')
+LONGEST_NUMBER = 1024
+Consumer = Callable[[dict[str, Any], Iterator[Any]], Any]
+
+
+def read_object(path: Path, consume: Mapping[str, Consumer]) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Args:
+        path: The file.
+        consume: By key, a function that is given the object as far as it is read and an iterator over the
+            elements of the array of that key; what it returns stands for the array. It must use all elements.
+
+    Raises:
+        json.JSONDecodeError: The file is no JSON object, or is cut short.
+        OSError, UnicodeDecodeError: It cannot be read.
+    """
+    content: dict[str, Any] = {}
+    with path.open(encoding='utf-8') as file:
+        text = _Text(file)
+        text.expect('{')
+        if text.peek() == '}':
+            text.expect('}')
+            return content
+        while True:
+            key = text.value()
+            text.expect(':')
+            if key in consume and text.peek() == '[':
+                content[key] = consume[key](content, _elements(text))
+            else:
+                content[key] = text.value()
+            if text.peek() == '}':
+                break
+            text.expect(',')
+        text.expect('}')
+        if text.peek():
+            raise text.error('extra data')
+    return content
+
+
+def _elements(text: '_Text') -> Iterator[Any]:
+    """Yield the elements of the array that begins here."""
+    text.expect('[')
+    if text.peek() == ']':
+        text.expect(']')
+        return
+    while True:
+        yield text.value()
+        if text.peek() == ']':
+            text.expect(']')
+            return
+        text.expect(',')
+
+
+class _Text:
+    """A window on the text of a file, which moves on as values are taken."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file, self.buffer, self.position = file, '', 0
+        self.decoder = json.JSONDecoder()
+
+    def fill(self) -> bool:
+        """Read more; returns whether there was any."""
+        # As much again as is there, so that a long value is not tried once per chunk.
+        more = self.file.read(max(CHUNK, len(self.buffer) - self.position))
+        self.buffer, self.position = self.buffer[self.position :] + more, 0
+        return bool(more)
+
+    def peek(self) -> str:
+        """Return the next character that is no white space; '' at the end."""
+        while True:
+            while self.position < len(self.buffer):
+                character = self.buffer[self.position]
+                if character not in ' \t\n\r':
+                    return character
+                self.position += 1
+            if not self.fill():
+                return ''
+
+    def expect(self, character: str) -> None:
+        """Take the next character, which must be this one."""
+        if self.peek() != character:
+            raise self.error(f'expected {character!r}')
+        self.position += 1
+
+    def value(self) -> Any:
+        """Take the next value."""
+        if self.peek() in NUMBER:  # part of a number is one, too
+            while len(self.buffer) - self.position < LONGEST_NUMBER and self.fill():
+                pass
+        while True:
+            try:
+                value, end = self.decoder.raw_decode(self.buffer, self.position)
+            except json.JSONDecodeError:
+                if not self.fill():
+                    raise
+                continue
+            self.position = end
+            return value
+
+    def error(self, what: str) -> json.JSONDecodeError:
+        """Return an error at the place reached."""
+        return json.JSONDecodeError(what, self.buffer, min(self.position, len(self.buffer)))
