@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .checks import WARNING, Finding, ImageSet
+from .findings import WARNING, Finding, ImageSet
 
 
 def resize_of(pipeline: Sequence[dict]) -> tuple[tuple[int, int], bool] | None:

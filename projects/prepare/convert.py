@@ -22,6 +22,8 @@ from .write import clip_box, place, write_coco
 
 SPLITS = ('train', 'val', 'test')
 CROWD = 'crowd boxes, neither learnt nor counted'
+ACCOUNTS = ('images', 'boxes', CROWD, 'annotation files', 'frames beyond the first', 'other files')
+"""In the order in which the ledger prints them."""
 
 Sizes = dict[str, tuple[int, int, int] | ImagingError]
 
@@ -64,9 +66,7 @@ def convert(
     _check_arguments(src, out, group, tile, overlap)
     levels = _read_severity(severity)
     images, found = _read_labels(kind, src)
-    ledger = Ledger(f'{kind} annotations', notes=list(found.notes))
-    for name in ('images', 'boxes', CROWD, 'annotation files', 'frames beyond the first', 'other files'):
-        ledger.accounts[name] = Account(name)
+    ledger = Ledger(f'{kind} annotations', {name: Account(name) for name in ACCOUNTS}, notes=found.notes)
     sizes = measure(images.paths)
     labelled = _load(found, images, sizes, ledger)
     types = _check_types(labelled, levels, severity)
@@ -75,8 +75,6 @@ def convert(
 
     names = _short_names(images.paths)
     written: dict[str, list[dict]] = {split: [] for split in SPLITS}
-    for account in (ledger['images'], ledger['boxes'], ledger[CROWD]):
-        account.went.update(dict.fromkeys(written, 0))  # in this order
     for name, image in labelled.items():
         image['file_name'] = names[name]
         if group is not None:
@@ -88,13 +86,12 @@ def convert(
             pieces = [image]
         written[splits[parts[name]]] += pieces
     _count_written(written, ledger)
-    unlabelled = _place_unlabeled(images, found, labelled, sizes, parts, splits, ledger)
+    unlabelled = _choose_unlabelled(images, found, labelled, sizes, parts, splits, ledger)
     for name in unlabelled:
         place(images.paths[name].resolve(), out / 'unlabeled' / names[name])
     _count_frames([*labelled, *unlabelled], sizes, ledger['frames beyond the first'])
     _count_others(images, found, ledger['other files'])
     ledger.check()
-
     info = dict(
         description=f'Converted from {kind}',
         converter=f'tools/convert_dataset.py {kind}',
@@ -107,11 +104,16 @@ def convert(
         write_coco(out / f'{split}.json', rows, list(levels) if severity else sorted(types), info)
     if severity:
         shutil.copyfile(severity, out / 'severity.yaml')
-    put_aside = [printable(f'{name}: {reason}') for name, reason in sorted(found.quarantine.items())]
-    (out / 'quarantine.txt').write_text(''.join(f'{line}\n' for line in put_aside), encoding='utf-8')
+    _write_quarantine(out / 'quarantine.txt', found)
     if group is None:
         ledger.notes.append(_say_no_group(images.paths))
     return ledger
+
+
+def _write_quarantine(path: Path, found: Source) -> None:
+    """Write what was put aside, one line each with its reason."""
+    lines = [printable(f'{name}: {reason}') for name, reason in sorted(found.quarantine.items())]
+    path.write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8')
 
 
 # ---------------------------------------------------------------------------------------------- arguments
@@ -363,6 +365,8 @@ def _say_no_group(names: dict[str, Path]) -> str:
 
 def _count_written(written: dict[str, list[dict]], ledger: Ledger) -> None:
     """Count what went to each split; crowd once more, as what it is."""
+    for account in (ledger['images'], ledger['boxes'], ledger[CROWD]):
+        account.went.update(dict.fromkeys(written, 0))  # in this order
     for split, pieces in written.items():
         boxes = [box for piece in pieces for box in piece['boxes']]
         crowd = sum(bool(box.get('iscrowd')) for box in boxes)
@@ -372,7 +376,7 @@ def _count_written(written: dict[str, list[dict]], ledger: Ledger) -> None:
         ledger[CROWD].came += crowd
 
 
-def _place_unlabeled(
+def _choose_unlabelled(
     images: Images,
     found: Source,
     labelled: dict[str, dict],

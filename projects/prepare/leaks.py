@@ -15,7 +15,7 @@ import numpy as np
 
 from projects.radiograph.parts import part_by_rule
 
-from .checks import ERROR, NOTE, WARNING, Finding, ImageSet, counted, few
+from .findings import ERROR, NOTE, WARNING, Finding, ImageSet, counted, few
 from .scan import COARSE, Probe, Probes, load
 
 SIDES = (('train', 'test'), ('pretraining', 'test'), ('train', 'val'), ('val', 'test'))

@@ -62,10 +62,10 @@ def render(report, findings, sets, probes, levels, boxes, anchors) -> str:
 
     Args:
         report: what dataset.json holds.
-        findings: list of `checks.Finding`, errors first.
-        sets: list of `checks.ImageSet`.
+        findings: list of `findings.Finding`, errors first.
+        sets: list of `findings.ImageSet`.
         probes: `probing.Probes` of all images.
-        levels: `checks.GrayLevels` or None by set name.
+        levels: `check_window.GrayLevels` or None by set name.
         boxes: `anchors.Boxes` by set name.
         anchors: result of `anchors.check_anchors`, or None.
     """

@@ -18,8 +18,11 @@ from test_convert_dataset import label
 from test_doctor import url  # noqa: F401
 from test_read import dicom
 
-from projects.prepare import anchors, checks, scan
+from projects.prepare import anchors, check_boxes, scan
 from projects.prepare import page as dataset_page
+from projects.prepare.examine import examine
+from projects.prepare.image_sets import LABELLED, read_sets
+from projects.prepare.table import format_report
 from projects.radiograph.pack import pack
 from projects.radiograph.recipe import Recipe
 from projects.xray.running import read_config
@@ -73,7 +76,7 @@ def found(config, **options):
     """Findings of a config as `level topic: text; images`, errors first."""
     cfg = Config.fromfile(config)
     cfg.merge_from_dict(options)
-    _, findings, _ = check_dataset.examine(cfg, str(config), workers=2)
+    _, findings, _ = examine(cfg, str(config), workers=2)
     return [f'{f.level} {f.topic}: {f.text}; {" ".join(f.images)}' for f in findings]
 
 
@@ -131,6 +134,12 @@ def saturate(root):
     image = pixels(path)
     image[:70] = 255
     cv2.imwrite(str(path), image)
+
+
+def binarise(root):
+    for k in (0, 1):
+        path = root / f'images/train_00{k}.png'
+        cv2.imwrite(str(path), np.where(pixels(path) > np.median(pixels(path)), 255, 0).astype(np.uint8))
 
 
 def saturate_the_detector(root):
@@ -238,6 +247,7 @@ def copy_unlisted(root):
         ),
         (saturate, 'warning files: 1 image saturated: .*train_000.png'),
         (saturate_the_detector, 'warning files: 1 image saturated: .* value of the file; .*train_000.png'),
+        (binarise, 'warning files: 2 images binary: every pixel has one of two values'),
         (name('a\0b.png'), r'error boxes: .*a\\x00b.png is not one line of UTF-8'),
         (name('\ud800.png'), r'error boxes: .*\\ud800.png is not one line of UTF-8'),
         (enlarge, 'warning files: 1 image over four times smaller or larger'),
@@ -333,7 +343,7 @@ def test_a_root_behind_a_url_is_checked_alike(data, url):  # noqa: F811
     copy_bytes(root)
     draw_twice(root)
     local = found(config)
-    served = {f'{s}_dataloader.dataset.data_root': f'{url}/{root.name}' for s in check_dataset.LABELLED}
+    served = {f'{s}_dataloader.dataset.data_root': f'{url}/{root.name}' for s in LABELLED}
     remote = [line.replace(f'{url}/{root.name}', str(root)) for line in found(config, **served)]
     assert remote == local and any('byte-equal' in line for line in local)
 
@@ -354,7 +364,7 @@ def test_dark_16_bit_images_get_a_window(data, tiny_coco):
     shutil.rmtree(root)
     tiny_coco(n=4, empty=1, bits=12, size=128)  # in 16-bit files
     cfg = Config.fromfile(config)
-    report, findings, _ = check_dataset.examine(cfg, str(config), workers=1)
+    report, findings, _ = examine(cfg, str(config), workers=1)
     wasted = [f for f in findings if f.topic == 'window']
     assert len(wasted) == 1 and 'of 256 gray levels' in wasted[0].text
     low, high = report['suggested']['window']['low'], report['suggested']['window']['high']
@@ -362,10 +372,7 @@ def test_dark_16_bit_images_get_a_window(data, tiny_coco):
     np.testing.assert_allclose([low, high], np.percentile(values, [0.5, 99.5]), atol=60)
     assert str(report['suggested']['window']) in wasted[0].remedy
     # With it, the gray scale is used and the measured mean is that of the windowed images.
-    options = {
-        f'{s}_dataloader.dataset.pipeline.0.window': report['suggested']['window']
-        for s in check_dataset.LABELLED
-    }
+    options = {f'{s}_dataloader.dataset.pipeline.0.window': report['suggested']['window'] for s in LABELLED}
     assert not any(line.startswith('warning window') for line in found(config, **options))
 
 
@@ -378,7 +385,7 @@ def test_what_resembles_what_does_not_hang_on_the_window(data):
         cv2.imwrite(str(path), (pixels(path).astype(np.uint16) * 4 + noise).astype(np.uint16))
 
     def leaks(window):
-        options = {f'{s}_dataloader.dataset.pipeline.0.window': window for s in check_dataset.LABELLED}
+        options = {f'{s}_dataloader.dataset.pipeline.0.window': window for s in LABELLED}
         return [line for line in found(config, **options) if ' leaks: ' in line]
 
     full = leaks(dict(type='full'))
@@ -408,12 +415,12 @@ def test_thousands_of_boxes_of_one_image_are_compared_in_little_memory():
     boxes[[700, 5000, 8999]] = boxes[[3, 699, 0]] + 0.01
     image = np.zeros(9000, int)
     tracemalloc.start()
-    twice = checks._duplicates(image, boxes)
+    twice = check_boxes._duplicates(image, boxes)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert np.flatnonzero(twice).tolist() == [700, 5000, 8999]
     assert peak < 300e6
-    assert not checks._duplicates(np.arange(9000), boxes).any()  # each in an image of its own
+    assert not check_boxes._duplicates(np.arange(9000), boxes).any()  # each in an image of its own
 
 
 def test_a_packed_store_is_windowed_already(repo, tiny_coco, monkeypatch, tmp_path):
@@ -422,19 +429,19 @@ def test_a_packed_store_is_windowed_already(repo, tiny_coco, monkeypatch, tmp_pa
     monkeypatch.chdir(tmp_path)
     cfg = Config.fromfile(sorted((repo / 'configs/small').glob('simsiam_*_synthetic-*.py'))[0])
     cfg.train_dataloader.dataset.data_prefix.img_path = 'packed'
-    report, findings, evidence = check_dataset.examine(cfg, cfg.filename, workers=1)
+    report, findings, evidence = examine(cfg, cfg.filename, workers=1)
     # 12 of the 16 bits: too dark, but no window can mend what has been packed; nor is its depth a fault.
     (wasted,) = (f for f in findings if f.topic == 'window')
     assert 'of 256 gray levels' in wasted.text and wasted.remedy.startswith('pack the images again')
     assert report['suggested']['window'] is None and report['suggested']['mean'] < 30
     assert not any('bit depth' in f.text for f in findings)
-    assert 'pixels:' not in check_dataset.format_report(report, findings)
+    assert 'pixels:' not in format_report(report, findings)
     assert '<html' in dataset_page.render(report, findings, **evidence)
 
 
 def test_mean_and_std_are_those_of_the_pixels(data):
     root, config = data
-    report, _, _ = check_dataset.examine(Config.fromfile(config), str(config), workers=1)
+    report, _, _ = examine(Config.fromfile(config), str(config), workers=1)
     values = np.concatenate([pixels(p).ravel() for p in (root / 'images').glob('val*')]).astype(float)
     row = next(row for row in report['sets'] if row['name'] == 'val')
     assert row['mean'] == pytest.approx(values.mean(), abs=0.01)
@@ -453,7 +460,7 @@ def test_one_series_that_dominates(data):
     lines = found(config)
     assert any(re.match(r'warning boxes: part train0 has \d+% of all boxes', line) for line in lines) is False
     # Parts of two frames hold a sixth of the images: with a series of its own, the frame holds a twelfth.
-    for split in check_dataset.LABELLED:
+    for split in LABELLED:
         edit(root, split, lambda coco: [r.update(series=f'{r["part"]}{r["id"]}') for r in coco['images']])
     assert any('warning boxes: series train01 has 54%' in line for line in found(config))
 
@@ -483,12 +490,12 @@ def test_small_boxes_and_ill_fitting_anchors_get_a_setting(data):
     options = {'model.rpn_head.anchor_generator.scales': [16]}
     cfg = Config.fromfile(config)
     cfg.merge_from_dict(options)
-    report, findings, _ = check_dataset.examine(cfg, str(config), workers=1)
+    report, findings, _ = examine(cfg, str(config), workers=1)
     finding = next(f for f in findings if f.topic == 'anchors')
     better = report['anchors']['better_scales']
     assert f'scales={better}' in finding.remedy
     cfg.model.rpn_head.anchor_generator.scales = better
-    again = check_dataset.examine(cfg, str(config), workers=1)[0]['anchors']
+    again = examine(cfg, str(config), workers=1)[0]['anchors']
     assert again['share_70'] == report['anchors']['better_70'] > report['anchors']['share_70'] + 0.1
 
 
@@ -546,7 +553,7 @@ def test_a_detector_is_compared_with_the_images_its_weights_have_seen(repo, tiny
     assert any(line.startswith(expected) for line in lines)
     assert [line for line in lines if 'krack' in line][0].startswith('note boxes')
     shutil.rmtree(root / 'images')
-    for split in check_dataset.LABELLED:
+    for split in LABELLED:
         (root / f'{split}.json').unlink()
     lines = found(pretraining)
     assert not any(line.startswith('error') for line in lines), lines
@@ -558,7 +565,7 @@ def test_the_window_of_the_command_line_counts_for_related_configs(repo, tiny_co
     monkeypatch.chdir(tmp_path)
     path = sorted((repo / 'configs/small').glob('faster-rcnn_*-simsiam-pre_*_synthetic.py'))[0]
     window = ['xray_load.window.type=percentile', 'xray_load.window.low=1', 'xray_load.window.high=99']
-    sets, _ = check_dataset.read_sets(read_config(str(path), window), str(path), window)
+    sets, _ = read_sets(read_config(str(path), window), str(path), window)
     assert {s.side for s in sets} >= {'train', 'test', 'pretraining'}
     assert all(s.window == dict(type='percentile', low=1, high=99) for s in sets)
 
@@ -716,9 +723,9 @@ def test_page_and_table(data, tmp_path, capsys):
 def test_boxes_smaller_than_a_pixel_are_drawn(data):
     _, config = data
     cfg = Config.fromfile(config)
-    for split in check_dataset.LABELLED:
+    for split in LABELLED:
         cfg[f'{split}_dataloader'].dataset.pipeline[2].scale = (2, 2)
-    report, findings, evidence = check_dataset.examine(cfg, str(config), workers=1)
+    report, findings, evidence = examine(cfg, str(config), workers=1)
     assert evidence['boxes']['train'].scaled[:, 2:].max() < 0.9
     assert 'Box sizes after the resize' in dataset_page.render(report, findings, **evidence)
 

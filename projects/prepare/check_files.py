@@ -1,0 +1,172 @@
+"""Files of a data set, each by itself and against the others: readable, size, suffix, depth, exposure."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from projects.radiograph.listing import may_be_dicom
+from projects.radiograph.remote import join
+
+from .findings import ERROR, WARNING, Finding, ImageSet, counted, with_boxes
+from .scan import Probes
+
+SUFFIXES_OF = {
+    'PNG': {'.png'},
+    'TIFF': {'.tif', '.tiff'},
+    'DICOM': {'.dcm', '.dicom', '.dic'},
+    'JPEG': {'.jpg', '.jpeg'},
+    'BMP': {'.bmp'},
+}
+
+
+def check_files(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
+    """Judge each file by itself and against the others.
+
+    Args:
+        sets: all sets.
+        probes: what was kept of their images.
+    """
+    used = list(dict.fromkeys(path for s in sets for path in s.paths))
+    good = [path for path in used if not probes[path].error]
+    findings = _finding(
+        ERROR,
+        {path: probes[path].error for path in used if probes[path].error},
+        'cannot be read',
+        'copy or export them again, or take them out of the annotation file',
+    )
+    findings += _check_sizes(sets, probes)
+    findings += _finding(
+        WARNING,
+        {
+            path: f'{probes[path].format} content'
+            for path in good
+            if probes[path].format in SUFFIXES_OF and not _fits(path, probes[path].format)
+        },
+        'with the suffix of another format',
+        'rename them; the content decides how they are read',
+    )
+    findings += _check_depths(good, probes)
+    findings += _finding(
+        WARNING,
+        {path: f'{probes[path].frames} frames' for path in good if probes[path].frames > 1},
+        'hold several frames, of which the first is read',
+        'export one file per frame if the others count',
+    )
+    return findings + _check_constant(sets, used, good, probes) + _check_exposure(good, probes)
+
+
+def _finding(level: str, images: dict[str, str], text: str, remedy: str) -> list[Finding]:
+    """One finding about some images; none where there are none."""
+    return [Finding(level, 'files', f'{counted(images, "image")} {text}', remedy, images)] if images else []
+
+
+def _fits(path: str, kind: str) -> bool:
+    suffix = PurePosixPath(path).suffix.lower()
+    return suffix in SUFFIXES_OF[kind] or kind == 'DICOM' and may_be_dicom(suffix)
+
+
+def _check_sizes(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
+    """Compare the images' sizes with those of their records."""
+    found = {}
+    for s in sets:
+        for record, path in zip(s.records, s.paths):
+            p, size = probes[path], (record.get('width'), record.get('height'))
+            if not p.error and (p.width, p.height) != size:
+                found[path] = f'{p.width} x {p.height} px, annotated as {size[0]} x {size[1]}'
+    return _finding(
+        ERROR,
+        found,
+        'of another size than the annotation file says',
+        'convert the data set again from these very files',
+    )
+
+
+def _check_depths(good: Sequence[str], probes: Probes) -> list[Finding]:
+    """Find images of another bit depth than most."""
+    # The images of a packed store were brought to one depth: that of their files is not known any more.
+    depth_of = {
+        path: (probes[path].bits, probes[path].dtype) for path in good if probes[path].format != 'store'
+    }
+    depths = Counter(depth_of.values())
+    if len(depths) < 2:
+        return []
+    common = depths.most_common(1)[0][0]
+    other = ', '.join(f'{n} of {b} bit ({d})' for (b, d), n in depths.most_common())
+    return _finding(
+        WARNING,
+        {path: f'{depth[0]} bit' for path, depth in depth_of.items() if depth != common},
+        f'of another bit depth than most: {other}',
+        'state an absolute window per depth, or export all from the detector alike',
+    )
+
+
+def _check_constant(
+    sets: Sequence[ImageSet], used: Sequence[str], good: Sequence[str], probes: Probes
+) -> list[Finding]:
+    """Find images of one value: an error where boxes are drawn on them, and where results are measured."""
+    constant = {path: f'all {probes[path].low:g}' for path in good if probes[path].low == probes[path].high}
+    labelled = {join(s.folder, record['file_name']) for s in sets for record in with_boxes(s)}
+    # What is measured after training is what the runtime would take.
+    measured = {path for s in sets if s.side in ('val', 'test') for path in s.paths} - labelled
+    findings = []
+    for level, chosen, why in (
+        (ERROR, labelled, ', yet boxes are drawn on it'),
+        (ERROR, measured, ', and the runtime refuses such an image'),
+        (WARNING, set(used) - labelled - measured, ''),
+    ):
+        findings += _finding(
+            level,
+            {path: note for path, note in constant.items() if path in chosen},
+            f'constant: every pixel has one value{why}',
+            'export them again or leave them out',
+        )
+    return findings
+
+
+def _check_exposure(good: Sequence[str], probes: Probes) -> list[Finding]:
+    """Find images that are binary, saturated or cut by the window, and those of an unusual size."""
+    binary, saturated, cut = {}, {}, {}
+    for path in good:
+        p = probes[path]
+        if p.low == p.high:
+            continue
+        share = p.histogram[[0, 255]] / p.histogram.sum()
+        if p.at_low + p.at_high >= 1:
+            binary[path] = f'only {p.low:g} and {p.high:g}'
+        elif max(p.at_low, p.at_high) > 0.5:
+            value, own = (p.low, p.at_low) if p.at_low > p.at_high else (p.high, p.at_high)
+            saturated[path] = f'{own:.0%} of the pixels are {value:g}'
+        elif share.max() > 0.5:
+            cut[path] = f'{share.max():.0%} {("black", "white")[share.argmax()]}'
+    findings = _finding(
+        WARNING,
+        binary,
+        'binary: every pixel has one of two values, as in a mask or a thresholded picture',
+        'take the radiographs as the detector wrote them; nothing can be exposed again into these',
+    )
+    findings += _finding(
+        WARNING,
+        saturated,
+        'saturated: over half of the pixels have the lowest or the highest value of the file',
+        'expose again, or mask the background',
+    )
+    findings += _finding(
+        WARNING,
+        cut,
+        'saturated by the window: over half of the pixels are black or white after it',
+        'see the suggested window',
+    )
+    area = np.array([probes[path].height * probes[path].width for path in good], float)
+    middle = np.median(area) if len(area) else 0
+    return findings + _finding(
+        WARNING,
+        {
+            path: f'{probes[path].width} x {probes[path].height} px'
+            for path, a in zip(good, area)
+            if not 0.25 <= a / middle <= 4
+        },
+        f'over four times smaller or larger than the median of {middle / 1e6:.2f} megapixels',
+        'check that they are whole radiographs at the same magnification',
+    )

@@ -1,0 +1,101 @@
+"""Gray levels of a data set, and whether its window fits them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .findings import ERROR, WARNING, Finding, ImageSet
+from .scan import Probes
+
+
+@dataclass
+class GrayLevels:
+    """Gray levels of a set of images.
+
+    Attributes:
+        histogram: (256,) counts after windowing.
+        mean: of the windowed gray levels.
+        std: of the windowed gray levels.
+        low: 0.5th percentile of a regular sample of the pixel values, in the file's units; nan where all
+            images are in a packed store, windowed already.
+        high: 99.5th percentile.
+    """
+
+    histogram: np.ndarray
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+def gray_levels(paths: Iterable[str], probes: Probes) -> GrayLevels | None:
+    """Sum up the gray levels of images; None when none of them is readable."""
+    good = [probes[path] for path in paths if not probes[path].error]
+    if not good:
+        return None
+    histogram = np.sum([p.histogram for p in good], axis=0)
+    share, level = histogram / histogram.sum(), np.arange(256)
+    mean = float((share * level).sum())
+    samples = [p.sample for p in good if p.format != 'store']
+    low, high = np.percentile(np.concatenate(samples), [0.5, 99.5]) if samples else (math.nan, math.nan)
+    return GrayLevels(
+        histogram, mean, math.sqrt(float((share * (level - mean) ** 2).sum())), float(low), float(high)
+    )
+
+
+def check_windows(sets: Sequence[ImageSet], levels: dict[str, GrayLevels | None]) -> list[Finding]:
+    """Check that all sets are windowed alike, and that the window neither wastes nor cuts the gray scale.
+
+    Args:
+        sets: all sets.
+        levels: see `gray_levels`, by set name.
+    """
+    findings = []
+    if not sets:
+        return findings
+    for s in sets[1:]:
+        if s.window != sets[0].window:
+            findings.append(
+                Finding(
+                    ERROR,
+                    'window',
+                    f'{s.name} is loaded with {s.window}, {sets[0].name} with {sets[0].window}',
+                    'give every LoadXray the same window: xray_load in configs/_base_/xray_runtime.py',
+                )
+            )
+    first = levels.get(sets[0].name)
+    if first is None:
+        return findings
+    share = np.cumsum(first.histogram) / first.histogram.sum()
+    span = int(np.searchsorted(share, 0.995) - np.searchsorted(share, 0.005))
+    cut = float(first.histogram[[0, 255]].sum() / first.histogram.sum())
+    window = suggested_window(first)
+    suggestion = (
+        f'window={window} in xray_load' if window else 'pack the images again with a --window that fits them'
+    )
+    if span < 64:
+        findings.append(
+            Finding(
+                WARNING,
+                'window',
+                f'{sets[0].name}: 99 % of the pixels fill {span + 1} of 256 gray levels',
+                suggestion,
+            )
+        )
+    elif cut > 0.05 and sets[0].window['type'] != 'full':
+        findings.append(
+            Finding(WARNING, 'window', f'{sets[0].name}: the window cuts {cut:.0%} of the pixels', suggestion)
+        )
+    return findings
+
+
+def suggested_window(levels: GrayLevels) -> dict | None:
+    """One absolute window for the whole set, as `window.dataset_window` chooses it: 0.5 to 99.5 %."""
+    low, high = levels.low, levels.high
+    if math.isnan(low):
+        return None
+    if high - low > 20:
+        low, high = math.floor(low), math.ceil(high)
+    return dict(type='absolute', low=low, high=high)

@@ -1,0 +1,131 @@
+"""Everything that is to be said of a config's data set: its images probed once, then judged."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from mmdet.registry import TASK_UTILS
+from mmengine.config import Config
+from tqdm import tqdm
+
+from .anchors import Boxes, best_anchor_iou, boxes_at_input, check_anchors, check_box_size
+from .check_boxes import check_boxes, check_dominance, check_ledgers, check_parts
+from .check_classes import check_classes, class_counts
+from .check_files import check_files
+from .check_window import GrayLevels, check_windows, gray_levels, suggested_window
+from .findings import LEVELS, TOPICS, Finding, ImageSet
+from .image_sets import read_sets
+from .leaks import check_leaks
+from .scan import Probes
+
+
+def examine(
+    cfg: Config, config_path: str, workers: int, options: Sequence[str] | None = ()
+) -> tuple[dict, list[Finding], dict]:
+    """Gather the image sets of a config, probe every image and judge.
+
+    Args:
+        cfg: the config.
+        config_path: its file.
+        workers: processes.
+        options: its `--cfg-options`, of which the window counts for related configs too.
+
+    Returns:
+        The report as dataset.json holds it, the findings, and what the page draws.
+    """
+    window = [option for option in options or () if option.startswith('xray_load.')]
+    sets, findings = read_sets(cfg, config_path, window)
+    start = time.perf_counter()
+    tasks = {path: s.window for s in reversed(sets) for path in s.paths}
+    with progress_bar(len(tasks)) as bar:
+        probes = Probes(tasks, workers, bar.update)
+    seconds = time.perf_counter() - start
+
+    labelled = [s for s in sets if s.classes]
+    levels = {s.name: gray_levels(s.paths, probes) for s in sets}
+    boxes = {s.name: found for s in labelled if (found := boxes_at_input(s)) is not None}
+    findings += check_files(sets, probes)
+    findings += check_boxes(labelled) + check_dominance(labelled) + check_ledgers(sets)
+    findings += check_parts(labelled)
+    findings += check_classes(labelled, heads(cfg.model))
+    findings += check_windows([s for s in sets if s.side != 'unlisted'], levels)
+    findings += check_leaks(sets, probes, workers)
+    anchors = None
+    train = next((s for s in labelled if s.name == 'train' and s.name in boxes), None)
+    if train:
+        findings += check_box_size(train, boxes['train'])
+        anchors, more = fit_anchors(cfg.model, boxes['train'])
+        findings += more
+    findings.sort(key=lambda f: (LEVELS.index(f.level), TOPICS.index(f.topic)))
+    report = dict(
+        config=config_path,
+        images=len(tasks),
+        seconds=round(seconds, 2),
+        sets=[describe(s, levels[s.name], boxes.get(s.name)) for s in sets],
+        anchors=anchors and {k: v for k, v in anchors.items() if k != 'iou'},
+        suggested=suggestion(levels[sets[0].name]) if sets else None,
+        findings=[vars(finding) for finding in findings],
+    )
+    return report, findings, dict(sets=sets, probes=probes, levels=levels, boxes=boxes, anchors=anchors)
+
+
+def heads(model: dict) -> dict[str, int]:
+    """`num_classes` of each head of a model, by dotted key."""
+    found = {}
+
+    def visit(node, path):
+        for name, value in node.items():
+            if name == 'num_classes':
+                found[f'{path}.{name}'] = value
+            elif isinstance(value, dict) and name != 'teacher':
+                visit(value, f'{path}.{name}')
+
+    visit(model, 'model')
+    return found
+
+
+def fit_anchors(model: dict, boxes: Boxes) -> tuple[dict | None, list[Finding]]:
+    """Judge the anchors of a detector's region proposal network; (None, []) where it has none with scales."""
+
+    generator = (model.get('rpn_head') or {}).get('anchor_generator') or {}
+    if not str(generator.get('type')).endswith('AnchorGenerator') or not generator.get('scales'):
+        return None, []
+
+    def fit(scales):
+        built = TASK_UTILS.build({**generator, 'type': 'mmdet.AnchorGenerator', 'scales': list(scales)})
+        base = [level.numpy() for level in built.base_anchors]
+        return best_anchor_iou(boxes, base, built.strides)
+
+    return check_anchors(generator['scales'], fit)
+
+
+def progress_bar(total: int) -> tqdm:
+    """A bar on a terminal, nothing elsewhere."""
+    return tqdm(total=total, unit='img', disable=None, leave=False)
+
+
+def describe(s: ImageSet, levels: GrayLevels | None, boxes: Boxes | None) -> dict:
+    """What the table and the page say of one set."""
+
+    row = dict(name=s.name, source=s.source, folder=s.folder, images=len(s.names))
+    if s.coco is not None:
+        row['crowd'] = sum(a['iscrowd'] for a in s.coco['annotations'])
+        row['boxes'] = len(s.coco['annotations']) - row['crowd']
+        row['without_boxes'] = len(s.names) - len({a['image_id'] for a in s.coco['annotations']})
+        row['classes'] = {
+            k: dict(images=images, boxes=boxes) for k, (images, boxes) in class_counts(s).items()
+        }
+    if levels is not None:
+        row['mean'], row['std'] = round(levels.mean, 2), round(levels.std, 2)
+    if boxes is not None:
+        for key, found in (('native', boxes.native), ('input', boxes.scaled)):
+            side = np.sqrt(found[:, 2] * found[:, 3])
+            row[f'box_px_{key}'] = [round(float(v), 1) for v in np.percentile(side, [5, 50, 95])]
+    return row
+
+
+def suggestion(levels: GrayLevels | None) -> dict | None:
+    """Window, mean and std as measured on the first set."""
+    if levels is None:
+        return None
+    return dict(window=suggested_window(levels), mean=round(levels.mean, 2), std=round(levels.std, 2))

@@ -1,0 +1,190 @@
+"""The image sets that a config and its relations name, read as they are."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+
+from projects.radiograph import listing, remote
+from projects.radiograph.image import ImagingError
+from projects.radiograph.safe_parse import is_printable
+from projects.xray import datasets, running
+from projects.xray.digests import data_sets
+
+from .findings import ERROR, NOTE, Finding, ImageSet
+
+REPO = Path(__file__).resolve().parents[2]
+LABELLED = ('train', 'val', 'test')
+
+
+def read_sets(
+    cfg: Config, config_path: str, options: Sequence[str] = ()
+) -> tuple[list[ImageSet], list[Finding]]:
+    """Return the image sets that a config and its relations name, and what is wrong with their lists.
+
+    The first is the training set of the config: 'train', or 'pretraining' where nothing is labelled.
+
+    Args:
+        cfg: the config.
+        config_path: its file.
+        options: `--cfg-options` for the configs that are related to it.
+    """
+    sets, findings = [], []
+    for split in LABELLED:
+        for data in data_sets(cfg, f'{split}_dataloader'):
+            name = split if data['type'] != 'XrayImages' else 'pretraining'
+            add_set(sets, findings, name, data, cfg, missing=ERROR)
+    if any(s.side == 'pretraining' for s in sets):
+        related, splits = configs_from(Path(config_path).stem), ('test',)
+    else:
+        related, splits = pretraining_configs(cfg), ('train',)
+    others = []  # what a pretraining need not be checked against is listed all the same
+    for path in related:
+        other = read_quietly(path, options)
+        for split in LABELLED:
+            for data in data_sets(other, f'{split}_dataloader'):
+                # Not to have them here, such as labels before there are any, is no fault of this config.
+                name = 'pretraining' if split == 'train' else split
+                into, said = (sets, findings) if split in splits else (others, [])
+                add_set(into, said, name, data, other, missing=NOTE)
+    listed = {path for s in [*sets, *others] for path in s.paths}
+    for folder in dict.fromkeys(s.folder for s in sets if s.classes):
+        names = [name for name in files_below(folder) if remote.join(folder, name) not in listed]
+        if names:
+            window = next(s.window for s in sets if s.folder == folder)
+            before = sum(s.side == 'unlisted' for s in sets)
+            name = f'unlisted {before + 1}' if before else 'unlisted'
+            sets.append(ImageSet(name, folder, folder, names, window=window))
+            findings.append(Finding(NOTE, 'files', f'{folder}: {len(names)} images that no list names'))
+    return sets, findings
+
+
+def add_set(
+    sets: list[ImageSet], findings: list[Finding], name: str, data: dict, cfg: Config, missing: str
+) -> None:
+    """Read one dataset config and append it to `sets`, unless it is there already.
+
+    Args:
+        sets: list to append to.
+        findings: list for what is wrong with the annotation file or the list of images.
+        name: of the set.
+        data: dataset config.
+        cfg: the config that holds it.
+        missing: level of a finding when the set or its boxes cannot be read.
+    """
+    kind = data['type']
+    if kind not in ('XrayDefects', 'XraySeverity', 'XrayImages'):
+        raise datasets.DatasetError(
+            f'{name}: dataset type {kind}, expected XrayDefects, XraySeverity or XrayImages; convert the '
+            'data with tools/convert_dataset.py'
+        )
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        dataset = DATASETS.build({**data, 'lazy_init': True, 'pipeline': []})
+    pipeline = [dict(step) for step in data.get('pipeline') or []]
+    window = next((s.get('window') for s in pipeline if s['type'] == 'LoadXray'), None)
+    common = dict(window=dict(window or dict(type='full')), pipeline=pipeline)
+    prefix = dataset.data_prefix
+    folder = str(prefix.get('img_path') or prefix.get('img') or '').rstrip('/')
+    source = str(dataset.ann_file or folder)
+    if any(s.source == source for s in sets):
+        return
+    before = sum(s.side == name for s in sets)
+    name = f'{name} {before + 1}' if before else name
+    try:
+        if kind == 'XrayImages':
+            with datasets.quiet():
+                rows = dataset.load_data_list()
+            names = [remote.name_in(folder, row['img_path']) for row in rows]
+            sets.append(ImageSet(name, source, folder, names, **common))
+            return
+        raw = datasets.read_coco(source)
+        classes = tuple(dataset.metainfo['classes'])
+        coco = None
+        try:
+            coco = datasets.load_defects(source, classes, dataset.severity)
+        except datasets.DatasetError as error:
+            findings.append(Finding(missing, 'boxes', *split_remedy(str(error))))
+        records = [r for r in raw['images'] if _usable(r)]
+        sets.append(
+            ImageSet(
+                name,
+                source,
+                folder,
+                [record['file_name'] for record in records],
+                records,
+                [a for a in raw['annotations'] if isinstance(a.get('image_id'), int)],
+                classes,
+                raw['info'] if isinstance(raw.get('info'), dict) else {},
+                coco,
+                **common,
+            )
+        )
+    except (datasets.DatasetError, ImagingError) as error:
+        found, remedy = split_remedy(str(error))
+        findings.append(Finding(missing, 'files', f'{name} is left out: {found}', remedy))
+
+
+def _usable(record: dict) -> bool:
+    """Whether an image record has an id and a file name inside of the image folder."""
+
+    name = record.get('file_name')
+    return (
+        isinstance(record.get('id'), int)
+        and isinstance(name, str)
+        and is_printable(name)
+        and not Path(name).is_absolute()
+        and '..' not in Path(name).parts
+    )
+
+
+def split_remedy(message: str) -> tuple[str, str]:
+    """Split a one-line error into what was found and the remedy."""
+    found, _, remedy = message.rpartition('; ')
+    return (found, remedy) if found else (remedy, '')
+
+
+def files_below(folder: str) -> list[str]:
+    """The radiographs below a folder or URL, relative to it; none where it cannot be listed."""
+
+    find = remote.list_radiographs if remote.is_url(folder) else listing.list_radiographs
+    try:
+        return find(folder)[0]
+    except ImagingError:
+        return []
+
+
+def pretraining_configs(cfg: Config) -> list[Path]:
+    """The configs of this repository whose checkpoints the model starts from."""
+    names = [init['checkpoint'] for init in found_in(cfg.model, 'init_cfg') if 'checkpoint' in (init or ())]
+    names += [cfg.get('load_from') or '']
+    stems = {part for name in names for part in Path(str(name)).parts}
+    return [path for path in sorted(REPO.glob('configs/*/*.py')) if path.stem in stems]
+
+
+def configs_from(stem: str) -> list[Path]:
+    """The configs of this repository that start from a checkpoint of the config with this stem."""
+    return [
+        path
+        for path in sorted(REPO.glob('configs/*/*.py'))
+        if f'/{stem}/' in path.read_text(encoding='utf-8')
+    ]
+
+
+def read_quietly(path: Path, options: Sequence[str]) -> Config:
+    """Read a config of the repository."""
+
+    with datasets.quiet():
+        return running.read_config(str(path), options)
+
+
+def found_in(node: object, key: str) -> Iterator:
+    """Yield the value of every `key` below a config node."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == key:
+                yield value
+            yield from found_in(value, key)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from found_in(value, key)
