@@ -5,7 +5,7 @@ python := .venv/bin/python
 pytest := OMP_NUM_THREADS=1 $(python) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint test test-long test-browser test-gpu doctor demo gdxray study inspect distill
+.PHONY: help setup lock lint test test-long test-browser test-gpu doctor demo gdxray study inspect distill sbom
 
 help: ## list the commands
 	@awk -F ' *## *' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -18,6 +18,10 @@ lock: ## write requirements.lock and the like from pyproject.toml
 
 doctor: setup ## check versions, operators, devices and disk; CONFIGS="a.py b.py" adds data, classes and weights
 	@$(python) tools/doctor.py $(CONFIGS)
+
+sbom: setup ## write sbom.json, a CycloneDX bill of materials of what is installed
+	@.uv/bin/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment .venv --output-format JSON -o sbom.json
+	@echo "written: sbom.json"
 
 lint: setup ## check style, and that packages import downwards only
 	$(python) -m ruff check
