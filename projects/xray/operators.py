@@ -1,8 +1,8 @@
 """NMS, soft-NMS and RoIAlign for mmcv where its compiled operators (the module `mmcv._ext`) are missing.
 
 `projects/__init__.py` brings mmcv here. NMS and RoIAlign are torchvision's, which come from the same sources
-as mmcv's; `tests/test_operators.py` compares them with NumPy, and with what a detector gave on the compiled
-operators. Names and arguments of the functions are those of `mmcv._ext`.
+as mmcv's; `tests/xray/test_operators.py` compares them with NumPy, and with what a detector gave on the
+compiled operators. Names and arguments of the functions are those of `mmcv._ext`.
 """
 
 import numpy as np
@@ -63,7 +63,8 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset:
 
     Args:
         boxes: (N, 4) x1, y1, x2, y2 in px.
-        scores: (N,); of equal ones the first in `boxes` counts as the higher.
+        scores: (N,); of equal ones the first in `boxes` counts as the higher. mmcv's compiled operator takes
+            them in the order in which the processor's sort leaves them.
         iou_threshold: In [0, 1], rounded to float32 as mmcv does: an IoU of 0.6 is not above 0.6.
         offset: Added to the widths and heights, 0 or 1.
 

@@ -1,8 +1,9 @@
-"""NMS, soft-NMS and RoIAlign of projects/xray/operators.py: equal to NumPy's.
+"""NMS, soft-NMS and RoIAlign of projects/xray/operators.py: equal to NumPy, and to mmcv's compiled ones.
 
 `nms_of` and the like are written after the papers and in float64, but for the IoU, whose rounding decides.
 """
 
+import json
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import mmcv.ops
 import numpy as np
 import pytest
 import torch
+from helpers import detector_facts
 
 from projects.xray import operators
 
@@ -269,3 +271,19 @@ def test_compiled_operators_are_used_as_they_are(repo, tmp_path):
         loaders += done.stdout.split()
         (tmp_path / 'mmcv/_ext.py').write_text('')
     assert loaders == ['OperatorsFinder', 'SourceFileLoader']
+
+
+def test_a_detector_learns_and_finds_as_on_the_compiled_operators():
+    """The record is of one processor; another rounds otherwise, so that the last digits are left out."""
+    recorded = json.loads(detector_facts.RECORDED.read_text())
+    found = detector_facts.gather()
+    for step, (mine, theirs) in enumerate(zip(found['losses'], recorded['losses'], strict=True)):
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-4), f'update {step}'
+    for kind in detector_facts.SUPPRESSIONS:
+        for mine, theirs in zip(found[kind], recorded[kind], strict=True):
+            mine, theirs = np.array(mine), np.array(theirs)
+            near = np.abs(mine[:, None, :4] - theirs[None, :, :4]).max(2) < 0.1
+            near &= np.abs(mine[:, None, 4] - theirs[None, :, 4]) < 1e-3
+            near &= mine[:, None, 5] == theirs[None, :, 5]
+            assert len(mine) == len(theirs) == 20
+            assert near.any(1).sum() >= 19
