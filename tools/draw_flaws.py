@@ -25,8 +25,9 @@ import yaml
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from projects.radiograph.image import ImagingError  # noqa: E402
 from projects.radiograph.listing import list_radiographs  # noqa: E402
-from projects.radiograph.read import ImagingError, check_window  # noqa: E402
+from projects.radiograph.window import check_window  # noqa: E402
 from projects.synthetic.drawn import Recipe  # noqa: E402
 from projects.synthetic.virtual import draw_virtual  # noqa: E402
 from projects.xray.classes import CASTINGS  # noqa: E402
@@ -49,7 +50,11 @@ def parse_args(argv=None):
         '--pitch', type=float, nargs='+', default=[0.1, 0.4], metavar='MM', help='mm per px, or its range'
     )
     parser.add_argument(
-        '--contrast', type=float, default=(0.005, 0.5), help='e^(mu·d) - 1 at the peak (0.005 0.5)', **pair
+        '--contrast',
+        type=float,
+        default=(0.005, 0.5),
+        help='share by which a flaw lets more through, at its peak (0.005 0.5)',
+        **pair,
     )
     parser.add_argument('--types', nargs='+', metavar='TYPE', default=list(CASTINGS), help='default: all 19')
     parser.add_argument('--air', type=float, metavar='LEVEL', help='gray level from which on it is air')

@@ -16,7 +16,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from projects.radiograph.read import read
-from projects.radiograph.store import prepare
+from projects.radiograph.recipe import prepare
 from projects.xray.classes import CASTINGS
 
 from .drawn import Drawn, Recipe, draw_flaws

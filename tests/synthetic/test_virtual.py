@@ -11,8 +11,9 @@ from helpers.castings import casting
 from pycocotools import mask as coco_mask
 
 import projects.xray.compat  # noqa: F401 (first)
-from projects.measures import matching
 from projects.measures.flaws import measure_pod
+from projects.measures.images import read_images
+from projects.measures.matching import match_all
 from projects.radiograph.read import read
 from projects.xray.classes import CASTINGS
 from projects.xray.datasets import load_defects
@@ -85,7 +86,7 @@ def test_the_pod_can_be_measured_against_size_and_contrast(archive, tmp_path):
         a for a in coco['annotations'] if rng.random() < 1 / (1 + (15 / max(a['detectability'], 1e-3)) ** 3)
     ]
     detections = [dict(image_id=a['image_id'], category_id=1, bbox=a['bbox'], score=0.9) for a in found]
-    matched = matching.match_all(matching.read_images(coco, detections))
+    matched = match_all(read_images(coco, detections))
     pod = measure_pod(matched, 0.5, 0, by_contrast=True)
     assert pod.fit.flaws == len(coco['annotations'])
     assert pod.fit.hits == len(found)
