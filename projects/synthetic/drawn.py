@@ -35,6 +35,7 @@ class Drawn(NamedTuple):
         mask: bool (height, width), those pixels, whatever the contrast; no other pixel has changed.
         contrast: e^(mu·d) - 1 at its peak; of denser material 1 - e^(mu·d), so both are above 0.
         detectability: sqrt(sum (J - I)²) over the standard deviation of the noise.
+        cnr: Largest |J - I| over that deviation.
     """
 
     type: str
@@ -42,6 +43,7 @@ class Drawn(NamedTuple):
     mask: np.ndarray
     contrast: float
     detectability: float
+    cnr: float
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,14 @@ def draw_flaw(
     rows, columns = (np.flatnonzero(covered.any(axis)) for axis in (1, 0))
     box = (x0 + int(columns[0]), y0 + int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1)
     mask = covered[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return Drawn(kind, box, mask, float(np.abs(np.expm1(attenuation)).max()), detectability)
+    return Drawn(
+        kind,
+        box,
+        mask,
+        float(np.abs(np.expm1(attenuation)).max()),
+        detectability,
+        float(effect.max()) / sigma,
+    )
 
 
 def _draw_contrast(inside, levels, sigma: float, look: Look, rng, recipe: Recipe) -> float | None:

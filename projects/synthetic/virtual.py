@@ -52,7 +52,7 @@ def draw_virtual(
         progress: Wraps what is iterated over.
 
     Returns:
-        The COCO file: `contrast` (e^(mu·d) - 1 at the peak), `detectability`, mask and `flaw` of each box.
+        The COCO file: `contrast` (e^(mu·d) - 1 at the peak), `cnr`, `detectability`, mask and `flaw`.
 
     Raises:
         ImagingError: A file is no readable radiograph.
@@ -100,7 +100,7 @@ def draw_virtual(
 
 
 def _annotation(flaw: Drawn, shape: tuple[int, int]) -> dict:
-    """Return a flaw's box, area, mask as run lengths over the image, contrast and detectability."""
+    """Return a flaw's box, area, mask as run lengths over the image, and how well it is seen."""
     x, y, width, height = flaw.bbox
     full = np.zeros(shape, np.uint8, order='F')
     full[y : y + height, x : x + width] = flaw.mask
@@ -112,4 +112,5 @@ def _annotation(flaw: Drawn, shape: tuple[int, int]) -> dict:
         segmentation=dict(size=list(shape), counts=runs['counts'].decode()),
         contrast=round(flaw.contrast, 5),
         detectability=round(flaw.detectability, 3),
+        cnr=round(flaw.cnr, 4),
     )

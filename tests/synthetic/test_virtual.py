@@ -53,6 +53,7 @@ def test_flaws_are_known_and_everything_else_is_as_it_was(archive, tmp_path):
             assert mask.sum() == annotation['area']
             assert coco_mask.toBbox(annotation['segmentation']).tolist() == annotation['bbox']
             assert 0 < annotation['contrast'] <= 0.5
+            assert 0 < annotation['cnr'] <= annotation['detectability'] * 1.001
             covered |= mask
         assert ((after == before) | covered).all()
     contrasts = [annotation['contrast'] for annotation in coco['annotations']]
