@@ -97,14 +97,7 @@ def compare(
     baseline, candidate = _pair(measure, np.arange(count), count) or (None, None)
     if baseline is None or candidate is None:
         raise StatisticsError('the measure has no value over all images, so that nothing can be compared')
-    if carrying is None:
-        carriers = [name for name, mine in members.items() if _pair(measure, mine, count)]
-    else:
-        carries = np.asarray(carrying, bool)
-        carriers = [name for name, mine in members.items() if carries[mine].any()]
-    if not carriers:
-        raise StatisticsError(f'the measure has no value in any of the {len(members)} units by itself')
-
+    carriers = _carriers(measure, members, carrying, count)
     known = len(carriers) if independent is None else min(len(carriers), independent)
     difference = candidate - baseline
     generator = np.random.default_rng(seed)
@@ -177,6 +170,23 @@ def _members(units: Sequence[Hashable]) -> dict[str, Ints]:
     for position, unit in enumerate(units):
         members.setdefault(str(unit), []).append(position)
     return {unit: np.array(positions) for unit, positions in members.items()}
+
+
+def _carriers(
+    measure: Callable[[Ints], float | None],
+    members: dict[str, Ints],
+    carrying: Sequence[bool] | None,
+    count: int,
+) -> list[str]:
+    """Return the names of the units that carry the measure, one at least."""
+    if carrying is None:
+        carriers = [name for name, mine in members.items() if _pair(measure, mine, count)]
+    else:
+        carries = np.asarray(carrying, bool)
+        carriers = [name for name, mine in members.items() if carries[mine].any()]
+    if not carriers:
+        raise StatisticsError(f'the measure has no value in any of the {len(members)} units by itself')
+    return carriers
 
 
 def _pair(measure: Callable[[Ints], float | None], positions: Ints, count: int) -> tuple[float, float] | None:

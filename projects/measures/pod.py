@@ -177,21 +177,10 @@ def fit_pod(
         return fit
     try:
         fit.deviances = _deviances(found, covariates)
-        models = [
-            (each, scale)
-            for each in ([link] if link else LINKS)
-            for scale in ((True, False) if log_size is None else (log_size,))
-            if name_model(each, scale) in fit.deviances
-        ]
-        if not models:
-            raise StatisticsError('the fit did not converge')
-        models.sort(key=lambda model: fit.deviances[name_model(*model)])
-        # What fits as well as the best is as plausible: the bound is the largest of all of these.
-        limit = fit.deviances[name_model(*models[0])] + CRITERION
+        models = _plausible(fit.deviances, link, log_size)
         fits = [
             _Fitted(_Design(covariates, scale), found, each, clusters, fit.at_contrast)
             for each, scale in models
-            if fit.deviances[name_model(each, scale)] <= limit
         ]
     except StatisticsError as error:
         fit.problems.append(f'{error}, so there is no curve')
@@ -199,6 +188,24 @@ def fit_pod(
     fit.link, fit.log_size = models[0]
     _evaluate(fit, fits, points)
     return fit
+
+
+def _plausible(
+    deviances: dict[str, float], link: str | None, log_size: bool | None
+) -> list[tuple[str, bool]]:
+    """Return links and scales by rising deviance, the best of those asked for and what fits as well."""
+    models = [
+        (each, scale)
+        for each in ([link] if link else LINKS)
+        for scale in ((True, False) if log_size is None else (log_size,))
+        if name_model(each, scale) in deviances
+    ]
+    if not models:
+        raise StatisticsError('the fit did not converge')
+    models.sort(key=lambda model: deviances[name_model(*model)])
+    # What fits as well as the best is as plausible: the bound is the largest of all of these.
+    limit = deviances[name_model(*models[0])] + CRITERION
+    return [model for model in models if deviances[name_model(*model)] <= limit]
 
 
 def _check(
