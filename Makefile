@@ -23,9 +23,10 @@ sbom: setup ## write sbom.json, a CycloneDX bill of materials of what is install
 	@.uv/bin/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment .venv --output-format JSON -o sbom.json
 	@echo "written: sbom.json"
 
-lint: setup ## check style, and that packages import downwards only
+lint: setup ## check style, types, and that packages import downwards only
 	$(python) -m ruff check
 	$(python) -m ruff format --check
+	$(python) -m mypy
 	.venv/bin/lint-imports --no-logo
 
 test: setup ## run the tests that take seconds

@@ -4,6 +4,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
+from types import ModuleType
 
 __version__ = '0.2.0'
 
@@ -15,16 +16,18 @@ class OperatorsFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     every module of ours passes by here before it can import `mmcv.ops`, which needs the module.
     """
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: object = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
         """Return a spec for `mmcv._ext` and None for any other module."""
         return importlib.machinery.ModuleSpec(name, self) if name == 'mmcv._ext' else None
 
-    def exec_module(self, module):
+    def exec_module(self, module: ModuleType) -> None:
         """Fill the module; torch is imported here and not before."""
         operators = importlib.import_module('projects.xray.operators')
         for name in operators.__all__:
             setattr(module, name, getattr(operators, name))
-        module.__getattr__ = operators.missing
+        vars(module)['__getattr__'] = operators.missing
 
 
 if not any(type(finder).__name__ == OperatorsFinder.__name__ for finder in sys.meta_path):
