@@ -1,10 +1,15 @@
 """What a detector learns of crowd and of objects marked difficult: nothing, not even background."""
 
+import json
+
 import torch
 from mmdet.models.task_modules.assigners import MaxIoUAssigner
+from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 from projects.xray.assigners import XrayMaxIoUAssigner
+from projects.xray.datasets import XrayDefects
+from projects.xray.transforms import LoadXray  # noqa: F401  (registers itself)
 
 RPN = dict(pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3, match_low_quality=True)
 # An object, a box in the crowd region, one beside it, one that lies in it by less than half.
@@ -44,3 +49,32 @@ def test_without_crowd_nothing_changes():
     objects = [[0, 0, 10, 10], [50, 50, 58, 60]]
     own, mmdets = (assign(kind(**RPN), objects, []) for kind in (XrayMaxIoUAssigner, MaxIoUAssigner))
     assert own.tolist() == mmdets.tolist()
+
+
+def test_crowd_of_a_file_is_ignored_in_training(tiny_coco):
+    root = tiny_coco(n=2)
+    coco = json.loads((root / 'train.json').read_text())
+    first = coco['annotations'][0]
+    first['iscrowd'] = 1
+    (root / 'train.json').write_text(json.dumps(coco))
+    pipeline = [
+        dict(type='LoadXray'),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='PackDetInputs', meta_keys=('img_id',)),
+    ]
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        dataset = XrayDefects(
+            ann_file='train.json',
+            data_root=str(root),
+            data_prefix=dict(img='images'),
+            severity='castings',
+            pipeline=pipeline,
+        )
+        sample = next(s for i in range(2) if (s := dataset[i]['data_samples']).img_id == first['image_id'])
+    crowd, objects = (found.bboxes.tensor for found in (sample.ignored_instances, sample.gt_instances))
+    x, y, w, h = first['bbox']
+    torch.testing.assert_close(crowd, torch.tensor([[x, y, x + w, y + h]]))
+    within = [[x + 1, y + 1, x + w / 2, y + h / 2]]
+    found = assign(XrayMaxIoUAssigner(**RPN), objects.tolist(), crowd.tolist(), within)
+    assert found.tolist() == [-1]
+    assert assign(MaxIoUAssigner(**RPN), objects.tolist(), crowd.tolist(), within).tolist() == [0]
