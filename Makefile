@@ -41,8 +41,9 @@ test-browser: setup ## look at the report in Chromium, which is installed when r
 	  { echo "make test-browser: Chromium is missing, and only root can install it: apt install chromium" >&2; exit 1; }
 	$(pytest) tests/browser
 
-test-gpu: setup ## test mixed precision, NCCL and operators on this machine's first GPU
-	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} $(pytest) tests/gpu
+test-gpu: setup ## test mixed precision, NCCL and operators on this machine's GPUs; every family on one and on all
+	gpus=$$(nvidia-smi -L 2>/dev/null | grep -c '^GPU'); \
+	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-$$(seq -s, 0 $$((gpus - 1)))} $(pytest) tests/gpu
 
 # What a study found, as a page.
 report = $(python) tools/report.py work_dirs/study/$(1)/*/seed* --out work_dirs/study/$(1)/report

@@ -25,8 +25,10 @@ import scipy.interpolate
 import torch
 from mmengine.fileio import LocalBackend
 from mmengine.logging import HistoryBuffer
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.utils import digit_version
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from projects.errors import MMXrayError
 from projects.radiograph.files import write_whole
@@ -256,14 +258,49 @@ def repair_recursion_limit() -> None:
     sys.setrecursionlimit = setrecursionlimit
 
 
+def repair_sync_bn() -> None:
+    """Replace synchronised batch norm without CUDA: in the built model, before DDP wraps it.
+
+    Reason: PyTorch's SyncBN needs modules on a GPU. mmengine takes it out of a single process, but not out of
+    several ranks. The built model is asked, not the config: SimSiam's neck and predictor have SyncBN by a
+    default of mmpretrain's classes. Each rank then has statistics of its own; they are averaged after each
+    epoch (`SyncBuffersHook`), else a checkpoint held rank 0's and each rank validated with its own.
+    Symptom: `SyncBatchNorm layers only work with GPU modules`.
+    Obsolete: when `Runner.wrap_model` minds the device (0.10.12 does not).
+    """
+    wrap, register = Runner.wrap_model, Runner.register_hooks
+
+    @functools.wraps(wrap)
+    def wrap_model(self, model_wrapper_cfg, model):
+        self.reverted_norms = 0
+        if self.distributed and not torch.cuda.is_available() and not is_model_wrapper(model):
+            kind = _BatchNorm if self.cfg.pop('sync_bn', None) else torch.nn.SyncBatchNorm
+            self.reverted_norms = sum(isinstance(module, kind) for module in model.modules())
+            model = revert_sync_batchnorm(model)
+        if self.reverted_norms:
+            self.logger.info(
+                'no CUDA: SyncBN -> BN in %d layers, statistics per rank, averaged after each epoch',
+                self.reverted_norms,
+            )
+        return wrap(self, model_wrapper_cfg, model)
+
+    @functools.wraps(register)
+    def register_hooks(self, default_hooks=None, custom_hooks=None):
+        register(self, default_hooks, custom_hooks)
+        if self.reverted_norms:
+            self.register_hook({'type': 'SyncBuffersHook'})
+
+    Runner.wrap_model, Runner.register_hooks = wrap_model, register_hooks
+
+
 def adapt_to_cpu(cfg, launcher: str = 'none') -> list[str]:
     """Replace in `cfg` what needs CUDA, and start `gloo` when several ranks are launched without it.
 
-    Reason: mmengine's launcher calls `torch.cuda.set_device`, DDP is given `device_ids=[0]`, SyncBN needs
-    modules on a GPU and `AmpOptimWrapper` asserts CUDA. Called by the tools after the config is read and
-    before the Runner is built; with CUDA it does nothing.
+    Reason: mmengine's launcher calls `torch.cuda.set_device`, DDP is given `device_ids=[0]` and
+    `AmpOptimWrapper` asserts CUDA. Called by the tools after the config is read and before the Runner is
+    built; with CUDA it does nothing. What the built model needs: `repair_sync_bn`.
     Symptom: `Torch not compiled with CUDA` (or `no NVIDIA driver`), `DistributedDataParallel device_ids`,
-    `SyncBatchNorm expected input tensor to be on GPU`, `AmpOptimizerWrapper is only available on gpu`.
+    `AmpOptimizerWrapper is only available on gpu`.
     Obsolete: when mmengine picks backend and devices by what is there (0.10.12 does not).
 
     Args:
@@ -296,24 +333,7 @@ def adapt_to_cpu(cfg, launcher: str = 'none') -> list[str]:
         'device_ids': None,
     }
     said.append('no CUDA: DistributedDataParallel device_ids -> None')
-    replaced = _replace_sync_bn(cfg.get('model')) + (cfg.pop('sync_bn', None) is not None)
-    if replaced:
-        # Else a checkpoint held rank 0's statistics, and each rank validated with its own.
-        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), {'type': 'SyncBuffersHook'}]
-        said.append('no CUDA: SyncBN -> BN, statistics per rank, averaged after each epoch')
     return said
-
-
-def _replace_sync_bn(node) -> int:
-    """Turn SyncBN into BN in a nested config; returns how many."""
-    if isinstance(node, dict):
-        found = node.get('type') in ('SyncBN', 'MMSyncBN', 'naiveSyncBN')
-        if found:
-            node['type'] = 'BN'
-        return found + sum(_replace_sync_bn(value) for value in node.values())
-    if isinstance(node, (list, tuple)):
-        return sum(_replace_sync_bn(value) for value in node)
-    return 0
 
 
 def _export_ranks(launcher: str) -> None:
@@ -340,5 +360,6 @@ repair_swin_freezing()
 repair_checkpoint_loading()
 repair_checkpoint_writing()
 repair_epoch_resume()
+repair_sync_bn()
 repair_mmrazor_import()
 repair_recursion_limit()

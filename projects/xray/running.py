@@ -2,8 +2,11 @@
 
 import contextlib
 import functools
+import json
 import os
+import re
 import sys
+import time
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,12 +14,13 @@ from pathlib import Path
 import mmengine.dist
 import mmengine.runner
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from projects.errors import MMXrayError
 from projects.xray.hooks.resume import ResumeError, newest_checkpoint
 
 from . import compat
+from .options import parse_value
 from .provenance import REPO
 
 
@@ -29,8 +33,8 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
 
     Args:
         path: Config file.
-        options: `key=value` strings; dotted keys, Python literals or plain text as values. `xray_load.…` is
-            written into every LoadXray of the config, so that all chains load alike.
+        options: `key=value` strings; dotted keys, values as `options.parse_value` has them. `xray_load.…`
+            is written into every LoadXray of the config, so that all chains load alike.
 
     Raises:
         UsageError: The file is no readable config, or an option does not fit it.
@@ -55,9 +59,9 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
             )
         try:
             if key.startswith('xray_'):
-                _set_load(cfg, key, DictAction._parse_iterable(value))
+                _set_load(cfg, key, parse_value(value))
             else:
-                cfg.merge_from_dict({key: DictAction._parse_iterable(value)})
+                cfg.merge_from_dict({key: parse_value(value)})
         except UsageError:
             raise
         except Exception as error:  # merge_from_dict raises whatever the nested containers raise
@@ -332,24 +336,71 @@ def one_line_errors(main):
     def wrapper(argv=None):
         try:
             return main(argv)
-        except UsageError as error:
-            message, code = _line(error), 2
-        except FileNotFoundError as error:
-            message, code = (
-                f'{error.filename or _line(error)}: no such file; correct the path in the config',
-                1,
-            )
-        except Exception as error:
-            if not _is_users(error):
+        except KeyboardInterrupt:
+            if not _launched():
                 raise
-            message, code = _line(error), 1
-            if isinstance(error, TypeError):
-                message += '; correct this key in the config or in --cfg-options'
+            return 130  # the launcher was interrupted as well
+        except Exception as error:
+            message, code = _explain(error)
+            if _launched():
+                _hand_over(error, message, code)
+                return code
+            if message is None:
+                raise
         rank = '' if is_main() else f' (rank {os.environ.get("RANK", "?")})'
         print(f'error{rank}: {message}', file=sys.stderr)
         return code
 
     return wrapper
+
+
+def _explain(error: Exception) -> tuple[str | None, int]:
+    """Return the line about an error, None where it is a fault of the code, and the exit code."""
+    if isinstance(error, UsageError):
+        return _line(error), 2
+    if isinstance(error, FileNotFoundError):
+        return f'{error.filename or _line(error)}: no such file; correct the path in the config', 1
+    package = isinstance(error, ImportError) and re.search(r'pip install (?:-U )?([\w -]+)"', str(error))
+    if package:  # of a logger: mmengine names a pip that the environment has not
+        return (
+            f'{package[1]} is not installed, expected by visualizer.vis_backends; install it with '
+            f'`.uv/bin/uv pip install --python .venv {package[1]}`, or leave this logger out'
+        ), 1
+    if not _is_users(error):
+        return None, 1
+    message = _line(error)
+    if isinstance(error, TypeError):
+        message += '; correct this key in the config or in --cfg-options'
+    return message, 1
+
+
+def _launched() -> bool:
+    """Whether tools/launch.py has started this rank, and tells its error."""
+    return {'XRAY_LAUNCHED', 'TORCHELASTIC_ERROR_FILE'} <= os.environ.keys()
+
+
+LOST = re.compile(r'gloo|NCCL|onnection (closed|reset) by peer|roken pipe')
+"""In a RuntimeError: this rank only lost its connection to another."""
+
+
+def _hand_over(error: Exception, message: str | None, code: int) -> None:
+    """Write an error into the file in which torchrun expects it; tools/launch.py reads it.
+
+    Several ranks that print would interleave, and most of them only lost their connection to the one that
+    failed.
+    """
+    lost = isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and message is None and bool(LOST.search(str(error)))
+    )
+    if lost:
+        message = f'no connection to another rank ({_line(error)[:200]})'
+    elif message is None:
+        message = f'{type(error).__name__}: {_line(error)}'
+    trace = '' if lost or _explain(error)[0] else traceback.format_exc()
+    now = time.time()
+    extra = dict(timestamp=str(int(now)), py_callstack=trace, trace=trace, time=now, lost=lost)
+    content = dict(message=message, errorCode=code, extraInfo=extra)
+    Path(os.environ['TORCHELASTIC_ERROR_FILE']).write_text(json.dumps(dict(message=content)))
 
 
 def _is_users(error: Exception) -> bool:

@@ -1,6 +1,6 @@
 """On a GPU: mixed precision and its resume, NCCL, operators, detectors that agree with the CPU.
 
-`make test-gpu` runs them; without a GPU they fail.
+`make test-gpu` runs them on the machine's GPUs; without one they fail. All families: test_nccl.py.
 """
 
 import json

@@ -22,6 +22,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
+from mmpretrain.models import NonLinearNeck
 from scipy.optimize import brentq
 
 from projects.xray import compat, running
@@ -287,11 +288,73 @@ def test_launched_ranks_without_cuda_meet_on_gloo(monkeypatch, launcher, ranks):
         torch.distributed.destroy_process_group()
     assert cfg.model_wrapper_cfg.device_ids is None
     assert cfg.model_wrapper_cfg.find_unused_parameters
-    assert cfg.model.backbone.norm_cfg == dict(type='BN', requires_grad=True)
-    assert cfg.model.necks[0].norm_cfg.type == 'BN'
-    assert cfg.custom_hooks == [dict(type='SyncBuffersHook')]
-    assert 'sync_bn' not in cfg
-    assert len(said) == 4, said
+    assert (cfg.model, cfg.sync_bn) == (cuda_config().model, 'torch')  # the built model is asked
+    assert len(said) == 3, said
+
+
+@pytest.fixture
+def one_launched_rank(monkeypatch, tmp_path):
+    """A process group of this process alone, as a launcher leaves it to the Runner."""
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/group', rank=0, world_size=1)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    yield
+    torch.distributed.destroy_process_group()
+
+
+class Projector(BaseModel):
+    """mmpretrain's neck with the norm that it has by default, beside ordinary batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(4)
+        self.neck = NonLinearNeck(4, 8, 4, with_last_bn_affine=False)
+
+    def forward(self, inputs, mode):
+        return self.neck((self.norm(inputs)[..., None, None],))
+
+
+@pytest.mark.parametrize(('config', 'layers'), [({}, 2), (dict(sync_bn='torch'), 3)])
+@pytest.mark.usefixtures('one_launched_rank')
+def test_synchronised_batch_norm_that_no_config_names_is_replaced(tmp_path, config, layers):
+    settings = dict(device_ids=None, broadcast_buffers=False)
+    runner = Runner(
+        model=Projector(),
+        work_dir=str(tmp_path),
+        launcher='pytorch',
+        experiment_name=f'sync_bn_{layers}',
+        cfg=Config(dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel', **settings), **config)),
+    )
+    norms = [m for m in runner.model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) == 3
+    assert not any(isinstance(norm, torch.nn.SyncBatchNorm) for norm in norms)
+    assert [norm.affine for norm in norms] == [True, True, False]
+    runner.model.train()(torch.rand(4, 4), mode='tensor')
+    log = next(tmp_path.rglob('*.log')).read_text()
+    assert f'no CUDA: SyncBN -> BN in {layers} layers, statistics per rank' in log
+    assert 'SyncBuffersHook' in [type(hook).__name__ for hook in runner.hooks]
+
+
+class Plain(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(4)
+
+    def forward(self, inputs, mode):
+        return self.norm(inputs)
+
+
+@pytest.mark.usefixtures('one_launched_rank')
+def test_a_model_without_synchronised_batch_norm_keeps_its_statistics(tmp_path):
+    settings = dict(device_ids=None, broadcast_buffers=False)
+    runner = Runner(
+        model=Plain(),
+        work_dir=str(tmp_path),
+        launcher='pytorch',
+        experiment_name='sync_bn_none',
+        cfg=Config(dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel', **settings))),
+    )
+    assert 'SyncBN' not in next(tmp_path.rglob('*.log')).read_text()
+    assert 'SyncBuffersHook' not in [type(hook).__name__ for hook in runner.hooks]
 
 
 @pytest.mark.parametrize(('ranks', 'refused'), [(2, False), (3, True)])

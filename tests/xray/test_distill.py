@@ -3,10 +3,7 @@
 import copy
 import inspect
 import json
-import os
 import re
-import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -317,28 +314,3 @@ def test_a_student_is_trained_resumed_and_tested_as_a_plain_detector(distilled, 
     )
     assert plain == whole
     assert plain
-
-
-@pytest.mark.parametrize('distilled', [PKD], indirect=True)
-def test_two_ranks_train_a_student(distilled, run, repo, tmp_path):
-    """Every trained tensor takes part in every step: DDP stops at the second one otherwise."""
-    options = [*run[0], run[1], 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2']
-    config = distilled[0].filename
-    process = subprocess.Popen(
-        [repo / 'tools/dist_train.sh', config, '2', '--work-dir', 'two', '--cfg-options', *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        said, _ = process.communicate(timeout=250)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, said
-    assert 'no CUDA: nccl -> gloo, 2 ranks' in said
-    assert torch.load('two/epoch_1.pth')['meta']['iter'] == 4
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        plain = MODELS.build(copy.deepcopy(load_config(student_of(Path(config))).model))
-    load_checkpoint(plain, 'two/student.pth', strict=True, logger='silent')
