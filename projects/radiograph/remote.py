@@ -1,10 +1,12 @@
 """Radiographs and annotation files behind a URL: `s3://`, `http(s)://` and whatever else fsspec speaks.
 
 Credentials and endpoints are the driver's business: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, … for S3,
-`FSSPEC_<PROTOCOL>_<SETTING>` for any driver (fsspec.readthedocs.io, "Configuration").
+`FSSPEC_<PROTOCOL>_<SETTING>` for any driver (fsspec.readthedocs.io, "Configuration"). The tries are counted
+here: the drivers' own are switched off, else a server that is overloaded got a hundred requests for one file.
 """
 
 import os
+import random
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +25,10 @@ from .read import read
 ATTEMPTS = 5
 """How often a read is tried."""
 BACKOFF_S = 0.5
-"""Wait after the first failure, in seconds; doubled after each: 0.5 + 1 + 2 + 4 = 7.5 s in all."""
+"""Longest wait after the first failure, in seconds; doubled after each: 0.5 + 1 + 2 + 4 = 7.5 s in all.
+
+Half of it at least, drawn at random: loaders that failed together do not come back together.
+"""
 CONNECT_S, READ_S = 10, 30
 """Seconds without a connection, and without a byte on it, after which a try has failed; aiohttp gives it five
 minutes, botocore one."""
@@ -164,7 +169,7 @@ def _retry(url: str, action: Callable):
     for attempt in range(1, ATTEMPTS + 1):
         try:
             # Asked for anew each time: fsspec keeps one per process, and none may cross a fork.
-            return action(*fsspec.core.url_to_fs(str(url), **_options(str(url))))
+            return action(*_driver(str(url)))
         except FileNotFoundError:
             raise RemoteError(
                 f'{url}: expected an object at this URL, found none; upload it, or correct `data_root`, '
@@ -176,6 +181,11 @@ def _retry(url: str, action: Callable):
                 f'{url}: expected a driver for {protocol}:// ({one_line(error)}); install it into .venv'
             ) from None
         except Exception as error:  # each driver raises its own: aiohttp, botocore, socket, …
+            if type(error).__name__ in ('NoCredentialsError', 'PartialCredentialsError'):  # botocore's
+                raise RemoteError(
+                    f'{url}: expected credentials for S3, found none or half of them; set AWS_ACCESS_KEY_ID '
+                    'and AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for a public bucket'
+                ) from None
             status, reason = getattr(error, 'status', None), one_line(error)
             if isinstance(error, _FINAL) or status in (401, 403):
                 raise RemoteError(
@@ -186,15 +196,33 @@ def _retry(url: str, action: Callable):
                     f'{url}: expected an answer within {ATTEMPTS} tries ({reason}); check the network '
                     'and the server'
                 ) from None
-        time.sleep(wait)
+        # Not the global generator, whose draws a training repeats.
+        time.sleep(wait * random.SystemRandom().uniform(0.5, 1))
         wait *= 2
     raise AssertionError('unreachable')
+
+
+def _driver(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the file system of a URL, which fsspec keeps, and the path in it.
+
+    `::` in a key is part of the key. fsspec chains file systems by it (`simplecache::s3://…`), but only in
+    front of the first `://` is that meant.
+    """
+    protocol = url.partition('://')[0]
+    if '::' in protocol:
+        return fsspec.core.url_to_fs(url)
+    kind = fsspec.get_filesystem_class(protocol)
+    settings = {**kind._get_kwargs_from_urls(url), **_options(url)}
+    driver = fsspec.filesystem(protocol, **settings)
+    if protocol == 's3':
+        driver.retries = 1
+    return driver, driver._strip_protocol(url)
 
 
 def _options(url: str) -> dict:
     """Settings of a driver: how long it waits, unless its environment (`FSSPEC_…`) says so."""
     if url.startswith('s3://'):
-        timeouts = dict(connect_timeout=CONNECT_S, read_timeout=READ_S)
+        timeouts = dict(connect_timeout=CONNECT_S, read_timeout=READ_S, retries=dict(total_max_attempts=1))
         # Unless kept from splitting a read, s3fs asks for the size before each.
         return dict(max_concurrency=1, config_kwargs=timeouts | _configured('s3', 'config_kwargs'))
     if _is_http(url):

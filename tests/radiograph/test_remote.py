@@ -254,7 +254,8 @@ def test_a_server_that_says_nothing_is_given_up(http, s3, cable, monkeypatch):
     assert remote._options('s3://a')['config_kwargs']['read_timeout'] == 0.2
     # What the environment says counts more.
     monkeypatch.setitem(fsspec.config.conf, 's3', dict(config_kwargs=dict(read_timeout=7)))
-    assert remote._options('s3://a')['config_kwargs'] == dict(connect_timeout=10, read_timeout=7)
+    settings = remote._options('s3://a')['config_kwargs']
+    assert (settings['connect_timeout'], settings['read_timeout']) == (10, 7)
 
 
 def test_http_names_a_missing_image_when_it_is_read(http, tiny_coco):
@@ -284,7 +285,8 @@ def test_back_off_doubles_and_ends_in_one_line(http, monkeypatch):
     handler.drops = 10**6
     with pytest.raises(remote.RemoteError) as error:
         remote.read_bytes(f'{url}/x.png')
-    assert waits == [0.01, 0.02, 0.04, 0.08]
+    for wait, longest in zip(waits, [0.01, 0.02, 0.04, 0.08], strict=True):
+        assert longest / 2 <= wait <= longest
     assert str(error.value).startswith(f'{url}/x.png: expected an answer within 5 tries')
     assert '\n' not in str(error.value)
 
@@ -318,3 +320,70 @@ def test_mmengine_reads_urls_through_this_backend(http, tmp_path):
     assert fileio.join_path(f'{url}/', 'x', 'y/') == f'{url}/x/y'
     with fileio.get_local_path(f'{url}/a b.txt') as copy:
         assert Path(copy).read_text(encoding='utf-8') == 'gräu'
+
+
+def test_s3_without_credentials_ends_at_once_and_says_so(s3, monkeypatch, tmp_path):
+    asked = []
+    driver = type(s3)
+    for name in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_PROFILE'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('AWS_EC2_METADATA_DISABLED', 'true')
+    for name in ('AWS_SHARED_CREDENTIALS_FILE', 'AWS_CONFIG_FILE'):
+        monkeypatch.setenv(name, str(tmp_path / 'none'))
+    monkeypatch.setattr(remote.time, 'sleep', asked.append)
+    driver.clear_instance_cache()
+    with pytest.raises(remote.RemoteError) as caught:
+        remote.read_bytes('s3://castings/a.png')
+    driver.clear_instance_cache()
+    assert str(caught.value) == (
+        's3://castings/a.png: expected credentials for S3, found none or half of them; set AWS_ACCESS_KEY_ID '
+        'and AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for a public bucket'
+    )
+    assert asked == []
+
+
+class Busy(SimpleHTTPRequestHandler):
+    """Answers every request with 503, and counts them."""
+
+    requests = 0
+
+    def do_GET(self):  # noqa: N802
+        type(self).requests += 1
+        self.send_error(503)
+
+    do_HEAD = do_PUT = do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *args):
+        """Keep the output of the tests clean."""
+
+
+@pytest.mark.parametrize('protocol', ['s3', 'http'])
+def test_a_busy_server_gets_few_requests_apart(s3, monkeypatch, protocol):
+    handler, waits = type('CountingBusy', (Busy,), {}), []
+    server = ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(remote.time, 'sleep', waits.append)
+    address = f'http://127.0.0.1:{server.server_port}'
+    monkeypatch.setenv('AWS_ENDPOINT_URL', address)
+    type(s3).clear_instance_cache()
+    url = {'s3': 's3://castings/a.png', 'http': f'{address}/a.png'}[protocol]
+    try:
+        with pytest.raises(remote.RemoteError, match='expected an answer within 5 tries'):
+            remote.read_bytes(url)
+    finally:
+        server.shutdown()
+        server.server_close()
+        type(s3).clear_instance_cache()
+    assert handler.requests == remote.ATTEMPTS
+    assert len(waits) == remote.ATTEMPTS - 1
+    for number, wait in enumerate(waits):
+        assert remote.BACKOFF_S * 2**number / 2 <= wait <= remote.BACKOFF_S * 2**number
+    assert len({wait / 2**number for number, wait in enumerate(waits)}) > 1
+
+
+def test_colons_in_a_key_are_part_of_it(s3):
+    s3.mkdir('colons')
+    s3.pipe_file('colons/lot 1::7/a::b.png', b'pixels')
+    assert remote.read_bytes('s3://colons/lot 1::7/a::b.png') == b'pixels'
+    assert remote.list_files('s3://colons/lot 1::7') == ['a::b.png']
+    assert remote.exists('s3://colons/lot 1::7/a::b.png')
