@@ -229,22 +229,27 @@ def check_config(path: Path, options: list[str] | None = None) -> list[Row]:
     """Check that a config with its `--cfg-options` reads, and its data, classes and weights."""
     try:
         with _quiet():
-            from projects.xray import running
+            from projects.xray import names, running
 
             cfg = running.read_experiment(str(path), options)
     except Exception as error:
         return [Row('config', f'{path} does not read: {_one_line(error)}', 'correct it, or make setup')]
     with _quiet():
-        return [*check_data(cfg), *check_classes(cfg), *check_weights(cfg)]
+        return [*check_data(cfg, names.gpus_of(path.stem) or 1), *check_classes(cfg), *check_weights(cfg)]
 
 
-def check_data(cfg) -> list[Row]:
-    """Build each split's dataset, as training does, and name what its evaluator reads."""
+def check_data(cfg, ranks: int = 1) -> list[Row]:
+    """Build each split's dataset, as training does, and name what its evaluator reads.
+
+    Args:
+        cfg: Config.
+        ranks: GPUs for which it is written; each needs a batch of training images.
+    """
     from mmengine.registry import DATASETS, DefaultScope
 
     from projects.xray.configs import leaves
 
-    rows, absent = [], {}
+    rows, absent, images = [], {}, 0
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
         for data in leaves(loader['dataset']) if loader else ():
@@ -277,9 +282,22 @@ def check_data(cfg) -> list[Row]:
                 found, _, remedy = _one_line(error).rpartition('; ')
                 rows.append(Row(split, found or remedy, remedy if found else fallback))
                 continue
+            images += count * (split == 'train')
             kinds = ', '.join(dataset.metainfo.get('classes') or ())
             rows.append(Row(split, f'{count} radiographs in {file}' + (f' ({kinds})' if kinds else '')))
+    rows += check_batch(cfg.train_dataloader, images, ranks)
     return [Row('data', f'{root}: no such folder', remedy) for root, remedy in absent.items()] + rows
+
+
+def check_batch(loader, images: int, ranks: int) -> list[Row]:
+    """Check that each rank has a batch, where what does not fill one is dropped."""
+    from projects.xray.fit import compare_batch
+
+    repeated = images * loader['dataset'].get('times', 1)
+    batch = loader.get('batch_size') or 1
+    if not images or not loader.get('drop_last') or -(-repeated // ranks) >= batch:
+        return []
+    return [Row('batch', *compare_batch(repeated, ranks, batch))]
 
 
 def data_remedy(root: Path, file: Path) -> str:
@@ -297,6 +315,7 @@ def data_remedy(root: Path, file: Path) -> str:
 def check_classes(cfg) -> list[Row]:
     """Compare the classes of the datasets with the number of outputs of every head."""
     from projects.xray.configs import leaves
+    from projects.xray.fit import class_heads, compare_classes
 
     splits = {}
     for split in ('train', 'val', 'test'):
@@ -309,20 +328,18 @@ def check_classes(cfg) -> list[Row]:
         for split, other in splits.items()
         if other != classes
     ]
-    heads = {key: count for key, count in _find(cfg.model, 'model', 'num_classes') if '.teacher.' not in key}
-    for key, count in heads.items():
-        if classes and count != len(classes):
-            found = f'{key} is {count}; metainfo.classes has {len(classes)}: {", ".join(classes)}'
-            rows.append(Row('classes', found, f'set {key} = {len(classes)}'))
-    if not rows and heads and classes:
+    rows += [Row('classes', *problem) for problem in compare_classes(cfg.model, classes)]
+    if not rows and class_heads(cfg.model) and classes:
         rows.append(Row('classes', f'{", ".join(classes)}; heads have {len(classes)} outputs'))
     return rows
 
 
 def check_weights(cfg) -> list[Row]:
     """Look for every checkpoint the config starts from."""
+    from projects.xray.fit import find_key
+
     names = [
-        str(init['checkpoint']) for _, init in _find(cfg.model, 'model', 'init_cfg') if _pretrained(init)
+        str(init['checkpoint']) for _, init in find_key(cfg.model, 'model', 'init_cfg') if _pretrained(init)
     ]
     if cfg.get('load_from'):
         names.append(str(cfg.load_from))
@@ -367,18 +384,6 @@ def train_command(config: Path, work_dir: Path) -> str:
 
     command = handover.train_command(config)
     return command + (' --resume' if (work_dir / 'last_checkpoint').exists() else '')
-
-
-def _find(node, path, key):
-    """Yield the dotted path and value of every `key` below a config node."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if name == key:
-                yield f'{path}.{name}', value
-            yield from _find(value, f'{path}.{name}', key)
-    elif isinstance(node, (list, tuple)):
-        for index, value in enumerate(node):
-            yield from _find(value, f'{path}.{index}', key)
 
 
 def _pretrained(init) -> bool:

@@ -72,6 +72,7 @@ def test(args, running, argv=None):
     from projects.radiograph.files import write_json
     from projects.report.predictions import FILES
     from projects.xray import provenance
+    from projects.xray.fit import check_classes
 
     cfg = running.read_config(args.config, args.cfg_options)
     if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
@@ -91,6 +92,7 @@ def test(args, running, argv=None):
     running.prepare(cfg, args.launcher)
     runner = running.build_runner(cfg)
     meta = load_strictly(runner, args.checkpoint, args.config)
+    check_classes(runner, runner.test_loop.dataloader.dataset)
     folder = Path(cfg.work_dir)
     for name in ('test.json', *FILES.values()):  # of an earlier test: never beside the numbers of another
         if running.is_main():
@@ -105,7 +107,7 @@ def test(args, running, argv=None):
     metrics = runner.test()
     keep_predictions(folder / FILES['test'], runner.test_loop, args.checkpoint, running)
     if running.is_main():
-        facts = provenance.provenance()
+        facts = provenance.provenance(args.config)
         result = dict(
             config=args.config,
             checkpoint=args.checkpoint,
@@ -175,12 +177,12 @@ def load_strictly(runner, checkpoint, config):
         dict: What the checkpoint says of its training (`seed`, `epoch`, …); empty when it says nothing.
 
     Raises:
-        HandoverError: A key or a shape differs.
+        HandoverError: A key or a shape differs, or the weights were never updated.
     """
-    from projects.xray.handover import HandoverError
+    from projects.xray.handover import HandoverError, refuse_untrained
 
     try:
-        return runner.load_checkpoint(checkpoint, map_location='cpu', strict=True).get('meta') or {}
+        meta = runner.load_checkpoint(checkpoint, map_location='cpu', strict=True).get('meta') or {}
     except RuntimeError as error:
         if 'do not match' not in str(error):
             raise
@@ -191,6 +193,8 @@ def load_strictly(runner, checkpoint, config):
             f'{checkpoint}: its weights are not those of the model in {config}, expected every key and shape '
             f'alike ({differences}); give the checkpoint that this config trained'
         ) from None
+    refuse_untrained(checkpoint, meta)
+    return meta
 
 
 if __name__ == '__main__':

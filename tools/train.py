@@ -57,6 +57,7 @@ def main(argv=None):
 def train(args, running):
     """Read the config, say where the run comes from, train."""
     from projects.xray import provenance
+    from projects.xray.fit import check_fit
 
     cfg = running.read_experiment(args.config, args.cfg_options)
     running.set_work_dir(cfg, args.work_dir)
@@ -79,13 +80,14 @@ def train(args, running):
         # A config's own load_from would be taken for the run to go on with.
         cfg.resume, cfg.load_from = True, last
 
-    facts = provenance.provenance()
+    facts = provenance.provenance(args.config)
     code = facts['commit'] + (' with local changes' if facts['dirty'] else '')
     start = f'resumes {last}' if last else 'starts at epoch 0'
     lines = [f'commit {code}', f'config {args.config}', f'seed {seed}', facts['hardware'], start]
     if running.is_main():
         print('\n'.join(['; '.join(lines), *fitted]), flush=True)
     runner = running.build_runner(cfg)
+    check_fit(runner)
     if running.is_main():
         provenance.note_start(cfg, facts, seed, resumed=bool(last))
     runner.logger.info('Run: %s', '\n'.join(['; '.join(lines), *fitted]))

@@ -84,6 +84,23 @@ def compare(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> Handover
     )
 
 
+def refuse_untrained(checkpoint: str, meta: dict) -> None:
+    """Stop at weights that were never updated, as random ones look like any other.
+
+    Args:
+        checkpoint: Its path, for the message.
+        meta: Of a checkpoint (`iter`) or of `backbone.safetensors` (`iteration`).
+
+    Raises:
+        HandoverError: The file says that it was written before the first iteration.
+    """
+    if str(meta.get('iter', meta.get('iteration'))) == '0':
+        raise HandoverError(
+            f'{checkpoint}: written by a run without an update (iteration 0), expected trained weights; '
+            'train again, with a batch that the data fill'
+        )
+
+
 def fingerprint(module: torch.nn.Module) -> str:
     """Return 12 hexadecimal digits of the SHA-256 of a module's learnt tensors, whatever their order."""
     digest = hashlib.sha256()

@@ -1,5 +1,6 @@
 """Where a run comes from: commit, hardware, and the labels that it starts with."""
 
+import ast
 import datetime
 import json
 import os
@@ -19,12 +20,15 @@ from .digests import digest_labels
 REPO = Path(__file__).resolve().parents[2]
 
 
-def provenance() -> dict:
+def provenance(config: str | Path | None = None) -> dict:
     """Say which code runs on which machine.
 
+    Args:
+        config: The config that is run; one that the commit does not hold is a change as well.
+
     Returns:
-        `commit` (of the repository, or 'unknown'), `dirty` (tracked files differ from it; None when unknown)
-        and `hardware`.
+        `commit` (of the repository, or 'unknown'), `dirty` (tracked files differ from it, or the config or
+        one of its bases is none of them; None when unknown) and `hardware`.
     """
 
     def git(*args):
@@ -32,11 +36,26 @@ def provenance() -> dict:
         return done.stdout.strip() if done.returncode == 0 else None
 
     status = git('status', '--porcelain', '--untracked-files=no')
+    files = sorted(map(str, config_files(Path(config)))) if config else []
+    foreign = bool(files) and git('ls-files', '--error-unmatch', '--', *files) is None
     return dict(
         commit=git('rev-parse', 'HEAD') or 'unknown',
-        dirty=None if status is None else bool(status),
+        dirty=None if status is None else bool(status) or foreign,
         hardware=_hardware(),
     )
+
+
+def config_files(path: Path) -> set[Path]:
+    """Return a config's file and those of its bases; an installed package's (`pkg::path`) are pinned."""
+    path = path.resolve()
+    found = {path}
+    for node in ast.parse(path.read_text()).body if path.suffix == '.py' else ():
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '_base_':
+            bases = ast.literal_eval(node.value)
+            for base in [bases] if isinstance(bases, str) else bases:
+                if '::' not in base:
+                    found |= config_files(path.parent / base)
+    return found
 
 
 def note_start(cfg: Config, facts: dict, seed: int, resumed: bool) -> None:

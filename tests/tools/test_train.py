@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers.config_grammar import find
 from mmengine.config import Config
+from mmengine.registry import VISBACKENDS
 
 from projects.xray import provenance, running
 from projects.xray.digests import digest
@@ -136,7 +137,10 @@ def test_every_start_of_a_run_notes_its_code_and_machine(classifier, tmp_path):
         return json.loads(file.read_text())['starts']
 
     (first,) = starts(1)
-    assert first.items() >= provenance.provenance().items() and (first['gpus'], first['seed']) == (0, 3)
+    assert first.items() >= provenance.provenance(classifier).items() and (first['gpus'], first['seed']) == (
+        0,
+        3,
+    )
     (labels,) = first['labels_sha256'].items()
     assert labels[0].endswith('train.json') and labels[1] == digest(Path(labels[0]))
     file.write_text(json.dumps(dict(starts=[first | dict(commit='another')])))
@@ -406,3 +410,28 @@ def test_help_shows_an_example(capsys):
         main(['--help'])
     assert caught.value.code == 0
     assert 'python tools/train.py configs/' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('backend', 'package'), [('WandbVisBackend', 'wandb'), ('MLflowVisBackend', 'mlflow')]
+)
+def test_a_logger_that_is_not_installed_ends_in_a_line(tmp_path, capsys, backend, package):
+    def fails(argv):
+        return VISBACKENDS.build(dict(type=backend, save_dir=str(tmp_path))).experiment
+
+    assert running.one_line_errors(fails)([]) == 1
+    assert capsys.readouterr().err == (
+        f'error: {package} is not installed, expected by visualizer.vis_backends; install it with '
+        f'`.uv/bin/uv pip install --python .venv {package}`, or leave this logger out\n'
+    )
+
+
+def test_a_value_on_the_command_line_keeps_its_blanks_and_commas(classifier):
+    option = 'train_dataloader.dataset.data_root=/data/my castings, 2026'
+    cfg = running.read_config(str(classifier), [option, 'xray_load.window.percentiles=(0.5, 99.5)'])
+    assert cfg.train_dataloader.dataset.data_root == '/data/my castings, 2026'
+    assert cfg.train_dataloader.dataset.pipeline[0].window.percentiles == (0.5, 99.5)
+    with pytest.raises(
+        running.UsageError, match=r"'model.x=\[my castings\]' does not fit .* no Python literal"
+    ):
+        running.read_config(str(classifier), ['model.x=[my castings]'])

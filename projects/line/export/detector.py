@@ -25,7 +25,7 @@ from projects.radiograph.image import ImagingError
 from projects.xray import provenance
 from projects.xray.configs import leaves
 from projects.xray.datasets import DatasetError, load_defects
-from projects.xray.handover import HandoverError
+from projects.xray.handover import HandoverError, refuse_untrained
 
 GRAPHS = {'openvino': 'model.xml', 'onnxruntime': 'model.onnx'}
 
@@ -112,11 +112,12 @@ def load_detector(cfg: Config, checkpoint: str) -> torch.nn.Module:
     """Build a config's detector with all of a checkpoint's weights, ready to infer.
 
     Raises:
-        HandoverError: The checkpoint lacks a tensor, or has one too many or of another shape.
+        HandoverError: The checkpoint lacks a tensor, or has one too many or of another shape, or was never
+            updated.
     """
     detector = _build(cfg)
     try:
-        load_checkpoint(detector, checkpoint, map_location='cpu', strict=True, logger='silent')
+        content = load_checkpoint(detector, checkpoint, map_location='cpu', strict=True, logger='silent')
     except RuntimeError as error:
         if 'do not match' not in str(error):
             raise
@@ -124,6 +125,7 @@ def load_detector(cfg: Config, checkpoint: str) -> torch.nn.Module:
             f'{checkpoint}: not the weights of {cfg.filename}, expected every tensor alike '
             f'({" ".join(str(error).split())[:300]}); give the checkpoint that this config trained'
         ) from None
+    refuse_untrained(checkpoint, content.get('meta') or {})
     return detector.eval()
 
 
@@ -217,7 +219,7 @@ def describe(
     # The one that is shrunk the most says how far an image may be shrunk.
     native = min(sizes, key=lambda size: (_factor(size, scale), -size[0] * size[1]))
     classes = list(cfg.test_dataloader.dataset.metainfo.classes)
-    facts = provenance.provenance()
+    facts = provenance.provenance(cfg.filename)
     return Exported(
         engines={},
         precision='fp32',

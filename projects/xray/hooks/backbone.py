@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from projects.radiograph.files import draft_of
 from projects.xray.compat import CheckpointError
+from projects.xray.handover import refuse_untrained
 from projects.xray.seeding import leaf_datasets
 from projects.xray.transforms import LoadXray
 
@@ -106,9 +107,14 @@ class BackboneHook(Hook):
 
     @master_only
     def after_train(self, runner) -> None:
-        """Write the file; as checkpoints are, under another name until it is whole."""
+        """Write the file; as checkpoints are, under another name until it is whole.
+
+        Raises:
+            HandoverError: The run ended without an update.
+        """
         last = runner.message_hub.get_info('last_ckpt')
         checkpoint = CheckpointLoader.load_checkpoint(last, map_location='cpu', logger='silent')
+        refuse_untrained(last, checkpoint['meta'])
         tensors = {
             k: v.clone(memory_format=torch.contiguous_format)  # as safetensors wants them
             for k, v in checkpoint['state_dict'].items()

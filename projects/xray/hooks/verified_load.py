@@ -23,6 +23,7 @@ from projects.xray.handover import (
     fingerprint,
     loading_of,
     loading_of_file,
+    refuse_untrained,
 )
 
 
@@ -53,8 +54,8 @@ class VerifiedLoadHook(Hook):
     of neck and heads too. Where its classes are not those of the run, its box head is handed over by the map
     that `box_head.py` states, and the log says which type became what; the same map serves a test of it.
 
-    A checkpoint that says it was trained on another image set than its path names is refused, and one that
-    says that its radiographs were windowed or normalised otherwise than those of this run. Nothing is
+    A checkpoint is refused that says it was never updated (iteration 0), trained on another image set than
+    its path names, or on radiographs windowed or normalised otherwise than those of this run. Nothing is
     compared on resume, where the run goes on with its own weights.
     """
 
@@ -147,6 +148,7 @@ class VerifiedLoadHook(Hook):
             raise HandoverError(f'{checkpoint}: no such checkpoint, expected by {key}; {remedy}')
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
         meta = content.get('meta') or {}
+        refuse_untrained(checkpoint, meta)
         trained_as = re.sub(r'_\d{8}_\d{6}$', '', meta.get('experiment_name', '')) or None
         named, own = names.image_set(checkpoint), names.image_set(trained_as or '')
         if named and own and named != own:
