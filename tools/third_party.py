@@ -26,9 +26,9 @@ MMXray's own code is Apache-2.0. `make setup` installs the packages below, which
 them is part of this repository. `python tools/third_party.py` writes this page from their metadata.
 
 Worth knowing: the `nvidia-*` packages, which PyTorch's default build brings, are NVIDIA's proprietary
-libraries under their own terms. OpenCV's wheel contains FFmpeg (LGPL-2.1). Packages under the MPL-2.0 keep that
-licence for their own files. docutils, which Snakemake needs, is in the public domain except for a few files
-under other licences. pylibjpeg-libjpeg, under the GPL, is installed for tests alone.
+libraries under their own terms. OpenCV's wheel contains FFmpeg (LGPL-2.1). Packages under the MPL-2.0 keep
+that licence for their own files. docutils, which Snakemake needs, is in the public domain except for a few
+files under other licences. pylibjpeg-libjpeg, under the GPL, is installed for tests alone.
 
 | package | version | licence | installed for |
 |---|---|---|---|
