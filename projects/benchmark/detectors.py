@@ -32,7 +32,10 @@ def _exported(variant: Variant, threads: int, cache: bool):
         from projects.line.runtime import Inspector
 
         inspector = Inspector(variant.source, variant.engine, threads=threads, streams=streams, cache=cache)
-        inspector.exported.depths = []  # any radiograph will do to measure time
+        inspector.exported.depths, inspector.exported.gray_levels = (
+            [],
+            {},
+        )  # any radiograph will do to measure time
         return inspector
 
     inspector = load(1)

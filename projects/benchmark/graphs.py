@@ -21,7 +21,7 @@ def profile(variant: Variant, threads: int, image: str) -> tuple[int, float]:
     from projects.line.runtime import Inspector, folder
 
     exported = folder.read(variant.source, variant.engine)
-    exported.depths = []
+    exported.depths, exported.gray_levels = [], {}
     arrays = list(Inspector.of(exported, None).input_of(image))
     graph = Path(variant.source) / exported.engines[variant.engine]
     return _count_macs(graph, arrays, threads), _time_decoding(graph, arrays, threads)

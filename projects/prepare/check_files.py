@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from projects.radiograph.gray_levels import band_of, outside
 from projects.radiograph.listing import may_be_dicom
 from projects.radiograph.remote import join
 
@@ -54,7 +55,27 @@ def check_files(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
         'hold several frames, of which the first is read',
         'export one file per frame if the others count',
     )
-    return findings + _check_constant(sets, used, good, probes) + _check_exposure(good, probes)
+    findings += _check_constant(sets, used, good, probes) + _check_exposure(good, probes)
+    return findings + _check_gray_levels(sets, probes)
+
+
+def _check_gray_levels(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
+    """Name the images of train and test that a detector proven on val would refuse on the line."""
+    val = [path for s in sets if s.side == 'val' for path in s.paths if not probes[path].error]
+    band = band_of([probes[path].levels for path in val])
+    findings = []
+    for side in ('train', 'test'):
+        strange = {}
+        for path in dict.fromkeys(path for s in sets if s.side == side for path in s.paths):
+            if not probes[path].error and (words := outside(probes[path].levels, band)):
+                strange[path] = words[0]
+        findings += _finding(
+            WARNING,
+            strange,
+            f'of {side} unlike those of val in their gray levels: an exported detector would refuse them',
+            'look whether they show a part; if so, put some of their kind into val',
+        )
+    return findings
 
 
 def _finding(level: str, images: dict[str, str], text: str, remedy: str) -> list[Finding]:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from projects.radiograph.files import sha256
+from projects.radiograph.gray_levels import Levels, measure
 from projects.radiograph.image import ImagingError, Radiograph
 from projects.radiograph.read import read
 from projects.radiograph.remote import is_url, read_bytes
@@ -48,6 +49,7 @@ class Probe:
         file_hash: SHA-256 of the file.
         pixel_hash: SHA-256 of type, shape and pixels.
         histogram: (256,) int64, gray levels after windowing.
+        levels: their statistics, see `radiograph.gray_levels`.
         sample: (n,) float32, pixel values at regular positions, in the file's units.
         dhash: 64-bit difference hash of `plain`, the image under a percentile window of its own, so that what
             resembles what does not hang on the window of a config.
@@ -70,6 +72,7 @@ class Probe:
     file_hash: bytes = b''
     pixel_hash: bytes = b''
     histogram: np.ndarray | None = None
+    levels: Levels = field(default_factory=dict)
     sample: np.ndarray | None = None
     dhash: int = 0
     small: np.ndarray | None = None
@@ -147,6 +150,7 @@ def probe(path: str, window: dict, samples: int) -> Probe:
         file_hash=file_hash,
         pixel_hash=hashed.digest(),
         histogram=count_codes(image),
+        levels=measure(image),
         sample=pixels.ravel()[:: max(1, pixels.size // samples)][:samples].astype(np.float32),
         dhash=difference_hash(small),
         small=small,
@@ -164,7 +168,11 @@ def _shrunk(image: np.ndarray, width: float, height: float) -> np.ndarray:
 
 def _plain(radiograph: Radiograph, pixels: np.ndarray) -> np.ndarray:
     """(H, W) uint8: pixels of a radiograph, under a window of their own."""
-    return apply_window(replace(radiograph, pixels=pixels), PLAIN, 'uint8')
+    plain = replace(radiograph, pixels=pixels)
+    try:
+        return apply_window(plain, PLAIN, 'uint8')
+    except ImagingError:  # a small part before a constant background
+        return apply_window(plain, dict(type='percentile', low=0, high=100), 'uint8')
 
 
 def difference_hash(image: np.ndarray) -> int:

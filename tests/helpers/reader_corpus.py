@@ -109,6 +109,8 @@ def _tiff(path: Path) -> tuple[np.ndarray, float]:
     with tifffile.TiffFile(path) as tif:
         page = tif.pages[0]
         image = np.squeeze(page.asarray())
+        if page.photometric == 3 and page.samplesperpixel == 1:
+            return _gray(np.moveaxis(page.colormap, 0, -1)[image]), 0
         if page.photometric not in (0, 1):
             return _pillow(path)
         if page.tags.valueof(274, 1) in range(2, 9):

@@ -22,6 +22,7 @@ from test_read import dicom
 from projects.line.runtime import Exported, FolderError, Inspector, folder
 from projects.line.runtime.archive import ArchiveError, find_images, inspect_archive, parse_shard
 from projects.line.runtime.pictures import overlay
+from projects.radiograph.gray_levels import band_of, measure
 from projects.radiograph.image import ImagingError, Radiograph
 from projects.radiograph.read import read
 from tools import infer
@@ -126,6 +127,19 @@ def test_both_engines_give_boxes_severities_scores_and_verdict(exported, engine)
     assert inspect(spot(40, 30)).severities == ['minor']
     assert inspect(spot(20, 30, 200)).verdict == 'accept'
     assert set(said.seconds) == {'decode', 'window', 'network', 'merge'}
+
+
+def test_a_frame_unlike_those_of_validation_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(60, 200, (SIDE, SIDE), dtype=np.uint8) for _ in range(12)]
+    band = band_of([measure(frame) for frame in frames])
+    inspect = Inspector(export_to(tmp_path / 'exported', gray_levels=band))
+    assert inspect(frames[0]).verdict in ('accept', 'reject')
+    with pytest.raises(ImagingError, match='^array: not like what this detector was proven on: .*99 12, exp'):
+        inspect(frames[0] >> 4)
+    assert Inspector(export_to(tmp_path / 'any'))(frames[0] >> 4).verdict == 'accept'
+    # What is calibrated on is not held against the band.
+    assert inspect.input_of(frames[0] >> 4)[0].shape == (1, 1, SIDE, SIDE)
 
 
 def test_the_threshold_decides_at_equality(exported):

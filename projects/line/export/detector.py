@@ -21,6 +21,7 @@ from projects.errors import MMXrayError
 from projects.line.runtime import Exported
 from projects.line.runtime.inspector import depth_of, read_one, windowed
 from projects.radiograph.files import sha256
+from projects.radiograph.gray_levels import Levels, measure
 from projects.radiograph.image import ImagingError
 from projects.xray import provenance
 from projects.xray.configs import leaves
@@ -91,21 +92,21 @@ def evenly(count: int, most: int | None) -> list[int]:
     return np.linspace(0, count - 1, most).round().astype(int).tolist()
 
 
-def depths_of(paths: Sequence[str], exported: Exported) -> list[str]:
-    """Read files and list their depths.
+def survey(paths: Sequence[str], exported: Exported) -> tuple[list[str], list[Levels]]:
+    """Read files, list their depths and measure their gray levels.
 
     Raises:
         ImagingError: A file that the runtime would refuse.
     """
-    depths = set()
-    for path in _progress(paths, 'depths'):
+    depths, levels = set(), []
+    for path in _progress(paths, 'depths, gray levels'):
         radiograph = read_one(path)
         try:
-            windowed(radiograph, exported)
+            levels.append(measure(windowed(radiograph, exported)))
         except ImagingError as error:
             raise ImagingError(f'{error}; or leave it out of the data set') from None
         depths.add(depth_of(radiograph))
-    return sorted(depths)
+    return sorted(depths), levels
 
 
 def load_detector(cfg: Config, checkpoint: str) -> torch.nn.Module:

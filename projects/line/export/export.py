@@ -14,17 +14,18 @@ import torch
 from mmengine.config import Config
 
 from projects.line.runtime import Exported, Inspector, folder
+from projects.radiograph.gray_levels import band_of
 from projects.xray import running
 
 from .detector import (
     GRAPHS,
     ExportError,
     _progress,
-    depths_of,
     describe,
     evenly,
     load_detector,
     read_split,
+    survey,
     untrained_detector,
 )
 from .graphs import torch_engine, write_onnx, write_openvino
@@ -68,7 +69,10 @@ def export(
     val = read_split(cfg, 'val')
     train = read_split(cfg, 'train', calibration) if calibration else None
     exported = describe(cfg, checkpoint, detector, val.sizes())
-    exported.depths = depths_of([*val.paths, *(train.paths if train else ())], exported)
+    exported.depths, levels = survey(val.paths, exported)
+    exported.gray_levels = band_of(levels)
+    if train:
+        exported.depths = sorted({*exported.depths, *survey(train.paths, exported)[0]})
     whole = WholeDetector(detector, exported.input).eval()
     reference = ask_mmdet(cfg, detector, val.at(evenly(len(val.paths), images)), exported)
     limits = most_loss, most_critical_loss

@@ -10,8 +10,9 @@ import torch
 from mmengine.config import Config
 
 from projects.line.runtime import Inspector, engines
+from projects.radiograph.gray_levels import band_of
 
-from .detector import depths_of, describe, load_detector, read_split
+from .detector import describe, load_detector, read_split, survey
 from .int8 import save
 from .traceable import WholeDetector
 
@@ -37,7 +38,8 @@ def inspector_of(cfg: Config, checkpoint: str, threshold: float | None = None) -
     detector = load_detector(cfg, checkpoint)
     val = read_split(cfg, 'val')
     exported = describe(cfg, checkpoint, detector, val.sizes())
-    exported.depths = depths_of(val.paths, exported)
+    exported.depths, levels = survey(val.paths, exported)
+    exported.gray_levels = band_of(levels)
     return Inspector.of(exported, torch_engine(WholeDetector(detector, exported.input).eval()), threshold)
 
 

@@ -12,7 +12,7 @@ from projects.radiograph.image import ImagingError
 from projects.radiograph.window import check_window
 
 METADATA = 'metadata.json'
-FORMAT = 2
+FORMAT = 3
 
 
 class FolderError(MMXrayError, ValueError):
@@ -40,6 +40,8 @@ class Exported:
         threshold_reason: Where the threshold is from.
         depths: Of the radiographs that the detector was validated and calibrated on, see
             `inspector.depth_of`; others are refused. Empty takes any.
+        gray_levels: Lowest and highest value of each statistic of `radiograph.gray_levels`: what the
+            validation radiographs span, and a margin. A frame outside is refused. Empty takes any.
         curve: Rows {threshold, escape, false_reject} of validation parts; rates in [0, 1] or None.
         origin: Config, checkpoint with SHA-256, commit, date, command, versions.
         calibration: How the INT8 graph was made; empty for fp32.
@@ -62,6 +64,7 @@ class Exported:
     threshold: float
     threshold_reason: str
     depths: list[str]
+    gray_levels: dict[str, list[float]] = field(default_factory=dict)
     curve: list[dict] = field(default_factory=list)
     origin: dict = field(default_factory=dict)
     calibration: dict = field(default_factory=dict)

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from projects.radiograph import gray_levels
 from projects.radiograph.image import ImagingError, Radiograph
 from projects.radiograph.read import read
 from projects.radiograph.recipe import prepare
@@ -118,12 +119,13 @@ class Inspector:
 
         Raises:
             ImagingError: It cannot be read or windowed, holds several frames or no picture, or has a depth
-                that the detector was not validated on.
+                or gray levels that the detector was not validated on.
         """
         clock = _Clock()
         radiograph = self._radiograph(image)
         clock.stop('decode')
         pixels = windowed(radiograph, self.exported)
+        self._check_gray_levels(pixels, radiograph)
         found = []
         for left, top, tile, resized in self._tiles(pixels):  # one at a time: a film has dozens
             array, extent, scale = self._fit(tile, resized)
@@ -191,6 +193,18 @@ class Inspector:
                 'export the detector again with such images in its validation set'
             )
         return radiograph
+
+    def _check_gray_levels(self, pixels: np.ndarray, radiograph: Radiograph) -> None:
+        """Refuse a frame unlike those that the detector was proven on: what it finds there says nothing."""
+        if not self.exported.gray_levels:
+            return
+        strange = gray_levels.outside(gray_levels.measure(pixels), self.exported.gray_levels)
+        if strange:
+            raise ImagingError(
+                f'{radiograph.meta.get("file", "radiograph")}: not like what this detector was proven on: '
+                f'{"; ".join(strange[:3])}; check tube, shutter, panel and bit depth, or export the detector '
+                'again with such radiographs in its validation set'
+            )
 
     def _scale(self, height: int, width: int) -> float:
         """Factor by which an image is resized: as in training, and so that it fits into the input."""

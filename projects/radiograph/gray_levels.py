@@ -1,0 +1,117 @@
+"""Gray-level statistics of radiographs, and the band of those that a detector was proven on.
+
+A frame without a picture (tube off, panel saturated, shutter half closed) or with its bits shifted still has
+pixels that differ, and a detector finds nothing on it: the part would pass. Its gray levels tell.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+PERCENTILES = (1, 25, 50, 75, 99)
+GRID, CELL = 8, 16
+"""Cells per side of the coarse grid, and px per side of a cell in the shrunk copy that they are cut from."""
+STRUCTURE = 2.0
+"""Gray levels: a cell of the shrunk copy with a smaller standard deviation shows nothing."""
+MIN_FRAMES = 10
+"""Fewer radiographs say too little of what others look like: no band is drawn from them."""
+MARGIN_GRAY, MARGIN_SHARE, MARGIN_SPREAD, FACTOR_NOISE = 16.0, 0.2, 0.25, 2.0
+"""How far a band reaches beyond what was seen: gray levels or shares at least, or this part of their spread;
+noise by a factor."""
+
+_NOISE_SIDE = 2048  # px of the middle that noise is measured on
+# Its response to any plane is 0, to white noise of standard deviation 1 it is 6 (Immerkaer 1996).
+_LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+_SAID = {f'p{share}': f'percentile {share}' for share in PERCENTILES} | {
+    'contrast': 'contrast (percentile 99 - 1)',
+    'noise': 'noise',
+    'black': 'share of black pixels',
+    'white': 'share of white pixels',
+    'blank_dark': 'share of dark cells without structure',
+    'blank_mid': 'share of gray cells without structure',
+    'blank_bright': 'share of bright cells without structure',
+    'shut': 'share of dark lines from a border on',
+}
+
+Levels = dict[str, float]
+Band = dict[str, list[float]]
+
+
+def measure(image: np.ndarray) -> Levels:
+    """Measure a windowed radiograph.
+
+    Args:
+        image: (H, W) uint8, uint16 (white at 65535) or float32 (white at 255).
+
+    Returns:
+        'p1' to 'p99' and 'contrast' in gray levels of 0..255, 'noise' as their standard deviation between
+        neighbours, 'black' and 'white' as shares of the pixels, 'blank_dark', 'blank_mid' and 'blank_bright'
+        as shares of the cells that show nothing, 'shut' as
+        share of the lines from a border on that are dark from end to end.
+    """
+    if image.dtype != np.uint8:
+        image = cv2.convertScaleAbs(image, alpha=1 / 257 if image.dtype == np.uint16 else 1)
+    counts = np.bincount(image.ravel(), minlength=256)
+    reached = np.cumsum(counts) / image.size
+    found = np.searchsorted(reached, np.array(PERCENTILES) / 100)
+    levels = {f'p{share}': float(gray) for share, gray in zip(PERCENTILES, found)}
+    levels['contrast'] = levels['p99'] - levels['p1']
+    levels['noise'] = _noise(image)
+    levels['black'], levels['white'] = float(counts[0] / image.size), float(counts[255] / image.size)
+    small = cv2.resize(image, (GRID * CELL, GRID * CELL), interpolation=cv2.INTER_AREA)
+    cells = small.reshape(GRID, CELL, GRID, CELL).astype(np.float32)
+    third = (cells.mean((1, 3)) / (256 / 3)).astype(int)
+    blank = cells.std((1, 3)) < STRUCTURE
+    for k, name in enumerate(('dark', 'mid', 'bright')):
+        levels[f'blank_{name}'] = float((blank & (third == k)).mean())
+    levels['shut'] = max(_shut(lines) for side in (small, small.T) for lines in (side, side[::-1]))
+    return levels
+
+
+def _shut(lines: np.ndarray) -> float:
+    """Share of an image, from its first line on, that is dark from end to end, as behind a shutter."""
+    dark = (lines.std(1) < STRUCTURE) & (lines.mean(1) < 256 / 3)
+    return float(np.append(dark, False).argmin() / len(lines))
+
+
+def _noise(image: np.ndarray) -> float:
+    """Standard deviation of white noise that would change neighbouring pixels as much, in gray levels."""
+    top, left = (max(side - _NOISE_SIDE, 0) // 2 for side in image.shape)
+    middle = image[top : top + _NOISE_SIDE, left : left + _NOISE_SIDE]
+    response = cv2.filter2D(middle, cv2.CV_32F, _LAPLACIAN)
+    return float(np.sqrt(np.pi / 2) / 6 * np.abs(response).mean())
+
+
+def band_of(frames: Sequence[Levels]) -> Band:
+    """Return the band that radiographs span, and somewhat beyond.
+
+    Args:
+        frames: what `measure` said of each.
+
+    Returns:
+        Lowest and highest value of each statistic; empty where there are fewer than `MIN_FRAMES`.
+    """
+    if len(frames) < MIN_FRAMES:
+        return {}
+    band = {}
+    for key in frames[0]:
+        values = [levels[key] for levels in frames]
+        low, high = min(values), max(values)
+        if key == 'noise':
+            low, high = low / FACTOR_NOISE, high * FACTOR_NOISE
+        else:
+            least = MARGIN_GRAY if key.startswith(('p', 'contrast')) else MARGIN_SHARE
+            margin = max(least, MARGIN_SPREAD * (high - low))
+            low, high = low - margin, high + margin
+        band[key] = [round(low, 4), round(high, 4)]
+    return band
+
+
+def outside(levels: Levels, band: Band) -> list[str]:
+    """Return what is outside of a band, a few words each; nothing of an empty band."""
+    return [
+        f'{_SAID[key]} {levels[key]:.3g}, expected {max(low, 0):.3g} to {high:.3g}'
+        for key, (low, high) in band.items()
+        if not low <= levels[key] <= high
+    ]
