@@ -111,7 +111,7 @@ def band_of(frames: Sequence[Levels]) -> Band:
 def outside(levels: Levels, band: Band) -> list[str]:
     """Return what is outside of a band, a few words each; nothing of an empty band."""
     return [
-        f'{_SAID[key]} {levels[key]:.3g}, expected {max(low, 0):.3g} to {high:.3g}'
+        f'{_SAID[key]} is {levels[key]:.3g}, expected {max(low, 0):.3g} to {high:.3g}'
         for key, (low, high) in band.items()
         if not low <= levels[key] <= high
     ]
