@@ -16,6 +16,8 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
+from projects import __version__  # noqa: E402
+
 LOADER_CONFIGS = (
     'configs/simsiam/simsiam_resnet50_4xb64-coslr-100e_industrial-224px.py',
     'configs/simmim/simmim_swin-base_4xb64-amp-coslr-100e_industrial-384px.py',
@@ -108,6 +110,7 @@ def parse_args(argv=None):
         metavar='N',
         help='CPU threads of each',
     )
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     for config in args.configs:
         if not (REPO / config).is_file():

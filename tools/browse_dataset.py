@@ -11,6 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects import __version__  # noqa: E402
+
 SPLITS = ('train', 'val', 'test')
 
 
@@ -30,6 +32,7 @@ def parse_args(argv=None):
         '--seed', type=int, default=0, metavar='N', help='of the choice of images and of the augmentations'
     )
     parser.add_argument('--cfg-options', nargs='+', metavar='K=V', help='override config values')
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     if not 1 <= args.num <= 100:
         parser.error(f'--num {args.num}: expected a number from 1 to 100')

@@ -14,6 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects import __version__  # noqa: E402
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; exits 2 on wrong use."""
@@ -31,6 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--workers', type=int, default=len(os.sched_getaffinity(0)), metavar='N', help='processes (all cores)'
     )
     parser.add_argument('--cfg-options', nargs='+', metavar='K=V', help='override config values')
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     if not 1 <= args.workers <= 256:
         parser.error(f'--workers {args.workers}: expected a number from 1 to 256')

@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from projects import __version__  # noqa: E402
 from projects.errors import MMXrayError  # noqa: E402
 from projects.measures.bounds import StatisticsError  # noqa: E402
 from projects.measures.images import MeasureError, read_images  # noqa: E402
@@ -49,6 +50,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help='work dir with predictions.json: the model at the false-call rate of B, with A as the truth',
     )
     parser.add_argument('--json', type=Path, metavar='F', help='file to write all numbers to')
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     return parser.parse_args(argv)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects import __version__  # noqa: E402
 from projects.prepare import gdxray, welds  # noqa: E402
 from projects.prepare.convert import convert  # noqa: E402
 from projects.prepare.ledger import ConvertError, UsageError  # noqa: E402
@@ -73,6 +74,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         sub.add_argument(
             '--overlap', type=int, default=0, metavar='N', help='px that tiles share (default 0)'
         )
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     return parser.parse_args(argv)
 
 

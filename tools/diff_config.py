@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from projects import __version__  # noqa: E402
 from projects.xray.configs import ConfigError, align, load_config, under  # noqa: E402
 
 EPILOG = """\
@@ -46,6 +47,7 @@ def parse_args(argv):
         help='dotted keys below which the two may differ',
     )
     parser.add_argument('--html', metavar='F', type=Path, help='write both side by side as a page as well')
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     if (args.allow or args.html) and args.b is None:
         parser.error(f'{"--allow" if args.allow else "--html"} needs two configs')

@@ -28,7 +28,7 @@ REPO = Path(__file__).resolve().parents[1]
 if str(REPO) not in sys.path:
     sys.path.insert(0, str(REPO))
 
-import projects  # noqa: E402, F401  (nothing else either; mmcv finds its operators by it)
+from projects import __version__  # noqa: E402  (the standard library alone; mmcv finds its operators by it)
 from projects.errors import one_line  # noqa: E402
 
 VENV = REPO / '.venv'
@@ -63,6 +63,7 @@ def parse_args(argv):
     parser.add_argument(
         '--cfg-options', nargs='+', metavar='K=V', help='override config values, as the training will'
     )
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     for config in args.configs:
         if not config.is_file():

@@ -25,6 +25,8 @@ import yaml
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects import __version__  # noqa: E402
 from projects.radiograph.image import ImagingError  # noqa: E402
 from projects.radiograph.listing import list_radiographs  # noqa: E402
 from projects.radiograph.window import check_window  # noqa: E402
@@ -65,6 +67,7 @@ def parse_args(argv=None):
         '--window', nargs='+', default=['type=full'], metavar='K=V', help="LoadXray's window (type=full)"
     )
     parser.add_argument('--seed', type=int, default=0, help='another seed draws other flaws (0)')
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     pitch = args.pitch * 2 if len(args.pitch) == 1 else args.pitch
     for name, values in (('pitch', pitch), ('contrast', args.contrast)):

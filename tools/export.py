@@ -6,6 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects import __version__  # noqa: E402
+
 
 def parse_args(argv=None):
     """Parse the command line."""
@@ -52,6 +54,7 @@ def parse_args(argv=None):
         metavar='K=V',
         help='override config values',
     )
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     return parser.parse_args(argv)
 
 

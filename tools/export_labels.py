@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects import __version__  # noqa: E402
 from projects.prepare.export import export_labels  # noqa: E402
 from projects.prepare.ledger import ConvertError  # noqa: E402
 
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         action='store_true',
         help='masks as polygons, and no box beside a polygon: its importer reads nothing else',
     )
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     try:
         counts = export_labels(args.data, args.out, args.label_studio)

@@ -26,6 +26,8 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects import __version__  # noqa: E402
 from projects.radiograph.files import write_json, write_whole  # noqa: E402
 from projects.synthetic import physics, plan  # noqa: E402
 from projects.xray.classes import CASTINGS  # noqa: E402
@@ -64,6 +66,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--workers', type=int, default=os.cpu_count(), metavar='N', help='processes (all cores)'
     )
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     for name, low, high in (
         ('labeled', 0, 10**6),

@@ -20,6 +20,8 @@ import yaml
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects import __version__  # noqa: E402
 from projects.radiograph import pack as packing  # noqa: E402
 from projects.radiograph.image import ImagingError  # noqa: E402
 from projects.radiograph.recipe import Recipe  # noqa: E402
@@ -52,6 +54,7 @@ def parse_args(argv=None):
         '--workers', type=int, default=len(os.sched_getaffinity(0)), metavar='N', help='processes (all cores)'
     )
     parser.add_argument('--verify', action='store_true', help='check an existing store instead of packing')
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     if args.size < 0 or args.workers < 1:
         parser.error(f'--size {args.size} --workers {args.workers}: expected at least 0 and 1')

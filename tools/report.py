@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from projects import __version__  # noqa: E402
 from projects.report.results import format_table, provenance, tables  # noqa: E402
 
 
@@ -39,6 +40,7 @@ def parse_args(argv):
     parser.add_argument(
         '--latency', type=Path, metavar='F', help='what `tools/benchmark.py infer` printed, to be shown'
     )
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     if args.latency and not args.latency.is_file():
         parser.error(f'--latency {args.latency}: no such file; write it with tools/benchmark.py infer > FILE')

@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects import __version__  # noqa: E402
 from projects.errors import MMXrayError  # noqa: E402
 from projects.radiograph.files import write_json  # noqa: E402
 from projects.report.predictions import FILES, PredictionsError, read_predictions  # noqa: E402
@@ -60,6 +61,7 @@ def parse_args(argv=None):
     # How Snakemake calls back: one step, and the GPUs that the plan has for it.
     parser.add_argument('--job', help=argparse.SUPPRESS)
     parser.add_argument('--gpus', type=int, help=argparse.SUPPRESS)
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args, args.further = parser.parse_known_args(argv)
     if args.further and (args.dry_run or args.readme or args.job):
         parser.error(f'unknown option {args.further[0]}')

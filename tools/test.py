@@ -12,6 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects import __version__  # noqa: E402
+
 VERSIONS = ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain', 'numpy')
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
@@ -46,6 +48,7 @@ def parse_args(argv=None):
         help='override config values, e.g. test_dataloader.num_workers=0',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     if args.out and not args.out.endswith('.pkl'):
         parser.error(f'--out {args.out}: expected a name that ends in .pkl')
@@ -118,7 +121,7 @@ def test(args, running, argv=None):
             # Testing draws nothing at random: the seed that matters is the training's.
             seed=meta.get('seed'),
             hardware=facts['hardware'],
-            versions={'python': platform.python_version()}
+            versions={'python': platform.python_version(), 'mmxray': __version__}
             | {name: importlib.metadata.version(name) for name in VERSIONS},
             command=shlex.join(['python', 'tools/test.py', *(sys.argv[1:] if argv is None else argv)]),
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),

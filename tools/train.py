@@ -6,6 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects import __version__  # noqa: E402
+
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
@@ -38,6 +40,7 @@ def parse_args(argv=None):
         '--cfg-options', nargs='+', metavar='K=V', help='override config values, e.g. train_cfg.max_epochs=2'
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     return parser.parse_args(argv)
 
 

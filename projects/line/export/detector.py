@@ -17,6 +17,7 @@ from mmengine.runner import load_checkpoint
 from mmengine.utils import import_modules_from_strings
 from tqdm import tqdm
 
+from projects import __version__
 from projects.errors import MMXrayError
 from projects.line.runtime import Exported
 from projects.line.runtime.inspector import depth_of, read_one, windowed
@@ -247,7 +248,7 @@ def describe(
             commit=facts['commit'],
             dirty=facts['dirty'],
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-            versions={name: importlib.metadata.version(name) for name in PACKAGES},
+            versions=dict(mmxray=__version__) | {name: importlib.metadata.version(name) for name in PACKAGES},
         ),
     )
 

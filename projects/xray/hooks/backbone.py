@@ -13,6 +13,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from projects import __version__
 from projects.radiograph.files import draft_of
 from projects.xray.compat import CheckpointError
 from projects.xray.handover import refuse_untrained
@@ -157,4 +158,4 @@ def describe(runner, meta: dict, tensors: dict) -> dict[str, str]:
         std=json.dumps([round(v, 4) for v in preprocessor.std.flatten().tolist()]),
         load=repr(steps[0]) if steps else 'not said',
     )
-    return text | {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return text | dict(mmxray=__version__) | {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -14,6 +14,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
+from projects import __version__
 from projects.errors import MMXrayError
 from projects.xray.seeding import SeededBatches, SeededDataset, _WorkerInit, seed_generators
 
@@ -250,6 +251,7 @@ class ResumeHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add what mmengine leaves out, to every checkpoint that can be resumed from."""
+        checkpoint['meta']['mmxray_version'] = __version__
         checkpoint['meta']['stamp'] = self.stamp = max(time.time(), self.stamp + 1e-3)
         if 'optimizer' not in checkpoint:
             return

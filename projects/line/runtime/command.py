@@ -1,0 +1,128 @@
+"""The command that inspects radiographs: COCO JSON, CSV and overlays per shard; a restart goes on."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from projects import __version__
+
+from . import FolderError, Inspector
+from .archive import ArchiveError, check_apart, find_images, inspect_archive, parse_shard
+from .engines import ENGINES, EngineError
+
+
+def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace:
+    """Parse the command line; exits 2 on wrong use.
+
+    Args:
+        argv: Arguments, or None for the process's.
+        with_configs: Whether a config and a checkpoint may stand in the place of an exported folder.
+    """
+    source = '{FOLDER | CONFIG CHECKPOINT}' if with_configs else 'FOLDER'
+    called = 'python tools/infer.py' if with_configs else 'mmxray-infer'
+    parser = argparse.ArgumentParser(
+        prog=called.rpartition('/')[2],
+        description='Inspect radiographs: COCO JSON, CSV and overlays per shard; bad files are set aside; a '
+        'restart goes on.',
+        usage=f'{called.rpartition("/")[2]} [options] {source} IMAGES --out DIR',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='exit status: 0 inspected, 1 failed, 2 wrong use, 3 none of those to do could be read\n\n'
+        f'example:\n  {called} work_dirs/export/NAME archive/2026 --out found --shard 2/8',
+    )
+    parser.add_argument(
+        'source',
+        nargs='+',
+        help='exported folder'
+        + ', or config and checkpoint' * with_configs
+        + '; then a radiograph, or a folder of them',
+    )
+    parser.add_argument('--out', required=True, metavar='DIR', help='where each shard gets its folder')
+    parser.add_argument(
+        '--shard', default='1/1', metavar='I/N', help='do the I-th of N shares, by the names of the files'
+    )
+    parser.add_argument('--threshold', type=float, metavar='S', help="score that counts, not the folder's")
+    folder = parser.add_argument_group('of an exported folder')
+    folder.add_argument('--engine', choices=ENGINES, help='default: openvino')
+    folder.add_argument('--threads', type=int, metavar='N', help='CPU threads in all')
+    folder.add_argument('--streams', type=int, metavar='N', help='radiographs at a time (1)')
+    parser.add_argument(
+        '--overlays', choices=('none', 'rejected', 'all'), default='rejected', help='pictures to write'
+    )
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
+    args = parser.parse_args(argv)
+    if len(args.source) not in (2, 3)[: 1 + with_configs]:
+        wrong = 'expected FOLDER IMAGES'
+        parser.error(f'{wrong}, or CONFIG CHECKPOINT IMAGES' if with_configs else wrong)
+    given = dict(engine=args.engine, threads=args.threads, streams=args.streams)
+    args.options = {name: value for name, value in given.items() if value is not None}
+    if len(args.source) == 3 and args.options:
+        parser.error(f'--{next(iter(args.options))}: of an exported folder, not of CONFIG CHECKPOINT')
+    if args.options.get('streams', 1) < 1 or args.options.get('threads', 1) < 1:
+        parser.error('expected --streams and --threads of at least 1')
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        parser.error(f'--threshold {args.threshold}: expected a score in [0, 1]')
+    try:
+        args.shard = parse_shard(args.shard)
+        check_apart(Path(args.source[-1]), Path(args.out))
+    except ArchiveError as error:
+        parser.error(str(error))
+    return args
+
+
+def main(
+    argv: list[str] | None = None, from_config: Callable[[argparse.Namespace], int] | None = None
+) -> int:
+    """Run the command; returns the exit code.
+
+    Args:
+        argv: Arguments, or None for the process's.
+        from_config: Runs it for a config and a checkpoint, which needs the training stack.
+    """
+    args = parse_args(argv, from_config is not None)
+    if len(args.source) == 3:
+        return from_config(args)
+    try:
+        return infer(args, Inspector(args.source[0], threshold=args.threshold, **args.options))
+    except (FolderError, EngineError, ArchiveError, OSError) as error:
+        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        return 1
+
+
+def infer(args: argparse.Namespace, inspector: Inspector) -> int:
+    """Inspect, and say what was found."""
+    from tqdm import tqdm
+
+    source, out = Path(args.source[-1]), Path(args.out)
+    root, names = find_images(source, say_passed_over)
+    done = inspect_archive(
+        inspector,
+        root,
+        names,
+        out,
+        args.shard,
+        args.overlays,
+        lambda rows, earlier, total: tqdm(rows, unit='img', initial=earlier, total=total, disable=None),
+    )
+    print(
+        f'{done.radiographs} radiographs, {done.earlier} of them in an earlier run: {done.rejected} rejected '
+        f'at score >= {inspector.threshold:g}, {done.quarantined} not readable (quarantine.csv)'
+    )
+    print(f'wrote {out / f"shard-{args.shard[0]}-of-{args.shard[1]}"}')
+    if done.tried and done.failed == done.tried:
+        print(
+            f'error: {source}: none of the {done.tried} radiographs to do could be read; see quarantine.csv',
+            file=sys.stderr,
+        )
+        return 3
+    return 0
+
+
+def say_passed_over(names: list[str]) -> None:
+    """Name some of the files that are taken for something else than radiographs."""
+    if names:
+        print(f'passed over {len(names)} other files, such as {names[:3]}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
