@@ -2,7 +2,7 @@
 
 Importing this file applies the repairs; configs do so through `custom_imports` and the tools do so before
 they read a config. Each function names the symptom it removes and the version that makes it obsolete
-(pins: requirements.txt); `tests/test_compat.py` holds a test per repair that fails without it.
+(pins: pyproject.toml); `tests/xray/test_compat.py` holds a test per repair that fails without it.
 """
 
 import functools
