@@ -6,8 +6,10 @@ import mmengine.dist
 import torch
 from mmengine.runner import Runner
 
+from projects.errors import MMXrayError
 
-class FitError(ValueError):
+
+class FitError(MMXrayError, ValueError):
     """A training would learn nothing, or other classes than its data have; one line with the remedy."""
 
 

@@ -68,6 +68,8 @@ def tiny(family: Family, folder: Path, data: Path, batch: int) -> Path:
         if 'ann_file' in node and str(node.ann_file).endswith('.json'):
             split = Path(node.ann_file).name
             node.ann_file = split if 'data_root' in node else str(data / split)
+        if str(node.get('ann_file')).endswith('.txt'):  # a list of an archive
+            node.update(ann_file='', data_prefix={key: 'unlabeled' for key in node.data_prefix})
         for key in ('scale', 'size', 'input_size', 'img_size'):
             if key in node and node.get('type') not in ('AnchorGenerator', 'PixelReconstructionLoss'):
                 node[key] = resized(node[key])
@@ -91,6 +93,8 @@ def tiny(family: Family, folder: Path, data: Path, batch: int) -> Path:
     if config.get('auto_scale_lr'):
         config.auto_scale_lr.base_batch_size = None  # else most steps of so few would make no update
     config.train_cfg.max_epochs = 1
+    if 'val_interval' in config.train_cfg:
+        config.train_cfg.val_interval = 1
     config.default_hooks.logger.interval = 1
     if 'teacher_ckpt' in config.model:
         config.model.teacher_ckpt = str(folder / 'teacher.pth')

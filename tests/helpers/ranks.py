@@ -49,7 +49,7 @@ def check_family(run: Callable[..., str], family: Family, ranks: int, data: Path
     config = tiny(family, folder, data, BATCH)
     said = run('dist_train.sh', config, ranks, '--work-dir', 'run')
     recipe = Config.fromfile(config)
-    images = math.ceil((UNLABELLED if family.kind == 'pretrain' else LABELLED) / ranks)
+    images = math.ceil((LABELLED if family.kind in ('detector', 'probe') else UNLABELLED) / ranks)
     steps = images // BATCH if recipe.train_dataloader.get('drop_last') else math.ceil(images / BATCH)
     first = torch.load(folder / 'run' / 'epoch_1.pth', map_location='cpu')
     assert first['meta']['iter'] == steps
