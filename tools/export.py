@@ -2,14 +2,16 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects import __version__  # noqa: E402
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -49,6 +51,13 @@ def parse_args(argv=None):
         help='escape rate of critical parts that the threshold is to keep on the validation parts (0.05)',
     )
     parser.add_argument(
+        '--max-false-reject',
+        type=fraction,
+        default=0.1,
+        metavar='R',
+        help='share of sound parts above which export and inference warn (0.1)',
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         metavar='K=V',
@@ -58,7 +67,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def positive(text):
+def positive(text: str) -> int:
     """Read a whole number above 0."""
     value = int(text)
     if value < 1:
@@ -66,7 +75,7 @@ def positive(text):
     return value
 
 
-def fraction(text):
+def fraction(text: str) -> float:
     """Read a number in (0, 1)."""
     value = float(text)
     if not 0 < value < 1:
@@ -74,7 +83,7 @@ def fraction(text):
     return value
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # The libraries take seconds to import: --help and wrong use do not wait for them.
@@ -83,7 +92,7 @@ def main(argv=None):
     return running.one_line_errors(lambda _: run(args, running))(argv)
 
 
-def run(args, running):
+def run(args: argparse.Namespace, running: ModuleType) -> int:
     """Export and print the parity table."""
     from projects.line.export import export, parity
 
@@ -104,12 +113,23 @@ def run(args, running):
         most_loss=args.max_loss,
         most_critical_loss=args.max_critical_loss,
         max_escape=args.max_escape,
+        max_false_reject=args.max_false_reject,
     )
     print(parity.format_parity(exported.parity))
     if exported.calibration:
         back = ', '.join(exported.calibration['float32']) or 'none'
         print(f'INT8 from {exported.calibration["images"]} radiographs; back in float32: {back}')
     print(f'threshold {exported.threshold:g}: {exported.threshold_reason}')
+    print(f'it costs: {exported.cost_in_words()}')
+    if exported.cost and exported.cost['rate'] > exported.max_false_reject:
+        print(
+            f'warning: that is more than {exported.max_false_reject:.0%} of the sound parts; train longer or '
+            'on more parts, allow more by --max-escape, or by --max-false-reject',
+            file=sys.stderr,
+        )
+    if not exported.cost:
+        print('warning: what the threshold costs is not known; no proof without parts', file=sys.stderr)
+    print(f'next: python tools/test.py {out} DATA (annotations of test); tools/report.py --exported {out}')
     print(f'wrote {out}')
     return 0
 

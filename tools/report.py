@@ -1,12 +1,15 @@
 """Compare tested runs: tables in the terminal; with --out one HTML page, report.json and CSV tables.
 
-Example:
+Examples:
     python tools/report.py work_dirs/faster-rcnn_* --out work_dirs/report
+    python tools/report.py --exported work_dirs/export/NAME --out work_dirs/report
 """
 
 import argparse
+import json
 import shlex
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -15,13 +18,21 @@ from projects import __version__  # noqa: E402
 from projects.report.results import format_table, provenance, tables  # noqa: E402
 
 
-def parse_args(argv):
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits 2 on wrong use."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         epilog='example: python tools/report.py work_dirs/faster-rcnn_* --out work_dirs/report',
     )
-    parser.add_argument('runs', nargs='+', metavar='RUN', help='work dir of a run that test.py tested')
+    parser.add_argument('runs', nargs='*', metavar='RUN', help='work dir of a run that test.py tested')
+    parser.add_argument(
+        '--exported',
+        action='append',
+        type=Path,
+        default=[],
+        metavar='FOLDER',
+        help='exported folder that test.py tested (FOLDER DATA): judged at its own threshold',
+    )
     parser.add_argument(
         '--out', type=Path, help='folder for index.html, pictures/, results.md, report.json and CSV tables'
     )
@@ -42,6 +53,8 @@ def parse_args(argv):
     )
     parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
+    if not args.runs and not args.exported:
+        parser.error('expected a RUN, or an exported folder by --exported')
     if args.latency and not args.latency.is_file():
         parser.error(f'--latency {args.latency}: no such file; write it with tools/benchmark.py infer > FILE')
     if not 0 < args.max_escape < 1:
@@ -53,13 +66,15 @@ def parse_args(argv):
     return args
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # Statistics and charts take a second to import.
     from projects.report.runs import read_runs
 
-    runs, refused = read_runs([Path(run) for run in args.runs])
+    exported, refused = read_exported(args.exported)
+    runs, left_out = read_runs([Path(run) for run in args.runs], exported)
+    refused += left_out
     for reason in refused:
         print(f'left out: {reason}', file=sys.stderr)
     if not runs:
@@ -74,14 +89,22 @@ def main(argv=None):
     for title, header, rows in parts:
         print(f'\n{title}\n{format_table(header, rows)}')
     print(f'\n{provenance(results)}')
-    if args.out:
+    if args.out or exported:
+        from projects.report.compare import gather
         from projects.report.measured import Settings
-        from projects.report.page import write_report
 
         settings = Settings(args.max_escape, args.reject_minor, args.pixel_pitch)
+        groups = gather(runs, settings)
+    for name, sentence in judge_exported(groups) if exported else ():
+        print(f'\n{name}: {sentence}')
+    if args.out:
+        from projects.report.page import write_report
+
         command = shlex.join(['python', 'tools/report.py', *(sys.argv[1:] if argv is None else argv)])
         latency = args.latency.read_text() if args.latency else ''
-        summary = write_report(args.out, runs, refused, settings, args.gallery, command, latency)
+        summary = write_report(
+            args.out, runs, refused, settings, args.gallery, command, latency, groups=groups
+        )
         text = '\n\n'.join(f'**{t}**\n\n{format_table(h, r, markdown=True)}' for t, h, r in parts)
         (args.out / 'results.md').write_text(f'{text}\n\n{provenance(results)}\n')
         print('\n' + '\n'.join(summary['verdict']))
@@ -89,6 +112,50 @@ def main(argv=None):
         if beside := summary['pictures']['beside']:
             print(f'{args.out}/pictures/: {beside} more escapes; keep it beside index.html')
     return 1 if refused else 0
+
+
+def read_exported(folders: Sequence[Path]) -> tuple[list[tuple], list[str]]:
+    """Read tested exported folders; returns where each test is with what its folder says, and refusals."""
+    from projects.line.runtime import FolderError, folder
+    from projects.report.runs import LineFolder
+
+    found, refused = [], []
+    for path in folders:
+        test = folder.tested_beside(path)
+        try:
+            said = folder.read(path)
+            engine = json.loads((test / 'test.json').read_text())['exported']['engine']
+            files = said.files_of(engine)
+        except FolderError as error:
+            refused.append(str(error))
+            continue
+        except (OSError, ValueError, KeyError, TypeError):
+            refused.append(f'{path}: not tested; run tools/test.py {path} DATA (its annotation file)')
+            continue
+        line = LineFolder(
+            name=path.resolve().name,
+            engine=engine,
+            precision=said.precision,
+            threshold=said.threshold,
+            threshold_reason=said.threshold_reason,
+            rejects_minor=len(said.rejecting) > 1,
+            cost_in_words=said.cost_in_words(),
+            origin=said.origin,
+            files=files,
+        )
+        found.append((test, line))
+    return found, refused
+
+
+def judge_exported(groups: Sequence) -> Iterator[tuple[str, str]]:
+    """Yield the name of each exported folder and what its test proves of it, in one sentence."""
+    from projects.report.proof import statement_of
+
+    for group in groups:
+        for arm in group.arms:
+            for one in arm.members:
+                if one.run.exported:
+                    yield one.run.name, statement_of(one)
 
 
 if __name__ == '__main__':

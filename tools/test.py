@@ -8,7 +8,9 @@ import math
 import platform
 import shlex
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -18,19 +20,28 @@ VERSIONS = ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='example:\n  python tools/test.py configs/small/NAME.py work_dirs/NAME/epoch_12.pth '
-        '--show-dir work_dirs/NAME/pictures',
+        usage='test.py [options] {CONFIG CHECKPOINT | FOLDER DATA}',
+        epilog='examples:\n  python tools/test.py configs/small/NAME.py work_dirs/NAME/epoch_12.pth '
+        '--show-dir work_dirs/NAME/pictures\n'
+        '  python tools/test.py work_dirs/export/NAME data/synthetic/test.json',
     )
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint of that config')
+    parser.add_argument('config', help='config file; or an exported folder, whose engine is run')
+    parser.add_argument('checkpoint', help='checkpoint of that config; or an annotation file (COCO)')
     parser.add_argument(
-        '--work-dir', help='where test.json and predictions.json go; default: work_dirs/<config stem>'
+        '--work-dir',
+        help='where test.json and predictions.json go; default: work_dirs/<config stem>, or FOLDER.test',
     )
+    folder = parser.add_argument_group('of an exported folder')
+    folder.add_argument('--images', metavar='DIR', help='folder of the images (images/ beside DATA)')
+    folder.add_argument(
+        '--severity', metavar='MAP', help='map of defect types to classes (that of the validation set)'
+    )
+    folder.add_argument('--engine', choices=('openvino', 'onnxruntime'), help='default: openvino')
     parser.add_argument(
         '--val',
         action='store_true',
@@ -52,29 +63,36 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.out and not args.out.endswith('.pkl'):
         parser.error(f'--out {args.out}: expected a name that ends in .pkl')
+    exported = Path(args.config).is_dir()
+    others = ('val', 'out', 'show_dir', 'cfg_options') if exported else ('images', 'severity', 'engine')
+    for name in others:
+        if getattr(args, name):
+            whose = 'CONFIG CHECKPOINT' if exported else 'an exported FOLDER'
+            parser.error(f'--{name.replace("_", "-")}: of {whose} alone; leave it out')
     return args
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # The libraries take seconds to import: --help and wrong use do not wait for them.
     from projects.xray import running
 
     def run(_):
+        if Path(args.config).is_dir():
+            return test_folder(args, running, argv)
         with running.process_group_ends():
             return test(args, running, argv)
 
     return running.one_line_errors(run)(argv)
 
 
-def test(args, running, argv=None):
+def test(args: argparse.Namespace, running: ModuleType, argv: Sequence[str] | None = None) -> int:
     """Load strictly, test, write the result."""
     from mmengine.evaluator import DumpResults
 
     from projects.radiograph.files import write_json
     from projects.report.predictions import FILES
-    from projects.xray import provenance
     from projects.xray.fit import check_classes
 
     cfg = running.read_config(args.config, args.cfg_options)
@@ -110,33 +128,61 @@ def test(args, running, argv=None):
     metrics = runner.test()
     keep_predictions(folder / FILES['test'], runner.test_loop, args.checkpoint, running)
     if running.is_main():
-        facts = provenance.provenance(args.config)
         result = dict(
             config=args.config,
             checkpoint=args.checkpoint,
             metrics=without_nan(metrics),
             **({'val_metrics': without_nan(val_metrics)} if args.val else {}),
-            commit=facts['commit'],
-            dirty=facts['dirty'],
             # Testing draws nothing at random: the seed that matters is the training's.
             seed=meta.get('seed'),
-            hardware=facts['hardware'],
-            versions={'python': platform.python_version(), 'mmxray': __version__}
-            | {name: importlib.metadata.version(name) for name in VERSIONS},
-            command=shlex.join(['python', 'tools/test.py', *(sys.argv[1:] if argv is None else argv)]),
-            date=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         )
-        write_json(folder / 'test.json', result, indent=2)
+        write_json(folder / 'test.json', result | origin(argv, args.config), indent=2)
         print(f'wrote {folder / "test.json"}')
     return 0
 
 
-def without_nan(metrics):
+def test_folder(args: argparse.Namespace, running: ModuleType, argv: Sequence[str] | None = None) -> int:
+    """Run the engine of an exported folder on an annotated set, and write what it finds beside the folder."""
+    from projects.line.export.evaluate import evaluate
+    from projects.line.runtime.folder import tested_beside
+    from projects.radiograph.files import write_json
+    from projects.report.predictions import FILES
+
+    source, data = Path(args.config), Path(args.checkpoint)
+    if not data.is_file():
+        raise running.UsageError(f'{data}: no such annotation file; give the COCO file of the test set')
+    images = Path(args.images) if args.images else None
+    predictions, result = evaluate(source, data, images, args.severity, args.engine or 'openvino')
+    folder = Path(args.work_dir) if args.work_dir else tested_beside(source)
+    write_json(folder / FILES['test'], predictions, indent=None)
+    write_json(folder / 'test.json', result | dict(seed=None) | origin(argv), indent=2)
+    print(f'wrote {folder}/test.json and {FILES["test"]}')
+    print(f'next: python tools/report.py --exported {args.config} --out work_dirs/report')
+    return 0
+
+
+def origin(argv: Sequence[str] | None, config: str | None = None) -> dict:
+    """Return what a result is of: commit, machine, versions, command and date."""
+    from projects.xray import provenance
+
+    facts = provenance.provenance(config)
+    return dict(
+        commit=facts['commit'],
+        dirty=facts['dirty'],
+        hardware=facts['hardware'],
+        versions={'python': platform.python_version(), 'mmxray': __version__}
+        | {name: importlib.metadata.version(name) for name in VERSIONS},
+        command=shlex.join(['python', 'tools/test.py', *(sys.argv[1:] if argv is None else argv)]),
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    )
+
+
+def without_nan(metrics: dict) -> dict:
     """JSON knows no NaN: a class without boxes has no AP."""
     return {key: None if math.isnan(value) else float(value) for key, value in metrics.items()}
 
 
-def keep_predictions(path, loop, checkpoint, running):
+def keep_predictions(path: Path, loop, checkpoint: str, running: ModuleType) -> None:
     """Write what the model said of every image, when a metric kept it."""
     from projects.radiograph.files import write_json
     from projects.report.predictions import describe_data
@@ -148,7 +194,7 @@ def keep_predictions(path, loop, checkpoint, running):
 
 
 @contextlib.contextmanager
-def on_val(runner, cfg):
+def on_val(runner, cfg) -> Iterator[None]:
     """Have the runner test on the val set, without pictures; `Runner.val` would save a best model."""
     from mmengine.runner import TestLoop
 
@@ -162,7 +208,7 @@ def on_val(runner, cfg):
         hook.draw = True
 
 
-def show(cfg, folder, running):
+def show(cfg, folder: str, running: ModuleType) -> None:
     """Have the detector's picture hook draw every test image into `folder`."""
     hook = cfg.default_hooks.get('visualization') or {}
     if hook.get('type') != 'XrayVisualizationHook':
@@ -173,7 +219,7 @@ def show(cfg, folder, running):
     hook.update(draw=True, num_images=None, out_dir=folder)
 
 
-def load_strictly(runner, checkpoint, config):
+def load_strictly(runner, checkpoint: str, config: str) -> dict:
     """Load all weights or none: a measure of a half-loaded model is worth nothing.
 
     Returns:

@@ -64,6 +64,7 @@ class InspectedImage:
 
     def __post_init__(self) -> None:
         """Make arrays of everything, fill in the defaults, and check."""
+        self.part = None if self.part is None or self.part == '' else str(self.part)  # 1 and '1' are one part
         self.boxes = self._corners('boxes')
         self.scores = np.asarray(self.scores, float)
         self.labels = np.asarray(self.labels, np.int32)

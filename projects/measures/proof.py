@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,6 +90,8 @@ def choose_threshold(
             max_escape, confidence, None, None, test_parts, 0.0, wanted, None, None, statement
         )
     chosen = _highest_with_power(scores, thresholds, test_parts, max_escape, confidence, wanted)
+    # Down to four digits, as an export keeps it: rounded up, it would let the part escape whose score it is.
+    chosen = math.floor(chosen * 1e4) / 1e4
     measures = measure_parts(parts, chosen, confidence)
     power = proof_power(measures.escape.events, critical, test_parts, max_escape, confidence)
     choice = ThresholdChoice(

@@ -62,12 +62,15 @@ def _draw(name: str, title: str, x: str, y: str, plot) -> dict:
             axes.legend(handles[:8], labels[:8])
         out = io.StringIO()
         figure.savefig(out, format='svg', metadata={'Date': None})
-    svg = out.getvalue()
+    return dict(title=title, svg=as_inline_svg(out.getvalue(), title))
+
+
+def as_inline_svg(svg: str, title: str) -> str:
+    """Return an SVG file as an element of a page: without size, with a title for those who cannot see it."""
     svg = svg[svg.index('<svg') :]
     svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
     alt = title.replace('&', '&amp;').replace('"', '&quot;').replace('<', '&lt;')
-    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{alt}"', svg, count=1)
-    return dict(title=title, svg=svg)
+    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{alt}"', svg, count=1)
 
 
 def _look(number: int) -> dict:
@@ -93,8 +96,8 @@ def seed_of(measured: Sequence[Measured]) -> str:
     seeds = [m.run.seed for m in measured]
     if seeds.count(None) == len(seeds):
         return ''
-    said = [str('–' if seed is None else seed) for seed in (seeds[:1] if len(set(seeds)) == 1 else seeds)]
-    return f' (seed {", ".join(said)})'
+    names = [str('–' if seed is None else seed) for seed in (seeds[:1] if len(set(seeds)) == 1 else seeds)]
+    return f' (seed {", ".join(names)})'
 
 
 def charts_of(group: Group, part_curves: Mapping[Path, PartCurve]) -> list[dict]:

@@ -18,13 +18,13 @@ from projects.measures.comparison import (
     summarise_seeds,
 )
 from projects.measures.images import CRITICAL
-from projects.measures.parts import floored
 from projects.measures.ranking import recall_at
 from projects.xray.names import BASELINES, BETWEEN
 
 from .measured import ALARMS, Measured, Settings, measure_run
 from .predictions import Predictions, mean_ap
-from .runs import Run, name_arm, unfit_for_proof
+from .proof import by_images, keep_one_proof
+from .runs import Run, name_arm
 
 
 @dataclass
@@ -115,13 +115,14 @@ def gather(runs: Sequence[Run], settings: Settings) -> list[Group]:
         runs: From `read_runs`.
         settings: What to prove.
     """
-    groups, on_test = {}, {}
-    for run in runs:
-        measured = measure_run(run, settings)
-        groups.setdefault(run.group, []).append(measured)
-        on_test.setdefault(run.tested_on, []).append(measured)
-    for measured in on_test.values():
-        _keep_one_proof(measured)
+    everything = [measure_run(run, settings) for run in runs]
+    groups = {}
+    for one in everything:
+        groups.setdefault(one.run.group, []).append(one)
+    for number, measured in enumerate(by_images(everything)):
+        for one in measured:
+            one.image_set = number
+        keep_one_proof(measured)
     gathered = []
     for (task, dataset, backbone, recipe), measured in sorted(groups.items()):
         by_arm = {}
@@ -148,47 +149,6 @@ def _rank(arm: str) -> int:
     return BASELINES.index(arm) if arm in BASELINES else len(BASELINES)
 
 
-def _keep_one_proof(measured: Sequence[Measured]) -> None:
-    """Leave what is proven on one test set to the run that is best on val, and only on parts it has not seen.
-
-    Of the others it is said that the bound of their escape rate does not hold either.
-
-    The bound holds for one model that was fixed before test was opened: of the best of eight on the test set
-    it was broken in 21 % of simulated sets instead of 5 %. It is the same whether the eight differ in their
-    seed, their backbone or their share of the labels.
-    """
-    on_val = [one for one in measured if one.on_val is not None]
-    fixed = len({one.run.val.sha256 for one in on_val}) == 1  # on two val sets no model is the better one
-    if fixed:
-        max(on_val, key=lambda one: one.on_val).chosen = True
-    for one in measured:
-        if one.parts is None:
-            continue
-        if one.chosen:
-            why = unfit_for_proof(one.run)
-        elif fixed and one.on_val is not None:
-            why = 'another model was chosen on val'
-        else:
-            why = 'model not fixed on val'
-        said = one.parts.statement
-        if why and one.parts.proven:
-            escape = one.parts.measures.escape
-            said = (
-                f'{escape.events} of {escape.units} critical parts escaped at score >= '
-                f'{floored(one.parts.threshold)}; no proof: {why}.'
-            )
-        elif why and one.parts.measures and one.parts.measures.escape.units:  # a bound is said as well
-            said += f' No bound holds: {why}.'
-        elif why == '':
-            said += ' Whether training has seen these parts was not checked.'
-        if not why and len(on_val) < len(measured):
-            said += (
-                f' {_count(len(measured) - len(on_val), "run")} without predictions of val on this test set '
-                'took no part in the choice of the model.'
-            )
-        one.parts = replace(one.parts, proven=one.parts.proven and not why, statement=said)
-
-
 def _contrasts(arms: Sequence[Arm], settings: Settings) -> list[Contrast]:
     """Compare the arms of one share of the labels, each with its baseline."""
     found = []
@@ -207,7 +167,7 @@ def _contrasts(arms: Sequence[Arm], settings: Settings) -> list[Contrast]:
 def _contrast(name: str, builder: Callable, baseline: Arm, arm: Arm, settings: Settings) -> Contrast | None:
     """Compare two arms by one measure; None where a run has no value of it."""
     said = baseline.members[0].run.predictions
-    units = said.parts()
+    units = said.units()
     everything = np.arange(len(units))
     values = [[builder(member)(everything) for member in side.members] for side in (baseline, arm)]
     if any(value is None for side in values for value in side):
@@ -263,7 +223,7 @@ def _independent_units(said: Predictions) -> int:
     else:
         labels = [{image['label']} for image in said.images]
     parts = {}
-    for part, there in zip(said.parts(), labels, strict=True):
+    for part, there in zip(said.units(), labels, strict=True):
         for label in there:
             parts.setdefault(label, set()).add(str(part))
     counts = np.array([len(carrying) for carrying in parts.values()], float)

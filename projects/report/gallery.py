@@ -73,7 +73,7 @@ def collect(groups: Sequence[Group]) -> list[Item]:
 def _collect_image(group, arm, measured, position, matched, escapes, alarms):
     image, threshold = matched.image, measured.threshold
     record = measured.run.predictions.truth['images'][position]
-    said = dict(
+    common = dict(
         group=group.name,
         arm=arm.name,
         seed=measured.run.seed,
@@ -94,7 +94,7 @@ def _collect_image(group, arm, measured, position, matched, escapes, alarms):
                 size=_side(box),
                 score=float(matched.wrong_scores[g]) if misnamed else None,
                 box=box.tolist(),
-                **said,
+                **common,
             )
         )
     scores, labels = image.scores[matched.kept], image.labels[matched.kept]
@@ -108,7 +108,7 @@ def _collect_image(group, arm, measured, position, matched, escapes, alarms):
                 size=_side(box),
                 score=float(scores[k]),
                 box=box.tolist(),
-                **said,
+                **common,
             )
         )
 
@@ -144,9 +144,9 @@ def thumbnails(items: Sequence[Item]) -> tuple[list[dict], list[str]]:
     """
     records, problems = [], {}
     for item in sorted(items, key=lambda i: i.file):  # the images of one file follow one another
-        said = item.measured.run.predictions
+        predictions = item.measured.run.predictions
         try:
-            pixels = _windowed(f'{said.folder}/{item.file}', tuple(sorted(said.window.items())))
+            pixels = _windowed(f'{predictions.folder}/{item.file}', tuple(sorted(predictions.window.items())))
         except (OSError, ImagingError) as error:
             problems[item.file] = ' '.join(str(error).split())
             pixels = None
@@ -188,7 +188,7 @@ def _record(item: Item, pixels: np.ndarray | None) -> dict:
         (inside(box), int(label), kind)
         for box, label, kind in zip(seen.truth_boxes, seen.truth_labels, seen.truth_types)
     ]
-    said = [
+    found = [
         (inside(seen.boxes[k]), int(seen.labels[k]), round(float(seen.scores[k]), 2))
         for k in matched.kept
         if seen.scores[k] >= item.measured.threshold
@@ -206,7 +206,7 @@ def _record(item: Item, pixels: np.ndarray | None) -> dict:
         score=None if item.score is None else round(item.score, 3),
         image=image,
         truth=[row for row in truth if row[0]],
-        said=[row for row in said if row[0]][:20],
+        said=[row for row in found if row[0]][:20],
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class Measured:
         on_val: The same on val; None without predictions of val.
         chosen: Whether it is the best on val of all runs on its test set: the one model of which a proof
             holds.
+        image_set: Number of the set of test images; runs of one number share images.
         matched: Test images of a detector, each with what became of its detections.
         threshold: Scores from here on count, for parts, boxes, POD and false alarms alike; None for an image
             classifier.
@@ -74,6 +75,7 @@ class Measured:
     on_val: float | None
     matched: list[Matched]
     chosen: bool = False
+    image_set: int = 0
     threshold: float | None = None
     fixed: str = ''
     choice: ThresholdChoice | None = None
@@ -100,6 +102,8 @@ def measure_run(run: Run, settings: Settings) -> Measured:
     if run.predictions.task == 'severity':
         return _measure_classifier(run)
     said = run.predictions
+    if run.exported:
+        settings = replace(settings, reject_minor=run.exported.rejects_minor)
     matched = match_all(said.inspected)
     notes = []
     parts = _gather(matched, settings, 'parts', notes)
@@ -145,6 +149,9 @@ def _fix_threshold(
     The parts of val choose it, by the power of the proof on as many critical parts as test has. Without part
     ids, critical false alarms on val fix it.
     """
+    if run.exported:
+        words = f'that of the exported folder {run.exported.name}: {run.exported.threshold_reason}'
+        return run.exported.threshold, words, None
     if run.val is None:
         return FIXED_SCORE, f'fixed at {FIXED_SCORE}: no predictions of val (tools/test.py --val)', None
     on_val = match_all(run.val.inspected)
@@ -204,4 +211,6 @@ def _measure_classifier(run: Run) -> Measured:
 
 
 def _on_val(run: Run) -> float | None:
+    if run.exported:
+        return run.exported.origin.get('val_ap50')
     return None if run.val is None else run.val.mean_ap()(np.arange(len(run.val.parts())))

@@ -117,9 +117,9 @@ def _place(groups, task, table, datasets) -> tuple[dict[tuple[str, str, str], Ar
     return placed, [(group, arm) for group in groups for arm in group.arms if id(arm) not in there]
 
 
-def _named(group, groups, *said) -> str:
-    """Name a group by its backbone and what is said of it, with its recipe where there are several."""
+def _named(group, groups, *words) -> str:
+    """Name a group by its backbone and further words, with its recipe where there are several."""
     alike = [(g.task, g.dataset, g.backbone) for g in groups]
     if alike.count((group.task, group.dataset, group.backbone)) > 1:
-        said = (*said, group.recipe)
-    return (group.backbone or group.name) + (f' ({", ".join(said)})' if said else '')
+        words = (*words, group.recipe)
+    return (group.backbone or group.name) + (f' ({", ".join(words)})' if words else '')

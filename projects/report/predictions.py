@@ -1,4 +1,4 @@
-"""What a tested model said of every image, beside `test.json`: enough to measure again without the model."""
+"""Predictions of a tested model on every image, beside `test.json`: enough to measure again without it."""
 
 import hashlib
 import json
@@ -12,6 +12,8 @@ import numpy as np
 from projects.errors import MMXrayError
 from projects.measures.images import InspectedImage, MeasureError, read_images
 from projects.measures.ranking import average_precision, average_precision_at
+from projects.radiograph.parts import recorded_part, recorded_unit
+from projects.xray.population import describe_population, digest_images, sample_depths
 
 from .large_json import read_object
 
@@ -37,6 +39,8 @@ class Predictions:
         checkpoint: The model.
         truth: COCO dict without masks; of a detector.
         images: `file_name`, `part`, `label` and `scores` (classes) of each image; of an image classifier.
+        population: What the set is a sample of, see `population.describe_population`; empty when not noted.
+        digests: Of the content of images, by name; of those that could be read as files.
         inspected: Truth and detections brought together; of a detector.
     """
 
@@ -49,17 +53,35 @@ class Predictions:
     checkpoint: str
     truth: dict = field(default_factory=dict)
     images: list[dict] = field(default_factory=list)
+    population: dict = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     inspected: list[InspectedImage] = field(default_factory=list)
 
+    @property
+    def part_rule(self) -> str | None:
+        """The regular expression that found the parts in the names; None when none is noted."""
+        return self.population.get('part_rule')
+
+    def records(self) -> list[dict]:
+        """Return the record of each image, with `file_name` and, where it is known, `part`."""
+        return self.truth.get('images', self.images)
+
     def parts(self) -> list[str | None]:
-        """Return the part of each image, in order."""
-        if self.task == 'detection':
-            return [image.part for image in self.inspected]
-        return [image.get('part') for image in self.images]
+        """Return the physical part of each image, in order; None where it is not known."""
+        return [recorded_part(image) for image in self.records()]
+
+    def units(self) -> list[str | None]:
+        """Return what is taken as independent of each image: its part, else its region group."""
+        return [recorded_unit(image) for image in self.records()]
+
+    @property
+    def unit_name(self) -> str:
+        """What `units` are: parts, or the region groups of a set whose parts are not known."""
+        return 'region group' if None in self.parts() and None not in self.units() else 'part'
 
     def names(self) -> list[str]:
         """Return the file name of each image, in the order of the file."""
-        return [image['file_name'] for image in self.truth.get('images', self.images)]
+        return [image['file_name'] for image in self.records()]
 
     def mean_ap(self) -> Callable[[np.ndarray], float | None]:
         """Return the measure that arms are compared by; see `mean_ap`."""
@@ -101,36 +123,46 @@ def _ranking(scores: np.ndarray, positive: np.ndarray) -> Callable[[np.ndarray],
     return measure
 
 
-def describe_data(said: dict, dataset, checkpoint: str) -> dict:
+def describe_data(kept: dict, dataset, checkpoint: str) -> dict:
     """Add to what a metric kept of a model's predictions where the images are from.
 
     Args:
-        said: `predictions` of a metric.
+        kept: `predictions` of a metric.
         dataset: `XrayDefects` or `XraySeverity`.
         checkpoint: The model.
 
     Returns:
         dict: The content of the file.
     """
-    folder = dataset.data_prefix.get('img') or dataset.data_prefix.get('img_path')
-    said = dict(said)
-    if said['task'] == 'severity':
-        from projects.xray.datasets import read_coco
+    from projects.xray.datasets import read_coco
 
-        parts = {image['file_name']: image.get('part') for image in read_coco(dataset.ann_file)['images']}
-        names = [image['path'].removeprefix(f'{folder}/') for image in said['images']]
-        said['images'] = [
-            dict(file_name=name, part=parts.get(name), label=image['label'], scores=image['scores'])
-            for name, image in zip(names, said['images'], strict=True)
+    folder = dataset.data_prefix.get('img') or dataset.data_prefix.get('img_path')
+    kept = dict(kept)
+    coco = read_coco(dataset.ann_file)
+    if kept['task'] == 'severity':
+        records = {image['file_name']: image for image in coco['images']}
+        names = [image['path'].removeprefix(f'{folder}/') for image in kept['images']]
+        kept['images'] = [
+            {
+                key: records[name][key]
+                for key in ('part', 'region')
+                if name in records and key in records[name]
+            }
+            | dict(file_name=name, label=image['label'], scores=image['scores'])
+            for name, image in zip(names, kept['images'], strict=True)
         ]
+    else:
+        names = [image['file_name'] for image in kept['truth']['images']]
     windows = [vars(t)['window'] for t in dataset.pipeline.transforms if 'window' in vars(t)]
     return dict(
-        said,
+        kept,
         ann_file=dataset.ann_file,
         sha256=hashlib.sha256(_content(dataset.ann_file)).hexdigest(),
         folder=folder,
         window=windows[0] if windows else dict(type='full'),
         checkpoint=checkpoint,
+        population=describe_population(coco, sample_depths(folder, names)),
+        digests=digest_images(folder, names),
     )
 
 

@@ -2,6 +2,10 @@
 
 import json
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+Table = tuple[str, list[str], list[list[str]]]
 
 # Columns in the order a reader wants them; a run shows those it has.
 COLUMNS = {
@@ -12,15 +16,15 @@ WITHOUT = ('AP50_without_', 'AP_without_')  # some series, whichever
 REQUIRED = ('config', 'checkpoint', 'metrics', 'commit', 'seed', 'hardware', 'date')
 
 
-def load_results(runs):
+def load_results(runs: Sequence[Path]) -> tuple[list[dict], list[str]]:
     """Read `test.json` of each run folder.
 
     Args:
-        runs (list[Path]): Work dirs, or `test.json` files themselves.
+        runs: Work dirs, or `test.json` files themselves.
 
     Returns:
-        tuple[list[dict], list[str]]: The results, and one line for every run that was left out: no file,
-        broken file, missing field, a measure that is not finite.
+        The results, and one line for every run that was left out: no file, broken file, missing field, a
+        measure that is not finite.
     """
     results, refused = [], []
     for run in runs:
@@ -46,15 +50,15 @@ def load_results(runs):
     return results, refused
 
 
-def tables(results):
+def tables(results: Sequence[dict]) -> list[Table]:
     """Group results by task.
 
     Args:
-        results (list[dict]): Of `runs.read_runs`, which lets none without a measure of a task pass; each with
-            its `run`, a name.
+        results: Of `runs.read_runs`, which lets none without a measure of a task pass; each with its `run`, a
+            name.
 
     Returns:
-        list[tuple[str, list[str], list[list[str]]]]: Title, header and rows of each table.
+        Title, header and rows of each table.
     """
     parts = []
     for task in COLUMNS:
@@ -67,11 +71,11 @@ def tables(results):
     return parts
 
 
-def _number(value):
+def _number(value: float | None) -> str:
     return '–' if value is None or math.isnan(value) else f'{value:.3f}'
 
 
-def format_table(header, rows, markdown=False):
+def format_table(header: list[str], rows: list[list[str]], markdown: bool = False) -> str:
     """Lay a table out in aligned plain text, or as Markdown."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     line = '| {} |' if markdown else '{}'
@@ -86,25 +90,25 @@ def format_table(header, rows, markdown=False):
     return '\n'.join([join(header), rule, *(join(row) for row in rows)])
 
 
-def name_commit(said, digits=12, changed='+'):
+def name_commit(record: Mapping, digits: int = 12, changed: str = '+') -> str:
     """Name the commit of a test or of a start of a training, and whether files differed from it."""
-    return str(said['commit'])[:digits] + (changed if said.get('dirty') else '')
+    return str(record['commit'])[:digits] + (changed if record.get('dirty') else '')
 
 
-def trained_and_tested(trained, tested):
+def trained_and_tested(trained: Sequence[str], tested: str) -> str:
     """Say with what a run was trained, start by start, and tested: once where that is the same or unknown.
 
     Args:
-        trained (list[str]): Commit or machine of each start; [] where none was noted.
-        tested (str): Of the test; '' of a pretraining, which has none.
+        trained: Commit or machine of each start; [] where none was noted.
+        tested: Of the test; '' of a pretraining, which has none.
     """
-    said = ' then '.join(dict.fromkeys(trained))
-    if not said or not tested:
-        return said or tested
-    return tested if said == tested else f'{said} (tested: {tested})'
+    names = ' then '.join(dict.fromkeys(trained))
+    if not names or not tested:
+        return names or tested
+    return tested if names == tested else f'{names} (tested: {tested})'
 
 
-def provenance(results):
+def provenance(results: Sequence[Mapping]) -> str:
     """One sentence that says from which commit, seed, machine and date the results are."""
 
     def spread(key):

@@ -13,8 +13,8 @@ from mmengine.config import Config
 from projects.measures.images import MeasureError, check_comparable
 from projects.measures.ranking import average_precision_at
 from projects.xray import names
-from projects.xray.configs import ConfigError, leaves, load_config
-from projects.xray.digests import annotation_file, digest, read_starts
+from projects.xray.configs import ConfigError, load_config
+from projects.xray.digests import noted_labels, trained_on
 
 from .predictions import FILES, Predictions, PredictionsError, read_predictions
 from .results import load_results
@@ -27,6 +27,33 @@ class Curves:
     train: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     val: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class LineFolder:
+    """What an exported folder says of itself: it is judged at its own threshold.
+
+    Attributes:
+        name: Of the folder.
+        engine: That was tested.
+        precision: 'fp32' or 'int8'.
+        threshold: Score at or above which the line rejects.
+        threshold_reason: Where the threshold is from.
+        rejects_minor: Whether a minor defect rejects a part.
+        cost_in_words: What the threshold costs on val.
+        origin: Config, checkpoint, data of train and val with their SHA-256, AP50 on val.
+        files: SHA-256 of the files of its graph.
+    """
+
+    name: str
+    engine: str
+    precision: str
+    threshold: float
+    threshold_reason: str
+    rejects_minor: bool
+    cost_in_words: str
+    origin: dict
+    files: dict[str, str]
 
 
 @dataclass
@@ -50,6 +77,7 @@ class Run:
         curves: Logged while training.
         pretraining: Folder of the run whose weights it started from, when there is one.
         weights: Of a pretraining of our own that it started from; None without one, '' when not known.
+        exported: The folder that was tested; None of a checkpoint.
     """
 
     folder: Path
@@ -68,10 +96,13 @@ class Run:
     curves: Curves
     pretraining: Path | None
     weights: str | None
+    exported: LineFolder | None = None
 
     @property
     def name(self) -> str:
         """Short and unique within a study."""
+        if self.exported:
+            return f'{self.exported.name} (exported)'
         return self.folder.name if self.folder.name == self.stem else f'{self.stem}/{self.folder.name}'
 
     @property
@@ -85,21 +116,36 @@ class Run:
         return self.predictions.task, self.dataset, self.backbone, self.recipe
 
     @property
-    def tested_on(self) -> tuple[str, str]:
-        """Task and test set, whatever its name: of the runs on it one model is proven."""
-        return self.predictions.task, self.predictions.sha256
+    def val_sha256(self) -> str | None:
+        """SHA-256 of the annotations of val; None when there is none."""
+        if self.exported:
+            return next(iter(self.val_files().values()), None)
+        return self.val and self.val.sha256
+
+    def val_files(self) -> dict[str, str | None]:
+        """Return the annotation files of val that an export noted, with their SHA-256."""
+        return self.exported.origin.get('data', {}).get('val', {}) if self.exported else {}
+
+    def train_files(self) -> tuple[dict[str, str | None], bool]:
+        """Return the annotation files of training with the SHA-256 that was recorded, and whether any was."""
+        if self.exported:
+            return self.exported.origin.get('data', {}).get('train', {}), True
+        files = trained_on(self.config or {}, self.folder)
+        return files, noted_labels(self.folder, self.facts) is not None
 
 
 def name_arm(init: str, facts: Mapping) -> str:
     """Name an arm by where its weights start and how its training differs from the config's."""
     longer, pretrained = facts.get('epochs_factor', 1), facts.get('pretrain_epochs_factor', 1)
-    said = [init]
-    said += [f'{longer:g}× epochs'] if longer != 1 else []
-    said += [f'pretrained {pretrained:g}× as long'] if pretrained != 1 else []
-    return ', '.join(said)
+    words = [init]
+    words += [f'{longer:g}× epochs'] if longer != 1 else []
+    words += [f'pretrained {pretrained:g}× as long'] if pretrained != 1 else []
+    return ', '.join(words)
 
 
-def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+def read_runs(
+    folders: Sequence[Path], exported: Sequence[tuple[Path, LineFolder]] = ()
+) -> tuple[list[Run], list[str]]:
     """Read the runs that can be measured.
 
     A run is left out, with the reason, when it failed in a study or was not tested; when it has no
@@ -110,18 +156,20 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
 
     Args:
         folders: Work dirs.
+        exported: Folder of the test of an exported folder, and what that says of itself.
 
     Returns:
         The runs, and a line for each one that was left out.
     """
     runs, left_out = [], []
-    for folder in folders:
+    for folder, line in [*exported, *((folder, None) for folder in folders)]:
         failed = folder / 'failed.json'
         if failed.is_file():  # before all else: a failed pretraining takes its arms with it
-            said = json.loads(failed.read_text())
+            failure = json.loads(failed.read_text())
             arms = ', and nothing could start from it' if _is_pretraining(folder) else ''
             left_out.append(
-                f'{folder}: failed in a study ({said["step"]}: {said["reason"]}){arms}; run the study again'
+                f'{folder}: failed in a study ({failure["step"]}: {failure["reason"]}){arms}; run the study '
+                'again'
             )
             continue
         if _is_pretraining(folder):  # its curves come with the runs that start from it
@@ -131,11 +179,11 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
             left_out += refused
             continue
         try:
-            run = _read_run(folder if folder.is_dir() else folder.parent, found[0])
+            run = _read_run(folder if folder.is_dir() else folder.parent, found[0], line)
         except (PredictionsError, ConfigError) as error:
             left_out.append(str(error))
             continue
-        reason = _contradiction(run) or _unfit_val(run) or _incomparable(run, runs)
+        reason = _other_export(run) or _contradiction(run) or _unfit_val(run) or _incomparable(run, runs)
         if reason:
             left_out.append(f'{run.folder}: {reason}')
         else:
@@ -148,7 +196,7 @@ def _is_pretraining(folder: Path) -> bool:
     return any(map(names.is_pretraining, stems)) and not (folder / 'test.json').exists()
 
 
-def _read_run(folder: Path, result: dict) -> Run:
+def _read_run(folder: Path, result: dict, line: LineFolder | None = None) -> Run:
     stem = Path(result['config']).stem
     named = names.summary(stem)
     predictions = read_predictions(folder)
@@ -167,7 +215,7 @@ def _read_run(folder: Path, result: dict) -> Run:
         stem=stem,
         dataset=named['dataset'] or predictions.ann_file,
         backbone=named['backbone'],
-        recipe=named['recipe'],
+        recipe=named['recipe'] + (f', exported, {line.engine} {line.precision}' if line else ''),
         init=named['init'],
         seed=result['seed'] if result['seed'] is not None else facts.get('seed'),
         fraction=of_folder[1] if of_folder else 100,
@@ -176,7 +224,22 @@ def _read_run(folder: Path, result: dict) -> Run:
         curves=read_curves(folder),
         pretraining=source if checkpoint and '://' not in checkpoint and source.is_dir() else None,
         weights=_weights(named['init'], checkpoint, facts),
+        exported=line,
     )
+
+
+def _other_export(run: Run) -> str | None:
+    """Say why a test is not that of the exported folder: of another graph, or of no folder at all."""
+    tested = run.result.get('exported')
+    if bool(tested) != bool(run.exported):
+        return (
+            'is the test of an exported folder; name that folder by --exported'
+            if tested
+            else 'is no test of an exported folder; run tools/test.py FOLDER DATA'
+        )
+    if run.exported and tested['files'] != run.exported.files:
+        return f'{run.exported.name} has another graph than was tested; run tools/test.py FOLDER DATA again'
+    return None
 
 
 def _config(folder: Path, stem: str) -> Config | None:
@@ -208,18 +271,18 @@ def _weights(init: str, checkpoint: str, facts: Mapping) -> str | None:
 
 def _contradiction(run: Run) -> str | None:
     """Say why the predictions do not give the numbers of `test.json`, or none at all."""
-    said, metrics = run.predictions, run.result['metrics']
-    headline = 'AP50' if said.task == 'detection' else 'mAP'
-    everything = np.arange(len(said.parts()))
-    again = {headline: said.mean_ap()(everything)}
+    predictions, metrics = run.predictions, run.result['metrics']
+    headline = 'AP50' if predictions.task == 'detection' else 'mAP'
+    everything = np.arange(len(predictions.parts()))
+    again = {headline: predictions.mean_ap()(everything)}
     if again[headline] is None:
         return (
             'not one annotated box of any class on its test images, so that nothing can be measured; test on '
             'annotated images'
         )
-    if said.task == 'detection':
-        for label, name in enumerate(said.classes):
-            again[f'AP50_{name}'] = average_precision_at(said.inspected, label)(everything)
+    if predictions.task == 'detection':
+        for label, name in enumerate(predictions.classes):
+            again[f'AP50_{name}'] = average_precision_at(predictions.inspected, label)(everything)
     for name, value in again.items():
         stated = metrics.get(name)
         # "not <=", as a nan is neither below nor above anything
@@ -250,68 +313,10 @@ def _unfit_val(run: Run) -> str | None:
     return None
 
 
-def unfit_for_proof(run: Run) -> str | None:
-    """Say why escapes of these test parts prove nothing of other parts: training or val has seen them.
-
-    Returns:
-        The reason; '' where it cannot be told, as an annotation file of training is not here, is another than
-        the run learnt from, or lacks parts; None where no part of test is in either.
-    """
-    tested = set(map(str, run.predictions.parts()))
-    if run.val is not None and tested & set(map(str, run.val.parts())):
-        return 'parts of test are in val'
-    trained = set() if (files := train_files(run)) else {None}
-    noted = _noted(run)
-    for file, sha256 in files.items():
-        trained |= _parts_in(file) if noted is None or _is_still(file, sha256) else {None}
-    if tested & trained:
-        return 'parts of test are in train'
-    return '' if None in trained else None
-
-
-def _is_still(file: str, sha256: str | None) -> bool:
-    """Whether a file has the content that was recorded; not when it cannot be read."""
-    try:
-        return sha256 is not None and digest(Path(file)) == sha256
-    except OSError:
-        return False
-
-
-def _parts_in(file: str) -> set[str | None]:
-    """Return the parts of an annotation file, among them None where it lacks some or cannot be read."""
-    try:
-        images = json.loads(Path(file).read_text())['images']
-        return {None if image.get('part') is None else str(image['part']) for image in images} or {None}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {None}
-
-
-def train_files(run: Run) -> dict[str, str | None]:
-    """Return the annotation files that the config names for training, with the SHA-256 that was recorded.
-
-    The file of today may be another. The SHA-256 is None where none was recorded.
-    """
-    loader = (run.config or {}).get('train_dataloader') or {}
-    files = [str(annotation_file(d)) for d in leaves(loader.get('dataset') or {}) if d.get('ann_file')]
-    labels = _noted(run) or {}
-    return {file: run.facts.get('subset_sha256') or labels.get(file) for file in files}
-
-
-def _noted(run: Run) -> dict[str, str] | None:
-    """Return the SHA-256 of the annotations of training that a study or its starts noted, if anything is."""
-    if run.facts:
-        return run.facts.get('labels_sha256', {})
-    starts = [start.get('labels_sha256', {}) for start in read_starts(run.folder)]
-    if not any(starts):
-        return None
-    # What was resumed on another file, or begun before this was noted, learnt from who knows what.
-    return {file: sha256 for file, sha256 in starts[0].items() if all(s.get(file) == sha256 for s in starts)}
-
-
 def _incomparable(run: Run, others: Sequence[Run]) -> str | None:
     """Say why a run cannot stand beside the earlier ones of its data set."""
-    key = (run.predictions.task, run.dataset)
-    peers = [other for other in others if (other.predictions.task, other.dataset) == key]
+    key = (run.predictions.task, run.dataset, run.exported is None)
+    peers = [o for o in others if (o.predictions.task, o.dataset, o.exported is None) == key]
     for other in peers[:1]:  # with which all later ones agree
         mine, theirs = run.predictions, other.predictions
         if mine.classes != theirs.classes:
@@ -342,7 +347,8 @@ def _incomparable(run: Run, others: Sequence[Run]) -> str | None:
                     'same annotation file and severity map'
                 )
     for other in peers:
-        if (run.stem, run.arm, run.fraction, run.seed) == (other.stem, other.arm, other.fraction, other.seed):
+        own, its = ((r.stem, r.arm, r.fraction, r.seed, r.exported and r.exported.name) for r in (run, other))
+        if own == its:
             return f'repeats {other.folder} (same config, labels and seed); leave one of them out'
     return None
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from projects.measures.comparison import NO_DIFFERENCE
 from projects.measures.images import CRITICAL
-from projects.measures.strata import describe_worst
 from projects.xray.names import BETWEEN
 
 from .compare import Arm, Contrast, Group, correct
+from .proof import statement_of
 
 LEAKY = 'gdxray-a'  # protocol A: frames of the test series are in training too
 
@@ -68,25 +68,29 @@ def describe(contrast: Contrast) -> str:
 
 
 def _difference(contrast: Contrast) -> str:
-    parts, seeds = contrast.parts, contrast.seeds
+    parts, seeds, unit = contrast.parts, contrast.seeds, _unit(contrast)
     if parts is None:
         return f'difference {seeds.difference:+.3f}, without an interval ({contrast.reason})'
     words = {
         'candidate higher': f'{contrast.candidate.name} is better',
         'candidate lower': f'{contrast.candidate.name} is worse',
     }.get(parts.verdict, parts.verdict)
-    how = f'p = {parts.p_value:.3g} of the {parts.method} over {_count(parts.units, "part")}'
+    how = f'p = {parts.p_value:.3g} of the {parts.method} over {_count(parts.units, unit)}'
     if parts.low is not None:
         how += f'; {100 * parts.confidence:g} % interval {parts.low:+.3f} to {parts.high:+.3f}'
     else:
-        how += f', which cannot be below {parts.smallest_p_value:.3g}; too few parts for an interval'
+        how += f', which cannot be below {parts.smallest_p_value:.3g}; too few {unit}s for an interval'
     if parts.verdict != NO_DIFFERENCE and seeds.low is None:
-        words += f' on these parts; the chance of training is not known ({seeds.reason})'
+        words += f' on these {unit}s; the chance of training is not known ({seeds.reason})'
     elif parts.verdict not in (NO_DIFFERENCE, seeds.verdict):
         over = 'pretrainings' if contrast.by_pretraining else 'seeds'
         said = 'zero is not excluded' if seeds.verdict == NO_DIFFERENCE else 'it is the other way round'
-        words += f' on these parts, but over the {over} {said} ({seeds.low:+.3f} to {seeds.high:+.3f})'
+        words += f' on these {unit}s, but over the {over} {said} ({seeds.low:+.3f} to {seeds.high:+.3f})'
     return f'difference {parts.difference:+.3f} ({how}): {words}'
+
+
+def _unit(contrast: Contrast) -> str:
+    return contrast.baseline.members[0].run.predictions.unit_name
 
 
 def _uncovered(contrast: Contrast) -> str:
@@ -136,9 +140,9 @@ def _escapes(arms: Sequence[Arm], groups: Sequence[Group]) -> str:
 
 def _proof(arm: Arm, groups: Sequence[Group]) -> str:
     """Say what is proven of the model chosen on val for the test set of an arm, else of its first seed."""
-    first = arm.members[0].run
+    first, images = arm.members[0].run, arm.members[0].image_set
     found = [(g, a, one) for g in groups for a in g.arms for one in a.members if one.chosen]
-    found = [(g, a, one) for g, a, one in found if one.run.tested_on == first.tested_on]
+    found = [(g, a, one) for g, a, one in found if one.image_set == images]
     group, owner, best = found[0] if found else (None, arm, arm.members[0])
     name = best.run.arm
     if best.run.group != first.group:
@@ -148,8 +152,7 @@ def _proof(arm: Arm, groups: Sequence[Group]) -> str:
     said = [] if best.run.seed is None else [f'seed {best.run.seed}']
     said += ['the best on val'] if best.chosen else []
     name += f' ({", ".join(said)})' if said else ''
-    statement = best.parts.statement if best.parts else best.notes[0]
-    return f'{name}: {statement} {describe_worst(best.strata or [])}'.rstrip()
+    return f'{name}: {statement_of(best)}'
 
 
 def _count(number: int, what: str) -> str:

@@ -57,6 +57,32 @@ def digest_labels(config: Mapping, *loaders: str) -> dict[str, str]:
     return {str(file): digest(file) for file in files if file.is_file()}
 
 
+def trained_on(config: Mapping, folder: Path) -> dict[str, str | None]:
+    """Return the annotation files that a config names for training, with the SHA-256 that was recorded.
+
+    The file of today may be another. The SHA-256 is None where none was recorded.
+
+    Args:
+        config: Of the run.
+        folder: Its work dir, with what a study (`run.json`) or tools/train.py (`starts.json`) noted.
+    """
+    facts = read_json(folder / 'run.json')
+    files = [str(annotation_file(d)) for d in data_sets(config, 'train_dataloader') if d.get('ann_file')]
+    labels = noted_labels(folder, facts) or {}
+    return {file: facts.get('subset_sha256') or labels.get(file) for file in files}
+
+
+def noted_labels(folder: Path, facts: Mapping) -> dict[str, str] | None:
+    """Return the SHA-256 of the annotations of training that a study or its starts noted, if anything is."""
+    if facts:
+        return facts.get('labels_sha256', {})
+    starts = [start.get('labels_sha256', {}) for start in read_starts(folder)]
+    if not any(starts):
+        return None
+    # What was resumed on another file, or begun before this was noted, learnt from who knows what.
+    return {file: sha256 for file, sha256 in starts[0].items() if all(s.get(file) == sha256 for s in starts)}
+
+
 def read_json(path: Path) -> dict:
     """Read a JSON file; {} when it is not there or cut short."""
     try:

@@ -9,8 +9,8 @@ from mmpretrain.registry import MODELS
 class StandardisedPooling(ClsBatchNormNeck):
     """Global average pooling, then batch normalisation without weights, as in MAE's linear probe.
 
-    Pooled features of a random backbone are ten times smaller than those of a trained one, and a learning
-    rate that suits one hardly moves the head of the other. Source: He et al., arXiv:2111.06377, appendix A.1.
+    Pooled features of a random backbone are much smaller than those of a trained one, and a learning rate
+    that suits one hardly moves the head of the other. Source: He et al., arXiv:2111.06377, appendix A.1.
 
     Args:
         input_features: Channels of the last map.

@@ -1,6 +1,7 @@
 """The page of a report in a real Chromium: no error, filters, narrow and wide, by keyboard, its weight."""
 
 import json
+import re
 import shutil
 from contextlib import contextmanager
 
@@ -72,11 +73,34 @@ def page(browser, report):
 
 def test_the_verdict_is_on_top_and_a_name_is_never_markup(page, report):
     assert page.inner_text('#verdict') == report[1]['verdict'][0]
-    assert page.locator('#verdict').bounding_box()['y'] < 200
+    assert page.locator('#proof').bounding_box()['y'] < 100
+    assert page.locator('#verdict').bounding_box()['y'] < 500
     assert 'Left out: <i>x</i>' in page.inner_text('header')
     assert 'python tools/report.py <b>&' in page.inner_text('#origins')
     assert page.locator('svg[role=img]').count() >= 6  # labels, loss, val, PR, FROC, POD
     assert page.locator('#pictures .item').count() == 60
+
+
+def test_what_is_proven_stands_on_top_as_three_tiles(page):
+    titles = page.locator('#proof .tile span:first-child').all_text_contents()
+    assert titles == ['Critical parts that escape', 'Sound parts falsely rejected', 'Proof']
+    values = page.locator('#proof .tile b').all_text_contents()
+    assert re.fullmatch(r'\d+ of 32', values[0]) and re.fullmatch(r'\d+ of 2', values[1])
+    assert values[2] == 'No proof'
+    notes = page.locator('#proof .tile span:last-child').all_text_contents()
+    assert all('at most' in note for note in notes[:2]) and notes[2]
+    assert page.inner_text('#statement').endswith('.')
+    assert page.locator('.forest svg[role=img]').count() == 1
+
+
+@pytest.mark.parametrize('width', [1280, 1920])
+def test_no_column_of_the_table_of_parts_lies_beyond_its_edge(page, width):
+    page.set_viewport_size(dict(width=width, height=900))
+    header = page.locator('#parts ~ .scroll').first.locator('th').filter(has_text='proof')
+    box = header.bounding_box()
+    assert box['x'] + box['width'] <= width
+    frame = page.locator('#parts ~ .scroll').first
+    assert frame.evaluate('e => e.scrollWidth <= e.clientWidth')
 
 
 def test_five_hundred_items_weigh_at_most_five_megabytes(page, report):

@@ -107,8 +107,8 @@ def test_both_graphs_are_proven_and_the_metadata_says_so(exported, detector):
         assert (row['images'], row['padded']) == (8, 6)
         assert row['AP50_critical']['loss'] <= 0.005
         assert row['boxes'] > 50
-        assert row['matched'] >= parity.LEAST_MATCHED * row['boxes']
-        assert row['score_max'] <= parity.MOST_SCORE_ERROR
+        assert row['matched'] >= parity.MIN_MATCHED * row['boxes']
+        assert row['score_max'] <= parity.MAX_SCORE_ERROR
     assert (said.input, said.native, said.classes) == ([SIDE, SIDE], [SIDE, SIDE], ['critical', 'minor'])
     assert (said.mean, said.std, said.window, said.precision) == (114.5, 57.6, dict(type='full'), 'fp32')
     assert said.depths == ['8-bit unsigned']
@@ -130,7 +130,7 @@ def test_the_folder_and_the_checkpoint_give_the_same_results(exported, detector,
 
 
 def test_an_export_that_differs_is_not_kept(detector, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(export_detector, 'MOST_SCORE_ERROR', -1.0)
+    monkeypatch.setattr(export_detector, 'MAX_SCORE_ERROR', -1.0)
     assert tool.main([*map(str, detector), str(tmp_path / 'out' / 'x'), '--images', '2']) == 1
     said = capsys.readouterr().err
     assert 'nothing is kept' in said
@@ -482,7 +482,7 @@ def test_int8_is_proven_in_float32_first_and_its_loss_is_stated(detector, tmp_pa
         ('openvino', 'fp32'),
         ('openvino', 'int8'),
     ]
-    assert said.parity[0]['matched'] >= parity.LEAST_MATCHED * said.parity[0]['boxes']
+    assert said.parity[0]['matched'] >= parity.MIN_MATCHED * said.parity[0]['boxes']
     assert {'loss', 'low', 'high'} <= set(said.parity[1]['AP50_critical'])
     table = parity.format_parity(said.parity).splitlines()
     assert [line.split(' | ')[1] for line in table[2:]] == ['fp32', 'int8']
@@ -499,7 +499,7 @@ def test_a_swin_detector_is_exported_in_float32_and_int8(data, tmp_path, repo):
     files = write_detector(SWIN, data, tmp_path)
     said, layers, decoding = quantised(files, tmp_path / 'int8', repo)
     assert said.parity[0]['boxes'] > 50
-    assert said.parity[0]['score_max'] <= parity.MOST_SCORE_ERROR
+    assert said.parity[0]['score_max'] <= parity.MAX_SCORE_ERROR
     # The products of attention and of its projections.
     for part in ('attn/w_msa/MatMul', 'attn/w_msa/qkv', 'ffn'):
         assert [name for name in layers if part in name], part

@@ -4,7 +4,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from projects.radiograph.image import ImagingError
 from projects.xray import provenance
 from projects.xray.configs import leaves
 from projects.xray.datasets import DatasetError, load_defects
+from projects.xray.digests import annotation_file, digest, trained_on
 from projects.xray.handover import HandoverError, refuse_untrained
 
 GRAPHS = {'openvino': 'model.xml', 'onnxruntime': 'model.onnx'}
@@ -250,6 +251,27 @@ def describe(
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
             versions=dict(mmxray=__version__) | {name: importlib.metadata.version(name) for name in PACKAGES},
         ),
+    )
+
+
+def describe_data(cfg: Config, checkpoint: str, truth: dict) -> dict:
+    """Say what the detector has seen, for its proof on parts that it has not, and how its data are read.
+
+    Args:
+        cfg: The detector's.
+        checkpoint: Its weights; records of its training lie beside it.
+        truth: Of the val set, with its `info`.
+
+    Returns:
+        dict: `severity`, the map of the val set; `part_rule`, with which its parts were found in the names;
+        `data`, annotation files of train and val with their SHA-256.
+    """
+    (val,) = leaves(cfg.val_dataloader.dataset)
+    file, severity = annotation_file(val), val.get('severity')
+    return dict(
+        severity=dict(severity) if isinstance(severity, Mapping) else severity,
+        part_rule=truth['info'].get('group') if isinstance(truth['info'], dict) else None,
+        data=dict(train=trained_on(cfg, Path(checkpoint).parent), val={str(file): digest(file)}),
     )
 
 

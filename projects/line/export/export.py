@@ -22,6 +22,7 @@ from .detector import (
     ExportError,
     _progress,
     describe,
+    describe_data,
     evenly,
     load_detector,
     read_split,
@@ -46,6 +47,7 @@ def export(
     most_loss: float = 0.01,
     most_critical_loss: float = 0.005,
     max_escape: float = 0.05,
+    max_false_reject: float = folder.MAX_FALSE_REJECT,
 ) -> Exported:
     """Export a detector, prove it on validation images, choose its threshold on all of them.
 
@@ -58,6 +60,7 @@ def export(
         most_loss: Largest AP50 that the export may cost, as a fraction.
         most_critical_loss: The same of the critical class.
         max_escape: Escape rate of critical parts that the threshold is to keep on the validation parts.
+        max_false_reject: Share of sound parts above which export and inference warn.
 
     Returns:
         What the folder's metadata says.
@@ -69,6 +72,8 @@ def export(
     val = read_split(cfg, 'val')
     train = read_split(cfg, 'train', calibration) if calibration else None
     exported = describe(cfg, checkpoint, detector, val.sizes())
+    exported.origin |= describe_data(cfg, checkpoint, val.truth)
+    exported.max_false_reject = max_false_reject
     exported.depths, levels = survey(val.paths, exported)
     exported.gray_levels = band_of(levels)
     if train:
@@ -88,6 +93,7 @@ def export(
             _prove(exported, draft, 'openvino', reference, limits)
         found = inspector_predictions(Inspector(draft, cache=False), val.paths, 'threshold')
         choose_threshold(exported, val.truth, found, max_escape)
+        exported.origin['val_ap50'] = ap50_measures(val.truth, found)['AP50'](np.arange(len(found)))
         folder.write(draft, exported)
     return exported
 
@@ -146,11 +152,11 @@ def _to_int8(exported, draft, whole, train, reference, limits) -> dict:
         losses = [before[name] - ap(everything) for name, ap in after.items()]
         return 1 - max(loss / limit for loss, limit in zip(losses, limits, strict=True))
 
-    said = quantise(draft / GRAPHS['openvino'], inputs, left, 1.0, 1.0, is_transformer(whole))
+    calibration = quantise(draft / GRAPHS['openvino'], inputs, left, 1.0, 1.0, is_transformer(whole))
     (draft / GRAPHS['onnxruntime']).unlink()
     exported.engines = dict(openvino=GRAPHS['openvino'])
     exported.precision = 'int8'
-    return said
+    return calibration
 
 
 def is_transformer(whole: WholeDetector) -> bool:

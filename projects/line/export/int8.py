@@ -65,7 +65,7 @@ def quantise(
         return measure(engine_of(engines.core().compile_model(candidate, 'CPU', precision)))
 
     value = measured(quantised)
-    said = dict(images=len(inputs), measure_after_plain_quantisation=value, float32=[])
+    facts = dict(images=len(inputs), measure_after_plain_quantisation=value, float32=[])
     if reference - value > most_loss:
         plain, whole = quantised_layers(quantised), engines.core().read_model(graph)
         quantised = nncf.quantize_with_accuracy_control(
@@ -77,14 +77,14 @@ def quantise(
             **settings,
         )
         del whole
-        said['float32'] = sorted(plain - quantised_layers(quantised))
+        facts['float32'] = sorted(plain - quantised_layers(quantised))
     draft = graph.with_name('int8.xml')
     save(quantised, draft)
     # Only now: the weights are mapped from the file that is replaced.
     del model, quantised
     for suffix in ('.xml', '.bin'):
         draft.with_suffix(suffix).replace(graph.with_suffix(suffix))
-    return said
+    return facts
 
 
 def save(model, path: Path) -> None:

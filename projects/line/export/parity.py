@@ -18,16 +18,16 @@ from projects.measures.ranking import average_precision_at
 
 from .detector import ExportError, Radiographs, _progress, padded_size
 
-SAME_BOX = 0.99  # IoU
+MIN_SAME_IOU = 0.99  # IoU
 
 
-LEAST_MATCHED = 0.995  # share of mmdet's boxes that an fp32 graph finds again; NMS decides ties by rounding
+MIN_MATCHED = 0.995  # share of mmdet's boxes that an fp32 graph finds again; NMS decides ties by rounding
 
 
-MOST_MORE = 0.005  # boxes that mmdet does not have, as a share of its own
+MAX_MORE = 0.005  # boxes that mmdet does not have, as a share of its own
 
 
-MOST_SCORE_ERROR = 1e-3
+MAX_SCORE_ERROR = 1e-3
 
 
 # ------------------------------------------------------------------------------------------------- parity
@@ -64,8 +64,8 @@ def ask_mmdet(cfg: Config, detector, images: Radiographs, exported: Exported) ->
         if padded_size(size, exported.scale, divisor) != exported.input
     ]
     alone = list(alike)
-    for k, said in zip(others, mmdet_predictions(cfg, detector, images.at(others).paths), strict=True):
-        alone[k] = said
+    for k, own in zip(others, mmdet_predictions(cfg, detector, images.at(others).paths), strict=True):
+        alone[k] = own
     return Reference(images, alike, alone, len(others))
 
 
@@ -87,8 +87,8 @@ def mmdet_predictions(
     pipeline = _pipeline(cfg)
     found = []
     for path in _progress(paths, 'mmdet'):
-        said = _test_step(detector, pipeline(dict(img_path=path, img_id=0)), size).pred_instances
-        found.append(tuple(said[key].numpy() for key in ('bboxes', 'scores', 'labels')))
+        instances = _test_step(detector, pipeline(dict(img_path=path, img_id=0)), size).pred_instances
+        found.append(tuple(instances[key].numpy() for key in ('bboxes', 'scores', 'labels')))
     return found
 
 
@@ -131,7 +131,7 @@ def _test_step(detector, item: dict, size: Sequence[int] | None = None):
 def inspector_predictions(inspector: Inspector, paths: Sequence[str], name: str) -> list[tuple]:
     """Run the runtime on files; the same tuples as `mmdet_predictions`."""
     found = (inspector(path) for path in _progress(paths, name))
-    return [(said.boxes, said.scores, said.labels) for said in found]
+    return [(one.boxes, one.scores, one.labels) for one in found]
 
 
 def compare_boxes(reference: Sequence[tuple], found: Sequence[tuple]) -> dict:
@@ -155,7 +155,7 @@ def compare_boxes(reference: Sequence[tuple], found: Sequence[tuple]) -> dict:
         iou = inner / np.maximum(area[:, None] + other_area - inner, 1e-9)
         iou[label[:, None] != other_label] = 0
         best = iou.argmax(1)
-        same = iou[np.arange(len(box)), best] >= SAME_BOX
+        same = iou[np.arange(len(box)), best] >= MIN_SAME_IOU
         differences += np.abs(score - other_score[best])[same].tolist()
     return dict(
         boxes=boxes,
@@ -166,19 +166,23 @@ def compare_boxes(reference: Sequence[tuple], found: Sequence[tuple]) -> dict:
     )
 
 
-def inspected(truth: dict, found: Sequence[tuple]) -> list:
-    """Bring predictions and ground truth together for `measures`."""
-    detections = [
+def as_detections(truth: dict, found: Sequence[tuple]) -> list[dict]:
+    """Return predictions as COCO results."""
+    return [
         dict(
             image_id=image['id'],
             category_id=int(label) + 1,
             bbox=[float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
             score=float(score),
         )
-        for image, said in zip(truth['images'], found, strict=True)
-        for (x1, y1, x2, y2), score, label in zip(*said, strict=True)
+        for image, predicted in zip(truth['images'], found, strict=True)
+        for (x1, y1, x2, y2), score, label in zip(*predicted, strict=True)
     ]
-    return read_images(truth, detections, {image['id'] for image in truth['images']})
+
+
+def inspected(truth: dict, found: Sequence[tuple]) -> list:
+    """Bring predictions and ground truth together for `measures`."""
+    return read_images(truth, as_detections(truth, found), {image['id'] for image in truth['images']})
 
 
 def ap50_measures(truth: dict, *runs: Sequence[tuple]) -> dict[str, Callable[[np.ndarray], float | None]]:
@@ -246,11 +250,11 @@ def check(row: dict, most_loss: float, most_critical_loss: float) -> None:
                 'nothing is kept; prove it on more --images, or train longer'
             )
         share, more = row['matched'] / row['boxes'], row['more'] / row['boxes']
-        if share < LEAST_MATCHED or more > MOST_MORE or not row['score_max'] <= MOST_SCORE_ERROR:
+        if share < MIN_MATCHED or more > MAX_MORE or not row['score_max'] <= MAX_SCORE_ERROR:
             raise ExportError(
                 f'{name}: {row["matched"]} of {row["boxes"]} boxes of mmdet found again, {row["more"]} more, '
-                f'scores differ by up to {row["score_max"]:.2g}; expected {LEAST_MATCHED:.1%}, at most '
-                f'{MOST_MORE:.1%} and {MOST_SCORE_ERROR:g}: nothing is kept'
+                f'scores differ by up to {row["score_max"]:.2g}; expected {MIN_MATCHED:.1%}, at most '
+                f'{MAX_MORE:.1%} and {MAX_SCORE_ERROR:g}: nothing is kept'
             )
     losses = {key: value for key, value in row.items() if key.startswith('AP50')}
     if not losses and (row['precision'] != 'fp32' or row['padded']):

@@ -22,17 +22,24 @@ def choose_threshold(exported: Exported, truth: dict, found: Sequence[tuple], ma
     try:
         parts = gather_parts(match_all(inspected(truth, found)))
     except MeasureError as error:
-        exported.threshold_reason = f'0.5, not chosen: {error}'
+        exported.threshold_reason = f'0.5, not chosen; no proof: {error}'
         return
     choice = choose_part_threshold(parts, max_escape, of='validation')
     if choice.threshold is None:
         exported.threshold_reason = f'0.5, not chosen: {choice.statement}'
     else:
         exported.threshold, exported.threshold_reason = choice.threshold, choice.statement
-    # Down, so that rounding does not let the part escape whose score this is.
-    exported.threshold = float(np.floor(exported.threshold * 1e4) / 1e4)
+    false_reject = measure_parts(parts, exported.threshold).false_reject
+    if false_reject.units:
+        exported.cost = dict(
+            rejected=false_reject.events,
+            sound=false_reject.units,
+            rate=false_reject.rate,
+            upper=false_reject.upper,
+            confidence=false_reject.confidence,
+        )
     for threshold in np.linspace(0.05, 1, 39).round(4).tolist():
-        said = measure_parts(parts, threshold)
+        measures = measure_parts(parts, threshold)
         exported.curve.append(
-            dict(threshold=threshold, escape=said.escape.rate, false_reject=said.false_reject.rate)
+            dict(threshold=threshold, escape=measures.escape.rate, false_reject=measures.false_reject.rate)
         )

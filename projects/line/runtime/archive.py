@@ -30,7 +30,10 @@ JOURNAL, RUN = 'journal.jsonl', 'run.json'
 RESULT = {'height', 'width', 'verdict', 'risk', 'boxes', 'scores', 'labels'}
 LONGEST_NAME = 240  # bytes; file systems take 255, and a draft's name is longer
 # Of the metadata, what does not change a finding.
-_ASIDE = ('origin', 'calibration', 'parity', 'curve', 'threshold', 'threshold_reason', 'engines')
+_ASIDE = (
+    *('origin', 'calibration', 'parity', 'curve', 'threshold', 'threshold_reason', 'engines'),
+    *('cost', 'max_false_reject'),
+)
 
 
 class ArchiveError(MMXrayError, ValueError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from projects import __version__
 
 from . import FolderError, Inspector
-from .archive import ArchiveError, check_apart, find_images, inspect_archive, parse_shard
+from .archive import ArchiveError, Summary, check_apart, find_images, inspect_archive, parse_shard
 from .engines import ENGINES, EngineError
 
 
@@ -108,6 +108,7 @@ def infer(args: argparse.Namespace, inspector: Inspector) -> int:
         f'{done.radiographs} radiographs, {done.earlier} of them in an earlier run: {done.rejected} rejected '
         f'at score >= {inspector.threshold:g}, {done.quarantined} not readable (quarantine.csv)'
     )
+    warn_of_rejects(inspector, done)
     print(f'wrote {out / f"shard-{args.shard[0]}-of-{args.shard[1]}"}')
     if done.tried and done.failed == done.tried:
         print(
@@ -116,6 +117,31 @@ def infer(args: argparse.Namespace, inspector: Inspector) -> int:
         )
         return 3
     return 0
+
+
+def warn_of_rejects(inspector: Inspector, done: Summary) -> None:
+    """Say what the threshold costs, and that more is rejected than sound parts explain."""
+    exported, limit = inspector.exported, inspector.exported.max_false_reject
+    expected = exported.false_reject(inspector.threshold)
+    if expected is None:
+        print('what the threshold costs is not known: no validation part is known to be sound')
+    elif inspector.threshold == exported.threshold:
+        print(f'the threshold costs: {exported.cost_in_words()}')
+    else:
+        print(f'the threshold costs: at most {expected:.1%} of the sound validation parts rejected')
+    if expected is not None and expected > limit:
+        print(
+            f'warning: the threshold rejects more than {limit:.0%} of the sound validation parts',
+            file=sys.stderr,
+        )
+    seen = done.radiographs - done.quarantined
+    if seen and done.rejected > limit * seen:
+        print(
+            f'warning: {done.rejected / seen:.0%} of the radiographs are rejected, more than the {limit:.0%} '
+            'of sound parts that the folder may reject; unless as many are defective, they are of another '
+            'kind than its validation set: look at some, and check depth, machine and part type',
+            file=sys.stderr,
+        )
 
 
 def say_passed_over(names: list[str]) -> None:

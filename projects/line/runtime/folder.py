@@ -13,6 +13,7 @@ from projects.radiograph.window import check_window
 
 METADATA = 'metadata.json'
 FORMAT = 3
+MAX_FALSE_REJECT = 0.1  # of the sound parts, above which export and inference warn
 
 
 class FolderError(MMXrayError, ValueError):
@@ -43,6 +44,9 @@ class Exported:
         gray_levels: Lowest and highest value of each statistic of `radiograph.gray_levels`: what the
             validation radiographs span, and a margin. A frame outside is refused. Empty takes any.
         curve: Rows {threshold, escape, false_reject} of validation parts; rates in [0, 1] or None.
+        cost: Sound validation parts rejected at the threshold: `rejected`, `sound`, `rate`, and `upper`, the
+            one-sided bound at `confidence`. Empty where parts are not known or none is sound.
+        max_false_reject: Share of sound parts above which export and inference warn.
         origin: Config, checkpoint with SHA-256, commit, date, command, versions.
         calibration: How the INT8 graph was made; empty for fp32.
         parity: Rows of the comparison with mmdet at export.
@@ -66,6 +70,8 @@ class Exported:
     depths: list[str]
     gray_levels: dict[str, list[float]] = field(default_factory=dict)
     curve: list[dict] = field(default_factory=list)
+    cost: dict = field(default_factory=dict)
+    max_false_reject: float = MAX_FALSE_REJECT
     origin: dict = field(default_factory=dict)
     calibration: dict = field(default_factory=dict)
     parity: list[dict] = field(default_factory=list)
@@ -89,6 +95,26 @@ class Exported:
             check_window(self.window)
         except ImagingError as error:
             raise FolderError(str(error)) from None
+
+    def false_reject(self, threshold: float) -> float | None:
+        """Return the share of sound validation parts that a threshold rejects, at most; None where not known.
+
+        Of the rows of the curve the one at or below the threshold holds, which rejects no fewer.
+        """
+        if self.cost and threshold == self.threshold:
+            return self.cost['rate']
+        below = [row['false_reject'] for row in self.curve if row['threshold'] <= threshold]
+        return below[-1] if below else None
+
+    def cost_in_words(self) -> str:
+        """Say what the threshold of the folder costs: the sound validation parts that it rejects."""
+        if not self.cost:
+            return 'what it costs is not known: no validation part is known to be sound'
+        cost = self.cost
+        return (
+            f'{cost["rejected"]} of {cost["sound"]} sound validation parts rejected ({cost["rate"]:.1%}, at '
+            f'most {cost["upper"]:.1%} with {cost["confidence"]:.0%} confidence)'
+        )
 
     def files_of(self, engine: str | None) -> dict[str, str]:
         """Return SHA-256 of the files of an engine's graph, or with None of all files."""
@@ -157,6 +183,12 @@ def read(folder: str | Path, engine: str | None = None) -> Exported:
         if sha256(file) != digest:
             raise FolderError(f'{file}: its checksum does not fit, so it was damaged; copy the folder again')
     return exported
+
+
+def tested_beside(source: str | Path) -> Path:
+    """Return the folder beside an exported one that keeps its test: nothing is written into the export."""
+    path = Path(source).resolve()
+    return path.with_name(f'{path.name}.test')
 
 
 def _checksum(content: dict) -> str:

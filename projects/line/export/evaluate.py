@@ -1,0 +1,94 @@
+"""An exported folder on an annotated set: what its engine finds, as the report reads it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from projects.line.runtime import Inspector
+from projects.measures.ranking import average_precision_at
+from projects.xray.datasets import load_defects
+from projects.xray.digests import digest
+from projects.xray.errors import DatasetError
+from projects.xray.population import describe_population, digest_images
+
+from .detector import _progress
+from .parity import as_detections, inspected
+
+
+def evaluate(
+    source: Path,
+    ann_file: Path,
+    images: Path | None = None,
+    severity: str | None = None,
+    engine: str = 'openvino',
+) -> tuple[dict, dict]:
+    """Run the engine of an exported folder on an annotated set.
+
+    Args:
+        source: The exported folder.
+        ann_file: COCO annotation file.
+        images: Folder of its images; default, `images` beside the file.
+        severity: Map of defect types to classes; default, that of the validation set at export.
+        engine: 'openvino' or 'onnxruntime'.
+
+    Returns:
+        The content of `predictions.json`, and of `test.json` what the folder alone knows: `config`,
+        `checkpoint`, `metrics` and `exported`.
+
+    Raises:
+        FolderError: The folder cannot be used.
+        DatasetError: The annotations cannot be used, or an image is missing.
+        ImagingError: An image cannot be inspected.
+    """
+    inspector = Inspector(source, engine)
+    exported = inspector.exported
+    truth = load_defects(ann_file, exported.classes, severity or exported.origin.get('severity'))
+    root = images or ann_file.parent / 'images'
+    names = [image['file_name'] for image in truth['images']]
+    missing = [name for name in names if not (root / name).is_file()]
+    if missing:
+        raise DatasetError(
+            f'{root / missing[0]}: {len(missing)} images missing, expected those of {ann_file}; put them '
+            'there, or name their folder with --images'
+        )
+    found, depths = [], set()
+    for name in _progress(names, engine):
+        inspection = inspector(root / name)
+        found.append((inspection.boxes, inspection.scores, inspection.labels))
+        depths.add(f'{inspection.bits}-bit')
+    predictions = dict(
+        task='detection',
+        classes=exported.classes,
+        truth=dict(
+            images=truth['images'],
+            annotations=[{k: v for k, v in a.items() if k != 'segmentation'} for a in truth['annotations']],
+            categories=truth['categories'],
+        ),
+        detections=as_detections(truth, found),
+        ann_file=str(ann_file),
+        sha256=digest(ann_file),
+        folder=str(root),
+        window=exported.window,
+        checkpoint=exported.origin.get('checkpoint') or '',
+        population=describe_population(truth, depths),
+        digests=digest_images(str(root), names),
+    )
+    result = dict(
+        config=exported.origin.get('config', ''),
+        checkpoint=exported.origin.get('checkpoint'),
+        metrics=_average_precisions(truth, found),
+        exported=dict(engine=engine, precision=exported.precision, files=exported.files_of(engine)),
+    )
+    return predictions, result
+
+
+def _average_precisions(truth: dict, found: Sequence[tuple]) -> dict[str, float | None]:
+    """Return AP50 of each class, and their mean, under the names that a tested checkpoint has."""
+    images = inspected(truth, found)
+    names = [category['name'] for category in truth['categories']]
+    everything = np.arange(len(images))
+    values = [average_precision_at(images, label)(everything) for label in range(len(names))]
+    there = [value for value in values if value is not None]
+    metrics = {f'xray/AP50_{name}': value for name, value in zip(names, values, strict=True)}
+    return {'xray/AP50': float(np.mean(there)) if there else None} | metrics

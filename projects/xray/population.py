@@ -1,0 +1,117 @@
+"""What a test set is a sample of, and what its images hold, as its annotation file and its files say."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from projects.radiograph.files import sha256
+from projects.radiograph.image import ImagingError
+from projects.radiograph.parts import recorded_part
+from projects.radiograph.read import read
+from projects.radiograph.remote import is_url
+
+SAMPLED = 32  # files that are read for their depth
+# Keys of an image record that say the same.
+DATES, MACHINES = ('date_captured', 'date'), ('machine', 'station', 'system')
+NOT_RECORDED = 'not recorded'
+UNCOVERED = (
+    'other series, dates, machines, exposures, depths, part types or kinds of flaws, and parts that were '
+    'drawn in another way'
+)
+
+
+def describe_population(coco: Mapping, depths: Iterable[str]) -> dict:
+    """Say which images and parts an annotated set holds, and how the parts came into it.
+
+    Args:
+        coco: COCO dict with its `info`; images may carry `series`, `date_captured` and `machine`.
+        depths: Of its files, such as '12-bit'.
+
+    Returns:
+        dict: `images` and `parts` (None where a part is not known) as counts; `series`, `dates`, `machines`
+        and `depths` as lists, empty where they are not recorded; `drawn` in words; `part_rule`, the regular
+        expression that found the parts in the names, or None.
+    """
+    images, info = coco['images'], coco.get('info')
+    info = info if isinstance(info, Mapping) else {}
+    parts = [recorded_part(image) for image in images]
+
+    def values(*keys: str) -> list[str]:
+        return sorted(
+            {str(image[key]) for image in images for key in keys if image.get(key) not in (None, '')}
+        )
+
+    return dict(
+        images=len(images),
+        parts=None if None in parts else len(set(parts)),
+        series=values('series'),
+        dates=values(*DATES),
+        machines=values(*MACHINES),
+        depths=sorted(set(depths)),
+        drawn=_drawn(info),
+        part_rule=info.get('group'),
+    )
+
+
+def _drawn(info: Mapping) -> str:
+    if info.get('drawn'):  # written by hand
+        return str(info['drawn'])
+    made = str(info.get('converter') or info.get('description') or '')
+    rule = f'--group {info["group"]!r}' if info.get('group') else ''
+    return ' '.join(word for word in (made, rule) if word) or NOT_RECORDED
+
+
+def population_in_words(population: Mapping) -> str:
+    """Say in one sentence what was sampled, and in another what a proof on it does not cover."""
+    if not population:
+        return (
+            f'The population that these parts are of is {NOT_RECORDED}. The proof does not cover {UNCOVERED}.'
+        )
+
+    def listed(name: str, values: Sequence[str]) -> str:
+        if not values:
+            return f'{name} {NOT_RECORDED}'
+        shown = ', '.join(values) if len(values) <= 4 else f'{values[0]} to {values[-1]} ({len(values)})'
+        return f'{name} {shown}'
+
+    parts = 'parts not known' if population['parts'] is None else f'{population["parts"]} parts'
+    facts = [
+        f'{parts} on {population["images"]} images',
+        listed('series', population['series']),
+        listed('dates', population['dates']),
+        listed('machine', population['machines']),
+        listed('depth', population['depths']),
+        f'drawn by: {population["drawn"]}',
+    ]
+    return f'Population: {"; ".join(facts)}. The proof does not cover {UNCOVERED}.'
+
+
+def digest_images(folder: str, names: Iterable[str]) -> dict[str, str]:
+    """Return the first 16 hexadecimal digits of the SHA-256 of files, by name.
+
+    Images of a remote or a packed set have none: they are known by their names and annotations.
+    """
+    if is_url(folder):
+        return {}
+    found = {}
+    for name in names:
+        try:
+            found[name] = sha256(Path(folder, name))[:16]
+        except OSError:
+            continue
+    return found
+
+
+def sample_depths(folder: str, names: Sequence[str]) -> list[str]:
+    """Read up to 32 files, evenly over the list, and return their depths, such as '12-bit'."""
+    if is_url(folder) or not names:
+        return []
+    chosen = np.unique(np.linspace(0, len(names) - 1, min(len(names), SAMPLED)).round().astype(int))
+    depths = set()
+    for position in chosen:
+        try:
+            depths.add(f'{read(Path(folder, names[position]), frame=0).bits}-bit')
+        except (ImagingError, OSError):
+            continue
+    return sorted(depths)

@@ -1,0 +1,377 @@
+"""One proof per set of images, of known parts, of the folder that runs, in a sentence with both rates."""
+
+import csv
+import hashlib
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from helpers import drawn_runs
+from helpers.drawn_runs import STEM, draw_run, draw_truth, draw_val
+from test_deploy import SIDE, export_to, spot
+
+from projects.line.export.evaluate import evaluate
+from projects.line.export.threshold import choose_threshold
+from projects.line.runtime import Exported, folder
+from projects.report.compare import gather
+from projects.report.measured import Settings
+from projects.report.proof import statement_of
+from projects.report.runs import read_runs
+from projects.xray.population import describe_population, population_in_words
+from tools import report
+from tools import test as test_tool
+
+
+def find_all(truth, skill, seed, false=2.0):
+    """Return what a detector finds that finds every box at 0.9 and raises no false alarm."""
+    return [
+        dict(image_id=a['image_id'], category_id=a['category_id'], bbox=a['bbox'], score=0.9)
+        for a in truth['annotations']
+    ]
+
+
+@pytest.fixture
+def faultless(monkeypatch):
+    monkeypatch.setattr(drawn_runs, 'detect', find_all)
+
+
+def measured(*folders):
+    runs, left_out = read_runs(list(folders))
+    assert left_out == []
+    return [m for g in gather(runs, Settings(resamples=20)) for a in g.arms for m in a.members]
+
+
+def without_parts(truth):
+    return truth | dict(images=[{k: v for k, v in i.items() if k != 'part'} for i in truth['images']])
+
+
+# ------------------------------------------------------------------------------------------ parts not known
+
+
+def test_parts_that_nobody_knows_prove_nothing(tmp_path, faultless):
+    """Names of files are no parts: 144 views of 72 parts are neither 144 nor 72 of them."""
+    truth, val = (without_parts(t) for t in (draw_truth(tmp_path, 72, free=0), draw_val(tmp_path, 30)))
+    run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), truth, val=val)
+    (one,) = measured(run)
+    assert one.parts is None
+    assert statement_of(one).startswith('No proof: parts not known: 144 of 144 images have no part id')
+    assert 'convert_dataset.py --group' in statement_of(one)
+    assert report.main([str(run), '--out', str(tmp_path / 'report'), '--gallery', '0']) == 0
+    (row,) = csv.DictReader((tmp_path / 'report' / 'parts.csv').open())
+    assert row['proof'].startswith('No proof: parts not known')
+    assert not any(
+        'Proven' in line for line in json.loads((tmp_path / 'report/report.json').read_text())['verdict']
+    )
+
+
+def test_region_groups_are_units_of_a_comparison_and_no_parts(tmp_path, faultless):
+    truth = without_parts(draw_truth(tmp_path, 8, free=0))
+    for image in truth['images']:
+        image['region'] = f'C{image["id"] % 4:04d}'
+    run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), truth)
+    (one,) = measured(run)
+    assert one.parts is None and 'parts not known' in statement_of(one)
+    assert set(one.run.predictions.units()) == {'C0000', 'C0001', 'C0002', 'C0003'}
+
+
+def test_an_id_as_number_and_as_text_is_one_part(tmp_path, faultless):
+    truth = draw_truth(tmp_path, 4, free=0)
+    for image in truth['images']:
+        number = int(image['part'][1:])
+        image['part'] = number if image['view'] else str(number)
+    run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), truth)
+    (one,) = measured(run)
+    assert one.parts.measures.escape.units == 4
+    assert set(one.run.predictions.parts()) == {'0', '1', '2', '3'}
+
+
+# ------------------------------------------------------------------------------------ one proof, on new parts
+
+
+def two_copies(root, second):
+    """Two good runs whose test sets are copies; `second` changes the second one."""
+    truth, val = draw_truth(root, 130, free=10), draw_val(root, 220)
+    (root / 'train.json').write_text(json.dumps(dict(images=[dict(file_name='t.png', part='t')])))
+    folders = []
+    for number, dataset in enumerate(('synthetic', 'industrial')):
+        own = second(json.loads(json.dumps(truth))) if number else truth
+        stem = STEM.replace('synthetic', dataset)
+        folders.append(draw_run(root, root / 'runs' / str(number), own, val=val, stem=stem))
+    return folders
+
+
+def renamed(truth):
+    for image in truth['images']:
+        image['file_name'] = f'copy/{image["file_name"]}'
+    return truth
+
+
+@pytest.mark.parametrize(
+    'second',
+    [
+        lambda truth: truth | dict(info=dict(copy=1)),
+        lambda truth: truth | dict(images=truth['images'][:-2]),
+        renamed,
+    ],
+    ids=['saved again', 'a subset', 'renamed, same content'],
+)
+def test_copies_of_a_test_set_prove_once(tmp_path, faultless, second):
+    folders = two_copies(tmp_path, second)
+    if second is renamed:
+        for run in folders:
+            said = json.loads((run / 'predictions.json').read_text())
+            said['digests'] = {
+                image['file_name']: image['file_name'].removeprefix('copy/')
+                for image in said['truth']['images']
+            }
+            (run / 'predictions.json').write_text(json.dumps(said))
+    said = measured(*folders)
+    assert [one.image_set for one in said] == [0, 0]
+    assert sorted(one.parts.proven for one in said) == [False, True]
+    (other,) = [one for one in said if not one.parts.proven]
+    assert other.parts.statement.endswith('no proof: another model was chosen on val.')
+
+
+def test_parts_are_compared_by_the_rule_of_the_data_set(tmp_path, faultless):
+    """Train names the parts of test in another way; the rule finds them in the names of its files."""
+    truth, val = draw_truth(tmp_path, 130, free=10), draw_val(tmp_path, 220)
+    run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), truth, val=val)
+    images = [dict(file_name='p007_view9-0123456789ab.png', part='as the page said')]
+    for rule, proven in (('(p[0-9]+)_', False), (None, True)):
+        said = json.loads((run / 'predictions.json').read_text())
+        (run / 'predictions.json').write_text(json.dumps(said | dict(population=dict(part_rule=rule))))
+        (tmp_path / 'train.json').write_text(json.dumps(dict(images=images)))
+        runs, _ = read_runs([run])
+        runs[0].predictions.population = dict(part_rule=rule)
+        (one,) = [m for g in gather(runs, Settings(resamples=20)) for a in g.arms for m in a.members]
+        assert one.parts.proven == proven
+        assert ('parts of test are in train' in one.parts.statement) != proven
+
+
+# ------------------------------------------------------------------------------------ one sentence, no luck
+
+
+def alarm_everywhere(truth, skill, seed, false=2.0):
+    """Return what a detector finds that draws one critical box in the corner of every image."""
+    return [dict(image_id=i['id'], category_id=1, bbox=[0, 0, 2, 2], score=0.9) for i in truth['images']]
+
+
+def test_a_detector_that_rejects_everything_by_luck_proves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(drawn_runs, 'detect', alarm_everywhere)
+    (tmp_path / 'train.json').write_text(json.dumps(dict(images=[dict(file_name='t.png', part='t')])))
+    truth, val = draw_truth(tmp_path, 150, free=50), draw_val(tmp_path, 150)
+    run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), truth, val=val)
+    (one,) = measured(run)
+    assert one.parts.measures.escape.events == 0
+    assert not one.parts.proven
+    assert 'another detection alone' in one.parts.statement and 'Proven' not in one.parts.statement
+
+
+def test_a_proof_says_both_rates_with_bounds_the_share_of_luck_and_its_population(tmp_path, faultless):
+    (tmp_path / 'train.json').write_text(json.dumps(dict(images=[dict(file_name='t.png', part='t')])))
+    truth, val = draw_truth(tmp_path, 130, free=30), draw_val(tmp_path, 220)
+    run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), truth, val=val)
+    (one,) = measured(run)
+    sentence = statement_of(one)
+    assert sentence.startswith('Proven: critical escape <= 0.05')
+    assert 'escaped: 0 of 100' in sentence and 'sound parts rejected: 0 of 30' in sentence
+    assert one.parts.statement.count('at most') == 2
+    assert 'strata: view' in sentence  # the worst of them, by itself
+    assert '0 of 100 rejections of critical parts (0%) are by another detection alone' in sentence
+    assert 'The population that these parts are of is not recorded.' in sentence
+    assert 'does not cover other series, dates, machines' in sentence
+
+
+def test_the_population_is_said_where_it_is_recorded():
+    images = [
+        dict(file_name=f'{k}.png', part=k // 2, series='S1', date_captured='2026-03-04', machine='M2')
+        for k in range(4)
+    ]
+    coco = dict(images=images, info=dict(converter='tools/convert_dataset.py coco', group='P[0-9]+'))
+    said = describe_population(coco, ['12-bit'])
+    assert (said['images'], said['parts'], said['part_rule']) == (4, 2, 'P[0-9]+')
+    words = population_in_words(said)
+    assert words.startswith(
+        'Population: 2 parts on 4 images; series S1; dates 2026-03-04; machine M2; depth 12-bit;'
+    )
+    assert "drawn by: tools/convert_dataset.py coco --group 'P[0-9]+'" in words
+    unknown = population_in_words(describe_population(dict(images=[dict(file_name='a')]), []))
+    assert 'parts not known on 1 images; series not recorded; dates not recorded' in unknown
+
+
+# --------------------------------------------------------------------------- the folder that runs is judged
+
+
+def test_report_and_export_choose_one_threshold(tmp_path, monkeypatch):
+    """Val has 36 critical parts, too few to prove anything: both take the same threshold by one rule."""
+    scores = dict(zip(range(1, 1000), np.random.default_rng(0).uniform(0.6, 0.95, 999), strict=False))
+
+    def detect(truth, skill, seed, false=2.0):
+        return [
+            dict(image_id=a['image_id'], category_id=a['category_id'], bbox=a['bbox'], score=scores[a['id']])
+            for a in truth['annotations']
+        ]
+
+    monkeypatch.setattr(drawn_runs, 'detect', detect)
+    truth, val = draw_truth(tmp_path, 150, free=0), draw_val(tmp_path, 36)
+    run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), truth, val=val)
+    (one,) = measured(run)
+    exported = folder.read(export_to(tmp_path / 'exported'))
+    exported.curve = []
+    boxes = {image['id']: [] for image in val['images']}
+    for found in detect(val, 0, 0):
+        x, y, w, h = found['bbox']
+        boxes[found['image_id']].append(([x, y, x + w, y + h], found['score'], found['category_id'] - 1))
+    found = [
+        tuple(map(np.array, zip(*boxes[image['id']], strict=True))) if boxes[image['id']] else ([], [], [])
+        for image in val['images']
+    ]
+    choose_threshold(exported, val, found, 0.05)
+    assert exported.threshold == one.threshold
+    assert one.parts.threshold == exported.threshold
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """An exported folder that finds a bright spot, and an annotated test set: 64 critical parts, 20 sound."""
+    data = tmp_path / 'data'
+    (data / 'images').mkdir(parents=True)
+    images, annotations = [], []
+    for k in range(84):
+        critical = k < 64
+        pixels = spot(20, 30, 250 if critical else 110 + (k % 2) * 100, SIDE)
+        cv2.imwrite(str(data / 'images' / f'P{k:02d}_a.png'), pixels)
+        images.append(dict(id=k + 1, file_name=f'P{k:02d}_a.png', width=SIDE, height=SIDE, part=f'P{k:02d}'))
+        if critical:
+            annotations.append(
+                dict(id=k + 1, image_id=k + 1, category_id=1, bbox=[16, 26, 8, 8], area=64, iscrowd=0)
+            )
+    categories = [dict(id=1, name='critical'), dict(id=2, name='minor')]
+    coco = dict(images=images, annotations=annotations, categories=categories, info=dict(group='(P[0-9]+)_'))
+    (data / 'test.json').write_text(json.dumps(coco))
+    for split in ('train', 'val'):
+        (data / f'{split}.json').write_text(
+            json.dumps(dict(images=[dict(file_name=f'{split}.png', part=split)]))
+        )
+    digests = {
+        split: {
+            str(data / f'{split}.json'): hashlib.sha256((data / f'{split}.json').read_bytes()).hexdigest()
+        }
+        for split in ('train', 'val')
+    }
+    origin = dict(
+        config=STEM.format(arm='scratch'),
+        checkpoint='run/epoch_8.pth',
+        val_ap50=0.8,
+        data=digests,
+        part_rule='(P[0-9]+)_',
+        severity=None,
+    )
+    path = export_to(tmp_path / 'line', origin=origin, threshold=0.9, threshold_reason='chosen on val')
+    return path, data
+
+
+def test_the_exported_engine_is_tested_and_judged_at_its_own_threshold(exported, tmp_path, capsys):
+    path, data = exported
+    assert test_tool.main([str(path), str(data / 'test.json')]) == 0
+    tested = tmp_path / 'line.test'
+    said = json.loads((tested / 'test.json').read_text())
+    assert said['metrics']['xray/AP50_critical'] == pytest.approx(1)
+    assert said['metrics']['xray/AP50_minor'] is None
+    assert sorted(p.name for p in path.iterdir()) == ['metadata.json', 'model.onnx']  # nothing is added to it
+    assert report.main(['--exported', str(path), '--out', str(tmp_path / 'report'), '--gallery', '0']) == 0
+    printed = capsys.readouterr().out
+    assert 'line (exported): Proven: critical escape <= 0.05 with 95% confidence at score >= 0.9' in printed
+    assert 'escaped: 0 of 64' in printed and 'sound parts rejected: 0 of 20' in printed
+    assert 'Population: 84 parts on 84 images' in printed and "--group '(P[0-9]+)_'" in printed
+    record = json.loads((tmp_path / 'report/report.json').read_text())['runs'][0]
+    assert (
+        record['threshold']
+        == record['parts']['threshold']
+        == record['pod'].get('critical', dict(threshold=0.9))['threshold']
+        == 0.9
+    )
+
+
+def test_a_threshold_that_lets_parts_escape_is_told_of_the_folder(exported, tmp_path, capsys):
+    path, data = exported
+    shutil.rmtree(path)
+    origin = dict(config=STEM.format(arm='scratch'), val_ap50=0.8, data=dict(train={}, val={}))
+    export_to(path, origin=origin, threshold=0.99)
+    test_tool.main([str(path), str(data / 'test.json')])
+    report.main(['--exported', str(path)])
+    printed = capsys.readouterr().out
+    assert 'line (exported): Not proven' in printed and 'escaped: 64 of 64' in printed
+
+
+def test_what_is_no_test_of_the_folder_is_left_out(exported, tmp_path, capsys):
+    path, data = exported
+    assert report.main(['--exported', str(path)]) == 1
+    assert 'not tested; run tools/test.py' in capsys.readouterr().err
+    test_tool.main([str(path), str(data / 'test.json')])
+    file = tmp_path / 'line.test' / 'test.json'
+    said = json.loads(file.read_text())
+    said['exported']['files'] = {'model.onnx': '0' * 64}
+    file.write_text(json.dumps(said))
+    capsys.readouterr()
+    assert report.main(['--exported', str(path)]) == 1
+    assert 'has another graph than was tested' in capsys.readouterr().err
+    assert report.main([str(tmp_path / 'line.test')]) == 1
+    assert 'name that folder by --exported' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('argv', 'said'),
+    [
+        (['--val'], '--val: of CONFIG CHECKPOINT alone'),
+        (['--cfg-options', 'a=1'], '--cfg-options: of CONFIG CHECKPOINT alone'),
+    ],
+)
+def test_options_of_the_other_form_are_refused(exported, capsys, argv, said):
+    path, data = exported
+    with pytest.raises(SystemExit) as stopped:
+        test_tool.main([str(path), str(data / 'test.json'), *argv])
+    assert stopped.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_parts_that_the_folder_was_trained_on_prove_nothing(exported, tmp_path, capsys):
+    path, data = exported
+    test_tool.main([str(path), str(data / 'test.json')])
+    train = data / 'train.json'
+    train.write_text(json.dumps(dict(images=[dict(file_name='P07_b.png', part='as the page said')])))
+    said = json.loads((path / 'metadata.json').read_text())
+    said.pop('format')
+    said.pop('checksum')
+    said['origin']['data']['train'][str(train)] = hashlib.sha256(train.read_bytes()).hexdigest()
+    folder.write(path, Exported(**said))
+    report.main(['--exported', str(path)])
+    printed = capsys.readouterr().out
+    assert 'no proof: parts of test are in train' in printed
+
+
+def test_a_folder_goes_before_a_checkpoint_on_the_same_images(exported, tmp_path, capsys):
+    """The checkpoint that was tested on the same images proves nothing."""
+    path, data = exported
+    test_tool.main([str(path), str(data / 'test.json')])
+    predictions, _ = evaluate(path, data / 'test.json')
+    assert len(predictions['digests']) == 84 and predictions['population']['depths'] == ['8-bit']
+    test = json.loads((tmp_path / 'line.test' / 'test.json').read_text())
+    run = tmp_path / STEM.format(arm='scratch')
+    run.mkdir()
+    (run / 'predictions.json').write_text(json.dumps(predictions))
+    (run / 'test.json').write_text(json.dumps({k: v for k, v in test.items() if k != 'exported'}))
+    report.main([str(run), '--exported', str(path), '--out', str(tmp_path / 'report'), '--gallery', '0'])
+    proofs = [row['proof'] for row in csv.DictReader((tmp_path / 'report' / 'parts.csv').open())]
+    assert sum(proof.startswith('Proven') for proof in proofs) == 1
+    assert any('it is what runs on the line' in proof for proof in proofs)
+
+
+def test_an_unreadable_data_set_is_one_line(exported, tmp_path, capsys):
+    path, data = exported
+    (data / 'images' / 'P07_a.png').unlink()
+    assert test_tool.main([str(path), str(data / 'test.json')]) == 1
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and 'P07_a.png: 1 images missing' in error and '--images' in error
+    assert test_tool.main([str(path), str(data / 'none.json')]) == 2
