@@ -14,8 +14,13 @@ class StandardisedPooling(ClsBatchNormNeck):
 
     Args:
         input_features: Channels of the last map.
+        eps: Added to the variance. MAE's 1e-6 is more than that of a deep random backbone, whose features
+            would stay so small that the head calls every image by the most frequent class.
         **kwargs: Those of `ClsBatchNormNeck`.
     """
+
+    def __init__(self, input_features: int, eps: float = 1e-12, **kwargs):
+        super().__init__(input_features, eps=eps, **kwargs)
 
     def forward(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Pool and standardise maps (N, C, H, W); returns vectors (N, C).

@@ -24,7 +24,7 @@ from tools import report
 from tools import test as test_tool
 
 
-def find_all(truth, skill, seed, false=2.0):
+def find_all(truth, *_):
     """Return what a detector finds that finds every box at 0.9 and raises no false alarm."""
     return [
         dict(image_id=a['image_id'], category_id=a['category_id'], bbox=a['bbox'], score=0.9)
@@ -153,7 +153,7 @@ def test_parts_are_compared_by_the_rule_of_the_data_set(tmp_path, faultless):
 # ------------------------------------------------------------------------------------ one sentence, no luck
 
 
-def alarm_everywhere(truth, skill, seed, false=2.0):
+def alarm_everywhere(truth, *_):
     """Return what a detector finds that draws one critical box in the corner of every image."""
     return [dict(image_id=i['id'], category_id=1, bbox=[0, 0, 2, 2], score=0.9) for i in truth['images']]
 
@@ -208,7 +208,7 @@ def test_report_and_export_choose_one_threshold(tmp_path, monkeypatch):
     """Val has 36 critical parts, too few to prove anything: both take the same threshold by one rule."""
     scores = dict(zip(range(1, 1000), np.random.default_rng(0).uniform(0.6, 0.95, 999), strict=False))
 
-    def detect(truth, skill, seed, false=2.0):
+    def detect(truth, *_):
         return [
             dict(image_id=a['image_id'], category_id=a['category_id'], bbox=a['bbox'], score=scores[a['id']])
             for a in truth['annotations']
@@ -221,7 +221,7 @@ def test_report_and_export_choose_one_threshold(tmp_path, monkeypatch):
     exported = folder.read(export_to(tmp_path / 'exported'))
     exported.curve = []
     boxes = {image['id']: [] for image in val['images']}
-    for found in detect(val, 0, 0):
+    for found in detect(val):
         x, y, w, h = found['bbox']
         boxes[found['image_id']].append(([x, y, x + w, y + h], found['score'], found['category_id'] - 1))
     found = [

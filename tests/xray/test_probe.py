@@ -9,9 +9,11 @@ import torch
 
 from projects.xray import running
 from projects.xray.datasets import XraySeverity
+from projects.xray.lite0 import EfficientNetLite0
 from projects.xray.necks import StandardisedPooling
 
 SIDE = 96
+IN1K = dict(type='Pretrained', checkpoint='package://efficientnet-lite0', prefix='backbone.')
 PROBE = (
     Path(__file__).parents[2]
     / 'configs/small/resnet18-narrow-scratch_1xb64-linear-coslr-20e_synthetic-128px.py'
@@ -105,3 +107,57 @@ def test_a_batch_of_one_image_is_standardised_by_the_running_statistics():
     assert neck.bn.training
     expected = (maps[:1].mean((2, 3)) - before) / (neck.bn.running_var + neck.bn.eps).sqrt()
     assert torch.allclose(one, expected)
+
+
+def features(backbone, images):
+    """Pooled features of a frozen backbone."""
+    backbone.eval()
+    with torch.no_grad():
+        return torch.cat([backbone(batch)[-1].mean((2, 3)) for batch in images.split(32)])
+
+
+def balanced_accuracy(backbone, train, test):
+    """Train a head on standardised features, as the recipe does, and test it."""
+    torch.manual_seed(0)
+    neck, head = StandardisedPooling(1280), torch.nn.Linear(1280, 2)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1 * 16 / 256, momentum=0.9)
+    seen, labels = features(backbone, train[0])[..., None, None], train[1]
+    for _ in range(20):
+        for chosen in torch.randperm(len(labels)).split(16):
+            loss = torch.nn.functional.cross_entropy(head(neck((seen[chosen],))[0]), labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    neck.eval()
+    with torch.no_grad():
+        called = head(neck((features(backbone, test[0])[..., None, None],))[0]).argmax(1)
+    return float(np.mean([(called[test[1] == label] == label).float().mean() for label in (0, 1)]))
+
+
+def faint_flaws(critical, minor, seed):
+    """Draw noisy plates with one large or one small faint flaw; images (N, 3, H, W) and labels (N)."""
+    rng = np.random.default_rng(seed)
+    yy, xx = np.mgrid[:SIDE, :SIDE]
+    images = []
+    for number in range(critical + minor):
+        radius = rng.uniform(12, 20) if number < critical else rng.uniform(4, 6)
+        x, y = rng.uniform(20, SIDE - 20, 2)
+        slopes = rng.uniform(-40, 40, 2)
+        pixels = rng.normal(90 + slopes[0] * xx / SIDE + slopes[1] * yy / SIDE, 12)
+        pixels += 25 * np.clip(1 - ((xx - x) ** 2 + (yy - y) ** 2) / radius**2, 0, None) ** 0.5
+        images.append(pixels.clip(0, 255).round())
+    inputs = torch.tensor(np.stack(images)).float()[:, None].repeat(1, 3, 1, 1)
+    return (inputs - 114.5) / 57.6, torch.tensor([0] * critical + [1] * minor)
+
+
+def test_a_trained_frozen_backbone_beats_a_random_one():
+    """Large critical flaws, faint in noise: ImageNet's features show them, those of random weights hardly."""
+    train, test = faint_flaws(30, 66, 0), faint_flaws(48, 48, 1)
+    reached = {}
+    for name, init in (('random', None), ('in1k', IN1K)):
+        torch.manual_seed(0)
+        backbone = EfficientNetLite0(out_indices=(6,), init_cfg=init)
+        backbone.init_weights()
+        reached[name] = balanced_accuracy(backbone, train, test)
+    assert reached['in1k'] > 0.9
+    assert reached['in1k'] > reached['random'] + 0.15
