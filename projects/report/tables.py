@@ -287,7 +287,18 @@ def _pod(detectors) -> dict:
             calls = _text(pod.false_calls.per_image)
             found = f'{fit.hits} of {fit.flaws}'
             rows.append(
-                [*_who(group, arm, m), name, found, *sizes, bound, pod.unit, calls, '; '.join(fit.problems)]
+                [
+                    *_who(group, arm, m),
+                    name,
+                    f'{found} {pod.rows}',
+                    *sizes,
+                    bound,
+                    pod.unit,
+                    fit.model if fit.coefficients else '–',
+                    *('–' if value is None else f'{value:.2g}' for value in (fit.asymptote, fit.goodness_p)),
+                    calls,
+                    '; '.join(fit.problems),
+                ]
             )
     header = [
         'group',
@@ -299,6 +310,9 @@ def _pod(detectors) -> dict:
         'a90',
         'a90/95',
         'unit',
+        'model',
+        'levels off at',
+        'p of fit',
         'false calls per image',
     ]
     return dict(title='Probability of detection by flaw size', header=[*header, 'checks'], rows=rows)
