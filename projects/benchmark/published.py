@@ -9,28 +9,36 @@ from mmengine.config import Config, ConfigDict
 
 from projects.xray.configs import ConfigError, load_config
 
+# The published recipe that is made of a published fragment.
+RECIPES = {
+    'mmdet::_base_/models/faster-rcnn_r50_fpn.py': 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+}
+
 
 def published_name(path: str | Path) -> str:
-    """Return the `pkg::` base at the root of a config's chain, e.g. `mmpretrain::simsiam/….py`.
+    """Return the published recipe at the root of a config's chain, e.g. `mmpretrain::simsiam/….py`.
 
     Raises:
         ConfigError: There is no such file, or its chain ends elsewhere.
     """
-    path = Path(path)
-    todo = [path]
-    while todo:
-        file = todo.pop()
-        if not file.is_file():
-            raise ConfigError(f'{file}: no such file, expected a config; check the path')
-        for node in ast.parse(file.read_text(encoding='utf-8')).body:
-            if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '_base_':
-                bases = ast.literal_eval(node.value)
-                bases = [bases] if isinstance(bases, str) else bases
-                found = [base for base in bases if '::' in base]
-                if found:
-                    return found[0]
-                todo += [(file.parent / base).resolve() for base in bases]
-    raise ConfigError(f'{path}: inherits no published recipe, expected a pkg:: base; name another config')
+    bases = [base for base in _bases(Path(path)) if '::' in base]
+    recipes = [RECIPES.get(base, base) for base in bases if base in RECIPES or '::_base_/' not in base]
+    if not recipes:
+        raise ConfigError(f'{path}: inherits no published recipe, expected a pkg:: base; name another config')
+    return recipes[0]
+
+
+def _bases(path: Path) -> Iterator[str]:
+    """Yield all bases of a config's chain as they are written, the nearest of each file first."""
+    if not path.is_file():
+        raise ConfigError(f'{path}: no such file, expected a config; check the path')
+    for node in ast.parse(path.read_text(encoding='utf-8')).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '_base_':
+            bases = ast.literal_eval(node.value)
+            for base in [bases] if isinstance(bases, str) else bases:
+                yield base
+                if '::' not in base:
+                    yield from _bases((path.parent / base).resolve())
 
 
 def steps(pipeline: list) -> Iterator[dict]:

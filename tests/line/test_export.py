@@ -130,7 +130,7 @@ def test_the_folder_and_the_checkpoint_give_the_same_results(exported, detector,
 
 
 def test_an_export_that_differs_is_not_kept(detector, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(export_detector, 'MAX_SCORE_ERROR', -1.0)
+    monkeypatch.setattr(parity, 'MAX_SCORE_ERROR', -1.0)
     assert tool.main([*map(str, detector), str(tmp_path / 'out' / 'x'), '--images', '2']) == 1
     said = capsys.readouterr().err
     assert 'nothing is kept' in said
@@ -183,7 +183,7 @@ def test_a_blank_validation_image_stops_the_export(detector, data, tmp_path, cap
 CUT = """
 import resource, sys
 sys.path.insert(0, {repo!r})
-from projects.xray import export
+from projects.line.export import export
 from tools import export as tool
 write = getattr(export, {writer!r})
 

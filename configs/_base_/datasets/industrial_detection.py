@@ -5,6 +5,8 @@ from projects.xray.classes import CLASSES as xray_classes, PALETTE as xray_palet
 # What the detector takes from its data; a baseline passes it on.
 xray_heads = dict(roi_head=dict(bbox_head=dict(num_classes=len(xray_classes))))
 
+# Which defect types are critical: a map of the code by its name, or the path of a file.
+xray_severity = 'castings'
 xray_resize = dict(type='Resize', scale=(1024, 1024), keep_ratio=True)
 # Radiographs without a defect are kept: they teach the detector what to leave alone.
 xray_set = dict(
@@ -12,7 +14,7 @@ xray_set = dict(
     data_root='data/industrial',
     data_prefix=dict(img='images'),
     metainfo=dict(classes=xray_classes, palette=xray_palette),
-    severity='castings',
+    severity=xray_severity,
     filter_cfg=dict(filter_empty_gt=False),
 )
 xray_test_set = dict(
@@ -37,5 +39,5 @@ train_dataloader = dict(
 )
 val_dataloader = dict(dataset=dict(ann_file='val.json', **xray_test_set), **_base_.xray_test_loader)
 test_dataloader = dict(dataset=dict(ann_file='test.json', **xray_test_set), **_base_.xray_test_loader)
-val_evaluator = dict(type='XrayDefectMetric', ann_file='data/industrial/val.json', severity='castings')
-test_evaluator = dict(type='XrayDefectMetric', ann_file='data/industrial/test.json', severity='castings')
+val_evaluator = dict(type='XrayDefectMetric', ann_file='data/industrial/val.json', severity=xray_severity)
+test_evaluator = dict(type='XrayDefectMetric', ann_file='data/industrial/test.json', severity=xray_severity)
