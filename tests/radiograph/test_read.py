@@ -390,9 +390,11 @@ def test_values_beyond_the_stored_bits_are_refused(tmp_path):
     # A header of 10 bits before values of 12: they would wrap.
     one_line(dicom(ramp(12), 10), tmp_path / 'a.dcm', 'expected values of 10 bits, .* found 4095')
     for syntax in CODECS:
-        one_line(
-            dicom(ramp(12), 12, syntax, BitsStored=10, HighBit=9), tmp_path / 'a.dcm', 'values of 10 bits|'
-        )
+        ds = pydicom.dcmread(io.BytesIO(dicom(ramp(12), 12, syntax)))
+        ds.BitsStored, ds.HighBit = 10, 9  # of the header alone: the frame keeps its 12
+        stream = io.BytesIO()
+        ds.save_as(stream)
+        one_line(stream.getvalue(), tmp_path / 'a.dcm', '10 bits|precision')
     signed = ramp(12, signed=True)
     cut = signed & 0x0FFF  # no repeated sign above bit 11, which is usual too
     np.testing.assert_array_equal(read(dicom(cut, 12)).pixels, signed)
