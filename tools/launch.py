@@ -61,7 +61,12 @@ def noted(failure) -> dict:
 
 
 def exit_code(failure) -> int:
-    """Return the exit code of a failed rank as a shell counts: 128 + signal."""
+    """Return the exit code of a failed rank as a shell counts: 128 + signal.
+
+    A rank that said why it fails and was taken down before it had ended, as another one failed too, failed.
+    """
+    if noted(failure) and failure.exitcode in (-signal.SIGTERM, 128 + signal.SIGTERM):
+        return 1
     return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
 
 

@@ -277,7 +277,7 @@ def spoil_split(root, damage):
         ('no box', r'no readable labelled split .*annotation 1 \(train_000\.png\) has the box None'),
         ('outside', r'no readable labelled split .*annotation 1 .* wholly outside its image'),
         ('no area', r'no readable labelled split .*annotation 1 .* without area'),
-        ('crowd', 'too few patches, expected 4 of each; label more radiographs'),
+        ('crowd', 'no readable labelled split beside the archive .*crowd boxes'),
     ],
 )
 def test_a_bad_labelled_split_costs_the_probe_alone(tiny_coco, tmp_path, damage, said):

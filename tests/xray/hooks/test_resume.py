@@ -317,7 +317,7 @@ def test_sigterm_writes_a_checkpoint_and_exits_with_143(tmp_path, count, written
 
 def test_a_run_with_persistent_workers_ends(tmp_path, repo):
     code = (
-        'import sys; sys.path[:0] = ["tests", "."]\n'
+        'import sys; sys.path[:0] = ["tests", "tests/xray/hooks", "."]\n'
         'import pathlib, test_resume as t\n'
         f't.train(t.settings(pathlib.Path({str(tmp_path / "run")!r}), workers=2, minutes=60, epochs=2))'
     )
