@@ -4,9 +4,11 @@ import functools
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from conftest import REPO
+
+REPO = Path(__file__).resolve().parents[2]
 
 FILES = subprocess.run(
     ['git', '-C', REPO, 'ls-files', '--cached', '--others', '--exclude-standard', '*.md'],

@@ -1,10 +1,11 @@
 """THIRD_PARTY.md names what the lock pins, with licences read from the packages."""
 
 import re
-
-from conftest import REPO
+from pathlib import Path
 
 from tools import third_party
+
+REPO = Path(__file__).resolve().parents[2]
 
 PAGE = REPO / 'THIRD_PARTY.md'
 

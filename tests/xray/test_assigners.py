@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from mmdet.models.task_modules.assigners import MaxIoUAssigner
 from mmengine.registry import DefaultScope
@@ -15,6 +16,13 @@ RPN = dict(pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3, match_low_quality=
 # An object, a box in the crowd region, one beside it, one that lies in it by less than half.
 PRIORS = [[0, 0, 10, 10], [52, 52, 60, 60], [30, 30, 38, 38], [45, 45, 55, 55]]
 CROWD = [[50, 50, 80, 80]]
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    """A detector is built in its own scope, whatever a test before left."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
 
 
 def assign(assigner, objects, crowd, priors=PRIORS):
