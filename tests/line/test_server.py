@@ -21,7 +21,8 @@ from test_deploy import export_to, spot
 from test_read import dicom
 
 from projects.line.export import detector as export_detector
-from projects.line.page.server import Session, as_16_bit, build
+from projects.line.page.pixels import as_16_bit
+from projects.line.page.server import Session, build
 from projects.line.runtime import Inspector, folder
 from projects.line.runtime.archive import ArchiveError
 from projects.xray import running
@@ -547,7 +548,7 @@ def test_uploads_of_the_wrong_kind_size_or_place_are_refused(server, tmp_path, m
     assert answer.status == 415
     assert 'a.png: expected PNG' in said['detail']
     send(server, '..%2F..%2Fup.png', spot(20, 30))
-    monkeypatch.setattr('projects.line.page.server.MAX_FRAME_BYTES', 1000)
+    monkeypatch.setattr('projects.line.page.uploads.MAX_FRAME_BYTES', 1000)
     assert server('POST', '/api/images?name=large.png', bytes(2000))[0].status == 413
     (kept,) = (tmp_path / 'out' / 'images').iterdir()
     assert re.fullmatch(r'up-[0-9a-f]{12}\.png', kept.name)

@@ -1,0 +1,159 @@
+"""Requests of the page: the list and its folders, findings and pixels of one radiograph, decisions on it."""
+
+import threading
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, HTTPException, Request, Response
+from fastapi.responses import FileResponse
+
+from projects.line.runtime.archive import ArchiveError
+from projects.line.runtime.inspector import read_one
+from projects.radiograph.image import ImagingError
+from projects.xray.classes import PALETTE
+
+from .items import Item, as_text, check_unchanged
+from .pixels import as_16_bit
+from .session import Session
+
+PAGE = Path(__file__).with_name('page.html')
+MOST_IN_FOLDER = 5_000
+
+router = APIRouter()
+
+
+def session_of(request: Request) -> Session:
+    """Return the sitting that an application serves."""
+    return request.app.state.session
+
+
+Sitting = Annotated[Session, Depends(session_of)]
+
+
+def item_of(session: Session, key: int) -> Item:
+    """Return an item of the list, or answer 404."""
+    if key not in session.items:
+        raise HTTPException(404, 'no such radiograph')
+    return session.items[key]
+
+
+def not_kept(session: Session, error: OSError) -> HTTPException:
+    """Say that what was sent could not be written, and the remedy."""
+    reason = error.strerror or error
+    return HTTPException(507, f'{session.out}: not kept ({reason}); make room there, then try again')
+
+
+def folders_of(session: Session) -> dict[str, list[Path]]:
+    """Return the archive's folders, or answer 400."""
+    try:
+        return session.folders()
+    except ArchiveError as error:
+        raise HTTPException(400, str(error)) from None
+
+
+@router.get('/')
+def page() -> FileResponse:
+    """Give the page."""
+    return FileResponse(PAGE, media_type='text/html')
+
+
+@router.get('/api/state')
+def state(session: Sitting) -> dict:
+    """Give the detector's facts and the list."""
+    exported = session.inspector.exported
+    items = [
+        dict(id=key, name=i.name, state=i.state, reason=i.reason, risk=i.risk, decision=i.decision)
+        for key, i in list(session.items.items())
+    ]
+    return dict(
+        classes=exported.classes,
+        palette=[list(PALETTE[k % len(PALETTE)]) for k in range(len(exported.classes))],
+        rejecting=[exported.classes.index(name) for name in exported.rejecting],
+        threshold=session.inspector.threshold,
+        reason=exported.threshold_reason,
+        curve=exported.curve,
+        model=exported.origin.get('config', ''),
+        precision=exported.precision,
+        items=items,
+    )
+
+
+@router.get('/api/folders')
+def folders(session: Sitting) -> list[str]:
+    """Name the archive's folders."""
+    return list(folders_of(session))
+
+
+@router.post('/api/folders')
+def pick(session: Sitting, folder: Annotated[str, Body(embed=True)]) -> dict:
+    """Put a folder's radiographs on the list, and inspect them in a thread of their own."""
+    paths = folders_of(session).get(folder)
+    if not paths:
+        raise HTTPException(400, 'no such folder of the archive')
+    if len(paths) > MOST_IN_FOLDER:
+        raise HTTPException(400, f'{len(paths)} radiographs, expected at most {MOST_IN_FOLDER}; use infer.py')
+    inside = [path for path in paths if path.resolve().is_relative_to(session.root)]
+    keys = [session.add(str(path.relative_to(session.root)), path) for path in inside]
+    threading.Thread(target=session.inspect_all, args=(keys,), daemon=True).start()
+    return dict(added=len(keys), outside=len(paths) - len(inside))
+
+
+@router.get('/api/images/{key}')
+def findings(session: Sitting, key: int) -> dict:
+    """Give what is known of a radiograph."""
+    item = item_of(session, key)
+    return dict(
+        id=key,
+        name=item.name,
+        digest=item.digest,
+        state=item.state,
+        reason=item.reason,
+        size=item.size,
+        boxes=item.boxes,
+        risk=item.risk,
+        decision=item.decision,
+        part=item.part,
+    )
+
+
+@router.get('/api/images/{key}/pixels')
+def pixels(session: Sitting, key: int) -> Response:
+    """Give a radiograph's pixels as uint16, little endian, by lines; headers say what they stand for."""
+    item = item_of(session, key)
+    try:
+        if item.state == 'found':
+            check_unchanged(item.path, item.digest)
+        radiograph = read_one(item.path)
+    except ImagingError as error:
+        raise HTTPException(415, as_text(str(error).replace(str(item.path), item.name))) from None
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
+    values, low, high = as_16_bit(radiograph.pixels)
+    headers = {
+        'X-Height': str(values.shape[0]),
+        'X-Width': str(values.shape[1]),
+        'X-Low': repr(low),
+        'X-High': repr(high),
+        'X-Invert': str(int(radiograph.invert)),
+    }
+    return Response(values.tobytes(), media_type='application/octet-stream', headers=headers)
+
+
+@router.post('/api/images/{key}/decision')
+def decide(
+    session: Sitting,
+    key: int,
+    verdict: Annotated[str, Body()],
+    boxes: Annotated[list[dict], Body()],
+    part: Annotated[str, Body()] = '',
+    digest: Annotated[str | None, Body()] = None,
+) -> dict:
+    """Keep the inspector's decision."""
+    item_of(session, key)
+    try:
+        session.decide(key, verdict, boxes, part, digest)
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
+    except OSError as error:
+        raise not_kept(session, error) from None
+    return dict(saved=str(session.corrections.path))
