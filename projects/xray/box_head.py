@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from .classes import CASTINGS, CLASSES, GDXRAY_CLASSES
-from .datasets import read_severity
 from .handover import HandoverError
+from .severity import read_severity
 
 BOX = 'roi_head.bbox_head'
 MASK = 'roi_head.mask_head'

@@ -20,7 +20,8 @@ from projects.measures.images import CRITICAL, read_images
 from projects.measures.matching import match_all
 from projects.measures.ranking import average_precision, froc
 
-from .datasets import DatasetError, load_defects
+from .coco import load_defects
+from .errors import DatasetError
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = 100  # per image, as COCO

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from projects.radiograph.safe_parse import FormatError, parse_yaml
 
-from .classes import SEVERITY_MAPS
+from .classes import CASTINGS, SEVERITY_MAPS
 from .errors import DatasetError
 
 
@@ -75,3 +75,24 @@ def named(severity: str | Mapping) -> str:
     if isinstance(severity, Mapping):
         return 'severity map'
     return f"severity map '{severity}'" if severity in SEVERITY_MAPS else f'severity map {severity}'
+
+
+def flaw_labels(classes: Sequence[str], severity: str | Mapping | None = None) -> dict[str, int]:
+    """Return the label of every type that `DrawFlaws` can draw and that has a class here.
+
+    Args:
+        classes: Names of the classes, in label order.
+        severity: See `read_severity`. With None a type is its own class; a single class takes them all.
+
+    Raises:
+        DatasetError: The map names a class that is not there.
+    """
+    table = read_severity(severity)
+    if table is None:
+        table = dict.fromkeys(CASTINGS, classes[0]) if len(classes) == 1 else {name: name for name in classes}
+    wrong = {kind: label for kind, label in table.items() if label not in classes}
+    if wrong:
+        raise DatasetError(
+            f'{named(severity)}: {wrong} is not among the classes {list(classes)}; correct the map'
+        )
+    return {kind: list(classes).index(table[kind]) for kind in CASTINGS if kind in table}
