@@ -1,0 +1,31 @@
+# Flaws drawn into unlabelled castings at native size, without the series that protocol B tests on.
+_base_ = './gdxray-b_native_detection.py'
+# Sizes, contrasts and the share of voids are those of the flaws that protocol B trains on, and so is the
+# margin that annotators left around them.
+xray_voids = dict(
+    gas_pore=4,
+    blowhole=4,
+    pinhole=4,
+    shrinkage_cavity=4,
+    pore_cluster=4,
+    wormhole=4,
+    sand_inclusion=4,
+    surface_pit=4,
+)
+train_dataloader = dict(
+    batch_sampler=None,  # crops are square; an unlabelled list does not say how wide its images are
+    dataset=dict(
+        _delete_=True,
+        type='XrayBackgrounds',
+        data_root='data/gdxray',
+        data_prefix=dict(img_path='images'),
+        ann_file='b/unlabeled.txt',
+        metainfo=_base_.xray_set['metainfo'],
+        severity=None,
+        pipeline=[
+            _base_.xray_load,
+            dict(type='DrawFlaws', number=(1, 6), pitch=(0.13, 0.5), weights=xray_voids, margin=0.15),
+            *_base_.xray_crops,
+        ],
+    ),
+)

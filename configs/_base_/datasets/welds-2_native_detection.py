@@ -1,0 +1,7 @@
+# GDXray welds at native size, three folds by film: fold 2.
+_base_ = './welds-0_native_detection.py'
+train_dataloader = dict(dataset=dict(ann_file='2/train.json'))
+val_dataloader = dict(dataset=dict(ann_file='2/val.json'))
+test_dataloader = dict(dataset=dict(ann_file='2/test.json'))
+val_evaluator = dict(ann_file='data/welds/2/val.json')
+test_evaluator = dict(ann_file='data/welds/2/test.json')
