@@ -16,7 +16,7 @@ from .session import Session
 __all__ = ['Session', 'build']
 
 # Scripts, styles and pictures that the page loads; whatever lies there is public.
-ASSETS = Path(__file__).with_name('assets')
+STATIC = Path(__file__).with_name('static')
 HEADERS = {
     'Content-Security-Policy': "default-src 'self'; script-src 'self' 'unsafe-inline'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; frame-ancestors 'none'",
@@ -40,8 +40,8 @@ def build(session: Session, hosts: tuple[str, ...] = ('127.0.0.1', 'localhost'))
     app.middleware('http')(_guard)
     app.include_router(routes.router)
     app.include_router(uploads.router)
-    if ASSETS.is_dir():
-        app.mount('/assets', StaticFiles(directory=ASSETS))
+    if STATIC.is_dir():
+        app.mount('/static', StaticFiles(directory=STATIC))
     return app
 
 
