@@ -1,9 +1,12 @@
 """Shared by all tests: the repository on the path, one thread, tiny radiograph sets, a small classifier."""
 
+import functools
+import http.server
 import json
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 
 # Before torch, NumPy and OpenCV are imported: two cores are shared by everything a test starts.
@@ -174,3 +177,14 @@ def two_iterations(tiny_coco):
         'train_cfg.max_epochs=1',
         'default_hooks.logger.interval=1',
     ]
+
+
+@pytest.fixture
+def url(tmp_path):
+    """Where `tmp_path` is served over HTTP."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+    server.server_close()

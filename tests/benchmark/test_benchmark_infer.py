@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.exported import SIDE, export_to, spot
 from onnx import TensorProto, helper, numpy_helper, save
-from test_deploy import SIDE, export_to, spot
 
 from projects.benchmark import detectors, graphs, infer, loader
 from projects.benchmark import variants as benchmark_variants

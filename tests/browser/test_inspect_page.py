@@ -9,12 +9,12 @@ from contextlib import closing
 import cv2
 import numpy as np
 import pytest
+from helpers.exported import export_to, spot
+from helpers.serving import serving, wait_for
 from playwright.sync_api import expect, sync_playwright
-from test_deploy import export_to, spot  # noqa: E402
-from test_server import serving, wait_for  # noqa: E402
 
-from projects.line.page.server import Session, build  # noqa: E402
-from projects.line.runtime import Inspector  # noqa: E402
+from projects.line.page.server import Session, build
+from projects.line.runtime import Inspector
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 expect.set_options(timeout=30_000)  # ms; the usual 5 s are short on a busy machine

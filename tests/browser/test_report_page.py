@@ -6,12 +6,12 @@ import shutil
 from contextlib import contextmanager
 
 import pytest
-from helpers.drawn_runs import STEM, draw_run, draw_study  # noqa: E402
+from helpers.drawn_runs import STEM, draw_run, draw_study
 from playwright.sync_api import sync_playwright
 
-from projects.report.measured import Settings  # noqa: E402
-from projects.report.page import write_report  # noqa: E402
-from projects.report.runs import read_runs  # noqa: E402
+from projects.report.measured import Settings
+from projects.report.page import write_report
+from projects.report.runs import read_runs
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 

@@ -3,17 +3,25 @@
 import ast
 import collections
 import copy
-import functools
-import json
 import re
 import shutil
 
 import pytest
 import torch
-from helpers.config_grammar import CONFIGS, all_configs, baseline_of, bases, dataset, parse_name, resolved
+from helpers.config_grammar import (
+    CONFIGS,
+    all_configs,
+    baseline_of,
+    bases,
+    dataset,
+    distill_configs,
+    model_of,
+    parse_name,
+    resolved,
+)
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS, VISUALIZERS, DefaultScope
+from mmengine.registry import DATASETS, HOOKS, METRICS, TRANSFORMS, VISUALIZERS, DefaultScope
 from mmengine.utils import import_modules_from_strings
 
 import projects.xray.compat  # noqa: F401  (first, as in every config)
@@ -24,6 +32,9 @@ from projects.xray.configs import differences, flatten, load_config, under
 from projects.xray.running import UsageError, read_config
 
 ALL = all_configs()
+DISTILL = distill_configs()
+# Students without a teacher are detectors; there the name, not the folder, says what is of CPU scale.
+STUDENTS = [path for path in DISTILL if not parse_name(path).distiller]
 # What a run imports before it builds anything, here for all tests, in whatever order they run.
 import_modules_from_strings(**load_config(CONFIGS / '_base_/xray_runtime.py').xray_imports)
 FRAGMENTS = sorted((CONFIGS / '_base_').rglob('*.py'))
@@ -63,15 +74,18 @@ def root_of(path):
     return ROOTS[parse_name(path).images][0]
 
 
-each = pytest.mark.parametrize('path', ALL, ids=lambda p: p.stem)
 drawn = [p for p in ALL if p.stem.startswith('drawn_')]
-detectors = [p for p in ALL if p.stem.startswith('faster-rcnn')] + drawn
+teachable = [p for p in ALL if p.stem.startswith('faster-rcnn')] + drawn
+detectors = teachable + STUDENTS
 probes = [p for p in ALL if '-linear-' in p.stem]
 pretrainings = [p for p in ALL if p not in detectors and p not in probes]
 
 
 def select(paths):
     return pytest.mark.parametrize('path', paths, ids=lambda p: p.stem)
+
+
+each = select(ALL + STUDENTS)
 
 
 def loaders(config):
@@ -89,21 +103,6 @@ def scope(request):
         yield
 
 
-@functools.cache
-def build(scope, text):
-    with DefaultScope.overwrite_default_scope(scope):
-        return MODELS.build(Config(json.loads(text)).model)
-
-
-def model_of(config):
-    """The config's model on the CPU, built once for all configs that differ in their weights only."""
-    model = copy.deepcopy(config.model.to_dict())
-    if config.get('data_preprocessor'):
-        model.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
-    model['backbone'].pop('init_cfg', None)
-    return build(config.default_scope, json.dumps({'model': model}, sort_keys=True))
-
-
 # Rule 1: text configs, published recipes or fragments of one package.
 
 
@@ -115,7 +114,7 @@ def chain(path):
     return found
 
 
-@each
+@select(ALL + DISTILL)
 def test_a_chain_starts_from_what_one_package_publishes(path):
     published = {link.partition('::')[0] for link in chain(path) if isinstance(link, str)}
     assert published in ({'mmdet'}, {'mmpretrain'})
@@ -152,7 +151,7 @@ def test_no_statement_stands_in_two_siblings(folder):
     assert [(text, stem) for text, stem in statements if counts[text] > 1] == []
 
 
-@each
+@select(ALL + DISTILL)
 def test_nothing_marks_deletion_after_inheritance(path):
     assert '_delete_' not in [part for key in flatten(resolved(path)) for part in key.split('.')]
 
@@ -172,7 +171,7 @@ def test_modules_hooks_and_loggers_come_from_the_fragment(path):
 # Rule 5: names. What an arm's name says of its weights and its images: test_arms.py.
 
 
-@each
+@select(ALL)
 def test_a_name_says_the_batch_the_epochs_and_the_precision(path):
     name, config = parse_name(path), resolved(path)
     assert config.train_dataloader.batch_size == name.batch
@@ -186,7 +185,7 @@ def test_a_name_says_the_batch_the_epochs_and_the_precision(path):
         assert not config.auto_scale_lr.get('enable')
 
 
-@each
+@select(ALL)
 def test_a_name_says_the_architecture(path):
     name, config = parse_name(path), resolved(path)
     backbone = config.model.backbone
@@ -235,7 +234,7 @@ def steps(pipeline):
 # Rule 6: a file does not know its own name, where it writes, its seed or the machine.
 
 
-@each
+@select(ALL + DISTILL)
 def test_a_file_holds_no_name_work_dir_seed_or_machine_path(path):
     config = resolved(path)
     assert path.stem not in path.read_text()
@@ -245,7 +244,7 @@ def test_a_file_holds_no_name_work_dir_seed_or_machine_path(path):
     assert not [value for value in strings if value.startswith(('/', '~'))]
 
 
-@each
+@select(ALL + DISTILL)
 def test_nothing_of_the_parents_data_is_left(path):
     read = {key: value for key, value in flatten(resolved(path)).items() if not under(key, UNREAD)}
     strings = [value for value in read.values() if isinstance(value, str)]
@@ -255,7 +254,7 @@ def test_nothing_of_the_parents_data_is_left(path):
 # Rule 7: checkpoints; the right one for each name: test_arms.py.
 
 
-@each
+@select(ALL + DISTILL)
 def test_checkpoints_in_work_dirs_are_the_last_of_an_existing_config(path):
     stems = {other.stem: other for other in ALL}
     for value in flatten(resolved(path)).values():
@@ -462,7 +461,7 @@ def test_radiographs_of_any_depth_reach_the_probe(path, dtype, tiny_coco):
         assert str(inputs.dtype).removeprefix('torch.') == dtype
 
 
-@select(detectors)
+@select(teachable)
 def test_a_detector_trains_whole_and_is_chosen_on_val(path):
     config = resolved(path)
     model = model_of(config)

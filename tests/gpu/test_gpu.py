@@ -13,21 +13,20 @@ import sys
 import mmcv.ops
 import pytest
 import torch
-from test_resume import leaves  # noqa: E402
+from helpers.resuming import leaves
 
-from projects.benchmark import loader, train  # noqa: E402
-from projects.xray.preprocessors import XraySelfSupDataPreprocessor  # noqa: E402
+from projects.benchmark import loader, train
+from projects.xray.preprocessors import XraySelfSupDataPreprocessor
 
 SIMSIAM = 'configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py'
 SIMMIM = 'configs/small/simmim_swin-narrow_1xb32-coslr-20e_synthetic-96px.py'
 DETECTOR = 'configs/small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py'
-# test_resume registers KillHook.
 TRAIN = """
 import sys
-sys.path[:0] = sys.argv[1:4]
-import test_resume
+sys.path[:0] = sys.argv[1:3]
+from helpers import resuming  # registers KillHook
 from tools.train import main
-sys.exit(main(sys.argv[4:]))
+sys.exit(main(sys.argv[3:]))
 """
 
 
@@ -90,7 +89,7 @@ custom_hooks = [
         )
         folder = tmp_path / folder
         arguments = [config, '--work-dir', folder, *arguments]
-        done = run(sys.executable, '-c', TRAIN, repo, repo / 'tests', repo / 'tests/xray/hooks', *arguments)
+        done = run(sys.executable, '-c', TRAIN, repo, repo / 'tests', *arguments)
         return done.returncode, folder
 
     code, undisturbed = trained('undisturbed')

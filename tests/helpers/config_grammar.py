@@ -1,10 +1,14 @@
 """The configs, their bases and names, for the tests that go through all of them."""
 
 import ast
+import copy
 import functools
+import json
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.config import utils as config_utils
+from mmengine.registry import MODELS, DefaultScope
 
 from projects.xray import names
 from projects.xray.configs import load_config
@@ -67,3 +71,18 @@ def dataset(loader) -> dict:
     """The dataset of a loader, without the repetition around it."""
     inner = loader.dataset
     return inner.dataset if inner.type == 'RepeatDataset' else inner
+
+
+@functools.cache
+def build(scope, text):
+    with DefaultScope.overwrite_default_scope(scope):
+        return MODELS.build(Config(json.loads(text)).model)
+
+
+def model_of(config):
+    """The config's model on the CPU, built once for all configs that differ in their weights only."""
+    model = copy.deepcopy(config.model.to_dict())
+    if config.get('data_preprocessor'):
+        model.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
+    model['backbone'].pop('init_cfg', None)
+    return build(config.default_scope, json.dumps({'model': model}, sort_keys=True))

@@ -13,13 +13,13 @@ from pathlib import Path
 os.environ['OMP_NUM_THREADS'] = '1'
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import mmcv  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from mmengine.config import Config  # noqa: E402
-from mmengine.structures import InstanceData  # noqa: E402
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.structures import InstanceData
 
-import projects.xray.compat  # noqa: F401, E402
+import projects.xray.compat  # noqa: F401
 
 REPO = Path(__file__).resolve().parents[2]
 RECIPE = REPO / 'configs/small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py'

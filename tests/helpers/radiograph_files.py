@@ -194,3 +194,46 @@ def dicom(pixels, bits=None, syntax=uid.ExplicitVRLittleEndian, frames=None, ele
     stream = io.BytesIO()
     ds.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
+
+
+def cases():
+    """(id, file bytes, the ramp it holds, bits it states)."""
+    for bits in (8, 10, 12, 14, 16):
+        yield f'png-{bits}', png(ramp(bits)), ramp(bits), 8 if bits == 8 else 16
+        yield f'tiff-{bits}', tiff(ramp(bits)), ramp(bits), 8 if bits == 8 else 16
+        for signed in (False, True):
+            name = f'dicom-{"i" if signed else "u"}{bits}'
+            yield name, dicom(ramp(bits, signed), bits), ramp(bits, signed), bits
+            for syntax in (*CODECS, uid.RLELossless):
+                data = dicom(ramp(bits, signed), bits, syntax)
+                yield f'{name}-{uid.UID(syntax).keyword}', data, ramp(bits, signed), bits
+    wide = ramp(16)
+    for name, options in dict(
+        deflate=dict(compression='zlib'),
+        predictor=dict(compression='zlib', predictor=True),
+        lzw=dict(compression='lzw'),
+        lzma=dict(compression='lzma'),
+        zstd=dict(compression='zstd'),
+        packbits=dict(compression='packbits'),
+        jpeg2000=dict(compression='jpeg2000'),
+        strips=dict(rowsperstrip=7, compression='lzw'),
+        tiles=dict(tile=(48, 80)),
+        tiles_deflate=dict(tile=(64, 64), compression='zlib', predictor=True),
+        big_endian=dict(byteorder='>'),
+        big_endian_lzw=dict(byteorder='>', compression='lzw', tile=(32, 32)),
+        bigtiff=dict(bigtiff=True),
+        bigtiff_big_endian=dict(bigtiff=True, byteorder='>', compression='zlib'),
+    ).items():
+        yield f'tiff-16-{name}', tiff(wide, **options), wide, 16
+    for bits in (8, 12):
+        jpeg = dict(compression='jpeg', compressionargs=dict(lossless=True, predictor=1, bitspersample=bits))
+        yield f'tiff-{bits}-jpeg-lossless', tiff(ramp(bits), **jpeg), ramp(bits), bits
+    yield 'tiff-i16', tiff(ramp(16, signed=True)), ramp(16, signed=True), 16
+    yield 'tiff-i8', tiff(ramp(8, signed=True)), ramp(8, signed=True), 8
+    yield 'tiff-u32', tiff(wide.astype(np.uint32) * 65537), wide.astype(np.uint32) * 65537, 32
+    yield 'dicom-big-endian', dicom(wide, syntax=uid.ExplicitVRBigEndian), wide, 16
+    yield 'dicom-implicit', dicom(wide, syntax=uid.ImplicitVRLittleEndian), wide, 16
+    yield 'bmp-8', cv2.imencode('.bmp', ramp(8))[1].tobytes(), ramp(8), 8
+
+
+CASES = {name: rest for name, *rest in cases()}

@@ -25,8 +25,8 @@ from pydicom.pixels import apply_modality_lut, pixel_array
 from pydicom.uid import RLELossless
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from projects.radiograph.image import ImagingError  # noqa: E402
-from projects.radiograph.read import read  # noqa: E402
+from projects.radiograph.image import ImagingError
+from projects.radiograph.read import read
 
 # Gray levels by which decoders of the same lossy data may differ: the standard leaves the inverse cosine
 # transform room (T.81, A.3.3), JPEG 2000 the rounding of the wavelets.

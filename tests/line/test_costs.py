@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from test_deploy import export_to, spot
+from helpers.exported import export_to, spot
 
 from projects.line.export.threshold import choose_threshold
 from projects.line.runtime import folder

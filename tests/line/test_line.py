@@ -13,8 +13,8 @@ import urllib.request
 import cv2
 import pytest
 import tifffile
+from helpers.exported import export_to, spot
 from packaging.utils import canonicalize_name
-from test_deploy import export_to, spot
 from uv import find_uv_bin
 
 import projects

@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 import tifffile
+from helpers.radiograph_files import dicom
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
-from test_read import dicom
 
 from projects.prepare import browse
 from projects.radiograph.pack import pack

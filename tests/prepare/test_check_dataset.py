@@ -13,10 +13,9 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from helpers.conversion import labelme_file
+from helpers.radiograph_files import dicom
 from mmengine.config import Config
-from test_convert_dataset import label
-from test_doctor import url  # noqa: F401
-from test_read import dicom
 
 from projects.prepare import anchors, check_boxes, scan
 from projects.prepare import page as dataset_page
@@ -338,7 +337,7 @@ def test_warnings_alone_do_not_fail_the_check(data, tmp_path, capsys):
     assert '0 errors, 1 warning' in capsys.readouterr().out
 
 
-def test_a_root_behind_a_url_is_checked_alike(data, url):  # noqa: F811
+def test_a_root_behind_a_url_is_checked_alike(data, url):
     root, config = data
     copy_bytes(root)
     draw_twice(root)
@@ -579,7 +578,7 @@ def test_parts_of_test_are_found_among_unlabelled_names(tmp_path, repo, monkeypa
         for view in 'ab':
             plate = cv2.resize(rng.normal(128, 40, (6, 6)).clip(0, 255), (96, 96))
             cv2.imwrite(str(source / f'P{k:02d}_{view}.png'), plate.astype(np.uint8))
-            label(source, f'P{k:02d}_{view}.json', f'P{k:02d}_{view}.png', ('crack', 'gas pore'))
+            labelme_file(source, f'P{k:02d}_{view}.json', f'P{k:02d}_{view}.png', ('crack', 'gas pore'))
     monkeypatch.chdir(tmp_path)
     argv = ['labelme', 'source', 'data/synthetic', '--group', '(P[0-9]+)_']
     assert convert_dataset.main(argv) == 0

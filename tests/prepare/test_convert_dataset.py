@@ -19,8 +19,10 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from helpers.conversion import labelme_file, refused, run
+from helpers.damage import HOSTILE, check_mutations, in_process, mutate, peak_memory, restructure
+from helpers.radiograph_files import dicom
 from PIL import Image
-from test_read import check_mutations, dicom, in_process, mutate, peak_memory
 
 from projects.prepare import gdxray
 from projects.prepare.decode import MemoryBudget, measure
@@ -34,22 +36,6 @@ from projects.radiograph import safe_parse
 from projects.radiograph.read import read
 from projects.radiograph.window import apply_window
 from tools.convert_dataset import main
-
-
-def run(capsys, *argv):
-    """Exit code, standard output and standard error of one call."""
-    code = main([str(a) for a in argv])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def refused(capsys, code, match, *argv):
-    got, out, err = run(capsys, *argv)
-    assert got == code, err
-    assert re.search(match, err), err
-    assert err.count('\n') == 1 and 'Traceback' not in err
-    return err
-
 
 # ------------------------------------------------------------------------------------------- GDXray
 
@@ -667,30 +653,26 @@ def draw_frames(folder, *names):
         cv2.imwrite(str(folder / name), np.full((HEIGHT, WIDTH), 10 * k, np.uint8))
 
 
-def label(folder, name, path, labels=('crack',)):
-    """A labelme file that names an image."""
-    corners = [[8, 4], [24, 20]]
-    shapes = [dict(label=k, shape_type='rectangle', points=corners) for k in labels]
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(dict(imagePath=path, shapes=shapes)))
-
-
 def test_labels_do_not_land_on_the_image_of_another_folder(tmp_path, capsys):
     src, out = tmp_path / 'src', tmp_path / 'out'
     draw_frames(src, 'cam2/001.png', '004.png', *(f'cam2/{k}.png' for k in 'abc'), 'cam3/009.png')
     draw_frames(src, 'cam3/005.png', 'cam3/006.tif')
     for k in 'abc':
-        label(src, f'cam2/{k}.json', f'{k}.png')
-    label(src, 'cam1/001.json', '001.png')  # its image is missing
-    label(src, 'cam2/001.json', '001.png', ('pore',))
-    label(src, 'a/004.json', '004.png')  # before the file beside the image, in the order of names
-    label(src, 'b/004.json', '004.png')
-    label(src, '004.json', '004.png', ('pore',))
-    label(src, 'left/005.json', '005.png')  # one of the two has lost its image: which?
-    label(src, 'right/005.json', '005.png')
-    label(src, 'cam3/000.json', '006.png')  # an image whose suffix differs goes to who names it exactly
-    label(src, 'cam3/006.json', '006.tif', ('pore',))
-    label(src, 'json/009.json', '..\\elsewhere\\009.png')  # the only image of this name, named by nobody else
+        labelme_file(src, f'cam2/{k}.json', f'{k}.png')
+    labelme_file(src, 'cam1/001.json', '001.png')  # its image is missing
+    labelme_file(src, 'cam2/001.json', '001.png', ('pore',))
+    labelme_file(src, 'a/004.json', '004.png')  # before the file beside the image, in the order of names
+    labelme_file(src, 'b/004.json', '004.png')
+    labelme_file(src, '004.json', '004.png', ('pore',))
+    labelme_file(src, 'left/005.json', '005.png')  # one of the two has lost its image: which?
+    labelme_file(src, 'right/005.json', '005.png')
+    labelme_file(
+        src, 'cam3/000.json', '006.png'
+    )  # an image whose suffix differs goes to who names it exactly
+    labelme_file(src, 'cam3/006.json', '006.tif', ('pore',))
+    labelme_file(
+        src, 'json/009.json', '..\\elsewhere\\009.png'
+    )  # the only image of this name, named by nobody else
     code, text, err = run(capsys, 'labelme', src, out)
     assert code == 0
     put_aside = ['a/004', 'b/004', 'cam1/001', 'cam3/000', 'left/005', 'right/005']
@@ -753,8 +735,8 @@ def test_names_that_are_no_text_are_put_aside(tmp_path, capsys):
         image = image_of(src, old)
         image.rename(image.with_name(f'{new}{image.suffix}'))
         if old.startswith('P'):
-            label(src, f'json/{old}.json', f'../images/{new}{image.suffix}')
-    label(src, 'json/b\udcff.json', 'none.png')
+            labelme_file(src, f'json/{old}.json', f'../images/{new}{image.suffix}')
+    labelme_file(src, 'json/b\udcff.json', 'none.png')
     code, text, err = run(capsys, 'labelme', src, out, *GROUP[:1], '^')
     assert code == 1 and 'a match of --group' in err  # and no traceback
     code, text, err = run(capsys, 'labelme', src, out)
@@ -792,7 +774,7 @@ def test_dicom_without_a_suffix_is_converted(tmp_path, capsys):
     src, out = make_labelme(tmp_path / 'src'), tmp_path / 'out'
     for name in ('1.2.840.5', '1.2.840.7'):
         (src / 'images' / name).write_bytes(dicom(np.full((HEIGHT, WIDTH), 9, np.uint16), 12))
-    label(src, 'images/1.2.840.5.json', '1.2.840.5')
+    labelme_file(src, 'images/1.2.840.5.json', '1.2.840.5')
     assert run(capsys, 'labelme', src, out)[0] == 0
     assert (out / 'unlabeled/1.2.840.7').is_file()
     assert (out / 'images/1.2.840.5').is_file()
@@ -999,7 +981,7 @@ def test_tiles_of_images_whose_names_differ_in_a_dot_only_stay_apart(tmp_path, c
     names = ['a.b.png', 'a_b.png', 'a.b.bmp']
     draw_frames(src, *names)
     for name in names:
-        label(src, f'{name}.json', name)
+        labelme_file(src, f'{name}.json', name)
     code, text, _ = run(capsys, 'labelme', src, out, '--tile', 32)
     assert code == 0 and 'images: 3 in + 9 further tiles' in text
     written = {i['file_name'] for coco in read_splits(out)[2].values() for i in coco['images']}
@@ -1041,27 +1023,8 @@ def test_tiles_keep_masks_and_polarity(tmp_path, capsys):
 
 # ---------------------------------------------------------------------------------------- mutations
 
-HOSTILE = (
-    b'1e999 -1 NaN -Infinity null {} [] "" 0x10 99999999999 ../../etc/passwd <!ENTITY &a; C:\\\\a'.split()
-    + [b'9' * 5000, b'[' * 2000, b'{"a":' * 2000, b'<a>' * 5000, b'\xff\xfe', b'\0', b'&a: [*a, *a]']
-)
 
-
-# What stands in place of a part of a JSON file, and in place of a file's name.
-WRONG = (5, '12', None, True, [], {}, [5], [[]], 'x' * 300, {'a': [1]}, -1, 0.5, 1e300, '\0', '\ud800')
 NAMES = ('gr\udcfcn', 'two\nlines', 'a' * 240, '100%', '#1?', '-rf', ' ', '..x', 'Ü\u2028', '1.2.840.5')
-
-
-def restructure(data, rng):
-    """A JSON text with another kind of value somewhere in it."""
-    value = json.loads(data)
-    holder, key, node = None, None, value
-    while isinstance(node, dict | list) and node and (holder is None or rng.random() < 0.8):
-        holder = node
-        key = rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
-        node = node[key]
-    holder[key] = rng.choice(WRONG)
-    return json.dumps(value).encode()
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from test_convert_dataset import refused, run
+from helpers.conversion import refused, run
 
 from projects.prepare import welds
 from projects.prepare.labels.rle import decode_rle

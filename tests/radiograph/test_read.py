@@ -2,15 +2,12 @@
 
 import contextlib
 import io
-import multiprocessing
 import os
 import random
-import re
 import struct
 import time
 import warnings
 import zlib
-from pathlib import Path
 
 import cv2
 import imagecodecs
@@ -18,7 +15,9 @@ import numpy as np
 import pydicom
 import pytest
 import tifffile
+from helpers.damage import check_mutations, in_process, mutate, peak_memory
 from helpers.radiograph_files import (
+    CASES,
     CODECS,
     LOSSY,
     dicom,
@@ -40,49 +39,6 @@ from projects.radiograph.listing import SUFFIXES, files_below, is_radiograph
 from projects.radiograph.read import read
 from projects.radiograph.tiff import MAX_PAGES
 from projects.radiograph.window import apply_window, count_codes, dataset_window
-
-
-def cases():
-    """(id, file bytes, the ramp it holds, bits it states)."""
-    for bits in (8, 10, 12, 14, 16):
-        yield f'png-{bits}', png(ramp(bits)), ramp(bits), 8 if bits == 8 else 16
-        yield f'tiff-{bits}', tiff(ramp(bits)), ramp(bits), 8 if bits == 8 else 16
-        for signed in (False, True):
-            name = f'dicom-{"i" if signed else "u"}{bits}'
-            yield name, dicom(ramp(bits, signed), bits), ramp(bits, signed), bits
-            for syntax in (*CODECS, uid.RLELossless):
-                data = dicom(ramp(bits, signed), bits, syntax)
-                yield f'{name}-{uid.UID(syntax).keyword}', data, ramp(bits, signed), bits
-    wide = ramp(16)
-    for name, options in dict(
-        deflate=dict(compression='zlib'),
-        predictor=dict(compression='zlib', predictor=True),
-        lzw=dict(compression='lzw'),
-        lzma=dict(compression='lzma'),
-        zstd=dict(compression='zstd'),
-        packbits=dict(compression='packbits'),
-        jpeg2000=dict(compression='jpeg2000'),
-        strips=dict(rowsperstrip=7, compression='lzw'),
-        tiles=dict(tile=(48, 80)),
-        tiles_deflate=dict(tile=(64, 64), compression='zlib', predictor=True),
-        big_endian=dict(byteorder='>'),
-        big_endian_lzw=dict(byteorder='>', compression='lzw', tile=(32, 32)),
-        bigtiff=dict(bigtiff=True),
-        bigtiff_big_endian=dict(bigtiff=True, byteorder='>', compression='zlib'),
-    ).items():
-        yield f'tiff-16-{name}', tiff(wide, **options), wide, 16
-    for bits in (8, 12):
-        jpeg = dict(compression='jpeg', compressionargs=dict(lossless=True, predictor=1, bitspersample=bits))
-        yield f'tiff-{bits}-jpeg-lossless', tiff(ramp(bits), **jpeg), ramp(bits), bits
-    yield 'tiff-i16', tiff(ramp(16, signed=True)), ramp(16, signed=True), 16
-    yield 'tiff-i8', tiff(ramp(8, signed=True)), ramp(8, signed=True), 8
-    yield 'tiff-u32', tiff(wide.astype(np.uint32) * 65537), wide.astype(np.uint32) * 65537, 32
-    yield 'dicom-big-endian', dicom(wide, syntax=uid.ExplicitVRBigEndian), wide, 16
-    yield 'dicom-implicit', dicom(wide, syntax=uid.ImplicitVRLittleEndian), wide, 16
-    yield 'bmp-8', cv2.imencode('.bmp', ramp(8))[1].tobytes(), ramp(8), 8
-
-
-CASES = {name: rest for name, *rest in cases()}
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -759,33 +715,6 @@ def test_a_reader_asks_for_memory_once_before_it_decodes():
 # ---------------------------------------------------------------------------------------- mutations
 
 
-def mutate(data, rng):
-    """A damaged copy: cut, flipped, overwritten, filled, spliced, or with an absurd number in its head."""
-    data = bytearray(data)
-    at = rng.randrange(len(data))
-    head = rng.randrange(min(len(data), 600))
-    kind = rng.randrange(8)
-    if kind == 0:
-        del data[at:]
-    elif kind == 1:
-        for _ in range(rng.choice((1, 8, 64))):
-            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    elif kind == 2:
-        data[head] ^= 1 << rng.randrange(8)
-    elif kind == 3:
-        number = rng.choice((0, 1, 2**31 - 1, 2**31, 2**32 - 1, 65535, 60_000))
-        data[head : head + 4] = number.to_bytes(4, rng.choice(('little', 'big')))
-    elif kind == 4:
-        data[at : at + rng.randrange(1, 500)] = bytes([rng.choice((0, 255))]) * 100
-    elif kind == 5:
-        data[at:at] = rng.randbytes(rng.randrange(1, 500))
-    elif kind == 6:
-        data[head : head + 8] = rng.randbytes(8)
-    else:
-        data[:4] = rng.choice((b'II*\0', b'MM\0*', b'II+\0', b'\x89PNG', b'\xff\xd8\xff\xe0', b'BM\0\0'))
-    return bytes(data)
-
-
 PLAUSIBLE = {
     b'tRNS': (b'\0\7', b'\0\7' * 3, b'\xff\0'),
     b'iCCP': (b'icc\0\0' + zlib.compress(bytes(128)), b'icc\0\0'),
@@ -907,46 +836,6 @@ def read_mutations(seed, count, draw=mutation_samples, damage=mutate):
 
 def read_png_mutations(seed, count):
     return read_mutations(seed, count, png_samples, mutate_png)
-
-
-def peak_memory():
-    """This process's own peak in GiB; ru_maxrss would count what the parent held when it started it."""
-    return int(re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())[1]) / 2**20
-
-
-def in_process(work, *args, seconds):
-    """What `work(*args)` returns in a process of its own, which is killed after so many seconds.
-
-    Its peak memory is its own, and a crash is a failure, not the end.
-    """
-    context = multiprocessing.get_context('spawn')
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(there, work, args), daemon=True)
-    process.start()
-    there.close()
-    try:
-        assert here.poll(seconds), f'no end within {seconds} s'
-        found = here.recv()
-    finally:
-        process.kill()
-        process.join(60)
-    if isinstance(found, Exception):
-        raise found
-    return found
-
-
-def _answer(pipe, work, args):
-    try:
-        pipe.send(work(*args))
-    except Exception as error:
-        pipe.send(error)
-
-
-def check_mutations(work, seed, count):
-    refused_files, longest, peak = in_process(work, seed, count, seconds=120 + count)
-    assert count * 0.3 < refused_files <= count
-    assert longest < 5  # seconds of CPU time: a hang
-    assert peak < 1  # GiB
 
 
 @pytest.mark.parametrize(('work', 'count'), [(read_mutations, 400), (read_png_mutations, 1000)])

@@ -15,9 +15,9 @@ import cv2
 import fsspec
 import numpy as np
 import pytest
+from helpers.radiograph_files import dicom
 from mmengine import fileio
 from moto.server import ThreadedMotoServer
-from test_read import dicom
 
 from projects.radiograph import listing, remote
 from projects.xray.datasets import DatasetError, XrayDefects, XrayImages
@@ -82,7 +82,7 @@ class Handler(SimpleHTTPRequestHandler):
     drops = 0
     requests = 0
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         cls = type(self)
         cls.requests += 1
         if self.path == '/forbidden':
@@ -347,11 +347,11 @@ class Busy(SimpleHTTPRequestHandler):
 
     requests = 0
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         type(self).requests += 1
         self.send_error(503)
 
-    do_HEAD = do_PUT = do_POST = do_GET  # noqa: N815
+    do_HEAD = do_PUT = do_POST = do_GET
 
     def log_message(self, *args):
         """Keep the output of the tests clean."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import drawn_runs
 from helpers.drawn_runs import STEM, draw_run, draw_truth, draw_val
-from test_deploy import SIDE, export_to, spot
+from helpers.exported import SIDE, export_to, spot
 
 from projects.line.export.evaluate import evaluate
 from projects.line.export.threshold import choose_threshold

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from helpers.detector import DETECTOR, save_model
 from helpers.drawn_runs import draw_run, draw_truth
 from mmengine.config import Config
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
-from test_test import DETECTOR, save_model
 
 from projects.report.results import trained_and_tested
 from projects.study import plan as study_plan

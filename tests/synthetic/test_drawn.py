@@ -8,7 +8,7 @@ from helpers.castings import DEPTHS, casting
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 
-import projects.xray.compat  # noqa: F401 (repairs what the imports below need)
+import projects.xray.compat
 import projects.xray.transforms  # noqa: F401 (LoadXray)
 from projects.synthetic import appearance, drawn, physics
 from projects.synthetic.transforms import DrawFlaws

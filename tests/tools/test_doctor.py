@@ -1,11 +1,8 @@
 """tools/doctor.py: a table of what is right, and for each thing that is not, the remedy."""
 
-import functools
-import http.server
 import json
 import subprocess
 import sys
-import threading
 from importlib import metadata
 from pathlib import Path
 
@@ -135,17 +132,6 @@ def test_missing_lists_of_protocol_a(repo, tmp_path, monkeypatch):
         stem = f'simsiam_resnet18-narrow_1xb64-coslr-20e_castings-{protocol}-128px'
         (row,) = (r for r in doctor.check_config(repo / f'configs/small/{stem}.py') if r.remedy)
         assert ('--train-list' in row.remedy) == lists
-
-
-@pytest.fixture
-def url(tmp_path):
-    """Where `tmp_path` is served over HTTP."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f'http://127.0.0.1:{server.server_port}'
-    server.shutdown()
-    server.server_close()
 
 
 def test_data_behind_a_url(run, url):

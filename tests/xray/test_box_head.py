@@ -5,11 +5,11 @@ import re
 
 import pytest
 import torch
+from helpers.handover import RESNET_TARGET, detector, hand_over
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 from mmengine.runner import save_checkpoint
-from test_hooks import RESNET_TARGET, detector, hand_over
 
 from projects.xray import box_head
 from projects.xray.classes import CASTINGS

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.damage import HOSTILE, mutate, restructure
+from helpers.radiograph_files import CASES
 from mmdet.datasets.transforms import PackDetInputs
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets.transforms import PackInputs
-from test_convert_dataset import HOSTILE, restructure
-from test_read import CASES, mutate
 
 from projects.xray.classes import CASTINGS, CLASSES
 from projects.xray.datasets import (

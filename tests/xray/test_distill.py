@@ -1,15 +1,13 @@
 """Distillation: configs keep the rules, the teacher stays its checkpoint, the student is plain again."""
 
 import copy
-import inspect
 import json
 import re
 from pathlib import Path
 
 import pytest
-import test_configs as rules
 import torch
-from helpers.config_grammar import CONFIGS, all_configs, distill_configs, find, parse_name, resolved
+from helpers.config_grammar import CONFIGS, all_configs, distill_configs, find, model_of, parse_name, resolved
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from mmengine.utils import import_modules_from_strings
@@ -41,40 +39,6 @@ def student_of(path):
 # ------------------------------------------------------------------------------------------ configs
 
 
-def rules_of_detectors():
-    """What test_configs.py asserts of every config, or of every detector."""
-    for rule in vars(rules).values():
-        for mark in getattr(rule, 'pytestmark', []):
-            if mark.name == 'parametrize' and set(rules.detectors) <= set(mark.args[1]):
-                yield rule
-
-
-# There the folder says what is of CPU scale; here the name does, in the tests below.
-BY_NAME = {
-    rules.test_a_name_says_the_batch_the_epochs_and_the_precision,
-    rules.test_a_name_says_the_architecture,
-    rules.test_a_detector_trains_whole_and_is_chosen_on_val,
-}
-RULES = [rule for rule in rules_of_detectors() if rule not in BY_NAME]
-
-
-@select(STUDENTS)
-@pytest.mark.parametrize('rule', RULES, ids=lambda rule: rule.__name__)
-def test_the_rules_for_detectors_hold_for_students(path, rule, tmp_path, monkeypatch):
-    monkeypatch.setattr(rules, 'detectors', [path])
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        rule(path, *([tmp_path] if 'tmp_path' in inspect.signature(rule).parameters else []))
-
-
-@select(ALL)
-def test_the_rules_for_texts_hold(path):
-    rules.test_a_chain_starts_from_what_one_package_publishes(path)
-    rules.test_nothing_marks_deletion_after_inheritance(path)
-    rules.test_a_file_holds_no_name_work_dir_seed_or_machine_path(path)
-    rules.test_nothing_of_the_parents_data_is_left(path)
-    rules.test_checkpoints_in_work_dirs_are_the_last_of_an_existing_config(path)
-
-
 @select(STUDENTS)
 def test_a_name_says_the_schedule_and_the_student(path):
     name, config = parse_name(path), resolved(path)
@@ -97,7 +61,7 @@ def test_a_name_says_the_schedule_and_the_student(path):
 def test_a_student_trains_whole_and_is_chosen_on_val(path):
     config = resolved(path)
     with DefaultScope.overwrite_default_scope('mmdet'):
-        model = rules.model_of(config).train()
+        model = model_of(config).train()
     assert not [name for name, p in model.named_parameters() if not p.requires_grad]
     assert all(m.training for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
     assert config.sync_bn == 'torch'

@@ -5,13 +5,13 @@ import re
 
 import pytest
 import torch
+from helpers.handover import RESNET_TARGET, detector, hand_over
+from helpers.pretraining import MASKED, SIMMIM, SIMSIAM, VIEWS, run
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_hooks import RESNET_TARGET, detector, hand_over
-from test_monitors import MASKED, SIMMIM, SIMSIAM, VIEWS, run
 
 from projects.xray import compat
 from projects.xray.handover import HandoverError

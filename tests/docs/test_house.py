@@ -1,0 +1,28 @@
+"""Rules of CONTRIBUTING.md that no linter knows."""
+
+import ast
+
+import pytest
+
+
+@pytest.fixture(scope='module')
+def trees(repo):
+    """The syntax tree of each Python file below a folder."""
+    return lambda *folders: {
+        path: ast.parse(path.read_bytes())
+        for folder in folders
+        for path in sorted((repo / folder).rglob('*.py'))
+    }
+
+
+def test_no_test_module_imports_another(trees):
+    found = trees('tests')
+    modules = {path.stem for path in found if path.name.startswith('test_')}
+    for path, tree in found.items():
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ''] if isinstance(node, ast.ImportFrom) else []
+            imported = {part for name in names for part in name.split('.')} & modules
+            assert not imported, (
+                f'{path}:{node.lineno} imports {imported}: what tests share is in tests/helpers/'
+            )
