@@ -35,7 +35,7 @@ SIDE = 96
 
 SHAPES = dict(
     train=[(SIDE, SIDE)] * 4,
-    val=[(60, SIDE)] * 5 + [(SIDE, SIDE)] * 2 + [(64, 40)],  # mostly lying, one standing
+    val=[(60, SIDE)] * 5 + [(SIDE, SIDE)] * 2 + [(64, 40)] + [(60, SIDE)] * 2,  # mostly lying, one standing
     test=[(SIDE, SIDE)] * 2,
 )
 
@@ -103,8 +103,8 @@ def test_both_graphs_are_proven_and_the_metadata_says_so(exported, detector):
     assert sorted(said.files) == ['model.bin', 'model.onnx', 'model.xml']
     assert [row['engine'] for row in said.parity] == ['openvino', 'onnxruntime']
     for row in said.parity:
-        # All at mmdet's own scale; six are padded more than mmdet pads them by themselves.
-        assert (row['images'], row['padded']) == (8, 6)
+        # All at mmdet's own scale; eight are padded more than mmdet pads them by themselves.
+        assert (row['images'], row['padded']) == (10, 8)
         assert row['AP50_critical']['loss'] <= 0.005
         assert row['boxes'] > 50
         assert row['matched'] >= parity.MIN_MATCHED * row['boxes']
@@ -117,6 +117,18 @@ def test_both_graphs_are_proven_and_the_metadata_says_so(exported, detector):
     assert 'the lowest score of a critical part was taken' in said.threshold_reason
     # At the chosen threshold no validation part escapes that the detector can catch at all.
     assert 0 < said.threshold < 1
+
+
+def test_a_frame_unlike_those_of_validation_is_refused(exported, data, tmp_path):
+    """The folder carries the gray levels of its validation radiographs, and the runtime holds to them."""
+    inspect = Inspector(exported)
+    image = cv2.imread(str(data / 'images' / 'val0.png'), cv2.IMREAD_UNCHANGED)
+    assert inspect(data / 'images' / 'test0.png').verdict
+    tube_off = np.random.default_rng(0).normal(4, 1.5, image.shape).clip(0, 255).astype(np.uint8)
+    for name, frame in (('shifted', image // 16), ('off', tube_off)):
+        cv2.imwrite(str(tmp_path / f'{name}.png'), frame)
+        with pytest.raises(ValueError, match=f'{name}.png: not like what this detector was proven on'):
+            inspect(tmp_path / f'{name}.png')
 
 
 def test_the_folder_and_the_checkpoint_give_the_same_results(exported, detector, tmp_path):

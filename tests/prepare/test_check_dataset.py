@@ -22,6 +22,7 @@ from projects.prepare import page as dataset_page
 from projects.prepare.examine import examine
 from projects.prepare.image_sets import LABELLED, read_sets
 from projects.prepare.table import format_report
+from projects.radiograph.gray_levels import MIN_FRAMES
 from projects.radiograph.pack import pack
 from projects.radiograph.recipe import Recipe
 from projects.xray.running import read_config
@@ -769,3 +770,17 @@ def test_command_line(repo, data, tmp_path):
     assert '0 errors, 0 warnings' in done.stdout
     usage = subprocess.run([*command, '--help'], capture_output=True, text=True, cwd=tmp_path)
     assert usage.returncode == 0 and 'example:' in usage.stdout
+
+
+def test_frames_that_the_line_would_refuse_are_named(tiny_coco, tmp_path):
+    """A test image whose 8-bit content was shifted down lies outside of what val looks like."""
+    root = tiny_coco(n=MIN_FRAMES, empty=1, size=128)
+    shade(root)
+    config = tmp_path / 'tiny.py'
+    config.write_text(CONFIG.format(root=root, px=128))
+    what = 'unlike those of val in their gray levels: an exported detector would refuse them'
+    assert not any(what in line for line in found(config))
+    path = root / 'images/test_000.png'
+    cv2.imwrite(str(path), pixels(path) // 16)
+    (line,) = [line for line in found(config) if what in line]
+    assert line.startswith('warning files: 1 image of test') and 'test_000.png' in line

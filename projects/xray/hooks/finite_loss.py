@@ -1,4 +1,4 @@
-"""A run whose loss is no longer finite ends, and its weights are not saved."""
+"""A run whose loss is no longer finite, or whose updates are all skipped, ends; its weights are not saved."""
 
 import torch
 from mmengine.hooks import Hook
@@ -8,12 +8,42 @@ from projects.errors import MMXrayError
 
 
 class LossError(MMXrayError, ValueError):
-    """The loss is not finite; one line that names the radiographs."""
+    """The loss is not finite, or nothing was learnt from it; one line that says where."""
+
+
+def _sums(runner) -> list[float]:
+    """Sum of each tensor that is learnt, in float64."""
+    learnt = [p.detach().sum(dtype=torch.float64) for p in runner.model.parameters() if p.requires_grad]
+    return torch.stack(learnt).tolist() if learnt else []
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stops a training whose loss is NaN or infinite, and names the radiographs of that batch."""
+    """Stops a training whose loss is NaN or infinite, and names the radiographs of that batch.
+
+    Mixed precision skips an update whose gradients overflow, whatever the loss. Where it skips each of them,
+    the weights stay as they were and look like any other: such a run writes no checkpoint.
+    """
+
+    _start: list[float] | None = None
+
+    def before_train(self, runner) -> None:
+        """Remember the weights, one number for each tensor that is learnt."""
+        self._start = _sums(runner)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Compare the weights with those of the start.
+
+        Raises:
+            LossError: None of them has changed.
+        """
+        if self._start is not None and runner.iter and self._start == _sums(runner):
+            raise LossError(
+                f'iteration {runner.iter}: no weight has changed since the start, expected updates; mixed '
+                'precision skipped each of them, or the learning rate is 0: set '
+                'optim_wrapper.type=OptimWrapper, or look at optim_wrapper.optimizer.lr'
+            )
+        self._start = None  # one change is enough; the next checkpoints need no comparison
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Check every iteration; the message hub has read the loss from the device already.

@@ -14,7 +14,8 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS
+from mmengine.optim import OptimWrapper
+from mmengine.registry import MODELS, OPTIM_WRAPPERS
 from mmengine.runner import Runner, save_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
 from mmengine.structures import InstanceData
@@ -362,15 +363,15 @@ class LossOf(BaseModel):
         return dict(loss=(torch.stack(inputs) * self.scale).mean())
 
 
-def train_on(images, tmp_path, request, custom_hooks):
+def train_on(images, tmp_path, request, custom_hooks, **optim_wrapper):
     samples = [
         dict(inputs=image, data_samples=DetDataSample(metainfo=dict(img_path=f'part_{i}.png')))
         for i, image in enumerate(images)
     ]
-    train(samples, 'pseudo_collate', tmp_path, request, custom_hooks)
+    train(samples, 'pseudo_collate', tmp_path, request, custom_hooks, **optim_wrapper)
 
 
-def train(samples, collate, tmp_path, request, custom_hooks):
+def train(samples, collate, tmp_path, request, custom_hooks, **optim_wrapper):
     runner = Runner(
         model=LossOf(),
         work_dir=str(tmp_path / 'run'),
@@ -382,7 +383,7 @@ def train(samples, collate, tmp_path, request, custom_hooks):
             collate_fn=dict(type=collate),
         ),
         train_cfg=dict(by_epoch=True, max_epochs=2),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)) | optim_wrapper,
         default_hooks=dict(logger=dict(type='LoggerHook', interval=2)),
         custom_hooks=custom_hooks,
         experiment_name=re.sub(r'\W', '_', request.node.name),
@@ -411,6 +412,30 @@ def test_a_loss_over_two_views_that_is_not_finite_names_their_radiographs(tmp_pa
         train(samples, 'default_collate', tmp_path, request, [finite_loss.FiniteLossHook()])
 
 
+@OPTIM_WRAPPERS.register_module()
+class OverflowingWrapper(OptimWrapper):
+    """Mixed precision whose gradients overflow in every iteration: each update is skipped."""
+
+    scaler = torch.amp.GradScaler('cpu', init_scale=3e38)
+
+    def update_params(self, loss, **kwargs):
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update(3e38)
+        self.zero_grad()
+
+
+@pytest.mark.parametrize(
+    'optim_wrapper', [dict(type='OverflowingWrapper'), dict(optimizer=dict(type='SGD', lr=0.0))]
+)
+def test_a_training_whose_updates_are_all_skipped_writes_no_checkpoint(tmp_path, request, optim_wrapper):
+    hooks = [finite_loss.FiniteLossHook()]
+    images = [torch.full((1, 4, 4), 10.0)] * 4
+    with pytest.raises(finite_loss.LossError, match='^iteration 2: no weight has changed since the start'):
+        train_on(images, tmp_path, request, hooks, **optim_wrapper)
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
 def test_the_pace_is_in_the_log_and_the_bar_only_on_a_terminal(tmp_path, request, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
@@ -418,7 +443,7 @@ def test_the_pace_is_in_the_log_and_the_bar_only_on_a_terminal(tmp_path, request
 
     screen = Terminal()
     monkeypatch.setattr('sys.stderr', screen)
-    train_on([torch.zeros(1, 4, 4)] * 8, tmp_path, request, [finite_loss.FiniteLossHook(), pace.PaceHook()])
+    train_on([torch.ones(1, 4, 4)] * 8, tmp_path, request, [finite_loss.FiniteLossHook(), pace.PaceHook()])
     assert 'epoch 1/2' in screen.getvalue()
     assert 'epoch 2/2' in screen.getvalue()
     log = log_of(tmp_path / 'run')
