@@ -14,6 +14,7 @@ from projects.report.runs import name_arm
 from projects.xray import names
 from projects.xray.digests import read_json, read_starts
 
+from .folds import pool_folds
 from .plan import Study, fingerprint
 
 BEGIN, END = '<!-- results of studies: begin -->', '<!-- results of studies: end -->'
@@ -60,6 +61,7 @@ COLUMNS = {
     'accuracy': 'accuracy',
     'balanced_accuracy': 'balanced accuracy',
 }
+POOLED = 'A row of all folds ranks the boxes of their tests together; it is no mean over the folds.'
 SPREAD = (
     '± is the standard deviation over the seeds of the fine-tuning that a row lists. `pretrainings` counts '
     'the weights of our own that its runs start from: where it is 1, how much another pretraining would '
@@ -121,7 +123,9 @@ def record(study: Study) -> dict[str, dict]:
             elif job.kind == 'train' and facts.get('trained') and not _is_tested(runs.get(job.folder)):
                 runs[job.folder] = dict(status='trained', **entry)
         runs = dict(sorted(runs.items()))
-        text = json.dumps(dict(study=study.name, about=study.about, runs=runs), indent=1)
+        pooled = pool_folds(study.root, runs, read_json(file).get('pooled', {}))
+        said = dict(study=study.name, about=study.about, runs=runs)
+        text = json.dumps(said | (dict(pooled=pooled) if pooled else {}), indent=1)
         # No path of this machine in a file that is committed.
         write_whole(file, text.replace(f'{Path.cwd()}/', '') + '\n')
     return runs
@@ -140,10 +144,10 @@ def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
     """Lay the tested runs of a study out: one row per arm and share of the labels, mean ± std over seeds.
 
     Runs of one arm whose config was edited in between, or that learnt from other data or were tested on
-    other data, are not averaged.
+    other data, are not averaged. Folds of a data set are rows, and all of them together one more.
     """
     arms = {}
-    for run in records['runs'].values():
+    for run in (*records['runs'].values(), *records.get('pooled', {}).values()):
         if run['status'] != 'tested':
             continue
         stem = Path(run['config']).stem
@@ -169,7 +173,8 @@ def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
     for (dataset, backbone, recipe, fraction, arm), runs in sorted(arms.items()):
         seeds = ', '.join(str(seed) for seed in sorted(run['seed'] for run in runs))
         starts = {run['pretraining'] for run in runs if run.get('pretraining')}
-        commits = ', '.join(sorted({_commits(run) for run in runs}))
+        members = [records['runs'][fold] for run in runs for fold in run.get('folds', {})] or runs
+        commits = ', '.join(sorted({_commits(run) for run in members}))
         cells = [_spread([run['metrics'].get(f'xray/{column}') for run in runs]) for column in columns]
         shown = [dataset, backbone, recipe, f'{fraction} %', arm, seeds, str(len(starts) or '–')]
         rows.append([*shown, *cells, commits])
@@ -240,7 +245,8 @@ def write_readme(readme: Path, files: Sequence[Path]) -> int:
         said += f'; not run: {", ".join(blocked)}' if blocked else ''
         table = 'No run has been tested yet.'
         if rows:
-            table = f'{format_table(header, rows, markdown=True)}\n\n{SPREAD}'
+            words = f'{SPREAD} {POOLED}' if records.get('pooled') else SPREAD
+            table = f'{format_table(header, rows, markdown=True)}\n\n{words}'
         parts.append(f'**{records["about"] or records["study"]}**\n\n{table}\n\n{said}')
     if not parts:
         raise RecordError(

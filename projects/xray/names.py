@@ -30,14 +30,14 @@ BACKBONES = {
 BASELINES = ('in1k', 'coco', 'scratch')
 # What a self-supervised or drawn pretraining saw.
 ARCHIVES = ('industrial', 'castings-a', 'castings-b', 'welds', 'synthetic-1024', 'synthetic')
+# Data sets that are tested part by part, and into how many: `welds-0` is the first fold of the welds.
+FOLDS = {'welds': 3}
 # What a detector or a probe is trained and tested on.
 LABELLED = (
     'industrial',
     'gdxray-a',
     'gdxray-b',
-    'welds-0',
-    'welds-1',
-    'welds-2',
+    *(f'{data}-{fold}' for data, folds in FOLDS.items() for fold in range(folds)),
     'synthetic-1024',
     'synthetic',
 )
@@ -155,6 +155,12 @@ def image_set(path: str) -> str | None:
     """Return the archive that a config's stem, or a path that contains one, names last; None without one."""
     found = [match[1] for part in Path(path).parts for match in _SEEN.finditer(part)]
     return found[-1] if found else None
+
+
+def without_fold(stem: str) -> tuple[str, str | None]:
+    """Split a stem that ends in a fold: the stem of all folds, and their data set; None where it is none."""
+    match = re.fullmatch(rf'(?P<whole>.+_(?P<data>{"|".join(FOLDS)}))-\d+', stem)
+    return (match['whole'], match['data']) if match else (stem, None)
 
 
 def is_pretraining(stem: str) -> bool:
