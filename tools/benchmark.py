@@ -50,7 +50,19 @@ def parse_args(argv=None):
         '--pack-size', type=positive, default=512, metavar='PX', help="side in pretraining's store (512)"
     )
 
-    loader = commands.add_parser('loader', help='images/s of input pipelines', parents=[data], **style)
+    _add_loader(commands, parents=[data], **style)
+    _add_train(commands, parents=[data], **style)
+    _add_infer(commands, **style)
+    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
+    args = parser.parse_args(argv)
+    for config in args.configs:
+        if not (REPO / config).is_file():
+            parser.error(f'{config}: no such file, expected a config; see configs/README.md')
+    return args
+
+
+def _add_loader(commands, **style):
+    loader = commands.add_parser('loader', help='images/s of input pipelines', **style)
     loader.set_defaults(run=run_loader)
     loader.add_argument(
         'configs', nargs='*', default=LOADER_CONFIGS, metavar='CONFIG', help='default: one of each kind'
@@ -62,7 +74,9 @@ def parse_args(argv=None):
     )
     loader.add_argument('--workers', type=positive, default=8, metavar='N', help='processes that feed it (8)')
 
-    train = commands.add_parser('train', help='images/s of training steps', parents=[data], **style)
+
+def _add_train(commands, **style):
+    train = commands.add_parser('train', help='images/s of training steps', **style)
     train.set_defaults(run=run_train)
     train.add_argument(
         'configs', nargs='*', default=TRAIN_CONFIGS, metavar='CONFIG', help='default: two small recipes'
@@ -85,6 +99,8 @@ def parse_args(argv=None):
         help='override config values for all variants, e.g. train_dataloader.num_workers=2',
     )
 
+
+def _add_infer(commands, **style):
     infer = commands.add_parser('infer', help='ms per radiograph of detectors on the CPU', **style)
     infer.set_defaults(run=run_infer, configs=())
     infer.add_argument(
@@ -110,12 +126,6 @@ def parse_args(argv=None):
         metavar='N',
         help='CPU threads of each',
     )
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
-    args = parser.parse_args(argv)
-    for config in args.configs:
-        if not (REPO / config).is_file():
-            parser.error(f'{config}: no such file, expected a config; see configs/README.md')
-    return args
 
 
 def positive(text):

@@ -102,6 +102,38 @@ class Radiograph(NamedTuple):
     defects: list
 
 
+def _project_path(flaw, pose, magnified, centre, shape, depth):
+    """Project a flaw's path in the beam onto the detector, leaning with the view.
+
+    Args:
+        flaw (Flaw): Has `path`, mm on a grid of STEP mm.
+        pose (Pose): The view.
+        magnified (float): Magnification at the flaw's height.
+        centre (np.ndarray): (2,) x, y of the flaw's middle, px from the corner of the window.
+        shape (tuple): Width and height of the window, px.
+        depth (float): Factor on the defect's extent along the beam.
+
+    Returns:
+        np.ndarray: float32 (height, width) mm.
+    """
+    turn = np.array([[np.cos(flaw.angle), -np.sin(flaw.angle)], [np.sin(flaw.angle), np.cos(flaw.angle)]])
+    forward = pose.matrix @ turn * (magnified * STEP / PITCH)
+    middle = (flaw.path.shape[0] - 1) / 2
+    offset = centre - forward @ (middle, middle)
+    path = cv2.warpAffine(flaw.path, np.hstack([forward, offset[:, None]]), shape, flags=cv2.INTER_LINEAR)
+    if depth != 1:
+        path *= np.float32(depth)
+    smear = pose.lean * flaw.extent / PITCH
+    steps = int(np.ceil(np.hypot(*smear)))
+    if steps > 1:
+        kernel = np.zeros((2 * steps + 1,) * 2, np.float32)
+        for share in np.linspace(-0.5, 0.5, 2 * steps + 1):
+            column, row = np.rint(smear * share + steps).astype(int)
+            kernel[row, column] += 1
+        path = cv2.filter2D(path, -1, kernel / kernel.sum())
+    return path
+
+
 def _draw_flaw(thickness, part, number, pose, spectrum, full, depth=1.0):
     """Draw a defect into the thickness map, in its window only.
 
@@ -138,23 +170,7 @@ def _draw_flaw(thickness, part, number, pose, spectrum, full, depth=1.0):
     )
     if x1 - x0 < 3 or y1 - y0 < 3:
         return None
-    turn = np.array([[np.cos(flaw.angle), -np.sin(flaw.angle)], [np.sin(flaw.angle), np.cos(flaw.angle)]])
-    forward = pose.matrix @ turn * (magnified * STEP / PITCH)
-    middle = (flaw.path.shape[0] - 1) / 2
-    offset = centre - (x0, y0) - forward @ (middle, middle)
-    path = cv2.warpAffine(
-        flaw.path, np.hstack([forward, offset[:, None]]), (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR
-    )
-    if depth != 1:
-        path *= np.float32(depth)
-    smear = pose.lean * flaw.extent / PITCH
-    steps = int(np.ceil(np.hypot(*smear)))
-    if steps > 1:
-        kernel = np.zeros((2 * steps + 1,) * 2, np.float32)
-        for share in np.linspace(-0.5, 0.5, 2 * steps + 1):
-            column, row = np.rint(smear * share + steps).astype(int)
-            kernel[row, column] += 1
-        path = cv2.filter2D(path, -1, kernel / kernel.sum())
+    path = _project_path(flaw, pose, magnified, centre - (x0, y0), (x1 - x0, y1 - y0), depth)
     before = thickness[y0:y1, x0:x1]
     if flaw.type not in ('flash', 'core_break'):
         on_metal = before > 0.5

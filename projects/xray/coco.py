@@ -55,10 +55,40 @@ def load_defects(
     to_class = _class_of_types(path, types.values(), used, classes, severity)
     class_ids = {name: i for i, name in enumerate(classes, 1)}
 
+    annotations, repairs = _repair_annotations(path, coco['annotations'], images, types)
+    for ann in annotations:
+        ann['category_id'] = class_ids[to_class[ann['type']]]
+    crowd = sum(ann['iscrowd'] for ann in annotations)
+    if crowd == len(annotations):
+        found = f'{crowd} crowd boxes, which are neither learnt nor counted,' if crowd else '0 boxes'
+        raise DatasetError(
+            f'{path}: {found} in {len(images)} images, expected at least one box to learn; annotate defects '
+            '(iscrowd 0), or split the parts so that this file gets some'
+        )
+    return dict(
+        info=coco.get('info', {}),
+        images=list(images.values()),
+        annotations=annotations,
+        categories=[dict(id=i, name=name) for name, i in class_ids.items()],
+        repairs={what: count for what, count in repairs.items() if count},
+    )
+
+
+def _repair_annotations(
+    path: str, sources: list[dict], images: Mapping[int, dict], types: Mapping[int, str]
+) -> tuple[list[dict], Counter]:
+    """Check a file's annotations and repair copies of them; `type` is the name of the defect type.
+
+    Returns:
+        Annotations in the order of the file, and the count of each kind of repair.
+
+    Raises:
+        DatasetError: An annotation without its image or type, or with a box that cannot be used.
+    """
     repairs = Counter()
     annotations, ids = [], set()
-    next_id = max((a['id'] for a in coco['annotations'] if isinstance(a.get('id'), int)), default=0) + 1
-    for index, source in enumerate(coco['annotations']):
+    next_id = max((a['id'] for a in sources if isinstance(a.get('id'), int)), default=0) + 1
+    for index, source in enumerate(sources):
         ann = dict(source)
         ann_id = ann.get('id')
         where = f'{path}: annotation {index if ann_id is None else ann_id}'
@@ -80,7 +110,6 @@ def load_defects(
             )
         ann['bbox'] = _repair_box(f'{where} ({image["file_name"]})', ann.get('bbox'), image, repairs)
         ann['type'] = kind
-        ann['category_id'] = class_ids[to_class[kind]]
         area = ann.get('area')
         if not isinstance(area, int | float) or not area > 0:
             ann['area'] = ann['bbox'][2] * ann['bbox'][3]
@@ -89,20 +118,7 @@ def load_defects(
         repairs['`ignore` read as `iscrowd`'] += ignore and not crowd
         ann['iscrowd'] = int(crowd or ignore)
         annotations.append(ann)
-    crowd = sum(ann['iscrowd'] for ann in annotations)
-    if crowd == len(annotations):
-        found = f'{crowd} crowd boxes, which are neither learnt nor counted,' if crowd else '0 boxes'
-        raise DatasetError(
-            f'{path}: {found} in {len(images)} images, expected at least one box to learn; annotate defects '
-            '(iscrowd 0), or split the parts so that this file gets some'
-        )
-    return dict(
-        info=coco.get('info', {}),
-        images=list(images.values()),
-        annotations=annotations,
-        categories=[dict(id=i, name=name) for name, i in class_ids.items()],
-        repairs={what: count for what, count in repairs.items() if count},
-    )
+    return annotations, repairs
 
 
 def read_coco(path: str) -> dict:

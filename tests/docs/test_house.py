@@ -26,3 +26,12 @@ def test_no_test_module_imports_another(trees):
             assert not imported, (
                 f'{path}:{node.lineno} imports {imported}: what tests share is in tests/helpers/'
             )
+
+
+def test_no_function_is_longer_than_80_lines(trees):
+    """What `make lint` measures of a function is its branches, not its length."""
+    for path, tree in trees('projects', 'tools', 'tests').items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = node.end_lineno - node.lineno + 1
+                assert length <= 80, f'{path}:{node.lineno} {node.name} has {length} lines'
