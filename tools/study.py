@@ -178,7 +178,7 @@ def run(study, args):
         command = [sys.executable, '-m', 'snakemake', '--snakefile', str(SNAKEFILE)]
         command += ['--directory', str(study.root), '--config', f'plan={plan.resolve()}']
         command += ['--keep-going', '--rerun-incomplete', '--rerun-triggers', 'mtime', '--nolock']
-        command += ['--quiet', 'progress', 'rules']
+        command += ['--quiet', 'all']  # each step tells of itself, in terms of the study
         if args.profile:
             command += ['--profile', args.profile, *(['--jobs', str(args.jobs)] if args.jobs else [])]
         else:
@@ -235,6 +235,11 @@ def do(study, job):
         return 0
     failed = folder / 'failed.json'
     failed.unlink(missing_ok=True)
+    number = f'[{study.jobs.index(job) + 1} of {len(study.jobs)}]'
+    seconds = schedule.seconds_of(study, job)
+    about = f'; about {clock(seconds)}' if seconds else ''
+    print(f'{number} {job.kind} {job.folder}{about}; log in {folder}/log.txt', flush=True)
+    start = time.monotonic()
     try:
         (train if job.kind == 'train' else test)(study, job, folder)
     except StepError as error:
@@ -246,10 +251,21 @@ def do(study, job):
         if not digests.read_json(folder / 'run.json').get('left_out'):
             return 1
         # A rate at which nothing is learnt is an answer: the other trials decide.
+    else:
+        print(f'{number} done in {clock(time.monotonic() - start)}{reached(job, folder)}', flush=True)
     marker.touch()
     if job.kind == 'test':
         results.record(study)
     return 0
+
+
+def reached(job, folder):
+    """Return the AP50 or mAP that a test found, as words for the line about its end."""
+    metrics = digests.read_json(folder / 'test.json').get('metrics', {}) if job.kind == 'test' else {}
+    for name in ('AP50', 'mAP'):
+        if (value := metrics.get(f'xray/{name}')) is not None:
+            return f': test {name} {value:.3f}'
+    return ''
 
 
 class StepError(MMXrayError, RuntimeError):

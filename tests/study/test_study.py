@@ -865,7 +865,7 @@ def log_val(folder, *values):
     scalars.write_text('\n'.join(lines) + '\n')
 
 
-def test_the_best_trial_is_taken_over_by_its_seed_and_its_rate_by_the_others(study):
+def test_the_best_trial_is_taken_over_by_its_seed_and_its_rate_by_the_others(study, capsys):
     planned = read_study(study('seeds: [3, 4]\nlr_factors: [0.5, 1, 2]', arms=['scratch']))
     for factor, value in (('0_5', 0.1), ('1', 0.2), ('2', 0.3)):
         trial = finish(planned, f'train_scratch_lr_frac100_lr{factor}')
@@ -878,7 +878,11 @@ def test_the_best_trial_is_taken_over_by_its_seed_and_its_rate_by_the_others(stu
     assert adopted is None and 'optim_wrapper.optimizer.lr=0.04' in facts['options']
     assert facts['lr_factor'] == 2 and facts['lr_on_val'] == {'0.5': 0.1, '1': 0.2, '2': 0.3}
     assert tool.do(planned, first) == 0
+    begins, ends = capsys.readouterr().out.splitlines()
     folder = planned.root / first.folder
+    assert begins.startswith(f'[4 of {len(planned.jobs)}] train {first.folder}')
+    assert begins.endswith(f'; log in {folder}/log.txt')
+    assert ends == f'[4 of {len(planned.jobs)}] done in 1 min'
     facts = xray_digests.read_json(folder / 'run.json')
     assert facts['command'] == 'python tools/train.py' and facts['seconds'] == 60 and facts['trained']
     assert (folder / 'epoch_6.pth').samefile(trial / 'epoch_6.pth')
@@ -893,6 +897,13 @@ def test_the_best_trial_is_taken_over_by_its_seed_and_its_rate_by_the_others(stu
     assert tool.do(planned, first) == 0 and study_plan.is_done(planned, first)
     assert (folder / 'epoch_6.pth').samefile(trial / 'epoch_6.pth')
     assert not (folder / 'epoch_5.pth').exists()
+
+
+def test_the_line_at_the_end_of_a_test_says_what_was_reached(study):
+    planned = read_study(study(arms=['scratch']))
+    folder = finish(planned, ARM_TRAIN, AP50=0.51234)
+    assert tool.reached(planned.job(ARM_TEST), folder) == ': test AP50 0.512'
+    assert tool.reached(planned.job(ARM_TRAIN), folder) == ''
 
 
 def test_a_trial_that_failed_is_left_out_of_the_choice(study, capsys):
