@@ -901,9 +901,10 @@ def test_the_best_trial_is_taken_over_by_its_seed_and_its_rate_by_the_others(stu
 
 def test_the_line_at_the_end_of_a_test_says_what_was_reached(study):
     planned = read_study(study(arms=['scratch']))
-    folder = finish(planned, ARM_TRAIN, AP50=0.51234)
-    assert tool.reached(planned.job(ARM_TEST), folder) == ': test AP50 0.512'
-    assert tool.reached(planned.job(ARM_TRAIN), folder) == ''
+    train, test = (f'{kind}_scratch_seed0_frac100' for kind in ('train', 'test'))
+    folder = finish(planned, train, AP50=0.51234)
+    assert tool.reached(planned.job(test), folder) == ': test AP50 0.512'
+    assert tool.reached(planned.job(train), folder) == ''
 
 
 def test_a_trial_that_failed_is_left_out_of_the_choice(study, capsys):
