@@ -101,7 +101,7 @@ def main(argv=None):
 def show(study, side_by_side):
     """Print what will run and about how long."""
     print(f'{study.name}: {study.about}')
-    known, unknown = {}, 0
+    known, unknown, stated = {}, 0, []
     for job in study.jobs:
         done = study_plan.is_done(study, job)
         failed = (study.root / job.folder / 'failed.json').is_file()
@@ -109,7 +109,7 @@ def show(study, side_by_side):
         words = 'failed, runs again' if failed else 'runs'
         if done:
             words = 'failed, left out' if failed and job.trial else 'done'
-        about = '' if done else 'time unknown' if seconds is None else clock(seconds)
+        about = '' if done else 'not timed here' if seconds is None else clock(seconds)
         lr = (
             ''
             if job.lr_factor == 1
@@ -120,15 +120,26 @@ def show(study, side_by_side):
         epochs = f'{job.epochs} epochs{lr}' if job.kind == 'train' else ''
         print(f'{words:<19}{job.kind:<6}{job.folder}  {epochs}  {about}'.rstrip())
         if not done:
+            hours = schedule.stated_hours(study, job) if seconds is None else None
+            stated += [hours] if hours else []
             known[job.name] = seconds or 0
-            unknown += seconds is None
+            unknown += seconds is None and hours is None
     times = ['time unknown' if unknown else 'all are done']
-    if unknown < len(known):
+    timed = len(known) - unknown - len(stated)
+    if timed:
         gpus = len(gpus_here())
         wall = clock(schedule.wall_seconds(study, known, side_by_side, gpus))
         times = [f'about {clock(sum(known.values()))} one by one', f'{wall} with {side_by_side} side by side']
         times += [f'and {unknown} of unknown time'] if unknown else []
     print(f'{len(known)} of {len(study.jobs)} steps to run: {", ".join(times)}')
+    if stated:
+        gpus = study.settings['gpus']
+        print(
+            f'as {study.file} states: {len(stated)} trainings of about {clock(3600 * sum(stated))} one by one'
+            + (f' on {gpus} GPUs, {round(gpus * sum(stated))} GPU hours' if gpus else '')
+        )
+    for config, file in study.left_out.items():
+        print(f'left out: {config}: needs {file}, which is not there')
     return 0
 
 

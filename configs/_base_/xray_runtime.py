@@ -12,6 +12,7 @@ xray_imports = dict(
         'projects.xray.metrics',
         'projects.xray.hooks',
         'projects.xray.lite0',
+        'projects.xray.convnext',
         'projects.xray.necks',
         'projects.synthetic.transforms',
         'mmpretrain.models',

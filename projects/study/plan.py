@@ -10,11 +10,13 @@ A study file (YAML) names arms by their configs; seeds, shares of the labels and
     lr_factors: [0.5, 1, 2]  # of the config's own, for each arm and share: chosen on val with the first seed
     pretrain_seeds: [0]      # the i-th of an arm's seeds starts from the i-th of these, in turns
     gpus: 0                  # of one training; more than 1 starts as many ranks. Tests take one
+    hours: {simsiam_*: 1.0}  # of a training as its config is written, on `gpus`: what --dry-run reckons with
     arms:
       - config: configs/small/NAME.py
         seeds: [0]           # an arm may have its own seeds, fractions, lr_factors
         epochs_factor: 3     # and train longer
         pretrain_epochs_factor: 5  # or start from a longer pretraining
+        needs_file: data/weights/NAME.pth  # or be left out, and named, until the user has put this file there
 
 Which pretraining a run starts from follows from where its seed stands in its own arm's list, not from the
 seed: with pretrain_seeds [0, 1] an arm with seeds [0, 1, 2] starts from pretrainings 0, 1, 0; three arms with
@@ -50,10 +52,11 @@ DEFAULTS = dict(
     lr_factors=[1],
     pretrain_seeds=[0],
     gpus=0,
+    hours={},
 )
 
 
-OF_AN_ARM = ('seeds', 'fractions', 'lr_factors', 'epochs_factor', 'pretrain_epochs_factor')
+OF_AN_ARM = ('seeds', 'fractions', 'lr_factors', 'epochs_factor', 'pretrain_epochs_factor', 'needs_file')
 
 
 SMALLEST_BY_FRAME = 10  # percent: fewer frames of a series are none
@@ -113,7 +116,8 @@ class Job:
 class Study:
     """A study file with its jobs, in an order in which they could run one by one.
 
-    Configs and digests are kept once read: a study of six hundred steps names twenty configs.
+    Configs and digests are kept once read: a study of six hundred steps names twenty configs. `left_out` are
+    the arms whose `needs_file` is not there: config -> file.
     """
 
     name: str
@@ -121,6 +125,7 @@ class Study:
     about: str
     settings: dict
     jobs: list[Job] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
     configs: dict[str, Mapping] = field(default_factory=dict)
     digests: dict[tuple[str, bool], str] = field(default_factory=dict)
 
@@ -188,6 +193,10 @@ def _plan_arm(study, arm, jobs):
         raise StudyError(f'{file}: arm {arm!r}: expected `config` and optionally {", ".join(OF_AN_ARM)}')
     own = study.settings | dict(epochs_factor=1, pretrain_epochs_factor=1) | arm
     _check(file, own)
+    needed = own.get('needs_file')
+    if needed and not Path(needed).is_file():
+        study.left_out[arm['config']] = str(needed)
+        return
     config = study.config(arm['config'])
     stem = Path(arm['config']).stem
     factor = own['epochs_factor']
@@ -308,6 +317,13 @@ def _check(file, own):
         raise StudyError(f'{file}: lr_factors and the factors of epochs must be above zero')
     if type(own['gpus']) is not int or own['gpus'] < 0:
         raise StudyError(f'{file}: gpus {own["gpus"]!r}: expected a number of GPUs, 0 for none')
+    hours = own['hours']
+    if not isinstance(hours, dict) or not all(
+        isinstance(value, int | float) and value > 0 for value in hours.values()
+    ):
+        raise StudyError(
+            f'{file}: hours {hours!r}: expected numbers above zero by config, such as simsiam_*: 1'
+        )
     if own['subset'] not in ('part', 'frame') or own['updates'] not in ('same', 'epochs'):
         raise StudyError(f'{file}: expected subset: part or frame, and updates: same or epochs')
     least = SMALLEST_BY_FRAME if own['subset'] == 'frame' else 1

@@ -6,6 +6,7 @@ import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from projects.xray.digests import annotation_file, data_sets, read_json
@@ -32,6 +33,18 @@ def seconds_of(study: Study, job: Job) -> float | None:
             r.get('test_seconds') for r in elsewhere
         )
     return _seconds_by_epoch(job, here) or _seconds_by_step(study, job) or _seconds_by_epoch(job, elsewhere)
+
+
+def stated_hours(study: Study, job: Job) -> float | None:
+    """Return the hours of a training as the study states them, on as many GPUs as it says; None: it does not.
+
+    Other epochs and shares of the labels count in proportion.
+    """
+    stem = Path(job.config).stem
+    found = [hours for pattern, hours in study.settings['hours'].items() if fnmatch(stem, pattern)]
+    if job.kind != 'train' or not found:
+        return None
+    return found[0] * job.epochs * job.fraction / 100 / study.config(job.config)['train_cfg']['max_epochs']
 
 
 def _seconds_by_epoch(job, records):

@@ -25,9 +25,10 @@ BACKBONES = {
     'swin-base': 'swin-base',
     'swin-narrow': 'swin-narrow',
     'lite0': 'lite0',
+    'convnext-tiny': 'convnext-tiny',
 }
 # What a plant would start from without pretraining of its own, the strongest first.
-BASELINES = ('in1k', 'coco', 'scratch')
+BASELINES = ('in1k', 'dinov3', 'coco', 'scratch')
 # What a self-supervised or drawn pretraining saw.
 ARCHIVES = ('industrial', 'castings-a', 'castings-b', 'welds', 'synthetic-1024', 'synthetic')
 # Data sets that are tested part by part, and into how many: `welds-0` is the first fold of the welds.
@@ -48,7 +49,7 @@ _BACKBONE = '|'.join(BACKBONES)
 _PRETRAINED = '|'.join((*METHODS, 'drawn'))
 _ARCHIVE = '|'.join(ARCHIVES)
 # A pretraining is named by its method; by its images too where they are not those of the detector.
-_INIT = rf'(?:in1k-)?(?:{_PRETRAINED})(?:-castings)?|in1k|coco'
+_INIT = rf'(?:in1k-)?(?:{_PRETRAINED})(?:-castings)?|in1k|dinov3|coco'
 _BATCH = r'(?P<gpus>\d+)xb(?P<batch>\d+)'
 GRAMMAR = {
     'pretrain': re.compile(

@@ -81,10 +81,16 @@ def expected_init(path, root):
     if name.init == 'in1k' or hands_over_whole(name):  # a whole detector overwrites the baseline's start
         if name.backbone == 'lite0':
             return dict(type='Pretrained', checkpoint='package://efficientnet-lite0', prefix='backbone.')
+        if name.backbone == 'convnext-tiny':
+            weights = public_weights('mmpretrain', 'convnext', 'convnext-tiny_32xb128_in1k')
+            return dict(type='Pretrained', checkpoint=weights, prefix='backbone.')
         if not swin:
             return dict(type='Pretrained', checkpoint='torchvision://resnet50')
         weights = public_weights('mmpretrain', 'swin_transformer', 'swin-base_3rdparty_in1k-384')
         return dict(type='Pretrained', checkpoint=weights, prefix='backbone.')
+    if name.init == 'dinov3':  # as Meta names the file, which the user downloads
+        weights = 'dinov3_convnext_tiny_pretrain_lvd1689m-21b726bb.pth'
+        return dict(type='Pretrained', checkpoint=f'data/weights/{weights}')
 
     return dict(type='Pretrained', checkpoint=expected_checkpoint(path, root), prefix='backbone.')
 

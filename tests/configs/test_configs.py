@@ -199,6 +199,8 @@ def test_a_name_says_the_architecture(path):
         assert backbone.arch == 'base'
     elif name.backbone == 'lite0':
         assert backbone.type.endswith('EfficientNetLite0')
+    elif name.backbone == 'convnext-tiny':
+        assert (backbone.type, backbone.arch) == ('mmpretrain.DetectorConvNeXt', 'tiny')
     else:
         assert (backbone.arch.embed_dims, len(backbone.arch.depths)) == (32, 2)
     model = {'simsiam': 'SimSiam', 'simmim': 'SimMIM', 'faster-rcnn': 'FasterRCNN', None: 'ImageClassifier'}

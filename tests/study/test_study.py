@@ -215,6 +215,7 @@ def test_shares_are_refused_without_part_ids():
         ('lr_factors: [0]', 'must be above zero'),
         ('updates: many', 'updates: same or epochs'),
         ('gpus: four', "gpus 'four': expected a number of GPUs"),
+        ('hours: {simsiam_*: 0}', 'expected numbers above zero by config'),
         ('seeds: [', 'not readable as YAML'),
     ],
 )
@@ -306,6 +307,29 @@ def test_a_dry_run_of_a_fresh_clone_takes_the_recorded_times(study, capsys):
     assert main([str(file), '--dry-run', '--jobs', '1']) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == '2 of 2 steps to run: about 21 min one by one, 21 min with 1 side by side'
+
+
+def test_a_dry_run_reckons_with_the_hours_that_a_study_states(study, capsys):
+    text = "seeds: [0, 1]\nfractions: [10, 100]\ngpus: 4\nhours: {simsiam_*: 2, 'scr*': 0.5}"
+    assert main([str(study(text)), '--dry-run']) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    # One pretraining of 2 hours, two shares of two seeds of one arm, which all have as many updates.
+    assert said.endswith('5 trainings of about 4:00 h one by one on 4 GPUs, 16 GPU hours')
+
+
+def test_an_arm_waits_for_the_file_that_its_user_supplies(study, capsys):
+    file = study(arms=['scratch'])
+    with file.open('a') as stream:
+        stream.write('  - {config: configs/small/whole.py, needs_file: data/theirs.pth}\n')
+    assert main([str(file), '--dry-run']) == 0
+    out = capsys.readouterr().out
+    assert 'whole/' not in out
+    assert out.endswith('left out: configs/small/whole.py: needs data/theirs.pth, which is not there\n')
+    Path('data').mkdir()
+    Path('data/theirs.pth').touch()
+    assert main([str(file), '--dry-run']) == 0
+    out = capsys.readouterr().out
+    assert 'whole/seed0-frac100' in out and 'left out' not in out
 
 
 def test_side_by_side_a_step_waits_for_what_it_needs_and_for_its_gpus(study):
