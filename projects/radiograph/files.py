@@ -2,12 +2,15 @@
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_drafts = itertools.count()
 
 
 @contextmanager
@@ -19,10 +22,11 @@ def draft_of(path: Path, durable: bool = False) -> Iterator[Path]:
         durable: wait until the content is on the disk: a power cut leaves the old file or the new one.
 
     Yields:
-        A path beside the file, of this process alone; a kill leaves it, named `<file>.<process>.part`.
+        A path beside the file, of this call alone, so that threads may write the same file; a kill leaves it,
+        named `<file>.<process>-<number>.part`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f'{path.name}.{os.getpid()}.part')
+    draft = path.with_name(f'{path.name}.{os.getpid()}-{next(_drafts)}.part')
     try:
         yield draft
         if durable:

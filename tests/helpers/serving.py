@@ -1,5 +1,7 @@
-"""An app on a free port of the loopback interface."""
+"""An app on a free port of the loopback interface, and calls to it as the page makes them."""
 
+import http.client
+import json
 import socket
 import threading
 import time
@@ -33,3 +35,22 @@ def serving(app):
         runner.should_exit = True
         thread.join(60)
     assert not thread.is_alive()
+
+
+def caller(address):
+    """Return a function that calls a server as the page does: method, path, body -> answer, content."""
+
+    def call(method, path, body=None, **headers):
+        connection = http.client.HTTPConnection(*address, timeout=60)
+        if method == 'POST':
+            headers = {'x-inspect': 'page', 'content-type': 'application/json'} | headers
+        if isinstance(body, dict):
+            body = json.dumps(body)
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        kind = answer.headers.get('content-type', '')
+        return answer, json.loads(content) if 'json' in kind else content
+
+    return call

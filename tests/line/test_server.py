@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from helpers.exported import export_to, spot
 from helpers.radiograph_files import dicom
-from helpers.serving import serving, wait_for
+from helpers.serving import caller, serving, wait_for
 from mmengine.registry import DATASETS, DefaultScope
 
 from projects.line.export import detector as export_detector
@@ -41,21 +41,9 @@ def server(tmp_path):
     (archive / 'day' / 'link.png').symlink_to(tmp_path / 'secret.png')
     session = Session(Inspector(export_to(tmp_path / 'exported', depths=DEPTHS)), tmp_path / 'out', archive)
 
-    def call(method, path, body=None, **headers):
-        connection = http.client.HTTPConnection(*address, timeout=60)
-        if method == 'POST':
-            headers = {'x-inspect': 'page', 'content-type': 'application/json'} | headers
-        if isinstance(body, dict):
-            body = json.dumps(body)
-        connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        kind = answer.headers.get('content-type', '')
-        return answer, json.loads(content) if 'json' in kind else content
-
-    call.session = session
     with closing(session), serving(build(session)) as address:
+        call = caller(address)
+        call.session = session
         yield call
 
 
@@ -98,7 +86,8 @@ def test_a_folder_is_inspected_and_corrections_become_a_data_set(server, tmp_pat
     assert answer.status == 200
     # A second decision on it replaces the first; another image is added by another sitting.
     boxes.append(dict(box=[30, 30, 40, 40], label=0))
-    server('POST', f'/api/images/{worst["id"]}/decision', dict(verdict='reject', boxes=boxes, part='p7'))
+    body = dict(verdict='reject', boxes=boxes, part='p7', revision=1)
+    assert server('POST', f'/api/images/{worst["id"]}/decision', body)[0].status == 200
     server.session.close()
     second = Session(server.session.inspector, tmp_path / 'out')
     key = second.add('new.png', tmp_path / 'secret.png')
@@ -324,7 +313,7 @@ def test_a_part_is_not_accepted_with_a_critical_defect_as_its_truth(server, tmp_
     assert reason['detail'] == 'a critical defect is still marked: take its box away, or reject'
     assert not (tmp_path / 'out' / 'corrections.json').exists()
     assert server('POST', place, dict(verdict='accept', boxes=minor))[0].status == 200
-    assert server('POST', place, dict(verdict='reject', boxes=critical))[0].status == 200
+    assert server('POST', place, dict(verdict='reject', boxes=critical, revision=1))[0].status == 200
 
 
 @pytest.mark.parametrize('boxes', [[], [dict(box=[16, 26, 24, 34], label=1)]], ids=['none', 'minor'])
@@ -357,18 +346,19 @@ def test_corrections_in_other_classes_are_not_mixed(server, tmp_path, capsys):
     body = dict(verdict='reject', boxes=[dict(box=[16, 26, 24, 34], label=0)])
     assert server('POST', '/api/images/1/decision', body)[0].status == 200
     server.session.close()
-    path = tmp_path / 'out' / 'corrections.json'
+    path, record = tmp_path / 'out' / 'corrections.json', tmp_path / 'out' / 'decisions.jsonl'
     kept = path.read_bytes()
     other = export_to(tmp_path / 'other', classes=['defect'], rejecting=['defect'])
     with pytest.raises(ArchiveError, match='critical.*minor.*defect.*give another --out'):
         Session(Inspector(other), tmp_path / 'out')
     assert inspect_page.main([str(other), '--out', str(tmp_path / 'out')]) == 1
     said = capsys.readouterr().err
-    assert said.startswith(f'error: {path}: holds corrections in the classes')
+    assert said.startswith(f'error: {record}: holds corrections in the classes')
     assert said.count('\n') == 1
     assert path.read_bytes() == kept
     said = json.loads(kept)
     (image,), (box,) = said['images'], said['annotations']
+    record.unlink()  # as a version without one left them
     for damaged in (
         '{"images": ',
         json.dumps(said | dict(images=[image, image])),
@@ -461,8 +451,31 @@ def test_whatever_goes_wrong_with_a_radiograph_is_said(tmp_path):
         dict(verdict='accept', boxes=[dict(box=[1, 2, 3, 4], label=7)]),
         dict(verdict='accept', boxes=[dict(box=['nan', 2, 3, 4], label=0)]),
         dict(verdict='accept', boxes=[dict(box=None, label=0)]),
+        dict(verdict='accept', boxes=[dict(box=['1', 2, 3, 4], label=1)]),
+        dict(verdict='accept', boxes=[dict(box=[True, 2, 3, 4], label=1)]),
+        dict(verdict='accept', boxes=[dict(box=[1, 2, 3, 10**400], label=1)]),
+        dict(verdict='accept', boxes=[dict(box=[1, 2, 3, 4], label='1')]),
+        dict(verdict='accept', boxes=[dict(box=[1, 2, 3, 4], label=1)] * 1001),
+        dict(verdict='withdraw', boxes=[]),
+        dict(verdict='accept', boxes=[], viewed=dict(zoom=[1])),
     ],
-    ids=['verdict', 'part', 'three numbers', 'outside', 'turned', 'label', 'nan', 'no box'],
+    ids=[
+        'verdict',
+        'part',
+        'three numbers',
+        'outside',
+        'turned',
+        'label',
+        'nan',
+        'no box',
+        'text for a number',
+        'truth for a number',
+        'huge',
+        'text for a label',
+        'many',
+        'nothing to withdraw',
+        'how it was viewed',
+    ],
 )
 def test_a_decision_that_cannot_be_is_refused(server, tmp_path, body):
     send(server, 'part.png', spot(20, 30))
@@ -537,7 +550,7 @@ def test_an_unreadable_file_and_an_unknown_item_are_said(server, tmp_path):
     assert torn['reason'].startswith('day/torn.tif: expected')
     assert server('GET', f'/api/images/{torn["id"]}/pixels')[0].status == 415
     assert server('GET', '/api/images/99')[0].status == 404
-    body = dict(verdict='accept', boxes=[])
+    body = dict(verdict='accept', boxes=[dict(box=[1, 2, 3, 4], label=1)])
     assert server('POST', f'/api/images/{torn["id"]}/decision', body)[0].status == 400
 
 

@@ -39,6 +39,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=[],
         help='name or address under which other machines call it, beside that of --host; may be repeated',
     )
+    parser.add_argument(
+        '--inspector', default='', metavar='NAME', help='who decides, as the record has it (the login name)'
+    )
+    parser.add_argument(
+        '--second-reader',
+        action='store_true',
+        help="decide without seeing the first reader's decisions; they go to corrections-second.json",
+    )
     parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     if not 0 <= args.port < 65536:
@@ -76,18 +84,38 @@ def main(argv: list[str] | None = None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     try:
-        session = Session(Inspector(args.model), Path(args.out), args.images and Path(args.images))
+        session = Session(
+            Inspector(args.model),
+            Path(args.out),
+            args.images and Path(args.images),
+            args.second_reader,
+            args.inspector,
+        )
     except (ArchiveError, FolderError, EngineError, OSError) as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         return 1
-    with closing(session):
-        if args.host not in ('127.0.0.1', 'localhost', '::1'):
-            print(
-                f'served to the network at {args.host}, without a password: anyone there can see and correct'
-            )
-        host = in_address(args.host)
-        app = build(session, ('127.0.0.1', 'localhost', host, *args.name))
-        called = args.name[0] if args.name else host
-        print(f'http://{called}:{args.port}/ (Ctrl-C ends it); corrections go to {args.out}', flush=True)
-        uvicorn.run(app, host=args.host, port=args.port, log_level='warning', server_header=False)
+    try:
+        with closing(session):
+            serve(args, session)
+    except OSError as error:
+        print(
+            f'error: {session.decisions.path}: not written ({error.strerror or error}); make room, and the '
+            'next start writes it from the record, which is whole',
+            file=sys.stderr,
+        )
+        return 1
     return 0
+
+
+def serve(args: argparse.Namespace, session: Session) -> None:
+    """Serve a sitting until it is interrupted."""
+    if args.host not in ('127.0.0.1', 'localhost', '::1'):
+        print(f'served to the network at {args.host}, without a password: anyone there can see and correct')
+    host = in_address(args.host)
+    app = build(session, ('127.0.0.1', 'localhost', host, *args.name))
+    called = args.name[0] if args.name else host
+    print(f'detector {session.inspector.digest}')
+    print(f'http://{called}:{args.port}/ (Ctrl-C ends it); decisions go to {args.out}', flush=True)
+    uvicorn.run(app, host=args.host, port=args.port, log_level='warning', server_header=False)
+    record = session.decisions.record
+    print(f'{record.count} entries in {record.path}, the last one of hash {record.head}')

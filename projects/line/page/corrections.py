@@ -1,124 +1,112 @@
-"""Corrections by an inspector, kept as COCO with a copy of each radiograph: `corrections.json`, `images/`."""
+"""Corrections as training reads them: COCO, derived from the record of decisions, and from nothing else."""
 
 import json
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from projects.line.runtime.archive import ArchiveError
-from projects.line.runtime.folder import Exported
-from projects.radiograph.files import draft_of, sha256, write_json
+from projects.radiograph.files import draft_of
 from projects.radiograph.parts import recorded_part
 
-from .items import Item, check_unchanged
 
+def write_corrections(
+    path: Path, entries: Iterable[dict[str, Any]], classes: list[str], rule: str | None
+) -> None:
+    """Write the decisions that count, as annotated images; withdrawn ones and unreadable files are none.
 
-class Corrections:
-    """What was decided in this and in earlier sittings.
+    Line by line: fifty thousand in one text would hold up whoever else decides.
 
     Args:
-        out: Folder of `corrections.json` (COCO) and `images/`.
-        exported: The detector whose classes they are in.
+        path: The file.
+        entries: The last entry of the record on each radiograph.
+        classes: Of the detector, in label order.
+        rule: The expression that finds a part in a name, as the converter noted it.
+    """
+    counted = [e for e in entries if e['verdict'] in ('accept', 'reject') and e['size'] != [0, 0]]
+    detectors = {e['detector']['folder']: e['detector']['origin'] for e in counted if e['detector']}
+    info = dict(description='corrections by an inspector; derived from decisions.jsonl, do not edit')
+    info |= dict(group=rule, detectors=detectors)
+    if len(detectors) == 1:
+        info['origin'] = next(iter(detectors.values()))
+    categories = [dict(id=k + 1, name=name) for k, name in enumerate(classes)]
+    annotations = 0
+    with draft_of(path, durable=True) as draft, draft.open('w') as file:
+        file.write(json.dumps(dict(info=info, categories=categories))[:-1] + ', "images": [')
+        for k, entry in enumerate(counted, 1):
+            file.write((',\n' if k > 1 else '\n') + json.dumps(_image(k, entry)))
+        file.write('], "annotations": [')
+        for k, entry in enumerate(counted, 1):
+            for box in entry['boxes']:
+                annotations += 1
+                row = _annotation(annotations, k, box, classes)
+                file.write((',\n' if annotations > 1 else '\n') + json.dumps(row))
+        file.write(']}\n')
 
-    Attributes:
-        rows: Each image and its annotations, by the name of its copy.
+
+def _image(number: int, entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the image; who decided and what the detector said stand with it, each with its own detector."""
+    height, width = entry['size']
+    row = dict(id=number, file_name=entry['file'], width=width, height=height, verdict=entry['verdict'])
+    if entry['part']:
+        row['part'] = entry['part']
+    row['inspector'] = entry['inspector']
+    if detector := entry['detector']:
+        row |= dict(detector=detector['folder'], detector_verdict=detector['verdict'])
+        row['detector_risk'] = detector['risk']
+    return row
+
+
+def _annotation(number: int, image: int, entry: dict[str, Any], classes: list[str]) -> dict[str, Any]:
+    x1, y1, x2, y2 = entry['box']
+    return dict(
+        id=number,
+        image_id=image,
+        category_id=classes.index(entry['class']) + 1,
+        bbox=[x1, y1, round(x2 - x1, 1), round(y2 - y1, 1)],
+        area=round((x2 - x1) * (y2 - y1), 1),
+        iscrowd=0,
+    )
+
+
+def read_corrections(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Read corrections of a version that kept no record.
+
+    Returns:
+        The classes, and of each image what an entry of the record has: file, size, part, verdict, boxes.
 
     Raises:
-        ArchiveError: `out` holds corrections in other classes, or damaged ones.
+        ArchiveError: They are damaged, or no page's.
     """
-
-    def __init__(self, out: Path, exported: Exported):
-        self.out = out
-        self.origin = exported.origin
-        self.categories = [dict(id=k + 1, name=name) for k, name in enumerate(exported.classes)]
-        self.rows = self._read()
-
-    @property
-    def path(self) -> Path:
-        """Where they are."""
-        return self.out / 'corrections.json'
-
-    def keep_file(self, item: Item) -> None:
-        """Copy an item's file to the corrections, if it is still what was inspected."""
-        target = self.out / 'images' / item.file_name
-        if target.is_file() and sha256(target) == item.digest:
-            return
-        check_unchanged(item.path, item.digest)
-        with draft_of(target) as draft:
-            shutil.copyfile(item.path, draft)
-            check_unchanged(draft, item.digest)
-
-    def _read(self) -> dict[str, tuple[dict, list[dict]]]:
-        """Read the corrections that are there: each image and its annotations, by the name of its file."""
-        path = self.path
-        if not path.is_file():
-            return {}
-        try:
-            earlier = json.loads(path.read_text())
-            categories = earlier['categories']
-            rows = {image['id']: (image, []) for image in earlier['images']}
-            for annotation in earlier['annotations']:
-                rows[annotation['image_id']][1].append(annotation)
-            kept = {image['file_name']: (image, annotations) for image, annotations in rows.values()}
-            labels = {box['label'] for row in rows.values() for box in as_decided(*row)['boxes']}
-            if len(kept) < len(earlier['images']) or not labels <= set(range(len(categories))):
-                raise ValueError('an id or name twice, or a label of no class')
-        except (ValueError, KeyError, TypeError):
-            raise ArchiveError(f'{path}: expected corrections of this page; give another --out') from None
-        if categories != self.categories:
-            names = [[category['name'] for category in found] for found in (categories, self.categories)]
-            raise ArchiveError(
-                f'{path}: holds corrections in the classes {names[0]}, expected {names[1]} as of this '
-                'detector; give another --out'
-            )
-        return kept
-
-    def save(self, item: Item) -> None:
-        """Add a decision to those of this and of earlier sittings; a radiograph's last one counts."""
-        rows = self._read()
-        image = dict(file_name=item.file_name, width=item.size[1], height=item.size[0])
-        image |= dict(verdict=item.decision, **(dict(part=item.part) if item.part else {}))
-        boxes = [
-            dict(
-                category_id=entry['label'] + 1,
-                bbox=[x1, y1, round(x2 - x1, 1), round(y2 - y1, 1)],
-                area=round((x2 - x1) * (y2 - y1), 1),
-                iscrowd=0,
-            )
-            for entry in item.boxes
-            for x1, y1, x2, y2 in [entry['box']]
-        ]
-        rows[item.file_name] = (image, boxes)
-        images, annotations = [], []
-        for image, boxes in rows.values():
-            images.append(image | dict(id=len(images) + 1))
-            for box in boxes:
-                annotations.append(box | dict(id=len(annotations) + 1, image_id=len(images)))
-        content = dict(
-            info=dict(
-                description='corrections by an inspector',
-                origin=self.origin,
-                group=self.origin.get('part_rule'),
-            ),
-            images=images,
-            annotations=annotations,
-            categories=self.categories,
-        )
-        write_json(self.path, content)
-        self.rows = rows
+    try:
+        said = json.loads(path.read_text())
+        classes = [category['name'] for category in said['categories']]
+        rows = {image['id']: (image, []) for image in said['images']}
+        for annotation in said['annotations']:
+            rows[annotation['image_id']][1].append(annotation)
+        found = [_as_entry(*row, classes) for row in rows.values()]
+        if len({entry['file'] for entry in found}) < len(said['images']):
+            raise ValueError('an id or name twice')
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise ArchiveError(f'{path}: expected corrections of this page; give another --out') from None
+    return classes, found
 
 
-def as_decided(image: dict, annotations: list[dict]) -> dict:
-    """Return what an item has after the decision that an image of the corrections, with its boxes, holds.
-
-    Raises:
-        ValueError: No decision of this page; or KeyError, TypeError.
-    """
+def _as_entry(image: dict[str, Any], annotations: list[dict[str, Any]], classes: list[str]) -> dict[str, Any]:
     if image['verdict'] not in ('accept', 'reject'):
         raise ValueError(image['verdict'])
     boxes = []
     for annotation in annotations:
         x, y, width, height = annotation['bbox']
+        if annotation['category_id'] < 1:
+            raise ValueError('a label of no class')
         # Both sides were rounded when they were kept.
         x2, y2 = min(round(x + width, 1), image['width']), min(round(y + height, 1), image['height'])
-        boxes.append(dict(box=[x, y, x2, y2], label=annotation['category_id'] - 1, score=None))
-    return dict(decision=image['verdict'], part=recorded_part(image) or '', boxes=boxes)
+        boxes.append({'box': [x, y, x2, y2], 'class': classes[annotation['category_id'] - 1]})
+    return dict(
+        file=image['file_name'],
+        size=[image['height'], image['width']],
+        part=recorded_part(image) or '',
+        verdict=image['verdict'],
+        boxes=boxes,
+    )

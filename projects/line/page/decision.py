@@ -1,8 +1,19 @@
 """What a decision may be: a verdict, part and boxes that the next training can take for the truth."""
 
+from typing import Any
+
 from projects.line.runtime.folder import Exported
 
 from .items import LONGEST_PART, Item
+
+VERDICTS = ('accept', 'reject', 'withdraw')  # the last takes a decision back
+MOST_BOXES = 1_000
+MOST_FACTS = 20
+LONGEST_FACT = 200  # characters
+
+
+class ConflictError(ValueError):
+    """Somebody decided on the radiograph since the inspector saw it."""
 
 
 def check_decision(
@@ -13,8 +24,8 @@ def check_decision(
     Args:
         exported: The detector.
         item: The radiograph.
-        verdict: 'accept' or 'reject'.
-        boxes: What is there, {box [x1, y1, x2, y2], label} each.
+        verdict: 'accept', 'reject', or 'withdraw' for a decision taken back.
+        boxes: What is there, {box [x1, y1, x2, y2], label} each; none on a radiograph that cannot be read.
         part: Id of the physical part.
         digest: Of the file that the inspector saw; None for what the item is now.
 
@@ -25,14 +36,22 @@ def check_decision(
         ValueError: A verdict, part, label or box that cannot be; a part accepted with a box that rejects
             it, or rejected without one; or the decision is on another file.
     """
-    if item.state != 'found':
+    if item.state == 'waiting':
         raise ValueError('this radiograph has not been inspected')
     if digest not in (None, item.digest):
         raise ValueError('this is not the radiograph that was decided on: open it again')
-    if verdict not in ('accept', 'reject'):
-        raise ValueError("expected a verdict of 'accept' or 'reject'")
+    if verdict not in VERDICTS:
+        raise ValueError("expected a verdict of 'accept', 'reject' or 'withdraw'")
+    if verdict == 'withdraw' and not item.decision:
+        raise ValueError('there is no decision to withdraw')
     if len(part) > LONGEST_PART:
         raise ValueError(f'expected a part of at most {LONGEST_PART} characters')
+    if len(boxes) > MOST_BOXES:
+        raise ValueError(f'expected at most {MOST_BOXES} boxes, found {len(boxes)}')
+    if item.state == 'unreadable' and boxes:
+        raise ValueError('expected no boxes on a radiograph that cannot be read')
+    if item.state == 'unreadable' or verdict == 'withdraw':
+        return []
     kept = [_checked_box(exported, item, verdict, entry) for entry in boxes]
     if verdict == 'reject' and not any(exported.classes[b['label']] in exported.rejecting for b in kept):
         raise ValueError(
@@ -43,16 +62,37 @@ def check_decision(
 
 
 def _checked_box(exported: Exported, item: Item, verdict: str, entry: dict) -> dict:
-    label = entry.get('label')
-    try:
-        x1, y1, x2, y2 = (float(v) for v in entry.get('box', ()))
-    except (TypeError, ValueError):
-        raise ValueError('expected boxes of four numbers') from None
+    label, box = entry.get('label'), entry.get('box')
+    # As JSON has them: a string that reads as a number is a fault of the client, and true is none.
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
+        raise ValueError('expected boxes of four numbers')
     if type(label) is not int or not 0 <= label < len(exported.classes):
         raise ValueError('expected a label of a class')
     if verdict == 'accept' and exported.classes[label] in exported.rejecting:
         raise ValueError(f'a {exported.classes[label]} defect is still marked: take its box away, or reject')
     height, width = item.size
+    x1, y1, x2, y2 = map(float, box)
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
         raise ValueError(f'expected boxes within {width} x {height} px')
     return dict(box=[x1, y1, x2, y2], label=label, score=None)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -1e9 < value < 1e9  # nan is not
+
+
+def check_facts(viewed: dict[str, Any]) -> dict[str, Any]:
+    """Check what a page says of how a radiograph was looked at: names with numbers, words or yes and no.
+
+    Raises:
+        ValueError: Too many, too long or of another type.
+    """
+    for key, value in viewed.items():
+        plain = _is_number(value) or type(value) is bool or isinstance(value, str)
+        if not plain or len(key) > LONGEST_FACT or len(str(value)) > LONGEST_FACT:
+            raise ValueError(
+                f'viewed: expected numbers, short texts or true and false, found {str(key)[:40]!r}'
+            )
+    if len(viewed) > MOST_FACTS:
+        raise ValueError(f'viewed: expected at most {MOST_FACTS} facts')
+    return viewed

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from projects.line.runtime.archive import fitting_name
 from projects.radiograph.files import sha256
@@ -16,16 +17,20 @@ class Item:
     Attributes:
         name: As shown.
         path: Its file.
-        digest: SHA-256 of the file when it was inspected.
+        digest: SHA-256 of the file when it was inspected; '' where it cannot be read.
         state: 'waiting', 'found' or 'unreadable'.
         reason: Why it is unreadable.
         size: (height, width) in px.
-        boxes: Findings {box [x1, y1, x2, y2], label, score}, best first; the inspector's own after a
-            decision, which have a score of None.
+        found: What the detector found {box [x1, y1, x2, y2], label, score}, best first.
+        boxes: The same, or the inspector's own after a decision, which have a score of None.
         risk: Highest score of a rejecting class.
         decision: 'accept' or 'reject' once the inspector has decided.
+        decided: Of that decision: `time`, `inspector`, and `folder`, the digest of the detector that the
+            inspector saw; empty without one.
+        revision: How often it was decided on, withdrawals among them.
         part: Id of the physical part: what the inspector gave, else what the rule of the data set that the
             detector was made with finds in the name; '' where it finds none, as a part that is not known.
+        changed: Number of the last change of the list that was of this item.
     """
 
     name: str
@@ -34,10 +39,14 @@ class Item:
     state: str = 'waiting'
     reason: str = ''
     size: tuple[int, int] = (0, 0)
-    boxes: list[dict] = field(default_factory=list)
+    found: list[dict[str, Any]] = field(default_factory=list)
+    boxes: list[dict[str, Any]] = field(default_factory=list)
     risk: float = 0.0
     decision: str | None = None
+    decided: dict[str, Any] = field(default_factory=dict)
+    revision: int = 0
     part: str = ''
+    changed: int = 0
 
     @property
     def file_name(self) -> str:

@@ -12,7 +12,8 @@ from projects.line.runtime.inspector import read_one
 from projects.radiograph.image import ImagingError
 from projects.xray.classes import PALETTE
 
-from .items import Item, as_text, check_unchanged
+from .decision import ConflictError
+from .items import LONGEST_PART, Item, as_text, check_unchanged
 from .pixels import as_16_bit
 from .session import Session
 
@@ -58,14 +59,31 @@ def page() -> FileResponse:
 
 
 @router.get('/api/state')
-def state(session: Sitting) -> dict:
-    """Give the detector's facts and the list."""
+def state(session: Sitting, since: int = 0) -> dict:
+    """Give the detector's facts and the list, or what changed since `changes` was such a number."""
     exported = session.inspector.exported
+    with session.lock:
+        changes, listed = session.changes, list(session.items.items())
     items = [
-        dict(id=key, name=i.name, state=i.state, reason=i.reason, risk=i.risk, decision=i.decision)
-        for key, i in list(session.items.items())
+        dict(
+            id=key,
+            name=i.name,
+            state=i.state,
+            reason=i.reason,
+            risk=i.risk,
+            decision=i.decision,
+            revision=i.revision,
+            part=i.part,
+        )
+        for key, i in listed
+        if i.changed > since
     ]
+    if since:
+        return dict(changes=changes, items=items)
     return dict(
+        changes=changes,
+        folder=session.inspector.digest,
+        reader=session.decisions.reader,
         classes=exported.classes,
         palette=[list(PALETTE[k % len(PALETTE)]) for k in range(len(exported.classes))],
         rejecting=[exported.classes.index(name) for name in exported.rejecting],
@@ -110,8 +128,11 @@ def findings(session: Sitting, key: int) -> dict:
         reason=item.reason,
         size=item.size,
         boxes=item.boxes,
+        found=item.found,
         risk=item.risk,
         decision=item.decision,
+        decided=item.decided,
+        revision=item.revision,
         part=item.part,
     )
 
@@ -141,19 +162,33 @@ def pixels(session: Sitting, key: int) -> Response:
 
 @router.post('/api/images/{key}/decision')
 def decide(
+    request: Request,
     session: Sitting,
     key: int,
     verdict: Annotated[str, Body()],
     boxes: Annotated[list[dict], Body()],
     part: Annotated[str, Body()] = '',
     digest: Annotated[str | None, Body()] = None,
+    revision: Annotated[int, Body(strict=True)] = 0,
+    inspector: Annotated[str, Body(max_length=LONGEST_PART)] = '',
+    viewed: Annotated[dict | None, Body()] = None,
 ) -> dict:
-    """Keep the inspector's decision."""
+    """Keep the inspector's decision; 409 where somebody decided since `revision`."""
     item_of(session, key)
+    by = dict(client=request.client.host if request.client else '')
+    by |= dict(inspector=inspector, known_by='page') if inspector else session.user
     try:
-        session.decide(key, verdict, boxes, part, digest)
+        now = session.decide(key, verdict, boxes, part, digest, revision, by, viewed)
+    except ConflictError as error:
+        raise HTTPException(409, str(error)) from None
     except ValueError as error:
         raise HTTPException(400, str(error)) from None
     except OSError as error:
         raise not_kept(session, error) from None
-    return dict(saved=str(session.corrections.path))
+    return dict(
+        saved=str(session.decisions.record.path),
+        revision=now.revision,
+        decision=now.decision,
+        decided=now.decided,
+        changes=session.changes,
+    )

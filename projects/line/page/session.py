@@ -1,9 +1,11 @@
 """One sitting at the page: its radiographs, what the detector finds on them, the inspector's decisions."""
 
+import getpass
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from projects.line.runtime.archive import ArchiveError, find_images
 from projects.line.runtime.inspector import Inspector
@@ -11,8 +13,8 @@ from projects.radiograph.files import locked, sha256
 from projects.radiograph.image import ImagingError
 from projects.radiograph.parts import part_by_rule
 
-from .corrections import Corrections, as_decided
-from .decision import check_decision
+from .decision import check_decision, check_facts
+from .decisions import Decisions
 from .items import LONGEST_PART, Item, as_text
 
 
@@ -25,15 +27,25 @@ class Session:
         inspector: The detector.
         out: Folder of the corrections: `corrections.json` (COCO) and `images/`.
         root: Archive whose folders can be picked; None offers none.
+        name: Of the inspector; default, that of the operating system's user.
+        second: A second reader's sitting: the first one's decisions are not told, see `Decisions`.
+
+    Attributes:
+        changes: Number of the last change of the list; `Item.changed` is of these.
 
     Raises:
-        ArchiveError: `out` holds corrections in other classes, or damaged ones, or another sitting is on.
+        ArchiveError: `out` holds decisions in other classes, or a record that was changed or damaged, or
+            another sitting is on.
     """
 
-    def __init__(self, inspector: Inspector, out: Path, root: Path | None = None):
+    def __init__(
+        self, inspector: Inspector, out: Path, root: Path | None = None, second: bool = False, name: str = ''
+    ):
         self.inspector = inspector
         self.out, self.root = Path(out), root and Path(root).resolve()
+        self.user = dict(inspector=name, known_by='option') if name else _login()
         self.items: dict[int, Item] = {}
+        self.changes = 0
         self.lock = threading.Lock()
         (self.out / 'images').mkdir(parents=True, exist_ok=True)
         busy = ArchiveError(
@@ -41,12 +53,24 @@ class Session:
         )
         with ExitStack() as stack:
             stack.enter_context(locked(self.out, busy))
-            self.corrections = Corrections(self.out, inspector.exported)
+            for draft in (self.out / 'images').rglob('*.part'):  # of a page that was killed
+                draft.unlink()
+            self.decisions = Decisions(self.out, inspector, second)
             self._held = stack.pop_all()
 
     def close(self) -> None:
-        """Let another sitting keep its corrections in this place."""
-        self._held.close()
+        """Write what is not yet written, and let another sitting keep its corrections in this place.
+
+        Raises:
+            OSError: The corrections cannot be written; the record, from which they follow, is whole.
+        """
+        with self._held:
+            self.decisions.close()
+
+    def _put(self, key: int, item: Item) -> None:
+        """Set an item; the caller holds the lock."""
+        self.changes += 1
+        self.items[key] = replace(item, changed=self.changes)
 
     def add(self, name: str, path: Path) -> int:
         """List a radiograph; the same file again is the same item, to be looked at for changes."""
@@ -54,10 +78,10 @@ class Session:
         with self.lock:
             for key, item in self.items.items():
                 if (item.name, item.path) == (name, path):
-                    self.items[key] = replace(item, state='waiting')
+                    self._put(key, replace(item, state='waiting'))
                     return key
             key = len(self.items) + 1
-            self.items[key] = self._item(name, path)
+            self._put(key, self._item(name, path))
             return key
 
     def _item(self, name: str, path: Path, digest: str = '') -> Item:
@@ -80,14 +104,13 @@ class Session:
             now.reason, now.state = as_text(str(said).replace(str(item.path), item.name)), 'unreadable'
         elif said:
             now.size, now.risk, now.state = said.pixels.shape, said.risk, 'found'
-            now.boxes = [
+            now.found = [
                 dict(box=[round(float(v), 1) for v in box], label=int(label), score=float(score))
                 for box, label, score in zip(said.boxes, said.labels, said.scores, strict=True)
             ]
+            now.boxes = list(now.found)
         with self.lock:
-            if now.state == 'found' and now.file_name in self.corrections.rows:
-                now = replace(now, **as_decided(*self.corrections.rows[now.file_name]))
-            self.items[key] = now
+            self._put(key, replace(now, **self.decisions.give_back(now)))
 
     def inspect_all(self, keys: list[int]) -> None:
         """Run the detector on items one after the other; for a thread of its own."""
@@ -113,25 +136,53 @@ class Session:
         return found
 
     def decide(
-        self, key: int, verdict: str, boxes: list[dict], part: str = '', digest: str | None = None
-    ) -> None:
-        """Keep the inspector's decision and boxes, as COCO with a copy of the radiograph.
+        self,
+        key: int,
+        verdict: str,
+        boxes: list[dict],
+        part: str = '',
+        digest: str | None = None,
+        revision: int | None = None,
+        by: dict[str, str] | None = None,
+        viewed: dict[str, Any] | None = None,
+    ) -> Item:
+        """Keep the inspector's decision and boxes in the record, with a copy of the radiograph.
 
         Args:
             key: Of the item.
-            verdict: 'accept' or 'reject'.
+            verdict: 'accept' or 'reject', or 'withdraw' for a decision taken back.
             boxes: What is there, {box [x1, y1, x2, y2], label} each.
             part: Id of the physical part; empty for what the item has, which may be none.
             digest: Of the file that the inspector saw; None for what the item is now.
+            revision: Of the decision that the inspector saw, 0 for none; None for the last.
+            by: Who decides, see `Decisions.add`.
+            viewed: How the radiograph was looked at, as the page says.
+
+        Returns:
+            The item after it.
 
         Raises:
+            ConflictError: Somebody decided on it meanwhile.
             ValueError: It cannot be, see `check_decision`, or the file has changed.
+            OSError: It could not be kept.
         """
         item = self.items[key]
         kept = check_decision(self.inspector.exported, item, verdict, boxes, part, digest)
-        self.corrections.keep_file(item)
+        viewed = check_facts(viewed or {})
+        self.decisions.keep_file(item)
         with self.lock:
-            decided = replace(item, boxes=kept, decision=verdict, part=part.strip() or item.part)
-            self.corrections.save(decided)
-            if self.items[key].digest == item.digest:
-                self.items[key] = decided
+            part = part.strip() or item.part
+            self.decisions.add(item, verdict, kept, part, revision, by or self.user, viewed)
+            now = replace(item, **self.decisions.give_back(item))
+            for other, listed in list(self.items.items()):
+                # The same radiograph may be listed twice.
+                if listed.digest == item.digest and listed.file_name == item.file_name:
+                    self._put(other, replace(listed, **self.decisions.give_back(listed)))
+        return now
+
+
+def _login() -> dict[str, str]:
+    try:
+        return dict(inspector=getpass.getuser(), known_by='login')
+    except (OSError, KeyError):  # a container's user need not have a name
+        return dict(inspector='', known_by='')

@@ -28,7 +28,7 @@ from .pictures import overlay
 
 JOURNAL, RUN = 'journal.jsonl', 'run.json'
 RESULT = {'height', 'width', 'verdict', 'risk', 'boxes', 'scores', 'labels'}
-LONGEST_NAME = 240  # bytes; file systems take 255, and a draft's name is longer
+LONGEST_NAME = 230  # bytes; file systems take 255, and a draft's name is longer
 # Of the metadata, what does not change a finding.
 _ASIDE = (
     *('origin', 'calibration', 'parity', 'curve', 'threshold', 'threshold_reason', 'engines'),

@@ -185,6 +185,11 @@ def read(folder: str | Path, engine: str | None = None) -> Exported:
     return exported
 
 
+def digest_of(exported: Exported) -> str:
+    """Return the SHA-256 that stands for a folder: of its metadata, which hold those of its graphs."""
+    return _checksum(dict(format=FORMAT, **asdict(exported)))
+
+
 def tested_beside(source: str | Path) -> Path:
     """Return the folder beside an exported one that keeps its test: nothing is written into the export."""
     path = Path(source).resolve()

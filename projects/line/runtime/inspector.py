@@ -104,6 +104,7 @@ class Inspector:
         if threshold is not None and not 0 <= threshold <= 1:
             raise folder.FolderError(f'threshold {threshold}: expected a score in [0, 1]')
         self.exported = exported
+        self.digest = folder.digest_of(exported)
         self.threshold = exported.threshold if threshold is None else threshold
         self.engine = engine
         self.streams = streams

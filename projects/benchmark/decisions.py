@@ -1,0 +1,71 @@
+"""How long a decision takes on the page after many others: in the record, with a copy of the radiograph.
+
+Example:
+    python -m projects.benchmark.decisions exported/castings part.png --before 50000
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from projects.line.page.record import RECORD, Record
+from projects.line.page.session import Session
+from projects.line.runtime import Inspector
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the times of further decisions; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
+    parser.add_argument('model', help='folder that tools/export.py wrote')
+    parser.add_argument('image', type=Path, help='a radiograph that it takes')
+    parser.add_argument('--before', type=int, default=50_000, metavar='N', help='decisions before (50,000)')
+    parser.add_argument('--decisions', type=int, default=50, metavar='N', help='that are timed (50)')
+    args = parser.parse_args(argv)
+    inspector = Inspector(args.model)
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place)
+        with closing(Session(inspector, out)) as session:
+            key = session.add(args.image.name, args.image)
+            session.inspect(key)
+            if session.items[key].state != 'found':
+                print(f'error: {session.items[key].reason}', file=sys.stderr)
+                return 1
+            session.decide(key, 'accept', [])
+            (entry,) = session.decisions.latest.values()
+        _fill(out, entry, args.before)
+        begin = time.perf_counter()
+        with closing(Session(inspector, out)) as session:
+            start = time.perf_counter() - begin
+            key = session.add(args.image.name, args.image)
+            session.inspect(key)
+            seconds = []
+            for _ in range(args.decisions):
+                begin = time.perf_counter()
+                session.decide(key, 'accept', [])
+                seconds.append(time.perf_counter() - begin)
+            size = (out / RECORD).stat().st_size
+    median, worst = np.median(seconds), max(seconds)
+    print(
+        f'{args.before} decisions before ({size / 1e6:.0f} MB, read at the start in {start:.1f} s): one more '
+        f'takes {median:.4f} s (median of {len(seconds)}), {worst:.4f} s at most'
+    )
+    return 0
+
+
+def _fill(out: Path, entry: dict, count: int) -> None:
+    """Write a record of so many decisions like one, each on a radiograph of its own."""
+    (out / RECORD).unlink()
+    record = Record(out / RECORD, durable=False)
+    for k in range(count):
+        record.append(
+            {key: entry[key] for key in entry if key not in ('number', 'previous')} | dict(file=f'{k}.png')
+        )
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The record of decisions: `decisions.jsonl`, append-only, each line bound to the one before by its hash.
+
+A line carries in `previous` the SHA-256 of the line before it, its line feed included, and the first one
+zeros. The hash of the last line (`tail -n 1 decisions.jsonl | sha256sum`) stands for the whole record: who
+notes it elsewhere, such as in a shift's protocol, can show later that nothing before it was changed.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from projects.line.runtime.archive import ArchiveError
+
+RECORD = 'decisions.jsonl'
+FIRST = '0' * 64
+
+
+def read_record(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """Read a record and prove that each line follows from the one before.
+
+    Args:
+        path: The file; none is an empty record. A last line without a line feed is not of the record: what
+            a power cut left of a decision that nobody was told is kept.
+
+    Yields:
+        Each entry and the hash of its line.
+
+    Raises:
+        ArchiveError: A line is damaged, or was changed, added, taken away or moved.
+    """
+    if not path.is_file():
+        return
+    previous = FIRST
+    with path.open('rb') as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b'\n'):
+                return
+            try:
+                entry = json.loads(line)
+                if (entry['number'], entry['previous']) != (number, previous):
+                    raise ValueError
+            except (ValueError, KeyError, TypeError, RecursionError):
+                raise ArchiveError(
+                    f'{path}: line {number} does not follow from the one before: the record was changed or '
+                    'damaged there; bring back a copy of it, or give another --out'
+                ) from None
+            previous = hashlib.sha256(line).hexdigest()
+            yield entry, previous
+
+
+class Record:
+    """A record that is added to, by one process at a time.
+
+    Args:
+        path: The file.
+        durable: Wait for the disk with each entry.
+
+    Attributes:
+        entries: Those that were there, until somebody takes them.
+        count: How many it holds.
+        head: Hash of its last line.
+
+    Raises:
+        ArchiveError: It is damaged or was changed, see `read_record`.
+    """
+
+    def __init__(self, path: Path, durable: bool = True):
+        self.path, self.durable = path, durable
+        self.entries: list[dict[str, Any]] = []
+        self.head = FIRST
+        for entry, self.head in read_record(path):
+            self.entries.append(entry)
+        self.count = len(self.entries)
+        self._end = self._whole_bytes()
+
+    def append(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Add an entry; it is on the disk when this returns, or not in the record at all.
+
+        Args:
+            entry: What is to be kept, of JSON's types.
+
+        Returns:
+            The entry with its number and the hash of the line before.
+
+        Raises:
+            OSError: It could not be written, or another program wrote to the file.
+        """
+        entry = dict(number=self.count + 1, **entry, previous=self.head)
+        line = json.dumps(entry, allow_nan=False).encode() + b'\n'
+        new = not self.path.exists()
+        with self.path.open('ab', buffering=0) as file:
+            if file.seek(0, os.SEEK_END) != self._end:
+                self._cut_torn(file)
+            try:
+                rest = memoryview(line)
+                while rest:
+                    rest = rest[file.write(rest) :]
+                if self.durable:
+                    os.fsync(file.fileno())
+            except OSError:
+                with suppress(OSError):  # then the next one cuts it off
+                    file.truncate(self._end)
+                raise
+        if new and self.durable:
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        self.count, self.head = self.count + 1, hashlib.sha256(line).hexdigest()
+        self._end += len(line)
+        return entry
+
+    def _whole_bytes(self) -> int:
+        """Return where the last whole line ends."""
+        if not self.path.is_file():
+            return 0
+        with self.path.open('rb') as file:
+            at = file.seek(0, os.SEEK_END)
+            while at:
+                start = max(at - 2**16, 0)
+                file.seek(start)
+                last = file.read(at - start).rfind(b'\n')
+                if last >= 0:
+                    return start + last + 1
+                at = start
+        return 0
+
+    def _cut_torn(self, file) -> None:
+        """Take away a line that was never whole; what another program wrote stays, and is refused.
+
+        Raises:
+            OSError: There is more than that.
+        """
+        with self.path.open('rb') as there:
+            size = there.seek(0, os.SEEK_END)
+            there.seek(min(self._end, size))
+            if size < self._end or b'\n' in there.read():
+                raise OSError(errno.EBUSY, f'{self.path} was changed by another program')
+        file.truncate(self._end)
