@@ -1,9 +1,9 @@
-# Faster R-CNN at native size, EfficientNet-Lite0 from ImageNet, on GDXray castings, protocol B.
+# Faster R-CNN on crops, EfficientNet-Lite0 from ImageNet, GDXray castings, protocol B, tested at half size.
 # Command: python tools/train.py <this file>
 # Cost: 571 images / 8 = 72 iterations an epoch, 1,008 in 14 epochs.
 _base_ = [
     '../_base_/models/faster-rcnn_lite0-native_fpn.py',
-    '../_base_/datasets/gdxray-b_native_detection.py',
+    '../_base_/datasets/gdxray-b_half_detection.py',
     '../_base_/schedules/native-14e.py',
 ]
 model = _base_.xray_heads

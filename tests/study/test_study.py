@@ -615,7 +615,7 @@ def test_a_pretraining_may_be_an_arm_too_before_or_after_what_starts_from_it(stu
 
 
 def test_what_learns_from_drawn_flaws_alone_is_a_row_without_labels(study):
-    drawn = 'drawn_lite0_fpn_1xb4-6e_castings-b-256px'
+    drawn = 'drawn_lite0_fpn_1xb4-6e_castings-b-160px'
     Path('configs/small').mkdir(parents=True, exist_ok=True)
     Path(f'configs/small/{drawn}.py').write_text(ARM.format(init=None))
     planned = read_study(study('seeds: [0]', arms=[drawn]))

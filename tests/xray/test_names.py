@@ -35,7 +35,7 @@ def test_every_reader_of_a_stem_agrees(stem):
         ('simmim_swin-base_4xb64-amp-coslr-100e_castings-a-384px', 'castings-a'),
         ('simsiam_resnet50_1xb256-amp-coslr-100e_synthetic-1024-224px', 'synthetic-1024'),
         ('simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px', 'synthetic'),
-        ('drawn_lite0-in1k-pre_fpn_1xb8-6e_castings-b-256px', 'castings-b'),
+        ('drawn_lite0-in1k-pre_fpn_1xb8-6e_castings-b-160px', 'castings-b'),
         ('data/synthetic-old/resnet18.pth', None),
         ('torchvision://resnet50', None),
     ],
@@ -73,7 +73,7 @@ def test_a_stem_outside_the_grammar_is_refused(stem):
         ),
         ('my_own_config', ('', '', 'my_own_config')),
         (
-            'drawn_lite0-in1k-pre_fpn_1xb8-4e_castings-b-256px',
+            'drawn_lite0-in1k-pre_fpn_1xb8-4e_castings-b-160px',
             ('gdxray-b', 'lite0', 'in1k-drawn-castings alone'),
         ),
         ('drawn_lite0_fpn_1xb8-4e_welds-256px', ('welds', 'lite0', 'drawn alone')),
