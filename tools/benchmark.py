@@ -11,7 +11,9 @@ import datetime
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
@@ -34,7 +36,7 @@ TRAIN_CONFIGS = (
 ALSO = ('amp', 'channels_last', 'amp+channels_last', 'compile', 'amp+channels_last+compile')
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; wrong use ends the program with status 2."""
     head, example = __doc__.split('\n\n', 1)
     style = dict(formatter_class=argparse.RawDescriptionHelpFormatter, epilog=example)
@@ -61,7 +63,7 @@ def parse_args(argv=None):
     return args
 
 
-def _add_loader(commands, **style):
+def _add_loader(commands: Any, **style: Any) -> None:
     loader = commands.add_parser('loader', help='images/s of input pipelines', **style)
     loader.set_defaults(run=run_loader)
     loader.add_argument(
@@ -75,7 +77,7 @@ def _add_loader(commands, **style):
     loader.add_argument('--workers', type=positive, default=8, metavar='N', help='processes that feed it (8)')
 
 
-def _add_train(commands, **style):
+def _add_train(commands: Any, **style: Any) -> None:
     train = commands.add_parser('train', help='images/s of training steps', **style)
     train.set_defaults(run=run_train)
     train.add_argument(
@@ -100,7 +102,7 @@ def _add_train(commands, **style):
     )
 
 
-def _add_infer(commands, **style):
+def _add_infer(commands: Any, **style: Any) -> None:
     infer = commands.add_parser('infer', help='ms per radiograph of detectors on the CPU', **style)
     infer.set_defaults(run=run_infer, configs=())
     infer.add_argument(
@@ -128,7 +130,7 @@ def _add_infer(commands, **style):
     )
 
 
-def positive(text):
+def positive(text: str) -> int:
     """Read a whole number above 0."""
     value = int(text)
     if value < 1:
@@ -136,7 +138,7 @@ def positive(text):
     return value
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # The libraries take seconds to import: --help and wrong use do not wait for them.
@@ -145,14 +147,14 @@ def main(argv=None):
     return running.one_line_errors(lambda _: args.run(args, provenance.provenance()))(argv)
 
 
-def heading(what, facts):
+def heading(what: str, facts: dict[str, Any]) -> str:
     """Say what was measured where and when, and how busy the machine was."""
     commit = facts['commit'][:10] + (' with local changes' if facts['dirty'] else '')
     load = ' '.join(f'{value:.1f}' for value in os.getloadavg())
     return f'{what}\n{facts["hardware"]}; commit {commit}; {datetime.date.today()}; load average {load}\n'
 
 
-def run_loader(args, facts):
+def run_loader(args: argparse.Namespace, facts: dict[str, Any]) -> int:
     """Print images/s of each config's pipelines."""
     from projects.benchmark import loader
 
@@ -170,7 +172,7 @@ def run_loader(args, facts):
     return 0
 
 
-def run_train(args, facts):
+def run_train(args: argparse.Namespace, facts: dict[str, Any]) -> int:
     """Print images/s of each config's training steps."""
     import torch
 
@@ -199,7 +201,7 @@ def run_train(args, facts):
     return 0
 
 
-def run_infer(args, facts):
+def run_infer(args: argparse.Namespace, facts: dict[str, Any]) -> int:
     """Print the time of a radiograph of stock detectors and exports."""
     from projects.benchmark import graphs, infer, loader
     from projects.benchmark import variants as benchmark_variants

@@ -7,7 +7,9 @@ is read again.
 
 import argparse
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -16,7 +18,7 @@ from projects import __version__  # noqa: E402
 SPLITS = ('train', 'val', 'test')
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; exits 2 on wrong use."""
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -41,7 +43,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # The libraries take seconds to import: --help and wrong use do not wait for them.
@@ -50,7 +52,7 @@ def main(argv=None):
     return running.one_line_errors(lambda _: browse(args, running))(argv)
 
 
-def browse(args, running):
+def browse(args: argparse.Namespace, running: ModuleType) -> int:
     """Draw the sheets of a config and print their paths."""
     import numpy as np
     from mmengine.registry import DATASETS, DefaultScope
@@ -89,7 +91,7 @@ def browse(args, running):
     return 0
 
 
-def preprocessing(cfg, loader, training):
+def preprocessing(cfg: Mapping, loader: Mapping, training: bool) -> Callable[[dict], dict] | None:
     """Return what makes the model's input of one packed item; None where the config states no type of it."""
     from mmengine.registry import FUNCTIONS, MODELS
 
@@ -99,7 +101,7 @@ def preprocessing(cfg, loader, training):
     preprocessor = MODELS.build(config)
     collate = FUNCTIONS.get((loader.get('collate_fn') or dict(type='pseudo_collate'))['type'])
 
-    def preprocess(packed):
+    def preprocess(packed: dict) -> dict:
         out = preprocessor(collate([packed]), training)
         mean, std = (float(getattr(preprocessor, name).flatten()[0]) for name in ('mean', 'std'))
         return dict(inputs=out['inputs'], data_samples=out.get('data_samples'), mean=mean, std=std)

@@ -7,12 +7,14 @@ Example:
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from projects import __version__  # noqa: E402
-from projects.xray.configs import ConfigError, align, load_config, under  # noqa: E402
+from projects.xray.configs import ConfigError, Row, align, load_config, under  # noqa: E402
 
 EPILOG = """\
 A and B are files (also dumped ones, as in a work dir) or pkg::paths of an installed package.
@@ -29,7 +31,7 @@ or with numbers for list items.
 exit: 0 no difference outside --allow, 1 a difference, 2 wrong use"""
 
 
-def parse_args(argv):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; exits 2 on wrong use."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -54,12 +56,12 @@ def parse_args(argv):
     return args
 
 
-def is_allowed(row, prefixes):
+def is_allowed(row: Row, prefixes: Sequence[str]) -> bool:
     """Whether the key of a row, as printed or with numbers, lies below one of the prefixes."""
     return any(under(key, prefixes) for key in (row.key, *row.keys))
 
 
-def format_differences(found, allow, width):
+def format_differences(found: Sequence[Row], allow: Sequence[str], width: int) -> str:
     """Lay differences out in columns: key, value in A, value in B; `!` marks what is not allowed.
 
     Args:
@@ -81,12 +83,12 @@ def format_differences(found, allow, width):
     return '\n'.join(lines)
 
 
-def values_of(row):
+def values_of(row: Row) -> tuple[Any, Any]:
     """Return what is shown of a row: its values, or where an item that only moved stands."""
     return (f'moved: number {row.a}', f'number {row.b}') if row.moved else (row.a, row.b)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     try:

@@ -18,6 +18,7 @@ The same arguments draw the same flaws. --class defect gives all types one class
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from projects.synthetic.virtual import draw_virtual  # noqa: E402
 from projects.xray.classes import CASTINGS  # noqa: E402
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; wrong values end the program with status 2."""
     head, example = __doc__.split('\n\n', 1)
     parser = argparse.ArgumentParser(
@@ -100,7 +101,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit status."""
     args = parse_args(argv)
     problem = _problem(args)
@@ -144,7 +145,7 @@ def main(argv=None):
     return 0
 
 
-def _problem(args):
+def _problem(args: argparse.Namespace) -> str | None:
     """What forbids to begin, or None."""
     if not args.source.is_dir():
         return f'{args.source}: expected a folder of radiographs; correct SRC'
@@ -155,7 +156,7 @@ def _problem(args):
     return None
 
 
-def _names(args):
+def _names(args: argparse.Namespace) -> list[str]:
     if args.list is None:
         return list_radiographs(args.source)[0]
     return [line.strip() for line in args.list.read_text().splitlines() if line.strip()]

@@ -1,6 +1,8 @@
 """Inspect radiographs: with an exported folder, or with a config and its checkpoint in PyTorch."""
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -8,18 +10,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from projects.line.runtime import command  # noqa: E402
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     return command.main(argv, from_config)
 
 
-def from_config(args):
+def from_config(args: argparse.Namespace) -> int:
     """Inspect with the detector in PyTorch."""
     # Only a config needs the libraries that take seconds to import.
     from projects.line.export import graphs
     from projects.xray import running
 
-    def inspect(_):
+    def inspect(_: argparse.Namespace) -> int:
         config, checkpoint, _ = args.source
         cfg = running.read_experiment(config, loader='val_dataloader')
         if not Path(checkpoint).is_file():

@@ -13,6 +13,10 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 # A restart goes on with what this run has written, not with what it found (running.choose_start).
 os.environ['XRAY_LAUNCHED'] = str(time.time())
@@ -37,7 +41,7 @@ def first_failure(failures: dict) -> tuple:
         failures: torchrun's ProcessFailure by global rank; at least one.
     """
 
-    def order(entry):
+    def order(entry: tuple[int, 'ProcessFailure']) -> tuple[int, float, int]:
         rank, failure = entry
         note = noted(failure)
         if note:
@@ -51,7 +55,7 @@ def first_failure(failures: dict) -> tuple:
     return min(failures.items(), key=order)
 
 
-def noted(failure) -> dict:
+def noted(failure: 'ProcessFailure') -> dict:
     """Return what a rank has noted of its error: `message`, `trace`, `time` and `lost`; else nothing."""
     message = failure.error_file_data.get('message')
     if not isinstance(message, dict):
@@ -60,7 +64,7 @@ def noted(failure) -> dict:
     return dict(extra, message=message.get('message'), trace=extra.get('trace', ''))
 
 
-def exit_code(failure) -> int:
+def exit_code(failure: 'ProcessFailure') -> int:
     """Return the exit code of a failed rank as a shell counts: 128 + signal.
 
     A rank that said why it fails and was taken down before it had ended, as another one failed too, failed.
@@ -132,7 +136,7 @@ def launch(arguments: list[str]) -> int:
     class Agent(launcher.LocalElasticAgent):
         """Says why ranks failed, whether they start again or not; torchrun raises an error after the last."""
 
-        def _monitor_workers(self, worker_group):
+        def _monitor_workers(self, worker_group: Any) -> Any:
             result = super()._monitor_workers(worker_group)
             if result.is_failed():
                 workers, left = worker_group.workers, self._remaining_restarts

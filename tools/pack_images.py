@@ -14,6 +14,7 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -28,7 +29,7 @@ from projects.radiograph.recipe import Recipe  # noqa: E402
 from projects.radiograph.store import Store  # noqa: E402
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; wrong values end the program with status 2."""
     head, example = __doc__.split('\n\n', 1)
     parser = argparse.ArgumentParser(
@@ -72,7 +73,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     try:
@@ -82,12 +83,12 @@ def main(argv=None):
         return 1
 
 
-def progress(results, total):
+def progress(results: Iterable, total: int) -> Iterator:
     """Show a bar on a terminal."""
     return tqdm(results, total=total, unit='image', disable=None)
 
 
-def pack(args):
+def pack(args: argparse.Namespace) -> int:
     """Write the store; files that are no readable radiograph are named and make the exit code 1."""
     store, left_out = packing.pack(args.source, args.out, args.recipe, args.group, args.workers, progress)
     size = sum(path.stat().st_size for path in args.out.iterdir())
@@ -97,7 +98,7 @@ def pack(args):
     return 1 if left_out else 0
 
 
-def verify(args):
+def verify(args: argparse.Namespace) -> int:
     """Check the store; each fault is a line and makes the exit code 1."""
     store = Store(args.out)
     source = args.source if args.source.is_dir() else None

@@ -1,20 +1,23 @@
 """Test a checkpoint: measures to the terminal and <work dir>/test.json, predictions beside it, pictures."""
 
 import argparse
-import contextlib
 import datetime
 import importlib.metadata
 import math
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects import __version__  # noqa: E402
+
+if TYPE_CHECKING:
+    from mmengine.runner import TestLoop
 
 VERSIONS = ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain', 'numpy')
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -78,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The libraries take seconds to import: --help and wrong use do not wait for them.
     from projects.xray import running
 
-    def run(_):
+    def run(_: Sequence[str] | None) -> int:
         if Path(args.config).is_dir():
             return test_folder(args, running, argv)
         with running.process_group_ends():
@@ -94,6 +97,7 @@ def test(args: argparse.Namespace, running: ModuleType, argv: Sequence[str] | No
     from projects.radiograph.files import write_json
     from projects.report.predictions import FILES
     from projects.xray.fit import check_classes
+    from projects.xray.testing import load_strictly, on_val
 
     cfg = running.read_config(args.config, args.cfg_options)
     if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
@@ -182,7 +186,7 @@ def without_nan(metrics: dict) -> dict:
     return {key: None if math.isnan(value) else float(value) for key, value in metrics.items()}
 
 
-def keep_predictions(path: Path, loop, checkpoint: str, running: ModuleType) -> None:
+def keep_predictions(path: Path, loop: 'TestLoop', checkpoint: str, running: ModuleType) -> None:
     """Write what the model said of every image, when a metric kept it."""
     from projects.radiograph.files import write_json
     from projects.report.predictions import describe_data
@@ -193,22 +197,7 @@ def keep_predictions(path: Path, loop, checkpoint: str, running: ModuleType) -> 
         print(f'wrote {path}')
 
 
-@contextlib.contextmanager
-def on_val(runner, cfg) -> Iterator[None]:
-    """Have the runner test on the val set, without pictures; `Runner.val` would save a best model."""
-    from mmengine.runner import TestLoop
-
-    hooks = [hook for hook in runner.hooks if getattr(hook, 'draw', False)]
-    for hook in hooks:
-        hook.draw = False
-    own, runner._test_loop = runner._test_loop, TestLoop(runner, cfg.val_dataloader, cfg.val_evaluator)
-    yield
-    runner._test_loop = own
-    for hook in hooks:
-        hook.draw = True
-
-
-def show(cfg, folder: str, running: ModuleType) -> None:
+def show(cfg: Mapping, folder: str, running: ModuleType) -> None:
     """Have the detector's picture hook draw every test image into `folder`."""
     hook = cfg.default_hooks.get('visualization') or {}
     if hook.get('type') != 'XrayVisualizationHook':
@@ -217,33 +206,6 @@ def show(cfg, folder: str, running: ModuleType) -> None:
             'detectors have; leave --show-dir out'
         )
     hook.update(draw=True, num_images=None, out_dir=folder)
-
-
-def load_strictly(runner, checkpoint: str, config: str) -> dict:
-    """Load all weights or none: a measure of a half-loaded model is worth nothing.
-
-    Returns:
-        dict: What the checkpoint says of its training (`seed`, `epoch`, …); empty when it says nothing.
-
-    Raises:
-        HandoverError: A key or a shape differs, or the weights were never updated.
-    """
-    from projects.xray.handover import HandoverError, refuse_untrained
-
-    try:
-        meta = runner.load_checkpoint(checkpoint, map_location='cpu', strict=True).get('meta') or {}
-    except RuntimeError as error:
-        if 'do not match' not in str(error):
-            raise
-        differences = ' '.join(str(error).split())
-        if len(differences) > 300:
-            differences = differences[:300] + ' …'
-        raise HandoverError(
-            f'{checkpoint}: its weights are not those of the model in {config}, expected every key and shape '
-            f'alike ({differences}); give the checkpoint that this config trained'
-        ) from None
-    refuse_untrained(checkpoint, meta)
-    return meta
 
 
 if __name__ == '__main__':

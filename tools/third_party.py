@@ -8,6 +8,7 @@ import argparse
 import re
 import sys
 import tomllib
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -36,7 +37,7 @@ files under other licences. pylibjpeg-libjpeg, under the GPL, is installed for t
 LONGEST = 60  # characters; some packages put the whole text of a licence into the field
 
 
-def parse_args(argv):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; exits 2 on wrong use."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], epilog='example: python tools/third_party.py --check'
@@ -110,7 +111,7 @@ def page() -> str:
     return HEADER + '\n'.join(rows) + '\n'
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     text = page()

@@ -2,7 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -11,7 +13,7 @@ from projects import __version__  # noqa: E402
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -44,20 +46,20 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # The libraries take seconds to import: --help and wrong use do not wait for them.
     from projects.xray import running
 
-    def run(_):
+    def run(_: Sequence[str] | None) -> int:
         with running.process_group_ends():
             return train(args, running)
 
     return running.one_line_errors(run)(argv)
 
 
-def train(args, running):
+def train(args: argparse.Namespace, running: ModuleType) -> int:
     """Read the config, say where the run comes from, train."""
     from projects.xray import provenance
     from projects.xray.fit import check_fit

@@ -35,3 +35,9 @@ def test_no_function_is_longer_than_80_lines(trees):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = node.end_lineno - node.lineno + 1
                 assert length <= 80, f'{path}:{node.lineno} {node.name} has {length} lines'
+
+
+def test_a_file_over_500_lines_says_why_in_its_first_line(trees):
+    for path in trees('projects', 'tools', 'configs'):
+        first, *rest = path.read_text().splitlines() or ['']
+        assert len(rest) < 500 or 'lines' in first, f'{path} has {len(rest) + 1} lines'

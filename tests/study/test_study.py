@@ -19,14 +19,14 @@ from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
 
 from projects.report.results import trained_and_tested
+from projects.study import launch, results, schedule, step
 from projects.study import plan as study_plan
-from projects.study import results, schedule
 from projects.study.plan import StudyError, choose_lr, read_study, stretched
+from projects.study.step import StepError
 from projects.study.subset import draw_subset
 from projects.xray import digests as xray_digests
 from projects.xray.running import read_experiment
-from tools import study as tool
-from tools.study import StepError, main
+from tools.study import main
 
 PRETRAIN = """
 model = dict(type='SimSiam', backbone=dict(type='ResNet'))
@@ -253,7 +253,7 @@ def finish(planned, name, **tested):
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f'epoch_{job.epochs}.pth'
     checkpoint.write_bytes(os.urandom(8))
-    facts, _ = tool.facts_of(planned, job)
+    facts, _ = step.facts_of(planned, job)
     facts |= dict(trained=True, seconds=60.0, checkpoint_sha256=xray_digests.digest(checkpoint))
     if tested:
         tested_on = xray_digests.digest_labels(
@@ -277,7 +277,7 @@ def fail(planned, name, reason='out of memory', **facts):
     job = planned.job(name)
     folder = planned.root / job.folder
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'run.json').write_text(json.dumps(tool.facts_of(planned, job)[0] | facts))
+    (folder / 'run.json').write_text(json.dumps(step.facts_of(planned, job)[0] | facts))
     (folder / 'failed.json').write_text(json.dumps(dict(step='train', reason=reason)))
     return folder
 
@@ -401,7 +401,7 @@ def test_what_waits_for_a_failed_run_is_named_and_forgotten_once_it_can_run(stud
     failed = fail(planned, 'train_simsiam_a_seed0_frac100')
     recorded = results.record(planned)
     assert recorded['pretrained/seed0-frac100']['reason'] == 'needs simsiam_a/seed0-frac100, which failed'
-    assert tool.say_what_failed(planned, recorded)
+    assert launch.print_failures(planned, recorded)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith('failed: simsiam_a/seed0-frac100: out of memory; log in ')
     assert lines[1:] == ['not run: pretrained/seed0-frac100: needs simsiam_a/seed0-frac100, which failed']
@@ -409,7 +409,7 @@ def test_what_waits_for_a_failed_run_is_named_and_forgotten_once_it_can_run(stud
     finish(planned, 'train_simsiam_a_seed0_frac100')
     recorded = results.record(planned)
     assert {name: run['status'] for name, run in recorded.items()} == {'simsiam_a/seed0-frac100': 'trained'}
-    assert not tool.say_what_failed(planned, recorded)
+    assert not launch.print_failures(planned, recorded)
 
 
 def test_a_row_of_the_table_is_one_recipe_and_says_how_many_pretrainings():
@@ -588,7 +588,7 @@ def test_a_whole_detector_is_a_pretraining_too(study):
     pretraining, training = trains(planned)
     assert (training.needs, training.pretraining) == ([pretraining.name], 'scratch/seed0-frac100')
     finish(planned, pretraining.name)
-    facts, _ = tool.facts_of(planned, training)
+    facts, _ = step.facts_of(planned, training)
     start = (planned.root / pretraining.folder / 'epoch_6.pth').resolve()
     assert f'load_from={start}' in facts['options']
     assert not [option for option in facts['options'] if 'init_cfg' in option]
@@ -601,7 +601,7 @@ def test_a_teacher_is_trained_once_and_may_be_an_arm(study, arms):
     assert (teacher.folder, student.folder) == ('scratch/seed0-frac100', 'distilled/seed0-frac100')
     assert (student.needs, student.pretraining) == ([teacher.name], teacher.folder)
     finish(planned, teacher.name)
-    facts, _ = tool.facts_of(planned, student)
+    facts, _ = step.facts_of(planned, student)
     start = (planned.root / teacher.folder / 'epoch_6.pth').resolve()
     assert [option for option in facts['options'] if 'epoch_6' in option] == [f'model.teacher_ckpt={start}']
 
@@ -818,27 +818,27 @@ def test_a_run_starts_from_the_checkpoint_of_the_studys_own_pretraining(study):
     file = study(arms=['pretrained'])
     planned = read_study(file)
     folder = finish(planned, PRETRAINING)
-    facts, adopted = tool.facts_of(planned, planned.job(ARM_TRAIN))
+    facts, adopted = step.facts_of(planned, planned.job(ARM_TRAIN))
     checkpoint = folder / 'epoch_20.pth'
     assert f'model.backbone.init_cfg.checkpoint={checkpoint.resolve()}' in facts['options']
     assert facts['needs'] == {'simsiam_a/seed0-frac100': xray_digests.digest(checkpoint)} and adopted is None
     checkpoint.write_bytes(b'something else')
     with pytest.raises(StepError, match='epoch_20.pth: is not the file that its run wrote; delete'):
-        tool.facts_of(planned, planned.job(ARM_TRAIN))
+        step.facts_of(planned, planned.job(ARM_TRAIN))
     checkpoint.unlink()
     with pytest.raises(StepError, match='epoch_20.pth: not there, although the run is trained; delete'):
-        tool.facts_of(planned, planned.job(ARM_TRAIN))
+        step.facts_of(planned, planned.job(ARM_TRAIN))
 
 
 def test_fewer_labels_are_a_file_of_the_study(study):
     planned = read_study(study('fractions: [10]', arms=['scratch']))
     job = planned.job('train_scratch_seed0_frac10')
     with pytest.raises(StepError, match=r'data/train.json: no readable annotation file'):
-        tool.labels(planned, job)
+        step.labels(planned, job)
     Path('data').mkdir()
     coco = parts_coco()
     Path('data/train.json').write_text(json.dumps(coco))
-    facts, _ = tool.facts_of(planned, job)
+    facts, _ = step.facts_of(planned, job)
     (file,) = planned.root.glob('labels/*-frac10.json')
     assert json.loads(file.read_text()) == draw_subset(coco, 10, 'part')
     assert f'train_dataloader.dataset.ann_file={file.resolve()}' in facts['options']
@@ -847,15 +847,15 @@ def test_fewer_labels_are_a_file_of_the_study(study):
     plain = "dict(data_root='data', ann_file='train.json')"
     Path('configs/small/again.py').write_text(ARM.format(init=None).replace(plain, repeated.format(plain)))
     again = read_study(study('fractions: [10]', arms=['again']))
-    facts, _ = tool.facts_of(again, again.job('train_again_seed0_frac10'))
+    facts, _ = step.facts_of(again, again.job('train_again_seed0_frac10'))
     cfg = read_experiment('configs/small/again.py', facts['options'][-1:])
     assert cfg.train_dataloader.dataset.dataset.datasets[0].ann_file == str(file.resolve())
     whole = read_study(study(arms=['scratch'])).job('train_scratch_seed0_frac100')
-    assert tool.facts_of(planned, whole)[0]['train_images'] == len(coco['images'])
+    assert step.facts_of(planned, whole)[0]['train_images'] == len(coco['images'])
     del coco['images'][0]['part']
     Path('data/train.json').write_text(json.dumps(coco))
     with pytest.raises(StepError, match='data/train.json: 1 images have no `part`'):
-        tool.labels(planned, job)
+        step.labels(planned, job)
 
 
 def test_a_training_on_several_data_sets_records_each(study, capsys):
@@ -867,13 +867,13 @@ def test_a_training_on_several_data_sets_records_each(study, capsys):
     for name, parts in (('train', 20), ('more', 10)):
         Path(f'data/{name}.json').write_text(json.dumps(parts_coco(parts, free=5)))
     planned = read_study(study('fractions: [10, 100]', arms=['joined']))
-    facts, _ = tool.facts_of(planned, planned.job('train_joined_seed0_frac100'))
+    facts, _ = step.facts_of(planned, planned.job('train_joined_seed0_frac100'))
     assert facts['train_images'] == 90 and set(facts['labels_sha256']) == {
         'data/train.json',
         'data/more.json',
     }
     with pytest.raises(StepError, match='joined.py: trains on 2 data sets, expected one to draw a share'):
-        tool.labels(planned, planned.job('train_joined_seed0_frac10'))
+        step.labels(planned, planned.job('train_joined_seed0_frac10'))
     log = Path('work_dirs/joined/20260101_000000/vis_data/scalars.json')
     log.parent.mkdir(parents=True)
     log.write_text('{"time": 0.5, "iter": 1}')
@@ -898,10 +898,10 @@ def test_the_best_trial_is_taken_over_by_its_seed_and_its_rate_by_the_others(stu
         json.dumps(xray_digests.read_json(trial / 'run.json') | dict(command='python tools/train.py'))
     )
     first, second = planned.job('train_scratch_seed3_frac100'), planned.job('train_scratch_seed4_frac100')
-    facts, adopted = tool.facts_of(planned, second)
+    facts, adopted = step.facts_of(planned, second)
     assert adopted is None and 'optim_wrapper.optimizer.lr=0.04' in facts['options']
     assert facts['lr_factor'] == 2 and facts['lr_on_val'] == {'0.5': 0.1, '1': 0.2, '2': 0.3}
-    assert tool.do(planned, first) == 0
+    assert step.do(planned, first) == 0
     begins, ends = capsys.readouterr().out.splitlines()
     folder = planned.root / first.folder
     assert begins.startswith(f'[4 of {len(planned.jobs)}] train {first.folder}')
@@ -910,7 +910,7 @@ def test_the_best_trial_is_taken_over_by_its_seed_and_its_rate_by_the_others(stu
     facts = xray_digests.read_json(folder / 'run.json')
     assert facts['command'] == 'python tools/train.py' and facts['seconds'] == 60 and facts['trained']
     assert (folder / 'epoch_6.pth').samefile(trial / 'epoch_6.pth')
-    assert tool.values_on_val(folder) == [0.3]
+    assert step.values_on_val(folder) == [0.3]
     assert not (folder / 'failed.json').exists() and (folder / 'trained').is_file()
     assert study_plan.is_done(planned, first) and not study_plan.is_done(planned, second)
     # Trained again, the trial is taken over again, and nothing of the old one stays.
@@ -918,7 +918,7 @@ def test_the_best_trial_is_taken_over_by_its_seed_and_its_rate_by_the_others(stu
     (trial / 'epoch_6.pth').unlink()
     finish(planned, 'train_scratch_lr_frac100_lr2')
     assert not study_plan.is_done(planned, first)
-    assert tool.do(planned, first) == 0 and study_plan.is_done(planned, first)
+    assert step.do(planned, first) == 0 and study_plan.is_done(planned, first)
     assert (folder / 'epoch_6.pth').samefile(trial / 'epoch_6.pth')
     assert not (folder / 'epoch_5.pth').exists()
 
@@ -927,8 +927,8 @@ def test_the_line_at_the_end_of_a_test_says_what_was_reached(study):
     planned = read_study(study(arms=['scratch']))
     train, test = (f'{kind}_scratch_seed0_frac100' for kind in ('train', 'test'))
     folder = finish(planned, train, AP50=0.51234)
-    assert tool.reached(planned.job(test), folder) == ': test AP50 0.512'
-    assert tool.reached(planned.job(train), folder) == ''
+    assert step.reached(planned.job(test), folder) == ': test AP50 0.512'
+    assert step.reached(planned.job(train), folder) == ''
 
 
 def test_a_trial_that_failed_is_left_out_of_the_choice(study, capsys):
@@ -938,13 +938,13 @@ def test_a_trial_that_failed_is_left_out_of_the_choice(study, capsys):
     final = planned.job('train_scratch_seed3_frac100')
     assert is_done(file, 'train_scratch_lr_frac100_lr2')  # an answer, which is not asked for again
     log_val(finish(planned, 'train_scratch_lr_frac100_lr1'), 0.2)
-    assert tool.do(planned, final) == 0
+    assert step.do(planned, final) == 0
     facts = xray_digests.read_json(planned.root / final.folder / 'run.json')
     assert facts['lr_factor'] == 1 and facts['lr_failed'] == ['2'] and facts['lr_on_val'] == {'1': 0.2}
     recorded = results.record(planned)
     assert recorded[final.folder]['status'] == 'trained' and recorded[final.folder]['lr_failed'] == ['2']
     assert recorded['scratch/lr/frac100-lr2']['status'] == 'failed'
-    assert not tool.say_what_failed(planned, recorded)
+    assert not launch.print_failures(planned, recorded)
     assert 'failed (left out of the choice of a learning rate): scratch/lr' in capsys.readouterr().err
     assert main([str(file), '--dry-run']) == 0
     assert 'failed, left out   train scratch/lr/frac100-lr2' in capsys.readouterr().out
@@ -959,7 +959,7 @@ def test_without_any_trial_that_succeeded_nothing_is_chosen(study):
     for factor in (1, 2):
         fail(planned, f'train_scratch_lr_frac100_lr{factor}', 'loss not finite', left_out=True)
     with pytest.raises(StepError, match='all trials of a learning rate failed, .*-lr1 with: loss not finite'):
-        tool.choose(planned, planned.job('train_scratch_seed0_frac100'))
+        step.choose(planned, planned.job('train_scratch_seed0_frac100'))
 
 
 # ------------------------------------------------------------------------------------------------- machines
@@ -978,7 +978,7 @@ def test_a_training_takes_no_more_gpus_than_this_machine_has(study, monkeypatch,
         before = study_plan.fingerprint(read_study(file), planned.job(name))
         assert schedule.fit_gpus(planned, count) == first
         assert study_plan.fingerprint(planned, planned.job(name)) == before
-        step = tool.entry(planned, planned.job(name))
+        step = launch.entry(planned, planned.job(name))
         assert step['gpu'] == count and step['command'].endswith(f'--job {name} --gpus {count}')
     assert main([str(file), '--dry-run', '--profile', 'configs/study/slurm']) == 0  # a cluster has them
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,1,2,3')
@@ -990,21 +990,21 @@ def test_steps_side_by_side_claim_different_gpus(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('SLURM_JOB_ID', raising=False)
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2,5')
-    with tool.claimed(1) as first, tool.claimed(1) as second:
+    with step.claimed(1) as first, step.claimed(1) as second:
         assert [first, second] == [{'CUDA_VISIBLE_DEVICES': '2'}, {'CUDA_VISIBLE_DEVICES': '5'}]
-    with contextlib.suppress(StudyError), tool.claimed(2) as both:
+    with contextlib.suppress(StudyError), step.claimed(2) as both:
         assert both == {'CUDA_VISIBLE_DEVICES': '2,5'}
         raise StudyError('a step that fails gives its GPUs back')
-    with tool.claimed(2):
+    with step.claimed(2):
         pass
-    with pytest.raises(StepError, match='needs 3 GPUs, this machine has 2'), tool.claimed(3):
+    with pytest.raises(StepError, match='needs 3 GPUs, this machine has 2'), step.claimed(3):
         pass
     monkeypatch.setenv('SLURM_JOB_ID', '1')
-    with tool.claimed(3) as claim:  # Slurm has reserved them
+    with step.claimed(3) as claim:  # Slurm has reserved them
         assert claim == {}
     monkeypatch.delenv('SLURM_JOB_ID')
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
-    with tool.claimed(1) as claim:
+    with step.claimed(1) as claim:
         assert claim == {}
 
 
@@ -1012,7 +1012,7 @@ def test_slurm_reserves_the_gpus_of_a_training_and_one_for_a_test(study, tmp_pat
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')  # as where jobs are submitted from
     planned = read_study(study('gpus: 4', arms=['scratch']))
     plan = tmp_path / 'plan.json'
-    plan.write_text(json.dumps([tool.entry(planned, job) for job in planned.jobs]))
+    plan.write_text(json.dumps([launch.entry(planned, job) for job in planned.jobs]))
     command = [sys.executable, '-m', 'snakemake', '--snakefile', str(repo / 'projects/study/study.smk')]
     command += ['--directory', str(tmp_path), '--config', f'plan={plan}', '--dry-run', '--cores', '1']
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
@@ -1037,7 +1037,7 @@ class Resources(dict):
 def test_a_step_says_to_snakemake_what_it_needs_and_how_to_call_back(study, monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
     planned = read_study(study(arms=['pretrained']))
-    train, test = (tool.entry(planned, planned.job(name)) for name in (ARM_TRAIN, ARM_TEST))
+    train, test = (launch.entry(planned, planned.job(name)) for name in (ARM_TRAIN, ARM_TEST))
     assert train['needs'] == ['simsiam_a/seed0-frac100/trained'] and test['needs'] == [train['marker']]
     assert (train['gpu'], test['gpu']) == (1, 1) and train['priority'] > test['priority']
     assert train['minutes'] == 24 * 60  # nothing has been timed
@@ -1045,7 +1045,7 @@ def test_a_step_says_to_snakemake_what_it_needs_and_how_to_call_back(study, monk
     folder = finish(planned, PRETRAINING)
     facts = xray_digests.read_json(folder / 'run.json') | dict(seconds=7200)
     (folder / 'run.json').write_text(json.dumps(facts))
-    assert tool.entry(planned, planned.job(PRETRAINING))['minutes'] == 240
+    assert launch.entry(planned, planned.job(PRETRAINING))['minutes'] == 240
 
 
 def test_help_shows_an_example(capsys):
@@ -1074,7 +1074,7 @@ def test_a_rate_at_which_the_loss_is_not_finite_does_not_end_its_arm(classifier)
     Path('trial.yaml').write_text(f'lr_factors: [1, 1.0e+30]\narms:\n  - config: {config}\n')
     planned = read_study('trial.yaml')
     (steep,) = [job for job in planned.jobs if job.trial and job.lr_factor == 1e30]
-    assert tool.do(planned, steep) == 0  # so that Snakemake goes on
+    assert step.do(planned, steep) == 0  # so that Snakemake goes on
     assert (planned.root / steep.marker).is_file() and study_plan.is_done(planned, steep)
     said = xray_digests.read_json(planned.root / steep.folder / 'failed.json')
     assert 'loss not finite' in said['reason']
@@ -1098,11 +1098,11 @@ model['test_cfg']['rcnn'] = dict(score_thr=0.999)
 @pytest.mark.parametrize('split', ['', '_val'])
 def test_what_the_report_refuses_of_either_split_is_no_test(tmp_path, split):
     run = draw_run(tmp_path, tmp_path / 'run', draw_truth(tmp_path, parts=2, free=0))
-    tool.check_predictions(run)
+    step.check_predictions(run)
     file = run / f'predictions{split}.json'
     file.write_text(json.dumps(json.loads(file.read_text()) | dict(detections=[])))
     with pytest.raises(StepError, match=f'predictions{split}.json: not one detection'):
-        tool.check_predictions(run)
+        step.check_predictions(run)
 
 
 def test_a_detector_without_a_detection_is_no_value_of_0_but_failed(study, tiny_coco):
@@ -1112,7 +1112,7 @@ def test_a_detector_without_a_detection_is_no_value_of_0_but_failed(study, tiny_
     folder = finish(planned, 'train_scratch_seed0_frac100')
     save_model(config, folder / 'epoch_1.pth')
     job = planned.job('test_scratch_seed0_frac100')
-    assert tool.do(planned, job) == 1
+    assert step.do(planned, job) == 1
     recorded = json.loads(planned.results_file.read_text())['runs']['scratch/seed0-frac100']
     assert (recorded['status'], recorded['step']) == ('failed', 'test')
     assert 'predictions.json: not one detection on 4 images' in recorded['reason']

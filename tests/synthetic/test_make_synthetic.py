@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from projects.synthetic import generate
 from projects.xray.classes import CASTINGS
 from tools import make_synthetic
 
@@ -98,7 +99,7 @@ def test_same_bytes_whatever_the_workers(made, tmp_path):
 
 
 def test_interrupted_run_is_taken_up(made, tmp_path, monkeypatch, capsys):
-    out, calls, draw = tmp_path / 'set', [], make_synthetic.plan.draw
+    out, calls, draw = tmp_path / 'set', [], generate.plan.draw
 
     def stop_at_eighth(*args):
         calls.append(args)
@@ -106,7 +107,7 @@ def test_interrupted_run_is_taken_up(made, tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         return draw(*args)
 
-    monkeypatch.setattr(make_synthetic.plan, 'draw', stop_at_eighth)
+    monkeypatch.setattr(generate.plan, 'draw', stop_at_eighth)
     assert make_synthetic.main([str(out), *SMALL, '--workers', '1']) == 130
     assert not (out / 'train.json').exists()
     assert make_synthetic.main([str(out), *SMALL, '--workers', '1']) == 0

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 
+from projects.prepare import experiment, installation
 from tools import doctor
 
 # A detector's config without the parts that the checks do not read.
@@ -56,7 +57,7 @@ val_evaluator = dict(type='XrayDefectMetric', ann_file='{metric_file}')
 def run(tmp_path, tiny_coco, monkeypatch, capsys):
     """Run the doctor on a config; returns (exit code, the config's lines of the table)."""
     root = tiny_coco()
-    monkeypatch.setattr(doctor, 'DISK_GB', 0)
+    monkeypatch.setattr(installation, 'DISK_GB', 0)
     monkeypatch.chdir(tmp_path)
 
     def run_doctor(num_classes=2, init_cfg=None, load_from=None, root=root, **fields):
@@ -92,7 +93,7 @@ def test_a_recipe_of_the_repository_passes_with_its_data_in_place(
     repo, tmp_path, tiny_coco, monkeypatch, capsys
 ):
     tiny_coco(name='data/synthetic')
-    monkeypatch.setattr(doctor, 'DISK_GB', 0)
+    monkeypatch.setattr(installation, 'DISK_GB', 0)
     monkeypatch.chdir(tmp_path)
     code = doctor.main([str(repo / 'configs/small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py')])
     table = capsys.readouterr().out
@@ -130,7 +131,7 @@ def test_missing_lists_of_protocol_a(repo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for protocol, lists in (('a', True), ('b', False)):
         stem = f'simsiam_resnet18-narrow_1xb64-coslr-20e_castings-{protocol}-128px'
-        (row,) = (r for r in doctor.check_config(repo / f'configs/small/{stem}.py') if r.remedy)
+        (row,) = (r for r in experiment.check_config(repo / f'configs/small/{stem}.py') if r.remedy)
         assert ('--train-list' in row.remedy) == lists
 
 
@@ -279,7 +280,7 @@ def test_torchvision_weights_are_looked_up_by_name(run):
 def test_file_that_is_no_experiment(tmp_path, text, found):
     config = tmp_path / 'config.py'
     config.write_text(text)
-    (row,) = doctor.check_config(config)
+    (row,) = experiment.check_config(config)
     assert found in row.found
     assert '\n' not in row.found
     assert row.remedy
@@ -287,9 +288,9 @@ def test_file_that_is_no_experiment(tmp_path, text, found):
 
 def test_options_count_as_in_training(repo):
     config = repo / 'configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py'
-    rows = doctor.check_config(config, ['train_dataloader.dataset.data_root=data/elsewhere'])
+    rows = experiment.check_config(config, ['train_dataloader.dataset.data_root=data/elsewhere'])
     assert any('data/elsewhere' in row.found for row in rows)
-    (row,) = doctor.check_config(config, ['no-equals'])
+    (row,) = experiment.check_config(config, ['no-equals'])
     assert 'has no key=value' in row.found
 
 
@@ -311,7 +312,7 @@ train = ["no-such-package==2.0"]
 dev = ["pytest==0.1", "no-such-tool[extra]==1.0"]
 """
     project.write_text(text)
-    row = doctor.check_packages(project)
+    row = installation.check_packages(project)
     assert 'numpy 2.' in row.found
     assert '(pinned 1.0.0)' in row.found
     assert 'no-such-package missing (pinned 2.0)' in row.found
@@ -326,7 +327,7 @@ dev = ["pytest==0.1", "no-such-tool[extra]==1.0"]
         .replace('no-such-package==2.0', kept)
         .replace('"pytest==0.1", ', '')
     )
-    row = doctor.check_packages(project)
+    row = installation.check_packages(project)
     assert row.found == 'all 2 as pyproject.toml pins them; without no-such-tool'
     assert not row.remedy
 
@@ -340,32 +341,32 @@ dev = ["pytest==0.1", "no-such-tool[extra]==1.0"]
     ],
 )
 def test_operators_that_compute_something_else(monkeypatch, name, fault, found):
-    row = doctor.check_ops()
+    row = installation.check_ops()
     assert (
         row.found
         == f'NMS and RoIAlign of torchvision {torchvision.__version__} run forward and backward on cpu'
     )
     assert not row.remedy
     monkeypatch.setattr(f'mmcv.ops.{name}', fault)
-    row = doctor.check_ops()
+    row = installation.check_ops()
     assert found in row.found
     assert row.remedy
 
 
 def test_a_second_opencv(tmp_path, monkeypatch):
-    assert not doctor.check_opencv().remedy
+    assert not installation.check_opencv().remedy
     info = tmp_path / 'opencv_python-4.12.0.dist-info'
     info.mkdir()
     (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: opencv-python\nVersion: 4.12.0\n')
     monkeypatch.syspath_prepend(tmp_path)
-    row = doctor.check_opencv()
+    row = installation.check_opencv()
     assert 'opencv-python 4.12.0 and opencv-python-headless' in row.found
-    assert row.remedy == doctor.REINSTALL
+    assert row.remedy == installation.REINSTALL
 
 
 def test_full_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, 'DISK_GB', 10**9)
-    assert doctor.check_disk(tmp_path).remedy
+    monkeypatch.setattr(installation, 'DISK_GB', 10**9)
+    assert installation.check_disk(tmp_path).remedy
 
 
 def test_broken_installation_gets_a_table_and_no_traceback(repo, run, tmp_path):

@@ -1,0 +1,189 @@
+"""Whether this machine can run the project: Python, packages, operators, devices and disk.
+
+A broken installation gets a table, not a traceback: the top of this file imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import sys
+import textwrap
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from projects.errors import one_line
+
+REPO = Path(__file__).resolve().parents[2]
+VENV = REPO / '.venv'
+REINSTALL = 'rm -f .venv/.ready && make setup'
+if (VENV / 'bin/python').exists() and Path(sys.prefix).resolve() != VENV.resolve():
+    REINSTALL = f'{VENV / "bin/python"} tools/doctor.py'
+OPENCVS = (
+    'opencv-python',
+    'opencv-python-headless',
+    'opencv-contrib-python',
+    'opencv-contrib-python-headless',
+)
+# Two checkpoints of a Swin-B detector with AdamW's state are 2.5 GB a run; a study has several runs.
+DISK_GB = 10
+
+
+class Row(NamedTuple):
+    """One check: its name, what was found, and the remedy when that is not what was expected."""
+
+    name: str
+    found: str
+    remedy: str = ''
+
+
+def format_rows(rows: list[Row]) -> str:
+    """Return the rows as aligned lines of at most 100 columns; a remedy keeps its one line to be copied."""
+    lines = []
+    for row in rows:
+        head = f'  {"FAILED" if row.remedy else "ok":<7} {row.name:<9} '
+        # A path or a command is not broken in two.
+        lines += textwrap.wrap(
+            row.found,
+            100,
+            initial_indent=head,
+            subsequent_indent=' ' * len(head),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        if row.remedy:
+            lines.append(f'{"":10}remedy: {row.remedy}')
+    return '\n'.join(lines)
+
+
+def check_environment() -> list[Row]:
+    """Check Python, packages, operators, devices and disk."""
+    return [
+        check_python(),
+        check_packages(REPO / 'pyproject.toml'),
+        check_opencv(),
+        check_ops(),
+        check_devices(),
+        check_disk(Path.cwd()),
+    ]
+
+
+def check_python() -> Row:
+    """Check that this is the project's interpreter, of a version the pins support."""
+    found = f'{platform.python_version()}, {sys.executable}'
+    if sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)):
+        return Row('python', f'{found}; expected 3.11, 3.12 or 3.13', 'make setup PYTHON=/path/to/python3.12')
+    return Row('python', found)
+
+
+def check_packages(project: Path) -> Row:
+    """Compare the installed versions with pyproject.toml; what only tests and studies need may be absent."""
+    stated = tomllib.loads(project.read_text(encoding='utf-8'))
+    runtime = [*stated['project']['dependencies'], *stated['project']['optional-dependencies']['train']]
+    others = [pin for group in stated['dependency-groups'].values() for pin in group]
+    wrong, absent = [], []
+    for requirement in runtime + others:
+        name, _, pin = requirement.partition('==')
+        name = name.partition('[')[0]
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            if requirement in others:
+                absent.append(name)
+                continue
+            version = 'missing'
+        # A build tag such as +cu128 is no other version.
+        if version.partition('+')[0] != pin:
+            wrong.append(f'{name} {version} (pinned {pin})')
+    if wrong:
+        return Row('packages', f'not as {project.name} pins them: {", ".join(wrong)}', REINSTALL)
+    found = f'all {len(runtime + others) - len(absent)} as {project.name} pins them'
+    return Row('packages', found + (f'; without {", ".join(absent)}' if absent else ''))
+
+
+def check_opencv() -> Row:
+    """Check that exactly one OpenCV is installed: several overwrite each other's files."""
+    found = []
+    for name in OPENCVS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f'{name} {metadata.version(name)}')
+    if len(found) == 1 and 'headless' in found[0]:
+        return Row('opencv', found[0])
+    return Row('opencv', f'{" and ".join(found) or "none"}; expected opencv-python-headless alone', REINSTALL)
+
+
+def check_ops() -> Row:
+    """Run NMS and RoIAlign as detectors do, forward and backward, on every device; say whose they are."""
+    try:
+        import torch
+        from mmcv.ops import get_compiler_version, nms, roi_align
+
+        devices = ['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))]
+        compiler = get_compiler_version()
+    except Exception as error:  # whatever a broken binary raises
+        return Row('mmcv ops', f'not importable: {reason_of(error)}', REINSTALL)
+    for device in devices:
+        boxes = torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 8], [20, 20, 29, 29]], device=device)
+        # Of a map whose pixels hold their column, a bin holds the column of its centre.
+        columns = torch.arange(8.0, device=device).repeat(8, 1)[None, None].requires_grad_()
+        region = torch.tensor([[0.0, 2, 2, 6, 6]], device=device)
+        try:
+            kept = nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=device), 0.5)[1].tolist()
+            pooled = roi_align(columns, region, 2)
+            pooled.sum().backward()
+        except Exception as error:
+            return Row('mmcv ops', f'NMS or RoIAlign does not run on {device}: {reason_of(error)}', REINSTALL)
+        found = kept, pooled.flatten().tolist(), columns.grad.sum().item()
+        wanted = [0, 2], [2.5, 4.5, 2.5, 4.5], 4.0
+        if found != wanted:
+            return Row(
+                'mmcv ops', f'boxes, regions, gradient {found} on {device}; expected {wanted}', REINSTALL
+            )
+    whose = compiler if compiler.startswith('torchvision') else f'mmcv, compiled by {compiler}'
+    return Row('mmcv ops', f'NMS and RoIAlign of {whose} run forward and backward on {", ".join(devices)}')
+
+
+def check_devices() -> Row:
+    """Name the processors; a GPU that torch cannot use fails."""
+    cores = len(os.sched_getaffinity(0))
+    memory_gb = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9
+    host = f'{cores} CPU cores, {memory_gb:.0f} GB memory'
+    try:
+        import torch
+    except Exception as error:
+        return Row('devices', f'{host}; torch is not importable: {reason_of(error)}', REINSTALL)
+    gpus = []
+    if torch.cuda.is_available():
+        gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    # An empty CUDA_VISIBLE_DEVICES is a choice, not a fault.
+    elif Path('/dev/nvidia0').exists() and os.environ.get('CUDA_VISIBLE_DEVICES') != '':
+        return Row(
+            'devices',
+            f'{host}; a GPU that torch cannot use',
+            f'install an NVIDIA driver for CUDA {torch.version.cuda} (nvidia-smi shows the one in use)',
+        )
+    found = ', '.join(f'{gpu.name} {gpu.total_memory / 1e9:.0f} GB' for gpu in gpus)
+    return Row('devices', f'{host}, {found or "no GPU: training runs on the CPU"}')
+
+
+def check_disk(folder: Path) -> Row:
+    """Check the space left for work_dirs."""
+    free_gb = shutil.disk_usage(folder).free / 1e9
+    if free_gb < DISK_GB:
+        return Row(
+            'disk',
+            f'{free_gb:.1f} GB free in {folder}; expected {DISK_GB} GB for checkpoints',
+            'delete old runs, or link work_dirs to a larger disk: ln -s /larger/disk work_dirs',
+        )
+    return Row('disk', f'{free_gb:.0f} GB free for work_dirs')
+
+
+def reason_of(error: Exception) -> str:
+    """Return an error as one line, without the class that mmengine's registry puts in front of it."""
+    text = one_line(error, 1000)
+    return re.sub(r'^class `(\w+)` in \S+: ', '', text)

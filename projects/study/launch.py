@@ -1,0 +1,97 @@
+"""Hand a study's plan to Snakemake and say how its runs ended."""
+
+import fcntl
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .devices import devices, gpus_here
+from .plan import Job, Study, StudyError, is_done
+from .results import record
+from .schedule import gpus_of, seconds_of
+
+TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'study.py'
+SNAKEFILE = Path(__file__).with_name('study.smk')
+
+
+def run(study: Study, jobs: int | None, profile: str | None, further: Sequence[str]) -> int:
+    """Hand the plan to Snakemake; returns the exit code.
+
+    Args:
+        study: The study.
+        jobs: Runs side by side; None for as many as this machine has GPUs, else cores.
+        profile: A profile of Snakemake's, which says where the runs go.
+        further: Options of Snakemake's.
+
+    Raises:
+        StudyError: The study is running already, or a run is of another config.
+    """
+    gpus = gpus_here()
+    waiting = [job for job in study.jobs if not is_done(study, job)]  # refuses before any starts
+    study.root.mkdir(parents=True, exist_ok=True)
+    with (study.root / '.running').open('w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+        except OSError:
+            raise StudyError(f'{study.root}: this study is running already; wait for it') from None
+        for job in waiting:
+            # Our own records say what is done: Snakemake would pass over a step whose marker is still there.
+            (study.root / job.marker).unlink(missing_ok=True)
+        plan = study.root / 'plan.json'
+        plan.write_text(json.dumps([entry(study, job) for job in study.jobs], indent=1))
+        command = [sys.executable, '-m', 'snakemake', '--snakefile', str(SNAKEFILE)]
+        command += ['--directory', str(study.root), '--config', f'plan={plan.resolve()}']
+        command += ['--keep-going', '--rerun-incomplete', '--rerun-triggers', 'mtime', '--nolock']
+        command += ['--quiet', 'all']  # each step tells of itself, in terms of the study
+        if profile:
+            command += ['--profile', profile, *(['--jobs', str(jobs)] if jobs else [])]
+        else:
+            command += [
+                '--cores',
+                str(jobs or len(devices())),
+                *(['--resources', f'gpu={len(gpus)}'] if gpus else []),
+            ]
+        code = subprocess.run([*command, *further], check=False).returncode
+    recorded = record(study)
+    failed = print_failures(study, recorded)
+    print(f'recorded in {study.results_file}')
+    print(f'page: python tools/report.py {study.root}/*/seed* --out {study.root}/report')
+    return 1 if code or failed else 0
+
+
+def print_failures(study: Study, recorded: dict[str, Any]) -> bool:
+    """Print which runs failed and which were therefore not run; returns whether any but a trial did."""
+    any_failed = False
+    for folder in dict.fromkeys(job.folder for job in study.jobs):
+        result = recorded.get(folder, {})
+        if result.get('status') == 'failed':
+            left_out = ' (left out of the choice of a learning rate)' if result.get('left_out') else ''
+            log = study.root / folder / 'log.txt'
+            print(f'failed{left_out}: {folder}: {result["reason"]}; log in {log}', file=sys.stderr)
+        elif result.get('status') == 'not run':
+            print(f'not run: {folder}: {result["reason"]}', file=sys.stderr)
+        else:
+            continue
+        any_failed |= not result.get('left_out')
+    return any_failed
+
+
+def entry(study: Study, job: Job) -> dict[str, Any]:
+    """Return what Snakemake needs to know of a job."""
+    seconds = seconds_of(study, job)
+    callback = [sys.executable, str(TOOL), str(study.file), '--job', job.name]
+    callback += ['--gpus', str(job.gpus)]
+    return dict(
+        name=job.name,
+        needs=[study.job(name).marker for name in job.needs],
+        marker=job.marker,
+        priority=len(study.jobs) - study.jobs.index(job),  # in the order of the file
+        gpu=gpus_of(job, len(gpus_here())),
+        # Twice the estimate; a day where there is none.
+        minutes=24 * 60 if seconds is None else max(30, round(2 * seconds / 60)),
+        command=f'cd {shlex.quote(str(Path.cwd()))} && {shlex.join(callback)}',
+    )
