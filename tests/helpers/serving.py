@@ -20,9 +20,10 @@ def wait_for(ask, seconds=60):
 
 
 @contextmanager
-def serving(app):
+def serving(app, **settings):
     """Serve an app on a free port of the loopback interface while the block runs; gives host and port."""
-    runner = uvicorn.Server(uvicorn.Config(app, log_level='error', timeout_graceful_shutdown=10))
+    options = dict(log_level='error', timeout_graceful_shutdown=10) | settings
+    runner = uvicorn.Server(uvicorn.Config(app, **options))
     listener = socket.socket()
     listener.bind(('127.0.0.1', 0))
     thread = threading.Thread(target=runner.run, args=([listener],), daemon=True)

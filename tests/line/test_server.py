@@ -271,7 +271,7 @@ def test_dicom_without_a_suffix_is_taken(server, tmp_path):
     for name in ('', '...'):
         answer, said = server('POST', f'/api/images?name={name}', content)
         assert (answer.status, said['detail'][:21]) == (415, 'expected a radiograph')
-    assert len(list((tmp_path / 'out' / 'images').iterdir())) == 4
+    assert len(list((tmp_path / 'out' / 'uploads').iterdir())) == 4
 
 
 def test_two_radiographs_of_one_name_do_not_share_boxes_and_pixels(server, tmp_path):
@@ -522,7 +522,8 @@ def test_an_address_that_cannot_be_called_is_refused(options, expected, capsys):
 
 def test_addresses_of_ipv6_are_names_too():
     """As browsers send them: short, in small letters and in brackets."""
-    options = ['--host', '::', '--name', 'FD00::0007', '--name', '[fd00:0::8]', '--name', 'line-pc']
+    login = ['--user-header', 'x-user', '--proxy', '10.0.0.1']
+    options = [*login, '--host', '::', '--name', 'FD00::0007', '--name', '[fd00:0::8]', '--name', 'line-pc']
     assert inspect_page.parse_args(['exported', *options]).name == ['[fd00::7]', '[fd00::8]', 'line-pc']
 
 
@@ -532,9 +533,9 @@ def test_uploads_of_the_wrong_kind_size_or_place_are_refused(server, tmp_path, m
     assert answer.status == 415
     assert 'a.png: expected PNG' in said['detail']
     send(server, '..%2F..%2Fup.png', spot(20, 30))
-    monkeypatch.setattr('projects.line.page.uploads.MAX_FRAME_BYTES', 1000)
+    monkeypatch.setattr('projects.line.page.guard.MAX_FRAME_BYTES', 1000)
     assert server('POST', '/api/images?name=large.png', bytes(2000))[0].status == 413
-    (kept,) = (tmp_path / 'out' / 'images').iterdir()
+    (kept,) = (tmp_path / 'out' / 'uploads').iterdir()
     assert re.fullmatch(r'up-[0-9a-f]{12}\.png', kept.name)
 
 

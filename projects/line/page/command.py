@@ -14,17 +14,22 @@ from projects.line.runtime import FolderError, Inspector
 from projects.line.runtime.archive import ArchiveError, check_apart
 from projects.line.runtime.engines import EngineError
 
+from .access import Access, AccessError, add_user, read_tokens
+from .connections import BoundedProtocol
 from .server import Session, build
 
+LOOPBACK = ('127.0.0.1', 'localhost', '::1')
+EVERY_ADDRESS = ('', '0', '0.0.0.0', '::')
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
+
+def options() -> argparse.ArgumentParser:
+    """Return what the command line takes."""
     parser = argparse.ArgumentParser(
         description='Serve the inspection page of an exported detector on this machine.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='example:\n  %(prog)s exported/NAME --images data/synthetic/images',
     )
-    parser.add_argument('model', help='folder that tools/export.py wrote')
+    parser.add_argument('model', nargs='?', help='folder that tools/export.py wrote')
     parser.add_argument('--images', metavar='DIR', help='archive whose folders the page offers')
     parser.add_argument(
         '--out', default='work_dirs/inspect', metavar='DIR', help='corrections (work_dirs/inspect)'
@@ -47,7 +52,32 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help="decide without seeing the first reader's decisions; they go to corrections-second.json",
     )
+    access = parser.add_argument_group('access, needed to serve others than this machine')
+    access.add_argument(
+        '--tokens', type=Path, metavar='FILE', help='who may ask: name:role:SHA-256 of a token'
+    )
+    access.add_argument(
+        '--add-user', metavar='NAME:ROLE', help='make a token for an inspector or a reader, print it, and end'
+    )
+    access.add_argument('--tls-cert', type=Path, metavar='FILE', help='certificate chain, PEM')
+    access.add_argument('--tls-key', type=Path, metavar='FILE', help='its key, PEM')
+    access.add_argument(
+        '--user-header',
+        default='',
+        metavar='NAME',
+        help='in which a proxy that logs people in names the user',
+    )
+    access.add_argument('--role-header', default='', metavar='NAME', help='in which it names the role')
+    access.add_argument(
+        '--proxy', action='append', metavar='ADDRESS', help='from which these are believed (this machine)'
+    )
     parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
+    return parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; exits 2 on wrong use."""
+    parser = options()
     args = parser.parse_args(argv)
     if not 0 <= args.port < 65536:
         parser.error(f'--port {args.port}: expected 0 to 65535')
@@ -55,12 +85,46 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name in args.name:
         if not re.fullmatch(r'[\w.-]+|\[[\da-f:]+\]', name, re.ASCII):
             parser.error(f'--name {name}: expected a name or address alone, such as line-pc.plant')
-    if args.host in ('', '0', '0.0.0.0', '::') and not args.name:
+    if args.host in EVERY_ADDRESS and not args.name:
         parser.error(
             f'--host {args.host}: serves every address of this machine, and answers to given names only; '
             'add --name NAME, as it stands in the address that others open'
         )
+    if not args.model and not args.add_user:
+        parser.error('expected a folder that tools/export.py wrote')
+    if args.add_user and not args.tokens:
+        parser.error('--add-user: add --tokens FILE, where it goes')
+    if bool(args.tls_cert) != bool(args.tls_key):
+        parser.error('expected --tls-cert and --tls-key together')
+    if args.role_header and not args.user_header:
+        parser.error('--role-header: add --user-header, which names the user')
+    if not args.add_user:
+        check_exposed(parser, args)
     return args
+
+
+def check_exposed(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse to let anybody on a network decide on parts, or a token to be read on its way."""
+    if args.host in LOOPBACK:
+        return
+    if not args.tokens and not (args.user_header and args.proxy):
+        parser.error(
+            f'--host {args.host}: anybody there could decide on parts; add --tokens FILE with --tls-cert and '
+            '--tls-key, or --user-header NAME with --proxy ADDRESS of a proxy that logs people in'
+        )
+    if args.tokens and not args.tls_cert:
+        parser.error(f'--host {args.host}: tokens could be read on their way; add --tls-cert and --tls-key')
+
+
+def access_of(args: argparse.Namespace) -> Access:
+    """Return who may ask for what.
+
+    Raises:
+        AccessError: The file of tokens cannot be used.
+    """
+    tokens = read_tokens(args.tokens) if args.tokens else {}
+    proxies = tuple(args.proxy) if args.proxy else Access.proxies
+    return Access(tokens, args.user_header, args.role_header, proxies)
 
 
 def in_address(host: str) -> str:
@@ -74,6 +138,8 @@ def in_address(host: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     args = parse_args(argv)
+    if args.add_user:
+        return new_user(args)
     if args.images and not Path(args.images).is_dir():
         print(f'error: {args.images}: expected a folder of radiographs; correct --images', file=sys.stderr)
         return 2
@@ -84,6 +150,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     try:
+        access = access_of(args)
         session = Session(
             Inspector(args.model),
             Path(args.out),
@@ -91,12 +158,12 @@ def main(argv: list[str] | None = None) -> int:
             args.second_reader,
             args.inspector,
         )
-    except (ArchiveError, FolderError, EngineError, OSError) as error:
+    except (AccessError, ArchiveError, FolderError, EngineError, OSError) as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         return 1
     try:
         with closing(session):
-            serve(args, session)
+            serve(args, session, access)
     except OSError as error:
         print(
             f'error: {session.decisions.path}: not written ({error.strerror or error}); make room, and the '
@@ -107,15 +174,36 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def serve(args: argparse.Namespace, session: Session) -> None:
+def new_user(args: argparse.Namespace) -> int:
+    """Make a token and print it; returns the exit code."""
+    try:
+        print(add_user(args.tokens, args.add_user))
+    except (AccessError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def serve(args: argparse.Namespace, session: Session, access: Access) -> None:
     """Serve a sitting until it is interrupted."""
-    if args.host not in ('127.0.0.1', 'localhost', '::1'):
-        print(f'served to the network at {args.host}, without a password: anyone there can see and correct')
     host = in_address(args.host)
-    app = build(session, ('127.0.0.1', 'localhost', host, *args.name))
-    called = args.name[0] if args.name else host
+    app = build(session, ('127.0.0.1', 'localhost', host, *args.name), access)
+    called, scheme = args.name[0] if args.name else host, 'https' if args.tls_cert else 'http'
     print(f'detector {session.inspector.digest}')
-    print(f'http://{called}:{args.port}/ (Ctrl-C ends it); decisions go to {args.out}', flush=True)
-    uvicorn.run(app, host=args.host, port=args.port, log_level='warning', server_header=False)
+    print(f'{scheme}://{called}:{args.port}/ (Ctrl-C ends it); decisions go to {args.out}', flush=True)
+    uvicorn.run(app, host=args.host, port=args.port, **settings(args))
     record = session.decisions.record
     print(f'{record.count} entries in {record.path}, the last one of hash {record.head}')
+
+
+def settings(args: argparse.Namespace) -> dict:
+    """Return what uvicorn is told."""
+    return dict(
+        http=BoundedProtocol,
+        # A header must not say that a request came from elsewhere than it did.
+        proxy_headers=False,
+        ssl_certfile=args.tls_cert,
+        ssl_keyfile=args.tls_key,
+        log_level='warning',
+        server_header=False,
+    )

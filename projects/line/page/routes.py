@@ -144,7 +144,8 @@ def pixels(session: Sitting, key: int) -> Response:
     try:
         if item.state == 'found':
             check_unchanged(item.path, item.digest)
-        radiograph = read_one(item.path)
+        with session.decoding:
+            radiograph = read_one(item.path)
     except ImagingError as error:
         raise HTTPException(415, as_text(str(error).replace(str(item.path), item.name))) from None
     except ValueError as error:
@@ -176,7 +177,11 @@ def decide(
     """Keep the inspector's decision; 409 where somebody decided since `revision`."""
     item_of(session, key)
     by = dict(client=request.client.host if request.client else '')
-    by |= dict(inspector=inspector, known_by='page') if inspector else session.user
+    user = request.state.user
+    if user.known_by:  # who has logged in is nobody else
+        by |= dict(inspector=user.name, known_by=user.known_by)
+    else:
+        by |= dict(inspector=inspector, known_by='page') if inspector else session.user
     try:
         now = session.decide(key, verdict, boxes, part, digest, revision, by, viewed)
     except ConflictError as error:

@@ -1,6 +1,7 @@
 """One sitting at the page: its radiographs, what the detector finds on them, the inspector's decisions."""
 
 import getpass
+import shutil
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
@@ -44,6 +45,8 @@ class Session:
         self.inspector = inspector
         self.out, self.root = Path(out), root and Path(root).resolve()
         self.user = dict(inspector=name, known_by='option') if name else _login()
+        # A frame of 256 MiB may take three times that to decode: one after the other.
+        self.decoding = threading.BoundedSemaphore(1)
         self.items: dict[int, Item] = {}
         self.changes = 0
         self.lock = threading.Lock()
@@ -56,6 +59,9 @@ class Session:
             for draft in (self.out / 'images').rglob('*.part'):  # of a page that was killed
                 draft.unlink()
             self.decisions = Decisions(self.out, inspector, second)
+            self.uploads = self.out / 'uploads'
+            self._drop_uploads()
+            self.uploads.mkdir()
             self._held = stack.pop_all()
 
     def close(self) -> None:
@@ -65,7 +71,12 @@ class Session:
             OSError: The corrections cannot be written; the record, from which they follow, is whole.
         """
         with self._held:
+            self._drop_uploads()
             self.decisions.close()
+
+    def _drop_uploads(self) -> None:
+        """Take away what was sent and not decided on: whoever wants it inspected sends it again."""
+        shutil.rmtree(self.uploads, ignore_errors=True)
 
     def _put(self, key: int, item: Item) -> None:
         """Set an item; the caller holds the lock."""
@@ -95,7 +106,8 @@ class Session:
         try:
             digest = sha256(item.path)
             known = digest == item.digest and not item.reason
-            said = None if known else self.inspector.attempt(item.path)
+            with self.decoding:
+                said = None if known else self.inspector.attempt(item.path)
         except OSError as error:
             digest = ''
             said = ImagingError(f'{item.name}: expected a readable file ({error.strerror}); open it again')
@@ -174,10 +186,15 @@ class Session:
             part = part.strip() or item.part
             self.decisions.add(item, verdict, kept, part, revision, by or self.user, viewed)
             now = replace(item, **self.decisions.give_back(item))
+            sent = item.path.parent == self.uploads
+            path = self.out / 'images' / item.file_name if sent else item.path
             for other, listed in list(self.items.items()):
                 # The same radiograph may be listed twice.
                 if listed.digest == item.digest and listed.file_name == item.file_name:
-                    self._put(other, replace(listed, **self.decisions.give_back(listed)))
+                    moved = dict(path=path) if listed.path == item.path else {}
+                    self._put(other, replace(listed, **moved, **self.decisions.give_back(listed)))
+        if sent:
+            item.path.unlink(missing_ok=True)
         return now
 
 

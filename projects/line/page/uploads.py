@@ -1,49 +1,134 @@
-"""Radiographs that are sent to the page: checked by size and content, then kept and inspected."""
+"""Radiographs that are sent: received onto the disk, checked by size and content, then inspected.
 
+An upload is kept in `uploads/` until it is decided on, when its copy goes to `images/`, or until the page
+ends. What is kept undecided is bounded.
+"""
+
+import asyncio
 import hashlib
 import re
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
 from projects.line.runtime.inspector import read_one
-from projects.radiograph.files import write_whole
-from projects.radiograph.image import MAX_FRAME_BYTES, ImagingError
+from projects.radiograph.files import sha256
+from projects.radiograph.image import ImagingError
 from projects.radiograph.listing import SUFFIXES
 
 from .items import kept_name
 from .routes import Sitting, not_kept
 from .session import Session
 
+RECEIVED_AT_ONCE = 8
+MOST_WAITING = 64
+KEPT_BYTES = 4 * 2**30
+STEP = 2**20
+
 router = APIRouter()
 
 
+class Limits:
+    """How many uploads an application receives at once."""
+
+    def __init__(self) -> None:
+        self.receiving = asyncio.Semaphore(RECEIVED_AT_ONCE)
+        self.waiting = 0
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait for a place to receive an upload, or answer 503 where too many wait."""
+        if self.waiting >= MOST_WAITING:
+            raise HTTPException(503, 'too many radiographs at once: send it again', {'Retry-After': '5'})
+        self.waiting += 1
+        try:
+            async with self.receiving:
+                yield
+        finally:
+            self.waiting -= 1
+
+
+def limits_of(request: Request) -> Limits:
+    """Return the limits of an application."""
+    return request.app.state.limits
+
+
+Bounds = Annotated[Limits, Depends(limits_of)]
+
+
 @router.post('/api/images')
-async def upload(session: Sitting, request: Request, name: str) -> dict:
+async def upload(session: Sitting, limits: Bounds, request: Request, name: str) -> dict:
     """Take one radiograph, the request's body, and inspect it."""
-    plain = re.sub(r'[^\w.-]+', '_', Path(name.replace('\\', '/')).name).lstrip('.')
-    suffix = Path(plain).suffix.lower()
-    content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > MAX_FRAME_BYTES:
-            raise HTTPException(413, f'expected at most {MAX_FRAME_BYTES >> 20} MiB')
-    if not plain or suffix not in SUFFIXES and content[128:132] != b'DICM':
-        raise HTTPException(415, f'expected a radiograph ({", ".join(SUFFIXES)}, or DICOM content)')
-    return await run_in_threadpool(_receive, session, plain, bytes(content))
-
-
-def _receive(session: Session, name: str, content: bytes) -> dict:
+    plain = plain_name(name)
+    # Of this request alone: the same radiograph may be sent twice at once.
+    draft = session.uploads / f'{uuid.uuid4().hex}.part'
     try:
-        read_one(content, name)
-    except ImagingError as error:
-        raise HTTPException(415, str(error)) from None
-    path = session.out / 'images' / kept_name(name, hashlib.sha256(content).hexdigest())
-    try:
-        write_whole(path, content)
+        async with limits.place():
+            digest = await receive(request, draft, plain)
+            return await run_in_threadpool(_take, session, plain, draft, digest)
     except OSError as error:
         raise not_kept(session, error) from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def plain_name(name: str) -> str:
+    """Return the last part of a file's name, without what a path or a shell could take for its own."""
+    return re.sub(r'[^\w.-]+', '_', Path(name.replace('\\', '/')).name).lstrip('.')
+
+
+async def receive(request: Request, path: Path, name: str) -> str:
+    """Write a request's body to a file, if it can be a radiograph; returns its SHA-256.
+
+    Raises:
+        HTTPException: 415, it cannot be one.
+        OSError: It cannot be written.
+    """
+    digest, head, batch = hashlib.sha256(), b'', bytearray()
+    with path.open('wb') as file:
+        async for chunk in request.stream():
+            digest.update(chunk)
+            head += chunk[: 132 - len(head)]
+            batch += chunk
+            if len(batch) >= STEP:
+                await run_in_threadpool(file.write, bytes(batch))
+                batch.clear()
+        file.write(batch)
+    if not name or Path(name).suffix.lower() not in SUFFIXES and head[128:] != b'DICM':
+        raise HTTPException(415, f'expected a radiograph ({", ".join(SUFFIXES)}, or DICOM content)')
+    return digest.hexdigest()
+
+
+def _take(session: Session, name: str, draft: Path, digest: str) -> dict:
+    try:
+        with session.decoding:
+            read_one(draft, name)
+    except ImagingError as error:
+        raise HTTPException(415, str(error)) from None
+    file_name = kept_name(name, digest)
+    path, decided = session.uploads / file_name, session.out / 'images' / file_name
+    if decided.is_file() and sha256(decided) == digest:
+        path = decided
+    else:
+        _make_room(session, draft, path)
     key = session.add(name, path)
     session.inspect(key)
     return dict(id=key)
+
+
+def _make_room(session: Session, draft: Path, path: Path) -> None:
+    """Put an upload in its place, unless those that nobody decided on take too much room."""
+    others = [other for other in session.uploads.iterdir() if other.suffix != '.part' and other != path]
+    kept = sum(other.stat().st_size for other in others)
+    if kept + draft.stat().st_size > KEPT_BYTES:
+        raise HTTPException(
+            507,
+            f'{session.uploads}: {kept / 2**30:.1f} of {KEPT_BYTES / 2**30:g} GiB hold uploads that nobody '
+            'decided on; decide on some, or start the page again, which drops them',
+        )
+    draft.replace(path)
