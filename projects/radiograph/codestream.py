@@ -90,7 +90,9 @@ def _parse_jpeg_2000(data: bytes) -> Codestream:
 
 def _parse_jpeg(data: bytes) -> Codestream:
     """ITU-T T.81, annex B, and T.87, annex C: segments, scans of entropy-coded data, the end marker."""
-    at, frame, scans, named = 2, None, [], {}
+    at, frame = 2, None
+    scans: list[bytes] = []
+    named: dict[bytes, bytes] = {}
     while True:
         found = _MARKER.search(data, at)
         if found is None:
@@ -204,7 +206,8 @@ def decode(data: bytes, said: Codestream) -> np.ndarray:
         if components not in (1, 3):
             raise CodestreamError(f'{components} components, expected gray or RGB')
         image = simplejpeg.decode_jpeg(data, 'GRAY' if components == 1 else 'RGB', strict=True)
-        return image[..., 0] if components == 1 else image
+        gray: np.ndarray = image[..., 0] if components == 1 else image
+        return gray
     if said.process == JPEG_2000:
         return imagecodecs.jpeg2k_decode(data)
     if said.process == JPEG_LS:

@@ -12,8 +12,9 @@ import pydicom
 from pydicom import uid
 from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 from pydicom.filereader import _read_file_meta_info, read_preamble
-from pydicom.pixels import apply_modality_lut, get_decoder, pixel_array
-from pydicom.pixels.decoders.base import DecodeRunner
+from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
+from pydicom.pixels.processing import apply_modality_lut
+from pydicom.pixels.utils import pixel_array
 
 from projects.errors import one_line
 
@@ -211,7 +212,8 @@ def _macro(ds: pydicom.Dataset, sequence: str, frame: int) -> pydicom.Dataset:
     for groups, index in (('PerFrameFunctionalGroupsSequence', frame), ('SharedFunctionalGroupsSequence', 0)):
         items = ds.get(groups)
         if items and index < len(items) and items[index].get(sequence):
-            return items[index].get(sequence)[0]
+            found: pydicom.Dataset = items[index].get(sequence)[0]
+            return found
     return ds
 
 
@@ -251,7 +253,7 @@ def _voi(macro: pydicom.Dataset, ds: pydicom.Dataset) -> tuple[Any, ...] | None:
     if macro.get('VOILUTSequence'):
         item = macro.VOILUTSequence[0]
         entries, first, bits = (int(v) for v in item.LUTDescriptor)
-        table = _lut_data(item.LUTData, entries or 65536, bits, ds.original_encoding[1])
+        table = _lut_data(item.LUTData, entries or 65536, bits, bool(ds.original_encoding[1]))
         return 'table', first, tuple(np.clip(table / (2**bits - 1), 0, 1).tolist())
     if macro.get('WindowCenter') is None or macro.get('WindowWidth') is None:
         return None

@@ -47,6 +47,7 @@ def read_png(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiograp
     width, height, depth, colour, _, _, interlaced = struct.unpack_from('>IIBBBBB', data, 16)
     channels = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}.get(colour, 4)
     check_size(height, width, height * width * channels * (2 if depth == 16 else 1), name, admit)
+    image: np.ndarray | None
     if colour == 0 and depth >= 8 and not interlaced:
         decode = decode_image_png_u8 if depth == 8 else decode_image_png_u16
         image = np.asarray(decode(data, (height, width), 'mono'))
@@ -65,7 +66,8 @@ def _chunks(data: bytes, name: str) -> Iterator[tuple[bytes, memoryview]]:
             raise ImagingError(
                 f'{name}: expected a complete PNG, found a truncated one; copy or export it again'
             )
-        if imagecodecs.zlibng_crc32(view[at + 4 : end]) != struct.unpack_from('>I', data, end)[0]:
+        checksum = imagecodecs.zlibng_crc32(view[at + 4 : end])  # type: ignore[arg-type]  # any buffer
+        if checksum != struct.unpack_from('>I', data, end)[0]:
             raise ImagingError(
                 f'{name}: expected an intact PNG, found a wrong checksum at byte {at}; copy it again'
             )

@@ -75,7 +75,9 @@ def prepare(radiograph: Radiograph, window: dict[str, Any], dtype: str, size: in
         scale = size / min(height, width)
         # Pillow's bilinear filter widens with the scale: that is the antialiasing.
         image = np.asarray(
-            Image.fromarray(image).resize((round(width * scale), round(height * scale)), Image.BILINEAR)
+            Image.fromarray(image).resize(
+                (round(width * scale), round(height * scale)), Image.Resampling.BILINEAR
+            )
         )
     if dtype == 'float32':
         return image

@@ -4,6 +4,7 @@ import codecs
 import json
 import re
 import reprlib
+from typing import Any
 
 import numpy as np
 import yaml
@@ -42,7 +43,7 @@ _SHOW = reprlib.Repr()
 _SHOW.maxlevel, _SHOW.maxlist, _SHOW.maxdict, _SHOW.maxstring, _SHOW.maxother = 2, 5, 3, 40, 40
 
 
-def _show(value) -> str:
+def _show(value: object) -> str:
     """A short text of any value for an error, however deep or long it is."""
     try:
         return ' '.join(_SHOW.repr(value).split())
@@ -86,7 +87,7 @@ class FormatError(MMXrayError, ValueError):
     """An annotation that cannot be understood: what was expected, without the file's name."""
 
 
-def parse_json(data: bytes):
+def parse_json(data: bytes) -> Any:
     """The value of a JSON text, in less than 1 GB whatever is in it.
 
     Raises:
@@ -109,7 +110,7 @@ def parse_json(data: bytes):
         raise FormatError(f'JSON ({_show(str(error))})') from None
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object, of which each key means one thing."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -127,18 +128,19 @@ def check_json_size(data: bytes) -> None:
         raise FormatError(f'at most {MAX_NESTS} lists and objects and {MAX_QUOTES // 2} strings in a file')
 
 
-class _YamlLoader(yaml.CSafeLoader):
+class _YamlLoader(yaml.CSafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """The safe loader, for which a key that occurs twice is an error: its last value would win."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if len(set(keys)) < len(keys):
             twice = next(value for tag, value in keys if keys.count((tag, value)) > 1)
             raise FormatError(f'each key once in a map, found {_show(twice)} twice')
-        return super().construct_mapping(node, deep)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
 
 
-def parse_yaml(data: bytes):
+def parse_yaml(data: bytes) -> Any:
     """The value of a YAML text, however deep it nests.
 
     Raises:
@@ -160,7 +162,7 @@ def parse_yaml(data: bytes):
         raise FormatError(f'YAML ({_show(str(error))})') from None
 
 
-def flag_of(value, what: str) -> bool:
+def flag_of(value: object, what: str) -> bool:
     """Whether a flag is set: tools write numbers, truth values and words."""
     word = value.strip().lower() if isinstance(value, str) else value
     if word is None or word in ('', '0', 'false', 'no', 0):

@@ -87,8 +87,9 @@ def apply_window(radiograph: Radiograph, window: dict[str, Any], dtype: str = 'u
     if pixels.dtype.itemsize <= 2 and pixels.dtype.kind in 'iu':
         table = _table(pixels.dtype.str, curve, radiograph.invert, dtype)
         if pixels.dtype == np.uint8:
-            return cv2.LUT(pixels, table)
-        return table[pixels.view(f'u{pixels.dtype.itemsize}')]
+            return np.asarray(cv2.LUT(pixels, table))
+        mapped: np.ndarray = table[pixels.view(f'u{pixels.dtype.itemsize}')]
+        return mapped
     out = np.empty(pixels.shape, dtype)
     step = max(1, 2**20 // pixels.shape[1])  # rows; float64 copies of a whole film would be large
     for top in range(0, len(pixels), step):
@@ -184,7 +185,7 @@ def _table(pixel_dtype: str, curve: tuple[Any, ...], invert: bool, dtype: str) -
 def _evaluate(values: np.ndarray, curve: tuple[Any, ...], invert: bool, dtype: str) -> np.ndarray:
     """Map values to 0..255 along a curve."""
     kind, first, second = curve
-    x = values.astype(np.float64)
+    x: np.ndarray = values.astype(np.float64)
     if kind == 'table':
         table = np.asarray(second)
         x = table[np.clip(x - first, 0, len(table) - 1).astype(np.int64)]
@@ -195,7 +196,11 @@ def _evaluate(values: np.ndarray, curve: tuple[Any, ...], invert: bool, dtype: s
         if kind == 'log':
             x, first, second = np.log(np.maximum(x, first)), math.log(first), math.log(second)
         # Without width it is a step: all of a constant image is black under its percentile window.
-        x = np.clip((x - first) / (second - first), 0, 1) if second > first else np.float64(x > first)
+        x = (
+            np.clip((x - first) / (second - first), 0, 1)
+            if second > first
+            else (x > first).astype(np.float64)
+        )
     x *= 255
     if invert:
         x = 255 - x
