@@ -72,7 +72,7 @@ def read_dicom(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiogr
     grays = samples > 1 and _colours(ds).startswith('MONOCHROME')
     pixels = _stored_bits(to_one_channel(image, name) if grays else to_gray(image, name), ds, name)
     invert = _colours(ds) == 'MONOCHROME1' or ds.get('PresentationLUTShape') == 'INVERSE'
-    meta = dict(file=name, format='DICOM', frame=frame, frames=frames)
+    meta = dict(file=name, format='DICOM', frame=frame, frames=frames, **_spacing(ds, frame))
     if pixels.dtype.kind == 'f':
         bits, low, high = allocated, math.nan, math.nan
     else:
@@ -215,6 +215,26 @@ def _macro(ds: pydicom.Dataset, sequence: str, frame: int) -> pydicom.Dataset:
             found: pydicom.Dataset = items[index].get(sequence)[0]
             return found
     return ds
+
+
+def _spacing(ds: pydicom.Dataset, frame: int) -> dict[str, Any]:
+    """The pixel pitch, which the standard gives along the column first; none where it is not sound.
+
+    Returns:
+        `spacing`, mm per px along x and along y, and `spacing_from`, the attribute that says so: PS3.3,
+        10.7.1.3. ImagerPixelSpacing is at the detector, where the part is shown enlarged.
+    """
+    for source, keyword in (
+        (_macro(ds, 'PixelMeasuresSequence', frame), 'PixelSpacing'),
+        (ds, 'ImagerPixelSpacing'),
+    ):
+        try:
+            along_y, along_x = (float(v) for v in source.get(keyword) or ())
+        except (TypeError, ValueError):
+            continue
+        if 0 < along_x < math.inf and 0 < along_y < math.inf:
+            return dict(spacing=(along_x, along_y), spacing_from=keyword)
+    return {}
 
 
 def _rescale(

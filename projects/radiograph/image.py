@@ -39,7 +39,9 @@ class Radiograph:
             `pixels` keep the file's values; `apply_window` inverts after windowing, as DICOM prescribes.
         voi: the window that the file states (DICOM VOI): ('linear', low, high), ('sigmoid', center, width),
             ('table', first input, values in 0..1), or ('wrong', what is wrong with it); None without one.
-        meta: 'file' (name used in errors), 'format', 'frame' and 'frames' (how many the file holds).
+        meta: 'file' (name used in errors), 'format', 'frame' and 'frames' (how many the file holds); where
+            the file states them, 'spacing' (mm per px along x and along y) and 'spacing_from' (which of its
+            attributes says so).
     """
 
     pixels: np.ndarray

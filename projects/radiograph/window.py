@@ -97,6 +97,20 @@ def apply_window(radiograph: Radiograph, window: dict[str, Any], dtype: str = 'u
     return out
 
 
+def window_ends(radiograph: Radiograph, window: dict[str, Any]) -> tuple[float, float] | None:
+    """Return the values that a window shows as black and white, in the file's units; None for a table.
+
+    Raises:
+        ImagingError: As `apply_window`.
+    """
+    check_window(window)
+    kind, *numbers = _curve(radiograph, window)
+    if kind == 'sigmoid':
+        center, width = numbers
+        return center - width / 2, center + width / 2
+    return None if kind == 'table' else (numbers[0], numbers[1])
+
+
 def _curve(radiograph: Radiograph, window: dict[str, Any]) -> tuple[Any, ...]:
     """The window as a hashable curve, of the kinds of `Radiograph.voi` and ('log', low, high)."""
     name = radiograph.meta.get('file', 'radiograph')

@@ -20,6 +20,7 @@ from projects.line.export import detector as export_detector
 from projects.line.export import graphs, int8, parity, threshold
 from projects.line.export.traceable import UnsupportedDetector, WholeDetector
 from projects.line.runtime import Inspector, engines, folder
+from projects.measures.bounds import rate
 from projects.radiograph.files import sha256
 from projects.xray import running
 from projects.xray.datasets import DatasetError
@@ -114,6 +115,11 @@ def test_both_graphs_are_proven_and_the_metadata_says_so(exported, detector):
     assert said.depths == ['8-bit unsigned']
     assert said.origin['sha256'] == sha256(detector[1])
     assert len(said.curve) == 39
+    for row in said.curve:  # counts and bounds, in the words of the report
+        for key in ('escape', 'false_reject'):
+            expected = rate(row[f'{key}_events'], row[f'{key}_units'])
+            assert row[f'{key}_words'] == str(expected) and row[f'{key}_upper'] == expected.upper
+            assert row[key] == expected.rate
     assert 'the lowest score of a critical part was taken' in said.threshold_reason
     # At the chosen threshold no validation part escapes that the detector can catch at all.
     assert 0 < said.threshold < 1

@@ -40,6 +40,13 @@ def choose_threshold(exported: Exported, truth: dict, found: Sequence[tuple], ma
         )
     for threshold in np.linspace(0.05, 1, 39).round(4).tolist():
         measures = measure_parts(parts, threshold)
-        exported.curve.append(
-            dict(threshold=threshold, escape=measures.escape.rate, false_reject=measures.false_reject.rate)
-        )
+        row: dict = dict(threshold=threshold)
+        for key, rate in (('escape', measures.escape), ('false_reject', measures.false_reject)):
+            row |= {
+                key: rate.rate,
+                f'{key}_events': rate.events,
+                f'{key}_units': rate.units,
+                f'{key}_upper': rate.upper,
+                f'{key}_words': str(rate),
+            }
+        exported.curve.append(row)

@@ -31,6 +31,7 @@ class Item:
         part: Id of the physical part: what the inspector gave, else what the rule of the data set that the
             detector was made with finds in the name; '' where it finds none, as a part that is not known.
         changed: Number of the last change of the list that was of this item.
+        thumbnail: A small PNG; empty before it is inspected, and where it cannot be read.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Item:
     revision: int = 0
     part: str = ''
     changed: int = 0
+    thumbnail: bytes = field(default=b'', repr=False)
 
     @property
     def file_name(self) -> str:

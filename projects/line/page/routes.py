@@ -14,7 +14,7 @@ from projects.xray.classes import PALETTE
 
 from .decision import ConflictError
 from .items import LONGEST_PART, Item, as_text, check_unchanged
-from .pixels import as_16_bit
+from .pixels import packed
 from .session import Session
 
 PAGE = Path(__file__).with_name('page.html')
@@ -74,6 +74,7 @@ def state(session: Sitting, since: int = 0) -> dict:
             decision=i.decision,
             revision=i.revision,
             part=i.part,
+            thumbnail=i.digest[:12] if i.thumbnail else '',
         )
         for key, i in listed
         if i.changed > since
@@ -137,10 +138,21 @@ def findings(session: Sitting, key: int) -> dict:
     )
 
 
-@router.get('/api/images/{key}/pixels')
-def pixels(session: Sitting, key: int) -> Response:
-    """Give a radiograph's pixels as uint16, little endian, by lines; headers say what they stand for."""
+@router.get('/api/images/{key}/thumbnail')
+def small(session: Sitting, key: int) -> Response:
+    """Give a small picture of a radiograph, as the detector saw it."""
     item = item_of(session, key)
+    if not item.thumbnail:
+        raise HTTPException(404, 'no picture of this radiograph')
+    return Response(item.thumbnail, media_type='image/png')
+
+
+@router.get('/api/images/{key}/pixels')
+def pixels(session: Sitting, key: int, digest: str | None = None) -> Response:
+    """Give a radiograph's pixels, see `packed`; those of the file with that digest alone."""
+    item = item_of(session, key)
+    if digest not in (None, item.digest):
+        raise HTTPException(400, 'its file changed since it was inspected: open it again')
     try:
         if item.state == 'found':
             check_unchanged(item.path, item.digest)
@@ -150,15 +162,8 @@ def pixels(session: Sitting, key: int) -> Response:
         raise HTTPException(415, as_text(str(error).replace(str(item.path), item.name))) from None
     except ValueError as error:
         raise HTTPException(400, str(error)) from None
-    values, low, high = as_16_bit(radiograph.pixels)
-    headers = {
-        'X-Height': str(values.shape[0]),
-        'X-Width': str(values.shape[1]),
-        'X-Low': repr(low),
-        'X-High': repr(high),
-        'X-Invert': str(int(radiograph.invert)),
-    }
-    return Response(values.tobytes(), media_type='application/octet-stream', headers=headers)
+    content, headers = packed(radiograph, session.inspector.exported.window)
+    return Response(content, media_type='application/octet-stream', headers=headers)
 
 
 @router.post('/api/images/{key}/decision')

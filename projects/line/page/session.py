@@ -17,6 +17,7 @@ from projects.radiograph.parts import part_by_rule
 from .decision import check_decision, check_facts
 from .decisions import Decisions
 from .items import LONGEST_PART, Item, as_text
+from .pixels import thumbnail
 
 
 class Session:
@@ -121,6 +122,7 @@ class Session:
                 for box, label, score in zip(said.boxes, said.labels, said.scores, strict=True)
             ]
             now.boxes = list(now.found)
+            now.thumbnail = thumbnail(said.pixels)
         with self.lock:
             self._put(key, replace(now, **self.decisions.give_back(now)))
 

@@ -43,7 +43,9 @@ class Exported:
             `inspector.depth_of`; others are refused. Empty takes any.
         gray_levels: Lowest and highest value of each statistic of `radiograph.gray_levels`: what the
             validation radiographs span, and a margin. A frame outside is refused. Empty takes any.
-        curve: Rows {threshold, escape, false_reject} of validation parts; rates in [0, 1] or None.
+        curve: Rows {threshold, escape, false_reject} of validation parts; rates in [0, 1] or None. Beside
+            each rate `…_events` of `…_units`, `…_upper`, its one-sided 95 % bound, and `…_words`, all of it
+            in the words of the report.
         cost: Sound validation parts rejected at the threshold: `rejected`, `sound`, `rate`, and `upper`, the
             one-sided bound at `confidence`. Empty where parts are not known or none is sound.
         max_false_reject: Share of sound parts above which export and inference warn.

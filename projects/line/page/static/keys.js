@@ -1,0 +1,58 @@
+// What the keys do: wherever the focus is, except in a field that takes text.
+
+import {addInMiddle, nudge, reclass, remove, select, selectNext} from './boxes.js';
+import {$, page, changed, say, told} from './state.js';
+
+const TEXT = /^(text|search|number|file)$/;
+const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
+
+const takesText = e => e.tagName === 'SELECT' || e.tagName === 'TEXTAREA' || e.tagName === 'INPUT' && TEXT.test(e.type);
+
+/** @param actions By key, in small letters; each may return a promise of what there is to say. */
+export function listenToKeys(viewer, actions, undo) {
+  const boxKeys = {
+    '.': () => say(selectNext(1, viewer)), ',': () => say(selectNext(-1, viewer)), d: () => addInMiddle(viewer),
+    delete: () => remove(), backspace: () => remove(), escape: () => { $('view').focus(); select(null); },
+    '+': () => viewer.zoom(1.25), '=': () => viewer.zoom(1.25), '-': () => viewer.zoom(.8),
+    f: () => viewer.fit(), 1: () => viewer.zoomTo(1),
+  };
+  const all = {...boxKeys, ...actions};
+
+  function hold(event, hidden) {
+    if (page.hidden !== hidden) { page.hidden = hidden; changed(); }
+    event.preventDefault();
+  }
+
+  onkeydown = event => {
+    const {target, key} = event;
+    // A key that is held clicks no button each time.
+    if (event.repeat && target.tagName === 'BUTTON' && /^(Enter| )$/.test(key)) event.preventDefault();
+    if (takesText(target) || $('help').open) return;
+    const small = key.toLowerCase(), command = event.ctrlKey || event.metaKey;
+    if (command && !event.altKey && (small === 'z' || small === 'y')) {
+      event.preventDefault();
+      if (!event.repeat) told(undo(small === 'y' || event.shiftKey));
+      return;
+    }
+    if (ARROWS[key] && target.type !== 'range' && !event.altKey) { arrow(event, viewer); return; }
+    if (command || event.altKey) return;
+    if (small === 'h') { hold(event, true); return; }
+    if (event.repeat) return;
+    const digit = event.shiftKey && /^Digit[1-9]$/.test(event.code) ? Number(event.code[5]) : 0;
+    if (digit) { reclass(digit - 1); return; }
+    // With Shift or CapsLock a letter is the same key.
+    const action = all[small];
+    if (action) { event.preventDefault(); told(Promise.resolve(action())); }
+  };
+  onkeyup = event => { if (event.key.toLowerCase() === 'h' && page.hidden) hold(event, false); };
+  onblur = () => { if (page.hidden) { page.hidden = false; changed(); } };
+}
+
+/** A selected box moves, with Ctrl its lower right corner, by 1 px, with Shift by 10; else the picture. */
+function arrow(event, viewer) {
+  if (!page.image || event.target.closest('#items, dialog')) return;
+  event.preventDefault();
+  const [x, y] = ARROWS[event.key], far = event.shiftKey ? 10 : 1;
+  if (page.selected) nudge(x * far, y * far, event.ctrlKey || event.metaKey);
+  else viewer.move(-x * 60 * viewer.ratio, -y * 60 * viewer.ratio);
+}

@@ -1,0 +1,94 @@
+// The list of radiographs: worst first, filtered, searched, with its progress; kept up to date by difference.
+
+import {json} from './api.js';
+import {$, page, element, isDraft, told} from './state.js';
+
+const rows = new Map();  // rows of the list, by item
+let timer = 0, asked = 0, applied = 0;  // the next refresh, the last that was asked for, the last that is shown
+let changes = 0;  // number of the last change of the list that the server told of
+
+export const itemOf = id => page.state.items.find(i => i.id === id);
+export const undecided = i => i.state === 'found' && (!i.decision || isDraft(i));
+/** An unreadable one that nobody has looked at or decided on. */
+export const unseen = i => i.state === 'unreadable' && !i.decision && !page.looked.has(i.id);
+export const count = word => page.state.items.filter(i => i.state === word).length;
+
+// What cannot be read has no risk, yet nobody knows what is in it: it comes first.
+export const order = () => [...page.state.items].sort((a, b) =>
+  (b.state === 'unreadable') - (a.state === 'unreadable') || b.risk - a.risk || a.id - b.id);
+
+/** Ask the server what changed since it was asked last; `first` is called with its first answer. */
+export async function refresh(first) {
+  const mine = ++asked;
+  let said = await json(`/api/state?since=${changes}`);
+  if (said.changes < changes) said = await json('/api/state');  // the server was started again
+  if (mine < applied) return;  // a later one was faster
+  applied = mine; changes = said.changes || 0;
+  const items = new Map(said.classes ? [] : page.state.items.map(i => [i.id, i]));
+  for (const item of said.items) {
+    const known = page.busy.has(item.id) && items.get(item.id);
+    items.set(item.id, known ? {...item, decision: known.decision} : item);
+  }
+  page.state = {...page.state, ...said, items: [...items.values()]};
+  if (page.threshold === null && first) first();
+  drawList();
+  later();
+}
+
+function later() {  // one timer, however many refreshes there are
+  clearTimeout(timer);
+  if (count('waiting')) timer = setTimeout(() => told(refresh().catch(error => { later(); throw error; })), 500);
+}
+
+const FILTERS = {
+  all: () => true, open: i => undecided(i) || unseen(i), edited: isDraft, unreadable: i => i.state === 'unreadable',
+  reject: i => i.decision === 'reject' && !isDraft(i), accept: i => i.decision === 'accept' && !isDraft(i),
+};
+
+function wordOf(item) {
+  if (isDraft(item)) return 'edited';
+  if (item.decision) return item.decision;
+  return item.state === 'waiting' ? '…' : item.state === 'unreadable' ? 'unreadable' : item.risk.toFixed(2);
+}
+
+let opening = () => {};
+export function onOpen(what) { opening = what; }
+
+function newRow(item) {
+  const row = element('li'), button = element('button'), name = element('span', undefined, {class: 'name'});
+  button.append(element('img', undefined, {alt: '', loading: 'lazy', width: 40, height: 40}), name, element('span', undefined, {class: 'word'}));
+  name.append(element('span', undefined, {class: 'head'}), element('span', undefined, {class: 'tail'}));
+  button.onclick = () => opening(item.id);
+  row.append(button);
+  return row;
+}
+
+function fillRow(row, item, on) {
+  const button = row.firstChild, [picture, name, word] = button.children, cut = Math.max(item.name.length - 10, 0), text = wordOf(item);
+  const source = item.thumbnail ? `/api/images/${item.id}/thumbnail?of=${item.thumbnail}` : '';
+  if (picture.getAttribute('src') !== source) { if (source) picture.src = source; else picture.removeAttribute('src'); }
+  button.title = item.reason || item.name; button.className = on ? 'on' : '';
+  if (on) button.setAttribute('aria-current', 'true'); else button.removeAttribute('aria-current');
+  name.firstChild.textContent = item.name.slice(0, cut); name.lastChild.textContent = item.name.slice(cut);
+  word.textContent = text; word.className = `word ${/^[a-z]+$/.test(text) ? text : ''}`;
+}
+
+export function drawList() {  // rows stay: one that is replaced while it is pressed takes no click
+  const wanted = $('search').value.trim().toLowerCase(), kind = FILTERS[$('filter').value];
+  let hidden = 0;
+  order().forEach((item, k) => {
+    if (!rows.has(item.id)) rows.set(item.id, newRow(item));
+    const row = rows.get(item.id), on = Boolean(page.current && page.current.id === item.id);
+    const said = JSON.stringify([item, on, isDraft(item)]);
+    if (row.said !== said) { row.said = said; fillRow(row, item, on); }
+    row.hidden = !kind(item) || !`${item.name} ${item.part || ''}`.toLowerCase().includes(wanted);
+    hidden += row.hidden;
+    if ($('items').children[k] !== row) $('items').insertBefore(row, $('items').children[k] || null);
+  });
+  while ($('items').children.length > page.state.items.length) $('items').lastChild.remove();
+  const all = page.state.items.length, done = page.state.items.filter(i => i.decision && !isDraft(i)).length;
+  const more = ['waiting', 'unreadable'].filter(count).map(word => `, ${count(word)} ${word}`).join('');
+  $('left').textContent = `${page.state.items.filter(undecided).length} to decide${more}`;
+  $('progress').max = all || 1; $('progress').value = done;
+  $('done').textContent = all ? `${done} of ${all} decided${hidden ? `; ${hidden} not shown` : ''}` : '';
+}

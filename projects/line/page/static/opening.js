@@ -1,0 +1,105 @@
+// Which radiograph is shown: opening one, the next worst, the one before; what comes next is fetched ahead.
+
+import {call, json} from './api.js';
+import {count, drawList, itemOf, order, refresh, undecided, unseen} from './list.js';
+import {ahead, load} from './loading.js';
+import {endGesture} from './pointer.js';
+import {$, page, changed, say, told} from './state.js';
+
+const AHEAD = 2;  // radiographs
+const seen = new Map();   // what of each was seen at 1:1, by id and digest
+const before = [];        // ids that were shown, the last at the end
+const opened = new Set(); // radiographs whose findings a blind reading has uncovered, by id and digest
+let viewer = null, fresh = false;  // fresh: a folder was opened, and its worst comes next
+
+export function openIn(made) { viewer = made; }
+
+export const keyOf = item => `${item.id} ${item.digest}`;
+export const blind = () => $('blind').checked;
+
+/** Show a radiograph; returns what there is to say. */
+export async function open(id, back = false) {
+  const mine = ++page.turn, {item: said, image} = await load(id);
+  if (mine !== page.turn) return '';  // another was asked for meanwhile
+  if (said.state === 'waiting') return 'not inspected yet';
+  let word = '';
+  const draft = page.drafts.get(id);
+  if (draft && draft.digest !== said.digest) {
+    page.drafts.delete(id);
+    word = image ? 'its file changed: what was drawn on it is gone' : 'its file can no longer be read: what was drawn on it is gone';
+  }
+  if (page.current && page.current.id !== id && !back) before.push(page.current.id);
+  // Together, so that name, boxes and pixels on the page are always of one radiograph.
+  page.current = page.drafts.get(id) || said; page.image = image; page.selected = null;
+  page.revealed = !blind() || Boolean(said.decision) || opened.has(keyOf(said));
+  if (!image) page.looked.add(id);
+  if (image && !seen.has(keyOf(said))) seen.set(keyOf(said), new Uint8Array(256));
+  endGesture();
+  viewer.show(image, seen.get(keyOf(said)));
+  page.seen = performance.now();
+  changed();
+  told(refresh());
+  ahead(after(id).filter(i => i.state === 'found').slice(0, AHEAD).map(i => i.id));
+  return word;
+}
+
+/** Uncover what the detector found, in a blind reading. */
+export function reveal() {
+  if (page.current) opened.add(keyOf(page.current));
+  page.revealed = true;
+  changed();
+}
+
+/** What is left to decide, in the order of the list, beginning behind a radiograph; that itself comes last. */
+function after(id) {
+  const all = order(), at = all.findIndex(i => i.id === id);
+  return [...all.slice(at + 1), ...all.slice(0, at + 1)].filter(i => undecided(i) || unseen(i));
+}
+
+/** Show what is to be decided next; returns what there is to say. */
+export async function next(known = false) {
+  if (!known) await refresh();
+  const found = page.current && !fresh ? after(page.current.id)[0] : order().find(i => undecided(i) || unseen(i));
+  fresh = false;
+  if (found) return open(found.id);
+  if (count('waiting')) return `still inspecting: ${count('waiting')} waiting`;
+  const dark = page.state.items.filter(i => i.state === 'unreadable' && !i.decision).length;
+  return `nothing left to decide${dark ? `, but ${dark} unreadable: look at those parts otherwise` : ''}`;
+}
+
+export async function previous() {
+  const id = before.pop();
+  return id === undefined ? 'none was shown before' : open(id, true);
+}
+
+/** Show the current radiograph as the server has it, once its decision is kept. */
+export async function reopen(id) {
+  const item = itemOf(id);
+  if (page.current && page.current.id === id && item && item.decision && !page.drafts.has(id)) {
+    Object.assign(page.current, await json(`/api/images/${id}`));
+    page.selected = null;
+    changed(); drawList();
+  }
+}
+
+export async function pick() {
+  const {outside} = await json('/api/folders', {folder: $('folder').value});
+  fresh = true;
+  page.looked.clear();  // what could not be read may be another file now
+  await refresh();
+  return outside ? `${outside} lead out of the archive: look at those parts otherwise` : '';
+}
+
+/** Send files one after the other; those that are refused are said together. */
+export async function send(files) {
+  const refused = [];
+  for (const file of files) {
+    say(`${file.name} …`);
+    try {
+      const {id} = await (await call(`/api/images?name=${encodeURIComponent(file.name)}`, file, true)).json();
+      await refresh();
+      say(await open(id));
+    } catch (error) { refused.push(error.message.startsWith(file.name) ? error.message : `${file.name}: ${error.message}`); }
+  }
+  if (refused.length) say(`${refused.length} of ${files.length} not taken, look at those parts otherwise: ${refused.join('; ')}`);
+}
