@@ -27,6 +27,14 @@ import projects  # noqa: E402, F401  (before mmdet: it brings mmcv's operators)
 cv2.setNumThreads(1)
 
 
+@pytest.fixture(autouse=True, scope='session')
+def state_of_its_own(tmp_path_factory):
+    """Nothing is kept in the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_STATE_HOME', str(tmp_path_factory.mktemp('state')))
+        yield
+
+
 @pytest.fixture(scope='session')
 def repo() -> Path:
     """Root of the checkout."""

@@ -5,6 +5,7 @@ Example:
 """
 
 import argparse
+import itertools
 import re
 import sys
 import tomllib
@@ -75,8 +76,8 @@ def needed(names: list[str]) -> set[str]:
 def runtime() -> set[str]:
     """Return the canonical names of what is installed for more than tests and lint."""
     project = tomllib.loads((REPO / 'pyproject.toml').read_text())
-    train = project['project']['optional-dependencies']['train']
-    return needed([*project['project']['dependencies'], *train, *project['dependency-groups']['study']])
+    extras = itertools.chain(*project['project']['optional-dependencies'].values())
+    return needed([*project['project']['dependencies'], *extras, *project['dependency-groups']['study']])
 
 
 def licence_of(name: str) -> str:

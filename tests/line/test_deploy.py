@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import hashlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from helpers.radiograph_files import dicom
 from projects.line.runtime import FolderError, Inspector, folder
 from projects.line.runtime.archive import ArchiveError, find_images, inspect_archive, parse_shard
 from projects.line.runtime.pictures import overlay
+from projects.radiograph.files import sha256
 from projects.radiograph.gray_levels import band_of, measure
 from projects.radiograph.image import ImagingError, Radiograph
 from projects.radiograph.read import read
@@ -394,6 +396,104 @@ def test_a_compiled_graph_is_kept_beside_the_folder_and_checked_before_it_is_use
     assert Inspector(exported)(image).scores.tolist() == [0.5]
     (other,) = (tmp_path / '.exported.cache').iterdir()
     assert other.name != kept.name
+
+
+def test_a_compiled_graph_that_somebody_else_put_there_is_not_used(exported, tmp_path, monkeypatch):
+    """Who may write beside the folder cannot change what the detector says."""
+    image = spot(20, 30)
+    assert Inspector(exported)(image).scores.tolist() == [1]
+    (kept,) = (tmp_path / '.exported.cache').iterdir()
+    blind = export_to(tmp_path / 'blind')
+    said = folder.read(blind)
+    bright_spot_graph(blind / 'model.onnx', white=255_000.0)
+    folder.write(blind, said)
+    with monkeypatch.context() as other:  # another user, who compiles a graph that finds nothing
+        other.setenv('XDG_STATE_HOME', str(tmp_path / 'theirs'))
+        assert Inspector(blind)(image).risk < 0.01
+        (theirs,) = (tmp_path / '.blind.cache').iterdir()
+    content = theirs.read_bytes()
+    digest = hashlib.sha256(content[32:]).digest()
+    own = Inspector(blind) and next((tmp_path / '.blind.cache').iterdir()).read_bytes()
+    for put in (content, digest + content[32:], own):  # own: of another graph of the same user
+        kept.write_bytes(put)
+        assert Inspector(exported)(image).scores.tolist() == [1]
+
+
+def test_without_a_secret_of_its_own_nothing_is_kept(exported, tmp_path, monkeypatch):
+    state = tmp_path / 'state'
+    monkeypatch.setenv('XDG_STATE_HOME', str(state))
+    (state / 'mmxray').mkdir(parents=True)
+    (state / 'mmxray' / 'cache.key').write_bytes(bytes(32))
+    (state / 'mmxray' / 'cache.key').chmod(0o644)  # others know it
+    assert Inspector(exported)(spot(20, 30)).verdict == 'reject'
+    assert not (tmp_path / '.exported.cache').exists()
+
+
+@pytest.mark.parametrize('name', ['../other/model.onnx', '/etc/model.onnx', 'a\\model.onnx', '..', '', 'c:m'])
+def test_an_engine_does_not_lead_out_of_the_folder(exported, name):
+    path = exported / 'metadata.json'
+    content = json.loads(path.read_text())
+    del content['checksum']
+    content['engines']['openvino'] = name
+    path.write_text(json.dumps(content | dict(checksum=folder._checksum(content))))
+    with pytest.raises(FolderError, match='expected names without a folder'):
+        Inspector(exported)
+
+
+def test_graphs_that_nothing_hashes_are_refused(exported):
+    path = exported / 'metadata.json'
+    content = json.loads(path.read_text())
+    del content['checksum']
+    content['files'] = {}
+    path.write_text(json.dumps(content | dict(checksum=folder._checksum(content))))
+    with pytest.raises(FolderError, match='names no checksum of model.onnx'):
+        Inspector(exported)
+    content['files'] = {'model.onnx': sha256(exported / 'model.onnx')}
+    path.write_text(json.dumps(content | dict(checksum=folder._checksum(content))))
+    assert Inspector(exported)(spot(20, 30)).folder == folder.digest_of(folder.read(exported))
+    (exported / 'model.bin').write_bytes(b'weights')
+    with pytest.raises(FolderError, match='model.bin: is not of this export'):
+        Inspector(exported)
+
+
+def test_a_folder_is_taken_only_with_the_signature_of_a_key(exported, tmp_path, capsys):
+    """Signed as the documentation says, by openssl."""
+
+    def openssl(*arguments):
+        subprocess.run(['openssl', *map(str, arguments)], check=True, capture_output=True)
+
+    for name in ('ours', 'other'):
+        openssl('genpkey', '-algorithm', 'ed25519', '-out', tmp_path / f'{name}.pem')
+        openssl('pkey', '-in', tmp_path / f'{name}.pem', '-pubout', '-out', tmp_path / f'{name}.pub')
+
+    def sign(name):
+        key, said = tmp_path / f'{name}.pem', exported / 'metadata.json'
+        openssl('pkeyutl', '-sign', '-inkey', key, '-rawin', '-in', said, '-out', f'{said}.sig')
+
+    key = tmp_path / 'ours.pub'
+    with pytest.raises(FolderError, match='metadata.json.sig: expected a signature'):
+        Inspector(exported, key=key)
+    sign('other')
+    with pytest.raises(FolderError, match='does not fit metadata.json and ours.pub'):
+        Inspector(exported, key=key)
+    sign('ours')
+    assert Inspector(exported, key=key)(spot(20, 30)).verdict == 'reject'
+    cv2.imwrite(str(tmp_path / 'a.png'), spot(20, 30))
+    command = [str(exported), str(tmp_path / 'a.png'), '--out', str(tmp_path / 'out'), '--key']
+    assert infer.main([*command, str(key)]) == 0
+    assert f'detector {folder.digest_of(folder.read(exported))}' in capsys.readouterr().out
+    # Changed by somebody who writes fitting checksums too.
+    said = folder.read(exported)
+    said.threshold = 1.0
+    folder.write(exported, said)
+    assert 'metadata.json.sig' not in folder.read(exported).files
+    with pytest.raises(FolderError, match='the folder was changed, or another signed it'):
+        Inspector(exported, key=key)
+    for bad in (tmp_path / 'none', tmp_path / 'ours.pem', exported / 'metadata.json'):
+        assert infer.main([*command, str(bad)]) == 1
+        said = capsys.readouterr().err
+        assert 'expected a public ed25519 key in PEM' in said
+        assert said.count('\n') == 1
 
 
 def test_where_nothing_can_be_kept_a_graph_is_compiled_each_time(exported, tmp_path):

@@ -30,6 +30,7 @@ def options() -> argparse.ArgumentParser:
         epilog='example:\n  %(prog)s exported/NAME --images data/synthetic/images',
     )
     parser.add_argument('model', nargs='?', help='folder that tools/export.py wrote')
+    parser.add_argument('--key', metavar='FILE', help='public ed25519 key (PEM) that must have signed it')
     parser.add_argument('--images', metavar='DIR', help='archive whose folders the page offers')
     parser.add_argument(
         '--out', default='work_dirs/inspect', metavar='DIR', help='corrections (work_dirs/inspect)'
@@ -152,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         access = access_of(args)
         session = Session(
-            Inspector(args.model),
+            Inspector(args.model, key=args.key),
             Path(args.out),
             args.images and Path(args.images),
             args.second_reader,

@@ -328,6 +328,7 @@ def _row(name: str, said: Inspection | ImagingError, stamp: list[int] | None) ->
         width=said.pixels.shape[1],
         verdict=said.verdict,
         risk=said.risk,
+        folder=said.folder,
         # float32 as it is: every number that was found can be read back.
         boxes=said.boxes.tolist(),
         scores=said.scores.tolist(),
@@ -344,7 +345,12 @@ def _conclude(folder: Path, inspector: Inspector, earlier: int, tried: int, fail
         counts.quarantined += 'error' in row
         counts.rejected += row.get('verdict') == 'reject'
     head = dict(
-        info=dict(description='detections', threshold=inspector.threshold, origin=inspector.exported.origin),
+        info=dict(
+            description='detections',
+            threshold=inspector.threshold,
+            folder=inspector.digest,
+            origin=inspector.exported.origin,
+        ),
         categories=[dict(id=k + 1, name=name) for k, name in enumerate(classes)],
     )
     images = (

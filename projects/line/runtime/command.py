@@ -46,6 +46,7 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
     folder.add_argument('--engine', choices=ENGINES, help='default: openvino')
     folder.add_argument('--threads', type=int, metavar='N', help='CPU threads in all')
     folder.add_argument('--streams', type=int, metavar='N', help='radiographs at a time (1)')
+    folder.add_argument('--key', metavar='FILE', help='public ed25519 key (PEM) that must have signed it')
     parser.add_argument(
         '--overlays', choices=('none', 'rejected', 'all'), default='rejected', help='pictures to write'
     )
@@ -54,7 +55,7 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
     if len(args.source) not in (2, 3)[: 1 + with_configs]:
         wrong = 'expected FOLDER IMAGES'
         parser.error(f'{wrong}, or CONFIG CHECKPOINT IMAGES' if with_configs else wrong)
-    given = dict(engine=args.engine, threads=args.threads, streams=args.streams)
+    given = dict(engine=args.engine, threads=args.threads, streams=args.streams, key=args.key)
     args.options = {name: value for name, value in given.items() if value is not None}
     if len(args.source) == 3 and args.options:
         parser.error(f'--{next(iter(args.options))}: of an exported folder, not of CONFIG CHECKPOINT')
@@ -95,6 +96,7 @@ def infer(args: argparse.Namespace, inspector: Inspector) -> int:
 
     source, out = Path(args.source[-1]), Path(args.out)
     root, names = find_images(source, say_passed_over)
+    print(f'detector {inspector.digest}')
     done = inspect_archive(
         inspector,
         root,

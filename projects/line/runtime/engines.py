@@ -3,7 +3,9 @@
 import contextlib
 import functools
 import hashlib
+import hmac
 import os
+import secrets
 import sys
 import threading
 from collections.abc import Callable
@@ -96,11 +98,16 @@ def _openvino(graph: Path, threads: int, streams: int, cache: Path | None) -> En
 
 
 def _cached(graph: Path, settings: dict, cache: Path):
-    """Take what an earlier start compiled, if it is whole and of this machine; else compile, and keep it.
+    """Take what an earlier start of this user compiled, if it is of this machine; else compile, and keep it.
 
-    Not by OpenVINO's own CACHE_DIR: that loads weights with a flipped bit without a word.
+    Not by OpenVINO's own CACHE_DIR: that loads weights with a flipped bit without a word. A checksum would
+    not do: whoever may write to the folder could put in another graph, with its checksum.
     """
     import openvino
+
+    secret = _secret()
+    if secret is None:
+        return core().compile_model(graph, 'CPU', settings)
 
     facts = [openvino.__version__] + [
         str(core().get_property('CPU', key)) for key in ('FULL_DEVICE_NAME', 'OPTIMIZATION_CAPABILITIES')
@@ -108,8 +115,8 @@ def _cached(graph: Path, settings: dict, cache: Path):
     kept = cache.with_name(f'{cache.name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.blob')
     with contextlib.suppress(OSError, RuntimeError):  # not there, or not for this OpenVINO
         content = kept.read_bytes()
-        digest, content = content[:32], content[32:]
-        if hashlib.sha256(content).digest() == digest:
+        code, content = content[:32], content[32:]
+        if hmac.compare_digest(_code(secret, kept.name, content), code):
             return core().import_model(content, 'CPU', settings)
     compiled = core().compile_model(graph, 'CPU', settings)
     with contextlib.suppress(OSError, RuntimeError):  # no room or no right to write: compiled again next time
@@ -119,8 +126,35 @@ def _cached(graph: Path, settings: dict, cache: Path):
                 other.unlink()  # of the graph that was here before
         content = compiled.export_model().getvalue()
         # Whole or not at all: other processes may be starting, too.
-        write_whole(kept, hashlib.sha256(content).digest() + content)
+        write_whole(kept, _code(secret, kept.name, content) + content)
     return compiled
+
+
+def _code(secret: bytes, name: str, content: bytes) -> bytes:
+    """Return the code that proves that content of this name was kept by who knows the secret."""
+    return hmac.digest(secret, name.encode() + b'\0' + content, 'sha256')
+
+
+def _secret() -> bytes | None:
+    """Return this user's secret for kept graphs, made at the first start; None where none can be kept."""
+    with contextlib.suppress(OSError, RuntimeError):  # no home
+        place = Path(os.environ.get('XDG_STATE_HOME') or Path.home() / '.local' / 'state') / 'mmxray'
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = place / 'cache.key'
+        with contextlib.suppress(FileExistsError):
+            made = place / f'cache.key.{os.getpid()}-{threading.get_ident()}'
+            descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                with os.fdopen(descriptor, 'wb') as file:
+                    file.write(secrets.token_bytes(32))
+                os.link(made, path)  # whole, and never over another's
+            finally:
+                made.unlink()
+        said = path.stat()
+        if said.st_uid == os.getuid() and not said.st_mode & 0o077:
+            secret = path.read_bytes()
+            return secret if len(secret) == 32 else None
+    return None
 
 
 def _onnxruntime(graph: Path, threads: int, streams: int) -> Engine:

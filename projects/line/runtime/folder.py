@@ -12,6 +12,8 @@ from projects.radiograph.image import ImagingError
 from projects.radiograph.window import check_window
 
 METADATA = 'metadata.json'
+SIGNATURE = 'metadata.json.sig'  # ed25519, of the bytes of the metadata, which hold the hashes of the graphs
+_GRAPHS = {'.xml', '.bin', '.onnx', '.data', '.pb', '.blob'}
 FORMAT = 3
 MAX_FALSE_REJECT = 0.1  # of the sound parts, above which export and inference warn
 
@@ -89,6 +91,9 @@ class Exported:
             raise FolderError('threshold, mean or std out of range; export again')
         if not 0 < self.iou <= 1 or not all(isinstance(depth, str) for depth in self.depths):
             raise FolderError(f'iou {self.iou} or depths {self.depths} out of range; export again')
+        names = [*self.engines.values(), *self.files]
+        if not all(_is_plain(name) for name in names):
+            raise FolderError(f'files {names}: expected names without a folder; copy the folder again')
         if not self.classes or not set(self.rejecting) <= set(self.classes):
             raise FolderError(
                 f'rejecting {self.rejecting} among {self.classes}, expected classes; export again'
@@ -131,27 +136,34 @@ def write(folder: Path, exported: Exported) -> None:
     exported.files = {
         path.name: sha256(path)
         for path in sorted(folder.iterdir())
-        if path.is_file() and path.name != METADATA
+        if path.is_file() and path.name not in (METADATA, SIGNATURE)
     }
     content = dict(format=FORMAT, **asdict(exported))
     content['checksum'] = _checksum(content)
     (folder / METADATA).write_text(json.dumps(content, indent=1) + '\n')
 
 
-def read(folder: str | Path, engine: str | None = None) -> Exported:
+def read(folder: str | Path, engine: str | None = None, key: str | Path | None = None) -> Exported:
     """Read a folder's metadata and prove that its files are as they were exported.
 
     Args:
         folder: What `tools/export.py` wrote.
         engine: Whose files are looked at; default, all.
+        key: File with the public ed25519 key (PEM) of who may export; None asks for no signature. Checksums
+            find damage, a signature also what somebody changed.
 
     Raises:
-        FolderError: No such folder, no graph for the engine, or a file that is missing, changed or of
-            another format.
+        FolderError: No such folder, no graph for the engine, a file that is missing, changed or of another
+            format, a graph that the metadata do not name, or no signature by the key.
     """
     path = Path(folder) / METADATA
     try:
-        content = json.loads(path.read_bytes())
+        coded = path.read_bytes()
+        if key is not None:
+            check_signature(path.parent, coded, Path(key))
+        content = json.loads(coded)
+    except FolderError:
+        raise
     except OSError as error:
         raise FolderError(
             f'{path}: expected an exported detector ({error.strerror}); make one with tools/export.py'
@@ -178,13 +190,67 @@ def read(folder: str | Path, engine: str | None = None) -> Exported:
             f"{folder}: has no graph for '{engine}', expected one of {sorted(exported.engines)}; choose that "
             'engine, or export again'
         )
-    for name, digest in exported.files_of(engine).items():
-        file = path.parent / Path(name).name
+    wanted_files = exported.files_of(engine)
+    if engine is not None and exported.engines[engine] not in wanted_files:
+        raise FolderError(f'{path}: names no checksum of {exported.engines[engine]}; export again')
+    _refuse_added(path.parent, exported)
+    for name, digest in wanted_files.items():
+        file = path.parent / name
         if not file.is_file():
             raise FolderError(f'{file}: expected this file of the export; copy the folder again')
         if sha256(file) != digest:
             raise FolderError(f'{file}: its checksum does not fit, so it was damaged; copy the folder again')
     return exported
+
+
+def check_signature(folder: Path, content: bytes, key: Path) -> None:
+    """Refuse metadata that the owner of a key did not sign.
+
+    Args:
+        folder: Where the signature is, `metadata.json.sig`: 64 bytes.
+        content: Of the metadata.
+        key: File with the public ed25519 key, PEM.
+
+    Raises:
+        FolderError: The key cannot be read, or the signature is missing or another's.
+    """
+    # Only who asks for a signature waits for the library.
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        public = load_pem_public_key(key.read_bytes())
+        if not isinstance(public, Ed25519PublicKey):
+            raise ValueError
+    except (OSError, ValueError, UnsupportedAlgorithm):
+        raise FolderError(
+            f'{key}: expected a public ed25519 key in PEM; openssl pkey -in KEY -pubout makes one'
+        ) from None
+    path = folder / SIGNATURE
+    try:
+        public.verify(path.read_bytes(), content)
+    except OSError as error:
+        raise FolderError(
+            f'{path}: expected a signature ({error.strerror}); have the folder signed'
+        ) from None
+    except InvalidSignature:
+        raise FolderError(
+            f'{path}: does not fit {METADATA} and {key.name}: the folder was changed, or another signed it; '
+            'copy the folder again'
+        ) from None
+
+
+def _is_plain(name: object) -> bool:
+    """Tell a file's own name from a path, of any operating system."""
+    return isinstance(name, str) and not set(name) & set('/\\\0:') and name not in ('', '.', '..')
+
+
+def _refuse_added(folder: Path, exported: Exported) -> None:
+    """Refuse graphs and weights that nothing hashes: an engine may read them beside those that are named."""
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in _GRAPHS and file.name not in exported.files:
+            raise FolderError(f'{file}: is not of this export; take it away, or copy the folder again')
 
 
 def digest_of(exported: Exported) -> str:

@@ -43,6 +43,7 @@ class Inspection:
             and curve are of this rule.
         pixels: (height, width) what the window made of it, before it was resized.
         bits: Of the image's file.
+        folder: SHA-256 that stands for the detector's folder.
         seconds: Time of each stage: 'decode', 'window' (with resizing and tiles), 'network' (with NMS),
             'merge'.
     """
@@ -55,6 +56,7 @@ class Inspection:
     risk: float
     pixels: np.ndarray
     bits: int
+    folder: str
     seconds: dict[str, float]
 
 
@@ -71,9 +73,13 @@ class Inspector:
         threads: CPU threads in all; default, those that this process may use.
         streams: Radiographs that `stream` works on at a time; they share the threads.
         cache: Keep what OpenVINO compiled beside the folder, in `.<name>.cache`, for the next start.
+        key: File with the public ed25519 key (PEM) that must have signed the folder; default, none.
+
+    Attributes:
+        digest: SHA-256 that stands for the folder, see `folder.digest_of`.
 
     Raises:
-        FolderError: The folder is missing, damaged or lacks the engine's graph.
+        FolderError: The folder is missing, damaged, lacks the engine's graph or is not signed by the key.
         EngineError: The engine does not take the graph.
     """
 
@@ -85,8 +91,9 @@ class Inspector:
         threads: int | None = None,
         streams: int = 1,
         cache: bool = True,
+        key: str | Path | None = None,
     ):
-        exported = folder.read(source, engine)
+        exported = folder.read(source, engine, key)
         path = Path(source).resolve()
         digest = hashlib.sha256(repr(exported.files_of(engine)).encode()).hexdigest()[:16]
         kept = path.with_name(f'.{path.name}.cache') / digest if cache else None
@@ -148,6 +155,7 @@ class Inspector:
             risk=risk,
             pixels=pixels,
             bits=radiograph.bits,
+            folder=self.digest,
             seconds=clock.seconds,
         )
 
