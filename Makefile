@@ -5,7 +5,7 @@ python := .venv/bin/python
 pytest := OMP_NUM_THREADS=1 $(python) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint test test-long test-browser test-gpu doctor demo gdxray study inspect distill sbom
+.PHONY: help setup lock lint test test-long test-browser test-gpu doctor demo gdxray study own inspect distill sbom
 
 help: ## list the commands
 	@awk -F ' *## *' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -65,6 +65,12 @@ gdxray: setup ## real castings, GDXRAY=DIR with C0001/ and so on: both protocols
 	  --test-list projects/prepare/splits/gdxray_castings_test.txt
 	@$(python) tools/study.py configs/study/gdxray.yaml
 	@$(call report,gdxray)
+
+own: setup ## your own converted data, DATA=DIR SEVERITY=FILE: check, pretrain, two arms, export, report; SCALE=cpu, NAME=N
+	@[ -n "$(DATA)" ] && [ -n "$(SEVERITY)" ] || \
+	  { echo "make own: say what to learn from: make own DATA=DIR SEVERITY=FILE (DIR of tools/convert_dataset.py)" >&2; exit 2; }
+	@$(python) tools/new_experiment.py "$(DATA)" --severity "$(SEVERITY)" $(if $(SCALE),--scale $(SCALE)) \
+	  $(if $(NAME),--name $(NAME)) --run
 
 inspect: setup ## page to inspect and correct, MODEL=exported folder; IMAGES=DIR offers an archive, OUT=DIR takes corrections, PORT=8000
 	@[ -n "$(MODEL)" ] || { echo "make inspect: say which detector: make inspect MODEL=DIR (of tools/export.py)" >&2; exit 2; }

@@ -13,6 +13,16 @@ default_hooks = dict(
 xray_pack = dict(
     type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 )
+# To learn from crops at native size: three of four are around a flaw. The scale varies widely: unseen parts
+# may have flaws several times as large as those learnt from. No preferred direction; film curve (gamma) and
+# quantum noise vary.
+xray_crops = [
+    dict(type='XrayFlawCrop', size=256, flaw=0.75, scale=(0.5, 2.5)),
+    dict(type='XrayRandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='XrayGamma', gamma=(0.7, 1.4), prob=0.5),
+    dict(type='XrayPoissonNoise', prob=0.5),
+    dict(type='PackDetInputs'),
+]
 xray_train_loader = dict(
     sampler=_base_.xray_shuffle,
     batch_sampler=dict(type='AspectRatioBatchSampler'),

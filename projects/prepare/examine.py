@@ -28,13 +28,13 @@ def examine(
         cfg: the config.
         config_path: its file.
         workers: processes.
-        options: its `--cfg-options`, of which the window counts for related configs too.
+        options: its `--cfg-options`, of which window and own data count for related configs too.
 
     Returns:
         The report as dataset.json holds it, the findings, and what the page draws.
     """
-    window = [option for option in options or () if option.startswith('xray_load.')]
-    sets, findings = read_sets(cfg, config_path, window)
+    shared = [option for option in options or () if option.startswith(('xray_load.', 'xray_own.'))]
+    sets, findings = read_sets(cfg, config_path, shared)
     start = time.perf_counter()
     tasks = {path: s.window for s in reversed(sets) for path in s.paths}
     with progress_bar(len(tasks)) as bar:

@@ -159,14 +159,14 @@ def pretraining_configs(cfg: Config) -> list[Path]:
     names = [init['checkpoint'] for init in found_in(cfg.model, 'init_cfg') if 'checkpoint' in (init or ())]
     names += [cfg.get('load_from') or '']
     stems = {part for name in names for part in Path(str(name)).parts}
-    return [path for path in sorted(REPO.glob('configs/*/*.py')) if path.stem in stems]
+    return [path for path in sorted(REPO.glob('configs/**/*.py')) if path.stem in stems]
 
 
 def configs_from(stem: str) -> list[Path]:
     """The configs of this repository that start from a checkpoint of the config with this stem."""
     return [
         path
-        for path in sorted(REPO.glob('configs/*/*.py'))
+        for path in sorted(REPO.glob('configs/**/*.py'))
         if f'/{stem}/' in path.read_text(encoding='utf-8')
     ]
 

@@ -25,14 +25,17 @@ BELOW = ('threshold is', 'checks', 'versions', 'commands')
 
 
 def tables_of(groups: Sequence[Group], part_curves: dict[Path, PartCurve], latency: str) -> list[dict]:
-    """Return the tables, some without rows: id (also the CSV's name), title, header, rows of text."""
+    """Return the tables, some without rows: id (also the CSV's name), title, header, rows of text.
+
+    The paper's tables are left out where all runs are on a user's own data, which have no place in them.
+    """
     members = [(g, a, m) for g in groups for a in g.arms for m in a.members]
     detectors = [row for row in members if row[2].detection]
+    paper = [dict(file='table_2', **table_2(groups)), dict(file='table_3', **table_3(groups))]
     return [
         dict(file='comparisons', **_comparisons(groups)),
         dict(file='differences', **_differences(groups)),
-        dict(file='table_2', **table_2(groups)),
-        dict(file='table_3', **table_3(groups)),
+        *(paper if any(not group.dataset.startswith('own-') for group in groups) else []),
         dict(file='arms', **_arms(groups)),
         dict(file='probes', **_probes(groups)),
         dict(file='escapes', **_escapes(detectors)),

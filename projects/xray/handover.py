@@ -113,7 +113,7 @@ def fingerprint(module: torch.nn.Module) -> str:
 def command_for(checkpoint: str) -> str | None:
     """Return the command that makes a checkpoint, or None when no config has its folder's name."""
     for folder in reversed(Path(checkpoint).parent.parts):
-        for config in sorted(CONFIGS.glob(f'*/{folder}.py')):
+        for config in sorted(CONFIGS.glob(f'**/{folder}.py')):
             return train_command(config)
     return None
 

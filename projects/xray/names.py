@@ -4,8 +4,10 @@
     probe      resnet50-simsiam-pre_4xb64-linear-coslr-90e_industrial-224px
     detector   faster-rcnn_r50-simsiam-castings-pre_fpn_4xb4-6x_gdxray-b
     student    pkd-r50_faster-rcnn_r18-scratch_fpn64_1xb8-amp-24e_synthetic-1024
+    own data   faster-rcnn_lite0-in1k-pre_fpn_1xb8-15e_own-housings
 
-`_` stands between parts, `-` within one. `drawn` pretrains a whole detector on an archive with drawn flaws.
+`_` stands between parts, `-` within one. The images of `configs/own/<name>/` are `own-<name>`. `drawn`
+pretrains a whole detector on an archive with drawn flaws.
 """
 
 import re
@@ -42,12 +44,15 @@ LABELLED = (
     'synthetic-1024',
     'synthetic',
 )
+# A user's own data set, in `configs/own/<name>/`; the shortest name, as an axis or a size may follow it.
+OWN = r'own-[a-z0-9]+(?:-[a-z0-9]+)*?'
 METHODS = ('simsiam', 'simmim', 'densecl')
 AXES = ('views',)
 
 _BACKBONE = '|'.join(BACKBONES)
 _PRETRAINED = '|'.join((*METHODS, 'drawn'))
-_ARCHIVE = '|'.join(ARCHIVES)
+_ARCHIVE = '|'.join((*ARCHIVES, OWN))
+_LABELLED = '|'.join((*LABELLED, OWN))
 # A pretraining is named by its method; by its images too where they are not those of the detector.
 _INIT = rf'(?:in1k-)?(?:{_PRETRAINED})(?:-castings)?|in1k|dinov3|coco'
 _BATCH = r'(?P<gpus>\d+)xb(?P<batch>\d+)'
@@ -59,12 +64,12 @@ GRAMMAR = {
     ),
     'probe': re.compile(
         rf'(?P<backbone>{_BACKBONE})-(?:(?P<init>{_INIT})-pre|scratch)_{_BATCH}-linear'
-        rf'-(?P<sched>coslr)-(?P<epochs>\d+)e_(?P<images>{"|".join(LABELLED)})-(?P<px>\d+)px'
+        rf'-(?P<sched>coslr)-(?P<epochs>\d+)e_(?P<images>{_LABELLED})-(?P<px>\d+)px'
     ),
     'detector': re.compile(
         rf'(?:(?P<distiller>pkd|cwd)-(?P<teacher>(?:{_BACKBONE})(?:-(?:{_INIT}))?)_)?'
         rf'(?P<method>faster-rcnn)_(?P<backbone>{_BACKBONE})-(?:(?P<init>{_INIT})-pre|scratch)_fpn(?P<fpn>\d+)?'
-        rf'_{_BATCH}(?P<amp>-amp)?-(?:(?P<times>\d+)x|(?P<epochs>\d+)e)_(?P<images>{"|".join(LABELLED)})'
+        rf'_{_BATCH}(?P<amp>-amp)?-(?:(?P<times>\d+)x|(?P<epochs>\d+)e)_(?P<images>{_LABELLED})'
     ),
     'drawn': re.compile(
         rf'(?P<method>drawn)_(?P<backbone>{_BACKBONE})(?:-(?P<init>in1k)-pre)?_fpn(?P<fpn>\d+)?'
@@ -86,6 +91,9 @@ _LOOSE = (
 )
 BETWEEN = ' + '
 """Between what a student starts from and its teacher, in the `init` of `summary`."""
+
+
+_OWN_NAME = re.compile(r'[a-z][a-z0-9]*(?:-[a-z0-9]+)*')
 
 
 class NameGrammarError(MMXrayError, ValueError):
@@ -144,6 +152,21 @@ def parse(stem: str) -> Name:
                 tokens[key] = int(tokens[key]) if tokens.get(key) else None
             return Name(kind, **tokens)
     raise NameGrammarError(f'{stem}: does not follow the name grammar of configs/README.md')
+
+
+def own_images(name: str) -> str:
+    """Return the images token of a user's own data set.
+
+    Raises:
+        NameGrammarError: A config's stem could not carry the name, or not be read again.
+    """
+    ending = re.search(rf'-(?:{"|".join(AXES)}|\d+px)$', name)
+    if not _OWN_NAME.fullmatch(name) or ending:
+        raise NameGrammarError(
+            f'{name}: expected a name of small letters, digits and hyphens that begins with a letter and '
+            'does not end like a size or an axis (-224px, -views); choose another'
+        )
+    return f'own-{name}'
 
 
 def gpus_of(stem: str) -> int | None:

@@ -8,7 +8,6 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
 
 import mmengine.dist
@@ -19,7 +18,7 @@ from mmengine.config import Config
 from projects.errors import MMXrayError
 from projects.xray.hooks.resume import ResumeError, newest_checkpoint
 
-from . import compat
+from . import compat, variables
 from .options import parse_value
 from .provenance import REPO
 
@@ -34,7 +33,8 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
     Args:
         path: Config file.
         options: `key=value` strings; dotted keys, values as `options.parse_value` has them. `xray_load.…`
-            is written into every LoadXray of the config, so that all chains load alike.
+            is written into every LoadXray of the config, so that all chains load alike; `xray_own.…` into the
+            fragment of an experiment in `configs/own/`.
 
     Raises:
         UsageError: The file is no readable config, or an option does not fit it.
@@ -43,33 +43,52 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
         raise UsageError(
             f'{path}: no such config, expected a file such as configs/small/NAME.py; see configs/'
         )
+    pairs = {option: _split(option, path) for option in options or []}
+    own = [(key, value) for key, value in pairs.values() if key.split('.')[0] == variables.OWN]
     try:
-        cfg = Config.fromfile(path)
+        with variables.own_data(own):
+            cfg = Config.fromfile(path)
+    except variables.VariableError as error:
+        raise UsageError(str(error)) from None
     except Exception as error:  # a config is Python: whatever it raises is its author's to mend
         raise UsageError(
             f'{path}: not readable as a config ({type(error).__name__}: {_line(error)}); correct the file, '
             'or the base that it names'
         ) from error
-    for option in options or []:
-        key, equals, value = option.partition('=')
-        if not key or not equals:
-            raise UsageError(
-                f"--cfg-options: '{option}' has no key=value, expected for example "
-                'train_dataloader.batch_size=2; write no spaces around ='
-            )
+    for option, (key, value) in pairs.items():
+        if (key, value) in own:
+            continue
         try:
             if key.startswith('xray_'):
-                _set_load(cfg, key, parse_value(value))
+                variables.set_load(cfg, key, value)
             else:
-                cfg.merge_from_dict({key: parse_value(value)})
-        except UsageError:
-            raise
+                cfg.merge_from_dict({key: value})
+        except variables.VariableError as error:
+            raise UsageError(str(error)) from None
         except Exception as error:  # merge_from_dict raises whatever the nested containers raise
-            raise UsageError(
-                f"--cfg-options: '{option}' does not fit {path} ({_line(error)}); look its keys up with "
-                f'`python tools/diff_config.py {path}`'
-            ) from error
+            raise _misfit(option, path, error) from error
     return cfg
+
+
+def _split(option: str, path: str) -> tuple[str, object]:
+    """Key and value of an option for the config at `path`."""
+    key, equals, value = option.partition('=')
+    if not key or not equals:
+        raise UsageError(
+            f"--cfg-options: '{option}' has no key=value, expected for example "
+            'train_dataloader.batch_size=2; write no spaces around ='
+        )
+    try:
+        return key, parse_value(value)
+    except ValueError as error:
+        raise _misfit(option, path, error) from error
+
+
+def _misfit(option: str, path: str, error: Exception) -> UsageError:
+    return UsageError(
+        f"--cfg-options: '{option}' does not fit {path} ({_line(error)}); look its keys up with "
+        f'`python tools/diff_config.py {path}`'
+    )
 
 
 def read_experiment(path: str, options: list[str] | None = None, loader: str = 'train_dataloader') -> Config:
@@ -89,47 +108,6 @@ def read_experiment(path: str, options: list[str] | None = None, loader: str = '
             f'{path}: no model or no {loader}, expected an experiment; name one such as configs/small/NAME.py'
         )
     return cfg
-
-
-def _set_load(cfg: Config, key: str, value) -> None:
-    """Write a part of `xray_load` into every LoadXray; merging it would change what nobody reads any more.
-
-    Raises:
-        UsageError: It is another `xray_*` variable, another part, or the config has no LoadXray.
-    """
-    name, *parts = key.split('.')
-    if name != 'xray_load':
-        raise UsageError(
-            f"--cfg-options: '{key}' would change nothing, since xray_* variables are copied where they "
-            'belong as a config is read; set the keys that it was copied to, or edit the variable itself'
-        )
-    if not parts or parts[0] not in ('window', 'dtype', 'size'):
-        raise UsageError(
-            f"--cfg-options: '{key}' is no argument of LoadXray, expected xray_load.window.type and the "
-            'like, xray_load.dtype or xray_load.size; correct the key'
-        )
-    loads = [node for node in _dicts(cfg._cfg_dict) if node.get('type') == 'LoadXray']
-    if not loads:
-        raise UsageError(
-            f"--cfg-options: '{key}' has no LoadXray to go to in {cfg.filename}; name a config that loads "
-            'radiographs'
-        )
-    for load in loads:
-        for part in parts[:-1]:
-            if part not in load:
-                load[part] = {}
-            load = load[part]
-        load[parts[-1]] = value
-
-
-def _dicts(node):
-    """Yield every dict of a config."""
-    if isinstance(node, dict):
-        yield node
-        node = node.values()
-    if not isinstance(node, str) and isinstance(node, Iterable):
-        for value in node:
-            yield from _dicts(value)
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
@@ -295,7 +273,7 @@ def magnified_views(cfg: Config) -> list[str]:
     Returns:
         One line for each such crop.
     """
-    steps = [node for node in _dicts(cfg.train_dataloader) if isinstance(node.get('type'), str)]
+    steps = [node for node in variables.dicts(cfg.train_dataloader) if isinstance(node.get('type'), str)]
     sizes = [step['size'] for step in steps if step['type'] == 'LoadXray' and step.get('size')]
     said = []
     for step in steps:

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.config_grammar import CONFIGS, all_configs, baseline_of, dataset, find, parse_name, resolved
+from helpers.config_grammar import (
+    CONFIGS,
+    all_configs,
+    baseline_of,
+    dataset,
+    find,
+    is_own,
+    parse_name,
+    resolved,
+)
 from mmengine.config import ConfigDict
 
 from projects.xray.configs import differences, load_config, under
@@ -105,7 +114,7 @@ def expected_checkpoint(path, root):
 
 def pretrain_folders(path):
     folder = path.parent.name
-    return (folder,) if folder in ('small', 'one_gpu', 'cpu') else ('simsiam', 'simmim')
+    return (folder,) if is_own(path) or folder in ('small', 'one_gpu', 'cpu') else ('simsiam', 'simmim')
 
 
 def hands_over(path, target):
@@ -156,8 +165,12 @@ def check_arm(path, config, root=CONFIGS):
         )
         data = dataset(config.train_dataloader)
         expected = {'industrial': 'data/industrial', 'synthetic': 'data/synthetic'}
+        if is_own(path):
+            expected[name.images] = config.xray_own.root
         assert data.data_root == expected.get(name.images, 'data/gdxray')
-        if name.images.startswith('castings'):
+        if is_own(path):
+            assert (data.data_prefix.img_path, data.ann_file) in (('unlabeled', ''), ('images', 'train.txt'))
+        elif name.images.startswith('castings'):
             assert (data.data_prefix.img_path, data.ann_file) == (
                 'images',
                 f'{name.images[-1]}/unlabeled.txt',

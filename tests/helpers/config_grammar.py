@@ -4,6 +4,7 @@ import ast
 import copy
 import functools
 import json
+import os
 from pathlib import Path
 
 from mmengine.config import Config
@@ -17,7 +18,8 @@ from projects.xray.names import Name
 # Three quarters of the time to read a config go to the hundred indices of the package it inherits.
 config_utils.load = functools.cache(config_utils.load)
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+# Another tree: that in which a test has set up an experiment of its own.
+CONFIGS = Path(os.environ.get('MMXRAY_CONFIGS') or Path(__file__).resolve().parents[2] / 'configs')
 
 
 def parse_name(path: Path) -> Name:
@@ -27,7 +29,13 @@ def parse_name(path: Path) -> Name:
 
 def all_configs(root: Path = CONFIGS) -> list[Path]:
     """All configs that can be run, fragments not among them, nor those of `distill_configs`."""
-    return sorted(p for p in root.glob('*/*.py') if p.parent.name not in ('_base_', 'study', 'distill'))
+    found = [p for p in root.glob('*/*.py') if p.parent.name not in ('_base_', 'study', 'distill', 'own')]
+    return sorted(found) + sorted(root.glob('own/*/*.py'))
+
+
+def is_own(path: Path) -> bool:
+    """Whether a config is of a user's own experiment, in `configs/own/<name>/`."""
+    return path.parent.parent.name == 'own'
 
 
 def distill_configs(root: Path = CONFIGS) -> list[Path]:

@@ -1075,6 +1075,20 @@ def test_the_paper_stands_beside_what_was_measured(drawn):
     assert all(len(row) == len(table['header']) for row in table['rows'])
 
 
+def test_own_data_have_no_place_in_the_papers_tables(tmp_path):
+    truth = draw_truth(tmp_path, parts=4)
+    runs = [
+        draw_run(
+            tmp_path, tmp_path / init, truth, init, 0.5, stem=f'faster-rcnn_lite0-{init}_fpn_1xb8-9e_own-x'
+        )
+        for init in ('scratch', 'in1k-pre')
+    ]
+    out = tmp_path / 'out'
+    write_report(out, read_runs(runs)[0], [], Settings(resamples=5), 0)
+    assert 'not run here' not in (out / 'index.html').read_text()
+    assert not (out / 'table_3.csv').exists() and (out / 'arms.csv').is_file()
+
+
 def test_arms_of_two_recipes_do_not_stand_in_one_table_of_the_paper(tmp_path):
     truth = draw_truth(tmp_path, parts=4)
     skills = {('1x', 'in1k'): 0.3, ('2x', 'in1k'): 0.9, ('2x', 'simsiam'): 0.6, ('4x', 'in1k'): 0.5}

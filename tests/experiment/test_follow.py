@@ -1,0 +1,178 @@
+"""`make own`: its steps, which of them are done, and all of them from three labelling tools' folders."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from projects.experiment import follow
+from projects.experiment.facts import ExperimentError
+from projects.experiment.fragments import Experiment
+from tools.convert_dataset import main as convert
+from tools.new_experiment import main
+
+REPO = Path(__file__).resolve().parents[2]
+ARM = """
+model = dict(type='FasterRCNN', backbone=dict(type='ResNet', init_cfg=None))
+train_cfg = dict(max_epochs=6, val_interval=2)
+train_dataloader = dict(batch_size=4, dataset=dict(data_root='data', ann_file='train.json'))
+"""
+STEMS = [f'faster-rcnn_lite0-{init}_fpn_1xb8-6e_own-x' for init in ('in1k-pre', 'scratch')]
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    """An experiment of two arms, of which nothing has run."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path('configs/own/x')
+    folder.mkdir(parents=True)
+    for stem in STEMS:
+        (folder / f'{stem}.py').write_text(ARM)
+    arms = ''.join(f'  - config: {folder}/{stem}.py\n' for stem in STEMS)
+    (folder / 'x.yaml').write_text(f'arms:\n{arms}')
+    return Experiment(folder, {}, [], STEMS, STEMS)
+
+
+def finished(stem, values):
+    """A run that a study has tested, with its AP50 on val epoch by epoch."""
+    folder = Path('work_dirs/study/x', stem, 'seed0-frac100')
+    (folder / '1/vis_data').mkdir(parents=True)
+    lines = [json.dumps({'step': step, 'xray/AP50': value}) for step, value in enumerate(values, 1)]
+    (folder / '1/vis_data/scalars.json').write_text('\n'.join(lines))
+    (folder / 'run.json').write_text(json.dumps(dict(tested=True, epochs=6)))
+    (folder / 'epoch_6.pth').touch()
+    return folder
+
+
+def test_the_run_that_ends_best_on_val_is_exported(experiment):
+    with pytest.raises(ExperimentError, match='expected a tested run'):
+        follow.best_run(experiment)
+    finished(STEMS[0], [0.9, 0.4])
+    better = finished(STEMS[1], [0.1, 0.5])
+    assert follow.best_run(experiment) == better
+    export = follow.steps(experiment, Path('data'))[2]
+    assert export.command()[1:3] == [f'configs/own/x/{STEMS[1]}.py', str(better / 'epoch_6.pth')]
+
+
+def test_what_is_done_is_not_done_again(experiment):
+    check, study, export, test, report = follow.steps(experiment, Path('data'))
+    assert not check.done() and not study.done()
+    run = finished(STEMS[0], [0.5])
+    exported = Path('work_dirs/study/x/exported')
+    assert not export.done()
+    exported.mkdir()
+    assert export.done() and not test.done()
+    os.utime(run / 'epoch_6.pth', (4e9, 4e9))  # trained again since
+    assert not export.done() and not exported.exists()
+    checked = Path('work_dirs', STEMS[0], 'dataset.json')
+    checked.parent.mkdir(parents=True)
+    checked.write_text(json.dumps(dict(findings=[dict(level='warning')])))
+    assert check.done()
+    checked.write_text(json.dumps(dict(findings=[dict(level='error')])))
+    assert not check.done()
+    assert report.example.startswith('python tools/report.py work_dirs/study/x/*/seed*')
+
+
+def radiographs(folder, count=40):
+    """Plates with one bright flaw each, of two types in turns; name -> (type, x, y, side)."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    flaws = {}
+    for number in range(count):
+        image = 9000 + rng.normal(0, 300, (160, 160))
+        x, y = rng.integers(20, 110, 2)
+        side = 14 if number % 2 else 24
+        image[y : y + side, x : x + side] += 30000
+        name = f'P{number // 2:02d}_{"ab"[number % 2]}.png'
+        cv2.imwrite(str(folder / name), image.clip(0, 65535).astype(np.uint16))
+        flaws[name] = ('crack' if number % 4 < 2 else 'pore', int(x), int(y), side)
+    return flaws
+
+
+def labelme(src):
+    for name, (kind, x, y, side) in radiographs(src / 'images').items():
+        shape = dict(label=kind, shape_type='rectangle', points=[[x, y], [x + side, y + side]])
+        text = dict(imagePath=f'../images/{name}', imageHeight=160, imageWidth=160, shapes=[shape])
+        (src / 'images' / name).with_suffix('.json').write_text(json.dumps(text))
+
+
+def yolo(src):
+    (src / 'labels').mkdir(parents=True)
+    for name, (kind, x, y, side) in radiographs(src / 'images').items():
+        row = [['crack', 'pore'].index(kind), *(v / 160 for v in (x + side / 2, y + side / 2, side, side))]
+        (src / 'labels' / name).with_suffix('.txt').write_text(' '.join(map(str, row)))
+    (src / 'data.yaml').write_text('names: [crack, pore]\n')
+
+
+def coco(src):
+    flaws = radiographs(src / 'images')
+    images = [dict(id=i, file_name=name, width=160, height=160) for i, name in enumerate(flaws, 1)]
+    boxes = [
+        dict(
+            id=i,
+            image_id=i,
+            category_id=1 + (kind == 'pore'),
+            bbox=[x, y, side, side],
+            area=side**2,
+            iscrowd=0,
+        )
+        for i, (kind, x, y, side) in enumerate(flaws.values(), 1)
+    ]
+    names = [dict(id=1, name='crack'), dict(id=2, name='pore')]
+    (src / 'instances.json').write_text(json.dumps(dict(images=images, annotations=boxes, categories=names)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('write', [labelme, yolo, coco], ids=lambda f: f.__name__)
+def test_from_a_labelling_tool_to_a_report_and_a_folder_for_the_line(write, tmp_path, monkeypatch, capfd):
+    """No file is written by hand but the severity map; the numbers of epochs are cut to one."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPO / 'configs', 'configs', ignore=shutil.ignore_patterns('own', '__pycache__'))
+    write(tmp_path / 'inspected')
+    Path('severity.yaml').write_text('crack: critical\npore: minor\n')
+    arguments = [
+        write.__name__,
+        'inspected',
+        'data/ours',
+        '--severity',
+        'severity.yaml',
+        '--group',
+        'P[0-9]+',
+    ]
+    assert convert(arguments) == 0
+    setting = ['data/ours', '--severity', 'severity.yaml', '--scale', 'cpu']
+    assert main(setting) == 0
+    assert re.search(r'faster-rcnn: \d+ iterations of', capfd.readouterr().out)
+    study = Path('configs/own/ours/ours.yaml')
+    text = study.read_text()
+    configs = re.findall(r'config: (.*)', text)
+    text = text.replace(configs[0], f'{configs[0]}\n    epochs_factor: 0.005')
+    text = text.replace(
+        configs[1], f'{configs[1]}\n    epochs_factor: 0.005\n    pretrain_epochs_factor: 0.01'
+    )
+    study.write_text(text)
+    done = subprocess.run(
+        [sys.executable, str(REPO / 'tools/new_experiment.py'), *setting, '--run'],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=3000,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert Path('work_dirs/study/ours/report/index.html').is_file()
+    assert list(Path('work_dirs/study/ours/exported').glob('*.xml'))
+    again = subprocess.run(
+        [sys.executable, str(REPO / 'tools/new_experiment.py'), *setting, '--run'],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=3000,
+    )
+    assert again.returncode == 0 and again.stdout.count('done before') == 3, again.stdout
