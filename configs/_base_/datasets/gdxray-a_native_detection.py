@@ -9,7 +9,9 @@ xray_test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=8,
-    dataset=dict(pipeline=[_base_.xray_load, dict(type='LoadAnnotations', with_bbox=True), *_base_.xray_crops]),
+    dataset=dict(
+        pipeline=[_base_.xray_load, dict(type='LoadAnnotations', with_bbox=True), *_base_.xray_crops]
+    ),
     **xray_loader,
 )
 val_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline), **xray_loader)
