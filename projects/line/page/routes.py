@@ -156,7 +156,7 @@ def pixels(session: Sitting, key: int, digest: str | None = None) -> Response:
     try:
         if item.state == 'found':
             check_unchanged(item.path, item.digest)
-        with session.decoding:
+        with session.showing:
             radiograph = read_one(item.path)
     except ImagingError as error:
         raise HTTPException(415, as_text(str(error).replace(str(item.path), item.name))) from None

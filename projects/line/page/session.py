@@ -48,6 +48,8 @@ class Session:
         self.user = dict(inspector=name, known_by='option') if name else _login()
         # A frame of 256 MiB may take three times that to decode: one after the other.
         self.decoding = threading.BoundedSemaphore(1)
+        # Of its own: who opens a radiograph does not wait for a folder that is being inspected.
+        self.showing = threading.BoundedSemaphore(1)
         self.items: dict[int, Item] = {}
         self.changes = 0
         self.lock = threading.Lock()

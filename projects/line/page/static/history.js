@@ -1,7 +1,7 @@
 // Undo and redo of everything that changes a radiograph: boxes, part, decisions.
 
 import {json} from './api.js';
-import {page, changed, isDraft} from './state.js';
+import {$, page, changed, isDraft} from './state.js';
 
 const SOON = 1000;  // ms: within it, changes of one kind are one step
 const done = [], undone = [];
@@ -46,7 +46,7 @@ export async function step(open, again = false) {
     page.busy.add(entry.id);
     try {
       const {revision = 0, part, digest} = page.current;
-      const request = again ? {...entry.request, revision} : {verdict: 'withdraw', boxes: [], part, digest, revision};
+      const request = again ? {...entry.request, revision} : {verdict: 'withdraw', boxes: [], part, digest, revision, inspector: $('inspector').value.trim()};
       page.current.revision = (await json(`/api/images/${entry.id}/decision`, request)).revision;
     } finally { page.busy.delete(entry.id); }
   }

@@ -1,26 +1,32 @@
 // What the keys do: wherever the focus is, except in a field that takes text.
 
 import {addInMiddle, nudge, reclass, remove, select, selectNext} from './boxes.js';
-import {$, page, changed, say, told} from './state.js';
+import {closeViews} from './parts.js';
+import {$, page, say, told} from './state.js';
 
 const TEXT = /^(text|search|number|file)$/;
 const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
 
 const takesText = e => e.tagName === 'SELECT' || e.tagName === 'TEXTAREA' || e.tagName === 'INPUT' && TEXT.test(e.type);
 
-/** @param actions By key, in small letters; each may return a promise of what there is to say. */
-export function listenToKeys(viewer, actions, undo) {
+/**
+ * @param actions By key, in small letters; each may return a promise of what there is to say.
+ * @param holds By key, what is called with true when it is pressed and with false when it is let go.
+ */
+export function listenToKeys(viewer, actions, holds, undo) {
+  const held = new Set();
   const boxKeys = {
     '.': () => say(selectNext(1, viewer)), ',': () => say(selectNext(-1, viewer)), d: () => addInMiddle(viewer),
-    delete: () => remove(), backspace: () => remove(), escape: () => { $('view').focus(); select(null); },
+    delete: () => remove(), backspace: () => remove(), escape: () => { closeViews(); $('view').focus(); select(null); },
     '+': () => viewer.zoom(1.25), '=': () => viewer.zoom(1.25), '-': () => viewer.zoom(.8),
     f: () => viewer.fit(), 1: () => viewer.zoomTo(1),
   };
   const all = {...boxKeys, ...actions};
 
-  function hold(event, hidden) {
-    if (page.hidden !== hidden) { page.hidden = hidden; changed(); }
-    event.preventDefault();
+  function hold(key, on) {
+    if (on === held.has(key)) return;
+    if (on) held.add(key); else held.delete(key);
+    holds[key](on);
   }
 
   onkeydown = event => {
@@ -36,7 +42,7 @@ export function listenToKeys(viewer, actions, undo) {
     }
     if (ARROWS[key] && target.type !== 'range' && !event.altKey) { arrow(event, viewer); return; }
     if (command || event.altKey) return;
-    if (small === 'h') { hold(event, true); return; }
+    if (holds[small]) { event.preventDefault(); hold(small, true); return; }
     if (event.repeat) return;
     const digit = event.shiftKey && /^Digit[1-9]$/.test(event.code) ? Number(event.code[5]) : 0;
     if (digit) { reclass(digit - 1); return; }
@@ -44,8 +50,8 @@ export function listenToKeys(viewer, actions, undo) {
     const action = all[small];
     if (action) { event.preventDefault(); told(Promise.resolve(action())); }
   };
-  onkeyup = event => { if (event.key.toLowerCase() === 'h' && page.hidden) hold(event, false); };
-  onblur = () => { if (page.hidden) { page.hidden = false; changed(); } };
+  onkeyup = event => { if (holds[event.key.toLowerCase()]) hold(event.key.toLowerCase(), false); };
+  onblur = () => { for (const key of [...held]) hold(key, false); };
 }
 
 /** A selected box moves, with Ctrl its lower right corner, by 1 px, with Shift by 10; else the picture. */

@@ -8,8 +8,9 @@ import {edit, step} from './history.js';
 import {listenToKeys} from './keys.js';
 import {drawList, onOpen, refresh} from './list.js';
 import {drawProfile, length, pitchInWords, setPitch, under} from './measure.js';
-import {next, open, openIn, pick, previous, reveal, send} from './opening.js';
+import {covers, next, open, openIn, pick, previous, previousPart, reveal, send} from './opening.js';
 import {drawOver} from './overlay.js';
+import {blink, keepReference, toggleViews, viewsOf} from './parts.js';
 import {listen, pointer, setTool} from './pointer.js';
 import {$, page, changed, element, onChange, say, told} from './state.js';
 import {PRESETS, inFile, setPreset, setWindow, tone, top, windowOf} from './tones.js';
@@ -57,6 +58,8 @@ function drawName() {
   if (!item) return;
   const decided = item.decision ? ', decided' : '';
   $('name').textContent = item.reason || `${item.name}, ${item.size[1]} × ${item.size[0]} px${decided}`;
+  const count = viewsOf(item).length;
+  $('show-views').hidden = count < 2; $('view-count').textContent = count;
   if ($('part').value !== item.part) $('part').value = item.part;
 }
 
@@ -73,6 +76,7 @@ listen($('view'), viewer, {
 });
 
 const undo = again => step(open, again);
+const views = () => toggleViews(id => told(open(id)), covers);
 const invert = () => { tone.inverted = !tone.inverted; toned(); };
 const nextPreset = () => {
   const all = Object.keys(PRESETS).filter(name => tone.filter === 'none' ? true : /range|own/.test(name));
@@ -82,12 +86,13 @@ const nextPreset = () => {
 listenToKeys(viewer, {
   a: () => { decide('accept'); }, r: () => { decide('reject'); }, n: () => next(), p: () => previous(), s: () => { reveal(); },
   i: invert, w: nextPreset, b: () => setTool('box'), m: () => setTool('ruler'), '/': () => $('search').focus(), '?': () => $('help').showModal(),
-}, undo);
+  v: views, k: keepReference, q: () => previousPart(),
+}, {h: on => { page.hidden = on; changed(); }, x: on => blink(viewer, on)}, undo);
 
 const press = {
   pick: () => pick(), next: () => next(), previous: () => previous(), accept: () => { decide('accept'); }, reject: () => { decide('reject'); },
   fit: () => viewer.fit(), one: () => viewer.zoomTo(1), in: () => viewer.zoom(1.25), out: () => viewer.zoom(.8), invert, reveal: () => { reveal(); },
-  undo: () => undo(false), redo: () => undo(true), 'tool-box': () => setTool('box'), 'tool-ruler': () => setTool('ruler'), keys: () => $('help').showModal(),
+  'show-views': views, undo: () => undo(false), redo: () => undo(true), 'tool-box': () => setTool('box'), 'tool-ruler': () => setTool('ruler'), keys: () => $('help').showModal(),
 };
 for (const [id, action] of Object.entries(press)) $(id).onclick = () => told(Promise.resolve(action()));
 
@@ -103,6 +108,7 @@ $('filter-kind').onchange = event => { tone.filter = event.target.value; toned()
 $('filter-radius').oninput = event => { tone.radius = Number(event.target.value); $('radius-value').textContent = `${tone.radius} px`; toned(); };
 $('gamma').oninput = event => { tone.gamma = 2 ** Number(event.target.value); toned(); };
 $('pitch').oninput = event => { setPitch(Number(event.target.value)); pointer.ruler = null; changed(); };
+$('inspector').onchange = event => localStorage.setItem('inspector', event.target.value.trim());
 $('threshold').oninput = event => { page.threshold = Number(event.target.value); changed(); };
 $('class').onchange = event => { reclass(Number(event.target.value)); $('view').focus(); };
 $('part').oninput = event => { if (!edit('part', item => { item.part = event.target.value; })) event.target.value = page.current ? page.current.part : ''; };
@@ -128,6 +134,7 @@ function begin() {
 $('preset').replaceChildren(...Object.entries(PRESETS).map(([key, words]) => element('option', words, {value: key})));
 $('theme').value = localStorage.getItem('theme') || (matchMedia('(prefers-color-scheme: light)').matches ? 'light' : 'dark');
 document.documentElement.dataset.theme = $('theme').value;
+$('inspector').value = localStorage.getItem('inspector') || '';
 $('blind').checked = Boolean(localStorage.getItem('blind'));
 await refresh(begin);
 changed();

@@ -3,6 +3,7 @@
 import {call, json} from './api.js';
 import {count, drawList, itemOf, order, refresh, undecided, unseen} from './list.js';
 import {ahead, load} from './loading.js';
+import {closeViews} from './parts.js';
 import {endGesture} from './pointer.js';
 import {$, page, changed, say, told} from './state.js';
 
@@ -31,10 +32,10 @@ export async function open(id, back = false) {
   if (page.current && page.current.id !== id && !back) before.push(page.current.id);
   // Together, so that name, boxes and pixels on the page are always of one radiograph.
   page.current = page.drafts.get(id) || said; page.image = image; page.selected = null;
-  page.revealed = !blind() || Boolean(said.decision) || opened.has(keyOf(said));
+  page.revealed = !covers(said);
   if (!image) page.looked.add(id);
   if (image && !seen.has(keyOf(said))) seen.set(keyOf(said), new Uint8Array(256));
-  endGesture();
+  endGesture(); closeViews();
   viewer.show(image, seen.get(keyOf(said)));
   page.seen = performance.now();
   changed();
@@ -71,6 +72,20 @@ export async function previous() {
   const id = before.pop();
   return id === undefined ? 'none was shown before' : open(id, true);
 }
+
+/** The last radiograph of another part that was shown. */
+export async function previousPart() {
+  const {part, id} = page.current || {};
+  while (before.length) {
+    const item = itemOf(before[before.length - 1]);
+    if (item && item.id !== id && (!part || item.part !== part)) return previous();
+    before.pop();
+  }
+  return 'no other part was shown before';
+}
+
+/** Whether a blind reading still covers what the detector found on a radiograph. */
+export const covers = item => blind() && !item.decision && !opened.has(keyOf(item));
 
 /** Show the current radiograph as the server has it, once its decision is kept. */
 export async function reopen(id) {

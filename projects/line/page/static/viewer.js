@@ -10,7 +10,7 @@ const MOST = 64;   // largest scale
 export class Viewer {
   /** @param canvas Takes the pixels; `painted` is called after each paint. */
   constructor(canvas) {
-    Object.assign(this, {canvas, painted: () => {}, image: null, view: {scale: 1, left: 0, top: 0}, fitted: true, due: 0});
+    Object.assign(this, {canvas, painted: () => {}, image: null, other: null, view: {scale: 1, left: 0, top: 0}, fitted: true, due: 0});
     this.context = canvas.getContext('2d');
     this.seen = null;    // of this radiograph: cells that were on the screen at 1:1 or larger
     this.seconds = 0;    // that the last painting took
@@ -39,9 +39,9 @@ export class Viewer {
     this.paint();  // at once: a canvas that was resized is empty
   }
 
-  /** Show an image at Fit; `seen` is the record of what was seen of it before. */
+  /** `other`, where there is one, is shown in the place of the image. Show an image at Fit; `seen` is the record of what was seen of it before. */
   show(image, seen = null) {
-    this.image = image; this.sampled = null;
+    this.image = image; this.other = this.sampled = null;
     this.seen = seen || new Uint8Array(CELLS * CELLS);
     this.fit(); this.paint();
   }
@@ -91,26 +91,26 @@ export class Viewer {
 
   paint() {
     cancelAnimationFrame(this.due); this.due = 0;
-    const {canvas, context, image, view} = this, began = performance.now();
+    const {canvas, context, view} = this, image = this.other || this.image, began = performance.now();
     context.clearRect(0, 0, canvas.width, canvas.height);
     if (image) {
-      this.mark();
+      if (!this.other) this.mark();
       const key = JSON.stringify([view, canvas.width, canvas.height, tone.filter, tone.radius]);
       if (this.sampled !== key) {  // a window that is dragged needs no new values
         this.region = sample(image, view, canvas.width, canvas.height);
         if (tone.filter !== 'none') filtered(image, view, this.region, tone);
         this.sampled = key;
       }
-      this.colour();
+      this.colour(image);
     }
     this.seconds = (performance.now() - began) / 1000;
     this.painted();
   }
 
-  colour() {
+  colour(image) {
     const {x, y, width, height, values} = this.region;
     if (!width || !height) return;
-    const words = table(this.image), data = this.context.createImageData(width, height);
+    const words = table(image), data = this.context.createImageData(width, height);
     const out = new Uint32Array(data.data.buffer);
     for (let k = 0; k < out.length; k++) {
       const v = values[k];
