@@ -1,9 +1,11 @@
-"""Measure speed beside stock code: input pipelines (loader), training steps (train), detectors (infer).
+"""Measure speed beside stock code: input pipelines (loader), training steps (train), detectors (infer);
+and what an archive costs as it grows (archive).
 
 Example:
     python tools/benchmark.py loader --device-rate 2000
     python tools/benchmark.py train configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py
     python tools/benchmark.py infer exported/castings --threads 2
+    python tools/benchmark.py archive --images 10000 20000 40000
 """
 
 import argparse
@@ -55,6 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _add_loader(commands, parents=[data], **style)
     _add_train(commands, parents=[data], **style)
     _add_infer(commands, **style)
+    _add_archive(commands, **style)
     parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     for config in args.configs:
@@ -128,6 +131,22 @@ def _add_infer(commands: Any, **style: Any) -> None:
         metavar='N',
         help='CPU threads of each',
     )
+
+
+def _add_archive(commands: Any, **style: Any) -> None:
+    archive = commands.add_parser(
+        'archive', help='the search for near duplicates as an archive grows', **style
+    )
+    archive.set_defaults(run=run_archive, configs=())
+    archive.add_argument(
+        '--images',
+        type=positive,
+        nargs='+',
+        default=(10_000, 20_000, 40_000),
+        metavar='N',
+        help='look-alikes to search; a fifth as many are searched for (10000 20000 40000)',
+    )
+    archive.add_argument('--threads', type=positive, default=1, metavar='N', help='threads of the search (1)')
 
 
 def positive(text: str) -> int:
@@ -220,6 +239,19 @@ def run_infer(args: argparse.Namespace, facts: dict[str, Any]) -> int:
     what = f'{args.images} radiographs of {size} x {size} px, 8-bit PNG; {args.turns} turns; '
     print(heading(f'{what}{args.threads} threads', facts))
     print(infer.table(variants, rates))
+    return 0
+
+
+def run_archive(args: argparse.Namespace, facts: dict[str, Any]) -> int:
+    """Print how the search for near duplicates grows."""
+    import resource
+
+    from projects.benchmark import archive
+
+    rows = [archive.measure_leaks(count, args.threads) for count in args.images]
+    print(heading(f'look-alikes of one design, {args.threads} threads', facts))
+    print(archive.leaks_table(rows))
+    print(f'largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB')
     return 0
 
 

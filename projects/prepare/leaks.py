@@ -16,12 +16,10 @@ import numpy as np
 from projects.radiograph.parts import part_by_rule
 
 from .findings import ERROR, NOTE, WARNING, Finding, ImageSet, counted, few
+from .resemblance import Looks, near_matches
 from .scan import COARSE, Probe, Probes, load
 
 SIDES = (('train', 'test'), ('pretraining', 'test'), ('train', 'val'), ('val', 'test'))
-NEAR_BITS, NEAR_CORRELATION = 6, 0.995
-"""Near duplicates: up to 6 of the 64 bits of the difference hash differ, and 32 x 32 px copies correlate so.
-On GDXray's pixel copies both are exact; frames five degrees apart correlate by 0.95 to 0.999."""
 CROP_CORRELATION = 0.995
 """At full size. GDXray's C0002, crops of C0001 with another contrast, reach 0.999."""
 
@@ -32,13 +30,13 @@ def check_leaks(sets: Sequence[ImageSet], probes: Probes, workers: int) -> list[
     Args:
         sets: all sets.
         probes: of all their images.
-        workers: threads for the search for crops.
+        workers: threads of the searches for near duplicates and crops.
     """
     findings = []
     for left, right in SIDES:
         for a in (s for s in sets if s.side == left):
             for b in (s for s in sets if s.side == right):
-                findings += _leaks_between(a, b, probes)
+                findings += _leaks_between(a, b, probes, workers)
     for s in sets:
         findings += _copies_within(s, probes)
         if s.side == 'unlisted':
@@ -46,7 +44,7 @@ def check_leaks(sets: Sequence[ImageSet], probes: Probes, workers: int) -> list[
     return findings + find_crops(sets, probes, workers)
 
 
-def _leaks_between(a: ImageSet, b: ImageSet, probes: Probes) -> list[Finding]:
+def _leaks_between(a: ImageSet, b: ImageSet, probes: Probes, workers: int) -> list[Finding]:
     findings = []
     cause = f'results on {b.name} would be of images the model has seen'
     same = sorted(set(a.paths) & set(b.paths))
@@ -60,27 +58,25 @@ def _leaks_between(a: ImageSet, b: ImageSet, probes: Probes) -> list[Finding]:
                 dict.fromkeys(same, f'in {a.name} and {b.name}'),
             )
         )
-    left = [p for p in a.paths if not probes[p].error and p not in set(same)]
-    right = [p for p in b.paths if not probes[p].error and p not in set(same)]
-    taken = set()
+    known = set(same)
+    left = [p for p in a.paths if not probes[p].error and p not in known]
+    right = [p for p in b.paths if not probes[p].error and p not in known]
     for what, key in (('byte', 'file_hash'), ('pixel', 'pixel_hash')):
-        by = defaultdict(list)
-        for path in left:
-            by[getattr(probes[path], key)].append(path)
+        # One of equal images stands for all: n copies on either side are n pairs, not their square.
+        first = {getattr(probes[path], key): path for path in reversed(left)}
         equal = [
-            (other, path, f'{what}-equal')
+            (first[value], path, f'{what}-equal')
             for path in right
-            for other in by.get(getattr(probes[path], key), ())
-            if (other, path) not in taken and not _constant(probes[path])
+            if not _constant(probes[path]) and (value := getattr(probes[path], key)) in first
         ]
-        taken |= {pair[:2] for pair in equal}
+        found = {path for _, path, _ in equal}
+        right = [path for path in right if path not in found]
         if equal:
-            count = len({pair[1] for pair in equal})
             findings.append(
                 Finding(
                     ERROR,
                     'leaks',
-                    f'{counted(range(count), "image")} of {b.name} {what}-equal to one of {a.name}: '
+                    f'{counted(equal, "image")} of {b.name} {what}-equal to one of {a.name}: '
                     f'{_joins(equal, (a, b))}',
                     f'take them out of {a.name}: {cause}',
                     {pair[1]: f'{what}-equal to {PurePosixPath(pair[0]).name}' for pair in equal},
@@ -89,15 +85,14 @@ def _leaks_between(a: ImageSet, b: ImageSet, probes: Probes) -> list[Finding]:
             )
     if (a.side, b.side) == ('val', 'test'):
         return findings  # choosing the epoch on parts of test costs little; on its very images, the result
-    near = [pair for pair in near_duplicates(left, right, probes) if pair[:2] not in taken]
+    near = near_duplicates(left, right, probes, workers)
     if near:
-        count = len({pair[1] for pair in near})
         findings.append(
             Finding(
                 WARNING,
                 'leaks',
-                f'{count} of {len(b.names)} images of {b.name} look like one of {a.name} (near duplicates): '
-                f'{_joins(near, (a, b))}',
+                f'{len(near)} of {len(b.names)} images of {b.name} look like one of {a.name} '
+                f'(near duplicates): {_joins(near, (a, b))}',
                 'look at the pairs: copies and neighbouring frames of one part belong on one side; other '
                 'parts of one design may look alike',
                 pairs=near,
@@ -111,10 +106,10 @@ def _constant(found: Probe) -> bool:
     return found.low == found.high
 
 
-def near_duplicates(left: Sequence[str], right: Sequence[str], probes: Probes) -> list[tuple[str, str, str]]:
-    """For each image of `right` the one of `left` that resembles it most, if it is a near duplicate.
-
-    Difference hashes are compared all at once (exclusive or, population count), candidates by correlation.
+def near_duplicates(
+    left: Sequence[str], right: Sequence[str], probes: Probes, workers: int = 1
+) -> list[tuple[str, str, str]]:
+    """For each image of `right` one of `left` that it is a near duplicate of; see `resemblance.near_matches`.
 
     Returns:
         (left path, right path, correlation in words), most alike first.
@@ -123,26 +118,12 @@ def near_duplicates(left: Sequence[str], right: Sequence[str], probes: Probes) -
     right = [path for path in right if not _constant(probes[path])]
     if not left or not right:
         return []
-    hashes = np.array([probes[path].dhash for path in left], np.uint64)
-    found = []
-    for path in right:
-        distance = np.bitwise_count(hashes ^ np.uint64(probes[path].dhash))
-        candidates = np.flatnonzero(distance <= NEAR_BITS)
-        if len(candidates):
-            stack = _standardised([probes[left[i]].small for i in candidates])
-            correlation = stack @ _standardised([probes[path].small])[0]
-            best = int(correlation.argmax())
-            if correlation[best] >= NEAR_CORRELATION:
-                found.append((float(correlation[best]), left[candidates[best]], path))
-    found.sort(key=lambda row: -row[0])
-    return [(a, b, f'correlation {r:.4f}') for r, a, b in found]
-
-
-def _standardised(images: Sequence[np.ndarray]) -> np.ndarray:
-    """(N, P) float32 of mean 0 and norm 1."""
-    flat = np.stack([image.ravel() for image in images]).astype(np.float32)
-    flat -= flat.mean(1, keepdims=True)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    looks = [
+        Looks([probes[p].small for p in paths], [probes[p].dhash for p in paths]) for paths in (left, right)
+    ]
+    found = near_matches(*looks, workers)
+    order = sorted(np.flatnonzero(found.index >= 0), key=lambda k: -found.correlation[k])
+    return [(left[found.index[k]], right[k], f'correlation {found.correlation[k]:.4f}') for k in order]
 
 
 def _shared_groups(a: ImageSet, b: ImageSet) -> list[Finding]:
@@ -243,10 +224,9 @@ def _unlisted_copies(unlisted: ImageSet, sets: Sequence[ImageSet], probes: Probe
     """Copies of listed images among those that no list names: who adds them to a split adds a leak."""
     copies = _by_pixels(unlisted, probes)
     pairs = [
-        (original, copy, f'{s.name}, pixel-equal')
+        (originals[0], copy, f'{s.name}, pixel-equal')
         for s in sets
         for pixels, originals in _by_pixels(s, probes).items()
-        for original in originals
         for copy in copies.get(pixels, ())
     ]
     if not pairs:
