@@ -3,6 +3,7 @@
 import argparse
 import ipaddress
 import re
+import ssl
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from projects.line.runtime.engines import EngineError
 
 from .access import Access, AccessError, add_user, read_tokens
 from .connections import BoundedProtocol
+from .logs import log_to
 from .server import Session, build
 
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
@@ -47,6 +49,9 @@ def options() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--inspector', default='', metavar='NAME', help='who decides, as the record has it (the login name)'
+    )
+    parser.add_argument(
+        '--log', metavar='FILE', help='JSON lines of what is inspected and decided; - for standard error'
     )
     parser.add_argument(
         '--second-reader',
@@ -152,6 +157,10 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         access = access_of(args)
+        if args.log:
+            log_to(args.log)
+        if args.tls_cert:  # before the detector is loaded
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(args.tls_cert, args.tls_key)
         session = Session(
             Inspector(args.model, key=args.key),
             Path(args.out),
@@ -206,5 +215,6 @@ def settings(args: argparse.Namespace) -> dict:
         ssl_certfile=args.tls_cert,
         ssl_keyfile=args.tls_key,
         log_level='warning',
+        log_config=None if args.log else uvicorn.config.LOGGING_CONFIG,
         server_header=False,
     )

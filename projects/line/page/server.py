@@ -9,7 +9,9 @@ from fastapi import FastAPI
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.staticfiles import StaticFiles
 
-from . import routes, uploads
+from projects import __version__
+
+from . import routes, service, uploads
 from .access import Access
 from .guard import Guard
 from .session import Session
@@ -31,13 +33,15 @@ def build(
             refused by its Host header.
         access: Who may ask for what; default, everybody who reaches it.
     """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title='MMXray inspection', version=__version__, docs_url=None, redoc_url=None)
     app.state.session = session
     app.state.limits = uploads.Limits()
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(Guard, access=access or Access())  # added last, asked first
-    app.include_router(routes.router)
-    app.include_router(uploads.router)
+    # What the page asks may change with the page; what programs call is described.
+    app.include_router(routes.router, include_in_schema=False)
+    app.include_router(uploads.router, include_in_schema=False)
+    app.include_router(service.router)
     if STATIC.is_dir():
         app.mount('/static', StaticFiles(directory=STATIC))
     return app

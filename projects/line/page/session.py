@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from projects.line.runtime.archive import ArchiveError, find_images
-from projects.line.runtime.inspector import Inspector
+from projects.line.runtime.inspector import Inspection, Inspector
 from projects.radiograph.files import locked, sha256
 from projects.radiograph.image import ImagingError
 from projects.radiograph.parts import part_by_rule
@@ -17,6 +17,7 @@ from projects.radiograph.parts import part_by_rule
 from .decision import check_decision, check_facts
 from .decisions import Decisions
 from .items import LONGEST_PART, Item, as_text
+from .metrics import Metrics
 from .pixels import thumbnail
 
 
@@ -50,6 +51,7 @@ class Session:
         self.decoding = threading.BoundedSemaphore(1)
         # Of its own: who opens a radiograph does not wait for a folder that is being inspected.
         self.showing = threading.BoundedSemaphore(1)
+        self.metrics = Metrics(inspector)
         self.items: dict[int, Item] = {}
         self.changes = 0
         self.lock = threading.Lock()
@@ -103,14 +105,20 @@ class Session:
         part = part_by_rule(self.inspector.exported.origin.get('part_rule'), name)
         return Item(name, path, digest, part=(part or '')[:LONGEST_PART])
 
+    def detect(self, name: str, path: Path) -> Inspection | ImagingError:
+        """Run the detector on a file, count and log what it says; one file after the other."""
+        with self.decoding:
+            said = self.inspector.attempt(path)
+        self.metrics.count(as_text(name), said)
+        return said
+
     def inspect(self, key: int) -> None:
         """Run the detector on an item unless it has seen these bytes; what was decided on them comes back."""
         item = self.items[key]
         try:
             digest = sha256(item.path)
             known = digest == item.digest and not item.reason
-            with self.decoding:
-                said = None if known else self.inspector.attempt(item.path)
+            said = None if known else self.detect(item.name, item.path)
         except OSError as error:
             digest = ''
             said = ImagingError(f'{item.name}: expected a readable file ({error.strerror}); open it again')
@@ -197,6 +205,7 @@ class Session:
                 if listed.digest == item.digest and listed.file_name == item.file_name:
                     moved = dict(path=path) if listed.path == item.path else {}
                     self._put(other, replace(listed, **moved, **self.decisions.give_back(listed)))
+        self.metrics.count_decision(verdict, item.name, (by or self.user).get('inspector', ''))
         if sent:
             item.path.unlink(missing_ok=True)
         return now

@@ -1,0 +1,67 @@
+"""What Prometheus may know: verdicts, latency by stage, grays and scores, uploads that wait."""
+
+import logging
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+from projects import __version__
+from projects.line.runtime.inspector import Inspection, Inspector
+from projects.radiograph.image import ImagingError
+
+SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+SHARES = tuple(k / 20 for k in range(1, 21))
+GRAYS = tuple(range(16, 257, 16))
+
+log = logging.getLogger('mmxray.service')
+
+
+class Metrics:
+    """Counts of one process, since its start.
+
+    Args:
+        inspector: The detector.
+    """
+
+    def __init__(self, inspector: Inspector):
+        self.registry = CollectorRegistry()
+        shared: dict[str, Any] = dict(registry=self.registry, namespace='mmxray')
+        detector = Info('detector', 'The exported folder that is served', **shared)
+        detector.info(dict(folder=inspector.digest, engine=inspector.engine, version=__version__))
+        Gauge('threshold', 'Score that counts', **shared).set(inspector.threshold)
+        self._verdicts = Counter(
+            'radiographs', 'Radiographs by verdict; an unreadable one has none', ['verdict'], **shared
+        )
+        for verdict in ('accept', 'reject', 'unreadable'):
+            self._verdicts.labels(verdict)
+        self._seconds = Histogram('stage_seconds', 'Time of each stage', ['stage'], buckets=SECONDS, **shared)
+        self._risk = Histogram(
+            'risk', 'Highest score of a rejecting class of each radiograph', buckets=SHARES, **shared
+        )
+        self._gray = Histogram(
+            'mean_gray', 'Mean gray level after the window, 0 to 255', buckets=GRAYS, **shared
+        )
+        self._decisions = Counter('decisions', 'Decisions of inspectors', ['verdict'], **shared)
+
+    def count(self, name: str, said: Inspection | ImagingError) -> None:
+        """Count an inspection, and log it."""
+        if isinstance(said, ImagingError):
+            self._verdicts.labels('unreadable').inc()
+            log.info('inspected', extra=dict(facts=dict(name=name, verdict='unreadable', reason=str(said))))
+            return
+        self._verdicts.labels(said.verdict).inc()
+        self._risk.observe(said.risk)
+        self._gray.observe(float(said.pixels.mean()) / (257 if said.pixels.dtype.itemsize == 2 else 1))
+        for stage, seconds in said.seconds.items():
+            self._seconds.labels(stage).observe(seconds)
+        facts = dict(name=name, verdict=said.verdict, risk=said.risk, folder=said.folder)
+        log.info('inspected', extra=dict(facts=facts | dict(seconds=sum(said.seconds.values()))))
+
+    def count_decision(self, verdict: str, name: str, by: str) -> None:
+        """Count an inspector's decision, and log it."""
+        self._decisions.labels(verdict).inc()
+        log.info('decided', extra=dict(facts=dict(name=name, verdict=verdict, inspector=by)))
+
+    def text(self) -> bytes:
+        """Return them as Prometheus reads them."""
+        return generate_latest(self.registry)

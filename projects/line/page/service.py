@@ -1,0 +1,178 @@
+"""What other programs call: `/v1/inspect`, health, version and metrics; described by `/openapi.json`."""
+
+import shutil
+import uuid
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, Field, ValidationError
+
+from projects import __version__
+from projects.line.runtime.results import as_result
+from projects.radiograph.files import sha256
+from projects.radiograph.image import ImagingError
+
+from .items import as_text
+from .routes import Sitting, not_kept
+from .session import Session
+from .uploads import Bounds, plain_name, receive
+
+MOST_PATHS = 100
+LEAST_ROOM = 256 * 2**20  # bytes; below it, decisions and uploads may fail at any time
+
+router = APIRouter()
+
+
+class Paths(BaseModel):
+    """A batch: radiographs of the archive that the server was started with."""
+
+    paths: list[str] = Field(min_length=1, max_length=MOST_PATHS, description='relative to --images')
+
+
+class Box(BaseModel):
+    """A finding."""
+
+    box: list[float] = Field(description='x1, y1, x2, y2 in px of the stored radiograph')
+    severity: str = Field(alias='class')
+    score: float
+
+
+class Result(BaseModel):
+    """What was found on a radiograph. Only the verdict `accept` is an acceptance."""
+
+    name: str
+    radiograph: str = Field(description='SHA-256 of its file')
+    verdict: Literal['accept', 'reject', 'unreadable']
+    reason: str = Field(description='why it is unreadable')
+    risk: float | None = Field(description='highest score of a rejecting class')
+    boxes: list[Box]
+    size: list[int] | None = Field(description='height and width in px')
+    threshold: float
+    folder: str = Field(description="SHA-256 that stands for the detector's folder")
+    engine: str
+    seconds: dict[str, float] = Field(description='of decode, window, network and merge')
+    time: str = Field(description='UTC')
+
+
+class Results(BaseModel):
+    """In the order in which they were asked for."""
+
+    results: list[Result]
+
+
+BODY = {
+    'requestBody': {
+        'required': True,
+        'content': {
+            'application/octet-stream': {'schema': {'type': 'string', 'format': 'binary'}},
+            'application/dicom': {'schema': {'type': 'string', 'format': 'binary'}},
+            'application/json': {'schema': Paths.model_json_schema()},
+        },
+    }
+}
+
+
+@router.post('/v1/inspect', response_model=Results, openapi_extra=BODY)
+async def inspect(
+    session: Sitting,
+    limits: Bounds,
+    request: Request,
+    name: Annotated[str, Query(description='of an uploaded radiograph', max_length=1000)] = 'radiograph.dcm',
+) -> dict[str, Any]:
+    """Inspect one radiograph, the request's body, or several of the archive, by a JSON list of paths.
+
+    Nothing is kept of an uploaded one. One that cannot be read has the verdict `unreadable`.
+    """
+    if request.headers.get('content-type', '').partition(';')[0].strip().lower() == 'application/json':
+        try:
+            asked = Paths.model_validate_json(await request.body())
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise HTTPException(400, f'paths: {first["msg"]}') from None
+        files = [_inside(session, path) for path in asked.paths]
+        async with limits.place():
+            found = [
+                await run_in_threadpool(_inspect, session, said, file)
+                for said, file in zip(asked.paths, files, strict=True)
+            ]
+        return dict(results=found)
+    draft = session.uploads / f'{uuid.uuid4().hex}.part'
+    plain = plain_name(name)
+    try:
+        async with limits.place():
+            await receive(request, draft, plain)
+            return dict(results=[await run_in_threadpool(_inspect, session, plain, draft)])
+    except OSError as error:
+        raise not_kept(session, error) from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _inside(session: Session, path: str) -> Path:
+    """Return a file of the archive, or answer 400 where it lies elsewhere."""
+    if session.root is None:
+        raise HTTPException(
+            400, 'paths: this server has no archive; start it with --images, or send the file'
+        )
+    try:
+        file = (session.root / path).resolve()
+    except (OSError, ValueError):  # a NUL, or a loop of links
+        file = Path('/')
+    if not file.is_relative_to(session.root):
+        raise HTTPException(400, f'paths: {as_text(path)[:200]!r} does not lie in the archive')
+    return file
+
+
+def _inspect(session: Session, name: str, file: Path) -> dict[str, Any]:
+    try:
+        digest = sha256(file)
+    except OSError as error:
+        said = ImagingError(f'{name}: expected a readable file ({error.strerror}); correct the path')
+        digest = ''
+        session.metrics.count(name, said)
+    else:
+        said = session.detect(name, file)
+    result = as_result(as_text(name), digest, said, session.inspector)
+    return result | dict(reason=as_text(result['reason'].replace(str(file), name)))
+
+
+@router.get('/health/live')
+async def live() -> dict[str, str]:
+    """Say that the process answers."""
+    return dict(status='live')
+
+
+@router.get('/health/ready')
+async def ready(session: Sitting, response: Response) -> dict[str, str]:
+    """Say whether radiographs can be inspected and decisions kept; 503 where not."""
+    try:
+        room = shutil.disk_usage(session.uploads).free
+    except OSError:
+        room = 0
+    if room < LEAST_ROOM:
+        response.status_code = 503
+        return dict(status=f'not ready: less than {LEAST_ROOM >> 20} MiB free where decisions are kept')
+    return dict(status='ready')
+
+
+@router.get('/version')
+async def version(session: Sitting) -> dict[str, Any]:
+    """Say what is served: version, detector, engine and threshold."""
+    inspector = session.inspector
+    return dict(
+        version=__version__,
+        folder=inspector.digest,
+        config=inspector.exported.origin.get('config', ''),
+        precision=inspector.exported.precision,
+        engine=inspector.engine,
+        threshold=inspector.threshold,
+        classes=inspector.exported.classes,
+    )
+
+
+@router.get('/metrics', response_class=Response)
+def metrics(session: Sitting) -> Response:
+    """Give the counts as Prometheus reads them."""
+    return Response(session.metrics.text(), media_type='text/plain; version=0.0.4; charset=utf-8')

@@ -1,0 +1,55 @@
+"""A verdict as other programs take it: one JSON object for the service, the watched folder and a broker."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from projects.radiograph.image import ImagingError
+
+from .inspector import Inspection, Inspector
+
+
+def as_result(
+    name: str, digest: str, said: Inspection | ImagingError, inspector: Inspector
+) -> dict[str, Any]:
+    """Return what an inspection found, or why there is none, which is no acceptance.
+
+    Args:
+        name: Of the radiograph, as who asked calls it.
+        digest: SHA-256 of its file; '' where that is not known.
+        said: What `Inspector.attempt` returned.
+        inspector: The detector.
+
+    Returns:
+        `name`, `radiograph` (its SHA-256), `verdict` ('accept', 'reject' or 'unreadable'), `reason` of the
+        latter, `risk`, `boxes` {box [x1, y1, x2, y2] px, class, score} best first, `size` [height, width] px,
+        `threshold`, `folder` (SHA-256 of the detector's), `engine`, `seconds` of each stage, `time` (UTC).
+    """
+    result = dict(
+        name=name,
+        radiograph=digest,
+        verdict='unreadable',
+        reason='',
+        risk=None,
+        boxes=[],
+        size=None,
+        threshold=inspector.threshold,
+        folder=inspector.digest,
+        engine=inspector.engine,
+        seconds={},
+        time=datetime.now(UTC).isoformat(timespec='milliseconds').replace('+00:00', 'Z'),
+    )
+    if isinstance(said, ImagingError):
+        return result | dict(reason=str(said))
+    boxes = [
+        {'box': box, 'class': severity, 'score': score}
+        for box, severity, score in zip(
+            said.boxes.tolist(), said.severities, said.scores.tolist(), strict=True
+        )
+    ]
+    return result | dict(
+        verdict=said.verdict,
+        risk=said.risk,
+        boxes=boxes,
+        size=list(said.pixels.shape),
+        seconds={stage: round(seconds, 6) for stage, seconds in said.seconds.items()},
+    )
