@@ -59,16 +59,16 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         first, second = read_coco(args.first), read_coco(args.second)
-        said = compare_readers(first, second)
+        agreement = compare_readers(first, second)
         at = read_model(args.model, first, second) if args.model else None
     except (UsageError, MeasureError, StatisticsError) as error:
         print(f'compare_readers: {error}', file=sys.stderr)
         return 2
-    print(describe(said, args.first.name, args.second.name))
+    print(describe(agreement, args.first.name, args.second.name))
     if at:
         print(describe_model(at, args.second.name))
     if args.json:
-        args.json.write_text(json.dumps(dict(agreement=asdict(said), model=at and asdict(at)), indent=1))
+        args.json.write_text(json.dumps(dict(agreement=asdict(agreement), model=at and asdict(at)), indent=1))
     return 0
 
 
@@ -103,8 +103,8 @@ def read_model(run: Path, first: dict, second: dict) -> AtFalseCallRate:
     """Read a model's predictions on the images of the first reader at the false-call rate of the second."""
     path = run / 'predictions.json' if run.is_dir() else run
     try:
-        said = json.loads(path.read_text())
-        predictions = dict(said['truth'], annotations=said['detections'])
+        tested = json.loads(path.read_text())
+        predictions = dict(tested['truth'], annotations=tested['detections'])
     except OSError as error:
         raise UsageError(f'{path}: {error.strerror}; run tools/test.py first') from None
     except (ValueError, KeyError, TypeError):
@@ -116,22 +116,22 @@ def read_model(run: Path, first: dict, second: dict) -> AtFalseCallRate:
     return at_false_calls_of(inspector, model, [category['name'] for category in first['categories']])
 
 
-def describe(said: Agreement, first: str, second: str) -> str:
+def describe(agreement: Agreement, first: str, second: str) -> str:
     """Say the agreement of two readers in lines."""
-    lines = [f'{first} and {second}: {said.images} images that both read']
-    if said.kappa:
-        kappa = said.kappa
+    lines = [f'{first} and {second}: {agreement.images} images that both read']
+    if agreement.kappa:
+        kappa = agreement.kappa
         value = 'not defined: one verdict on all parts' if kappa.kappa is None else f'{kappa.kappa:.3f}'
         if kappa.low is not None:
             value += f' (95 % interval {kappa.low:.3f} to {kappa.high:.3f})'
         lines.append(f'parts: {kappa.parts}, agreement {kappa.agreement:.1%}, kappa {value}')
         lines += table(VERDICTS, kappa.table, f'  rows {first}, columns {second}')
     lines.append(
-        f'boxes: {said.boxes[0]} and {said.boxes[1]}; {said.matched} marked by both, {said.first_only} by '
-        f'{first} alone, {said.second_only} by {second} alone'
+        f'boxes: {agreement.boxes[0]} and {agreement.boxes[1]}; {agreement.matched} marked by both, '
+        f'{agreement.first_only} by {first} alone, {agreement.second_only} by {second} alone'
     )
-    lines += table(said.classes, said.severities, '  of those marked by both')
-    return '\n'.join([*lines, *(f'note: {problem}' for problem in said.problems)])
+    lines += table(agreement.classes, agreement.severities, '  of those marked by both')
+    return '\n'.join([*lines, *(f'note: {problem}' for problem in agreement.problems)])
 
 
 def table(names: tuple | list, rows: list[list[int]], title: str) -> list[str]:

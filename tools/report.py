@@ -123,9 +123,9 @@ def read_exported(folders: Sequence[Path]) -> tuple[list[tuple], list[str]]:
     for path in folders:
         test = folder.tested_beside(path)
         try:
-            said = folder.read(path)
+            facts = folder.read(path)
             engine = json.loads((test / 'test.json').read_text())['exported']['engine']
-            files = said.files_of(engine)
+            files = facts.files_of(engine)
         except FolderError as error:
             refused.append(str(error))
             continue
@@ -135,12 +135,12 @@ def read_exported(folders: Sequence[Path]) -> tuple[list[tuple], list[str]]:
         line = LineFolder(
             name=path.resolve().name,
             engine=engine,
-            precision=said.precision,
-            threshold=said.threshold,
-            threshold_reason=said.threshold_reason,
-            rejects_minor=len(said.rejecting) > 1,
-            cost_in_words=said.cost_in_words(),
-            origin=said.origin,
+            precision=facts.precision,
+            threshold=facts.threshold,
+            threshold_reason=facts.threshold_reason,
+            rejects_minor=len(facts.rejecting) > 1,
+            cost_in_words=facts.cost_in_words(),
+            origin=facts.origin,
             files=files,
         )
         found.append((test, line))

@@ -41,8 +41,8 @@ def _exported(variant: Variant, threads: int, cache: bool):
     inspector = load(1)
 
     def inspect(name):
-        said = inspector(name)
-        return said.seconds, len(said.boxes)
+        inspection = inspector(name)
+        return inspection.seconds, len(inspection.boxes)
 
     def stream(names):
         streaming = load(threads)

@@ -60,8 +60,8 @@ def listed(annotations: Path, images: Path) -> list[Path]:
 
 def share(images: Iterable[np.ndarray], band: Band) -> tuple[int, int]:
     """Return how many images lie outside of a band, and of how many."""
-    said = [bool(outside(measure(image), band)) for image in images]
-    return sum(said), len(said)
+    refused = [bool(outside(measure(image), band)) for image in images]
+    return sum(refused), len(refused)
 
 
 def main(arguments: list[str] | None = None) -> int:

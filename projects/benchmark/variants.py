@@ -119,16 +119,16 @@ def variants_of(folders: Sequence[str], checkpoint: str, goals: dict | None = No
         Variant(TORCHVISION, checkpoint, 'torchvision'),
     ]
     for path in folders:
-        said, name = exported.read(path), Path(path).name
+        facts, name = exported.read(path), Path(path).name
         found += [
             Variant(
-                f'{name}, {engine} {said.precision}',
+                f'{name}, {engine} {facts.precision}',
                 str(path),
                 engine,
-                said.precision,
+                facts.precision,
                 goal=(goals or {}).get(name),
             )
-            for engine in said.engines
+            for engine in facts.engines
         ]
     return found
 

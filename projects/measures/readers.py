@@ -264,8 +264,8 @@ def at_false_calls_of(
     """
     theirs, ours = match_all(inspector), match_all(model)
     name = classes[CRITICAL]
-    said = measure_detection(theirs, 0.5, classes)
-    rate = said.false_alarms[name].per_image or 0.0
+    measured = measure_detection(theirs, 0.5, classes)
+    rate = measured.false_alarms[name].per_image or 0.0
     alarms = np.sort(np.concatenate([m.false_alarm_scores(CRITICAL) for m in ours]))[::-1]
     allowed = int(rate * len(ours) + 1e-9)
     calls = np.concatenate([m.image.scores for m in ours])
@@ -274,7 +274,7 @@ def at_false_calls_of(
     at = measure_detection(ours, np.inf if threshold is None else threshold, classes)
     return AtFalseCallRate(
         inspector_rate=rate,
-        inspector_recall=said.by_severity[name].recall,
+        inspector_recall=measured.by_severity[name].recall,
         threshold=threshold,
         model_rate=at.false_alarms[name].per_image or 0.0,
         model_recall=at.by_severity[name].recall,

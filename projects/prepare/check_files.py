@@ -11,7 +11,7 @@ from projects.radiograph.listing import may_be_dicom
 from projects.radiograph.remote import join
 
 from .findings import ERROR, WARNING, Finding, ImageSet, counted, with_boxes
-from .scan import Probes
+from .scan import Scans
 
 SUFFIXES_OF = {
     'PNG': {'.png'},
@@ -22,52 +22,52 @@ SUFFIXES_OF = {
 }
 
 
-def check_files(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
+def check_files(sets: Sequence[ImageSet], scans: Scans) -> list[Finding]:
     """Judge each file by itself and against the others.
 
     Args:
         sets: all sets.
-        probes: what was kept of their images.
+        scans: what was kept of their images.
     """
     used = list(dict.fromkeys(path for s in sets for path in s.paths))
-    good = [path for path in used if not probes[path].error]
+    good = [path for path in used if not scans[path].error]
     findings = _finding(
         ERROR,
-        {path: probes[path].error for path in used if probes[path].error},
+        {path: scans[path].error for path in used if scans[path].error},
         'cannot be read',
         'copy or export them again, or take them out of the annotation file',
     )
-    findings += _check_sizes(sets, probes)
+    findings += _check_sizes(sets, scans)
     findings += _finding(
         WARNING,
         {
-            path: f'{probes[path].format} content'
+            path: f'{scans[path].format} content'
             for path in good
-            if probes[path].format in SUFFIXES_OF and not _fits(path, probes[path].format)
+            if scans[path].format in SUFFIXES_OF and not _fits(path, scans[path].format)
         },
         'with the suffix of another format',
         'rename them; the content decides how they are read',
     )
-    findings += _check_depths(good, probes)
+    findings += _check_depths(good, scans)
     findings += _finding(
         WARNING,
-        {path: f'{probes[path].frames} frames' for path in good if probes[path].frames > 1},
+        {path: f'{scans[path].frames} frames' for path in good if scans[path].frames > 1},
         'hold several frames, of which the first is read',
         'export one file per frame if the others count',
     )
-    findings += _check_constant(sets, used, good, probes) + _check_exposure(good, probes)
-    return findings + _check_gray_levels(sets, probes)
+    findings += _check_constant(sets, used, good, scans) + _check_exposure(good, scans)
+    return findings + _check_gray_levels(sets, scans)
 
 
-def _check_gray_levels(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
+def _check_gray_levels(sets: Sequence[ImageSet], scans: Scans) -> list[Finding]:
     """Name the images of train and test that a detector proven on val would refuse on the line."""
-    val = [path for s in sets if s.side == 'val' for path in s.paths if not probes[path].error]
-    band = band_of([probes[path].levels for path in val])
+    val = [path for s in sets if s.side == 'val' for path in s.paths if not scans[path].error]
+    band = band_of([scans[path].levels for path in val])
     findings = []
     for side in ('train', 'test'):
         strange = {}
         for path in dict.fromkeys(path for s in sets if s.side == side for path in s.paths):
-            if not probes[path].error and (words := outside(probes[path].levels, band)):
+            if not scans[path].error and (words := outside(scans[path].levels, band)):
                 strange[path] = words[0]
         findings += _finding(
             WARNING,
@@ -88,12 +88,12 @@ def _fits(path: str, kind: str) -> bool:
     return suffix in SUFFIXES_OF[kind] or kind == 'DICOM' and may_be_dicom(suffix)
 
 
-def _check_sizes(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
+def _check_sizes(sets: Sequence[ImageSet], scans: Scans) -> list[Finding]:
     """Compare the images' sizes with those of their records."""
     found = {}
     for s in sets:
         for record, path in zip(s.records, s.paths):
-            p, size = probes[path], (record.get('width'), record.get('height'))
+            p, size = scans[path], (record.get('width'), record.get('height'))
             if not p.error and (p.width, p.height) != size:
                 found[path] = f'{p.width} x {p.height} px, annotated as {size[0]} x {size[1]}'
     return _finding(
@@ -104,12 +104,10 @@ def _check_sizes(sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
     )
 
 
-def _check_depths(good: Sequence[str], probes: Probes) -> list[Finding]:
+def _check_depths(good: Sequence[str], scans: Scans) -> list[Finding]:
     """Find images of another bit depth than most."""
     # The images of a packed store were brought to one depth: that of their files is not known any more.
-    depth_of = {
-        path: (probes[path].bits, probes[path].dtype) for path in good if probes[path].format != 'store'
-    }
+    depth_of = {path: (scans[path].bits, scans[path].dtype) for path in good if scans[path].format != 'store'}
     depths = Counter(depth_of.values())
     if len(depths) < 2:
         return []
@@ -124,10 +122,10 @@ def _check_depths(good: Sequence[str], probes: Probes) -> list[Finding]:
 
 
 def _check_constant(
-    sets: Sequence[ImageSet], used: Sequence[str], good: Sequence[str], probes: Probes
+    sets: Sequence[ImageSet], used: Sequence[str], good: Sequence[str], scans: Scans
 ) -> list[Finding]:
     """Find images of one value: an error where boxes are drawn on them, and where results are measured."""
-    constant = {path: f'all {probes[path].low:g}' for path in good if probes[path].low == probes[path].high}
+    constant = {path: f'all {scans[path].low:g}' for path in good if scans[path].low == scans[path].high}
     labelled = {join(s.folder, record['file_name']) for s in sets for record in with_boxes(s)}
     # What is measured after training is what the runtime would take.
     measured = {path for s in sets if s.side in ('val', 'test') for path in s.paths} - labelled
@@ -146,11 +144,11 @@ def _check_constant(
     return findings
 
 
-def _check_exposure(good: Sequence[str], probes: Probes) -> list[Finding]:
+def _check_exposure(good: Sequence[str], scans: Scans) -> list[Finding]:
     """Find images that are binary, saturated or cut by the window, and those of an unusual size."""
     binary, saturated, cut = {}, {}, {}
     for path in good:
-        p = probes[path]
+        p = scans[path]
         if p.low == p.high:
             continue
         share = p.histogram[[0, 255]] / p.histogram.sum()
@@ -179,12 +177,12 @@ def _check_exposure(good: Sequence[str], probes: Probes) -> list[Finding]:
         'saturated by the window: over half of the pixels are black or white after it',
         'see the suggested window',
     )
-    area = np.array([probes[path].height * probes[path].width for path in good], float)
+    area = np.array([scans[path].height * scans[path].width for path in good], float)
     middle = np.median(area) if len(area) else 0
     return findings + _finding(
         WARNING,
         {
-            path: f'{probes[path].width} x {probes[path].height} px'
+            path: f'{scans[path].width} x {scans[path].height} px'
             for path, a in zip(good, area)
             if not 0.25 <= a / middle <= 4
         },

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .findings import ERROR, WARNING, Finding, ImageSet
-from .scan import Probes
+from .scan import Scans
 
 
 @dataclass
@@ -30,9 +30,9 @@ class GrayLevels:
     high: float
 
 
-def gray_levels(paths: Iterable[str], probes: Probes) -> GrayLevels | None:
+def gray_levels(paths: Iterable[str], scans: Scans) -> GrayLevels | None:
     """Sum up the gray levels of images; None when none of them is readable."""
-    good = [probes[path] for path in paths if not probes[path].error]
+    good = [scans[path] for path in paths if not scans[path].error]
     if not good:
         return None
     histogram = np.sum([p.histogram for p in good], axis=0)

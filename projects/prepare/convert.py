@@ -15,14 +15,14 @@ from projects.xray.errors import DatasetError
 from projects.xray.severity import read_severity_file
 
 from .decode import measure
-from .ledger import Account, ConvertError, Ledger, UsageError
+from .ledger import ConvertError, Counts, Ledger, UsageError
 from .split import SHARES, guess_views, split_groups
 from .tile import MIN_TILE, cut
 from .write import clip_box, place, write_coco
 
 SPLITS = ('train', 'val', 'test')
 CROWD = 'crowd boxes, neither learnt nor counted'
-ACCOUNTS = ('images', 'boxes', CROWD, 'annotation files', 'frames beyond the first', 'other files')
+COUNTED = ('images', 'boxes', CROWD, 'annotation files', 'frames beyond the first', 'other files')
 """In the order in which the ledger prints them."""
 
 Sizes = dict[str, tuple[int, int, int] | ImagingError]
@@ -66,7 +66,7 @@ def convert(
     _check_arguments(src, out, group, tile, overlap)
     levels = _read_severity(severity)
     images, found = _read_labels(kind, src)
-    ledger = Ledger(f'{kind} annotations', {name: Account(name) for name in ACCOUNTS}, notes=found.notes)
+    ledger = Ledger(f'{kind} annotations', {name: Counts(name) for name in COUNTED}, notes=found.notes)
     sizes = measure(images.paths)
     labelled = _load(found, images, sizes, ledger)
     types = _check_types(labelled, levels, severity)
@@ -365,8 +365,8 @@ def _say_no_group(names: dict[str, Path]) -> str:
 
 def _count_written(written: dict[str, list[dict]], ledger: Ledger) -> None:
     """Count what went to each split; crowd once more, as what it is."""
-    for account in (ledger['images'], ledger['boxes'], ledger[CROWD]):
-        account.went.update(dict.fromkeys(written, 0))  # in this order
+    for counts in (ledger['images'], ledger['boxes'], ledger[CROWD]):
+        counts.went.update(dict.fromkeys(written, 0))  # in this order
     for split, pieces in written.items():
         boxes = [box for piece in pieces for box in piece['boxes']]
         crowd = sum(bool(box.get('iscrowd')) for box in boxes)
@@ -386,38 +386,38 @@ def _choose_unlabelled(
     ledger: Ledger,
 ) -> list[str]:
     """The images without annotation that may be pretrained on: no views of parts in val or test."""
-    account, placed = ledger['images'], []
-    account.came = len(images.paths)
+    counts, placed = ledger['images'], []
+    counts.came = len(images.paths)
     for name in images.paths:
         if name in labelled:
             continue
         if isinstance(sizes[name], ImagingError) and name not in found.quarantine:
             found.quarantine[name] = f'expected a readable image ({sizes[name]})'
         if name in found.blocked or name in found.quarantine:
-            account.left['image or annotation in quarantine'] += 1
+            counts.left['image or annotation in quarantine'] += 1
         elif name in found.doubtful:
-            account.left[
+            counts.left[
                 f'perhaps annotated in {printable(found.damaged[0])}, which is in quarantine: correct it, or '
                 'move it away if it is no annotation'
             ] += 1
         elif splits.get(parts[name], 'train') != 'train':
-            account.left['not annotated, its part is in val or test'] += 1
+            counts.left['not annotated, its part is in val or test'] += 1
         else:
-            account.went['unlabeled'] += 1
+            counts.went['unlabeled'] += 1
             placed.append(name)
     return placed
 
 
-def _count_frames(names: list[str], sizes: Sizes, account: Account) -> None:
+def _count_frames(names: list[str], sizes: Sizes, counts: Counts) -> None:
     """Frames of the images that were taken, except the first of each."""
     for name in names:
-        account.came += sizes[name][2] - 1
-        account.left['not read'] += sizes[name][2] - 1
+        counts.came += sizes[name][2] - 1
+        counts.left['not read'] += sizes[name][2] - 1
 
 
-def _count_others(images: Images, found: Source, account: Account) -> None:
+def _count_others(images: Images, found: Source, counts: Counts) -> None:
     """Files that are neither radiographs nor annotations nor read beside them, by suffix."""
-    account.came = images.hidden + len(images.others) - len({*found.files, *found.used})
-    account.left['hidden'] = images.hidden
+    counts.came = images.hidden + len(images.others) - len({*found.files, *found.used})
+    counts.left['hidden'] = images.hidden
     for name in images.others.keys() - {*found.files, *found.used}:
-        account.left[printable(PurePosixPath(name).suffix.lower()) or 'no suffix'] += 1
+        counts.left[printable(PurePosixPath(name).suffix.lower()) or 'no suffix'] += 1

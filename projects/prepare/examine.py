@@ -16,13 +16,13 @@ from .check_window import GrayLevels, check_windows, gray_levels, suggested_wind
 from .findings import LEVELS, TOPICS, Finding, ImageSet
 from .image_sets import read_sets
 from .leaks import check_leaks
-from .scan import Probes
+from .scan import Scans
 
 
 def examine(
     cfg: Config, config_path: str, workers: int, options: Sequence[str] | None = ()
 ) -> tuple[dict, list[Finding], dict]:
-    """Gather the image sets of a config, probe every image and judge.
+    """Gather the image sets of a config, scan every image and judge.
 
     Args:
         cfg: the config.
@@ -38,18 +38,18 @@ def examine(
     start = time.perf_counter()
     tasks = {path: s.window for s in reversed(sets) for path in s.paths}
     with progress_bar(len(tasks)) as bar:
-        probes = Probes(tasks, workers, bar.update)
+        scans = Scans(tasks, workers, bar.update)
     seconds = time.perf_counter() - start
 
     labelled = [s for s in sets if s.classes]
-    levels = {s.name: gray_levels(s.paths, probes) for s in sets}
+    levels = {s.name: gray_levels(s.paths, scans) for s in sets}
     boxes = {s.name: found for s in labelled if (found := boxes_at_input(s)) is not None}
-    findings += check_files(sets, probes)
+    findings += check_files(sets, scans)
     findings += check_boxes(labelled) + check_dominance(labelled) + check_ledgers(sets)
     findings += check_parts(labelled)
     findings += check_classes(labelled, heads(cfg.model))
     findings += check_windows([s for s in sets if s.side != 'unlisted'], levels)
-    findings += check_leaks(sets, probes, workers)
+    findings += check_leaks(sets, scans, workers)
     anchors = None
     train = next((s for s in labelled if s.name == 'train' and s.name in boxes), None)
     if train:
@@ -66,7 +66,7 @@ def examine(
         suggested=suggestion(levels[sets[0].name]) if sets else None,
         findings=[vars(finding) for finding in findings],
     )
-    return report, findings, dict(sets=sets, probes=probes, levels=levels, boxes=boxes, anchors=anchors)
+    return report, findings, dict(sets=sets, scans=scans, levels=levels, boxes=boxes, anchors=anchors)
 
 
 def heads(model: dict) -> dict[str, int]:

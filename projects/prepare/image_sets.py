@@ -46,8 +46,8 @@ def read_sets(
             for data in data_sets(other, f'{split}_dataloader'):
                 # Not to have them here, such as labels before there are any, is no fault of this config.
                 name = 'pretraining' if split == 'train' else split
-                into, said = (sets, findings) if split in splits else (others, [])
-                add_set(into, said, name, data, other, missing=NOTE)
+                into, noted = (sets, findings) if split in splits else (others, [])
+                add_set(into, noted, name, data, other, missing=NOTE)
     listed = {path for s in [*sets, *others] for path in s.paths}
     for folder in dict.fromkeys(s.folder for s in sets if s.classes):
         names = [name for name in files_below(folder) if remote.join(folder, name) not in listed]

@@ -17,14 +17,14 @@ from projects.radiograph.parts import part_by_rule
 
 from .findings import ERROR, NOTE, WARNING, Finding, ImageSet, counted, few
 from .resemblance import Looks, near_matches
-from .scan import COARSE, Probe, Probes, load
+from .scan import COARSE, Scan, Scans, load
 
 SIDES = (('train', 'test'), ('pretraining', 'test'), ('train', 'val'), ('val', 'test'))
 CROP_CORRELATION = 0.995
 """At full size. GDXray's C0002, crops of C0001 with another contrast, reach 0.999."""
 
 
-def check_leaks(sets: Sequence[ImageSet], probes: Probes, workers: int) -> list[Finding]:
+def check_leaks(sets: Sequence[ImageSet], probes: Scans, workers: int) -> list[Finding]:
     """Compare the sides; look for copies within a set, among the images that no list names, and for crops.
 
     Args:
@@ -44,7 +44,7 @@ def check_leaks(sets: Sequence[ImageSet], probes: Probes, workers: int) -> list[
     return findings + find_crops(sets, probes, workers)
 
 
-def _leaks_between(a: ImageSet, b: ImageSet, probes: Probes, workers: int) -> list[Finding]:
+def _leaks_between(a: ImageSet, b: ImageSet, probes: Scans, workers: int) -> list[Finding]:
     findings = []
     cause = f'results on {b.name} would be of images the model has seen'
     same = sorted(set(a.paths) & set(b.paths))
@@ -102,12 +102,12 @@ def _leaks_between(a: ImageSet, b: ImageSet, probes: Probes, workers: int) -> li
     return findings
 
 
-def _constant(found: Probe) -> bool:
+def _constant(found: Scan) -> bool:
     return found.low == found.high
 
 
 def near_duplicates(
-    left: Sequence[str], right: Sequence[str], probes: Probes, workers: int = 1
+    left: Sequence[str], right: Sequence[str], probes: Scans, workers: int = 1
 ) -> list[tuple[str, str, str]]:
     """For each image of `right` one of `left` that it is a near duplicate of; see `resemblance.near_matches`.
 
@@ -192,7 +192,7 @@ def _frame(name: str) -> tuple[str, int, str] | None:
     return (found[1], int(found[2]), found[3]) if found else None
 
 
-def _by_pixels(s: ImageSet, probes: Probes) -> dict[bytes, list[str]]:
+def _by_pixels(s: ImageSet, probes: Scans) -> dict[bytes, list[str]]:
     """Paths by the hash of their pixels, constant images left out."""
     by = defaultdict(list)
     for path in s.paths:
@@ -201,7 +201,7 @@ def _by_pixels(s: ImageSet, probes: Probes) -> dict[bytes, list[str]]:
     return by
 
 
-def _copies_within(s: ImageSet, probes: Probes) -> list[Finding]:
+def _copies_within(s: ImageSet, probes: Scans) -> list[Finding]:
     equal = [
         (copies[0], other, 'pixel-equal') for copies in _by_pixels(s, probes).values() for other in copies[1:]
     ]
@@ -220,7 +220,7 @@ def _copies_within(s: ImageSet, probes: Probes) -> list[Finding]:
     ]
 
 
-def _unlisted_copies(unlisted: ImageSet, sets: Sequence[ImageSet], probes: Probes) -> list[Finding]:
+def _unlisted_copies(unlisted: ImageSet, sets: Sequence[ImageSet], probes: Scans) -> list[Finding]:
     """Copies of listed images among those that no list names: who adds them to a split adds a leak."""
     copies = _by_pixels(unlisted, probes)
     pairs = [
@@ -244,7 +244,7 @@ def _unlisted_copies(unlisted: ImageSet, sets: Sequence[ImageSet], probes: Probe
     ]
 
 
-def find_crops(sets: Sequence[ImageSet], probes: Probes, workers: int) -> list[Finding]:
+def find_crops(sets: Sequence[ImageSet], probes: Scans, workers: int) -> list[Finding]:
     """Look for images that are cut out of larger ones, whatever their brightness and contrast.
 
     Images of at most half the area of others, 64 of them at most, are searched for in 1/16 size copies of

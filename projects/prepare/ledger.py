@@ -15,7 +15,7 @@ class UsageError(ConvertError):
 
 
 @dataclass
-class Account:
+class Counts:
     """What came in of one kind, and where each of it went: came + added = went + left.
 
     Attributes:
@@ -33,7 +33,7 @@ class Account:
     left: Counter = field(default_factory=Counter)
 
     def check(self) -> None:
-        """Raise RuntimeError unless the account balances, which is a defect of the converter."""
+        """Raise RuntimeError unless the counts balance, which is a defect of the converter."""
         if self.came + self.added.total() != self.went.total() + self.left.total():
             raise RuntimeError(f'the ledger of {self.name} does not balance: {self}')
 
@@ -49,7 +49,7 @@ class Account:
         return f'{text} = {" + ".join(parts) or 0}'
 
     def as_dict(self) -> dict:
-        """The account as JSON values."""
+        """The counts as JSON values."""
         return {
             key: dict(v) if isinstance(v, Counter) else v for key, v in vars(self).items() if key != 'name'
         }
@@ -57,36 +57,36 @@ class Account:
 
 @dataclass
 class Ledger:
-    """The accounts of one conversion, and what was repaired on the way.
+    """The counts of one conversion, and what was repaired on the way.
 
     Attributes:
         title: what was converted.
-        accounts: by name.
+        counts: by name.
         repairs: number of values corrected but kept, by reason.
         notes: what is good to know, one line each.
     """
 
     title: str
-    accounts: dict[str, Account] = field(default_factory=dict)
+    counts: dict[str, Counts] = field(default_factory=dict)
     repairs: Counter = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
-    def __getitem__(self, name: str) -> Account:
-        """The account of that name, opened on first use."""
-        return self.accounts.setdefault(name, Account(name))
+    def __getitem__(self, name: str) -> Counts:
+        """The counts of that name, made on first use."""
+        return self.counts.setdefault(name, Counts(name))
 
     def check(self) -> None:
-        """Check every account (`Account.check`)."""
-        for account in self.accounts.values():
-            account.check()
+        """Check all counts (`Counts.check`)."""
+        for counts in self.counts.values():
+            counts.check()
 
     def __str__(self) -> str:
-        """Title, then one line per account, repair and note that is not empty."""
-        lines = [self.title, *(f'  {a}' for a in self.accounts.values() if a.came or a.added)]
+        """Title, then one line per kind, repair and note that is not empty."""
+        lines = [self.title, *(f'  {a}' for a in self.counts.values() if a.came or a.added)]
         lines += [f'  repaired: {reason}: {n}' for reason, n in sorted(self.repairs.items()) if n]
         lines += [f'  note: {note}' for note in self.notes]
         return '\n'.join(lines)
 
     def as_dict(self) -> dict:
         """The ledger as JSON values."""
-        return {**{k: a.as_dict() for k, a in self.accounts.items()}, 'repaired': dict(self.repairs)}
+        return {**{k: a.as_dict() for k, a in self.counts.items()}, 'repaired': dict(self.repairs)}

@@ -57,21 +57,21 @@ b { font-weight: 600 }
 """
 
 
-def render(report, findings, sets, probes, levels, boxes, anchors) -> str:
+def render(report, findings, sets, scans, levels, boxes, anchors) -> str:
     """Return the page.
 
     Args:
         report: what dataset.json holds.
         findings: list of `findings.Finding`, errors first.
         sets: list of `findings.ImageSet`.
-        probes: `probing.Probes` of all images.
+        scans: `scan.Scans` of all images.
         levels: `check_window.GrayLevels` or None by set name.
         boxes: `anchors.Boxes` by set name.
         anchors: result of `anchors.check_anchors`, or None.
     """
-    draw = _Drawer(sets, probes)
+    draw = _Drawer(sets, scans)
     name = PurePosixPath(report['config']).stem
-    sheet, rule = _worst_first(findings, sets, probes)
+    sheet, rule = _worst_first(findings, sets, scans)
     pairs = _pairs(findings)
     parts = [
         f'<h1>Data set of {_text(name)}</h1>',
@@ -149,7 +149,7 @@ def _sentence(text: str) -> str:
     return text if '/' in text.split()[0] else text[:1].upper() + text[1:]
 
 
-def _worst_first(findings, sets, probes) -> tuple[list[tuple[str, list[str]]], str]:
+def _worst_first(findings, sets, scans) -> tuple[list[tuple[str, list[str]]], str]:
     """Images for the contact sheet: those of errors before those of warnings, findings taking turns.
 
     Returns:
@@ -171,9 +171,9 @@ def _worst_first(findings, sets, probes) -> tuple[list[tuple[str, list[str]]], s
     rule = 'Images of errors, then of warnings, then of notes; findings of one kind take turns.'
     if len(order) < TILES // 2:
         # Few have a finding, or none: fill up with unusual ones.
-        good = [path for path in dict.fromkeys(p for s in sets for p in s.paths) if not probes[path].error]
+        good = [path for path in dict.fromkeys(p for s in sets for p in s.paths) if not scans[path].error]
         level = np.arange(256)
-        mean = np.array([(h := probes[path].histogram) @ level / h.sum() for path in good])
+        mean = np.array([(h := scans[path].histogram) @ level / h.sum() for path in good])
         usual = np.median(mean) if len(mean) else 0
         for i in np.argsort(-np.abs(mean - usual)):
             if len(order) < TILES // 2 and good[i] not in order:
@@ -196,9 +196,9 @@ def _pairs(findings) -> list[tuple[str, str, str]]:
 class _Drawer:
     """Thumbnails with their boxes."""
 
-    def __init__(self, sets, probes):
+    def __init__(self, sets, scans):
         """Keep the boxes by path."""
-        self.probes = probes
+        self.scans = scans
         self.folders = sorted({s.folder for s in sets}, key=len, reverse=True)
         self.boxes = defaultdict(list)
         for s in sets:
@@ -213,10 +213,10 @@ class _Drawer:
 
     def picture(self, path: str) -> str:
         """SVG of the thumbnail in the coordinates of the file, with the boxes."""
-        found = self.probes[path]
+        found = self.scans[path]
         if found.error:
             return '<span class="tile none">cannot be read</span>'
-        data = base64.b64encode(self.probes.thumbnail(path)).decode()
+        data = base64.b64encode(self.scans.thumbnail(path)).decode()
         marks = ''.join(
             f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" fill="none" stroke="rgb{colour}" '
             'stroke-width="1.5" vector-effect="non-scaling-stroke"/>'

@@ -31,7 +31,7 @@ COARSE = 16
 
 
 @dataclass
-class Probe:
+class Scan:
     """What is kept of one image.
 
     Attributes:
@@ -52,7 +52,7 @@ class Probe:
         levels: their statistics, see `radiograph.gray_levels`.
         sample: (n,) float32, pixel values at regular positions, in the file's units.
         dhash: 64-bit difference hash of `plain`, the image under a percentile window of its own, so that what
-            resembles what does not hang on the window of a config.
+            resembles what does not depend on the window of a config.
         small: (32, 32) uint8 of it.
         coarse: (H/16, W/16) uint8 of it.
         thumbnail: JPEG of it, at most 256 px.
@@ -111,7 +111,7 @@ def _load_packed(store: Store, name: str) -> tuple[Radiograph, bytes]:
     return radiograph, store[index].source_sha256
 
 
-def probe(path: str, window: dict, samples: int) -> Probe:
+def scan_image(path: str, window: dict, samples: int) -> Scan:
     """Decode one image and measure it.
 
     Args:
@@ -125,7 +125,7 @@ def probe(path: str, window: dict, samples: int) -> Probe:
         packed = radiograph.meta['format'] == 'store'
         image = apply_window(radiograph, dict(type='full') if packed else window, 'uint8')
     except ImagingError as error:
-        return Probe(error=str(error).removeprefix(f'{path}: '))
+        return Scan(error=str(error).removeprefix(f'{path}: '))
     pixels = np.ascontiguousarray(radiograph.pixels)
     (height, width), low, high = pixels.shape, pixels.min(), pixels.max()
     # One pass over the large image; everything smaller is made from the quarter.
@@ -136,7 +136,7 @@ def probe(path: str, window: dict, samples: int) -> Probe:
     thumbnail = _shrunk(base, zoom * base.shape[1], zoom * base.shape[0])
     hashed = hashlib.sha256(f'{pixels.dtype.str}{pixels.shape}'.encode())
     hashed.update(pixels)
-    return Probe(
+    return Scan(
         format=radiograph.meta['format'],
         frames=radiograph.meta['frames'],
         bits=radiograph.bits,
@@ -185,17 +185,17 @@ def difference_hash(image: np.ndarray) -> int:
     return int.from_bytes(np.packbits(tiny[:, 1:] > tiny[:, :-1]).tobytes(), 'big')
 
 
-def _probe_chunk(chunk: list[tuple]) -> list[Probe]:
+def _scan_chunk(chunk: list[tuple]) -> list[Scan]:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        return [probe(*task) for task in chunk]
+        return [scan_image(*task) for task in chunk]
 
 
-class Probes:
-    """The probes of a data set, by path; thumbnails and coarse copies wait on disk."""
+class Scans:
+    """The scans of a data set, by path; thumbnails and coarse copies wait on disk."""
 
     def __init__(self, tasks: dict[str, dict], workers: int, progress: Callable[[int], None]):
-        """Probe all images.
+        """Scan all images.
 
         Args:
             tasks: window of each path.
@@ -204,29 +204,29 @@ class Probes:
         """
         self._spill = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the object)
         self._places: dict[str, list[tuple]] = {}
-        self._probes: dict[str, Probe] = {}
+        self._scans: dict[str, Scan] = {}
         # 4 million values in all, however many images.
         samples = min(max(4_000_000 // max(len(tasks), 1), 64), 4096)
         for path, found in _map([(path, window, samples) for path, window in tasks.items()], workers):
             self._keep(path, found)
             progress(1)
 
-    def _keep(self, path: str, found: Probe) -> None:
+    def _keep(self, path: str, found: Scan) -> None:
         places = []
         for content, shape in ((found.thumbnail, None), (found.coarse, getattr(found.coarse, 'shape', None))):
             data = b'' if content is None else bytes(content)
             places.append((self._spill.tell(), len(data), shape))
             self._spill.write(data)
         found.thumbnail, found.coarse = b'', None
-        self._places[path], self._probes[path] = places, found
+        self._places[path], self._scans[path] = places, found
 
-    def __getitem__(self, path: str) -> Probe:
-        """The probe of an image, without its thumbnail and coarse copy."""
-        return self._probes[path]
+    def __getitem__(self, path: str) -> Scan:
+        """The scan of an image, without its thumbnail and coarse copy."""
+        return self._scans[path]
 
     def __iter__(self) -> Iterator[str]:
         """The paths."""
-        return iter(self._probes)
+        return iter(self._scans)
 
     def _read(self, path: str, which: int) -> tuple[bytes, tuple]:
         offset, length, shape = self._places[path][which]
@@ -246,11 +246,11 @@ class Probes:
         return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def _map(tasks: list[tuple], workers: int) -> Iterator[tuple[str, Probe]]:
-    """Probe in parallel; at most a few chunks are under way, so that memory does not grow with the set.
+def _map(tasks: list[tuple], workers: int) -> Iterator[tuple[str, Scan]]:
+    """Scan in parallel; at most a few chunks are under way, so that memory does not grow with the set.
 
     A file that kills its process (a fault in a decoder, or the kernel short of memory) costs only itself:
-    what was under way is probed again, each file in a process of its own.
+    what was under way is scanned again, each file in a process of its own.
     """
     context = get_context('fork')
     size = 8
@@ -261,7 +261,7 @@ def _map(tasks: list[tuple], workers: int) -> Iterator[tuple[str, Probe]]:
             with ProcessPoolExecutor(workers, context) as pool:
                 while chunks or pending:
                     while chunks and len(pending) < 3 * workers:
-                        future = pool.submit(_probe_chunk, chunks[0])
+                        future = pool.submit(_scan_chunk, chunks[0])
                         pending[future] = chunks.pop(0)
                     for future in wait(pending, return_when=FIRST_COMPLETED).done:
                         found = future.result()
@@ -270,6 +270,6 @@ def _map(tasks: list[tuple], workers: int) -> Iterator[tuple[str, Probe]]:
             for task in (task for chunk in pending.values() for task in chunk):
                 with ProcessPoolExecutor(1, context) as single:
                     try:
-                        yield task[0], single.submit(_probe_chunk, [task]).result()[0]
+                        yield task[0], single.submit(_scan_chunk, [task]).result()[0]
                     except BrokenProcessPool:
-                        yield task[0], Probe(error='its decoder died; leave the file out')
+                        yield task[0], Scan(error='its decoder died; leave the file out')

@@ -172,7 +172,7 @@ def unwrap(data: bytes) -> bytes:
     raise CodestreamError('no codestream in the compressed data')
 
 
-def check_padding(data: bytes, said: Codestream) -> None:
+def check_padding(data: bytes, stream: Codestream) -> None:
     """Refuse more behind an end marker than padding.
 
     Encoders pad frames to even length by 00, FF or a blank. Behind an end marker in the middle stands the
@@ -181,18 +181,18 @@ def check_padding(data: bytes, said: Codestream) -> None:
     Raises:
         CodestreamError: another image follows, or something else where the decoder is lenient.
     """
-    rest = data[said.end :]
-    lenient = not said.is_strict and said.process not in (JPEG_LS, JPEG_2000)
+    rest = data[stream.end :]
+    lenient = not stream.is_strict and stream.process not in (JPEG_LS, JPEG_2000)
     if lenient and len(set(rest.rstrip(b'\0'))) > 1 or b'\xff\xd8\xff' in rest or b'\xff\x4f\xff\x51' in rest:
         raise CodestreamError(f'{len(rest)} bytes follow the end marker of the compressed data')
 
 
-def decode(data: bytes, said: Codestream) -> np.ndarray:
+def decode(data: bytes, stream: Codestream) -> np.ndarray:
     """Decode a codestream as strictly as the decoder of its kind allows.
 
     Args:
         data: the codestream; what follows the end marker is not looked at.
-        said: what `parse` said of it.
+        stream: what `parse` found.
 
     Returns:
         (H, W) or (H, W, 3) uint8, uint16 or what JPEG 2000 states.
@@ -201,15 +201,15 @@ def decode(data: bytes, said: Codestream) -> np.ndarray:
         CodestreamError: four components of 8-bit JPEG, which are colours for print.
         ValueError, RuntimeError: data that the decoder notices to be damaged.
     """
-    if said.is_strict:
-        components = said.shape[2]
+    if stream.is_strict:
+        components = stream.shape[2]
         if components not in (1, 3):
             raise CodestreamError(f'{components} components, expected gray or RGB')
         image = simplejpeg.decode_jpeg(data, 'GRAY' if components == 1 else 'RGB', strict=True)
         gray: np.ndarray = image[..., 0] if components == 1 else image
         return gray
-    if said.process == JPEG_2000:
+    if stream.process == JPEG_2000:
         return imagecodecs.jpeg2k_decode(data)
-    if said.process == JPEG_LS:
+    if stream.process == JPEG_LS:
         return imagecodecs.jpegls_decode(data)
     return imagecodecs.jpeg8_decode(data)

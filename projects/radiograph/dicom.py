@@ -348,13 +348,13 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
         runner.set_option('planar_configuration', 1)
         return data
     src = unwrap(src)
-    said = parse(src)
-    if said.shape != shape:
+    stream = parse(src)
+    if stream.shape != shape:
         raise ValueError(
-            f'the compressed frame is {said.shape}, the header says {shape} (rows, columns, samples)'
+            f'the compressed frame is {stream.shape}, the header says {shape} (rows, columns, samples)'
         )
-    check_padding(src, said)
-    pixels = decode(src, said)
+    check_padding(src, stream)
+    pixels = decode(src, stream)
     runner.set_option('bits_allocated', 8 * pixels.dtype.itemsize)
     # Signed values are two's complements of BitsStored, whatever precision the JPEG-LS encoder wrote.
     runner.set_option('jls_precision', runner.bits_stored)

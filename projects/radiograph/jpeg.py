@@ -19,13 +19,13 @@ def read_jpeg(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiogra
     check_frame(frame, 1, name)
     data = read_all(stream, name)
     try:
-        said = parse(data)
+        parsed = parse(data)
     except CodestreamError as error:
         raise ImagingError(f'{name}: expected a complete JPEG ({error}); copy or export it again') from None
-    height, width, channels = said.shape
+    height, width, channels = parsed.shape
     check_size(height, width, height * width * channels, name, admit)
-    if not said.is_strict:
-        kind = f'{_KINDS.get(said.process, "JPEG")} of {said.bits} bits'
+    if not parsed.is_strict:
+        kind = f'{_KINDS.get(parsed.process, "JPEG")} of {parsed.bits} bits'
         raise ImagingError(
             f'{name}: expected 8-bit JPEG, baseline or progressive, found {kind}; save it as PNG'
         )
@@ -33,11 +33,11 @@ def read_jpeg(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiogra
         raise ImagingError(
             f'{name}: expected a gray radiograph, found a colour image for print; export it again'
         )
-    if b'\xff\xd8\xff' in data[said.end :]:
+    if b'\xff\xd8\xff' in data[parsed.end :]:
         raise ImagingError(f'{name}: expected one image, found another behind it; export single images')
-    check_exif(said.exif, said.xmp, name)
+    check_exif(parsed.exif, parsed.xmp, name)
     try:
-        image = decode(data, said)
+        image = decode(data, parsed)
     except (ValueError, RuntimeError) as error:
         raise ImagingError(
             f'{name}: expected an intact JPEG, found a damaged one ({error}); copy or export it again'

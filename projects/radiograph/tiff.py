@@ -224,6 +224,6 @@ def _check_segments(tif: tifffile.TiffFile, page: tifffile.TiffPage, name: str) 
         tif.filehandle.seek(offset)
         data = tif.filehandle.read(length)
         whole = tables[:-2] + data[2:] if tables else data  # T.81, B.5: tables end, the image begins
-        said = parse(whole)
-        if said.is_strict:
-            simplejpeg.decode_jpeg(whole, 'GRAY' if said.shape[2] == 1 else 'RGB', strict=True)
+        stream = parse(whole)
+        if stream.is_strict:
+            simplejpeg.decode_jpeg(whole, 'GRAY' if stream.shape[2] == 1 else 'RGB', strict=True)

@@ -166,8 +166,8 @@ def _contrasts(arms: Sequence[Arm], settings: Settings) -> list[Contrast]:
 
 def _contrast(name: str, builder: Callable, baseline: Arm, arm: Arm, settings: Settings) -> Contrast | None:
     """Compare two arms by one measure; None where a run has no value of it."""
-    said = baseline.members[0].run.predictions
-    units = said.units()
+    predictions = baseline.members[0].run.predictions
+    units = predictions.units()
     everything = np.arange(len(units))
     values = [[builder(member)(everything) for member in side.members] for side in (baseline, arm)]
     if any(value is None for side in values for value in side):
@@ -177,11 +177,11 @@ def _contrast(name: str, builder: Callable, baseline: Arm, arm: Arm, settings: S
         parts = compare(
             units,
             _joint(builder, baseline, arm),
-            carrying=_carrying(said, name),
-            independent=_independent_units(said) if builder is _mean_ap else None,
+            carrying=_carrying(predictions, name),
+            independent=_independent_units(predictions) if builder is _mean_ap else None,
             resamples=settings.resamples,
         )
-        if said.task == 'severity':  # any model ranks the images of one part without a fault
+        if predictions.task == 'severity':  # any model ranks the images of one part without a fault
             parts = replace(parts, per_unit={})
     except StatisticsError as error:
         reason = str(error)
@@ -211,19 +211,19 @@ def _baseline(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
     return found[0] if found and found[0] is not arm else None
 
 
-def _independent_units(said: Predictions) -> int:
+def _independent_units(predictions: Predictions) -> int:
     """Return the parts with which a mean over classes is as well known as it is here.
 
     Where one class is on a few of many parts, the mean depends on them: six parts of one class and 54 of
     another gave an interval that excluded zero in 10 % of simulated sets without a true difference. These are
     the parts of one class whose mean has as well known a spread (Welch and Satterthwaite).
     """
-    if said.task == 'detection':
-        labels = [set(image.truth_labels[~image.ignored].tolist()) for image in said.inspected]
+    if predictions.task == 'detection':
+        labels = [set(image.truth_labels[~image.ignored].tolist()) for image in predictions.inspected]
     else:
-        labels = [{image['label']} for image in said.images]
+        labels = [{image['label']} for image in predictions.images]
     parts = {}
-    for part, there in zip(said.units(), labels, strict=True):
+    for part, there in zip(predictions.units(), labels, strict=True):
         for label in there:
             parts.setdefault(label, set()).add(str(part))
     counts = np.array([len(carrying) for carrying in parts.values()], float)
@@ -267,11 +267,11 @@ def _joint(builder: Callable, baseline: Arm, arm: Arm) -> Callable:
     return measure
 
 
-def _carrying(said: Predictions, name: str) -> list[bool]:
+def _carrying(predictions: Predictions, name: str) -> list[bool]:
     """Return of each image whether the measure has a value on it alone."""
-    if said.task == 'severity':
-        return [True] * len(said.images)
-    counted = [image.truth_labels[~image.ignored] for image in said.inspected]
+    if predictions.task == 'severity':
+        return [True] * len(predictions.images)
+    counted = [image.truth_labels[~image.ignored] for image in predictions.inspected]
     return [bool(len(labels) if name == 'AP50' else (labels == CRITICAL).any()) for labels in counted]
 
 

@@ -101,15 +101,15 @@ def measure_run(run: Run, settings: Settings) -> Measured:
     """Measure one run at a threshold that was fixed on val."""
     if run.predictions.task == 'severity':
         return _measure_classifier(run)
-    said = run.predictions
+    predictions = run.predictions
     if run.exported:
         settings = replace(settings, reject_minor=run.exported.rejects_minor)
-    matched = match_all(said.inspected)
+    matched = match_all(predictions.inspected)
     notes = []
     parts = _gather(matched, settings, 'parts', notes)
     threshold, fixed, choice = _fix_threshold(run, parts, settings, notes)
     flaws, pods = {}, {}
-    for label, name in enumerate(said.classes):
+    for label, name in enumerate(predictions.classes):
         flaws[name] = gather_flaws(matched, threshold, label, settings.pixel_pitch)
         pods |= _measure_pods(matched, threshold, label, name, flaws[name], settings, notes)
     return Measured(
@@ -120,7 +120,7 @@ def measure_run(run: Run, settings: Settings) -> Measured:
         threshold=threshold,
         fixed=fixed,
         choice=choice,
-        detection=measure_detection(matched, threshold, said.classes),
+        detection=measure_detection(matched, threshold, predictions.classes),
         recalls=recall_by_rule(matched, threshold),
         froc=froc(matched),
         false_calls=measure_false_calls(matched, threshold),
@@ -197,16 +197,18 @@ def _measure_pods(
 def _measure_classifier(run: Run) -> Measured:
     scores = np.array([image['scores'] for image in run.predictions.images])
     truth = np.array([image['label'] for image in run.predictions.images])
-    said = scores.argmax(1)
-    named = scores[np.arange(len(said)), said].clip(0, 1)  # a float32 softmax overshoots 1 by a rounding
+    predicted = scores.argmax(1)
+    named = scores[np.arange(len(predicted)), predicted].clip(
+        0, 1
+    )  # a float32 softmax overshoots 1 by a rounding
     return Measured(
         run=run,
         headline=run.result['metrics']['mAP'],
         on_val=_on_val(run),
         matched=[],
         notes=[],
-        confusion=confusion(truth, said, len(run.predictions.classes)),
-        calibration=calibration(named, said == truth),
+        confusion=confusion(truth, predicted, len(run.predictions.classes)),
+        calibration=calibration(named, predicted == truth),
     )
 
 

@@ -84,8 +84,8 @@ def _difference(contrast: Contrast) -> str:
         words += f' on these {unit}s; the chance of training is not known ({seeds.reason})'
     elif parts.verdict not in (NO_DIFFERENCE, seeds.verdict):
         over = 'pretrainings' if contrast.by_pretraining else 'seeds'
-        said = 'zero is not excluded' if seeds.verdict == NO_DIFFERENCE else 'it is the other way round'
-        words += f' on these {unit}s, but over the {over} {said} ({seeds.low:+.3f} to {seeds.high:+.3f})'
+        note = 'zero is not excluded' if seeds.verdict == NO_DIFFERENCE else 'it is the other way round'
+        words += f' on these {unit}s, but over the {over} {note} ({seeds.low:+.3f} to {seeds.high:+.3f})'
     return f'difference {parts.difference:+.3f} ({how}): {words}'
 
 
@@ -149,9 +149,9 @@ def _proof(arm: Arm, groups: Sequence[Group]) -> str:
         name += f' of {group.name}'
     if owner.fraction != arm.fraction:
         name += f' with {owner.fraction} % of the labels'
-    said = [] if best.run.seed is None else [f'seed {best.run.seed}']
-    said += ['the best on val'] if best.chosen else []
-    name += f' ({", ".join(said)})' if said else ''
+    details = [] if best.run.seed is None else [f'seed {best.run.seed}']
+    details += ['the best on val'] if best.chosen else []
+    name += f' ({", ".join(details)})' if details else ''
     return f'{name}: {statement_of(best)}'
 
 

@@ -83,10 +83,10 @@ def measure(folds: list[Predictions]) -> dict[str, float | None]:
 def _shared(arm: str, folds: list[dict]) -> dict:
     """Return the record of one run in place of those of its folds."""
     first = folds[0]
-    said = {key: first[key] for key in first if all(fold.get(key) == first[key] for fold in folds)}
-    said['config'] = str(Path(first['config']).with_name(f'{arm.partition("/")[0]}.py'))
+    common = {key: first[key] for key in first if all(fold.get(key) == first[key] for fold in folds)}
+    common['config'] = str(Path(first['config']).with_name(f'{arm.partition("/")[0]}.py'))
     for key in ('labels_sha256', 'pretrained_on', 'tested_on'):
         merged = {file: digest for fold in folds for file, digest in (fold.get(key) or {}).items()}
-        said |= {key: merged} if merged else {}
+        common |= {key: merged} if merged else {}
     digests = {fold['config']: fold['config_sha256'] for fold in folds if 'config_sha256' in fold}
-    return said | dict(config_sha256=digests)
+    return common | dict(config_sha256=digests)

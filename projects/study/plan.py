@@ -166,22 +166,22 @@ def read_study(file: str | Path) -> Study:
     """
     file = Path(file)
     try:
-        said = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(file.read_text())
     except FileNotFoundError:
         raise StudyError(f'{file}: no such study, expected a file such as configs/study/NAME.yaml') from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise StudyError(
             f'{file}: not readable as YAML ({" ".join(str(error).split())}); correct it'
         ) from None
-    if not isinstance(said, dict) or not isinstance(said.get('arms'), list) or not said['arms']:
+    if not isinstance(content, dict) or not isinstance(content.get('arms'), list) or not content['arms']:
         raise StudyError(f'{file}: expected a list of `arms`, each with a `config`; see configs/study/')
-    unknown = set(said) - set(DEFAULTS) - {'arms'}
+    unknown = set(content) - set(DEFAULTS) - {'arms'}
     if unknown:
         raise StudyError(f'{file}: unknown key {sorted(unknown)[0]!r}, expected one of {sorted(DEFAULTS)}')
-    settings = DEFAULTS | {key: value for key, value in said.items() if key != 'arms'}
+    settings = DEFAULTS | {key: value for key, value in content.items() if key != 'arms'}
     study = Study(file.stem, file, str(settings['about']), settings)
     jobs = {}
-    for arm in said['arms']:
+    for arm in content['arms']:
         _plan_arm(study, arm, jobs)
     study.jobs = list(jobs.values())
     return study
@@ -431,8 +431,8 @@ def fingerprint(study: Study, job: Job, seeds: bool = True) -> str:
         subset = study.settings['subset'] if job.fraction < 100 else None
         needs = [fingerprint(study, study.job(name), seeds) for name in job.needs]
         seed, pretraining = (job.seed, job.pretraining) if seeds else (None, None)
-        said = [flat, sorted(job.options), seed, job.fraction, subset, job.trials, pretraining, needs]
-        study.digests[key] = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+        facts = [flat, sorted(job.options), seed, job.fraction, subset, job.trials, pretraining, needs]
+        study.digests[key] = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     return study.digests[key]
 
 

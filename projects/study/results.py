@@ -113,19 +113,21 @@ def record(study: Study) -> dict[str, dict]:
                 if not facts.get('left_out'):
                     culprits[job.name] = job.folder
             elif job.kind == 'test' and tested and facts.get('tested'):
-                said = {key: tested[key] for key in TESTED if key in tested}
-                runs[job.folder] = dict(status='tested', **entry, **said)
+                measured = {key: tested[key] for key in TESTED if key in tested}
+                runs[job.folder] = dict(status='tested', **entry, **measured)
             elif culprit:
                 culprits[job.name] = culprit
                 if not _is_tested(runs.get(job.folder)):
-                    said = dict(config=job.config, seed=job.seed, fraction=job.fraction)
-                    runs[job.folder] = dict(status='not run', reason=f'needs {culprit}, which failed', **said)
+                    which = dict(config=job.config, seed=job.seed, fraction=job.fraction)
+                    runs[job.folder] = dict(
+                        status='not run', reason=f'needs {culprit}, which failed', **which
+                    )
             elif job.kind == 'train' and facts.get('trained') and not _is_tested(runs.get(job.folder)):
                 runs[job.folder] = dict(status='trained', **entry)
         runs = dict(sorted(runs.items()))
         pooled = pool_folds(study.root, runs, read_json(file).get('pooled', {}))
-        said = dict(study=study.name, about=study.about, runs=runs)
-        text = json.dumps(said | (dict(pooled=pooled) if pooled else {}), indent=1)
+        whole = dict(study=study.name, about=study.about, runs=runs)
+        text = json.dumps(whole | (dict(pooled=pooled) if pooled else {}), indent=1)
         # No path of this machine in a file that is committed.
         write_whole(file, text.replace(f'{Path.cwd()}/', '') + '\n')
     return runs
@@ -190,8 +192,8 @@ def _parted(runs: Sequence[dict]) -> dict[str, list[dict]]:
             digests = [_digest_of(run.get(key)) for run in members]
             several = len({digest for digest in digests if digest}) > 1
             for run, digest in zip(members, digests):
-                said = f'{word} {(digest or "unknown")[:7]}' if several else ''
-                finer.setdefault(', '.join(part for part in (words, said) if part), []).append(run)
+                note = f'{word} {(digest or "unknown")[:7]}' if several else ''
+                finer.setdefault(', '.join(part for part in (words, note) if part), []).append(run)
         parts = finer
     return parts
 
@@ -231,23 +233,23 @@ def write_readme(readme: Path, files: Sequence[Path]) -> int:
         if not records.get('runs'):
             continue
         header, rows = table_of(records)
-        runs = [said for run in records['runs'].values() for said in (run, *run.get('starts', []))]
-        hardware = sorted({said['hardware'] for said in runs if 'hardware' in said})
+        runs = [entry for run in records['runs'].values() for entry in (run, *run.get('starts', []))]
+        hardware = sorted({entry['hardware'] for entry in runs if 'hardware' in entry})
         dates = sorted(run['date'][:10] for run in records['runs'].values() if 'date' in run)
-        said = f'`make study STUDY={file}`'
+        origin = f'`make study STUDY={file}`'
         if dates:
-            said += f'; {", ".join(hardware)}; {dates[0]} to {dates[-1]}'
+            origin += f'; {", ".join(hardware)}; {dates[0]} to {dates[-1]}'
         failed = [name for name, run in records['runs'].items() if run['status'] == 'failed']
-        said += f'; failed: {", ".join(failed)}' if failed else ''
+        origin += f'; failed: {", ".join(failed)}' if failed else ''
         blocked = [
             f'{name} ({run["reason"]})' for name, run in records['runs'].items() if run['status'] == 'not run'
         ]
-        said += f'; not run: {", ".join(blocked)}' if blocked else ''
+        origin += f'; not run: {", ".join(blocked)}' if blocked else ''
         table = 'No run has been tested yet.'
         if rows:
             words = f'{SPREAD} {POOLED}' if records.get('pooled') else SPREAD
             table = f'{format_table(header, rows, markdown=True)}\n\n{words}'
-        parts.append(f'**{records["about"] or records["study"]}**\n\n{table}\n\n{said}')
+        parts.append(f'**{records["about"] or records["study"]}**\n\n{table}\n\n{origin}')
     if not parts:
         raise RecordError(
             f'{", ".join(map(str, files))}: no results.json beside any of them; run a study first'

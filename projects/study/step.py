@@ -190,10 +190,10 @@ def choose(study: Study, job: Job) -> tuple[str, dict[str, Any]]:
     Raises:
         StepError: All failed, or one has no value on val.
     """
-    said = {
+    trials = {
         factor: digests.read_json(study.root / trial / 'run.json') for factor, trial in job.trials.items()
     }
-    failed = [factor for factor in job.trials if said[factor].get('left_out')]
+    failed = [factor for factor in job.trials if trials[factor].get('left_out')]
     if len(failed) == len(job.trials):
         folder = study.root / job.trials[failed[0]]
         reason = digests.read_json(folder / 'failed.json').get('reason')
@@ -257,8 +257,8 @@ def call(tool: str, arguments: Sequence[str], job: Job, folder: Path) -> str:
             log.seek(start)
             lines = [line for line in log.read().splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith('error')]
-        said = (errors or lines or [f'exit code {done.returncode}, without a word'])[-1][:500]
-        raise StepError(said, done.returncode)
+        reason = (errors or lines or [f'exit code {done.returncode}, without a word'])[-1][:500]
+        raise StepError(reason, done.returncode)
     return shown
 
 
@@ -335,5 +335,5 @@ def adopt(trial: Path, folder: Path) -> dict[str, Any]:
         elif source.name not in ('run.json', 'trained', 'failed.json'):
             target.unlink(missing_ok=True)
             os.link(source, target)
-    said = digests.read_json(trial / 'run.json')
-    return {key: said.get(key) for key in ('command', 'seconds', 'checkpoint_sha256')}
+    facts = digests.read_json(trial / 'run.json')
+    return {key: facts.get(key) for key in ('command', 'seconds', 'checkpoint_sha256')}

@@ -78,7 +78,7 @@ def ellipsoid_chord(shape, centre, axes, angle=0.0):
     return (2 * axes[2] * np.sqrt(np.maximum(inside, 0))).astype(np.float32)
 
 
-def unsharpen(signal, sigma):
+def geometric_blur(signal, sigma):
     """Geometric unsharpness, focal·(M - 1), as a Gaussian of `sigma` pixels."""
     return cv2.GaussianBlur(signal, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from .defects import STEP, _add_flaw
 from .parts import FAMILIES, Part
-from .physics import PITCH, SPECTRA, _clouds, add_noise, add_scatter, digitise, transmission, unsharpen
+from .physics import PITCH, SPECTRA, _clouds, add_noise, add_scatter, digitise, geometric_blur, transmission
 from .projection import make_pose, path_lengths
 
 # Below either of these a defect is left out of the picture and of the annotation: see `_draw_flaw`.
@@ -186,7 +186,10 @@ def _draw_flaw(thickness, part, number, pose, spectrum, full, depth=1.0):
     if change.max() < 1e-3:
         return None
     passed, changed = transmission(before, spectrum), transmission(after, spectrum)
-    passed, changed = unsharpen(passed, exposure['unsharpness']), unsharpen(changed, exposure['unsharpness'])
+    passed, changed = (
+        geometric_blur(passed, exposure['unsharpness']),
+        geometric_blur(changed, exposure['unsharpness']),
+    )
     scatter = exposure['spr'] * float(passed.mean())
     without = np.minimum(passed + scatter, full)
     difference = np.minimum(changed + scatter, full) - without
@@ -240,7 +243,7 @@ def render(part, seed, size=1024, bits=16, depth=1.0):
         _draw_flaw(thickness, part, number, pose, spectrum, full, depth) for number in range(len(part.flaws))
     ]
     signal = transmission(thickness, spectrum)
-    signal = unsharpen(signal, exposure['unsharpness'])
+    signal = geometric_blur(signal, exposure['unsharpness'])
     signal = add_scatter(signal, spr, size / 1024 * rng.uniform(60, 150) + 15)
     signal *= _shading(rng, size, exposure['shading']) * np.float32(exposure['quanta'])
     noisy = add_noise(signal, rng, exposure['blur'], exposure['electronic'])

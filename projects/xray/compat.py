@@ -312,19 +312,19 @@ def adapt_to_cpu(cfg, launcher: str = 'none') -> list[str]:
     """
     if torch.cuda.is_available():
         return []
-    said = []
+    changes = []
     wrapper = cfg.get('optim_wrapper') or {}
     if wrapper.get('type') == 'AmpOptimWrapper':
         wrapper['type'] = 'OptimWrapper'
         for key in ('loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(key, None)
-        said.append('no CUDA: AmpOptimWrapper -> OptimWrapper (fp32)')
+        changes.append('no CUDA: AmpOptimWrapper -> OptimWrapper (fp32)')
     if launcher == 'none':
-        return said
+        return changes
 
     _export_ranks(launcher)
     torch.distributed.init_process_group('gloo')
-    said.append(f'no CUDA: nccl -> gloo, {torch.distributed.get_world_size()} ranks')
+    changes.append(f'no CUDA: nccl -> gloo, {torch.distributed.get_world_size()} ranks')
     cfg.model_wrapper_cfg = {
         'type': 'MMDistributedDataParallel',
         'broadcast_buffers': False,
@@ -332,8 +332,8 @@ def adapt_to_cpu(cfg, launcher: str = 'none') -> list[str]:
         **(cfg.get('model_wrapper_cfg') or {}),
         'device_ids': None,
     }
-    said.append('no CUDA: DistributedDataParallel device_ids -> None')
-    return said
+    changes.append('no CUDA: DistributedDataParallel device_ids -> None')
+    return changes
 
 
 def _export_ranks(launcher: str) -> None:

@@ -228,7 +228,7 @@ def summary(stem: str) -> dict[str, str]:
         match = pattern.fullmatch(student)
         if match:
             init = (match['init'] or 'scratch') + (f'{BETWEEN}{taught["teacher"]}' if taught else '')
-            said = match.groupdict()
-            recipe = ', '.join(part for part in (said['recipe'], said.get('px')) if part)
-            return dict(dataset=said['images'], backbone=said['backbone'], recipe=recipe, init=init)
+            tokens = match.groupdict()
+            recipe = ', '.join(part for part in (tokens['recipe'], tokens.get('px')) if part)
+            return dict(dataset=tokens['images'], backbone=tokens['backbone'], recipe=recipe, init=init)
     return dict(dataset='', backbone='', recipe='', init=stem)

@@ -275,19 +275,19 @@ def magnified_views(cfg: Config) -> list[str]:
     """
     steps = [node for node in variables.dicts(cfg.train_dataloader) if isinstance(node.get('type'), str)]
     sizes = [step['size'] for step in steps if step['type'] == 'LoadXray' and step.get('size')]
-    said = []
+    lines = []
     for step in steps:
         if step['type'].rpartition('.')[2] not in ('RandomResizedCrop', 'XrayRandomResizedCrop'):
             continue
         side = step['scale'] if isinstance(step['scale'], int) else max(step['scale'])
         least = step.get('crop_ratio_range', (0.08, 1.0))[0] ** 0.5
         if sizes and least * min(sizes) < side:
-            said.append(
+            lines.append(
                 f'warning: views of {side} px are magnified, cut as {least * min(sizes):.0f} px or more from '
                 f'radiographs shrunk to {min(sizes)} px; raise xray_load.size, and --size of '
                 'tools/pack_images.py where they are packed'
             )
-    return said
+    return lines
 
 
 def build_runner(cfg: Config) -> mmengine.runner.Runner:

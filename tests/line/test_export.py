@@ -18,7 +18,7 @@ from mmengine.config import Config
 
 from projects.line.export import detector as export_detector
 from projects.line.export import graphs, int8, parity, threshold
-from projects.line.export.traceable import UnsupportedDetector, WholeDetector
+from projects.line.export.traceable import TraceableDetector, UnsupportedDetector
 from projects.line.runtime import Inspector, engines, folder
 from projects.measures.bounds import rate
 from projects.radiograph.files import sha256
@@ -255,13 +255,13 @@ def test_a_part_that_would_be_reproduced_wrongly_is_refused_in_one_line(detector
     cfg = running.read_config(str(detector[0]))
     change(cfg)
     with pytest.raises(UnsupportedDetector, match=f'^[^\n]*expected [^\n]*{expected}[^\n]*$'):
-        WholeDetector(export_detector.untrained_detector(cfg), (SIDE, SIDE))
+        TraceableDetector(export_detector.untrained_detector(cfg), (SIDE, SIDE))
 
 
 def test_an_input_that_does_not_fit_the_strides_is_refused(detector):
     model = export_detector.untrained_detector(running.read_config(str(detector[0])))
     with pytest.raises(UnsupportedDetector, match='multiples of 32'):
-        WholeDetector(model, (100, 96))
+        TraceableDetector(model, (100, 96))
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_the_input_holds_every_validation_image_at_mmdets_own_scale(detector):
 def test_the_graph_has_one_channel_and_keeps_no_more_boxes_than_configured(config, data, tmp_path):
     files = write_detector(config, data, tmp_path)
     model = export_detector.load_detector(running.read_config(str(files[0])), str(files[1]))
-    whole = WholeDetector(model, (SIDE, SIDE)).eval()
+    whole = TraceableDetector(model, (SIDE, SIDE)).eval()
     (stem,) = [m for m in whole.backbone.modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels == 1]
     # The detector that it was made of is as it was.
     (own,) = [m for m in model.backbone.modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels == 3]
@@ -468,7 +468,7 @@ def test_a_threshold_of_validation_parts_is_no_proof(exported):
 def test_an_image_without_a_finding_is_an_empty_answer_of_both_engines(detector, tmp_path):
     cfg = running.read_config(str(detector[0]))
     cfg.model.test_cfg.rcnn.score_thr = 0.9999
-    whole = WholeDetector(export_detector.load_detector(cfg, str(detector[1])), (SIDE, SIDE)).eval()
+    whole = TraceableDetector(export_detector.load_detector(cfg, str(detector[1])), (SIDE, SIDE)).eval()
     graphs.write_onnx(whole, tmp_path / 'model.onnx')
     graphs.write_openvino(tmp_path / 'model.onnx', tmp_path / 'model.xml')
     blank = np.full((1, 1, SIDE, SIDE), 114.5, np.float32), np.array([SIDE, SIDE], np.float32)

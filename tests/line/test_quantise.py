@@ -52,7 +52,7 @@ def graph(tmp_path):
     return tmp_path / 'm.xml', inputs
 
 
-def alone(check, *args):
+def run_in_subprocess(check, *args):
     """Run a check in a process of its own: after NNCF, a training in the same process crashes."""
     with ProcessPoolExecutor(1, get_context('spawn')) as pool:
         pool.submit(check, *args).result()
@@ -71,7 +71,7 @@ def likeness(path, inputs):
 
 
 def test_the_layers_are_quantised_and_the_decoding_is_not(graph):
-    alone(check_layers, *graph)
+    run_in_subprocess(check_layers, *graph)
 
 
 def check_layers(path, inputs):
@@ -93,7 +93,7 @@ def check_layers(path, inputs):
 
 
 def test_a_loss_beyond_the_limit_puts_layers_back(graph):
-    alone(check_loss, *graph)
+    run_in_subprocess(check_loss, *graph)
 
 
 def check_loss(path, inputs):
@@ -104,7 +104,7 @@ def check_loss(path, inputs):
 
 
 def test_what_float32_loses_itself_counts(graph):
-    alone(check_own_loss, *graph)
+    run_in_subprocess(check_own_loss, *graph)
 
 
 def check_own_loss(path, inputs):

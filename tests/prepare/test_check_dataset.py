@@ -401,7 +401,7 @@ def test_an_image_of_any_shape_and_type_is_measured(shape, dtype, tmp_path):
     image = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
     tifffile.imwrite(tmp_path / 'a.tif', image)
     window = dict(type='percentile', low=0, high=100)
-    one = scan.probe(str(tmp_path / 'a.tif'), window, 9)
+    one = scan.scan_image(str(tmp_path / 'a.tif'), window, 9)
     assert not one.error and (one.height, one.width) == shape
     assert one.histogram.sum() == image.size and one.small.shape == (32, 32)
     thumbnail = cv2.imdecode(np.frombuffer(one.thumbnail, np.uint8), cv2.IMREAD_GRAYSCALE)
@@ -520,13 +520,13 @@ def test_best_anchor_is_that_of_all_anchors_of_the_grid():
 
 def test_a_file_that_kills_its_decoder_costs_only_itself(data, monkeypatch):
     root, _ = data
-    probe = scan.probe
+    probe = scan.scan_image
     monkeypatch.setattr(
-        scan, 'probe', lambda path, *rest: os._exit(1) if '_001' in path else probe(path, *rest)
+        scan, 'scan_image', lambda path, *rest: os._exit(1) if '_001' in path else probe(path, *rest)
     )
     paths = sorted(str(path) for path in (root / 'images').iterdir())
     done = []
-    probes = scan.Probes(dict.fromkeys(paths, dict(type='full')), 2, done.append)
+    probes = scan.Scans(dict.fromkeys(paths, dict(type='full')), 2, done.append)
     assert sum(done) == len(paths)  # the progress bar ends full
     dead = [path for path in paths if probes[path].error]
     assert [Path(path).name for path in dead] == ['test_001.png', 'train_001.png', 'val_001.png']

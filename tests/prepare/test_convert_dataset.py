@@ -28,7 +28,7 @@ from projects.prepare import gdxray
 from projects.prepare.decode import MemoryBudget, measure
 from projects.prepare.labels import fields, voc
 from projects.prepare.labels.rle import decode_rle, encode_rle
-from projects.prepare.ledger import Account, ConvertError
+from projects.prepare.ledger import ConvertError, Counts
 from projects.prepare.split import split_groups
 from projects.prepare.tile import fill_polygon, tile_origins
 from projects.prepare.write import clip_box
@@ -964,11 +964,11 @@ def test_tiles(tmp_path, capsys):
     assert len({where[name] for name in pieces}) == 1
     assert f'sliver of a box in a tile kept as iscrowd: {len(ignored)}' in text
     assert "box cut by a tile's border: " in text
-    account = next(iter(whole.values()))['info']['ledger']
+    counts = next(iter(whole.values()))['info']['ledger']
     for name in ('images', 'boxes'):
-        a = account[name]
+        a = counts[name]
         assert a['came'] + sum(a['added'].values()) == sum(a['went'].values()) + sum(a['left'].values())
-    assert account['images']['went'] == dict(Counter(where.values()))
+    assert counts['images']['went'] == dict(Counter(where.values()))
     # 16 bits stay 16 bits.
     original = read(image_of(src, 'P00_a')).pixels
     np.testing.assert_array_equal(
@@ -1153,10 +1153,10 @@ def test_clip_box():
 
 
 def test_an_account_that_does_not_balance_is_refused():
-    account = Account('boxes', came=3)
-    account.went['train'] += 2
+    counts = Counts('boxes', came=3)
+    counts.went['train'] += 2
     with pytest.raises(RuntimeError, match='does not balance'):
-        account.check()
-    account.left['zero area'] += 1
-    account.check()
-    assert str(account) == 'boxes: 3 in = 2 train + 1 left out (zero area: 1)'
+        counts.check()
+    counts.left['zero area'] += 1
+    counts.check()
+    assert str(counts) == 'boxes: 3 in = 2 train + 1 left out (zero area: 1)'

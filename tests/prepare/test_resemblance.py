@@ -8,7 +8,7 @@ from projects.prepare import resemblance
 from projects.prepare.findings import ImageSet
 from projects.prepare.leaks import check_leaks
 from projects.prepare.resemblance import Looks, Matches, near_matches
-from projects.prepare.scan import Probe
+from projects.prepare.scan import Scan
 
 
 def all_with_all(left, right):
@@ -68,7 +68,7 @@ def test_hashes_that_differ_are_no_near_duplicates(monkeypatch):
 
 def probe_of(look, k, bits):
     pixels = look.small[k].reshape(32, 32)
-    return Probe(
+    return Scan(
         low=0,
         high=9,
         height=32,

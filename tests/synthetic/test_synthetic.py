@@ -60,7 +60,7 @@ def test_ellipsoid_chord():
 @pytest.mark.parametrize('sigma', [0.6, 1.0, 1.5])
 def test_unsharpness_of_an_edge(sigma):
     edge = np.where(np.arange(64) < 32, 100.0, 900.0).astype(np.float32)
-    spread = np.diff(physics.unsharpen(np.tile(edge, (9, 1)), sigma)[4].astype(float))
+    spread = np.diff(physics.geometric_blur(np.tile(edge, (9, 1)), sigma)[4].astype(float))
     at = np.arange(63)
     centre = (spread * at).sum() / spread.sum()
     assert np.sqrt((spread * (at - centre) ** 2).sum() / spread.sum()) == pytest.approx(sigma, rel=0.05)

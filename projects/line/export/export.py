@@ -33,7 +33,7 @@ from .graphs import torch_engine, write_onnx, write_openvino
 from .int8 import quantise
 from .parity import ap50_measures, ask_mmdet, check, compare, inspector_predictions
 from .threshold import choose_threshold
-from .traceable import WholeDetector
+from .traceable import TraceableDetector
 
 # ------------------------------------------------------------------------------------------------- export
 
@@ -78,7 +78,7 @@ def export(
     exported.gray_levels = band_of(levels)
     if train:
         exported.depths = sorted({*exported.depths, *survey(train.paths, exported)[0]})
-    whole = WholeDetector(detector, exported.input).eval()
+    whole = TraceableDetector(detector, exported.input).eval()
     reference = ask_mmdet(cfg, detector, val.at(evenly(len(val.paths), images)), exported)
     limits = most_loss, most_critical_loss
     with draft_of(out) as draft:
@@ -117,7 +117,7 @@ def export_untrained(cfg: Config, out: Path, side: int, images: Sequence[Path] =
     """
     detector = untrained_detector(cfg)
     exported = describe(cfg, None, detector, [(side, side)])
-    whole = WholeDetector(detector, exported.input).eval()
+    whole = TraceableDetector(detector, exported.input).eval()
     with draft_of(out) as draft:
         traced, graph = draft / GRAPHS['onnxruntime'], draft / GRAPHS['openvino']
         write_onnx(whole, traced)
@@ -159,7 +159,7 @@ def _to_int8(exported, draft, whole, train, reference, limits) -> dict:
     return calibration
 
 
-def is_transformer(whole: WholeDetector) -> bool:
+def is_transformer(whole: TraceableDetector) -> bool:
     """Whether the backbone is one, in which NNCF has to find the attention."""
     return any(isinstance(module, torch.nn.LayerNorm) for module in whole.backbone.modules())
 

@@ -14,7 +14,7 @@ from projects.radiograph.gray_levels import band_of
 
 from .detector import describe, load_detector, read_split, survey
 from .int8 import save
-from .traceable import WholeDetector
+from .traceable import TraceableDetector
 
 OPSET = 17  # RoiAlign with half-pixel coordinates, which mmcv calls aligned, came with 16
 
@@ -22,7 +22,7 @@ OPSET = 17  # RoiAlign with half-pixel coordinates, which mmcv calls aligned, ca
 # ------------------------------------------------------------------------------------------------- graphs
 
 
-def torch_engine(whole: WholeDetector) -> engines.Engine:
+def torch_engine(whole: TraceableDetector) -> engines.Engine:
     """Return the detector in PyTorch as an engine for `Inspector.of`."""
 
     def run(image, extent):
@@ -40,10 +40,10 @@ def inspector_of(cfg: Config, checkpoint: str, threshold: float | None = None) -
     exported = describe(cfg, checkpoint, detector, val.sizes())
     exported.depths, levels = survey(val.paths, exported)
     exported.gray_levels = band_of(levels)
-    return Inspector.of(exported, torch_engine(WholeDetector(detector, exported.input).eval()), threshold)
+    return Inspector.of(exported, torch_engine(TraceableDetector(detector, exported.input).eval()), threshold)
 
 
-def write_onnx(whole: WholeDetector, path: Path) -> None:
+def write_onnx(whole: TraceableDetector, path: Path) -> None:
     """Trace the detector into an ONNX file."""
     example = torch.full((1, 1, *whole.size), whole.mean), torch.tensor(whole.size, dtype=torch.float32)
     traced = io.BytesIO()

@@ -12,10 +12,10 @@ from projects.xray.preprocessors import XrayDetDataPreprocessor
 
 
 class UnsupportedDetector(ValueError):
-    """The detector has a part that `WholeDetector` does not reproduce; one line with the remedy."""
+    """The detector has a part that `TraceableDetector` does not reproduce; one line with the remedy."""
 
 
-class WholeDetector(nn.Module):
+class TraceableDetector(nn.Module):
     """Faster R-CNN from gray levels to boxes, as mmdet's `test_step` computes it, for one input size.
 
     Traced, it becomes one graph: normalisation, backbone, FPN, RPN, its NMS, RoIAlign, box head, NMS. mmdet's

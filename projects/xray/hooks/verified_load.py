@@ -249,8 +249,8 @@ def _check_rest(module: torch.nn.Module, tensors: dict, backbone: str, origin: s
 
 def _classes_of(content: dict) -> list[str] | None:
     """Return the classes that a checkpoint of mmengine says its data set had."""
-    said = (content.get('meta') or {}).get('dataset_meta') or {}
-    classes = said.get('classes') if isinstance(said, dict) else None
+    dataset_meta = (content.get('meta') or {}).get('dataset_meta') or {}
+    classes = dataset_meta.get('classes') if isinstance(dataset_meta, dict) else None
     names = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
     return list(classes) if names else None
 
