@@ -1,13 +1,10 @@
 # Linear probe of a random, frozen narrow Swin on generated radiographs: what the probe reads out of noise.
 # Command: python tools/train.py <this file>
-_base_ = '../linear_probe/swin-base-in1k-pre_4xb64-linear-coslr-90e_industrial-384px.py'
-
-# Tuned together: batch, epochs, learning rate.
-train_cfg = dict(max_epochs=20)
-param_scheduler = [dict(type='CosineAnnealingLR', T_max=20, by_epoch=True, begin=0, end=20)]
-optim_wrapper = dict(optimizer=dict(lr=0.1 * 64 / 256))
-auto_scale_lr = dict(base_batch_size=64)
-
+_base_ = [
+    '../_base_/models/probe_swin-base.py',
+    '../_base_/datasets/synthetic_96_probe.py',
+    '../_base_/schedules/probe-20e.py',
+]
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dims=32, depths=(2, 2), num_heads=(2, 4)),
@@ -19,31 +16,3 @@ model = dict(
     neck=dict(input_features=64),
     head=dict(in_channels=64),
 )
-xray_resize = dict(type='XrayResize', scale=(96, 96))
-xray_test_loader = dict(
-    num_workers=1,
-    pin_memory=False,
-    dataset=dict(
-        data_root='data/synthetic',
-        severity='castings',
-        pipeline=[_base_.xray_load, xray_resize, dict(type='PackInputs')],
-    ),
-)
-train_dataloader = dict(
-    batch_size=64,
-    num_workers=1,
-    pin_memory=False,
-    dataset=dict(
-        data_root='data/synthetic',
-        severity='castings',
-        pipeline=[
-            _base_.xray_load,
-            xray_resize,
-            dict(type='RandomFlip', prob=0.5),
-            dict(type='PackInputs'),
-        ],
-    ),
-)
-val_dataloader = xray_test_loader
-test_dataloader = xray_test_loader
-default_hooks = dict(logger=dict(interval=5))

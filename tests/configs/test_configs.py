@@ -143,7 +143,7 @@ def test_fragments_export_their_own_variables_only(path):
     assert all(key.startswith('xray_') for key in load_config(path))
 
 
-@pytest.mark.parametrize('folder', ['faster_rcnn', 'simsiam', 'simmim'])
+@pytest.mark.parametrize('folder', ['faster_rcnn', 'linear_probe', 'simsiam', 'simmim'])
 def test_no_statement_stands_in_two_siblings(folder):
     statements = [
         (ast.unparse(node), path.stem)
@@ -501,6 +501,10 @@ def full_recipe_of(path):
     if base.parent.parent.name == 'configs':
         return base
     name = parse_name(path)
+    if name.kind == 'probe':
+        backbone = 'swin-base' if name.backbone.startswith('swin') else 'resnet50'
+        (full,) = (CONFIGS / 'linear_probe').glob(f'{backbone}-in1k-pre_*.py')
+        return full
     images = 'industrial' if name.images.startswith('synthetic') else name.images
     backbone = 'swin-base' if name.backbone.startswith('swin') else 'r50'
     (full,) = (CONFIGS / 'faster_rcnn').glob(f'faster-rcnn_{backbone}-in1k-pre_fpn_*_{images}.py')
@@ -611,7 +615,7 @@ def test_stems_are_unique():
 def test_generated_radiographs_keep_their_severity_whatever_map_the_plant_has(repo, tmp_path):
     """docs/data.md has the plant's own map written into the fragments."""
     shutil.copytree(repo / 'configs', tmp_path / 'configs')
-    for name in ('datasets/industrial_detection.py', 'xray_cls.py'):
+    for name in ('datasets/industrial_detection.py', 'datasets/industrial_probe.py'):
         file = tmp_path / 'configs/_base_' / name
         text, lines = re.subn("(severity ?= ?)'castings'", r"\1'own.yaml'", file.read_text())
         assert lines == 1

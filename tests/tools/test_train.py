@@ -193,7 +193,7 @@ def test_resume_and_load_from_exclude_each_other(classifier, capsys):
 
 
 def test_a_fragment_is_one_line_and_exit_2(repo, capsys):
-    assert main([str(repo / 'configs/_base_/xray_cls.py')]) == 2
+    assert main([str(repo / 'configs/_base_/probe.py')]) == 2
     assert 'no model or no train_dataloader, expected an experiment' in one_line(capsys)
 
 

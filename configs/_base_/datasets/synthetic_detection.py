@@ -5,25 +5,16 @@ xray_heads = dict(rpn_head=dict(anchor_generator=dict(scales=[2, 3])))
 xray_resize = dict(type='Resize', scale=(192, 192), keep_ratio=True)
 xray_loader = dict(num_workers=1, pin_memory=False)
 xray_set = dict(data_root='data/synthetic', severity='castings')
-xray_test_pipeline = [
-    _base_.xray_load,
-    xray_resize,
-    dict(type='LoadAnnotations', with_bbox=True),
-    _base_.xray_pack,
+# The steps of the pipelines that it inherits, at this size.
+xray_train_pipeline = [
+    xray_resize if step['type'] == 'Resize' else step
+    for step in _base_.train_dataloader['dataset']['pipeline']
 ]
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            _base_.xray_load,
-            dict(type='LoadAnnotations', with_bbox=True),
-            xray_resize,
-            dict(type='XrayRandomFlip', prob=0.5),
-            dict(type='PackDetInputs'),
-        ],
-        **xray_set,
-    ),
-    **xray_loader,
-)
+xray_test_pipeline = [
+    xray_resize if step['type'] == 'Resize' else step
+    for step in _base_.test_dataloader['dataset']['pipeline']
+]
+train_dataloader = dict(dataset=dict(pipeline=xray_train_pipeline, **xray_set), **xray_loader)
 val_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline, **xray_set), **xray_loader)
 test_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline, **xray_set), **xray_loader)
 val_evaluator = dict(ann_file='data/synthetic/val.json', severity='castings')

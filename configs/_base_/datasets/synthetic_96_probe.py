@@ -1,0 +1,9 @@
+# Generated radiographs at 96 px.
+_base_ = './synthetic_probe.py'
+# The steps of the baseline's pipelines, at another size.
+xray_resize = dict(type='XrayResize', scale=(96, 96))
+xray_train_pipeline = [_base_.xray_load, xray_resize, *_base_.train_dataloader['dataset']['pipeline'][2:]]
+xray_test_pipeline = [_base_.xray_load, xray_resize, *_base_.test_dataloader['dataset']['pipeline'][2:]]
+train_dataloader = dict(dataset=dict(pipeline=xray_train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline))

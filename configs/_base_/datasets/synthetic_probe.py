@@ -1,0 +1,12 @@
+# Generated radiographs at 128 px, for two CPU cores.
+_base_ = './industrial_probe.py'
+# The steps of the baseline's pipelines, at another size.
+xray_resize = dict(type='XrayResize', scale=(128, 128))
+xray_train_pipeline = [_base_.xray_load, xray_resize, *_base_.train_dataloader['dataset']['pipeline'][2:]]
+xray_test_pipeline = [_base_.xray_load, xray_resize, *_base_.test_dataloader['dataset']['pipeline'][2:]]
+xray_set = dict(data_root='data/synthetic', severity='castings')
+xray_loader = dict(num_workers=1, pin_memory=False)
+train_dataloader = dict(dataset=dict(pipeline=xray_train_pipeline, **xray_set), **xray_loader)
+val_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline, **xray_set), **xray_loader)
+test_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline, **xray_set), **xray_loader)
+default_hooks = dict(logger=dict(interval=5))
