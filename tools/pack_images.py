@@ -5,6 +5,7 @@ Example:
 
 Then `data_prefix=dict(img_path='packed')` in the dataset and `size=512` in its LoadXray read the store.
 512 px serve views of 224 px and SimMIM's 384; views of 448 px want 1024, or they are magnified.
+SRC and OUT may be URLs, such as s3://castings/packed: a training reads such a store in blocks.
 A killed run is taken up where it stopped by the same command, which refuses a store whose images have
 changed or gone since, by size and time of the files. --verify compares every image with its
 checksum and every source file with the one that was packed.
@@ -25,8 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from projects import __version__  # noqa: E402
 from projects.radiograph import pack as packing  # noqa: E402
 from projects.radiograph.image import ImagingError  # noqa: E402
+from projects.radiograph.pack_remote import pack_to_url  # noqa: E402
 from projects.radiograph.recipe import Recipe  # noqa: E402
-from projects.radiograph.store import Store  # noqa: E402
+from projects.radiograph.remote import is_url, sizes  # noqa: E402
+from projects.radiograph.store import open_store  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -35,8 +38,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=head, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('source', type=Path, metavar='SRC', help='folder of radiographs, recursive')
-    parser.add_argument('out', type=Path, metavar='OUT', help='the store: a new folder, or one to go on with')
+    parser.add_argument('source', metavar='SRC', help='folder of radiographs, recursive, or its URL')
+    parser.add_argument('out', metavar='OUT', help='the store: a new folder or URL, or one to go on with')
     parser.add_argument(
         '--size', type=int, default=512, metavar='PX', help='shorter side after shrinking, 0: native (512)'
     )
@@ -90,18 +93,24 @@ def progress(results: Iterable, total: int) -> Iterator:
 
 def pack(args: argparse.Namespace) -> int:
     """Write the store; files that are no readable radiograph are named and make the exit code 1."""
-    store, left_out = packing.pack(args.source, args.out, args.recipe, args.group, args.workers, progress)
-    size = sum(path.stat().st_size for path in args.out.iterdir())
+    arguments = args.source, args.out, args.recipe, args.group, args.workers, progress
+    store, left_out = (pack_to_url if is_url(args.out) else packing.pack)(*arguments)
+    size = sum(sizes(args.out).values()) if is_url(args.out) else folder_size(args.out)
     print(f'{args.out}: {len(store)} images, {size / 1e6:,.0f} MB, {len(left_out)} files left out')
     for reason in left_out.values():
         print(f'left out: {reason}', file=sys.stderr)
     return 1 if left_out else 0
 
 
+def folder_size(folder: str) -> int:
+    """Bytes of a local store."""
+    return sum(path.stat().st_size for path in Path(folder).iterdir())
+
+
 def verify(args: argparse.Namespace) -> int:
     """Check the store; each fault is a line and makes the exit code 1."""
-    store = Store(args.out)
-    source = args.source if args.source.is_dir() else None
+    store = open_store(args.out)
+    source = args.source if is_url(args.source) or Path(args.source).is_dir() else None
     faults = packing.verify(store, source, args.workers, progress)
     for fault in faults:
         print(fault, file=sys.stderr)

@@ -23,6 +23,8 @@ from .listing import SUFFIXES, list_radiographs
 from .parts import PartError, part_of
 from .read import read
 from .recipe import Recipe, StoreError, prepare
+from .remote import RemoteError, is_url, join, read_bytes, tags
+from .remote import list_radiographs as list_remote_radiographs
 from .store import (
     FORMAT,
     HEAD,
@@ -49,17 +51,19 @@ def pack(
     group: str | None = None,
     workers: int = 1,
     progress: Callable[[Iterator, int], Iterator] = lambda results, total: results,
+    closed: Callable[[int], None] = lambda number: None,
 ) -> tuple[Store, dict[str, str]]:
     """Pack a folder of radiographs, or go on with a run that was killed.
 
     Args:
-        source: image folder.
+        source: image folder, or its URL.
         out: the store: a new folder, or one that the same arguments began.
         recipe: what to do to the pixels.
         group: regular expression searched in each name; its first group, or else the match, is the part.
             None: no part is known, and '' is written.
         workers: processes that decode.
         progress: wraps the iterator over the images; also gets their number.
+        closed: called with the number of each shard that another one follows, when it is on the disk.
 
     Returns:
         The store, and the reason for each file that is no readable radiograph and was left out.
@@ -68,12 +72,14 @@ def pack(
         StoreError: nothing to pack, a name without a part, a folder that other arguments began or another
             process is writing, images that came, went or changed in between, or a full disk.
     """
-    source, out = Path(source), Path(out)
-    names, _ = list_radiographs(source)
+    out = Path(out)
+    source = str(source).rstrip('/') if is_url(source) else Path(source)
+    names, _ = _list(source)
     if not names:
         raise StoreError(f'{source}: expected a folder with files of {", ".join(SUFFIXES)}; correct SRC')
     parts = {name: _part(source, name, group) for name in names}
-    head = dict(format=FORMAT, source=str(source.resolve()), group=group, recipe=asdict(recipe))
+    place = source if is_url(source) else str(source.resolve())
+    head = dict(format=FORMAT, source=place, group=group, recipe=asdict(recipe))
     files = _fingerprint(source, names)
     with _lock(out):
         written = _begin(out, head, files)
@@ -86,28 +92,45 @@ def pack(
             if not late:
                 _compare(source, out, parts, packed, same)
         else:
-            late, left_out = _pack_rest(source, out, recipe, parts, same, workers, progress)
+            late, left_out = _pack_rest(source, out, recipe, parts, same, workers, progress, closed)
         if late:
-            raise StoreError(f'{out}: packing had passed {source / late[0]} when it came; {again(out)}')
+            raise StoreError(f'{out}: packing had passed {_path(source, late[0])} when it came; {again(out)}')
         if not written['finished'] or not same:
             sizes = {name: (out / name).stat().st_size for name in ('index.bin', 'names.bin')}
             _write_head(out, head | dict(finished=True, files=files, left_out=left_out) | sizes)
     return Store(out), left_out
 
 
-def _fingerprint(source: Path, names: list[str]) -> str:
+def _list(source: str | Path) -> tuple[list[str], dict[str, int]]:
+    return (list_remote_radiographs if is_url(source) else list_radiographs)(source)
+
+
+def _path(source: str | Path, name: str) -> str:
+    """Path or URL of an image."""
+    return join(str(source), name)
+
+
+def _sha256(path: str) -> str:
+    """Return the SHA-256 of a file or object in hexadecimal digits."""
+    return hashlib.sha256(read_bytes(path)).hexdigest() if is_url(path) else sha256(Path(path))
+
+
+def _fingerprint(source: str | Path, names: list[str]) -> str:
     """Return the SHA-256 of names, sizes and times of files: equal, and none has come, gone or changed."""
     hashed = hashlib.sha256()
+    marks = tags(source) if is_url(source) else {}
     for name in names:
-        try:
-            stat = (source / name).stat()
-        except OSError:  # gone since it was listed: decoding says so
-            continue
-        hashed.update(f'{name} {stat.st_size} {stat.st_mtime_ns}\n'.encode())
+        if not is_url(source):
+            try:
+                stat = (source / name).stat()
+            except OSError:  # gone since it was listed: decoding says so
+                continue
+            marks[name] = f'{stat.st_size} {stat.st_mtime_ns}'
+        hashed.update(f'{name} {marks.pop(name, "")}\n'.encode())
     return hashed.hexdigest()
 
 
-def _compare(source: Path, out: Path, parts: dict, packed: dict[str, bytes], same: bool) -> None:
+def _compare(source: str | Path, out: Path, parts: dict, packed: dict[str, bytes], same: bool) -> None:
     """Make sure that images in a store are still what the source folder holds.
 
     Args:
@@ -123,24 +146,28 @@ def _compare(source: Path, out: Path, parts: dict, packed: dict[str, bytes], sam
     for name, packed_as in packed.items():
         if name not in parts:
             raise StoreError(
-                f'{source / name}: no such file, but it was packed; put it back, or {again(out)}'
+                f'{_path(source, name)}: no such file, but it was packed; put it back, or {again(out)}'
             )
         try:
-            changed = not same and bytes.fromhex(sha256(source / name)) != packed_as
+            changed = not same and bytes.fromhex(_sha256(_path(source, name))) != packed_as
+        except RemoteError:
+            raise
         except OSError as error:
-            raise StoreError(f'{source / name}: {error.strerror}; make the file readable') from None
+            raise StoreError(f'{_path(source, name)}: {error.strerror}; make the file readable') from None
         if changed:
-            raise StoreError(f'{source / name}: differs from the file that was packed; {again(out)}')
+            raise StoreError(f'{_path(source, name)}: differs from the file that was packed; {again(out)}')
 
 
-def _pack_rest(source, out, recipe, parts, same, workers, progress) -> tuple[list[str], dict[str, str]]:
+def _pack_rest(
+    source, out, recipe, parts, same, workers, progress, closed
+) -> tuple[list[str], dict[str, str]]:
     """Append what is not in the store yet.
 
     Returns:
         The names that came too late for their place in the order, and why each unreadable file is that.
     """
     late, left_out = [], {}
-    with _Writer(out, recipe) as writer:
+    with _Writer(out, recipe, closed) as writer:
         _compare(source, out, parts, writer.done, same)
         todo = [name for name in parts if name not in writer.done]
         results = _decode_all(todo, source, recipe, workers)
@@ -158,7 +185,7 @@ def _pack_rest(source, out, recipe, parts, same, workers, progress) -> tuple[lis
     return late, left_out
 
 
-def _part(source: Path, name: str, group: str | None) -> str:
+def _part(source: str | Path, name: str, group: str | None) -> str:
     """Return the physical part that an image shows, empty where none is known."""
     try:
         name.encode()
@@ -167,7 +194,7 @@ def _part(source: Path, name: str, group: str | None) -> str:
     try:
         return part_of(name, group) or ''
     except PartError as error:
-        raise StoreError(f'{source / name}: {error}') from None
+        raise StoreError(f'{_path(source, name)}: {error}') from None
 
 
 @contextmanager
@@ -208,11 +235,12 @@ class _Writer:
     Args:
         out: the store.
         recipe: what its pixels are.
+        closed: see `pack`.
     """
 
-    def __init__(self, out: Path, recipe: Recipe):
+    def __init__(self, out: Path, recipe: Recipe, closed: Callable[[int], None]):
         """Keep what a killed run left whole, cut off the rest."""
-        self.out, self.dtype = out, recipe.dtype
+        self.out, self.dtype, self.closed = out, recipe.dtype, closed
         for name in ('index.bin', 'names.bin'):
             (out / name).touch()
         index, names = (out / 'index.bin').read_bytes(), (out / 'names.bin').read_bytes()
@@ -269,6 +297,7 @@ class _Writer:
         if self.shard.tell() >= SHARD_BYTES:
             self._sync()
             self.shard.close()
+            self.closed(self.number)
             self.number += 1
             self.shard = self._open(shard_name(self.number), 0)
         text = name.encode(), part.encode()
@@ -306,7 +335,7 @@ class _Writer:
             file.close()
 
 
-def _decode_all(names: list[str], source: Path, recipe: Recipe, workers: int) -> Iterator[tuple]:
+def _decode_all(names: list[str], source: str | Path, recipe: Recipe, workers: int) -> Iterator[tuple]:
     """Yield (name, what `_decode` returned) in order, with a bounded number of images in memory."""
     if workers == 1:
         yield from ((name, _decode(name, source, recipe)) for name in names)
@@ -332,16 +361,19 @@ def _result(future: Future, name: str):
         ) from None
 
 
-def _decode(name: str, source: Path, recipe: Recipe) -> tuple[bytes, tuple, np.ndarray] | str:
+def _decode(name: str, source: str | Path, recipe: Recipe) -> tuple[bytes, tuple, np.ndarray] | str:
     """Return SHA-256, source shape and pixels of an image, or why it cannot be read."""
+    path = _path(source, name)
     try:
-        data = (source / name).read_bytes()
-        radiograph = read(data, name=str(source / name))
+        data = read_bytes(path) if is_url(path) else Path(path).read_bytes()
+        radiograph = read(data, name=path)
         pixels = prepare(radiograph, recipe.window, recipe.dtype.name, recipe.size)
+    except RemoteError:
+        raise  # the server fails, not this image: left out, it would be missing without need
     except ImagingError as error:
         return str(error)
     except OSError as error:
-        return f'{source / name}: {error.strerror}'
+        return f'{path}: {error.strerror}'
     return hashlib.sha256(data).digest(), radiograph.pixels.shape, pixels
 
 
@@ -355,7 +387,7 @@ def verify(
 
     Args:
         store: what to check.
-        source: image folder; None leaves the sources out.
+        source: image folder or URL; None leaves the sources out.
         workers: threads that read source files.
         progress: wraps the iterator over the images; also gets their number.
 
@@ -371,10 +403,12 @@ def verify(
         except (StoreError, UnicodeDecodeError) as error:
             return [str(error)]
         if source is not None:
-            path = Path(source, name)
+            path = _path(source, name)
             try:
-                if bytes.fromhex(sha256(path)) != store[index].source_sha256:
+                if bytes.fromhex(_sha256(path)) != store[index].source_sha256:
                     faults.append(f'{path}: differs from the file that was packed; {again(store.folder)}')
+            except RemoteError as error:
+                faults.append(str(error))
             except OSError as error:
                 faults.append(
                     f'{path}: {error.strerror}, but it was packed; put it back, or {again(store.folder)}'
@@ -387,7 +421,7 @@ def verify(
         ]
     if source is not None:
         known = set(store.left_out)
-        for name in list_radiographs(source)[0]:
+        for name in _list(source)[0]:
             if name not in known and store.find(name) is None:
-                faults.append(f'{Path(source, name)}: not in the store; {again(store.folder)}')
+                faults.append(f'{_path(source, name)}: not in the store; {again(store.folder)}')
     return faults

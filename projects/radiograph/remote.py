@@ -5,11 +5,13 @@ Credentials and endpoints are the driver's business: `AWS_ACCESS_KEY_ID`, `AWS_E
 here: the drivers' own are switched off, else a server that is overloaded got a hundred requests for one file.
 """
 
+import errno
 import os
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
 
@@ -73,6 +75,75 @@ def read_bytes(url: str) -> bytes:
     return _retry(url, lambda fs, path: fs.cat_file(path))
 
 
+def read_range(url: str, start: int, end: int) -> bytes:
+    """Read a part of an object by one request.
+
+    Args:
+        url: See `read_bytes`.
+        start: First byte.
+        end: The byte behind the last; beyond the object's end the answer is shorter.
+
+    Raises:
+        RemoteError: See `read_bytes`; or the server sends more than it was asked for.
+    """
+    data = _retry(url, lambda fs, path: _range_of(fs, path, start, end))
+    if len(data) > end - start:
+        raise RemoteError(
+            f'{url}: expected {end - start} bytes from byte {start} on, got {len(data)}; use a server that '
+            'answers range requests'
+        )
+    return data
+
+
+def _range_of(fs: fsspec.AbstractFileSystem, path: str, start: int, end: int) -> bytes:
+    try:
+        return fs.cat_file(path, start=start, end=end)
+    except Exception as error:
+        # 416, range not satisfiable: the object ends before.
+        code = getattr(error, 'status', None) or getattr(error, 'errno', None)
+        if start and (code in (416, errno.EINVAL) or 'InvalidRange' in str(error)):
+            return b''
+        raise
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Write an object, whole or not at all where the store is one of objects.
+
+    Raises:
+        RemoteError: It cannot be written after `ATTEMPTS` tries.
+    """
+    _retry(url, lambda fs, path: _ready(fs, path).pipe_file(path, data), writing=True)
+
+
+def upload(source: Path, url: str) -> None:
+    """Write an object from a local file; see `write_bytes`."""
+    _retry(url, lambda fs, path: _ready(fs, path).put_file(str(source), path), writing=True)
+
+
+def remove(url: str) -> None:
+    """Remove an object; one that is not there is no error.
+
+    Raises:
+        RemoteError: It cannot be removed.
+    """
+
+    def rm(fs, path):
+        with suppress(FileNotFoundError):
+            fs.rm_file(path)
+
+    _retry(url, rm, writing=True)
+
+
+_BUCKETS = {'s3', 's3a', 'gs', 'gcs', 'az', 'abfs', 'abfss', 'oci', 'oss'}
+
+
+def _ready(fs: fsspec.AbstractFileSystem, path: str) -> fsspec.AbstractFileSystem:
+    """Make the folder of a file where folders are real; buckets are their owner's to make."""
+    if not _BUCKETS & {fs.protocol, *fs.protocol}:
+        fs.makedirs(fs._parent(path), exist_ok=True)
+    return fs
+
+
 def read_text(path: str | os.PathLike) -> str:
     """Read a UTF-8 text file from a path or a URL.
 
@@ -108,7 +179,7 @@ def list_radiographs(folder: str) -> tuple[list[str], dict[str, int]]:
         RemoteError: The folder cannot be listed.
     """
     names, others, unsure = [], Counter(), []
-    for name, size in _find(folder).items():
+    for name, size in sizes(folder).items():
         own = PurePosixPath(name)
         suffix = own.suffix.lower()
         if own.name.startswith('.'):
@@ -127,23 +198,49 @@ def list_radiographs(folder: str) -> tuple[list[str], dict[str, int]]:
     return sorted(names), dict(sorted(others.items()))
 
 
+def tags(folder: str) -> dict[str, str]:
+    """Tell each file below a URL from any former one of its name, by size and ETag or time.
+
+    Returns:
+        Sizes and marks by path relative to the folder, sorted; a mark is empty where the listing has none.
+
+    Raises:
+        RemoteError: The folder cannot be listed.
+    """
+    marks = {}
+    for name, info in _details(folder).items():
+        mark = next((info[key] for key in ('ETag', 'LastModified', 'mtime', 'created') if info.get(key)), '')
+        marks[name] = f'{info.get("size")} {mark}'
+    return marks
+
+
 def list_files(folder: str) -> list[str]:
     """Return the files below a URL, recursive and sorted, as paths relative to it.
 
     Raises:
         RemoteError: The folder cannot be listed.
     """
-    return list(_find(folder))
+    return list(sizes(folder))
 
 
-def _find(folder: str) -> dict[str, int | None]:
-    """Size of each file below a URL; None where the listing does not say."""
+def sizes(folder: str) -> dict[str, int | None]:
+    """Return the size of each file below a URL in bytes, sorted by path; None where the listing has none.
+
+    Raises:
+        RemoteError: The folder cannot be listed.
+    """
+    return {name: info.get('size') for name, info in _details(folder).items()}
+
+
+def _details(folder: str) -> dict[str, dict]:
+    """What a listing says of each file below a URL, by path relative to it, sorted."""
 
     def find(fs, path):
         root = path.rstrip('/')
+        fs.invalidate_cache()  # what has come since the last listing counts
         found = fs.find(f'{root}/', detail=True).items()
-        sizes = {name_in(root, k): info.get('size') for k, info in found if k.startswith(f'{root}/')}
-        return dict(sorted(sizes.items()))
+        own = {name_in(root, k): info for k, info in found if k.startswith(f'{root}/')}
+        return dict(sorted(own.items()))
 
     return _retry(folder, find)
 
@@ -163,14 +260,19 @@ def _heads(urls: list[str]) -> list[bytes]:
     ]
 
 
-def _retry(url: str, action: Callable):
+def _retry(url: str, action: Callable, writing: bool = False):
     """Call `action(file system, path)` until it succeeds, with a doubling wait after a dropped connection."""
+    what = 'writable' if writing else 'readable'
     wait = BACKOFF_S
     for attempt in range(1, ATTEMPTS + 1):
         try:
             # Asked for anew each time: fsspec keeps one per process, and none may cross a fork.
             return action(*_driver(str(url)))
         except FileNotFoundError:
+            if writing:
+                raise RemoteError(
+                    f'{url}: expected a bucket or folder to write to, found none; make it, or correct OUT'
+                ) from None
             raise RemoteError(
                 f'{url}: expected an object at this URL, found none; upload it, or correct `data_root`, '
                 '`data_prefix` or `ann_file`'
@@ -189,7 +291,7 @@ def _retry(url: str, action: Callable):
             status, reason = getattr(error, 'status', None), one_line(error)
             if isinstance(error, _FINAL) or status in (401, 403):
                 raise RemoteError(
-                    f'{url}: expected a readable object ({reason}); check the URL and the credentials'
+                    f'{url}: expected a {what} object ({reason}); check the URL and the credentials'
                 ) from None
             if attempt == ATTEMPTS:
                 raise RemoteError(

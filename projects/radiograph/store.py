@@ -1,7 +1,8 @@
 """Packed image store: radiographs decoded, windowed and shrunk once, in memory-mappable files.
 
-A store is a folder that stands in for an image folder: `data_prefix` names it, and `LoadXray` takes
-`<store>/<path of the image>` from it. No framework is imported here.
+A store is a folder, or its URL, that stands in for an image folder: `data_prefix` names it, and `LoadXray`
+takes `<store>/<path of the image>` from it. No framework is imported here. Behind a URL the same files are
+objects: the index is fetched once, the shards in blocks (`blocks.py`).
 
 Layout, all little-endian:
     xray_store.json  what the pixels are (`Recipe`), how many, and whether packing has ended
@@ -20,17 +21,20 @@ generated radiographs, one thread of an Intel Xeon, fastest fifth of 150. A stor
 view has the same effect on all of them.
 """
 
+import hashlib
 import json
 import mmap
 import struct
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
 
+from .blocks import BLOCK, BlockCache
 from .recipe import Recipe, StoreError
+from .remote import RemoteError, exists, is_url, join, name_in, read_text
 
 HEAD = 'xray_store.json'
 FORMAT = 'xray-store-1'
@@ -56,6 +60,10 @@ class Record(NamedTuple):
 
 RECORD = struct.Struct('<QHHIQIIII32sI')
 TEXT = struct.Struct('<QHH')  # its first three fields
+LINES = np.dtype(
+    list(zip(Record._fields, ('<u8', '<u2', '<u2', '<u4', '<u8', '<u4', '<u4', '<u4', '<u4', 'V32', '<u4')))
+)
+"""A `Record` for NumPy."""
 
 
 class Store:
@@ -71,7 +79,12 @@ class Store:
     def __init__(self, folder: str | Path):
         """Open the index."""
         self.folder = Path(folder)
-        head = read_head(self.folder)
+        head = self._open(read_head(self.folder))
+        self._index, self._names = (self._map_whole(name, head[name]) for name in ('index.bin', 'names.bin'))
+        self._shard = lru_cache(OPEN_SHARDS)(self._map_shard)
+
+    def _open(self, head: dict[str, Any]) -> dict[str, Any]:
+        """Take what the head says of a finished store."""
         if not head['finished']:
             raise StoreError(
                 f'{self.folder}: packing was interrupted; run tools/pack_images.py again with the same '
@@ -79,17 +92,17 @@ class Store:
             )
         self.recipe = Recipe(**head['recipe'])
         self.left_out = head['left_out']
-        for name in ('index.bin', 'names.bin'):
-            path = self.folder / name
-            if not path.is_file() or path.stat().st_size != head[name]:
-                raise StoreError(f'{path}: expected {head[name]} bytes; {again(self.folder)}')
-        self._index = map_file(self.folder / 'index.bin')
-        self._names = map_file(self.folder / 'names.bin')
-        self._shard = lru_cache(OPEN_SHARDS)(self._map_shard)
+        return head
+
+    def _map_whole(self, name: str, size: int) -> mmap.mmap | bytes:
+        path = self.folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            raise StoreError(f'{path}: expected {size} bytes; {again(self.folder)}')
+        return map_file(path)
 
     def __reduce__(self):
         """Pickle as the path: each process maps the files itself."""
-        return Store, (self.folder,)
+        return open_store, (str(self.folder),)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -151,13 +164,25 @@ class Store:
             StoreError: the shard is missing or damaged, or the index is.
         """
         record = self[index]
-        pixels = pixels_of(record, self._shard(record.shard), self.recipe.dtype)
+        pixels = self._pixels(record)
         if checksum_of(record, self._text(index), pixels) != record.checksum:
             raise StoreError(
-                f'{self.folder / shard_name(record.shard)}: image {index} is damaged, its checksum differs; '
-                f'{again(self.folder)}'
+                f'{join(str(self.folder), shard_name(record.shard))}: image {index} is damaged, its checksum '
+                f'differs; {again(self.folder)}'
             )
         return pixels.view(self.recipe.dtype).reshape(record.height, record.width)
+
+    def block_starts(self, indices: range) -> np.ndarray:
+        """Places in a range of images where another block of a shard begins, the first included.
+
+        Images between two of them lie close together: behind a URL one request reads them all.
+        """
+        lines = np.frombuffer(self._index, LINES)[indices.start : indices.stop]
+        block = (lines['shard'].astype(np.uint64) << np.uint64(40)) + lines['offset'] // np.uint64(BLOCK)
+        return np.flatnonzero(np.r_[True, block[1:] != block[:-1]])
+
+    def _pixels(self, record: Record) -> np.ndarray:
+        return pixels_of(record, self._shard(record.shard), self.recipe.dtype)
 
     def _text(self, index: int) -> tuple[bytes, bytes]:
         return text_of(TEXT.unpack_from(self._index, index * RECORD.size), self._names)
@@ -170,20 +195,71 @@ class Store:
             raise StoreError(f'{path}: expected a shard ({error}); {again(self.folder)}') from None
 
 
-def again(folder: Path) -> str:
+class RemoteStore(Store):
+    """A finished store behind a URL; blocks of its shards are kept in a local folder (`blocks.py`).
+
+    Args:
+        folder: its URL.
+
+    Raises:
+        StoreError: see `Store`.
+        RemoteError: it cannot be read.
+    """
+
+    def __init__(self, folder: str):
+        """Fetch the index, unless it is kept already."""
+        self.folder = folder.rstrip('/')
+        head = self._open(read_head(self.folder))
+        # Packed anew, another head: what is kept of the former store is not read.
+        key = hashlib.sha256(f'{self.folder}\n{json.dumps(head)}'.encode()).hexdigest()[:32]
+        self._blocks = BlockCache(self.folder, key)
+        self._index, self._names = (self._map_whole(name, head[name]) for name in ('index.bin', 'names.bin'))
+
+    def _map_whole(self, name: str, size: int) -> mmap.mmap | bytes:
+        content = self._blocks.whole(name, size + 1)  # one more byte, should it be longer
+        if len(content) != size:
+            self._blocks.drop(name)
+            raise StoreError(
+                f'{join(self.folder, name)}: expected {size} bytes, found another size; {again(self.folder)}'
+            )
+        return content
+
+    def _pixels(self, record: Record) -> np.ndarray:
+        count = record.height * record.width * self.recipe.dtype.itemsize
+        pixels = self._blocks.read(shard_name(record.shard), record.offset, count)
+        return pixels if len(pixels) == count else pixels[:0]
+
+    def read(self, index: int) -> np.ndarray:
+        """Return an image, after comparing its checksum; see `Store.read`.
+
+        What is kept here of a damaged one is fetched once more: a disk may have failed, or the shard.
+        """
+        try:
+            return super().read(index)
+        except StoreError:
+            record = self[index]
+            count = record.height * record.width * self.recipe.dtype.itemsize
+            self._blocks.forget(shard_name(record.shard), record.offset, count)
+            return super().read(index)
+
+
+def again(folder: str | Path) -> str:
     """Remedy for a store that is not what it should be: packing over it mends nothing that is there."""
     return f'remove {folder} and pack again'
 
 
-def read_head(folder: Path) -> dict[str, Any]:
+def read_head(folder: str | Path) -> dict[str, Any]:
     """Return what the head of a store says, finished or not.
 
     Raises:
         StoreError: there is none, or it is damaged or of another format.
+        RemoteError: its URL cannot be read.
     """
-    path = folder / HEAD
+    path = join(str(folder), HEAD)
     try:
-        head = json.loads(path.read_text(encoding='utf-8'))
+        head = json.loads(read_text(path))
+    except RemoteError:
+        raise
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise StoreError(f'{path}: not readable ({error}); {again(folder)}') from None
     if not isinstance(head, dict) or head.get('format') != FORMAT or not {'finished', 'recipe'} <= set(head):
@@ -223,8 +299,18 @@ def checksum_of(record: Record, text: tuple[bytes, bytes], pixels: np.ndarray) -
     return imagecodecs.zlibng_crc32(pixels, imagecodecs.zlibng_crc32(head))
 
 
-open_store = lru_cache(maxsize=None)(Store)
-"""`Store`, once per process and folder."""
+@cache
+def open_store(folder: str | Path) -> Store:
+    """Open a store in a folder or behind a URL, once per process and folder."""
+    if not is_url(folder):
+        return Store(folder)
+    store = RemoteStore(str(folder))
+    _REMOTE[store.folder] = store
+    return store
+
+
+_REMOTE: dict[str, RemoteStore] = {}
+"""Stores behind URLs that this process, or the one it was forked from, has opened."""
 
 
 @lru_cache(maxsize=4096)
@@ -234,15 +320,49 @@ def _store_above(folder: str) -> tuple[Path, int] | None:
     return next(((place, levels) for levels, place in places if (place / HEAD).is_file()), None)
 
 
+def find_store(folder: str) -> tuple[Store, str] | None:
+    """Open the store at or above a folder or a URL, which is asked for it.
+
+    Args:
+        folder: of images, or of a store.
+
+    Returns:
+        The store and the folder within it, '' for the whole; None where there is no store.
+
+    Raises:
+        StoreError: see `Store`.
+    """
+    folder = folder.rstrip('/')
+    if not is_url(folder):
+        found = locate(f'{folder}/')
+        return found and (found[0], found[1].rstrip('/'))
+    protocol, _, rest = folder.partition('://')
+    parts = rest.split('/')
+    for depth in range(len(parts), 0, -1):
+        place = f'{protocol}://{"/".join(parts[:depth])}'
+        try:
+            there = exists(join(place, HEAD))
+        except RemoteError:  # some refuse to say what is not there; reading the images says what is wrong
+            return None
+        if there:
+            return open_store(place), '/'.join(parts[depth:])
+    return None
+
+
 def locate(path: str) -> tuple[Store, str] | None:
     """Split the path of an image in a store.
 
     Args:
-        path: `<store>/<name>`, or any other path, with forward slashes.
+        path: `<store>/<name>`, or any other path, with forward slashes. A store behind a URL is known once it
+            has been opened: nothing is asked of a server here.
 
     Returns:
         The store and the name of the image there; None for a path outside of stores.
     """
+    if is_url(path):
+        return next(
+            ((s, name_in(url, path)) for url, s in _REMOTE.items() if path.startswith(f'{url}/')), None
+        )
     found = _store_above(path.rpartition('/')[0] or '.')
     if found is None:
         return None

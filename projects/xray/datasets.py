@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS as DET_DATASETS
 from mmengine.logging import MMLogger, print_log
@@ -15,9 +16,9 @@ from projects.errors import one_line
 from projects.radiograph.listing import SUFFIXES, list_radiographs
 from projects.radiograph.remote import is_url, join, read_text
 from projects.radiograph.remote import list_radiographs as list_remote_radiographs
-from projects.radiograph.store import Store, locate
+from projects.radiograph.store import Store, find_store
 
-from . import file_backends  # noqa: F401  (a data_root may be a URL)
+from . import file_backends, samplers  # noqa: F401  (a data_root may be a URL; registers its sampler)
 from .classes import CASTINGS, CLASSES, PALETTE
 from .coco import describe, load_defects, read_coco
 from .errors import DatasetError
@@ -59,7 +60,11 @@ class _PackedImages(Sequence):
     def __getitem__(self, index: int | slice):
         if isinstance(index, slice):
             return _PackedImages(self.store, self.indices[index])
-        return dict(img_path=f'{self.store.folder}/{self.store.name(self.indices[index])}')
+        return dict(img_path=join(str(self.store.folder), self.store.name(self.indices[index])))
+
+    def block_starts(self) -> np.ndarray:
+        """See `Store.block_starts`."""
+        return self.store.block_starts(self.indices)
 
 
 @PRETRAIN_DATASETS.register_module()
@@ -68,7 +73,8 @@ class XrayImages(BaseDataset):
 
     Args:
         ann_file: Text file, one path relative to the image folder a line. Empty: the whole folder.
-        data_prefix: `img_path` is the image folder, or a packed store (`packing.py`) in its place.
+        data_prefix: `img_path` is the image folder, or a packed store (`pack.py`) in its place, or the URL of
+            either.
         **kwargs: Those of `mmpretrain.datasets.BaseDataset`.
 
     Items hold `img_path` and `sample_idx`.
@@ -82,10 +88,10 @@ class XrayImages(BaseDataset):
 
     def load_data_list(self) -> Sequence[dict]:
         """Return one dict(img_path) per radiograph."""
-        packed = locate(f'{self.img_prefix.rstrip("/")}/')
+        packed = find_store(self.img_prefix)
         if packed and not self.ann_file:
             store, folder = packed
-            images = _PackedImages(store, store.below(folder.rstrip('/')))
+            images = _PackedImages(store, store.below(folder))
             if not images:
                 raise DatasetError(
                     f'{self.img_prefix}: no image below this folder of a packed store; correct `data_prefix`'

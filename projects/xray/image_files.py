@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from projects.radiograph.remote import is_url, list_files
-from projects.radiograph.store import locate
+from projects.radiograph.store import find_store
 
 from .errors import DatasetError
 
@@ -16,18 +16,20 @@ def check_files(names: Sequence[str], folder: str, listed_in: str | os.PathLike)
 
     Args:
         names: File names relative to `folder`.
-        folder: Image folder, its URL, or a packed store in its place.
+        folder: Image folder, or a packed store in its place, or the URL of either.
         listed_in: The file that names the images.
 
     Raises:
         DatasetError: Some are missing.
     """
-    if is_url(folder):
+    packed = find_store(folder)
+    if packed:
+        store, inner = packed
+        missing = [name for name in names if store.find(f'{inner}/{name}' if inner else name) is None]
+    elif is_url(folder):
         # Web servers need not list their folders: there a missing image names itself when it is read.
         present = names if folder.startswith('http') else list_files(folder)
         missing = sorted(set(names) - set(present))
-    elif locate(f'{folder}/'):
-        missing = [name for name in names if _unpacked(f'{folder}/{name}')]
     else:
         missing = _absent(names, folder)
     if missing:
@@ -35,11 +37,6 @@ def check_files(names: Sequence[str], folder: str, listed_in: str | os.PathLike)
             f'{listed_in}: {len(missing)} of {len(names)} images are not in {folder} (the first is '
             f'{min(missing)}); copy them there or correct `data_root` and `data_prefix`'
         )
-
-
-def _unpacked(path: str) -> bool:
-    store, name = locate(path)
-    return store.find(name) is None
 
 
 def _absent(names: Sequence[str], folder: str) -> list[str]:

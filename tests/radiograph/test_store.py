@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.drawn_runs import draw_run, draw_truth
+from helpers.packed import contents, draw
 from torchvision.transforms.v2.functional import resize
 
 from projects.radiograph import pack as radiograph_pack
@@ -27,20 +28,6 @@ from projects.report.runs import read_runs
 from projects.xray.datasets import DatasetError, XrayDefects, XrayImages
 from projects.xray.transforms import LoadXray
 
-DEPTH = {8: (np.uint8, 255), 16: (np.uint16, 65535)}
-
-
-def draw(path, shape=(96, 120), bits=8, seed=0):
-    """Write a radiograph with structure at every scale."""
-    rng = np.random.default_rng(seed)
-    dtype, white = DEPTH[bits]
-    image = sum(
-        cv2.resize(rng.random((n, n)).astype(np.float32), shape[::-1], interpolation=cv2.INTER_CUBIC)
-        for n in (3, 9, 40)
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), np.round(np.clip(image / 3, 0, 1) * white).astype(dtype))
-
 
 @pytest.fixture
 def source(tmp_path):
@@ -55,10 +42,6 @@ def source(tmp_path):
 def small_shards(monkeypatch):
     """Close a shard after about three of the images."""
     monkeypatch.setattr(radiograph_pack, 'SHARD_BYTES', 2 * 64 * 80 + 1)
-
-
-def contents(folder):
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.name != 'lock'}
 
 
 def flip(path, offset):

@@ -1,0 +1,134 @@
+"""Packing into a store behind a URL: shard after shard is written here and uploaded, and a kill costs one.
+
+The store that is being packed lies in the local folder of `blocks.py`. When a shard is closed it is uploaded,
+then its lines of the index; an object counts once the lines that name it are there. A run on another machine
+goes on from them, so that what is lost with this folder is one shard. At the end come the whole index and a
+head that says so, as in a local store: byte for byte the same files.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .blocks import cache_folder
+from .files import locked
+from .pack import pack
+from .recipe import Recipe, StoreError
+from .remote import join, list_files, read_bytes, remove, upload, write_bytes
+from .store import HEAD, LINES, Store, again, open_store, shard_name
+
+
+def pack_to_url(
+    source: str | Path,
+    url: str,
+    recipe: Recipe,
+    group: str | None = None,
+    workers: int = 1,
+    progress: Callable[[Iterator[Any], int], Iterator[Any]] = lambda results, total: results,
+) -> tuple[Store, dict[str, str]]:
+    """Pack radiographs into a store behind a URL, or go on with a run that was killed, here or elsewhere.
+
+    Args:
+        source: see `pack.pack`.
+        url: of the store; one process at a time may write to it.
+        recipe: see `pack.pack`.
+        group: see `pack.pack`.
+        workers: see `pack.pack`.
+        progress: see `pack.pack`.
+
+    Raises:
+        StoreError: see `pack.pack`.
+        RemoteError: the URL cannot be read or written.
+    """
+    url = url.rstrip('/')
+    place = cache_folder() / 'packing' / hashlib.sha256(url.encode()).hexdigest()[:32]
+    place.mkdir(parents=True, exist_ok=True)
+    with locked(place, StoreError(f'{url}: another process is packing into it; wait for it')):
+        there = set(list_files(url))
+        strangers = sorted(there) if HEAD not in there else []
+        if strangers:
+            raise StoreError(f'{url}: expected a new folder, found {strangers[0]}; give another OUT')
+        draft = place / 'store'
+        _take_up(draft, url, there)
+
+        def closed(number: int) -> None:
+            if HEAD not in there:
+                write_bytes(join(url, HEAD), (draft / HEAD).read_bytes())
+                there.add(HEAD)
+            _upload_shard(draft, url, number)
+            if number:
+                (draft / shard_name(number - 1)).unlink(missing_ok=True)
+
+        _, left_out = pack(source, draft, recipe, group, workers, progress, closed)
+        _finish(draft, url, HEAD in there)
+        shutil.rmtree(draft)
+    open_store.cache_clear()
+    return open_store(url), left_out
+
+
+def _finish(draft: Path, url: str, begun: bool) -> None:
+    """Upload the last shard, the whole index and the head that says so; remove the parts of the index."""
+    head = (draft / HEAD).read_bytes()
+    if not begun or head != read_bytes(join(url, HEAD)):
+        last = shard_name(int(np.fromfile(draft / 'index.bin', LINES)['shard'][-1]))
+        for name in (last, 'names.bin', 'index.bin'):
+            if (draft / name).exists():  # of a finished store the shards stay where they are
+                upload(draft / name, join(url, name))
+        write_bytes(join(url, HEAD), head)
+    for name in list_files(url):
+        if name.startswith(('index-', 'names-')):
+            remove(join(url, name))
+
+
+def _upload_shard(draft: Path, url: str, number: int) -> None:
+    """Upload a shard, then what the index says of its images."""
+    lines = np.fromfile(draft / 'index.bin', LINES)
+    own = lines[lines['shard'] == number]
+    first, last = int(own['text'][0]), own[-1]
+    end = int(last['text']) + int(last['name_bytes']) + int(last['part_bytes'])
+    upload(draft / shard_name(number), join(url, shard_name(number)))
+    write_bytes(join(url, f'names-{number:05d}.bin'), (draft / 'names.bin').read_bytes()[first:end])
+    write_bytes(join(url, f'index-{number:05d}.bin'), own.tobytes())
+
+
+def _take_up(draft: Path, url: str, there: set[str]) -> None:
+    """Lay the files here with which packing goes on, from the URL where it is further than this folder."""
+    draft.mkdir(parents=True, exist_ok=True)
+    if HEAD not in there:
+        # Begun here and removed there, or never begun: nothing here counts but a first, unfinished shard.
+        if (draft / shard_name(1)).exists():
+            _empty(draft)
+        return
+    head = read_bytes(join(url, HEAD))
+    if json.loads(head)['finished']:
+        _empty(draft)
+        for name in (HEAD, 'index.bin', 'names.bin'):
+            (draft / name).write_bytes(head if name == HEAD else read_bytes(join(url, name)))
+        return
+    numbers = sorted(int(name[6:11]) for name in there if name.startswith('index-'))
+    missing = [n for n in numbers if not {shard_name(n), f'names-{n:05d}.bin'} <= there]
+    if missing or numbers != list(range(len(numbers))):
+        raise StoreError(f'{url}: an unfinished store with shards missing; {again(url)}')
+    known = np.empty(0, LINES)
+    with suppress(OSError):
+        known = np.fromfile(draft / 'index.bin', LINES)
+    if (draft / HEAD).exists() and len(known) and known['shard'][-1] >= max(numbers, default=0):
+        return
+    _empty(draft)
+    (draft / HEAD).write_bytes(head)
+    for what in ('index', 'names'):
+        parts = [read_bytes(join(url, f'{what}-{n:05d}.bin')) for n in numbers]
+        (draft / f'{what}.bin').write_bytes(b''.join(parts))
+    if numbers:  # packing looks at the last shard, whether it is whole
+        (draft / shard_name(numbers[-1])).write_bytes(read_bytes(join(url, shard_name(numbers[-1]))))
+
+
+def _empty(draft: Path) -> None:
+    shutil.rmtree(draft)
+    draft.mkdir(parents=True)

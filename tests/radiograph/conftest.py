@@ -1,0 +1,3 @@
+"""What the tests of radiographs share."""
+
+from helpers.object_store import cable, s3  # noqa: F401  (fixtures)

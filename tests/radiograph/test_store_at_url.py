@@ -1,0 +1,366 @@
+"""A store behind a URL: packed to, killed, read in blocks kept in a folder, changed under a reader."""
+
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from helpers.packed import contents, draw
+
+from projects.radiograph import blocks, remote
+from projects.radiograph import pack as radiograph_pack
+from projects.radiograph import store as radiograph_store
+from projects.radiograph.image import ImagingError
+from projects.radiograph.pack import pack, verify
+from projects.radiograph.pack_remote import pack_to_url
+from projects.radiograph.recipe import Recipe, StoreError
+from projects.radiograph.store import find_store, locate, open_store
+from projects.xray.datasets import DatasetError, XrayImages
+from projects.xray.image_files import check_files
+from projects.xray.samplers import XrayBlockSampler, block_order
+from projects.xray.transforms import LoadXray
+from tools import pack_images
+
+SHARD_BYTES = 3 * 64 * 80 - 1
+COUNT = 14  # radiographs in 5 shards
+
+
+@pytest.fixture
+def source(tmp_path):
+    for i in range(COUNT):
+        draw(tmp_path / 'source' / f'part{i // 3}' / f'{i:02d}.png', seed=i)
+    return tmp_path / 'source'
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path, monkeypatch):
+    """Shards of three images, blocks that cut images, a cache of the test's own."""
+    monkeypatch.setattr(radiograph_pack, 'SHARD_BYTES', SHARD_BYTES)
+    monkeypatch.setattr(blocks, 'BLOCK', 7000)
+    monkeypatch.setattr(radiograph_store, 'BLOCK', 7000)
+    monkeypatch.setattr(remote, 'BACKOFF_S', 0.01)
+    monkeypatch.setenv('MMXRAY_CACHE', str(tmp_path / 'cache'))
+    radiograph_store.open_store.cache_clear()
+    radiograph_store._REMOTE.clear()
+    yield
+    radiograph_store.open_store.cache_clear()
+    radiograph_store._REMOTE.clear()
+
+
+@pytest.fixture
+def bucket(s3, request):
+    """The URL of a bucket without objects."""
+    name = f'b{abs(hash(request.node.name)):x}'
+    s3.mkdir(name)
+    return f's3://{name}'
+
+
+def objects(url):
+    """All objects of a store but what packing keeps beside it."""
+    return {name: remote.read_bytes(remote.join(url, name)) for name in remote.list_files(url)}
+
+
+# ------------------------------------------------------------------------------------------------- packing
+
+
+def test_a_store_behind_a_url_is_the_local_one_byte_for_byte(source, tmp_path, bucket):
+    pack(source, tmp_path / 'local', Recipe(64))
+    store, left_out = pack_to_url(source, f'{bucket}/packed', Recipe(64))
+    assert objects(f'{bucket}/packed') == contents(tmp_path / 'local')
+    assert (len(store), left_out) == (COUNT, {})
+    local = open_store(tmp_path / 'local')
+    for i in range(COUNT):
+        assert np.array_equal(store.read(i), local.read(i))
+        assert store.name(i) == local.name(i)
+    assert verify(store, source) == []
+    before = objects(f'{bucket}/packed')
+    pack_to_url(source, f'{bucket}/packed', Recipe(64))
+    assert objects(f'{bucket}/packed') == before
+    assert not list((tmp_path / 'cache' / 'packing').glob('*/store'))
+
+
+def test_sources_behind_a_url_give_the_same_pixels(s3, source, tmp_path, bucket):
+    s3.put(str(source), f'{bucket}/raw', recursive=True)
+    raw = f'{bucket}/raw'
+    from_url, _ = pack_to_url(raw, f'{bucket}/packed', Recipe(64), workers=2)
+    local, _ = pack(source, tmp_path / 'local', Recipe(64))
+    assert [from_url.name(i) for i in range(COUNT)] == [local.name(i) for i in range(COUNT)]
+    assert all(np.array_equal(from_url.read(i), local.read(i)) for i in range(COUNT))
+    assert verify(from_url, raw) == []
+    # A listing that grows, an object that changes.
+    remote.write_bytes(f'{raw}/part0/005.png', (source / 'part0/00.png').read_bytes())
+    with pytest.raises(StoreError, match=r'packing had passed s3:.*part0/005.png when it came'):
+        pack_to_url(raw, f'{bucket}/packed', Recipe(64))
+    remote.remove(f'{raw}/part0/005.png')
+    remote.write_bytes(f'{raw}/part0/00.png', (source / 'part0/01.png').read_bytes())
+    with pytest.raises(StoreError, match=r'part0/00.png: differs from the file that was packed'):
+        pack_to_url(raw, f'{bucket}/packed', Recipe(64))
+
+
+def kill_packing(source, url, repo, after):
+    """Pack in a process of its own that SIGKILL ends once so many images have been decoded."""
+    script = f"""
+        import os, signal
+        from projects.radiograph import pack as packing
+        from projects.radiograph.pack_remote import pack_to_url
+        packing.SHARD_BYTES = {SHARD_BYTES}
+        def progress(results, total):
+            for i, result in enumerate(results):
+                if i == {after}:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield result
+        pack_to_url({str(source)!r}, {url!r}, packing.Recipe(64), progress=progress)
+    """
+    run = subprocess.run([sys.executable, '-c', textwrap.dedent(script)], cwd=repo, timeout=120)
+    assert run.returncode in (-9, 0)
+
+
+@pytest.mark.parametrize(
+    'kills', [pytest.param(2, id='twice'), pytest.param(20, id='twenty times', marks=pytest.mark.long)]
+)
+def test_kills_in_the_middle_of_packing_lose_nothing(source, tmp_path, bucket, repo, kills):
+    """Every other time the local folder is lost too, as it is when another machine goes on."""
+    pack(source, tmp_path / 'local', Recipe(64))
+    rng = np.random.default_rng(kills)
+    url = f'{bucket}/packed'
+    for kill in range(kills):
+        kill_packing(source, url, repo, 7 if kill == 0 else int(rng.integers(1, 5)))
+        if kill == 0:
+            with pytest.raises(StoreError, match='packing was interrupted'):
+                open_store(url)
+        if kill % 2:
+            shutil.rmtree(tmp_path / 'cache')
+    pack_to_url(source, url, Recipe(64))
+    assert objects(url) == contents(tmp_path / 'local')
+
+
+def test_another_machine_goes_on_from_the_uploaded_shards(source, tmp_path, bucket, repo):
+    url = f'{bucket}/packed'
+    kill_packing(source, url, repo, 8)
+    shutil.rmtree(tmp_path / 'cache')
+    counts = []
+    pack_to_url(source, url, Recipe(64), progress=lambda r, total: counts.append(total) or r)
+    assert counts == [COUNT - 6]  # two shards of three
+
+
+def test_a_folder_with_other_objects_and_other_arguments_are_refused(source, bucket):
+    remote.write_bytes(f'{bucket}/taken/report.txt', b'mine')
+    with pytest.raises(StoreError, match='taken: expected a new folder, found report.txt; give another OUT'):
+        pack_to_url(source, f'{bucket}/taken', Recipe(64))
+    pack_to_url(source, f'{bucket}/packed', Recipe(64))
+    with pytest.raises(StoreError, match="begun with recipe .*'size': 64.* now .*'size': 32"):
+        pack_to_url(source, f'{bucket}/packed', Recipe(32))
+    with pytest.raises(remote.RemoteError, match='s3://no-such-bucket-1/x.*expected a bucket'):
+        remote.write_bytes('s3://no-such-bucket-1/x', b'')
+
+
+def test_the_tool_packs_to_a_url_and_verifies(source, bucket, capsys):
+    arguments = [str(source), f'{bucket}/packed', '--size', '64', '--workers', '1']
+    assert pack_images.main(arguments) == 0
+    assert f'{bucket}/packed: {COUNT} images' in capsys.readouterr().out
+    assert pack_images.main([*arguments, '--verify']) == 0
+    assert f'{COUNT} images, 0 faults; source files compared' in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+def test_a_data_set_reads_the_store_in_place_of_a_folder(source, tmp_path, bucket):
+    pack(source, tmp_path / 'local', Recipe(64))
+    pack_to_url(source, f'{bucket}/packed', Recipe(64))
+
+    def dataset(root):
+        return XrayImages(
+            data_root=root, data_prefix='packed/part1', pipeline=[dict(type='LoadXray', size=64)]
+        )
+
+    (tmp_path / 'local').rename(tmp_path / 'packed')
+    ours, local = dataset(bucket), dataset(str(tmp_path))
+    assert len(ours) == len(local) == 3
+    for one, other in zip(ours, local):
+        assert np.array_equal(one['img'], other['img'])
+    check_files(['00.png', '02.png'], f'{bucket}/packed/part0', 'list.txt')
+    with pytest.raises(DatasetError, match='1 of 2 images are not in .*gone.png'):
+        check_files(['00.png', 'gone.png'], f'{bucket}/packed/part0', 'list.txt')
+    assert find_store(f'{bucket}/elsewhere') is None
+    message = pickle.dumps(open_store(f'{bucket}/packed'))
+    assert len(message) < 1000
+    assert np.array_equal(pickle.loads(message).read(3), local[0]['img'])
+
+
+def counted(monkeypatch):
+    """Names of the objects that ranges are asked of from here on."""
+    asked, read_range = [], blocks.read_range
+    monkeypatch.setattr(
+        blocks, 'read_range', lambda url, *place: asked.append((url, *place)) or read_range(url, *place)
+    )
+    return asked
+
+
+def test_each_block_is_fetched_once_and_kept_within_the_limit(source, tmp_path, bucket, monkeypatch):
+    store, _ = pack_to_url(source, f'{bucket}/packed', Recipe(64))
+    asked = counted(monkeypatch)
+    for _ in range(3):
+        for i in np.random.default_rng(0).permutation(COUNT):
+            store.read(int(i))
+    size = sum(n for name, n in remote.sizes(f'{bucket}/packed').items() if name.startswith('shard'))
+    assert len(asked) == len(set(asked)) <= size / blocks.BLOCK + 5  # of each shard the last is not whole
+    radiograph_store.open_store.cache_clear()
+    again = open_store(f'{bucket}/packed')
+    assert np.array_equal(again.read(5), store.read(5))
+    assert len(asked) == len(set(asked))  # a new process finds them, and the index
+    kept = list((tmp_path / 'cache' / 'blocks').glob('*/*'))
+    monkeypatch.setenv('MMXRAY_CACHE_GB', '3e-5')
+    radiograph_store.open_store.cache_clear()
+    shutil.rmtree(tmp_path / 'cache' / 'blocks')
+    again = open_store(f'{bucket}/packed')
+    for i in range(COUNT):
+        again.read(i)
+    less = list((tmp_path / 'cache' / 'blocks').glob('*/*'))
+    assert sum(path.stat().st_size for path in less) <= 30_000
+    assert 0 < len(less) < len(kept)
+    monkeypatch.setenv('MMXRAY_CACHE_GB', 'much')
+    with pytest.raises(ImagingError, match='MMXRAY_CACHE_GB=much: expected a number of GB'):
+        blocks.cache_limit()
+
+
+def _read_all(url, queue):
+    asked, read_range = [], blocks.read_range
+    blocks.read_range = lambda *place: asked.append(place) or read_range(*place)
+    store = open_store(url)
+    queue.put([int(store.read(i).sum()) for i in range(len(store))])
+    queue.put(len(asked))
+
+
+def test_processes_share_what_is_kept(source, bucket):
+    store, _ = pack_to_url(source, f'{bucket}/packed', Recipe(64))
+    sums = [int(store.read(i).sum()) for i in range(COUNT)]
+    shutil.rmtree(os.environ['MMXRAY_CACHE'])
+    context, workers = multiprocessing.get_context('fork'), []
+    queue = context.Queue()
+    for _ in range(3):
+        workers.append(context.Process(target=_read_all, args=(f'{bucket}/packed', queue), daemon=True))
+        workers[-1].start()
+    answers = [queue.get(timeout=120) for _ in range(6)]
+    for worker in workers:
+        worker.join(60)
+    assert [a for a in answers if isinstance(a, list)] == [sums] * 3
+    requests = sum(a for a in answers if isinstance(a, int))
+    assert requests <= 5 * 3 + 2  # of five shards three blocks each; the index
+
+
+def test_what_is_kept_and_damaged_is_fetched_again_and_a_changed_shard_is_an_error(
+    source, tmp_path, bucket, monkeypatch
+):
+    url = f'{bucket}/packed'
+    store, _ = pack_to_url(source, url, Recipe(64))
+    expected = store.read(0).copy()
+    radiograph_store.open_store.cache_clear()
+    kept = next((tmp_path / 'cache/blocks').glob('*/shard-00000.bin.000000'))
+    kept.write_bytes(bytes(kept.stat().st_size))
+    assert np.array_equal(open_store(url).read(0), expected)
+    # Another shard in its place, under a running training: nothing of it is taken for pixels.
+    store = open_store(url)
+    shard = bytearray(remote.read_bytes(f'{url}/shard-00001.bin'))
+    shard[10] ^= 1
+    remote.write_bytes(f'{url}/shard-00001.bin', bytes(shard))
+    with pytest.raises(StoreError, match=f'{url}/shard-00001.bin: image 3 is damaged.*remove {url} and pack'):
+        store.read(3)
+    remote.write_bytes(f'{url}/shard-00001.bin', bytes(shard[:50]))
+    with pytest.raises(StoreError, match='image 3 is damaged'):
+        store.read(3)
+    remote.remove(f'{url}/shard-00002.bin')
+    with pytest.raises(remote.RemoteError, match='shard-00002.bin: expected an object at this URL'):
+        store.read(6)
+    # Packed anew with other pixels, the former blocks are not read.
+    for name in remote.list_files(url):
+        remote.remove(f'{url}/{name}')
+    draw(source / 'part0' / '00.png', seed=99)
+    store, _ = pack_to_url(source, url, Recipe(64))
+    assert not np.array_equal(store.read(0), expected)
+
+
+def test_a_token_that_has_expired_is_one_line(source, bucket, monkeypatch):
+    store, _ = pack_to_url(source, f'{bucket}/packed', Recipe(64))
+
+    def expired(*args, **kwargs):
+        raise PermissionError('The provided token has expired.')
+
+    monkeypatch.setattr(remote, '_range_of', expired)
+    with pytest.raises(remote.RemoteError) as caught:
+        store.read(0)
+    assert str(caught.value) == (
+        f'{bucket}/packed/shard-00000.bin: expected a readable object (The provided token has expired.); '
+        'check the URL and the credentials'
+    )
+
+
+def test_an_index_of_another_length_is_refused(source, bucket):
+    url = f'{bucket}/packed'
+    pack_to_url(source, url, Recipe(64))
+    radiograph_store.open_store.cache_clear()
+    shutil.rmtree(os.environ['MMXRAY_CACHE'])
+    remote.write_bytes(f'{url}/index.bin', remote.read_bytes(f'{url}/index.bin') + b'0')
+    with pytest.raises(StoreError, match=f'{url}/index.bin: expected .* bytes, found another size'):
+        open_store(url)
+    remote.write_bytes(f'{url}/{radiograph_store.HEAD}', json.dumps([]).encode())
+    with pytest.raises(StoreError, match='expected a store of the format'):
+        open_store(url)
+
+
+# --------------------------------------------------------------------------------------------------- order
+
+
+def test_an_epoch_asks_for_each_block_about_once(source, tmp_path, bucket, monkeypatch):
+    """With room for a few blocks alone, as an archive has on a disk."""
+    pack_to_url(source, f'{bucket}/packed', Recipe(64))
+    monkeypatch.setenv('MMXRAY_CACHE_GB', str(4 * 7000 / 1e9))
+    dataset = XrayImages(data_root=bucket, data_prefix='packed', pipeline=[])
+    sampler = XrayBlockSampler(dataset, blocks=1, seed=3)
+    asked, load = counted(monkeypatch), LoadXray(size=64)
+    order = list(sampler)
+    assert sorted(order) == list(range(COUNT))
+    for i in order:
+        load(dict(img_path=dataset.get_data_info(i)['img_path']))
+    # Five shards of three blocks; an image that two blocks share may ask for one of them again.
+    assert len(asked) <= 15 + 5
+
+
+def test_seed_and_epoch_decide_on_the_order_and_ranks_share_it():
+    starts = np.arange(0, 1000, 10)
+    order = block_order(starts, 1000, 4, (7, 0))
+    assert sorted(order) == list(range(1000))
+    assert (order == block_order(starts, 1000, 4, (7, 0))).all()
+    assert (order != block_order(starts, 1000, 4, (7, 1))).any()
+    assert (order != block_order(starts, 1000, 4, (8, 0))).any()
+    # Of 4 blocks of 10 images, 40 images in a row come.
+    assert all(len(set(order[k : k + 40] // 10)) == 4 for k in range(0, 1000, 40))
+    assert (np.diff(order[:40]) != 1).mean() > 0.9
+
+
+@pytest.mark.parametrize('round_up', [True, False])
+def test_ranks_read_blocks_of_their_own(source, bucket, round_up):
+    pack_to_url(source, f'{bucket}/packed', Recipe(64))
+    dataset = XrayImages(data_root=bucket, data_prefix='packed', pipeline=[])
+    orders = []
+    for rank in range(4):
+        sampler = XrayBlockSampler(dataset, blocks=1, seed=0, round_up=round_up)
+        sampler.__dict__.update(rank=rank, world_size=4)
+        sampler.num_samples = -(-(COUNT - (0 if round_up else rank)) // 4)
+        sampler.total_size = 16 if round_up else COUNT
+        orders.append(list(sampler))
+        assert len(orders[-1]) == len(sampler)
+    assert set(sum(orders, [])) == set(range(COUNT))
+    assert len(sum(orders, [])) == (16 if round_up else COUNT)
+    with pytest.raises(ValueError, match='blocks=0, expected at least 1'):
+        XrayBlockSampler(dataset, blocks=0)
+
+
+def test_paths_outside_of_opened_stores_ask_nothing(bucket):
+    assert locate(f'{bucket}/packed/a.png') is None
