@@ -149,7 +149,10 @@ def measure_pod(
     if not known:
         fit.problems.append(_name_rows(matched, label, len(flaws)))
     if None in parts:
-        fit.problems.append('no part ids: flaws are taken as independent, which makes the bound too narrow')
+        fit.problems.append(
+            'no proof: parts not known; flaws are taken as independent, which makes the bound too narrow: '
+            'give every image its `part` (convert_dataset.py --group)'
+        )
     return Pod(
         label=label,
         threshold=float(threshold),

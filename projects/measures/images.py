@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from projects.errors import MMXrayError
+from projects.ids import as_text
 
 CRITICAL = 0
 STRATA = ('series', 'batch', 'part_type', 'view')  # keys of a COCO image that group results
@@ -64,7 +65,7 @@ class InspectedImage:
 
     def __post_init__(self) -> None:
         """Make arrays of everything, fill in the defaults, and check."""
-        self.part = None if self.part is None or self.part == '' else str(self.part)  # 1 and '1' are one part
+        self.part = as_text(self.part)
         self.boxes = self._corners('boxes')
         self.scores = np.asarray(self.scores, float)
         self.labels = np.asarray(self.labels, np.int32)
@@ -77,6 +78,7 @@ class InspectedImage:
             self.truth_areas = (self.truth_boxes[:, 2:] - self.truth_boxes[:, :2]).prod(1)
         if self.truth_flaws is None:
             self.truth_flaws = [None] * count
+        self.truth_flaws = [as_text(flaw) for flaw in self.truth_flaws]
         if self.truth_contrasts is None:
             self.truth_contrasts = np.full(count, np.nan)
         if self.ignored is None:
@@ -194,7 +196,7 @@ def read_images(
                 truth_contrasts=np.array([box.get(covariate, np.nan) for box in real], float),
                 ignored=np.array([bool(box.get('iscrowd')) for box in real], bool),
                 part=image.get('part'),
-                strata={key: str(image[key]) for key in STRATA if image.get(key) is not None},
+                strata={key: name for key in STRATA if (name := as_text(image.get(key)))},
             )
         )
     return images

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from projects.errors import MMXrayError
+from projects.ids import as_text
 
 
 class PartError(MMXrayError, ValueError):
@@ -53,9 +54,8 @@ def part_by_rule(rule: object, name: str) -> str | None:
 
 
 def recorded_part(record: Mapping[str, Any], key: str = 'part') -> str | None:
-    """Return the part of a COCO image record as text, so that ids 1 and '1' are one; None where not known."""
-    value = record.get(key)
-    return None if value is None or value == '' else str(value)
+    """Return the part of a COCO image record as text, see `ids.as_text`; None where it is not known."""
+    return as_text(record.get(key))
 
 
 def recorded_unit(record: Mapping[str, Any]) -> str | None:

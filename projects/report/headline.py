@@ -6,7 +6,7 @@ from projects.measures.bounds import Rate
 
 from .compare import Group
 from .measured import Measured
-from .proof import statement_of
+from .proof import UNCHECKED, statement_of
 
 WORDS = {
     '': 'why not: see the sentence below',
@@ -54,6 +54,8 @@ def _tiles(one: Measured) -> list[dict]:
     parts = one.parts
     goal = f'critical escape ≤ {parts.max_escape:.3g} with {parts.confidence:.0%} confidence'
     note = goal if parts.proven else WORDS.get(parts.reason, parts.reason)
+    if parts.proven and UNCHECKED in parts.statement:
+        note += '; not checked against the parts of training'
     return [
         _rate('Critical parts that escape', parts.measures.escape, parts.max_escape),
         _rate('Sound parts falsely rejected', parts.measures.false_reject, None),

@@ -15,6 +15,8 @@ from .measured import Measured
 from .predictions import Predictions
 from .runs import Run
 
+UNCHECKED = 'Whether training has seen these parts was not checked.'
+
 
 def by_images(measured: Sequence[Measured]) -> list[list[Measured]]:
     """Group runs whose test sets share an image, by its content or by its name and boxes.
@@ -41,13 +43,19 @@ def _image_keys(predictions: Predictions) -> set:
     if predictions.task != 'detection':
         return {(predictions.task, predictions.sha256)}
     keys: set = {('content', digits) for digits in predictions.digests.values()}
-    boxes: dict = {image['id']: [] for image in predictions.truth['images']}
-    for annotation in predictions.truth['annotations']:
+    return keys | _named(predictions.truth)
+
+
+def _named(coco: Mapping, with_boxes: bool = False) -> set:
+    """Return name, size and boxes of each image of a COCO dict; on request of those with a box alone."""
+    boxes: dict = {image.get('id'): [] for image in coco['images']}
+    for annotation in coco.get('annotations', ()):
         boxes[annotation['image_id']].append(tuple(annotation['bbox']))
-    for image in predictions.truth['images']:
-        size = image.get('width'), image.get('height')
-        keys.add((image['file_name'], *size, *sorted(boxes[image['id']])))
-    return keys
+    return {
+        (image.get('file_name'), image.get('width'), image.get('height'), *sorted(boxes[image.get('id')]))
+        for image in coco['images']
+        if boxes[image.get('id')] or not with_boxes
+    }
 
 
 def keep_one_proof(measured: Sequence[Measured]) -> None:
@@ -100,7 +108,7 @@ def _statement(one: Measured, why: str | None, unknown: int) -> str:
     if why and one.parts.measures.escape.units:  # a bound is said as well
         statement += f' No bound holds: {why}.'
     elif why == '':
-        statement += ' Whether training has seen these parts was not checked.'
+        statement += f' {UNCHECKED}'
     if not why and unknown:
         statement += (
             f' {unknown} run{"s" if unknown != 1 else ""} without predictions of val on this test set took '
@@ -130,28 +138,54 @@ def no_parts(one: Measured) -> str:
 def unfit_for_proof(run: Run) -> str | None:
     """Say why escapes of these test parts prove nothing of other parts: training or val has seen them.
 
+    An image is the same by its content, or by its name, size and boxes, whatever part it is said to show.
+
     Returns:
         The reason; '' where it cannot be told, as an annotation file is not here, is another than the run
         learnt from, or lacks parts; None where no part of test is in either.
     """
-    tested = _parts(run.predictions.records(), run.predictions.part_rule)
+    test = run.predictions
+    if _copied(test):
+        return 'one image of test stands for several parts'
+    tested = _parts(test.records(), test.part_rule)
     held: set[str | None] = set()
+    seen: set = set()
     if run.val is not None:
-        held = _parts(run.val.records(), run.predictions.part_rule)
+        held = _parts(run.val.records(), test.part_rule)
+        seen = _named(run.val.truth, with_boxes=True)
+        if set(test.digests.values()) & set(run.val.digests.values()):
+            return 'images of test are in val'
     for file, sha256 in run.val_files().items():
-        held |= _parts_in(file, run.predictions.part_rule) if _is_still(file, sha256) else {None}
+        coco = _read(file) if _is_still(file, sha256) else {}
+        held |= _parts_in(coco, test.part_rule)
+        seen |= _named_in(coco)
     if (tested & held) - {None}:
         return 'parts of test are in val'
     if run.predictions.sha256 in run.val_files().values():
         return 'the test set is the validation set of the export'
+    own = _named(test.truth, with_boxes=True)
+    if own & seen:
+        return 'images of test are in val'
     files, noted = run.train_files()
     trained: set[str | None] = set() if files else {None}
     for file, sha256 in files.items():
-        as_learnt = not noted or _is_still(file, sha256)
-        trained |= _parts_in(file, run.predictions.part_rule) if as_learnt else {None}
+        coco = _read(file) if not noted or _is_still(file, sha256) else {}
+        trained |= _parts_in(coco, test.part_rule)
+        seen |= _named_in(coco)
     if (tested & trained) - {None}:
         return 'parts of test are in train'
+    if own & seen:
+        return 'images of test are in train'
     return '' if None in trained | held else None
+
+
+def _copied(predictions: Predictions) -> bool:
+    """Whether images of one content are said to show several parts, each of which would count."""
+    parts: dict[str, set] = {}
+    for name, part in zip(predictions.names(), predictions.parts(), strict=True):
+        if name in predictions.digests:
+            parts.setdefault(predictions.digests[name], set()).add(part)
+    return any(len(shown) > 1 for shown in parts.values())
 
 
 def _parts(images: Sequence[Mapping], *rules: str | None) -> set[str | None]:
@@ -171,12 +205,27 @@ def _is_still(file: str, sha256: str | None) -> bool:
         return False
 
 
-def _parts_in(file: str, rule: str | None) -> set[str | None]:
-    """Return the parts of an annotation file, among them None where it lacks some or cannot be read."""
+def _read(file: str) -> dict:
+    """Read an annotation file; nothing where it cannot be read."""
     try:
-        coco = json.loads(Path(file).read_text())
+        return json.loads(Path(file).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _parts_in(coco: Mapping, rule: str | None) -> set[str | None]:
+    """Return the parts of an annotated set, among them None where it lacks some or is no such set."""
+    try:
         info = coco.get('info')
         own = info.get('group') if isinstance(info, Mapping) else None
         return _parts(coco['images'], rule, own) or {None}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return {None}
+
+
+def _named_in(coco: Mapping) -> set:
+    """Return name, size and boxes of the images of an annotated set; none of what is no such set."""
+    try:
+        return _named(coco, with_boxes=True)
+    except (KeyError, TypeError, AttributeError):
+        return set()

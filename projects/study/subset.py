@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from projects.radiograph.parts import recorded_part
+
 from .plan import StudyError
 
 # ------------------------------------------------------------------------------------------ fewer labels
@@ -26,7 +28,8 @@ def draw_subset(coco: dict, percent: int, by: str = 'part', seed: int = 0) -> di
         StudyError: An image has no `part` (or `series`).
     """
     key = 'part' if by == 'part' else 'series'
-    missing = [image['file_name'] for image in coco['images'] if image.get(key) is None]
+    names = [recorded_part(image, key) for image in coco['images']]
+    missing = [image['file_name'] for image, name in zip(coco['images'], names, strict=True) if name is None]
     if missing:
         raise StudyError(
             f'{len(missing)} images have no `{key}`, such as {missing[0]}; a share of the labels by {by} '
@@ -34,8 +37,8 @@ def draw_subset(coco: dict, percent: int, by: str = 'part', seed: int = 0) -> di
         )
     defective = {annotation['image_id'] for annotation in coco['annotations']}
     groups = {}
-    for image in coco['images']:
-        groups.setdefault(str(image[key]), []).append(image)
+    for image, name in zip(coco['images'], names, strict=True):
+        groups.setdefault(name, []).append(image)
     strata = {}
     if by == 'part':
         for name, images in groups.items():

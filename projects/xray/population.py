@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.ids import as_text
 from projects.radiograph.files import sha256
 from projects.radiograph.image import ImagingError
 from projects.radiograph.parts import recorded_part
@@ -38,9 +39,7 @@ def describe_population(coco: Mapping, depths: Iterable[str]) -> dict:
     parts = [recorded_part(image) for image in images]
 
     def values(*keys: str) -> list[str]:
-        return sorted(
-            {str(image[key]) for image in images for key in keys if image.get(key) not in (None, '')}
-        )
+        return sorted({text for image in images for key in keys if (text := as_text(image.get(key)))})
 
     return dict(
         images=len(images),

@@ -29,7 +29,7 @@ def test_flaws_by_hand():
             [(0, 0, 10, 0)],
             image_id=2,
             part='a',
-            truth_flaws=[1],
+            truth_flaws=['1'],
             truth_areas=[math.pi * 16],
             truth_contrasts=[0.3],
         ),
@@ -84,7 +84,7 @@ def test_pod_in_millimetres_and_against_contrast():
 def test_pod_without_part_ids_says_so():
     pod = measure_pod(match_all(graded_images(parts=False)), 0.5)
     assert pod.fit.parts is None
-    assert any('no part ids' in problem for problem in pod.fit.problems)
+    assert any('no proof: parts not known' in problem for problem in pod.fit.problems)
 
 
 @pytest.mark.parametrize('known', [False, True])

@@ -426,7 +426,7 @@ def test_coco_truth_and_detections_are_read():
     assert first.truth_labels.tolist() == [1, 0]
     assert first.truth_types == ['gas_pore', 'critical']
     assert first.truth_areas.tolist() == [5, 100]
-    assert first.truth_flaws == [3, None]
+    assert first.truth_flaws == ['3', None]
     assert first.truth_contrasts[0] == 0.1
     assert first.ignored.tolist() == [False, True]
     assert (first.part, second.part) == ('a', None)

@@ -7,7 +7,19 @@ from projects.radiograph.parts import part_by_rule, recorded_part, recorded_unit
 
 @pytest.mark.parametrize(
     ('record', 'part'),
-    [({}, None), (dict(part=None), None), (dict(part=''), None), (dict(part=1), '1'), (dict(part='1'), '1')],
+    [
+        ({}, None),
+        (dict(part=None), None),
+        (dict(part=''), None),
+        (dict(part='  '), None),
+        (dict(part=float('nan')), None),
+        (dict(part=0), '0'),
+        (dict(part=1), '1'),
+        (dict(part=1.0), '1'),
+        (dict(part=1.5), '1.5'),
+        (dict(part=' 1'), '1'),
+        (dict(part='1'), '1'),
+    ],
 )
 def test_ids_of_parts_are_text_and_an_unknown_part_is_none(record, part):
     assert recorded_part(record) == part

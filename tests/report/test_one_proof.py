@@ -87,6 +87,18 @@ def test_an_id_as_number_and_as_text_is_one_part(tmp_path, faultless):
     assert set(one.run.predictions.parts()) == {'0', '1', '2', '3'}
 
 
+def test_a_missing_id_as_tables_write_it_is_no_part(tmp_path, faultless):
+    """NaN stands in a table's gap: as an id, 72 parts that nobody knows would be a single one."""
+    truth = draw_truth(tmp_path, 72, free=0)
+    for image in truth['images']:
+        image['part'] = float('nan')
+    run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), truth)
+    (one,) = measured(run)
+    assert one.parts is None
+    assert statement_of(one).startswith('No proof: parts not known: 144 of 144 images have no part id')
+    assert one.run.predictions.population.get('parts') is None
+
+
 # ------------------------------------------------------------------------------------ one proof, on new parts
 
 
@@ -148,6 +160,60 @@ def test_parts_are_compared_by_the_rule_of_the_data_set(tmp_path, faultless):
         (one,) = [m for g in gather(runs, Settings(resamples=20)) for a in g.arms for m in a.members]
         assert one.parts.proven == proven
         assert ('parts of test are in train' in one.parts.statement) != proven
+
+
+def change_predictions(run, split, change):
+    path = run / file_of(split)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def file_of(split):
+    return 'predictions.json' if split == 'test' else f'predictions_{split}.json'
+
+
+def one_content(content):
+    content['digests'] = {image['file_name']: 'f' * 16 for image in content['truth']['images'][:4]}
+
+
+def own_content(content):
+    content['digests'] = {image['file_name']: image['file_name'] for image in content['truth']['images']}
+
+
+@pytest.mark.parametrize(
+    ('of_test', 'of_val', 'trained', 'why'),
+    [
+        (own_content, None, [], None),
+        (one_content, None, [], 'one image of test stands for several parts'),
+        (one_content, one_content, [], 'one image of test stands for several parts'),
+        (own_content, one_content, [], None),
+        (
+            lambda c: c.update(digests={'p000_v0.png': 'a' * 16}),
+            lambda c: c.update(digests={'v001_v0.png': 'a' * 16}),
+            [],
+            'images of test are in val',
+        ),
+        (own_content, None, [6], 'images of test are in train'),
+    ],
+    ids=['as drawn', 'copies in test', 'copies in both', 'copies in val', 'test in val', 'test in train'],
+)
+def test_copies_under_other_parts_prove_nothing(tmp_path, faultless, of_test, of_val, trained, why):
+    """Sixty copies of one radiograph under sixty ids are not sixty parts, nor new ones where val has it."""
+    truth, val = draw_truth(tmp_path, 130, free=10), draw_val(tmp_path, 220)
+    images = [dict(id=k, file_name=f't{k}.png', part=f't{k}', width=96, height=96) for k in range(3)]
+    images += [dict(truth['images'][k], part='of another name') for k in trained]
+    known = {image['id'] for image in truth['images'] if image['id'] - 1 in trained}
+    boxes = [a for a in truth['annotations'] if a['image_id'] in known]
+    (tmp_path / 'train.json').write_text(json.dumps(dict(images=images, annotations=boxes)))
+    run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), truth, val=val)
+    for split, change in (('test', of_test), ('val', of_val)):
+        if change:
+            change_predictions(run, split, change)
+    (one,) = measured(run)
+    assert one.parts.proven == (why is None)
+    assert one.parts.statement.startswith('Proven: ') == one.parts.proven
+    assert why is None or one.parts.statement.endswith(f'no proof: {why}.')
 
 
 # ------------------------------------------------------------------------------------ one sentence, no luck
@@ -242,6 +308,7 @@ def exported(tmp_path):
     for k in range(84):
         critical = k < 64
         pixels = spot(20, 30, 250 if critical else 110 + (k % 2) * 100, SIDE)
+        pixels[-1 - k // SIDE, k % SIDE] += 1  # no two are copies
         cv2.imwrite(str(data / 'images' / f'P{k:02d}_a.png'), pixels)
         images.append(dict(id=k + 1, file_name=f'P{k:02d}_a.png', width=SIDE, height=SIDE, part=f'P{k:02d}'))
         if critical:

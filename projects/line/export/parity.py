@@ -15,6 +15,7 @@ from projects.measures import comparison
 from projects.measures.bounds import StatisticsError
 from projects.measures.images import read_images
 from projects.measures.ranking import average_precision_at
+from projects.radiograph.parts import recorded_unit
 
 from .detector import ExportError, Radiographs, _progress, padded_size
 
@@ -207,7 +208,7 @@ def compare_ap50(truth: dict, reference: Sequence[tuple], found: Sequence[tuple]
     Where the interval cannot be had, such as without part ids, the loss is that of the point; where AP50
     itself cannot, there is a `reason` and no loss.
     """
-    units = [image.get('part') for image in truth['images']]
+    units = [recorded_unit(image) for image in truth['images']]
     everything = np.arange(len(units))
     rows = {}
     for name, measure in ap50_measures(truth, reference, found).items():

@@ -11,6 +11,7 @@ from mmengine.registry import HOOKS
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from projects.radiograph.image import ImagingError
+from projects.radiograph.parts import recorded_part
 from projects.xray.datasets import DatasetError, load_defects
 from projects.xray.seeding import leaf_datasets
 from projects.xray.transforms import LoadXray
@@ -159,7 +160,7 @@ def cut_patches(coco, images, load, size: int, side: float, max_images: int) -> 
             how = cv2.INTER_AREA if edge > size else cv2.INTER_LINEAR
             patches.append(cv2.resize(cut, (size, size), interpolation=how))
             labels.append(label)
-            parts.append(str(record.get('part') or record.get('series') or ''))
+            parts.append(recorded_part(record) or recorded_part(record, 'series') or '')
     shape = (0, 1, size, size)
     patches = np.stack(patches)[:, None] if patches else np.zeros(shape, np.uint8)
     return dict(patches=patches, labels=np.array(labels, np.int64), parts=parts)
