@@ -23,7 +23,11 @@ from projects.measures.readers import (  # noqa: E402
     at_false_calls_of,
     bring_together,
     compare_readers,
+    in_classes,
 )
+from projects.xray.classes import CLASSES  # noqa: E402
+from projects.xray.errors import DatasetError  # noqa: E402
+from projects.xray.severity import read_severity  # noqa: E402
 
 
 class UsageError(MMXrayError, ValueError):
@@ -49,6 +53,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         metavar='RUN',
         help='work dir with predictions.json: the model at the false-call rate of B, with A as the truth',
     )
+    parser.add_argument(
+        '--severity',
+        metavar='MAP',
+        help='map of defect types to critical and minor (YAML file, or `castings`), for a file of types',
+    )
     parser.add_argument('--json', type=Path, metavar='F', help='file to write all numbers to')
     parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     return parser.parse_args(argv)
@@ -58,10 +67,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     try:
-        first, second = read_coco(args.first), read_coco(args.second)
+        first, second = (read_reader(path, args.severity) for path in (args.first, args.second))
         agreement = compare_readers(first, second)
         at = read_model(args.model, first, second) if args.model else None
-    except (UsageError, MeasureError, StatisticsError) as error:
+    except (UsageError, MeasureError, StatisticsError, DatasetError) as error:
         print(f'compare_readers: {error}', file=sys.stderr)
         return 2
     print(describe(agreement, args.first.name, args.second.name))
@@ -70,6 +79,17 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         args.json.write_text(json.dumps(dict(agreement=asdict(agreement), model=at and asdict(at)), indent=1))
     return 0
+
+
+def read_reader(path: Path, severity: str | None) -> dict:
+    """Read a COCO file in the classes of a detector, if a map or its own types say which those are."""
+    coco = read_coco(path)
+    if severity is None and not {category['name'] for category in coco['categories']} <= set(CLASSES):
+        return coco
+    try:
+        return in_classes(coco, CLASSES, read_severity(severity, CLASSES))
+    except MeasureError as error:
+        raise UsageError(f'{path}: {error}') from None
 
 
 def read_coco(path: Path) -> dict:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,10 @@ from .bounds import MIN_UNITS, StatisticsError
 from .comparison import expanded_tail
 from .detection import measure_detection
 from .images import CRITICAL, Floats, InspectedImage, Ints, MeasureError, read_images
-from .matching import DUPLICATE, HIT, WRONG_SEVERITY, Matched, match_all
+from .matching import FALSE_ALARM, HIT, IGNORED, WRONG_SEVERITY, Matched, match_all
 from .parts import gather_parts
 
+_PAGE_HASH = re.compile(r'-[0-9a-f]{12}(?=(\.[^./]*)?$)')  # `line.page.items.kept_name`
 VERDICTS = ('critical', 'minor', 'defect-free')
 
 
@@ -71,7 +75,8 @@ def compare_readers(first: Mapping[str, Any], second: Mapping[str, Any]) -> Agre
     """Compare two COCO files of the same images, brought together by file name.
 
     A box is matched as a detection is with a defect (`matching.match`): the second reader's boxes are the
-    detections, one flaw being marked once. Boxes marked `iscrowd` by either count as neither.
+    detections, one flaw being marked once. Boxes marked `iscrowd` by either count as neither, nor do the
+    second reader's on what the first marked so.
 
     Args:
         first: COCO dict; its parts are those of both.
@@ -110,7 +115,7 @@ def compare_readers(first: Mapping[str, Any], second: Mapping[str, Any]) -> Agre
         boxes=(counted, len(marks)),
         matched=hits,
         first_only=counted - hits,
-        second_only=int((~np.isin(codes, (HIT, WRONG_SEVERITY, DUPLICATE))).sum()),
+        second_only=int((codes == FALSE_ALARM).sum()),
         severities=severities.tolist(),
         classes=classes,
         problems=problems,
@@ -122,6 +127,10 @@ def bring_together(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Bring two COCO files of the same radiographs together by file name and class name.
 
+    The copy of a radiograph beside the corrections of the inspection page has a hash in its name, and a file
+    may name its images from another folder on: `P1_a.png`, `day/P1_a.png` and `day/P1_a-0123456789ab.png` are
+    one image where no other could be meant.
+
     Args:
         first: COCO dict, taken as the truth.
         second: COCO dict, or truth and results of a model, whose annotations have a score.
@@ -131,7 +140,7 @@ def bring_together(
         detections; the score of a box without one is 1.
 
     Raises:
-        MeasureError: No image in common, or other classes.
+        MeasureError: No image in common, an image twice, or other classes.
     """
     classes = [category['name'] for category in first['categories']]
     others = [category['name'] for category in second['categories']]
@@ -139,10 +148,7 @@ def bring_together(
         raise MeasureError(
             f'the first reader has the classes {classes}, the second {others}; name them alike, in one order'
         )
-    names = {image['file_name']: image['id'] for image in first['images']}
-    ids = {
-        image['id']: names[image['file_name']] for image in second['images'] if image['file_name'] in names
-    }
+    ids = _same_images(first['images'], second['images'])
     if not ids:
         raise MeasureError('the two files have no image (`file_name`) in common')
     theirs = {category['id']: category['name'] for category in second['categories']}
@@ -161,6 +167,82 @@ def bring_together(
     return dict(first, images=[image for image in first['images'] if image['id'] in both]), marks
 
 
+def _same_images(
+    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]
+) -> dict[Hashable, Hashable]:
+    """Return the id of the first reader's record of each image of the second, by the second's id.
+
+    Raises:
+        MeasureError: An image has two records of one reader: the boxes of one would be those of both.
+    """
+    exact = {image['file_name']: image['id'] for image in first}
+    by_last: dict[str, list[Mapping[str, Any]]] = {}
+    for image in first:
+        by_last.setdefault(_plain(image['file_name']).name, []).append(image)
+    ids: dict[Hashable, Hashable] = {}
+    for image in second:
+        found = exact.get(image['file_name'])
+        if found is None:
+            name = _plain(image['file_name'])
+            alike = [other for other in by_last.get(name.name, ()) if _ends_alike(name, other['file_name'])]
+            found = alike[0]['id'] if len(alike) == 1 else None
+        if found is not None:
+            ids[image['id']] = found
+    for which, names in (
+        ('first', [image['file_name'] for image in first]),
+        ('second', [found for found in ids.values()]),
+    ):
+        ((name, count),) = Counter(names).most_common(1) or (('', 0),)
+        if count > 1:
+            shown = name if which == 'first' else next(i['file_name'] for i in first if i['id'] == name)
+            raise MeasureError(
+                f'the {which} reader has {shown} more than once; give each image one record and a name of '
+                'its own'
+            )
+    return ids
+
+
+def _plain(name: str) -> PurePosixPath:
+    """Return a file name without the hash that the inspection page puts before its suffix."""
+    return PurePosixPath(_PAGE_HASH.sub('', name))
+
+
+def _ends_alike(name: PurePosixPath, other: str) -> bool:
+    """Whether one of two paths is the end of the other."""
+    parts, others = name.parts[::-1], _plain(other).parts[::-1]
+    return all(one == two for one, two in zip(parts, others, strict=False))
+
+
+def in_classes(
+    coco: Mapping[str, Any], classes: Sequence[str], severity: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return a COCO dict in the classes of a detector, in their order.
+
+    Args:
+        coco: Its categories are classes, or types of the map.
+        classes: In label order, the critical one first.
+        severity: Class of each type.
+
+    Raises:
+        MeasureError: Annotations of a type that is no class and has none.
+    """
+    table = {name: name for name in classes} | dict(severity or {})
+    names = {category['id']: category['name'] for category in coco['categories']}
+    unknown = sorted({str(names.get(box['category_id'])) for box in coco['annotations']} - set(table))
+    if unknown:
+        raise MeasureError(
+            f'types {unknown} have no class among {list(classes)}; map them by a severity map (--severity)'
+        )
+    return dict(
+        coco,
+        categories=[dict(id=k + 1, name=name) for k, name in enumerate(classes)],
+        annotations=[
+            dict(box, category_id=list(classes).index(table[names[box['category_id']]]) + 1)
+            for box in coco['annotations']
+        ],
+    )
+
+
 def _severity_pairs(m: Matched) -> list[tuple[int, int]]:
     """Return the classes that both readers gave to each box that both marked."""
     pairs = {}
@@ -176,7 +258,9 @@ def _kappa_of_parts(matched: Sequence[Matched]) -> Kappa:
     first = {part.part: part.truth for part in gather_parts(matched)}
     second: dict[str, int] = {}
     for m in matched:
-        worst = 2 if not len(m.image.labels) else 0 if (m.image.labels == CRITICAL).any() else 1
+        ignored = m.kept[m.codes == IGNORED]
+        labels = np.delete(m.image.labels, ignored)
+        worst = 2 if not labels.size else 0 if (labels == CRITICAL).any() else 1
         name = str(m.image.part)
         second[name] = min(worst, second.get(name, worst))
     names = [name for name, truth in first.items() if truth in VERDICTS]

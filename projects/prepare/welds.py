@@ -7,8 +7,10 @@ W0001 holds ten strips with 641 boxes in `ground_truth.txt`; W0001_0000 is a pix
 holds masks of them: each box is the bounding box of one region of its film's mask, to the pixel. W0003 holds
 the 68 whole films, from which the ten strips were cut: of these ten nothing may be pretrained on.
 
-A film is a group: its tiles share a weld, a scanner setting and a hand that annotated. One film holds 193 of
-the boxes and one eleven, so folds are balanced by boxes and results are pooled over all folds.
+A film is a group: its tiles share a weld, a scanner setting and a hand that annotated. It is no physical
+part: which weld a film shows, and whether two show the same, nobody has recorded, so that images carry
+`region` and no `part`. One film holds 193 of the boxes and one eleven, so folds are balanced by boxes and
+results are pooled over all folds.
 """
 
 from pathlib import Path
@@ -180,7 +182,7 @@ def _annotated(welds: Path, ledger: Ledger) -> dict[str, tuple[dict, Path]]:
         )
         name = f'W0001/{film}.png'
         size = dict(width=width, height=height)
-        films[film] = dict(file_name=name, **size, part=film, series=film, boxes=masked), paths[film]
+        films[film] = dict(file_name=name, **size, region=film, series=film, boxes=masked), paths[film]
     for film in sorted(set(paths) - set(films)):
         ledger['images'].left['copy of an annotated film' if film == 'W0001_0000' else 'not annotated'] += 1
     return films

@@ -61,6 +61,49 @@ def test_readers_that_cannot_be_compared_are_refused():
         compare_readers(reader([]), reader([], categories=CATEGORIES[:1]))
 
 
+@pytest.mark.parametrize(
+    ('name', 'matched'),
+    [
+        ('day/0.png', 1),
+        ('day/0-0123456789ab.png', 1),
+        ('0-0123456789ab.png', 1),
+        ('images/day/0.png', 1),
+        ('night/0.png', 0),
+        ('0-0123456789xy.png', 0),
+        ('0.tif', 0),
+    ],
+)
+def test_an_image_is_known_from_another_folder_and_with_the_hash_of_the_page(name, matched):
+    first, second = reader([(0, 0, 1)]), reader([(0, 0, 1)])
+    first['images'][0]['file_name'] = 'day/0.png'
+    second['images'][0]['file_name'] = name
+    said = compare_readers(first, second)
+    assert (said.images, said.matched) == (3 + matched, matched)
+
+
+def test_a_name_that_two_images_end_in_is_neither():
+    first, second = reader([(0, 0, 1)]), reader([(0, 0, 1)])
+    first['images'][0]['file_name'], first['images'][1]['file_name'] = 'day/0.png', 'night/0.png'
+    assert compare_readers(first, second).images == 2
+
+
+@pytest.mark.parametrize('which', ['first', 'second'])
+def test_an_image_with_two_records_is_refused(which):
+    """The last record of a name would stand for both, without the boxes of the other."""
+    files = dict(first=reader([(0, 0, 1)]), second=reader([(0, 0, 1)]))
+    files[which]['images'][3]['file_name'] = '0.png'
+    with pytest.raises(MeasureError, match=f'the {which} reader has 0.png more than once'):
+        compare_readers(**files)
+
+
+def test_what_the_first_reader_ignores_counts_as_neither():
+    first = reader([(0, 0, 2), (0, 50, 1)])
+    first['annotations'][1]['iscrowd'] = 1
+    said = compare_readers(first, reader([(0, 0, 2), (0, 51, 1)]))
+    assert (said.matched, said.first_only, said.second_only) == (1, 0, 0)
+    assert said.kappa.agreement == 1
+
+
 @pytest.mark.parametrize('seed', range(3))
 def test_kappa_agrees_with_scikit_learn(seed):
     generator = np.random.default_rng(seed)

@@ -49,7 +49,8 @@ def split_of(out, fold):
     films, annotations = {}, {}
     for split in ('train', 'val', 'test'):
         coco = json.loads((out / str(fold) / f'{split}.json').read_text())
-        films[split] = {image['part'] for image in coco['images']}
+        films[split] = {image['region'] for image in coco['images']}
+        assert not any('part' in image for image in coco['images'])  # nobody knows which weld a film shows
         for image in coco['images']:
             boxes = [a for a in coco['annotations'] if a['image_id'] == image['id']]
             annotations[image['file_name']] = image, boxes
@@ -83,11 +84,11 @@ def test_folds_divide_no_film_and_test_each_once(films, tmp_path, capsys, folds)
     assert run(capsys, 'gdxray-welds', films, out, '--tile', 64, '--folds', folds)[0] == 0
     tested = []
     for fold in range(folds):
-        parts, annotations = split_of(out, fold)
-        assert all(parts.values())
-        assert len(set.union(*parts.values())) == sum(map(len, parts.values())) == len(ROWS)
+        films_of, annotations = split_of(out, fold)
+        assert all(films_of.values())
+        assert len(set.union(*films_of.values())) == sum(map(len, films_of.values())) == len(ROWS)
         assert len(annotations) == 8
-        tested += sorted(parts['test'])
+        tested += sorted(films_of['test'])
     assert sorted(tested) == [f'W0001_{k:04d}' for k in ROWS]
 
 

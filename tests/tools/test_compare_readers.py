@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from projects.line.page.items import kept_name
 from tools.compare_readers import main
 
 CATEGORIES = [dict(id=1, name='critical'), dict(id=2, name='minor')]
@@ -55,7 +56,10 @@ def test_two_readers_and_a_model(files, capsys):
             json.dumps(dict(images=[], annotations=[], categories=CATEGORIES)),
             'no image (`file_name`) in common',
         ),
-        (json.dumps(dict(images=[], annotations=[], categories=CATEGORIES[:1])), 'name them alike'),
+        (
+            json.dumps(dict(images=[], annotations=[], categories=[dict(id=1, name='crack')])),
+            'name them alike',
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_wrong_use(files, capsys, content, reason):
@@ -73,6 +77,43 @@ def test_a_model_of_other_images_is_wrong_use(files, capsys):
     (files / 'predictions.json').write_text(json.dumps(said))
     assert main([str(files / 'a.json'), str(files / 'b.json'), '--model', str(files)]) == 2
     assert 'was not tested on the images that both readers read' in capsys.readouterr().err
+
+
+def test_corrections_of_the_page_are_one_of_two_files(files, capsys):
+    """Their copies have a hash in their names, and labels come in types, in whatever order."""
+    labels, corrected = (json.loads((files / f'{name}.json').read_text()) for name in 'ab')
+    names = [
+        kept_name(f'day/{image["file_name"]}', f'{k:064x}') for k, image in enumerate(corrected['images'])
+    ]
+    corrected['images'] = [
+        dict(i, file_name=name) for i, name in zip(corrected['images'], names, strict=True)
+    ]
+    labels['categories'] = [dict(id=2, name='gas_pore'), dict(id=1, name='crack')]
+    severity = files / 'severity.yaml'
+    severity.write_text('crack: critical\ngas_pore: minor\n')
+    for name, content in (('labels', labels), ('corrections', corrected)):
+        (files / f'{name}.json').write_text(json.dumps(content))
+    both = [str(files / 'labels.json'), str(files / 'corrections.json')]
+    assert main([*both, '--severity', str(severity), '--json', str(files / 'out.json')]) == 0
+    assert 'boxes: 3 and 4; 3 marked by both' in capsys.readouterr().out
+    assert json.loads((files / 'out.json').read_text())['agreement']['severities'] == [[2, 1], [0, 0]]
+    assert main(both) == 2
+    assert 'name them alike' in capsys.readouterr().err
+    severity.write_text('gas_pore: minor\n')
+    assert main([*both, '--severity', str(severity)]) == 2
+    assert "types ['crack'] have no class" in capsys.readouterr().err
+
+
+def test_classes_in_another_order_are_the_same_classes(files, capsys):
+    """The first class is the critical one, whatever stands first in the file."""
+    for name in 'ab':
+        content = json.loads((files / f'{name}.json').read_text())
+        (files / f'{name}.json').write_text(json.dumps(content | dict(categories=CATEGORIES[::-1])))
+    options = ['--json', str(files / 'out.json')]
+    assert main([str(files / 'a.json'), str(files / 'b.json'), *options]) == 0
+    said = json.loads((files / 'out.json').read_text())['agreement']
+    assert (said['classes'], said['severities']) == (['critical', 'minor'], [[2, 1], [0, 0]])
+    assert said['kappa']['table'] == [[2, 1, 0], [0, 0, 0], [1, 0, 2]]
 
 
 def test_it_runs_as_a_script(files, repo):
