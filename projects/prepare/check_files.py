@@ -151,7 +151,8 @@ def _check_exposure(good: Sequence[str], scans: Scans) -> list[Finding]:
         p = scans[path]
         if p.low == p.high:
             continue
-        share = p.histogram[[0, 255]] / p.histogram.sum()
+        histogram = scans.histogram(path)
+        share = histogram[[0, 255]] / histogram.sum()
         if p.at_low + p.at_high >= 1:
             binary[path] = f'only {p.low:g} and {p.high:g}'
         elif max(p.at_low, p.at_high) > 0.5:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from projects.radiograph.quantiles import GraySketch
+
 from .findings import ERROR, WARNING, Finding, ImageSet
 from .scan import Scans
 
@@ -32,17 +34,18 @@ class GrayLevels:
 
 def gray_levels(paths: Iterable[str], scans: Scans) -> GrayLevels | None:
     """Sum up the gray levels of images; None when none of them is readable."""
-    good = [scans[path] for path in paths if not scans[path].error]
+    good = [path for path in paths if not scans[path].error]
     if not good:
         return None
-    histogram = np.sum([p.histogram for p in good], axis=0)
+    histogram, sketch = np.zeros(256, np.int64), GraySketch()
+    for path in good:
+        histogram += scans.histogram(path)
+        if scans[path].format != 'store':
+            sketch.add(scans.sample(path))
     share, level = histogram / histogram.sum(), np.arange(256)
     mean = float((share * level).sum())
-    samples = [p.sample for p in good if p.format != 'store']
-    low, high = np.percentile(np.concatenate(samples), [0.5, 99.5]) if samples else (math.nan, math.nan)
-    return GrayLevels(
-        histogram, mean, math.sqrt(float((share * (level - mean) ** 2).sum())), float(low), float(high)
-    )
+    low, high = sketch.percentiles([0.5, 99.5]) if len(sketch) else (math.nan, math.nan)
+    return GrayLevels(histogram, mean, math.sqrt(float((share * (level - mean) ** 2).sum())), low, high)
 
 
 def check_windows(sets: Sequence[ImageSet], levels: dict[str, GrayLevels | None]) -> list[Finding]:

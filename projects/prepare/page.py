@@ -173,7 +173,7 @@ def _worst_first(findings, sets, scans) -> tuple[list[tuple[str, list[str]]], st
         # Few have a finding, or none: fill up with unusual ones.
         good = [path for path in dict.fromkeys(p for s in sets for p in s.paths) if not scans[path].error]
         level = np.arange(256)
-        mean = np.array([(h := scans[path].histogram) @ level / h.sum() for path in good])
+        mean = np.array([(h := scans.histogram(path)) @ level / h.sum() for path in good])
         usual = np.median(mean) if len(mean) else 0
         for i in np.argsort(-np.abs(mean - usual)):
             if len(order) < TILES // 2 and good[i] not in order:

@@ -1,7 +1,7 @@
 """Decoding every image of a data set once, in parallel, and keeping a few kilobytes of each.
 
-Memory does not grow with the size of the images, and per image only by some 20 kB for hashes, histogram and
-samples; thumbnails wait on disk.
+Memory does not grow with the size of the images, and per image only by some 3 kB for hashes and a small copy;
+thumbnails, histograms and samples wait on disk.
 """
 
 import hashlib
@@ -192,7 +192,7 @@ def _scan_chunk(chunk: list[tuple]) -> list[Scan]:
 
 
 class Scans:
-    """The scans of a data set, by path; thumbnails and coarse copies wait on disk."""
+    """The scans of a data set, by path; what is large or seldom asked for waits on disk."""
 
     def __init__(self, tasks: dict[str, dict], workers: int, progress: Callable[[int], None]):
         """Scan all images.
@@ -213,15 +213,15 @@ class Scans:
 
     def _keep(self, path: str, found: Scan) -> None:
         places = []
-        for content, shape in ((found.thumbnail, None), (found.coarse, getattr(found.coarse, 'shape', None))):
+        for content in (found.thumbnail, found.coarse, found.histogram, found.sample):
             data = b'' if content is None else bytes(content)
-            places.append((self._spill.tell(), len(data), shape))
+            places.append((self._spill.tell(), len(data), getattr(content, 'shape', None)))
             self._spill.write(data)
-        found.thumbnail, found.coarse = b'', None
+        found.thumbnail, found.coarse, found.histogram, found.sample = b'', None, None, None
         self._places[path], self._scans[path] = places, found
 
     def __getitem__(self, path: str) -> Scan:
-        """The scan of an image, without its thumbnail and coarse copy."""
+        """The scan of an image, without what the methods of its parts' names return."""
         return self._scans[path]
 
     def __iter__(self) -> Iterator[str]:
@@ -244,6 +244,14 @@ class Scans:
         """(H/16, W/16) uint8."""
         data, shape = self._read(path, 1)
         return np.frombuffer(data, np.uint8).reshape(shape)
+
+    def histogram(self, path: str) -> np.ndarray:
+        """(256,) int64."""
+        return np.frombuffer(self._read(path, 2)[0], np.int64)
+
+    def sample(self, path: str) -> np.ndarray:
+        """(n,) float32."""
+        return np.frombuffer(self._read(path, 3)[0], np.float32)
 
 
 def _map(tasks: list[tuple], workers: int) -> Iterator[tuple[str, Scan]]:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from .image import ImagingError, Radiograph
+from .quantiles import GraySketch
 from .read import read
 
 _WINDOW_KEYS = {
@@ -225,7 +226,7 @@ def dataset_window(paths: Iterable[str | Path], low: float = 0.5, high: float = 
     """One absolute window for a data set: percentiles over a regular sample of all its pixels.
 
     Args:
-        paths: radiographs; at most 65,536 pixels of each are used.
+        paths: radiographs; at most some 65,536 pixels of each are used. Memory does not grow with them.
         low: lower percentile, 0..100.
         high: upper percentile.
 
@@ -235,13 +236,13 @@ def dataset_window(paths: Iterable[str | Path], low: float = 0.5, high: float = 
     Raises:
         ImagingError: no path, an unreadable file, or pixels that are all equal.
     """
-    samples = []
+    sketch = GraySketch()
     for path in paths:
         flat = read(path, frame=0).pixels.ravel()
-        samples.append(flat[:: max(1, flat.size >> 16)])
-    if not samples:
+        sketch.add(flat[:: max(1, flat.size >> 16)])
+    if not len(sketch):
         raise ImagingError('dataset window: expected at least one radiograph; check the folder')
-    found = np.percentile(np.concatenate(samples), [low, high])
-    window = dict(type='absolute', low=float(found[0]), high=float(found[1]))
+    first, last = sketch.percentiles([low, high])
+    window = dict(type='absolute', low=first, high=last)
     check_window(window)
     return window

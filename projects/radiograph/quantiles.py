@@ -1,0 +1,91 @@
+"""Quantiles of the gray levels of any number of radiographs, in one pass and bounded memory.
+
+Values are counted by the upper 28 bits of their 32-bit floating-point number: sign, exponent and 19 bits of
+the mantissa. Integers up to 20 bits keep all of theirs, so that their quantiles are exact; any other value is
+known to a millionth of itself, which is a small part of a gray level of a window. Unlike bins between two
+bounds, these need neither of them before the pass, and a dead pixel does not widen them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_PENDING = 2**22  # values that wait before they are counted, 16 MB
+_DROPPED = 4  # bits of the mantissa
+
+
+class GraySketch:
+    """Counts of gray levels: 6 MB at most for those between a value and its double, however many there are.
+
+    Sketches of parts of a data set add up to that of the whole by `merge`.
+    """
+
+    def __init__(self) -> None:
+        self._values = np.empty(0, np.float32)  # ascending
+        self._counts = np.empty(0, np.int64)
+        self._pending: list[np.ndarray] = []
+        self._waiting = 0
+
+    def add(self, values: np.ndarray) -> None:
+        """Count gray levels.
+
+        Args:
+            values: of any shape and type, finite.
+        """
+        flat = np.array(values, np.float32).ravel()  # a copy: the caller's array may change
+        self._pending.append(flat)
+        self._waiting += flat.size
+        if self._waiting >= _PENDING:
+            self._count()
+
+    def merge(self, other: 'GraySketch') -> None:
+        """Add what another sketch has counted."""
+        other._count()
+        self._count()
+        self._join(other._values, other._counts)
+
+    def __len__(self) -> int:
+        """Return how many values were added."""
+        self._count()
+        return int(self._counts.sum())
+
+    def percentiles(self, shares: Sequence[float]) -> list[float]:
+        """Return percentiles as `numpy.percentile` defines them, of the values as they were counted.
+
+        Args:
+            shares: 0 to 100 each.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        total = len(self)
+        if not total:
+            raise ValueError('percentiles of no values')
+        reached = np.cumsum(self._counts)
+        found = []
+        for share in shares:
+            place = share / 100 * (total - 1)
+            below, above = (
+                float(self._values[np.searchsorted(reached, int(rank), side='right')])
+                for rank in (np.floor(place), np.ceil(place))
+            )
+            found.append(below + (above - below) * (place - np.floor(place)))
+        return found
+
+    def _count(self) -> None:
+        """Count what waits."""
+        if not self._waiting:
+            return
+        flat = np.concatenate(self._pending)
+        self._pending, self._waiting = [], 0
+        bits = flat.view(np.uint32)
+        # To the nearest of those with 19 bits of mantissa; a carry goes on into the exponent, as it should.
+        rounded = (bits + np.uint32(1 << _DROPPED - 1)) >> np.uint32(_DROPPED) << np.uint32(_DROPPED)
+        self._join(*np.unique(rounded.view(np.float32), return_counts=True))
+
+    def _join(self, values: np.ndarray, counts: np.ndarray) -> None:
+        both = np.concatenate([self._values, values])
+        self._values, place = np.unique(both, return_inverse=True)
+        joined = np.zeros(len(self._values), np.int64)
+        np.add.at(joined, place, np.concatenate([self._counts, counts]))
+        self._counts = joined
