@@ -190,11 +190,11 @@ def _same_images(
             ids[image['id']] = found
     for which, names in (
         ('first', [image['file_name'] for image in first]),
-        ('second', [found for found in ids.values()]),
+        ('second', list(ids.values())),
     ):
-        ((name, count),) = Counter(names).most_common(1) or (('', 0),)
+        ((key, count),) = Counter(names).most_common(1) or (('', 0),)
         if count > 1:
-            shown = name if which == 'first' else next(i['file_name'] for i in first if i['id'] == name)
+            shown = key if which == 'first' else next(i['file_name'] for i in first if i['id'] == key)
             raise MeasureError(
                 f'the {which} reader has {shown} more than once; give each image one record and a name of '
                 'its own'
