@@ -50,7 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def locked(path: Path) -> dict[str, str]:
+def pinned(path: Path) -> dict[str, str]:
     """Return name -> version of what a lock file pins."""
     return dict(re.findall(r'^([A-Za-z0-9._-]+)==([^\s;]+)', path.read_text(), re.MULTILINE))
 
@@ -102,7 +102,7 @@ def licence_of(name: str) -> str:
 def page() -> str:
     """Return the page as it is to be."""
     kept = runtime()
-    everything = locked(REPO / 'requirements.lock')
+    everything = pinned(REPO / 'requirements.lock')
     rows = []
     for name, version in sorted(everything.items(), key=lambda item: item[0].lower()):
         licence = licence_of(name).replace('|', '/')

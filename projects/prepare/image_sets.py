@@ -50,7 +50,7 @@ def read_sets(
                 add_set(into, noted, name, data, other, missing=NOTE)
     listed = {path for s in [*sets, *others] for path in s.paths}
     for folder in dict.fromkeys(s.folder for s in sets if s.classes):
-        names = [name for name in files_below(folder) if remote.join(folder, name) not in listed]
+        names = [name for name in radiographs_below(folder) if remote.join(folder, name) not in listed]
         if names:
             window = next(s.window for s in sets if s.folder == folder)
             before = sum(s.side == 'unlisted' for s in sets)
@@ -144,7 +144,7 @@ def split_remedy(message: str) -> tuple[str, str]:
     return (found, remedy) if found else (remedy, '')
 
 
-def files_below(folder: str) -> list[str]:
+def radiographs_below(folder: str) -> list[str]:
     """The radiographs below a folder or URL, relative to it; none where it cannot be listed."""
 
     find = remote.list_radiographs if remote.is_url(folder) else listing.list_radiographs

@@ -18,6 +18,8 @@ from .proof import no_parts
 from .results import name_commit, trained_and_tested
 from .verdict import describe
 
+# Header of the cells of `_found`.
+FOUND = ('defects', 'found', 'wrong severity', 'missed', 'recall')
 # Columns that the page folds away when all rows agree.
 FOLDED = ('group', 'threshold is', 'checks', 'commit', 'hardware', 'date', 'versions', 'commands')
 # Columns of long text that the page shows below each row, so that no column lies beyond its edge.
@@ -321,21 +323,22 @@ def _pod(detectors) -> dict:
     return dict(title='Probability of detection by flaw size', header=[*header, 'checks'], rows=rows)
 
 
+def _found(f: Found) -> list[str]:
+    """Cells of what was found of some defects; their header is FOUND."""
+    return [str(f.defects), str(f.found), str(f.wrong_severity), str(f.missed), _text(f.recall)]
+
+
 def _types(detectors) -> dict:
     rows = [
         [
             *_who(group, arm, m),
             kind,
-            str(f.defects),
-            str(f.found),
-            str(f.wrong_severity),
-            str(f.missed),
-            _text(f.recall),
+            *_found(f),
         ]
         for group, arm, m in detectors
         for kind, f in m.detection.by_type.items()
     ]
-    header = ['group', 'arm', 'seed', 'type', 'defects', 'found', 'wrong severity', 'missed', 'recall']
+    header = ['group', 'arm', 'seed', 'type', *FOUND]
     return dict(title='Recall by defect type', header=header, rows=rows)
 
 
@@ -345,19 +348,15 @@ def _sizes(detectors) -> dict:
             *_who(group, arm, m),
             name,
             size,
-            str(f.defects),
-            str(f.found),
-            str(f.wrong_severity),
-            str(f.missed),
-            _text(f.recall),
+            *_found(f),
         ]
         for group, arm, m in detectors
         for name, sizes in m.detection.by_size.items()
         for size, f in sizes.items()
         if f.defects
     ]
-    header = ['group', 'arm', 'seed', 'class', "COCO's size", 'defects', 'found', 'wrong severity', 'missed']
-    return dict(title='Recall by size', header=[*header, 'recall'], rows=rows)
+    header = ['group', 'arm', 'seed', 'class', "COCO's size", *FOUND]
+    return dict(title='Recall by size', header=header, rows=rows)
 
 
 def _latency(printed: str) -> dict:

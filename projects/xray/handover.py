@@ -14,6 +14,7 @@ import torch
 from projects.errors import MMXrayError
 
 from . import names
+from .variables import dicts
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
@@ -186,12 +187,3 @@ def _value_of(node: ast.expr):
         return ast.literal_eval(node)
     except ValueError:
         return None
-
-
-def dicts(node):
-    """Yield every dict of a config."""
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    for value in node if isinstance(node, list | tuple) else ():
-        yield from dicts(value)

@@ -5,10 +5,7 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmengine.registry import MODELS
 from mmpretrain.models.utils import ClsDataPreprocessor, SelfSupDataPreprocessor
 
-# Averages of ImageNet's three channel means and stds, in 8-bit gray levels, for every arm: the statistics
-# of the radiographs would shift the input of a frozen ImageNet backbone.
-MEAN = (114.5,)
-STD = (57.6,)
+from . import norm
 
 
 class OneChannelMixin:
@@ -28,7 +25,7 @@ class OneChannelMixin:
         ValueError: More than one mean or std.
     """
 
-    def __init__(self, mean=MEAN, std=STD, **kwargs):
+    def __init__(self, mean=(norm.MEAN,), std=(norm.STD,), **kwargs):
         if len(mean) != 1 or len(std) != 1:
             raise ValueError(
                 f'{type(self).__name__}: mean={mean}, std={std}, but radiographs have one channel: '

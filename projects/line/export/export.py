@@ -81,7 +81,7 @@ def export(
     whole = TraceableDetector(detector, exported.input).eval()
     reference = ask_mmdet(cfg, detector, val.at(evenly(len(val.paths), images)), exported)
     limits = most_loss, most_critical_loss
-    with draft_of(out) as draft:
+    with draft_folder(out) as draft:
         write_onnx(whole, draft / GRAPHS['onnxruntime'])
         write_openvino(draft / GRAPHS['onnxruntime'], draft / GRAPHS['openvino'])
         exported.engines = dict(GRAPHS)
@@ -118,7 +118,7 @@ def export_untrained(cfg: Config, out: Path, side: int, images: Sequence[Path] =
     detector = untrained_detector(cfg)
     exported = describe(cfg, None, detector, [(side, side)])
     whole = TraceableDetector(detector, exported.input).eval()
-    with draft_of(out) as draft:
+    with draft_folder(out) as draft:
         traced, graph = draft / GRAPHS['onnxruntime'], draft / GRAPHS['openvino']
         write_onnx(whole, traced)
         write_openvino(traced, graph)
@@ -165,7 +165,7 @@ def is_transformer(whole: TraceableDetector) -> bool:
 
 
 @contextmanager
-def draft_of(out: Path) -> Iterator[Path]:
+def draft_folder(out: Path) -> Iterator[Path]:
     """Give a folder beside `out` that becomes `out` at the end, or vanishes with all its content."""
     if out.exists():
         raise running.UsageError(f'{out}: exists, expected a new folder; delete it or choose another name')
