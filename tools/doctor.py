@@ -13,8 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects import __version__  # noqa: E402  (the standard library alone, as all of these)
-from projects.prepare.experiment import check_config  # noqa: E402
 from projects.prepare.installation import check_environment, format_rows  # noqa: E402
+from projects.prepare.preflight import check_config  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,9 +1,9 @@
 """Start the ranks of a tool with torchrun; when one fails, its reason and exit code are the last line.
 
-Used by dist_train.sh and dist_test.sh. Each rank hands its error over in a file (running.one_line_errors), as
-torchrun's workers do, and prints nothing of it: of all that follows from a failed rank, the reason of the
-first is told. SIGTERM reaches the ranks, of which training writes a checkpoint after its iteration; torchrun
-kills what has not ended 30 s later. The exit code is 143 in either case.
+Used by dist_train.sh and dist_test.sh. Each rank writes its error to a file (running.one_line_errors), as
+torchrun's workers do, and does not print it. Other ranks fail because of the first one that fails, so the
+reason of the first is printed. SIGTERM reaches the ranks: a training writes a checkpoint after its iteration;
+torchrun kills what has not ended 30 s later. The exit code is 143 in either case.
 """
 
 import importlib.util
@@ -145,7 +145,7 @@ def launch(arguments: list[str]) -> int:
             return result
 
     launcher.LocalElasticAgent = Agent
-    # They say of a failed rank, in several lines, what is said here in one.
+    # They report a failed rank in several lines, which `describe` does in one.
     for name in ('api', 'errors.error_handler'):
         logging.getLogger(f'torch.distributed.elastic.multiprocessing.{name}').setLevel(logging.CRITICAL)
     try:

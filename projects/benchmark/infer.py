@@ -1,7 +1,7 @@
 """Detectors that inspect one radiograph after the other: mmdet and torchvision in PyTorch beside our exports.
 
 Each variant has a process of its own, so that load time and peak memory are its own; they take turns, so that
-whatever else the machine does meets all alike. Without folders, detectors with random weights of the right
+other load on the machine affects all alike. Without folders, detectors with random weights of the right
 shapes are exported first, from one seed: all that run ResNet-50 run the same backbone. What follows the
 network depends on how many boxes there are, which is why the table counts them.
 """
@@ -166,7 +166,7 @@ def _work(pipe: Connection, variant: Variant, threads: int, side: int, first: st
                 pipe.send(stream(names) if stream else None)
     except EOFError:
         return
-    except Exception as error:  # whatever it is, the parent says it
+    except Exception as error:  # of any kind: the parent reports it
         pipe.send(BenchmarkError(f'{type(error).__name__}: {one_line(error, 300)}'))
 
 

@@ -1,6 +1,6 @@
 """Images per second of input pipelines: the published one, ours from files, ours from a packed store.
 
-One process runs them in turn, round after round, so that whatever else the machine does meets all alike. Each
+One process runs them in turn, round after round, so that other load on the machine affects all alike. Each
 reads the same generated radiographs from the page cache, batches and collates them as in training, and uses
 one thread. Time is the processor's: what another process takes of the core does not count.
 """

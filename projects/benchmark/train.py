@@ -1,6 +1,6 @@
 """Training steps of the published recipe beside ours: images/s, waiting for data, memory, use of the machine.
 
-Each variant trains in a process of its own; they take turns, so that whatever else the machine does meets all
+Each variant trains in a process of its own; they take turns, so that other load on the machine affects all
 alike. Weights are random: they do not change the time of a step.
 """
 

@@ -197,5 +197,5 @@ def run_in_subprocess(name: str, function: Callable, *args):
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
         try:
             return pool.submit(function, *args).result()
-        except Exception as error:  # whatever it is, its variant is named
+        except Exception as error:  # of any kind: its variant is named
             raise BenchmarkError(f'{name}: {type(error).__name__}: {one_line(error, 300)}') from None

@@ -11,7 +11,7 @@ SUFFIXES = ('.png', '.tif', '.tiff', '.dcm', '.dicom', '.dic', '.jpg', '.jpeg', 
 
 
 def files_below(folder: str | Path, dangling: bool = False) -> list[str]:
-    """Files of a folder, recursive and through links; what is neither file nor folder is not there.
+    """Files of a folder, recursive and through links; sockets and other special files are left out.
 
     Args:
         folder: where to look.
@@ -62,7 +62,7 @@ def is_radiograph(path: str | Path) -> bool:
 
 
 def is_companion(path: str | Path) -> bool:
-    """Whether a file is none by its name: the index of a DICOM medium, or what macOS keeps beside a file."""
+    """Whether a name is no radiograph's: the index of a DICOM medium, or macOS's file beside another."""
     name = Path(path).name
     return name.upper() == 'DICOMDIR' or name.startswith('._')
 

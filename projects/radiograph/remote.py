@@ -168,7 +168,7 @@ def read_radiograph(path: str) -> Radiograph:
 
 
 def list_radiographs(folder: str) -> tuple[list[str], dict[str, int]]:
-    """List the radiographs below a URL, as `packing.list_radiographs` does below a local folder.
+    """List the radiographs below a URL, as `listing.list_radiographs` does below a local folder.
 
     Over HTTP the server must offer an index page per folder.
 
@@ -266,7 +266,7 @@ def _retry(url: str, action: Callable, writing: bool = False):
     wait = BACKOFF_S
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            # Asked for anew each time: fsspec keeps one per process, and none may cross a fork.
+            # Asked for again each time: fsspec keeps one per process, and none may cross a fork.
             return action(*_driver(str(url)))
         except FileNotFoundError:
             if writing:

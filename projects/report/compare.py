@@ -195,7 +195,7 @@ def _contrast(name: str, builder: Callable, baseline: Arm, arm: Arm, settings: S
 def _baseline(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
     """Return what an arm is compared with: a taught student with the student alone, others with a baseline.
 
-    It is one that learnt for as many epochs, or longer fine-tuning is told as the effect of the start. Where
+    The baseline learnt for as many epochs: longer fine-tuning would count as an effect of the start. Where
     none did, it is the strongest that learnt as its config says, and `_uncovered` says so.
 
     Args:

@@ -144,7 +144,7 @@ def _gather(matched: Sequence[Matched], settings: Settings, what: str, notes: li
 def _fix_threshold(
     run: Run, parts: Sequence[Part], settings: Settings, notes: list[str]
 ) -> tuple[float, str, ThresholdChoice | None]:
-    """Fix the score from which detections count, without a look at what test says of it.
+    """Fix the score from which detections count, without looking at test.
 
     The parts of val choose it, by the power of the proof on as many critical parts as test has. Without part
     ids, critical false alarms on val fix it.

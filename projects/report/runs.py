@@ -31,7 +31,7 @@ class Curves:
 
 @dataclass
 class LineFolder:
-    """What an exported folder says of itself: it is judged at its own threshold.
+    """The facts of an exported folder, which is judged at its own threshold.
 
     Attributes:
         name: Of the folder.
@@ -156,7 +156,7 @@ def read_runs(
 
     Args:
         folders: Work dirs.
-        exported: Folder of the test of an exported folder, and what that says of itself.
+        exported: Folder of the test of an exported folder, and the facts of the latter.
 
     Returns:
         The runs, and a line for each one that was left out.

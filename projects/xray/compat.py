@@ -113,7 +113,7 @@ def repair_swin_freezing() -> None:
 
 
 def repair_checkpoint_loading() -> None:
-    """Load tensors and plain values only, whoever loads.
+    """Load tensors and plain values only, whichever library loads.
 
     Reason: mmengine tries `weights_only=True` and on failure silently loads the file without it, which
     executes code that the file carries; and it allows `getattr`, of which one use is needed. Here the switch

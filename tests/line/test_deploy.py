@@ -383,7 +383,7 @@ def test_a_compiled_graph_is_kept_beside_the_folder_and_checked_before_it_is_use
     content, written = kept.read_bytes(), kept.stat().st_mtime_ns
     assert Inspector(exported)(image).boxes.tolist() == first.boxes.tolist()
     assert kept.stat().st_mtime_ns == written
-    # A flipped bit, a file cut short, an empty one: compiled anew, and kept again.
+    # A flipped bit, a file cut short, an empty one: compiled again, and kept again.
     flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
     for damaged in (flipped, content[: len(content) // 2], b''):
         kept.write_bytes(damaged)

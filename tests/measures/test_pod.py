@@ -258,7 +258,7 @@ def test_flaws_alike_within_a_part_widen_the_bound():
     assert clustered.parts == 134
     assert clustered.a90 == pytest.approx(single.a90)
     assert copied.a90_95 < clustered.a90_95
-    # the factor 5, but for the scatter of the sandwich estimate
+    # the factor 5, except for the scatter of the sandwich estimate
     assert clustered.design_effect == pytest.approx(5, rel=0.2)
     assert clustered.a90_95 == pytest.approx(single.a90_95, rel=0.03)
 

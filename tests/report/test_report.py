@@ -1273,7 +1273,9 @@ def test_val_that_is_the_test_set_or_has_other_classes_leaves_the_run_out(pair):
 
 def test_val_that_shares_an_image_with_test_leaves_the_run_out(tmp_path):
     truth = draw_truth(tmp_path, parts=4, free=0)
-    run = draw_run(tmp_path, tmp_path / 'run', truth, val=truth | dict(info='the same, but for its SHA-256'))
+    run = draw_run(
+        tmp_path, tmp_path / 'run', truth, val=truth | dict(info='the same, except for its SHA-256')
+    )
     runs, (line,) = read_runs([run])
     assert runs == [] and '\n' not in line
     assert 'has 8 images of the test set, such as p000_v0.png' in line and 'split again by part' in line

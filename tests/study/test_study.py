@@ -338,7 +338,7 @@ def test_side_by_side_a_step_waits_for_what_it_needs_and_for_its_gpus(study):
     assert schedule.wall_seconds(planned, seconds, 1) == sum(seconds.values()) == 540
     # The arm from scratch with its tests, and the pretraining, after which both other runs start.
     assert schedule.wall_seconds(planned, seconds, 9) == 210
-    # On two cores two by two, but for the pretraining; of two GPUs each training takes both.
+    # On two cores two by two, except for the pretraining; of two GPUs each training takes both.
     assert schedule.wall_seconds(planned, seconds, 2) == 320
     assert schedule.wall_seconds(planned, seconds, 2, gpus=2) == 540
 
@@ -799,7 +799,7 @@ def test_a_run_is_tested_again_on_other_annotations(study):
     assert is_done(file, 'train_scratch_seed0_frac100') and not is_done(file, 'test_scratch_seed0_frac100')
 
 
-def test_a_begun_run_of_another_config_is_refused_and_one_without_weights_starts_anew(study):
+def test_a_begun_run_of_another_config_is_refused_and_one_without_weights_starts_again(study):
     file = study(arms=['scratch'])
     planned = read_study(file)
     folder = fail(planned, 'train_scratch_seed0_frac100')

@@ -153,7 +153,7 @@ def test_every_type_shows_where_its_box_says(name):
     assert all(
         side.any() for side in (defect.mask[0], defect.mask[-1], defect.mask[:, 0], defect.mask[:, -1])
     )
-    # what changed in the picture lies in the box, but for unsharpness: the noise is the same in both
+    # what changed in the picture lies in the box, except for unsharpness: the noise is the same in both
     change = radiograph.pixels.astype(float) - sound.pixels
     near = np.zeros((256, 256), bool)
     near[max(y - 4, 0) : y + height + 4, max(x - 4, 0) : x + width + 4] = True

@@ -273,7 +273,7 @@ model['head'] = dict(type='LinearClsHead', num_classes=2, in_channels=32, loss=d
         assert torch.equal(two['state_dict'][key], value), key
 
 
-def test_a_restart_of_a_run_begun_anew_passes_over_an_older_one(tmp_path, monkeypatch):
+def test_a_restart_of_a_run_begun_again_passes_over_an_older_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def write(name, when):

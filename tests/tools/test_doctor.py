@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchvision
 
-from projects.prepare import experiment, installation
+from projects.prepare import installation, preflight
 from tools import doctor
 
 # A detector's config without the parts that the checks do not read.
@@ -131,7 +131,7 @@ def test_missing_lists_of_protocol_a(repo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for protocol, lists in (('a', True), ('b', False)):
         stem = f'simsiam_resnet18-narrow_1xb64-coslr-20e_castings-{protocol}-128px'
-        (row,) = (r for r in experiment.check_config(repo / f'configs/small/{stem}.py') if r.remedy)
+        (row,) = (r for r in preflight.check_config(repo / f'configs/small/{stem}.py') if r.remedy)
         assert ('--train-list' in row.remedy) == lists
 
 
@@ -280,7 +280,7 @@ def test_torchvision_weights_are_looked_up_by_name(run):
 def test_file_that_is_no_experiment(tmp_path, text, found):
     config = tmp_path / 'config.py'
     config.write_text(text)
-    (row,) = experiment.check_config(config)
+    (row,) = preflight.check_config(config)
     assert found in row.found
     assert '\n' not in row.found
     assert row.remedy
@@ -288,9 +288,9 @@ def test_file_that_is_no_experiment(tmp_path, text, found):
 
 def test_options_count_as_in_training(repo):
     config = repo / 'configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py'
-    rows = experiment.check_config(config, ['train_dataloader.dataset.data_root=data/elsewhere'])
+    rows = preflight.check_config(config, ['train_dataloader.dataset.data_root=data/elsewhere'])
     assert any('data/elsewhere' in row.found for row in rows)
-    (row,) = experiment.check_config(config, ['no-equals'])
+    (row,) = preflight.check_config(config, ['no-equals'])
     assert 'has no key=value' in row.found
 
 

@@ -291,7 +291,7 @@ def test_a_runtime_environment_is_checked_by_the_hashes_of_the_lock(checkout):
     checkout.succeeds(SETUP='runtime')
 
 
-def test_what_an_interruption_left_is_set_up_anew(checkout):
+def test_what_an_interruption_left_is_set_up_again(checkout):
     checkout.succeeds()
     (checkout.root / '.venv/.ready').unlink()
     (checkout.site_packages / 'base.py').unlink()  # linked in part: listed as installed, yet not there

@@ -58,7 +58,7 @@ def test_mixed_precision_is_asked_for_by_a_flag(classifier, capsys):
 
 @pytest.mark.long
 def test_a_compiled_recipe_takes_the_steps_of_the_plain_one(two_iterations, tmp_path):
-    """The recipe itself, but for the size of the run."""
+    """The recipe itself, except for the size of the run."""
     options = [*two_iterations, 'auto_scale_lr=None']
     config = str(find('simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px'))
     for compiled in ('False', 'True'):
@@ -150,7 +150,7 @@ def test_every_start_of_a_run_notes_its_code_and_machine(classifier, tmp_path):
         if lost:
             file.write_text(lost)
         assert [start['commit'] for start in starts(2, '--resume')] == ['unknown', first['commit']]
-    assert len(starts(1)) == 1  # anew, whatever the folder holds
+    assert len(starts(1)) == 1  # from the beginning, whatever the folder holds
 
 
 def one_line(capsys):

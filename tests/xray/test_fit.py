@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from projects.prepare import experiment
+from projects.prepare import preflight
 from projects.xray.fit import compare_batch, compare_classes
 from projects.xray.handover import HandoverError, refuse_untrained
 from projects.xray.hooks.backbone import BackboneHook
@@ -34,12 +34,12 @@ def test_the_batch_that_fits_is_named(images, ranks, most):
 
 def test_the_doctor_counts_images_for_every_rank():
     loader = dict(dataset={}, batch_size=18, drop_last=True)
-    assert experiment.check_batch(loader, 70, 4) == []
-    (row,) = experiment.check_batch(loader | dict(batch_size=19), 70, 4)
+    assert preflight.check_batch(loader, 70, 4) == []
+    (row,) = preflight.check_batch(loader | dict(batch_size=19), 70, 4)
     assert (row.name, row.found) == ('batch', '70 training images on 4 ranks are no batch of 19 for each')
     assert row.remedy == 'set train_dataloader.batch_size to 18 or less'
-    assert experiment.check_batch(loader | dict(batch_size=19, drop_last=False), 70, 4) == []
-    assert experiment.check_batch(dict(dataset=dict(times=2), batch_size=19, drop_last=True), 70, 4) == []
+    assert preflight.check_batch(loader | dict(batch_size=19, drop_last=False), 70, 4) == []
+    assert preflight.check_batch(dict(dataset=dict(times=2), batch_size=19, drop_last=True), 70, 4) == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """NMS, soft-NMS and RoIAlign of projects/xray/operators.py: equal to NumPy, and to mmcv's compiled ones.
 
-`nms_of` and the like are written after the papers and in float64, but for the IoU, whose rounding decides.
+`nms_of` and the like are written after the papers and in float64, except for the IoU, whose rounding decides.
 """
 
 import json

@@ -61,7 +61,7 @@ def write_onnx(whole: TraceableDetector, path: Path) -> None:
             dynamic_axes={name: {0: 'found'} for name in ('boxes', 'scores', 'labels')},
         )
     model = onnx.load_from_string(traced.getvalue())
-    # torchvision's NMS asks for as many boxes as there are; what is cut off afterwards need not be found.
+    # torchvision's NMS returns all boxes that remain. Those beyond the limit are dropped later: skip them.
     nodes = [node for node in model.graph.node if node.op_type == 'NonMaxSuppression']
     for node, cfg in zip(nodes, (whole.rpn_cfg, whole.rcnn_cfg), strict=True):
         node.input[2] = f'{node.name}/most'

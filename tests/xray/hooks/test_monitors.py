@@ -328,7 +328,7 @@ SSL = [
 
 @pytest.mark.parametrize('stem', SSL)
 def test_a_recipe_logs_its_gradient_norm(two_iterations, tmp_path, stem):
-    """The recipe itself, but for the size of the run."""
+    """The recipe itself, except for the size of the run."""
     options = [*two_iterations, f'work_dir={tmp_path / "run"}']
     build_runner(read_config(str(find(stem)), options)).train()
     norms = [row['grad_norm'] for row in scalars(tmp_path / 'run') if 'loss' in row]
