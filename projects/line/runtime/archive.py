@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import cv2
 
@@ -93,7 +94,8 @@ def find_images(
             f'{error.filename}: expected a file or a folder ({error.strerror}); mend or remove it'
         ) from None
     suffixes = {Path(name).suffix.lower() for name, kind in kinds.items() if kind == 'DICOM'}
-    found, others = [], []
+    found: list[str] = []
+    others: list[str] = []
     for name, kind in kinds.items():
         of_suffix = kind == 'other' and Path(name).suffix.lower() in suffixes
         (found if kind in ('listed', 'DICOM') or of_suffix else others).append(name)
@@ -174,7 +176,7 @@ def inspect_archive(
     out: Path,
     shard: tuple[int, int] = (1, 1),
     overlays: str = 'rejected',
-    progress=lambda rows, earlier, total: rows,
+    progress: Callable[[Iterator[Any], int, int], Iterable[Any]] = lambda rows, earlier, total: rows,
 ) -> Summary:
     """Inspect one shard of an archive, or go on where an earlier run of it stopped.
 
@@ -204,7 +206,7 @@ def inspect_archive(
         todo = [name for name in mine if name not in done]
         stamps, failed = {}, 0
 
-        def files():
+        def files() -> Iterator[Path]:
             for name in todo:
                 stamps[name] = _stamp(root / name)  # before it is read
                 yield root / name
@@ -250,7 +252,9 @@ def _keep_valid(folder: Path, root: Path, names: set[str]) -> set[str]:
 
     Rows of files that are no longer in the archive stay.
     """
-    journal, done, stale = folder / JOURNAL, set(), set()
+    journal = folder / JOURNAL
+    done: set[str] = set()
+    stale: set[str] = set()
     for row in _rows(journal):
         name = row['image']
         again = name in names and ('error' in row or row.get('stamp') != _stamp(root / name))
@@ -301,7 +305,7 @@ def _claim(folder: Path, inspector: Inspector, root: Path) -> None:
             file.truncate(end)
 
 
-def _rows(journal: Path) -> Iterator[dict]:
+def _rows(journal: Path) -> Iterator[dict[str, Any]]:
     if not journal.is_file():
         return
     with journal.open('rb') as file:
@@ -318,7 +322,7 @@ def _rows(journal: Path) -> Iterator[dict]:
             yield row
 
 
-def _row(name: str, said: Inspection | ImagingError, stamp: list[int] | None) -> dict:
+def _row(name: str, said: Inspection | ImagingError, stamp: list[int] | None) -> dict[str, Any]:
     if isinstance(said, ImagingError):
         return dict(image=name, error=str(said))
     return dict(
@@ -385,12 +389,12 @@ def _conclude(folder: Path, inspector: Inspector, earlier: int, tried: int, fail
     return counts
 
 
-def _inspected(journal: Path) -> Iterator[tuple[int, dict]]:
+def _inspected(journal: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number the rows of radiographs that could be inspected, from 1."""
     return enumerate((row for row in _rows(journal) if 'error' not in row), 1)
 
 
-def _annotations(journal: Path) -> Iterator[tuple[str, dict]]:
+def _annotations(journal: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Image name and COCO annotation of each box."""
     number = 0
     for image_id, row in _inspected(journal):
@@ -410,7 +414,7 @@ def _annotations(journal: Path) -> Iterator[tuple[str, dict]]:
             )
 
 
-def _table(path: Path, header: tuple, rows: Iterable) -> None:
+def _table(path: Path, header: tuple[str, ...], rows: Iterable[Any]) -> None:
     with _draft(path) as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -418,7 +422,7 @@ def _table(path: Path, header: tuple, rows: Iterable) -> None:
 
 
 @contextmanager
-def _draft(path: Path):
+def _draft(path: Path) -> Iterator[TextIO]:
     """Open a text file that takes its place when it is whole; file names need not be UTF-8."""
     with draft_of(path) as draft, draft.open('w', newline='', errors='surrogateescape') as file:
         yield file
@@ -429,4 +433,4 @@ def _write_picture(path: Path, said: Inspection, threshold: float) -> None:
     coded, content = cv2.imencode('.png', overlay(said, threshold))
     if not coded:
         raise ArchiveError(f'{path}: the overlay could not be coded as PNG; run with --overlays none')
-    path.write_bytes(content)
+    path.write_bytes(content.tobytes())

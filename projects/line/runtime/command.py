@@ -81,7 +81,7 @@ def main(
         from_config: Runs it for a config and a checkpoint, which needs the training stack.
     """
     args = parse_args(argv, from_config is not None)
-    if len(args.source) == 3:
+    if from_config is not None and len(args.source) == 3:
         return from_config(args)
     try:
         return infer(args, Inspector(args.source[0], threshold=args.threshold, **args.options))

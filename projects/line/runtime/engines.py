@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,11 +30,11 @@ class EngineError(MMXrayError, ValueError):
 
 def silence_telemetry() -> None:
     """Keep OpenVINO's and NNCF's packages from reporting their use; call it before they are imported."""
-    sys.modules.setdefault('openvino_telemetry', None)
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]  # None: not importable
 
 
 @functools.cache
-def core():
+def core() -> Any:
     """Return OpenVINO's core, the only one of this process.
 
     Its CPU plugin (2026.4) gives the thread a signal stack of its own and, when it is destroyed, puts back
@@ -88,7 +89,7 @@ def _openvino(graph: Path, threads: int, streams: int, cache: Path | None) -> En
     compiled = _cached(graph, settings, cache) if cache else core().compile_model(graph, 'CPU', settings)
     own = threading.local()  # a request serves one thread
 
-    def run(image, extent):
+    def run(image: np.ndarray, extent: np.ndarray) -> Any:
         if not hasattr(own, 'request'):
             own.request = compiled.create_infer_request()
         found = own.request.infer([image, extent], share_inputs=True)
@@ -97,7 +98,7 @@ def _openvino(graph: Path, threads: int, streams: int, cache: Path | None) -> En
     return run
 
 
-def _cached(graph: Path, settings: dict, cache: Path):
+def _cached(graph: Path, settings: dict[str, Any], cache: Path) -> Any:
     """Take what an earlier start of this user compiled, if it is of this machine; else compile, and keep it.
 
     Not by OpenVINO's own CACHE_DIR: that loads weights with a flipped bit without a word. A checksum would
@@ -166,7 +167,7 @@ def _onnxruntime(graph: Path, threads: int, streams: int) -> Engine:
     options.log_severity_level = 3  # errors: each constant that it leaves out would be a warning
     session = onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
 
-    def run(image, extent):
+    def run(image: np.ndarray, extent: np.ndarray) -> Any:
         return tuple(session.run(None, {'image': image, 'extent': extent}))
 
     return run

@@ -5,6 +5,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from projects.errors import MMXrayError
 from projects.radiograph.files import sha256
@@ -62,7 +63,7 @@ class Exported:
     input: list[int]
     scale: list[int]
     native: list[int]
-    window: dict
+    window: dict[str, Any]
     dtype: str
     mean: float
     std: float
@@ -73,15 +74,15 @@ class Exported:
     threshold_reason: str
     depths: list[str]
     gray_levels: dict[str, list[float]] = field(default_factory=dict)
-    curve: list[dict] = field(default_factory=list)
-    cost: dict = field(default_factory=dict)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    cost: dict[str, Any] = field(default_factory=dict)
     max_false_reject: float = MAX_FALSE_REJECT
-    origin: dict = field(default_factory=dict)
-    calibration: dict = field(default_factory=dict)
-    parity: list[dict] = field(default_factory=list)
+    origin: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    parity: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what the runtime could not use."""
         for name in ('input', 'scale', 'native'):
             values = getattr(self, name)
@@ -109,7 +110,7 @@ class Exported:
         Of the rows of the curve the one at or below the threshold holds, which rejects no fewer.
         """
         if self.cost and threshold == self.threshold:
-            return self.cost['rate']
+            return float(self.cost['rate'])
         below = [row['false_reject'] for row in self.curve if row['threshold'] <= threshold]
         return below[-1] if below else None
 
@@ -264,6 +265,6 @@ def tested_beside(source: str | Path) -> Path:
     return path.with_name(f'{path.name}.test')
 
 
-def _checksum(content: dict) -> str:
+def _checksum(content: dict[str, Any]) -> str:
     text = json.dumps({k: v for k, v in content.items() if k != 'checksum'}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +25,8 @@ MOST_SHRUNK = 1.25
 OVERLAP = 0.25  # of a tile's side: a defect up to this size is whole in one of two neighbours
 SAME_DEFECT = 0.5  # intersection over the smaller box, of boxes that neighbouring tiles report
 STAGES = ('decode', 'window', 'network', 'merge')
+# What an inspector takes: a file, its content, pixels of a panel, or what `read.read` returned.
+Image = str | Path | bytes | np.ndarray | Radiograph
 AT_BORDER = 0.02  # of a tile's side: a box that ends so near its border may be cut by it
 
 
@@ -101,13 +104,22 @@ class Inspector:
         self._start(exported, engines.load(engine, graph, threads, streams, kept), engine, threshold, streams)
 
     @classmethod
-    def of(cls, exported: folder.Exported, engine: engines.Engine, threshold: float | None = None):
+    def of(
+        cls, exported: folder.Exported, engine: engines.Engine, threshold: float | None = None
+    ) -> 'Inspector':
         """Return an inspector around an engine that is not in a folder, such as the detector in PyTorch."""
         inspector = cls.__new__(cls)
         inspector._start(exported, engine, 'torch', threshold, 1)
         return inspector
 
-    def _start(self, exported, run, engine, threshold, streams):
+    def _start(
+        self,
+        exported: folder.Exported,
+        run: engines.Engine,
+        engine: str,
+        threshold: float | None,
+        streams: int,
+    ) -> None:
         if threshold is not None and not 0 <= threshold <= 1:
             raise folder.FolderError(f'threshold {threshold}: expected a score in [0, 1]')
         self.exported = exported
@@ -118,7 +130,7 @@ class Inspector:
         self._run = run
         self._rejecting = [exported.classes.index(name) for name in exported.rejecting]
 
-    def __call__(self, image: str | Path | bytes | np.ndarray | Radiograph) -> Inspection:
+    def __call__(self, image: Image) -> Inspection:
         """Inspect one radiograph.
 
         Args:
@@ -159,7 +171,7 @@ class Inspector:
             seconds=clock.seconds,
         )
 
-    def attempt(self, image: str | Path | bytes | np.ndarray | Radiograph) -> Inspection | ImagingError:
+    def attempt(self, image: Image) -> Inspection | ImagingError:
         """Inspect one radiograph, or say why not, whatever went wrong: the next one may be well."""
         try:
             return self(image)
@@ -170,12 +182,12 @@ class Inspector:
             name = image if isinstance(image, str | Path) else 'radiograph'
             return ImagingError(f'{name}: expected findings, the inspection failed ({reason}); try it alone')
 
-    def input_of(self, image: str | Path | bytes | np.ndarray | Radiograph) -> tuple[np.ndarray, np.ndarray]:
+    def input_of(self, image: Image) -> tuple[np.ndarray, np.ndarray]:
         """Return what the network sees of a radiograph that needs no tiles: array and extent."""
         pixels = windowed(self._radiograph(image), self.exported)
         return self._fit(pixels, self._scale(*pixels.shape))[:2]
 
-    def stream(self, images: Iterable) -> Iterator[Inspection | ImagingError]:
+    def stream(self, images: Iterable[Image]) -> Iterator[Inspection | ImagingError]:
         """Inspect many radiographs, `streams` at a time, in order; a bad one gives its error and no stop.
 
         At most twice as many as there are streams are in memory, however many `images` yields. As many are
@@ -191,7 +203,7 @@ class Inspector:
                 waiting.extend(pool.submit(self.attempt, image) for image in islice(images, 1))
                 yield done
 
-    def _radiograph(self, image) -> Radiograph:
+    def _radiograph(self, image: Image) -> Radiograph:
         """Read an image, and refuse one of a depth that nobody has validated the detector on."""
         radiograph = _as_radiograph(image)
         depth, known = depth_of(radiograph), self.exported.depths
@@ -261,7 +273,7 @@ class Inspector:
 class _Clock:
     """Adds up the seconds of stages, each since the end of the one before."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._last = time.perf_counter()
 
@@ -310,7 +322,7 @@ def read_one(source: str | Path | bytes, name: str | None = None) -> Radiograph:
     return radiograph
 
 
-def _as_radiograph(image) -> Radiograph:
+def _as_radiograph(image: Image) -> Radiograph:
     if isinstance(image, Radiograph):
         return image
     if not isinstance(image, np.ndarray):
@@ -334,7 +346,7 @@ def _starts(length: int, side: int) -> list[int]:
     return [round(k * (length - side) / (count - 1)) for k in range(count)]
 
 
-def _cut(boxes: np.ndarray, left: int, top: int, tile: tuple, whole: tuple) -> np.ndarray:
+def _cut(boxes: np.ndarray, left: int, top: int, tile: tuple[int, int], whole: tuple[int, int]) -> np.ndarray:
     """Tell which boxes (N, 4), in px of the image, end where their tile ends and the image goes on."""
     height, width = tile
     near = AT_BORDER * max(tile)
@@ -346,7 +358,7 @@ def _cut(boxes: np.ndarray, left: int, top: int, tile: tuple, whole: tuple) -> n
     )
 
 
-def _merge(found: list[tuple], iou: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _merge(found: list[tuple[Any, ...]], iou: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Join the boxes of overlapping tiles.
 
     A defect that a tile's border cuts becomes one box: by falling score, a box takes in those of its class
@@ -373,7 +385,7 @@ def _merge(found: list[tuple], iou: float) -> tuple[np.ndarray, np.ndarray, np.n
             merged[i, :2] = boxes[taken, :2].min(0)
             merged[i, 2:] = boxes[taken, 2:].max(0)
     kept = np.zeros(len(scores), bool)
-    for i in np.flatnonzero(free):
+    for i in np.flatnonzero(free).tolist():
         common, areas = _common(merged[i], merged)
         better = kept & (labels == labels[i])
         kept[i] = not (common[better] > iou * (areas[better] + areas[i] - common[better])).any()

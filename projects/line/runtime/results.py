@@ -24,7 +24,7 @@ def as_result(
         latter, `risk`, `boxes` {box [x1, y1, x2, y2] px, class, score} best first, `size` [height, width] px,
         `threshold`, `folder` (SHA-256 of the detector's), `engine`, `seconds` of each stage, `time` (UTC).
     """
-    result = dict(
+    result: dict[str, Any] = dict(
         name=name,
         radiograph=digest,
         verdict='unreadable',
