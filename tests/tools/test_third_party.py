@@ -12,7 +12,7 @@ PAGE = REPO / 'THIRD_PARTY.md'
 
 def test_the_page_names_what_the_lock_pins():
     rows = dict(re.findall(r'^\| ([\w.-]+) \| (\d[^ |]*) \|', PAGE.read_text(), re.MULTILINE))
-    assert rows == third_party.locked(REPO / 'requirements.lock')
+    assert rows == third_party.pinned(REPO / 'requirements.lock')
 
 
 def test_licences_and_purposes_are_read_from_the_packages():
