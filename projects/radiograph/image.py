@@ -13,7 +13,7 @@ from projects.errors import MMXrayError
 
 MAX_PIXELS = 100_000_000
 """Largest radiograph accepted, in pixels; a digitised 35 cm x 43 cm film at 50 um has 60 million.
-Together with `MAX_FRAME_BYTES` it keeps any file, however hostile, below 1 GB of memory."""
+Together with `MAX_FRAME_BYTES` it keeps the process that reads any file, however hostile, below 1 GiB."""
 MAX_FRAME_BYTES = 256 * 2**20
 """Largest decoded frame, in bytes, and the largest PNG, JPEG or BMP file."""
 

@@ -12,9 +12,9 @@ import yaml
 from projects.errors import MMXrayError
 
 MAX_JSON = 48 * 2**20
-"""Largest JSON file. With the next two it keeps the parsed file below 1 GB, whatever is in it."""
+"""Largest JSON file. With the next two it keeps the process that parses it below 1 GiB, whatever is in it."""
 MAX_NESTS = 1_000_000
-MAX_QUOTES = 8_000_000
+MAX_QUOTES = 6_000_000
 MAX_DEPTH = 100
 """Lists within each other, in JSON and YAML. Annotations need fewer than ten."""
 MAX_YAML = 256 * 2**10
@@ -31,6 +31,9 @@ _MARKS = {
 
 # A JSON string; not one that never ends, which is an error anyway.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_WHOLE = re.compile(rb'(?:[^"]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+_WINDOW = 2**20
+"""Bytes in which brackets are counted at a time; each string among them takes 170 bytes meanwhile."""
 _STEP = bytes(1 if c in b'[{' else 255 for c in range(256))  # as int8: 1 opens, -1 closes
 _NO_BRACKET = bytes(c for c in range(256) if c not in b'[]{}')
 
@@ -88,7 +91,7 @@ class FormatError(MMXrayError, ValueError):
 
 
 def parse_json(data: bytes) -> Any:
-    """The value of a JSON text, in less than 1 GB whatever is in it.
+    """The value of a JSON text, in less than 1 GiB whatever is in it.
 
     Raises:
         FormatError: it is no JSON, too large, has a key twice in one object, or its lists lie too deep.
@@ -98,8 +101,8 @@ def parse_json(data: bytes) -> Any:
     if not data.isascii() and data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b'\0\0'):
         data = text.encode()
     # Python's parser descends on the C stack, which the recursion limit need not protect: libraries raise it.
-    brackets = _STRING.sub(b'', data).translate(_STEP, _NO_BRACKET)
-    depth = np.cumsum(np.frombuffer(brackets, np.int8), dtype=np.int32).max(initial=0)
+    depth = _depth(data)
+    del data  # the largest take as much room as there is
     if depth > MAX_DEPTH:
         raise FormatError(f'JSON of at most {MAX_DEPTH} lists within each other, found {depth}')
     try:
@@ -108,6 +111,24 @@ def parse_json(data: bytes) -> Any:
         raise
     except ValueError as error:
         raise FormatError(f'JSON ({_show(str(error))})') from None
+
+
+def _depth(data: bytes) -> int:
+    """Return how deep the lists and objects of a JSON text lie, up to a string that never ends."""
+    depth = deepest = at = 0
+    while at < len(data):
+        found = _WHOLE.match(data, at, at + _WINDOW)
+        if found is None or found.end() == at:  # a string longer than the window
+            found = _STRING.match(data, at)
+            if found is None:
+                break
+        else:
+            brackets = _STRING.sub(b'', found[0]).translate(_STEP, _NO_BRACKET)
+            depths = np.cumsum(np.frombuffer(brackets, np.int8), dtype=np.int32)
+            deepest = max(deepest, depth + int(depths.max(initial=0)))
+            depth += int(depths[-1]) if depths.size else 0
+        at = found.end()
+    return deepest
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -121,7 +142,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def check_json_size(data: bytes) -> None:
-    """Raise FormatError where a JSON text could take more than 1 GB once it is parsed."""
+    """Raise FormatError where a JSON text could take more than 1 GiB once it is parsed."""
     if len(data) > MAX_JSON:
         raise FormatError(f'at most {MAX_JSON >> 20} MiB')
     if data.count(b'[') + data.count(b'{') > MAX_NESTS or data.count(b'"') > MAX_QUOTES:

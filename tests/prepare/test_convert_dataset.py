@@ -487,12 +487,42 @@ def test_deep_lists_are_refused_whatever_the_recursion_limit(repo):
     assert all('of at most 100 lists within each other' in line for line in refusals)
 
 
+@pytest.mark.parametrize('window', [1, 2, 7, 64, 2**20])
+def test_lists_are_counted_outside_of_strings_wherever_a_window_ends(window, monkeypatch):
+    monkeypatch.setattr(safe_parse, '_WINDOW', window)
+    monkeypatch.setattr(safe_parse, 'MAX_DEPTH', 3)
+    rng = random.Random(window)
+    texts = [
+        '"[[[[\\\\"',
+        '"[\\"[["',
+        '"]]"',
+        '"\\\\\\""',
+        '{"a":[[1]]}',
+        '[[[1]]]',
+        '[[[[1]]]]',
+        '""',
+        '"é[🔩"',
+    ]
+    for _ in range(60):
+        values = [rng.choice(texts) for _ in range(rng.randrange(6))]
+        text = f'[{",".join(values)}]'
+        if '[[[[1]]]]' in values or '[[[1]]]' in values or '{"a":[[1]]}' in values:
+            with pytest.raises(safe_parse.FormatError, match='at most 3 lists within each other'):
+                safe_parse.parse_json(text.encode())
+        else:
+            assert safe_parse.parse_json(text.encode()) == json.loads(text)
+
+
 # Made only where they are needed: the reader's process imports this file too.
 HUGE = {
     'list.yaml': lambda: b'[' + b'a,' * 131_000 + b']',
     'deep.xml': lambda: b'<annotation>' + b'<a>' * 900_000,
     'dicts.json': lambda: (
-        b'[' + b'{"a":1},' * 900_000 + b'"ab",' * 3_000_000 + b'1.5,' * 6_000_000 + b'"\xf0\x9f\x94\xa9"]'
+        b'['
+        + b'{"a":1},' * 900_000
+        + b'"\xe2\x82\xac",' * 2_000_000  # no string takes more room for its bytes
+        + b'1.5,' * 7_000_000
+        + b'"\xf0\x9f\x94\xa9"]'
     ),
 }
 
