@@ -1,6 +1,7 @@
 """Rules of CONTRIBUTING.md that no linter knows."""
 
 import ast
+import re
 
 import pytest
 
@@ -41,3 +42,10 @@ def test_a_file_over_500_lines_says_why_in_its_first_line(trees):
     for path in trees('projects', 'tools', 'configs'):
         first, *rest = path.read_text().splitlines() or ['']
         assert len(rest) < 500 or 'lines' in first, f'{path} has {len(rest) + 1} lines'
+
+
+def test_the_picture_of_the_packages_has_each_of_them(repo):
+    picture, page = (repo / name for name in ('resources/architecture.svg', 'docs/architecture.md'))
+    packages = {path.parent.name for path in (repo / 'projects').glob('*/__init__.py')}
+    assert packages == {*re.findall(r'>(\w+)/<', picture.read_text())} - {'tools'}
+    assert packages == {*re.findall(r'\.\./projects/(\w+)\)', page.read_text())}
