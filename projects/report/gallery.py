@@ -1,10 +1,12 @@
 """The gallery of a report: every critical defect that was missed, then false alarms, as windowed crops."""
 
 import base64
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -21,6 +23,8 @@ from .measured import Measured
 THUMBNAIL = 112  # px of a crop in the page
 CONTEXT = 3.0  # side of a crop over that of the box in it
 QUALITY = 72  # of JPEG: about 3 kB a crop
+LARGE = 512  # px of the radiograph that the enlarged picture shows at least, where there are as many
+LARGE_QUALITY = 90
 ESCAPES = ('missed', 'called minor')
 
 
@@ -131,18 +135,23 @@ def choose(items: Sequence[Item], most: int) -> list[Item]:
     return chosen
 
 
-def thumbnails(items: Sequence[Item]) -> tuple[list[dict], list[str]]:
+def thumbnails(items: Sequence[Item], real: Path) -> tuple[list[dict], list[str]]:
     """Cut the crops out of the radiographs, as the model saw them.
 
     Args:
         items: From `choose`.
+        real: Folder of the enlarged pictures, which have the radiograph's own pixels; what it holds goes.
 
     Returns:
-        Records for the page: what the item is, `image` (JPEG as base64; '' where the radiograph cannot be
-        read), and in px of the crop the truth and the detections at the run's threshold. And a line for each
+        Records for the page: what the item is, with its `box`; `image` (JPEG as base64; '' where the
+        radiograph cannot be read) and what it shows, `at` (x, y, side); `real`, the enlarged picture's file
+        relative to the page ('' without one), and what that shows, `around` (x, y, width, height); the truth
+        and the detections at the run's threshold there. All in px of the radiograph. And a line for each
         radiograph that cannot be read.
     """
     records, problems = [], {}
+    for stale in real.glob('*.jpg'):
+        stale.unlink()
     for item in sorted(items, key=lambda i: i.file):  # the images of one file follow one another
         predictions = item.measured.run.predictions
         try:
@@ -150,7 +159,7 @@ def thumbnails(items: Sequence[Item]) -> tuple[list[dict], list[str]]:
         except (OSError, ImagingError) as error:
             problems[item.file] = ' '.join(str(error).split())
             pixels = None
-        records.append((item, _record(item, pixels)))
+        records.append((item, _record(item, pixels, real)))
     order = {id(item): number for number, item in enumerate(items)}
     records.sort(key=lambda pair: order[id(pair[0])])
     return [record for _, record in records], list(problems.values())
@@ -167,29 +176,28 @@ def _windowed(path: str, window: tuple) -> np.ndarray:
     return pixels if pixels.dtype == np.uint8 else np.round(pixels / 257).astype(np.uint8)
 
 
-def _record(item: Item, pixels: np.ndarray | None) -> dict:
-    x1, y1, x2, y2 = item.box
+def _record(item: Item, pixels: np.ndarray | None, real: Path) -> dict:
     record = item.measured.run.predictions.truth['images'][item.position]
-    width, height = record['width'], record['height']
-    side = min(max(CONTEXT * max(x2 - x1, y2 - y1), 48), width, height)
-    left = min(max((x1 + x2 - side) / 2, 0), width - side)
-    top = min(max((y1 + y2 - side) / 2, 0), height - side)
-    area = (round(left), round(top), round(left + side), round(top + side))
-    image = '' if pixels is None else _jpeg(pixels[area[1] : area[3], area[0] : area[2]])
-    scale = THUMBNAIL / side
+    size = record['width'], record['height']
+    x1, y1, x2, y2 = item.box
+    side = max(CONTEXT * max(x2 - x1, y2 - y1), 48)
+    left, top, side, _ = _around(item.box, min(side, *size), size)
+    around = _around(item.box, max(side, LARGE), size)
+    image = '' if pixels is None else _jpeg(_cut(pixels, (left, top, side, side)))
 
-    def inside(box):
-        corners = [round(float(v - o) * scale, 1) for v, o in zip(box, (left, top, left, top))]
-        return corners if corners[2] > 0 < corners[3] and max(corners[:2]) < THUMBNAIL else None
+    def near(box):
+        x, y, width, height = around
+        seen = box[2] > x and box[3] > y and box[0] < x + width and box[1] < y + height
+        return [round(float(v), 1) for v in box] if seen else None
 
     matched = item.measured.matched[item.position]
     seen = matched.image
     truth = [
-        (inside(box), int(label), kind)
+        (near(box), int(label), kind)
         for box, label, kind in zip(seen.truth_boxes, seen.truth_labels, seen.truth_types)
     ]
     found = [
-        (inside(seen.boxes[k]), int(seen.labels[k]), round(float(seen.scores[k]), 2))
+        (near(seen.boxes[k]), int(seen.labels[k]), round(float(seen.scores[k]), 2))
         for k in matched.kept
         if seen.scores[k] >= item.measured.threshold
     ]
@@ -205,9 +213,38 @@ def _record(item: Item, pixels: np.ndarray | None) -> dict:
         size=round(item.size, 1),
         score=None if item.score is None else round(item.score, 3),
         image=image,
+        at=[left, top, side],
+        real='' if pixels is None else _enlarged(_cut(pixels, around), real),
+        around=list(around),
+        box=[round(float(v), 1) for v in item.box],
         truth=[row for row in truth if row[0]],
         said=[row for row in found if row[0]][:20],
     )
+
+
+def _around(box: Sequence[float], side: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the square around a box, or what of it lies in the image: x, y, width, height in px."""
+    width, height = (min(round(side), whole) for whole in size)
+    x = min(max(round((box[0] + box[2] - width) / 2), 0), size[0] - width)
+    y = min(max(round((box[1] + box[3] - height) / 2), 0), size[1] - height)
+    return x, y, width, height
+
+
+def _cut(pixels: np.ndarray, area: Sequence[int]) -> np.ndarray:
+    x, y, width, height = area
+    return pixels[y : y + height, x : x + width]
+
+
+def _enlarged(crop: np.ndarray, folder: Path) -> str:
+    """Write a crop at its own pixels; runs that miss the same defect share it."""
+    out = io.BytesIO()
+    Image.fromarray(crop).save(out, 'JPEG', quality=LARGE_QUALITY)
+    content = out.getvalue()
+    file = folder / f'{hashlib.sha256(content).hexdigest()[:16]}.jpg'
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return f'{folder.name}/{file.name}'
 
 
 def _jpeg(crop: np.ndarray) -> str:

@@ -42,7 +42,8 @@ def write_report(
     """Measure, compare and write everything.
 
     Args:
-        out: Folder, made when it is not there; `index.html`, `report.json`, `*.csv` and `pictures/` go there.
+        out: Folder, made when it is not there; `index.html`, `report.json`, `*.csv`, `pictures/` and
+            `real/` go there.
         runs: From `read_runs`.
         left_out: Lines for the runs that are not in it.
         settings: What to prove.
@@ -59,7 +60,9 @@ def write_report(
     found = gallery.collect(groups)
     escapes = sum(item.kind in gallery.ESCAPES for item in found)
     # What the page cannot hold of the escapes lies beside it.
-    records, unreadable = gallery.thumbnails(gallery.choose(found, max(items, escapes) if items else 0))
+    records, unreadable = gallery.thumbnails(
+        gallery.choose(found, max(items, escapes) if items else 0), out / 'real'
+    )
     records, beside = records[:items], records[items:]
     part_curves = _part_curves(groups, settings)
     everything = tables_of(groups, part_curves, latency)
@@ -95,7 +98,6 @@ def write_report(
         beside=len(beside),
         escapes=escapes,
         alarms=len(found) - escapes,
-        thumbnail=gallery.THUMBNAIL,
         left_out=left_out,
         problems=summary['problems'],
         command=command,

@@ -234,3 +234,63 @@ def test_everything_is_reached_by_keyboard(page):
     assert page.locator('#large').is_visible()
     page.keyboard.press('Escape')
     assert not page.locator('#large').is_visible()
+
+
+def test_an_enlarged_picture_has_the_radiographs_own_pixels_and_their_surroundings(page, report):
+    items = json.loads(page.text_content('#items'))
+    page.click('.item >> nth=0')
+    page.wait_for_function("document.querySelector('#real img').naturalWidth > 0")
+    item = items[0]
+    left, top, width, height = item['around']
+    assert (report[0] / item['real']).is_file()
+    natural = page.eval_on_selector('#real img', 'image => [image.naturalWidth, image.naturalHeight]')
+    assert natural == [width, height] and width >= item['at'][2]
+    page.select_option('#zoom', '4')
+    shown = page.locator('#real img').bounding_box()
+    assert (round(shown['width']), round(shown['height'])) == (4 * width, 4 * height)
+    x1, y1, x2, y2 = item['truth'][0][0]
+    box = page.locator('#real rect.truth').first.bounding_box()
+    assert box['x'] - shown['x'] == pytest.approx(4 * (x1 - left), abs=3)
+    assert box['width'] == pytest.approx(4 * (x2 - x1), abs=5)  # with its line
+    seen = page.locator('#frame').bounding_box()
+    assert seen['x'] <= box['x'] + box['width'] / 2 <= seen['x'] + seen['width']
+    assert seen['y'] <= box['y'] + box['height'] / 2 <= seen['y'] + seen['height']
+
+
+def test_the_next_picture_comes_by_key_and_is_brightened_in_the_dialog(page):
+    page.click('.item >> nth=0')
+    first = page.inner_text('#large-words')
+    assert page.locator('#before').is_disabled()
+    page.keyboard.press('ArrowRight')
+    assert page.inner_text('#large-words') != first
+    page.keyboard.press('ArrowLeft')
+    assert page.inner_text('#large-words') == first
+    page.keyboard.down('h')
+    assert page.locator('#real svg').is_hidden()
+    page.keyboard.up('h')
+    assert page.locator('#real svg').is_visible()
+    page.locator('#large-brightness').fill('2')
+    look = 'image => getComputedStyle(image).filter'
+    assert page.eval_on_selector('#real img', look) == 'brightness(2) contrast(1)'
+    assert page.input_value('#brightness') == '2'
+
+
+@pytest.mark.parametrize('width', [390, 1280])
+def test_the_enlarged_picture_fits_the_screen(page, width):
+    page.set_viewport_size(dict(width=width, height=844))
+    page.click('.item >> nth=0')
+    box = page.locator('#large').bounding_box()
+    assert box['x'] >= 0 and box['x'] + box['width'] <= width and box['y'] + box['height'] <= 844
+    for control in page.locator('#large button, #large input, #large select, #frame').all():
+        inner = control.bounding_box()
+        assert inner['x'] >= box['x'] and inner['x'] + inner['width'] <= box['x'] + box['width']
+    assert page.evaluate('document.documentElement.scrollWidth') <= width
+
+
+def test_without_its_pixels_the_small_picture_is_enlarged_and_it_is_said(browser, report, tmp_path):
+    shutil.copy(report[0] / 'index.html', tmp_path)
+    with opened(browser, tmp_path) as (page, said):
+        page.click('.item >> nth=0')
+        page.locator('#large-lost').wait_for(state='visible')
+        page.wait_for_function("document.querySelector('#real img').naturalWidth === 112")
+        assert said != []  # of the browser
