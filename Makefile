@@ -5,7 +5,7 @@ python := .venv/bin/python
 pytest := OMP_NUM_THREADS=1 $(python) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint test test-long test-browser test-gpu doctor demo gdxray study own inspect distill sbom
+.PHONY: help setup lock lint test test-long test-browser test-broker test-gpu doctor demo gdxray study own inspect distill sbom
 
 help: ## list the commands
 	@awk -F ' *## *' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,16 +30,22 @@ lint: setup ## check style, types, and that packages import downwards only
 	.venv/bin/lint-imports --no-logo
 
 test: setup ## run the tests that take seconds
-	$(pytest) -n 2 -m 'not long' --ignore tests/browser --ignore tests/gpu
+	$(pytest) -n 2 -m 'not long' --ignore tests/browser --ignore tests/broker --ignore tests/gpu
 
 test-long: setup ## run the tests that take minutes
-	$(pytest) -m long -o faulthandler_timeout=7200 --ignore tests/gpu
+	$(pytest) -m long -o faulthandler_timeout=7200 --ignore tests/broker --ignore tests/gpu
 
 test-browser: setup ## look at the report in Chromium, which is installed when root
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
 	  { [ "$$(id -u)" = 0 ] && { apt-get update && apt-get install -y chromium; } >/dev/null; } || \
 	  { echo "make test-browser: Chromium is missing, and only root can install it: apt install chromium" >&2; exit 1; }
 	$(pytest) tests/browser
+
+test-broker: setup ## send results to an MQTT broker, Debian's mosquitto, which is installed when root
+	@PATH=$$PATH:/usr/sbin; command -v mosquitto >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && { apt-get update && apt-get install -y --no-install-recommends mosquitto; } >/dev/null; } || \
+	  { echo "make test-broker: mosquitto is missing, and only root can install it: apt install mosquitto" >&2; exit 1; }
+	$(pytest) tests/broker
 
 test-gpu: setup ## test mixed precision, NCCL and operators on this machine's GPUs; every family on one and on all
 	gpus=$$(nvidia-smi -L 2>/dev/null | grep -c '^GPU'); \

@@ -17,10 +17,12 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from helpers.disk import largest_file
 from helpers.exported import SIDE, bright_spot_graph, export_to, spot
 from helpers.radiograph_files import dicom
 
 from projects.line.runtime import FolderError, Inspector, folder
+from projects.line.runtime import archive as runtime_archive
 from projects.line.runtime.archive import ArchiveError, find_images, inspect_archive, parse_shard
 from projects.line.runtime.pictures import overlay
 from projects.radiograph.files import sha256
@@ -563,6 +565,45 @@ def archive(tmp_path):
     (root / 'day0' / 'torn.tif').write_bytes(b'II*\0')
     (root / 'notes.txt').write_text('not a radiograph')
     return root
+
+
+def test_a_full_disk_names_the_folder_and_the_remedy_and_the_next_run_goes_on(
+    exported, archive, tmp_path, capsys
+):
+    command = [str(exported), str(archive), '--out', str(tmp_path / 'out')]
+    Inspector(exported)  # its graph is kept
+    with largest_file(1800):
+        assert infer.main(command) == 1
+    shard = tmp_path / 'out' / 'shard-1-of-1'
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == (
+        f'error: {shard}: not written (File too large); make room there, then run the same command again: it '
+        'goes on where it stopped'
+    )
+    lines = (shard / 'journal.jsonl').read_bytes().splitlines(keepends=True)
+    before = sum(line.endswith(b'\n') and b'"error"' not in line for line in lines)
+    assert 0 < before < 7
+    assert infer.main(command) == 0
+    assert f'8 radiographs, {before} of them in an earlier run' in capsys.readouterr().out
+    assert len((shard / 'images.csv').read_text().splitlines()) == 8
+
+
+def test_results_appear_while_it_runs(exported, archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime_archive, 'TABLES_SECONDS', 0)
+    shard, seen = tmp_path / 'out' / 'shard-1-of-1', []
+
+    def progress(rows, earlier, total):
+        for row in rows:
+            if (shard / 'images.csv').is_file():
+                coco = json.loads((shard / 'coco.json').read_text())
+                seen.append((len((shard / 'images.csv').read_text().splitlines()) - 1, len(coco['images'])))
+            yield row
+
+    root, names = find_images(archive)
+    inspect_archive(Inspector(exported), root, names, tmp_path / 'out', progress=progress)
+    assert seen
+    assert all(rows == images for rows, images in seen)
+    assert seen[0][0] < seen[-1][0]
 
 
 def test_where_nothing_can_be_read_the_exit_status_says_so(exported, archive, tmp_path, capsys):

@@ -4,15 +4,15 @@ import http.client
 import json
 import os
 import re
-import resource
 import shutil
 import socket
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from helpers.disk import largest_file
 from helpers.exported import export_to, spot
 from helpers.radiograph_files import dicom
 from helpers.serving import caller, serving, wait_for
@@ -224,17 +224,6 @@ def test_one_sitting_at_a_time_keeps_corrections_in_a_place(server, tmp_path, ca
     )
     server.session.close()
     Session(server.session.inspector, tmp_path / 'out').close()
-
-
-@contextmanager
-def largest_file(size):
-    """No file of this process may grow beyond so many bytes while the block runs: as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_full_disk_is_said_and_leaves_no_half_file(server, tmp_path):

@@ -550,6 +550,6 @@ def test_ci_runs_the_commands_of_the_documents(repo):
     script = repo / '.ci/run'
     assert os.access(script, os.X_OK)
     commands = re.findall(r'^make .*$', script.read_text(), re.MULTILINE)
-    assert commands == ['make lint', 'make test', 'make test-browser']
+    assert commands == ['make lint', 'make test', 'make test-browser', 'make test-broker']
     documents = ''.join((repo / name).read_text() for name in ('README.md', 'CONTRIBUTING.md'))
     assert [command for command in commands if command not in documents] == []

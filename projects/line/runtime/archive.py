@@ -1,8 +1,8 @@
 """Inspecting an archive: shards, restarts that repeat nothing, bad files set aside with their reason.
 
 A shard's folder holds `journal.jsonl`, one line per radiograph, written as each is done; from it come
-`coco.json`, `detections.csv`, `images.csv` and `quarantine.csv` when the shard is complete. The archive
-itself is only read.
+`coco.json`, `detections.csv`, `images.csv` and `quarantine.csv`, whole each time: now and then while the
+shard is inspected, and when it is complete. The archive itself is only read.
 """
 
 import csv
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from .pictures import overlay
 
 JOURNAL, RUN = 'journal.jsonl', 'run.json'
 RESULT = {'height', 'width', 'verdict', 'risk', 'boxes', 'scores', 'labels'}
+TABLES_SECONDS = 30.0  # between two writings of the tables while a shard is inspected
 LONGEST_NAME = 230  # bytes; file systems take 255, and a draft's name is longer
 # Of the metadata, what does not change a finding.
 _ASIDE = (
@@ -39,6 +41,10 @@ _ASIDE = (
 
 class ArchiveError(MMXrayError, ValueError):
     """Images or an output folder are not what was expected; one line with the remedy."""
+
+
+class NothingFoundError(ArchiveError):
+    """There is no radiograph."""
 
 
 @dataclass
@@ -101,7 +107,7 @@ def find_images(
         (found if kind in ('listed', 'DICOM') or of_suffix else others).append(name)
     passed_over(others)
     if not found:
-        raise ArchiveError(
+        raise NothingFoundError(
             f'{source}: expected a radiograph or a folder with some ({", ".join(SUFFIXES)}), found none; '
             'correct the path'
         )
@@ -200,32 +206,62 @@ def inspect_archive(
     folder = out / f'shard-{index}-of-{count}'
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, ArchiveError(f'{folder}: another process is inspecting this shard; wait for it')):
-        _claim(folder, inspector, root)
-        mine = [name for name in names if shard_of(name, count) == index]
-        done = _keep_valid(folder, root, set(mine))
-        todo = [name for name in mine if name not in done]
-        stamps, failed = {}, 0
+        try:
+            return _inspect_shard(inspector, root, names, folder, shard, overlays, progress)
+        except OSError as error:
+            raise ArchiveError(
+                f'{folder}: not written ({error.strerror or error}); make room there, then run the same '
+                'command again: it goes on where it stopped'
+            ) from None
 
-        def files() -> Iterator[Path]:
-            for name in todo:
-                stamps[name] = _stamp(root / name)  # before it is read
-                yield root / name
 
-        with (folder / JOURNAL).open('a') as journal:
-            results = zip(todo, inspector.stream(files()), strict=True)
-            for name, said in progress(results, len(mine) - len(todo), len(mine)):
-                picture = folder / 'overlays' / fitting_name(name, '.png')
-                if isinstance(said, Inspection) and (
-                    overlays == 'all' or overlays == 'rejected' and said.verdict == 'reject'
-                ):
-                    _write_picture(picture, said, inspector.threshold)
-                else:
-                    picture.unlink(missing_ok=True)  # of the file that had this name
-                # After its picture: a line says that nothing is left to do.
-                journal.write(json.dumps(_row(name, said, stamps.pop(name))) + '\n')
-                journal.flush()
-                failed += isinstance(said, ImagingError)
+def _inspect_shard(
+    inspector: Inspector,
+    root: Path,
+    names: list[str],
+    folder: Path,
+    shard: tuple[int, int],
+    overlays: str,
+    progress: Callable[[Iterator[Any], int, int], Iterable[Any]],
+) -> Summary:
+    """Inspect a shard whose folder nobody else writes to; see `inspect_archive`."""
+    _claim(folder, inspector, root)
+    mine = [name for name in names if shard_of(name, shard[1]) == shard[0]]
+    done = _keep_valid(folder, root, set(mine))
+    todo = [name for name in mine if name not in done]
+    stamps: dict[str, list[int] | None] = {}
+    failed = 0
+
+    def files() -> Iterator[Path]:
+        for name in todo:
+            stamps[name] = stamp_of(root / name)  # before it is read
+            yield root / name
+
+    def counts() -> Summary:
         return _conclude(folder, inspector, len(mine) - len(todo), len(todo), failed)
+
+    written, took = time.monotonic(), 0.0
+    with (folder / JOURNAL).open('a') as journal:
+        results = zip(todo, inspector.stream(files()), strict=True)
+        for name, said in progress(results, len(mine) - len(todo), len(mine)):
+            picture = folder / 'overlays' / fitting_name(name, '.png')
+            if isinstance(said, Inspection) and (
+                overlays == 'all' or overlays == 'rejected' and said.verdict == 'reject'
+            ):
+                _write_picture(picture, said, inspector.threshold)
+            else:
+                picture.unlink(missing_ok=True)  # of the file that had this name
+            # After its picture: a line says that nothing is left to do.
+            journal.write(json.dumps(_row(name, said, stamps.pop(name))) + '\n')
+            journal.flush()
+            failed += isinstance(said, ImagingError)
+            # They take longer as the journal grows: a twentieth of the time at most.
+            if time.monotonic() - written > max(TABLES_SECONDS, 20 * took):
+                begin = time.monotonic()
+                counts()
+                written = time.monotonic()
+                took = written - begin
+    return counts()
 
 
 def fitting_name(name: str, end: str) -> str:
@@ -238,8 +274,8 @@ def fitting_name(name: str, end: str) -> str:
     return str(path.with_name(coded[: room - len(digest) - 1].decode(errors='ignore') + f'-{digest}{end}'))
 
 
-def _stamp(path: Path) -> list[int] | None:
-    """Size and time of change of a file; None where there is none."""
+def stamp_of(path: Path) -> list[int] | None:
+    """Return size in bytes and time of change in ns of a file; None where there is none."""
     try:
         said = path.stat()
     except OSError:
@@ -257,7 +293,7 @@ def _keep_valid(folder: Path, root: Path, names: set[str]) -> set[str]:
     stale: set[str] = set()
     for row in _rows(journal):
         name = row['image']
-        again = name in names and ('error' in row or row.get('stamp') != _stamp(root / name))
+        again = name in names and ('error' in row or row.get('stamp') != stamp_of(root / name))
         (stale if again else done).add(name)
     if stale:
         with _draft(journal) as file:

@@ -1,7 +1,9 @@
 """The command that inspects radiographs: COCO JSON, CSV and overlays per shard; a restart goes on."""
 
 import argparse
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,9 @@ from projects import __version__
 
 from . import FolderError, Inspector
 from .archive import ArchiveError, Summary, check_apart, find_images, inspect_archive, parse_shard
+from .broker import Broker, BrokerError
 from .engines import ENGINES, EngineError
+from .watch import Watch
 
 
 def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace:
@@ -47,6 +51,22 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
     folder.add_argument('--threads', type=int, metavar='N', help='CPU threads in all')
     folder.add_argument('--streams', type=int, metavar='N', help='radiographs at a time (1)')
     folder.add_argument('--key', metavar='FILE', help='public ed25519 key (PEM) that must have signed it')
+    watched = parser.add_argument_group('a folder into which radiographs arrive')
+    watched.add_argument(
+        '--watch',
+        action='store_true',
+        help='inspect what arrives, one result each in OUT/results, until ended',
+    )
+    watched.add_argument(
+        '--settle',
+        type=float,
+        default=2.0,
+        metavar='S',
+        help='seconds for which a complete file is as it is (2)',
+    )
+    watched.add_argument('--mqtt', metavar='URL', help='broker too: mqtt[s]://[USER@]HOST[:PORT]/TOPIC')
+    watched.add_argument('--mqtt-password', type=Path, metavar='FILE', help="file with the user's password")
+    watched.add_argument('--mqtt-ca', type=Path, metavar='FILE', help="certificates, PEM, for the broker's")
     parser.add_argument(
         '--overlays', choices=('none', 'rejected', 'all'), default='rejected', help='pictures to write'
     )
@@ -63,6 +83,12 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
         parser.error('expected --streams and --threads of at least 1')
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         parser.error(f'--threshold {args.threshold}: expected a score in [0, 1]')
+    if args.mqtt and not args.watch:
+        parser.error('--mqtt: add --watch')
+    if args.watch and (len(args.source) == 3 or args.shard != '1/1'):
+        parser.error('--watch: expected an exported folder, and no --shard')
+    if not 0 <= args.settle < 3600:
+        parser.error(f'--settle {args.settle}: expected seconds, 0 to 3600')
     try:
         args.shard = parse_shard(args.shard)
         check_apart(Path(args.source[-1]), Path(args.out))
@@ -84,8 +110,9 @@ def main(
     if from_config is not None and len(args.source) == 3:
         return from_config(args)
     try:
-        return infer(args, Inspector(args.source[0], threshold=args.threshold, **args.options))
-    except (FolderError, EngineError, ArchiveError, OSError) as error:
+        inspector = Inspector(args.source[0], threshold=args.threshold, **args.options)
+        return watch(args, inspector) if args.watch else infer(args, inspector)
+    except (FolderError, EngineError, ArchiveError, BrokerError, OSError) as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         return 1
 
@@ -118,6 +145,24 @@ def infer(args: argparse.Namespace, inspector: Inspector) -> int:
             file=sys.stderr,
         )
         return 3
+    return 0
+
+
+def watch(args: argparse.Namespace, inspector: Inspector) -> int:
+    """Inspect what arrives in a folder until the process is told to end."""
+    root, out, stop = Path(args.source[-1]), Path(args.out), threading.Event()
+    if not root.is_dir():
+        raise ArchiveError(f'{root}: expected a folder to watch; make it, or correct the path')
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    print(f'detector {inspector.digest}\nwatching {root}; results go to {out}', flush=True)
+    broker = Broker(args.mqtt, args.mqtt_password, args.mqtt_ca) if args.mqtt else None
+    try:
+        watched = Watch(inspector, root, out, args.settle, broker)
+        watched.run(stop, said=lambda result: print(f'{result["name"]}: {result["verdict"]}', flush=True))
+    finally:
+        if broker:
+            broker.close()
     return 0
 
 

@@ -1,0 +1,180 @@
+"""A watched folder: radiographs are inspected as they arrive complete, once each, over restarts and kills.
+
+For each radiograph there is one result, `<out>/results/<name>.json`, which is written whole or not at all,
+and which says of which state of the file it is. There is no other memory: what has no result of its present
+state is inspected. The folder is listed again and again, since a share of another machine tells nobody of a
+new file.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from projects.radiograph.files import locked, sha256, write_whole
+
+from .archive import ArchiveError, NothingFoundError, find_images, fitting_name, stamp_of
+from .inspector import Inspector
+from .results import as_result
+
+RESULTS, OUTBOX = 'results', 'outbox'
+# What copying programs call a file that they have not finished.
+UNFINISHED = ('.part', '.tmp', '.filepart', '.crdownload', '~')
+
+Stamp = list[int]
+"""Size of a file in bytes, and when it changed, in ns."""
+
+
+class Receiver(Protocol):
+    """Takes results elsewhere, such as to a broker."""
+
+    def send(self, result: dict[str, Any]) -> bool:
+        """Return whether a result has arrived; one that has not is sent again."""
+
+
+class Watch:
+    """A watched folder.
+
+    Args:
+        inspector: The detector.
+        root: The folder; it may be empty.
+        out: Where the results go, outside of it.
+        settle: Seconds for which a file must not have changed before it is taken for complete.
+        receiver: Where results go beside their files; each arrives at least once.
+
+    Raises:
+        ArchiveError: Another process watches with this `out`.
+    """
+
+    def __init__(
+        self,
+        inspector: Inspector,
+        root: Path,
+        out: Path,
+        settle: float = 2.0,
+        receiver: Receiver | None = None,
+    ):
+        self.inspector, self.root, self.out = inspector, root, out
+        self.settle, self.receiver = settle, receiver
+        self._seen: dict[str, tuple[Stamp, float]] = {}  # since when a file has been as it is
+        self._done: dict[str, Stamp] = {}
+
+    def run(
+        self,
+        stop: threading.Event,
+        every: float = 1.0,
+        said: Callable[[dict[str, Any]], object] = lambda result: None,
+    ) -> None:
+        """Inspect what arrives until `stop` is set.
+
+        Args:
+            stop: The radiograph that is being inspected is finished.
+            every: Seconds between two looks into the folder.
+            said: Called with each result once it is kept.
+
+        Raises:
+            ArchiveError: Another process watches with this `out`, the folder cannot be listed, or a result
+                cannot be written.
+        """
+        for folder in (RESULTS, OUTBOX):
+            (self.out / folder).mkdir(parents=True, exist_ok=True)
+        busy = ArchiveError(
+            f'{self.out}: another process writes results there; end it, or give another --out'
+        )
+        with locked(self.out, busy):
+            for draft in self.out.rglob('*.part'):  # of a process that was killed
+                draft.unlink()
+            while not stop.is_set():
+                self._send_left()
+                for name in self._complete():
+                    if stop.is_set():
+                        return
+                    if (result := self._inspect(name)) is not None:
+                        said(result)
+                stop.wait(every)
+
+    def _complete(self) -> list[str]:
+        """Return the radiographs that have been as they are for a while and have no result, oldest first."""
+        now, found, seen = time.monotonic(), [], {}
+        for name in _listed(self.root):
+            stamp = stamp_of(self.root / name)
+            if stamp is None or name.lower().endswith(UNFINISHED):
+                continue
+            before = self._seen.get(name)
+            since = before[1] if before and before[0] == stamp else now
+            seen[name] = stamp, since
+            if now - since >= self.settle and not self._has_result(name, stamp):
+                found.append((stamp[1], name))
+        self._seen = seen  # without those that are gone
+        return [name for _, name in sorted(found)]
+
+    def _has_result(self, name: str, stamp: Stamp) -> bool:
+        if name not in self._done:
+            try:
+                said = json.loads(self._path(name).read_bytes())['stamp']
+                self._done[name] = said
+            except (OSError, ValueError, KeyError, TypeError):
+                return False
+        return self._done[name] == stamp
+
+    def _path(self, name: str) -> Path:
+        return self.out / RESULTS / fitting_name(name, '.json')
+
+    def _inspect(self, name: str) -> dict[str, Any] | None:
+        """Inspect a radiograph and keep its result; None where it changed meanwhile, or is gone."""
+        path = self.root / name
+        stamp = stamp_of(path)
+        try:
+            digest = sha256(path)
+        except OSError:
+            digest = ''
+        said = self.inspector.attempt(path)
+        if stamp is None or stamp_of(path) != stamp:
+            return None  # the next look takes it as new
+        shown = os.fsencode(name).decode(errors='replace')
+        result = as_result(shown, digest, said, self.inspector) | dict(stamp=stamp)
+        result['id'] = f'{digest[:16]}-{stamp[1]}'  # the same if it is sent twice
+        content = json.dumps(result) + '\n'
+        try:
+            if self.receiver:
+                # Before its result: after a kill between the two, it is inspected again and not yet sent.
+                write_whole(self._waiting(name), content, durable=True)
+            write_whole(self._path(name), content, durable=True)
+        except OSError as error:
+            raise ArchiveError(
+                f'{self.out}: not written ({error.strerror or error}); make room there, then start it again: '
+                'nothing is lost'
+            ) from None
+        self._done[name] = stamp
+        if self.receiver and self.receiver.send(result):
+            self._waiting(name).unlink()
+        return result
+
+    def _waiting(self, name: str) -> Path:
+        return self.out / OUTBOX / fitting_name(name, '.json')
+
+    def _send_left(self) -> None:
+        """Send what a receiver that was away has not got, in the order of the files' names."""
+        if not self.receiver:
+            return
+        for path in sorted((self.out / OUTBOX).rglob('*.json')):
+            content = path.read_bytes()
+            kept = self.out / RESULTS / path.relative_to(self.out / OUTBOX)
+            # Otherwise the process was killed before it had a result: it comes, and is sent, again.
+            if (
+                kept.is_file()
+                and kept.read_bytes() == content
+                and not self.receiver.send(json.loads(content))
+            ):
+                return
+            path.unlink()
+
+
+def _listed(root: Path) -> list[str]:
+    try:
+        return find_images(root)[1]
+    except NothingFoundError:
+        return []  # nothing has arrived yet
