@@ -11,7 +11,10 @@ import textwrap
 
 import numpy as np
 import pytest
+import torch
 from helpers.packed import contents, draw
+from helpers.resuming import leaves, settings, train
+from mmengine.registry import DATASETS
 
 from projects.radiograph import blocks, remote
 from projects.radiograph import pack as radiograph_pack
@@ -360,6 +363,62 @@ def test_ranks_read_blocks_of_their_own(source, bucket, round_up):
     assert len(sum(orders, [])) == (16 if round_up else COUNT)
     with pytest.raises(ValueError, match='blocks=0, expected at least 1'):
         XrayBlockSampler(dataset, blocks=0)
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+@DATASETS.register_module()
+class ResumeStore(XrayImages):
+    """What `ResumeNet` takes, of the pixels of a store and a random draw."""
+
+    def prepare_data(self, idx):
+        image = LoadXray(size=64).transform(dict(img_path=self.get_data_info(idx)['img_path']))['img']
+        drawn = [image.mean() / 255, np.random.rand(), image[3, 5] / 255, idx]
+        return dict(inputs=torch.tensor(drawn, dtype=torch.float32), data_samples=torch.tensor(idx % 2))
+
+
+def training(folder, root, hooks=()):
+    arguments = settings(folder, hooks=hooks)
+    arguments['train_dataloader'].update(
+        dataset=dict(type='ResumeStore', data_root=root, data_prefix='packed', pipeline=[]),
+        sampler=dict(type='XrayBlockSampler', blocks=2),
+    )
+    return arguments
+
+
+@pytest.mark.parametrize(
+    'kills', [pytest.param(2, id='twice'), pytest.param(20, id='twenty times', marks=pytest.mark.long)]
+)
+def test_a_killed_training_from_a_url_ends_as_the_undisturbed_local_one(source, tmp_path, bucket, kills):
+    pack(source, tmp_path / 'packed', Recipe(64))
+    pack_to_url(source, f'{bucket}/packed', Recipe(64))
+    train(training(tmp_path / 'local', str(tmp_path)))
+    reference = torch.load(tmp_path / 'local' / 'epoch_3.pth', weights_only=True)
+    rng, context = np.random.default_rng(kills), multiprocessing.get_context('fork')
+    moments = ('before', 'early', 'late', 'write', 'rename')
+    for kill in range(kills):
+        folder = tmp_path / f'killed{kill // 2}'  # two kills each
+        hook = dict(
+            type='KillHook', iteration=1 + 6 * (kill % 2) + int(rng.integers(5)), moment=moments[kill % 5]
+        )
+        arguments = training(folder, bucket, [hook])
+        child = context.Process(target=train, args=(arguments, bool(kill % 2)))
+        child.start()
+        child.join(120)
+        assert child.exitcode == -9
+        if kill % 4 == 1:
+            shutil.rmtree(os.environ['MMXRAY_CACHE'])
+        if kill % 2:
+            child = context.Process(target=train, args=(training(folder, bucket), True))
+            child.start()
+            child.join(120)
+            assert child.exitcode == 0
+            found = torch.load(folder / 'epoch_3.pth', weights_only=True)
+            for part in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
+                first, second = dict(leaves(found[part])), dict(leaves(reference[part]))
+                assert first.keys() == second.keys()
+                assert all(torch.equal(first[key], second[key]) for key in first), part
 
 
 def test_paths_outside_of_opened_stores_ask_nothing(bucket):

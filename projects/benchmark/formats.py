@@ -1,0 +1,120 @@
+"""Formats for packed radiographs side by side: images per second of processor time, read in random order.
+
+    python -m projects.benchmark.formats ours
+    python -m projects.benchmark.formats zarr lance webdataset
+
+The others are not installed: a virtual environment of its own with
+`pip install zarr==3.1.6 pylance==14.0.2 webdataset==1.0.2` runs them from the repository's root.
+"""
+
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+IMAGES, SIDE, ROUNDS, SEED = 512, 512, 7, 0
+
+Reader = Callable[[np.ndarray], object]
+
+
+def touch(image: np.ndarray) -> int:
+    """Look at 64 pixels: a view needs what it shows alone, a checksum all."""
+    return int(image[::64, ::64].sum())
+
+
+def ours(images: np.ndarray, folder: Path) -> Iterator[tuple[str, Reader]]:
+    """Yield what reads our store."""
+    import cv2
+
+    from projects.radiograph.pack import pack
+    from projects.radiograph.recipe import Recipe
+
+    (folder / 'source').mkdir()
+    for k, image in enumerate(images):
+        cv2.imwrite(str(folder / 'source' / f'{k:05d}.png'), image)
+    store, _ = pack(folder / 'source', folder / 'store', Recipe(SIDE))
+    yield 'ours, CRC-32', lambda order: [touch(store.read(int(k))) for k in order]
+
+
+def zarr(images: np.ndarray, folder: Path) -> Iterator[tuple[str, Reader]]:
+    """Yield what reads zarr arrays: an object an image, and shards."""
+    import zarr as library
+    from zarr.codecs import Crc32cCodec
+
+    for shard in (None, 128):
+        array = library.create_array(
+            str(folder / f'zarr{shard}'),
+            shape=images.shape,
+            chunks=(1, SIDE, SIDE),
+            shards=shard and (shard, SIDE, SIDE),
+            dtype='u1',
+            compressors=[Crc32cCodec()],
+            filters=None,
+        )
+        array[:] = images
+        what = f'shards of {shard}' if shard else 'an object an image'
+        yield f'zarr, {what}, CRC-32C', lambda order, a=array: [touch(a[int(k)]) for k in order]
+
+
+def lance(images: np.ndarray, folder: Path) -> Iterator[tuple[str, Reader]]:
+    """Yield what reads a Lance data set."""
+    import lance as library
+    import pyarrow
+
+    pixels = pyarrow.array([image.tobytes() for image in images], pyarrow.large_binary())
+    table = library.write_dataset(pyarrow.table(dict(pixels=pixels)), str(folder / 'lance'))
+
+    def read(order: np.ndarray) -> None:
+        for k in order:
+            value = table.take([int(k)], columns=['pixels']).column('pixels')[0]
+            touch(np.frombuffer(value.as_buffer(), np.uint8).reshape(SIDE, SIDE))
+
+    yield 'Lance', read
+
+
+def webdataset(images: np.ndarray, folder: Path) -> Iterator[tuple[str, Reader]]:
+    """Yield what reads a tar, through a buffer that shuffles."""
+    import webdataset as library
+
+    with library.TarWriter(str(folder / 'images.tar')) as writer:
+        for k, image in enumerate(images):
+            content = io.BytesIO()
+            np.save(content, image)
+            writer.write({'__key__': f'{k:05d}', 'npy': content.getvalue()})
+
+    def read(order: np.ndarray) -> None:
+        for sample in library.WebDataset(str(folder / 'images.tar'), shardshuffle=False).shuffle(64).decode():
+            touch(sample['npy'])
+
+    yield 'WebDataset', read
+
+
+FORMATS = dict(ours=ours, zarr=zarr, lance=lance, webdataset=webdataset)
+
+
+def main(names: list[str]) -> int:
+    """Print the rate of each format named, the best of some rounds."""
+    if not names or not set(names) <= set(FORMATS):
+        print(f'error: {names}: expected some of {list(FORMATS)}', file=sys.stderr)
+        return 2
+    rng = np.random.default_rng(SEED)
+    images = rng.integers(0, 256, (IMAGES, SIDE, SIDE), np.uint8)
+    order = rng.permutation(IMAGES)
+    for name in names:
+        with tempfile.TemporaryDirectory(prefix='formats-') as folder:
+            for what, read in FORMATS[name](images, Path(folder)):
+                taken = []
+                for _ in range(ROUNDS):
+                    start = time.process_time()
+                    read(order)
+                    taken.append(time.process_time() - start)
+                print(f'{what:<40} {IMAGES / min(taken):8,.0f} images/s')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
