@@ -218,3 +218,7 @@ def settings(args: argparse.Namespace) -> dict:
         log_config=None if args.log else uvicorn.config.LOGGING_CONFIG,
         server_header=False,
     )
+
+
+if __name__ == '__main__':
+    sys.exit(main())

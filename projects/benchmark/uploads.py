@@ -1,0 +1,87 @@
+"""How much memory the page's server takes while many large radiographs are sent to it at once.
+
+Example:
+    python -m projects.benchmark.uploads exported/castings film.tif --count 8
+"""
+
+import argparse
+import http.client
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+STARTED = re.compile(r'http://([\d.]+):(\d+)/')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the largest memory of the server's process; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
+    parser.add_argument('model', help='folder that tools/export.py wrote')
+    parser.add_argument('image', type=Path, help='a radiograph that it takes')
+    parser.add_argument('--count', type=int, default=8, metavar='N', help='sent at once (8)')
+    parser.add_argument('--port', type=int, default=8099, help='to serve on (8099)')
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, '-m', 'projects.line.page.command', args.model, '--out', place]
+        command += ['--port', str(args.port)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            try:
+                address = _started(server)
+                before = _largest_memory(server.pid)
+                answers: list[int] = []
+                senders = [
+                    threading.Thread(target=lambda k=k: answers.append(_send(address, args.image, k)))
+                    for k in range(args.count)
+                ]
+                for sender in senders:
+                    sender.start()
+                for sender in senders:
+                    sender.join()
+                after = _largest_memory(server.pid)
+            finally:
+                server.terminate()
+    print(
+        f'{args.count} radiographs of {args.image.stat().st_size / 2**20:.0f} MiB at once, answers '
+        f'{sorted(set(answers))}: {after / 1e6:.0f} MB at most, {before / 1e6:.0f} MB before'
+    )
+    return 0 if set(answers) == {200} else 1
+
+
+def _started(server: subprocess.Popen) -> tuple[str, int]:
+    """Wait until a server answers; returns its host and port."""
+    for line in server.stdout or ():
+        if match := STARTED.search(line):
+            address = match[1], int(match[2])
+            while server.poll() is None:
+                try:
+                    http.client.HTTPConnection(*address, timeout=10).connect()
+                except OSError:
+                    time.sleep(0.1)
+                else:
+                    return address
+    raise SystemExit('the server did not start')
+
+
+def _largest_memory(process: int) -> int:
+    """Return the largest resident memory of a process so far, in bytes."""
+    said = Path(f'/proc/{process}/status').read_text()
+    return int(re.findall(r'VmHWM:\s+(\d+) kB', said)[0]) * 1024
+
+
+def _send(address: tuple[str, int], image: Path, number: int) -> int:
+    """Send a radiograph under a name of its own; returns the status of the answer."""
+    connection = http.client.HTTPConnection(*address, timeout=600)
+    headers = {'X-Inspect': 'page', 'Content-Length': str(image.stat().st_size)}
+    with image.open('rb') as file:
+        connection.request('POST', f'/api/images?name={number}{image.suffix}', file, headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+if __name__ == '__main__':
+    sys.exit(main())
