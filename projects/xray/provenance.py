@@ -18,6 +18,8 @@ from projects.radiograph.files import write_json
 from .digests import digest_labels
 
 REPO = Path(__file__).resolve().parents[2]
+# All but what a study records run by run: its first row is no change of the code of its second.
+CODE = ('.', ':(exclude)configs/study/*.results.json')
 
 
 def provenance(config: str | Path | None = None) -> dict:
@@ -27,15 +29,15 @@ def provenance(config: str | Path | None = None) -> dict:
         config: The config that is run; one that the commit does not hold is a change as well.
 
     Returns:
-        `commit` (of the repository, or 'unknown'), `dirty` (tracked files differ from it, or the config or
-        one of its bases is none of them; None when unknown) and `hardware`.
+        `commit` (of the repository, or 'unknown'), `dirty` (tracked files differ from it, records of studies
+        aside, or the config or one of its bases is none of them; None when unknown) and `hardware`.
     """
 
     def git(*args):
         done = subprocess.run(['git', '-C', REPO, *args], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else None
 
-    status = git('status', '--porcelain', '--untracked-files=no')
+    status = git('status', '--porcelain', '--untracked-files=no', '--', *CODE)
     files = sorted(map(str, config_files(Path(config)))) if config else []
     foreign = bool(files) and git('ls-files', '--error-unmatch', '--', *files) is None
     return dict(

@@ -59,6 +59,21 @@ def test_a_base_that_is_not_committed_is_a_change(repository):
     assert provenance.provenance(own)['dirty'] is True
 
 
+def test_a_row_that_a_study_records_is_no_change(repository):
+    """Else all rows but the first of every study would count as changed."""
+    records = repository / 'configs' / 'study' / 'one.results.json'
+    records.parent.mkdir()
+    records.write_text('{}')
+    subprocess.run(['git', '-C', repository, 'add', '.'], check=True)
+    who = ['-c', 'user.name=a', '-c', 'user.email=a@example.org']
+    subprocess.run(['git', '-C', repository, *who, 'commit', '-qm', 'records'], check=True)
+    records.write_text('{"runs": {}}')
+    config = repository / 'configs' / 'own.py'
+    assert provenance.provenance(config)['dirty'] is False
+    (repository / 'configs' / 'base.py').write_text('a = 2\n')
+    assert provenance.provenance(config)['dirty'] is True
+
+
 def test_outside_a_repository_nothing_is_known(tmp_path, monkeypatch):
     monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path.parent))
     monkeypatch.setattr(provenance, 'REPO', tmp_path)
