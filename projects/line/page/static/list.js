@@ -73,13 +73,17 @@ function fillRow(row, item, on) {
   word.textContent = text; word.className = `word ${/^[a-z]+$/.test(text) ? text : ''}`;
 }
 
+let due = 0;
+/** Draw the list in the next frame, once: thousands of rows are not gone through with each step of a slider. */
+export function drawListSoon() { due ||= requestAnimationFrame(() => { due = 0; drawList(); }); }
+
 export function drawList() {  // rows stay: one that is replaced while it is pressed takes no click
   const wanted = $('search').value.trim().toLowerCase(), kind = FILTERS[$('filter').value];
   let hidden = 0;
   order().forEach((item, k) => {
     if (!rows.has(item.id)) rows.set(item.id, newRow(item));
     const row = rows.get(item.id), on = Boolean(page.current && page.current.id === item.id);
-    const said = JSON.stringify([item, on, isDraft(item)]);
+    const said = `${item.state} ${item.risk} ${item.decision} ${item.thumbnail} ${on} ${isDraft(item)} ${item.reason}`;
     if (row.said !== said) { row.said = said; fillRow(row, item, on); }
     row.hidden = !kind(item) || !`${item.name} ${item.part || ''}`.toLowerCase().includes(wanted);
     hidden += row.hidden;

@@ -6,7 +6,7 @@ import {drawCurve} from './curve.js';
 import {decide, decideIn, drawVerdicts} from './deciding.js';
 import {edit, step} from './history.js';
 import {listenToKeys} from './keys.js';
-import {drawList, onOpen, refresh} from './list.js';
+import {drawList, drawListSoon, onOpen, refresh} from './list.js';
 import {drawProfile, length, pitchInWords, setPitch, under} from './measure.js';
 import {covers, next, open, openIn, pick, previous, previousPart, reveal, send} from './opening.js';
 import {drawOver} from './overlay.js';
@@ -17,7 +17,7 @@ import {PRESETS, inFile, setPreset, setWindow, tone, top, windowOf} from './tone
 import {Viewer} from './viewer.js';
 
 const over = () => drawOver($('view'), viewer, {draft: pointer.draft, ruler: pointer.ruler});
-const viewer = new Viewer($('pixels'));
+export const viewer = new Viewer($('pixels'));
 viewer.painted = () => { over(); drawScale(); };
 openIn(viewer); decideIn(viewer);
 onOpen(id => told(open(id)));
@@ -64,7 +64,7 @@ function drawName() {
 }
 
 onChange(drawTones); onChange(drawName); onChange(drawVerdicts); onChange(() => drawTable(viewer)); onChange(over);
-onChange(() => { drawProfile(pointer.ruler); $('pitch-words').textContent = pitchInWords(); drawCurve(); drawScale(); drawList(); });
+onChange(() => { drawProfile(pointer.ruler); $('pitch-words').textContent = pitchInWords(); drawCurve(); drawScale(); drawListSoon(); });
 
 listen($('view'), viewer, {
   redraw: over, windowed,
