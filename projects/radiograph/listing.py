@@ -23,7 +23,8 @@ def files_below(folder: str | Path, dangling: bool = False) -> list[str]:
     Raises:
         ImagingError: a folder below it cannot be listed.
     """
-    names, waiting = [], [('', frozenset())]
+    names: list[str] = []
+    waiting: list[tuple[str, frozenset[str]]] = [('', frozenset())]
     while waiting:
         inner, above = waiting.pop()
         place = f'{folder}/{inner}'
@@ -85,7 +86,8 @@ def list_radiographs(folder: str | Path) -> tuple[list[str], dict[str, int]]:
     Raises:
         ImagingError: a folder below it cannot be listed.
     """
-    names, others = [], Counter()
+    names: list[str] = []
+    others: Counter[str] = Counter()
     for name in files_below(folder):
         path = Path(folder, name)
         if path.name.startswith('.'):

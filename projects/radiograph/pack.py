@@ -10,6 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import BufferedWriter
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,9 @@ from .store import (
 SHARD_BYTES = 2**30
 """A shard is closed by the first image that ends beyond this."""
 
+Progress = Callable[[Iterator[Any], int], Iterator[Any]]
+"""Wraps the iterator over the images for a progress bar; also gets their number."""
+
 
 def pack(
     source: str | Path,
@@ -50,7 +54,7 @@ def pack(
     recipe: Recipe,
     group: str | None = None,
     workers: int = 1,
-    progress: Callable[[Iterator, int], Iterator] = lambda results, total: results,
+    progress: Progress = lambda results, total: results,
     closed: Callable[[int], None] = lambda number: None,
 ) -> tuple[Store, dict[str, str]]:
     """Pack a folder of radiographs, or go on with a run that was killed.
@@ -78,7 +82,7 @@ def pack(
     if not names:
         raise StoreError(f'{source}: expected a folder with files of {", ".join(SUFFIXES)}; correct SRC')
     parts = {name: _part(source, name, group) for name in names}
-    place = source if is_url(source) else str(source.resolve())
+    place = str(source.resolve() if isinstance(source, Path) else source)
     head = dict(format=FORMAT, source=place, group=group, recipe=asdict(recipe))
     files = _fingerprint(source, names)
     with _lock(out):
@@ -102,7 +106,7 @@ def pack(
 
 
 def _list(source: str | Path) -> tuple[list[str], dict[str, int]]:
-    return (list_remote_radiographs if is_url(source) else list_radiographs)(source)
+    return list_remote_radiographs(str(source)) if is_url(source) else list_radiographs(source)
 
 
 def _path(source: str | Path, name: str) -> str:
@@ -118,11 +122,11 @@ def _sha256(path: str) -> str:
 def _fingerprint(source: str | Path, names: list[str]) -> str:
     """Return the SHA-256 of names, sizes and times of files: equal, and none has come, gone or changed."""
     hashed = hashlib.sha256()
-    marks = tags(source) if is_url(source) else {}
+    marks = tags(str(source)) if is_url(source) else {}
     for name in names:
         if not is_url(source):
             try:
-                stat = (source / name).stat()
+                stat = Path(source, name).stat()
             except OSError:  # gone since it was listed: decoding says so
                 continue
             marks[name] = f'{stat.st_size} {stat.st_mtime_ns}'
@@ -130,7 +134,9 @@ def _fingerprint(source: str | Path, names: list[str]) -> str:
     return hashed.hexdigest()
 
 
-def _compare(source: str | Path, out: Path, parts: dict, packed: dict[str, bytes], same: bool) -> None:
+def _compare(
+    source: str | Path, out: Path, parts: dict[str, str], packed: dict[str, bytes], same: bool
+) -> None:
     """Make sure that images in a store are still what the source folder holds.
 
     Args:
@@ -159,14 +165,22 @@ def _compare(source: str | Path, out: Path, parts: dict, packed: dict[str, bytes
 
 
 def _pack_rest(
-    source, out, recipe, parts, same, workers, progress, closed
+    source: str | Path,
+    out: Path,
+    recipe: Recipe,
+    parts: dict[str, str],
+    same: bool,
+    workers: int,
+    progress: Progress,
+    closed: Callable[[int], None],
 ) -> tuple[list[str], dict[str, str]]:
     """Append what is not in the store yet.
 
     Returns:
         The names that came too late for their place in the order, and why each unreadable file is that.
     """
-    late, left_out = [], {}
+    late: list[str] = []
+    left_out: dict[str, str] = {}
     with _Writer(out, recipe, closed) as writer:
         _compare(source, out, parts, writer.done, same)
         todo = [name for name in parts if name not in writer.done]
@@ -198,7 +212,7 @@ def _part(source: str | Path, name: str, group: str | None) -> str:
 
 
 @contextmanager
-def _lock(out: Path):
+def _lock(out: Path) -> Iterator[None]:
     """Create a folder and keep other packing processes out of it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -208,7 +222,7 @@ def _lock(out: Path):
         yield
 
 
-def _begin(out: Path, head: dict, files: str) -> dict:
+def _begin(out: Path, head: dict[str, Any], files: str) -> dict[str, Any]:
     """Return what is known of a store, after starting it if it is new."""
     if not (out / HEAD).exists():
         strangers = sorted(path.name for path in out.iterdir() if not path.name.startswith(('lock', HEAD)))
@@ -261,7 +275,7 @@ class _Writer:
     def _whole(self, records: list[Record], names: bytes) -> list[Record]:
         """Return the records before the first torn one. Shards before the last were synced when closed."""
         # A torn record may name any shard: what is the last one shows when no torn record follows.
-        torn = 0
+        torn: int | None = 0
         while records and torn is not None:
             number = records[-1].shard
             path = self.out / shard_name(number)
@@ -276,7 +290,7 @@ class _Writer:
         pixels = pixels_of(record, shard, self.dtype)
         return checksum_of(record, text_of(record, names), pixels) != record.checksum
 
-    def _open(self, name: str, size: int):
+    def _open(self, name: str, size: int) -> BufferedWriter:
         file = (self.out / name).open('ab')
         file.truncate(size)
         file.seek(size)  # else tell() goes on at the old end
@@ -303,7 +317,7 @@ class _Writer:
         text = name.encode(), part.encode()
         pixels = np.ascontiguousarray(pixels)
         place = self.names.tell(), *map(len, text), self.number, self.shard.tell()
-        record = Record(*place, *pixels.shape, *source_shape, digest, 0)
+        record = Record._make((*place, *pixels.shape, *source_shape, digest, 0))
         record = record._replace(checksum=checksum_of(record, text, pixels))
         # In the order of trust: an image counts once its record is there.
         writes = (
@@ -325,23 +339,25 @@ class _Writer:
         for file in (self.shard, self.names, self.index):
             os.fsync(file.fileno())
 
-    def __enter__(self):
+    def __enter__(self) -> '_Writer':
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._sync()
         for file in (self.shard, self.names, self.index):
             file.close()
 
 
-def _decode_all(names: list[str], source: str | Path, recipe: Recipe, workers: int) -> Iterator[tuple]:
+def _decode_all(
+    names: list[str], source: str | Path, recipe: Recipe, workers: int
+) -> Iterator[tuple[str, Any]]:
     """Yield (name, what `_decode` returned) in order, with a bounded number of images in memory."""
     if workers == 1:
         yield from ((name, _decode(name, source, recipe)) for name in names)
         return
     with ProcessPoolExecutor(workers, get_context('spawn'), cv2.setNumThreads, (1,)) as pool:
-        waiting = deque()
+        waiting: deque[tuple[str, Future[Any]]] = deque()
         for name in names:
             waiting.append((name, pool.submit(_decode, name, source, recipe)))
             if len(waiting) > 4 * workers:
@@ -351,7 +367,7 @@ def _decode_all(names: list[str], source: str | Path, recipe: Recipe, workers: i
             yield name, _result(future, name)
 
 
-def _result(future: Future, name: str):
+def _result(future: Future[Any], name: str) -> Any:
     try:
         return future.result()
     except BrokenProcessPool:
@@ -361,7 +377,7 @@ def _result(future: Future, name: str):
         ) from None
 
 
-def _decode(name: str, source: str | Path, recipe: Recipe) -> tuple[bytes, tuple, np.ndarray] | str:
+def _decode(name: str, source: str | Path, recipe: Recipe) -> tuple[bytes, tuple[int, ...], np.ndarray] | str:
     """Return SHA-256, source shape and pixels of an image, or why it cannot be read."""
     path = _path(source, name)
     try:
@@ -381,7 +397,7 @@ def verify(
     store: Store,
     source: str | Path | None = None,
     workers: int = 1,
-    progress: Callable[[Iterator, int], Iterator] = lambda results, total: results,
+    progress: Progress = lambda results, total: results,
 ) -> list[str]:
     """Compare every image of a store with its checksum, and the source files with theirs.
 

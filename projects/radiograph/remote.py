@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import quote, unquote
 
 import aiohttp
@@ -43,7 +44,7 @@ class RemoteError(ImagingError, OSError):
     """A URL cannot be read: one line with the URL, what was expected, and the remedy."""
 
 
-def is_url(path: str | os.PathLike) -> bool:
+def is_url(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a URL such as `s3://bucket/key`, which `pathlib` would damage."""
     return '://' in str(path)
 
@@ -72,7 +73,8 @@ def read_bytes(url: str) -> bytes:
     Raises:
         RemoteError: The object is missing, not permitted, or not readable after `ATTEMPTS` tries.
     """
-    return _retry(url, lambda fs, path: fs.cat_file(path))
+    data: bytes = _retry(url, lambda fs, path: fs.cat_file(path))
+    return data
 
 
 def read_range(url: str, start: int, end: int) -> bytes:
@@ -86,7 +88,7 @@ def read_range(url: str, start: int, end: int) -> bytes:
     Raises:
         RemoteError: See `read_bytes`; or the server sends more than it was asked for.
     """
-    data = _retry(url, lambda fs, path: _range_of(fs, path, start, end))
+    data: bytes = _retry(url, lambda fs, path: _range_of(fs, path, start, end))
     if len(data) > end - start:
         raise RemoteError(
             f'{url}: expected {end - start} bytes from byte {start} on, got {len(data)}; use a server that '
@@ -97,7 +99,8 @@ def read_range(url: str, start: int, end: int) -> bytes:
 
 def _range_of(fs: fsspec.AbstractFileSystem, path: str, start: int, end: int) -> bytes:
     try:
-        return fs.cat_file(path, start=start, end=end)
+        data: bytes = fs.cat_file(path, start=start, end=end)
+        return data
     except Exception as error:
         # 416, range not satisfiable: the object ends before.
         code = getattr(error, 'status', None) or getattr(error, 'errno', None)
@@ -127,7 +130,7 @@ def remove(url: str) -> None:
         RemoteError: It cannot be removed.
     """
 
-    def rm(fs, path):
+    def rm(fs: fsspec.AbstractFileSystem, path: str) -> None:
         with suppress(FileNotFoundError):
             fs.rm_file(path)
 
@@ -144,18 +147,18 @@ def _ready(fs: fsspec.AbstractFileSystem, path: str) -> fsspec.AbstractFileSyste
     return fs
 
 
-def read_text(path: str | os.PathLike) -> str:
+def read_text(path: str | os.PathLike[str]) -> str:
     """Read a UTF-8 text file from a path or a URL.
 
     Raises:
         RemoteError: See `read_bytes`; a local file raises what `Path.read_text` does.
     """
-    return read_bytes(path).decode() if is_url(path) else Path(path).read_text(encoding='utf-8')
+    return read_bytes(str(path)).decode() if is_url(path) else Path(path).read_text(encoding='utf-8')
 
 
 def exists(url: str) -> bool:
     """Whether there is an object, or a folder, at the URL."""
-    return _retry(url, lambda fs, path: fs.exists(path))
+    return bool(_retry(url, lambda fs, path: fs.exists(path)))
 
 
 def read_radiograph(path: str) -> Radiograph:
@@ -178,7 +181,9 @@ def list_radiographs(folder: str) -> tuple[list[str], dict[str, int]]:
     Raises:
         RemoteError: The folder cannot be listed.
     """
-    names, others, unsure = [], Counter(), []
+    names: list[str] = []
+    unsure: list[str] = []
+    others: Counter[str] = Counter()
     for name, size in sizes(folder).items():
         own = PurePosixPath(name)
         suffix = own.suffix.lower()
@@ -232,17 +237,18 @@ def sizes(folder: str) -> dict[str, int | None]:
     return {name: info.get('size') for name, info in _details(folder).items()}
 
 
-def _details(folder: str) -> dict[str, dict]:
+def _details(folder: str) -> dict[str, dict[str, Any]]:
     """What a listing says of each file below a URL, by path relative to it, sorted."""
 
-    def find(fs, path):
+    def find(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, dict[str, Any]]:
         root = path.rstrip('/')
         fs.invalidate_cache()  # what has come since the last listing counts
         found = fs.find(f'{root}/', detail=True).items()
         own = {name_in(root, k): info for k, info in found if k.startswith(f'{root}/')}
         return dict(sorted(own.items()))
 
-    return _retry(folder, find)
+    found: dict[str, dict[str, Any]] = _retry(folder, find)
+    return found
 
 
 def _heads(urls: list[str]) -> list[bytes]:
@@ -250,9 +256,10 @@ def _heads(urls: list[str]) -> list[bytes]:
     if not urls:
         return []
 
-    def read_all(fs, path):
+    def read_all(fs: fsspec.AbstractFileSystem, path: str) -> list[Any]:
         paths = [fs._strip_protocol(url) for url in urls]
-        return fs.cat_ranges(paths, [0] * len(urls), [132] * len(urls), on_error='return')
+        heads: list[Any] = fs.cat_ranges(paths, [0] * len(urls), [132] * len(urls), on_error='return')
+        return heads
 
     return [
         head if isinstance(head, bytes) else _retry(url, lambda fs, path: fs.cat_file(path, start=0, end=132))
@@ -260,7 +267,7 @@ def _heads(urls: list[str]) -> list[bytes]:
     ]
 
 
-def _retry(url: str, action: Callable, writing: bool = False):
+def _retry(url: str, action: Callable[..., Any], writing: bool = False) -> Any:
     """Call `action(file system, path)` until it succeeds, with a doubling wait after a dropped connection."""
     what = 'writable' if writing else 'readable'
     wait = BACKOFF_S
@@ -312,7 +319,8 @@ def _driver(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """
     protocol = url.partition('://')[0]
     if '::' in protocol:
-        return fsspec.core.url_to_fs(url)
+        chained: tuple[Any, str] = fsspec.core.url_to_fs(url)
+        return chained
     kind = fsspec.get_filesystem_class(protocol)
     settings = {**kind._get_kwargs_from_urls(url), **_options(url)}
     driver = fsspec.filesystem(protocol, **settings)
@@ -321,7 +329,7 @@ def _driver(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return driver, driver._strip_protocol(url)
 
 
-def _options(url: str) -> dict:
+def _options(url: str) -> dict[str, Any]:
     """Settings of a driver: how long it waits, unless its environment (`FSSPEC_…`) says so."""
     if url.startswith('s3://'):
         timeouts = dict(connect_timeout=CONNECT_S, read_timeout=READ_S, retries=dict(total_max_attempts=1))
@@ -333,6 +341,6 @@ def _options(url: str) -> dict:
     return {}
 
 
-def _configured(protocol: str, setting: str) -> dict:
+def _configured(protocol: str, setting: str) -> dict[str, Any]:
     own = fsspec.config.conf.get(protocol, {}).get(setting)
     return own if isinstance(own, dict) else {}

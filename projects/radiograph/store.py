@@ -78,7 +78,7 @@ class Store:
 
     def __init__(self, folder: str | Path):
         """Open the index."""
-        self.folder = Path(folder)
+        self.folder: Any = Path(folder)  # a URL in RemoteStore
         head = self._open(read_head(self.folder))
         self._index, self._names = (self._map_whole(name, head[name]) for name in ('index.bin', 'names.bin'))
         self._shard = lru_cache(OPEN_SHARDS)(self._map_shard)
@@ -100,7 +100,7 @@ class Store:
             raise StoreError(f'{path}: expected {size} bytes; {again(self.folder)}')
         return map_file(path)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the path: each process maps the files itself."""
         return open_store, (str(self.folder),)
 
@@ -278,7 +278,7 @@ def shard_name(number: int) -> str:
     return f'shard-{number:05d}.bin'
 
 
-def text_of(fields: tuple, names: mmap.mmap | bytes) -> tuple[bytes, bytes]:
+def text_of(fields: tuple[Any, ...], names: mmap.mmap | bytes) -> tuple[bytes, bytes]:
     """Name and part of a record, of which the first three fields are needed."""
     start, name_bytes, part_bytes = fields[:3]
     middle = start + name_bytes
@@ -296,7 +296,11 @@ def checksum_of(record: Record, text: tuple[bytes, bytes], pixels: np.ndarray) -
     """Return the CRC-32 of a record but its checksum, its text and its pixels."""
     head = RECORD.pack(*record[:-1], 0) + b''.join(text)
     # zlib's CRC-32 by zlib-ng's vector instructions: 262 kB in 10 us instead of 420.
-    return imagecodecs.zlibng_crc32(pixels, imagecodecs.zlibng_crc32(head))
+    checksum: int = imagecodecs.zlibng_crc32(
+        pixels,  # type: ignore[arg-type]  # any buffer
+        imagecodecs.zlibng_crc32(head),
+    )
+    return checksum
 
 
 @cache
