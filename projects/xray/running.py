@@ -18,7 +18,7 @@ from mmengine.config import Config
 from projects.errors import MMXrayError
 from projects.xray.hooks.resume import ResumeError, newest_checkpoint
 
-from . import compat, variables
+from . import compat, spelling, variables
 from .options import parse_value
 from .provenance import REPO
 
@@ -55,6 +55,9 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
             f'{path}: not readable as a config ({type(error).__name__}: {_line(error)}); correct the file, '
             'or the base that it names'
         ) from error
+    if said := spelling.misspelt_top(cfg):
+        raise UsageError(f'{path}: {said}')
+    added = {option: spelling.absent_part(cfg, key) for option, (key, _) in pairs.items()}
     for option, (key, value) in pairs.items():
         if (key, value) in own:
             continue
@@ -67,6 +70,9 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
             raise UsageError(str(error)) from None
         except Exception as error:  # merge_from_dict raises whatever the nested containers raise
             raise _misfit(option, path, error) from error
+    for option, parts in added.items():
+        if parts and not parts[0].startswith('xray_') and (said := spelling.misspelt(cfg, parts)):
+            raise UsageError(f"--cfg-options: '{option}': {said}")
     return cfg
 
 

@@ -168,6 +168,7 @@ def one_line(capsys):
         (['CONFIG', '--load-from', 'absent.pth'], 'absent.pth: no such checkpoint'),
         (['CONFIG', '--cfg-options', 'train_cfg.max_epochs'], "'train_cfg.max_epochs' has no key=value"),
         (['CONFIG', '--cfg-options', 'custom_hooks.9.type=X'], "'custom_hooks.9.type=X' does not fit"),
+        (['CONFIG', '--cfg-options', 'train_cfg.max_epoch=2'], 'did you mean `max_epochs`?'),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_2(classifier, capsys, arguments, expected):
@@ -361,13 +362,19 @@ def errors(capsys):
         ('train_dataloader.dataset.ann_file=absent.json', 'absent.json: no such'),
         ('train_dataloader.dataset.severity=unknown', 'unknown'),
         ('model.backbone.type=LeNet6', 'LeNet6 is not in the mmpretrain::model registry'),
-        ('train_cfg.max_epoch=2', "unexpected keyword argument 'max_epoch'; correct this key in the config"),
     ],
 )
 def test_bad_data_and_names_are_one_line_and_exit_1(classifier, capsys, option, expected):
     assert main([str(classifier), '--cfg-options', option]) == 1
     (line,) = errors(capsys)
     assert expected in line
+
+
+def test_an_argument_that_a_class_does_not_take_is_one_line_and_exit_1(classifier, capsys):
+    classifier.write_text(classifier.read_text() + "\ntrain_cfg['max_epoch'] = 2\n")
+    assert main([str(classifier)]) == 1
+    (line,) = errors(capsys)
+    assert "unexpected keyword argument 'max_epoch'; correct this key in the config" in line
 
 
 def test_a_missing_pretraining_is_one_line_with_its_command(classifier, capsys, repo):
