@@ -6,6 +6,7 @@ xray_imports = dict(
         'projects.xray.compat',  # first: it repairs the libraries the others import
         'projects.xray.datasets',
         'projects.xray.transforms',
+        'projects.xray.apis',
         'projects.xray.crops',
         'projects.xray.preprocessors',
         'projects.xray.assigners',
