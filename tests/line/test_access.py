@@ -92,6 +92,18 @@ def test_what_others_could_misuse_is_not_served(options, expected, capsys):
     assert expected in capsys.readouterr().err
 
 
+def test_a_certificate_that_cannot_be_served_is_said_at_once(tmp_path, capsys):
+    (tmp_path / 'cert.pem').write_text('no certificate')
+    for cert in ('cert.pem', 'none.pem'):
+        files = ['--tls-cert', str(tmp_path / cert), '--tls-key', str(tmp_path / 'cert.pem')]
+        assert main(['exported', *files]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(
+            f'error: {tmp_path}/{cert}, {tmp_path}/cert.pem: expected a certificate and its'
+        )
+        assert said.count('\n') == 1
+
+
 def test_a_file_of_tokens_is_its_owners_and_whole(tmp_path, capsys):
     file = tmp_path / 'tokens'
     assert main(['--tokens', str(file), '--add-user', 'anna:inspector']) == 0

@@ -1,10 +1,13 @@
 """The page under attack: half-open requests, slow and large bodies, many uploads, paths beside the page."""
 
+import http.client
 import json
 import socket
+import ssl
+import subprocess
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import cv2
 import pytest
@@ -67,6 +70,22 @@ def test_half_open_requests_keep_nobody_out(address, monkeypatch):
     assert caller(address)('GET', '/api/state')[0].status == 200
     assert all(ended(connection) for connection in waiting[:40])
     for connection in waiting:
+        connection.close()
+
+
+def test_half_open_handshakes_keep_nobody_out(session, tmp_path):
+    """Also where the server speaks TLS, whose handshake comes before any request."""
+    cert, key = tmp_path / 'cert.pem', tmp_path / 'key.pem'
+    command = ['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=localhost']
+    subprocess.run([*command, '-keyout', key, '-out', cert], check=True, capture_output=True)
+    said = settings(parse_args(['exported', '--tls-cert', str(cert), '--tls-key', str(key)]))
+    context = ssl.create_default_context(cafile=cert)
+    with serving(build(session), **said) as address, ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(address))
+        connection = http.client.HTTPSConnection('localhost', address[1], timeout=60, context=context)
+        connection.request('GET', '/health/live')
+        assert connection.getresponse().status == 200
         connection.close()
 
 

@@ -3,6 +3,7 @@
 import argparse
 import ipaddress
 import re
+import resource
 import ssl
 import sys
 from contextlib import closing
@@ -133,6 +134,23 @@ def access_of(args: argparse.Namespace) -> Access:
     return Access(tokens, args.user_header, args.role_header, proxies)
 
 
+def check_certificate(args: argparse.Namespace) -> None:
+    """Refuse a certificate that cannot be served.
+
+    Raises:
+        AccessError: One of the files cannot be read, is no PEM, or they do not belong together.
+    """
+    if not args.tls_cert:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(args.tls_cert, args.tls_key)
+    except OSError as error:  # ssl's are among them
+        raise AccessError(
+            f'{args.tls_cert}, {args.tls_key}: expected a certificate and its key in PEM '
+            f'({error.strerror or error}); correct --tls-cert and --tls-key'
+        ) from None
+
+
 def in_address(host: str) -> str:
     """Write a host as browsers do in an address: IPv6 short and in brackets."""
     try:
@@ -159,8 +177,7 @@ def main(argv: list[str] | None = None) -> int:
         access = access_of(args)
         if args.log:
             log_to(args.log)
-        if args.tls_cert:  # before the detector is loaded
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(args.tls_cert, args.tls_key)
+        check_certificate(args)  # before the detector is loaded
         session = Session(
             Inspector(args.model, key=args.key),
             Path(args.out),
@@ -196,6 +213,9 @@ def new_user(args: argparse.Namespace) -> int:
 
 def serve(args: argparse.Namespace, session: Session, access: Access) -> None:
     """Serve a sitting until it is interrupted."""
+    # Connections that never end their TLS handshake last a minute: they are not to use up what others need.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     host = in_address(args.host)
     app = build(session, ('127.0.0.1', 'localhost', host, *args.name), access)
     called, scheme = args.name[0] if args.name else host, 'https' if args.tls_cert else 'http'

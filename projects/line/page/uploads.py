@@ -115,7 +115,8 @@ def _take(session: Session, name: str, draft: Path, digest: str) -> dict:
     if decided.is_file() and sha256(decided) == digest:
         path = decided
     else:
-        _make_room(session, draft, path)
+        with session.lock:  # two at once do not both find the last room
+            _make_room(session, draft, path)
     key = session.add(name, path)
     session.inspect(key)
     return dict(id=key)
