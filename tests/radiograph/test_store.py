@@ -547,20 +547,20 @@ def test_a_native_store_stands_in_for_labelled_images(tiny_coco):
 def test_a_report_cuts_the_same_pictures_out_of_files_stores_and_urls(tmp_path, bits):
     runs, _ = read_runs([draw_run(tmp_path, tmp_path / 'run', draw_truth(tmp_path))])
     items = choose(collect(gather(runs, Settings(resamples=10))), 20)
-    expected, problems = thumbnails(items)
+    expected, problems = thumbnails(items, tmp_path / 'real')
     assert problems == []
     assert len(expected) == 20 and all(record['image'] for record in expected)
     pack(tmp_path / 'images', tmp_path / 'packed', Recipe(0, bits))
     fsspec.filesystem('memory').put(str(tmp_path / 'images'), f'/gallery{bits}', recursive=True)
     for folder in (str(tmp_path / 'packed'), f'memory://gallery{bits}'):
         runs[0].predictions.folder = folder
-        assert thumbnails(items) == (expected, [])
+        assert thumbnails(items, tmp_path / 'real') == (expected, [])
 
     gone = items[0].file
     (tmp_path / 'images' / gone).unlink()
     pack(tmp_path / 'images', tmp_path / 'without', Recipe(0, bits))
     runs[0].predictions.folder = str(tmp_path / 'without')
-    records, problems = thumbnails(items)
+    records, problems = thumbnails(items, tmp_path / 'real')
     store = tmp_path / 'without'
     assert problems == [f'{store}: expected an image {gone} in this store; remove {store} and pack again']
     assert [record['file'] for record in records if not record['image']] == [

@@ -31,13 +31,13 @@ class Broker:
     """
 
     def __init__(self, address: str, password: Path | None = None, ca: Path | None = None):
-        said = urlsplit(address)
-        self.topic = unquote(said.path.strip('/'))
+        parts = urlsplit(address)
+        self.topic = unquote(parts.path.strip('/'))
         try:
-            port = said.port or (8883 if said.scheme == 'mqtts' else 1883)
+            port = parts.port or (8883 if parts.scheme == 'mqtts' else 1883)
         except ValueError:
             port = 0
-        if said.scheme not in ('mqtt', 'mqtts') or not said.hostname or not port or said.password:
+        if parts.scheme not in ('mqtt', 'mqtts') or not parts.hostname or not port or parts.password:
             raise BrokerError(
                 f'{address}: expected mqtt[s]://[USER@]HOST[:PORT]/TOPIC, the password in a file'
             )
@@ -47,17 +47,17 @@ class Broker:
             )
         self._client = client.Client(CallbackAPIVersion.VERSION2)
         try:
-            if said.username:
+            if parts.username:
                 secret = password.read_text().strip() if password else None
-                self._client.username_pw_set(unquote(said.username), secret)
-            if said.scheme == 'mqtts':
+                self._client.username_pw_set(unquote(parts.username), secret)
+            if parts.scheme == 'mqtts':
                 self._client.tls_set_context(ssl.create_default_context(cafile=ca))
         except (OSError, UnicodeDecodeError) as error:
             raise BrokerError(f'{password or ca}: expected a file of text ({error})') from None
         # What is not acknowledged waits on the disk, not in this process.
         self._client.max_queued_messages_set(1)
         self._client.reconnect_delay_set(1, 10)  # seconds; by default up to two minutes
-        self._client.connect_async(said.hostname, port)
+        self._client.connect_async(parts.hostname, port)
         self._client.loop_start()
 
     def send(self, result: dict[str, Any]) -> bool:
@@ -69,7 +69,7 @@ class Broker:
             sent.wait_for_publish(ACKNOWLEDGED)
         except (RuntimeError, ValueError):  # not connected any more, or the queue is full
             return False
-        return sent.is_published()
+        return bool(sent.is_published())
 
     def close(self) -> None:
         """End the connection."""
