@@ -13,6 +13,7 @@ from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS as PRETRAIN_DATASETS
 
 from projects.errors import one_line
+from projects.radiograph import inventory
 from projects.radiograph.listing import SUFFIXES, list_radiographs
 from projects.radiograph.remote import is_url, join, read_text
 from projects.radiograph.remote import list_radiographs as list_remote_radiographs
@@ -120,6 +121,14 @@ class XrayImages(BaseDataset):
         return names
 
     def _found(self) -> list[str]:
+        known = inventory.load(self.img_prefix)
+        if known is not None and (names := inventory.radiographs(known)):
+            print_log(
+                f'{self.img_prefix}: {len(names)} unlabelled radiographs by its {inventory.NAME}; what has '
+                'come since then is not among them until tools/list_images.py has run again',
+                logger='current',
+            )
+            return names
         find = list_remote_radiographs if is_url(self.img_prefix) else list_radiographs
         names, others = find(self.img_prefix)
         if not names:
