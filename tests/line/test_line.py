@@ -95,7 +95,7 @@ def test_a_wheel_inspects_without_a_checkout_pytorch_and_openmmlab(repo, tmp_pat
         )
         assert '2 radiographs' in said and '1 rejected' in said
         assert (found / 'shard-1-of-1').is_dir()
-    for script in ('mmxray-infer', 'mmxray-inspect'):
+    for script in ('mmxray-infer', 'mmxray-inspect', 'mmxray-verify'):
         assert run(bin_ / script, '--version') == f'mmxray {projects.__version__}\n'
     run(bin_ / 'mmxray-infer', 'config.py', 'epoch_1.pth', images, '--out', tmp_path / 'x', code=2)
     assert fetch_page(bin_ / 'mmxray-inspect', folder, here).startswith('<!doctype html>')

@@ -219,8 +219,8 @@ def serve(args: argparse.Namespace, session: Session, access: Access) -> None:
     host = in_address(args.host)
     app = build(session, ('127.0.0.1', 'localhost', host, *args.name), access)
     called, scheme = args.name[0] if args.name else host, 'https' if args.tls_cert else 'http'
-    print(f'detector {session.inspector.digest}')
-    print(f'{scheme}://{called}:{args.port}/ (Ctrl-C ends it); decisions go to {args.out}', flush=True)
+    print(f'{scheme}://{called}:{args.port}/ (Ctrl-C ends it); decisions go to {args.out}')
+    print(f'detector {session.inspector.digest}', flush=True)
     uvicorn.run(app, host=args.host, port=args.port, **settings(args))
     record = session.decisions.record
     print(f'{record.count} entries in {record.path}, the last one of hash {record.head}')
