@@ -95,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace, running: ModuleType) -> int:
     """Export and print the parity table."""
     from projects.line.export import export, parity
+    from projects.line.runtime.folder import NO_BAND
 
     cfg = running.read_experiment(args.config, args.cfg_options, loader='val_dataloader')
     if not Path(args.checkpoint).is_file():
@@ -129,6 +130,8 @@ def run(args: argparse.Namespace, running: ModuleType) -> int:
         )
     if not exported.cost:
         print('warning: what the threshold costs is not known; no proof without parts', file=sys.stderr)
+    if not exported.gray_levels:
+        print(f'warning: {NO_BAND}; export with more of them', file=sys.stderr)
     print(f'next: python tools/test.py {out} DATA (annotations of test); tools/report.py --exported {out}')
     print(f'wrote {out}')
     return 0

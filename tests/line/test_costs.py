@@ -50,6 +50,15 @@ def test_a_cost_that_is_not_known_is_said(tmp_path, capsys):
     assert 'not known' in folder.read(exported).cost_in_words()
 
 
+def test_a_folder_without_a_gray_level_band_says_that_it_refuses_no_frame(tmp_path, capsys):
+    """Fewer than ten validation radiographs set none: a closed shutter passes, which nobody was told."""
+    images = archive(tmp_path / 'few', 0, 3)
+    inspect(export_to(tmp_path / 'line'), images, tmp_path / 'out')
+    assert 'no gray-level band: fewer than 10 validation radiographs' in capsys.readouterr().out
+    inspect(export_to(tmp_path / 'other', gray_levels=dict(p50=[0, 255])), images, tmp_path / 'out2')
+    assert 'no gray-level band' not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('parts', [True, False])
 def test_the_export_keeps_what_its_threshold_costs(tmp_path, parts):
     exported = folder.read(export_to(tmp_path / 'line'))

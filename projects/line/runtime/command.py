@@ -13,6 +13,7 @@ from . import FolderError, Inspector
 from .archive import ArchiveError, Summary, check_apart, find_images, inspect_archive, parse_shard
 from .broker import Broker, BrokerError
 from .engines import ENGINES, EngineError
+from .folder import NO_BAND
 from .watch import Watch
 
 
@@ -167,8 +168,10 @@ def watch(args: argparse.Namespace, inspector: Inspector) -> int:
 
 
 def warn_of_rejects(inspector: Inspector, done: Summary) -> None:
-    """Say what the threshold costs, and that more is rejected than sound parts explain."""
+    """Say what the threshold costs, what passes, and that more is rejected than sound parts explain."""
     exported, limit = inspector.exported, inspector.exported.max_false_reject
+    if not exported.gray_levels:
+        print(f'note: {NO_BAND}')
     expected = exported.false_reject(inspector.threshold)
     if expected is None:
         print('what the threshold costs is not known: no validation part is known to be sound')

@@ -16,6 +16,10 @@ METADATA = 'metadata.json'
 SIGNATURE = 'metadata.json.sig'  # ed25519, of the bytes of the metadata, which hold the hashes of the graphs
 _GRAPHS = {'.xml', '.bin', '.onnx', '.data', '.pb', '.blob'}
 FORMAT = 3
+NO_BAND = (
+    'no gray-level band: fewer than 10 validation radiographs set none, so that frames without a picture, '
+    'such as of a shutter half closed, are inspected and may pass'
+)
 MAX_FALSE_REJECT = 0.1  # of the sound parts, above which export and inference warn
 
 
