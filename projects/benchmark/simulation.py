@@ -1,0 +1,98 @@
+"""Hours and cost of a pretraining on an archive, from measured rates: what cannot be run is computed.
+
+Each stage of the loader works at the same time as the others, so that the slowest one sets the pace; it is
+named. Nothing else is assumed than that rates measured on a few images hold for many.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What was measured, and what the machines cost.
+
+    Attributes:
+        decode: images per second that one core reads from the store and augments.
+        cores: cores that feed, over all nodes.
+        step: images per second that one accelerator trains.
+        devices: accelerators, over all nodes.
+        latency_s: seconds from a request to the first byte.
+        bandwidth: bytes per second from the object store to one node.
+        nodes: how many.
+        readers: processes of a node that wait for blocks at the same time.
+        image_bytes: bytes of a packed image.
+        block_bytes: bytes of a request; those of one image where each is an object.
+        device_hour: price of an accelerator for an hour.
+        requests_price: price of a thousand GET requests.
+    """
+
+    decode: float
+    cores: int
+    step: float
+    devices: int
+    latency_s: float
+    bandwidth: float
+    nodes: int = 1
+    readers: int = 8
+    image_bytes: int = 512 * 512
+    block_bytes: int = 16 * 2**20
+    device_hour: float = 0.0
+    requests_price: float = 0.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training takes.
+
+    Attributes:
+        stages: images per second that each stage reaches alone, over all nodes.
+        bottleneck: the slowest.
+        hours: of the whole training.
+        requests: GET requests in all.
+        cost: price of devices and requests.
+    """
+
+    stages: dict[str, float]
+    bottleneck: str
+    hours: float
+    requests: int
+    cost: float
+
+
+def forecast(rates: Rates, images: int, epochs: int, kept: bool = False) -> Forecast:
+    """Compute what a training takes.
+
+    Args:
+        rates: what was measured.
+        images: of the archive.
+        epochs: how often each is seen.
+        kept: whether the disks of the nodes hold the archive after the first epoch.
+    """
+    per_block = max(rates.block_bytes // rates.image_bytes, 1)
+    block_s = rates.latency_s + per_block * rates.image_bytes / (rates.bandwidth / rates.readers)
+    stages = {
+        'decode': rates.decode * rates.cores,
+        'object store': rates.nodes * rates.readers * per_block / block_s,
+        'accelerator': rates.step * rates.devices,
+    }
+    fetched = 1 if kept else epochs
+    local = min(value for name, value in stages.items() if name != 'object store')
+    slowest = min(stages, key=lambda name: stages[name])
+    seconds = images * (fetched / stages[slowest] + (epochs - fetched) / local)
+    hours, requests = seconds / 3600, fetched * -(-images // per_block)
+    cost = hours * rates.devices * rates.device_hour + requests / 1000 * rates.requests_price
+    return Forecast(stages, slowest, hours, requests, cost)
+
+
+def table(rates: Rates, archives: list[int], epochs: int, kept: bool) -> str:
+    """Show hours, requests, cost and bottleneck for archives of several sizes."""
+    lines = [f'{"images":>14} {"hours":>12} {"requests":>16} {"cost":>14}  bottleneck']
+    for images in archives:
+        found = forecast(rates, images, epochs, kept)
+        lines.append(
+            f'{images:>14,} {found.hours:>12,.1f} {found.requests:>16,} {found.cost:>14,.2f}  '
+            f'{found.bottleneck} ({found.stages[found.bottleneck]:,.0f} images/s)'
+        )
+    stages = forecast(rates, 1, epochs, kept).stages
+    lines.append('alone: ' + ', '.join(f'{name} {value:,.0f} images/s' for name, value in stages.items()))
+    return '\n'.join(lines)
