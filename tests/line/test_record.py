@@ -84,6 +84,25 @@ def test_of_two_who_decide_at_once_the_second_is_told(inspector, tmp_path):
     assert [entry['verdict'] for entry in record_of(tmp_path / 'out')] == ['reject', 'accept']
 
 
+def test_text_that_is_no_unicode_does_not_stop_the_page(inspector, tmp_path):
+    """JSON can hold half a character, which no answer can: one decision must not keep everybody out."""
+    with closing(Session(inspector, tmp_path / 'out')) as session, serving(build(session)) as address:
+        call = caller(address)
+        key = open_image(session, tmp_path / 'a.png')
+        place = f'/api/images/{key}/decision'
+        odd = dict(verdict='accept', boxes=[], part='p\ud800', viewed={'\ud800': '\ud800'})
+        answer, said = call('POST', place, odd | dict(inspector='a\udc00'))
+        assert (answer.status, said['detail'][:15]) == (422, 'body.inspector:')
+        assert call('POST', place, odd | {'digest': '\ud800'})[0].status == 400
+        assert call('POST', place, odd | {'verdict': '\ud800'})[0].status == 400
+        assert call('POST', place, odd)[0].status == 200
+        assert call('GET', '/api/state')[1]['items'][0]['part'] == 'p?'
+        assert call('GET', f'/api/images/{key}')[1]['part'] == 'p?'
+        folder = dict(folder='\ud800')
+        assert call('POST', '/api/folders', folder)[0].status == 400
+    assert verify.main([str(tmp_path / 'out')]) == 0
+
+
 def test_the_list_tells_what_changed_since(inspector, tmp_path):
     with closing(Session(inspector, tmp_path / 'out')) as session, serving(build(session)) as address:
         call = caller(address)

@@ -5,8 +5,10 @@ FastAPI on the loopback interface. Nothing is fetched from or sent to anywhere e
 
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from projects import __version__
@@ -14,6 +16,7 @@ from projects import __version__
 from . import routes, service, uploads
 from .access import Access
 from .guard import Guard
+from .items import as_text
 from .session import Session
 
 __all__ = ['Session', 'build']
@@ -38,6 +41,7 @@ def build(
     app.state.limits = uploads.Limits()
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(Guard, access=access or Access())  # added last, asked first
+    app.add_exception_handler(RequestValidationError, _refused)
     # What the page asks may change with the page; what programs call is described.
     app.include_router(routes.router, include_in_schema=False)
     app.include_router(uploads.router, include_in_schema=False)
@@ -45,3 +49,10 @@ def build(
     if STATIC.is_dir():
         app.mount('/static', StaticFiles(directory=STATIC))
     return app
+
+
+async def _refused(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Say in a line what is wrong with a request, without giving back what it held."""
+    first = error.errors()[0]
+    place = '.'.join(str(part) for part in first['loc'])
+    return JSONResponse(dict(detail=as_text(f'{place}: {first["msg"]}')[:500]), 422)

@@ -193,10 +193,11 @@ class Session:
         item = self.items[key]
         kept = check_decision(self.inspector.exported, item, verdict, boxes, part, digest)
         viewed = check_facts(viewed or {})
+        by = {key: as_text(value) for key, value in (by or self.user).items()}
         self.decisions.keep_file(item)
         with self.lock:
-            part = part.strip() or item.part
-            self.decisions.add(item, verdict, kept, part, revision, by or self.user, viewed)
+            part = as_text(part).strip() or item.part
+            self.decisions.add(item, verdict, kept, part, revision, by, viewed)
             now = replace(item, **self.decisions.give_back(item))
             sent = item.path.parent == self.uploads
             path = self.out / 'images' / item.file_name if sent else item.path
@@ -205,7 +206,7 @@ class Session:
                 if listed.digest == item.digest and listed.file_name == item.file_name:
                     moved = dict(path=path) if listed.path == item.path else {}
                     self._put(other, replace(listed, **moved, **self.decisions.give_back(listed)))
-        self.metrics.count_decision(verdict, item.name, (by or self.user).get('inspector', ''))
+        self.metrics.count_decision(verdict, item.name, by.get('inspector', ''))
         if sent:
             item.path.unlink(missing_ok=True)
         return now
