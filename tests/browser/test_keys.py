@@ -132,7 +132,7 @@ def test_boxes_are_hidden_while_a_key_is_held(page):
 def test_a_blind_reading_comes_first_and_is_told(page):
     page.check('#blind')
     open_day(page)
-    page.click('#next')
+    page.click('#items button:has-text("day/1.png")')
     expect(page.locator('#name')).to_contain_text('day/1.png')
     expect(page.locator('#verdict')).to_have_text('covered')
     expect(page.locator('#boxes tr')).to_have_count(0)
@@ -195,3 +195,32 @@ def test_a_decision_is_taken_back_and_put_back(page, tmp_path):
     assert [image['verdict'] for image in corrections(tmp_path)['images']] == ['reject']
     record = (tmp_path / 'out' / 'decisions.jsonl').read_text().splitlines()
     assert [json.loads(line)['verdict'] for line in record] == ['reject', 'withdraw', 'reject']
+
+
+def test_nothing_tells_a_blind_reader_what_the_detector_found(page):
+    page.check('#blind')
+    open_day(page)
+    names = page.locator('#items .name')
+    expect(names).to_have_text(['day/0.png', 'day/1.png', 'day/2.png'])  # not the worst first
+    assert page.locator('#items .word').all_text_contents() == ['–'] * 3
+    page.uncheck('#blind')
+    expect(names).to_have_text(['day/1.png', 'day/2.png', 'day/0.png'])
+    expect(page.locator('#items .word').first).to_have_text('1.00')
+
+
+@pytest.mark.parametrize('drawn', [False, True])
+def test_what_somebody_decided_meanwhile_is_said_and_can_be_decided_on(page, session, drawn):
+    open_day(page)
+    page.click('#next')
+    expect(page.locator('#name')).to_contain_text('day/1.png')
+    found = [dict(box=b['box'], label=b['label']) for b in session.items[2].boxes]
+    session.decide(2, 'reject', found, by=dict(inspector='ben'))
+    if drawn:
+        draw_box(page)
+    decide(page, lambda: page.keyboard.press('r'))
+    expect(page.locator('#message')).to_contain_text('ben decided on this radiograph meanwhile (reject')
+    expect(page.locator('#name')).to_contain_text('day/1.png')
+    expect(page.locator('#boxes tr')).to_have_count(1 + drawn)
+    decide(page, lambda: page.keyboard.press('r'))
+    expect(page.locator('#message')).to_contain_text('reject kept in')
+    assert session.items[2].revision == 2

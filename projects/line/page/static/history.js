@@ -54,6 +54,8 @@ export async function step(open, again = false) {
   const item = page.current, wanted = again ? entry.after : entry.before;
   Object.assign(item, {boxes: structuredClone(wanted.boxes), part: wanted.part, decision: wanted.decision});
   if (wanted.draft || entry.kind === 'decision' && !again) page.drafts.set(item.id, item); else page.drafts.delete(item.id);
+  const listed = page.state.items.find(i => i.id === entry.id);
+  if (listed && entry.kind === 'decision') listed.decision = wanted.decision;  // as the server has it now
   page.selected = null;
   changed();
   return `${again ? 'again' : 'taken back'}: ${entry.kind} of ${entry.name}`;

@@ -13,9 +13,11 @@ export const undecided = i => i.state === 'found' && (!i.decision || isDraft(i))
 export const unseen = i => i.state === 'unreadable' && !i.decision && !page.looked.has(i.id);
 export const count = word => page.state.items.filter(i => i.state === word).length;
 
-// What cannot be read has no risk, yet nobody knows what is in it: it comes first.
+const blind = () => $('blind').checked;
+// What cannot be read has no risk, yet nobody knows what is in it: it comes first. To a blind reader the order
+// tells nothing of what the detector found.
 export const order = () => [...page.state.items].sort((a, b) =>
-  (b.state === 'unreadable') - (a.state === 'unreadable') || b.risk - a.risk || a.id - b.id);
+  (b.state === 'unreadable') - (a.state === 'unreadable') || (blind() ? 0 : b.risk - a.risk) || a.id - b.id);
 
 /** Ask the server what changed since it was asked last; `first` is called with its first answer. */
 export async function refresh(first) {
@@ -48,7 +50,7 @@ const FILTERS = {
 function wordOf(item) {
   if (isDraft(item)) return 'edited';
   if (item.decision) return item.decision;
-  return item.state === 'waiting' ? '…' : item.state === 'unreadable' ? 'unreadable' : item.risk.toFixed(2);
+  return item.state === 'waiting' ? '…' : item.state === 'unreadable' ? 'unreadable' : blind() ? '–' : item.risk.toFixed(2);
 }
 
 let opening = () => {};
@@ -83,7 +85,7 @@ export function drawList() {  // rows stay: one that is replaced while it is pre
   order().forEach((item, k) => {
     if (!rows.has(item.id)) rows.set(item.id, newRow(item));
     const row = rows.get(item.id), on = Boolean(page.current && page.current.id === item.id);
-    const said = `${item.state} ${item.risk} ${item.decision} ${item.thumbnail} ${on} ${isDraft(item)} ${item.reason}`;
+    const said = `${item.state} ${item.risk} ${item.decision} ${item.thumbnail} ${on} ${isDraft(item)} ${blind()} ${item.reason}`;
     if (row.said !== said) { row.said = said; fillRow(row, item, on); }
     row.hidden = !kind(item) || !`${item.name} ${item.part || ''}`.toLowerCase().includes(wanted);
     hidden += row.hidden;

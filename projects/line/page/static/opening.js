@@ -29,6 +29,7 @@ export async function open(id, back = false) {
     page.drafts.delete(id);
     word = image ? 'its file changed: what was drawn on it is gone' : 'its file can no longer be read: what was drawn on it is gone';
   }
+  if (page.drafts.has(id)) draft.revision = said.revision;  // who decided meanwhile was said
   if (page.current && page.current.id !== id && !back) before.push(page.current.id);
   // Together, so that name, boxes and pixels on the page are always of one radiograph.
   page.current = page.drafts.get(id) || said; page.image = image; page.selected = null;
