@@ -10,6 +10,15 @@ xray_fpn64 = dict(
     # With few defects an image, 1,000 proposals would cost as much as the backbone.
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=300)),
 )
+# The student at CPU scale: a quarter-width ResNet-18 with a 32-channel FPN.
+xray_tiny = dict(
+    backbone=dict(stem_channels=16, base_channels=16),
+    neck=dict(in_channels=[16, 32, 64, 128], out_channels=32),
+    rpn_head=dict(in_channels=32, feat_channels=32),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=32), bbox_head=dict(in_channels=32, fc_out_channels=128)
+    ),
+)
 xray_distill_hooks = [dict(type='StudentHook')]
 
 # PKD (arXiv:2207.02039): Pearson correlation of the maps, so that teacher and student may differ in kind.
