@@ -303,6 +303,12 @@ def _unfit_val(run: Run) -> str | None:
         return f'its val set {run.val.ann_file} is the test set, on which nothing may be fixed; {again}'
     if (run.val.task, run.val.classes) != (run.predictions.task, run.predictions.classes):
         return f'has the classes {run.val.classes} on val and {run.predictions.classes} on test; {again}'
+    if run.val.checkpoint != run.predictions.checkpoint:
+        return (
+            f'its predictions of val are of {run.val.checkpoint}, those of test of '
+            f'{run.predictions.checkpoint}, so that a threshold would be that of another model; run '
+            'tools/test.py --val again'
+        )
     shared = sorted(set(run.val.names()) & set(run.predictions.names()))
     if shared:
         return (

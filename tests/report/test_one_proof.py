@@ -216,6 +216,14 @@ def test_copies_under_other_parts_prove_nothing(tmp_path, faultless, of_test, of
     assert why is None or one.parts.statement.endswith(f'no proof: {why}.')
 
 
+def test_predictions_of_val_of_another_checkpoint_fix_nothing(tmp_path, faultless):
+    run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), draw_truth(tmp_path, 4))
+    change_predictions(run, 'val', lambda content: content.update(checkpoint='epoch_9.pth'))
+    runs, (reason,) = read_runs([run])
+    assert runs == []
+    assert 'predictions of val are of epoch_9.pth, those of test of epoch_8.pth' in reason
+
+
 # ------------------------------------------------------------------------------------ one sentence, no luck
 
 
