@@ -41,7 +41,7 @@ def item_of(session: Session, key: int) -> Item:
 def not_kept(session: Session, error: OSError) -> HTTPException:
     """Say that what was sent could not be written, and the remedy."""
     reason = error.strerror or error
-    return HTTPException(507, f'{session.out}: not kept ({reason}); make room there, then try again')
+    return HTTPException(507, as_text(f'{session.out}: not kept ({reason}); make room there, then try again'))
 
 
 def folders_of(session: Session) -> dict[str, list[Path]]:
@@ -196,7 +196,7 @@ def decide(
     except OSError as error:
         raise not_kept(session, error) from None
     return dict(
-        saved=str(session.decisions.record.path),
+        saved=as_text(str(session.decisions.record.path)),
         revision=now.revision,
         decision=now.decision,
         decided=now.decided,
