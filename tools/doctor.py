@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects import __version__  # noqa: E402  (the standard library alone, as all of these)
-from projects.prepare.installation import check_environment, format_rows  # noqa: E402
+from projects.prepare.installation import Row, check_environment, format_rows  # noqa: E402
 from projects.prepare.preflight import check_config  # noqa: E402
 
 
@@ -42,11 +42,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     for config in args.configs:
         tables[str(config)] = check_config(config, args.cfg_options)
     for title, rows in tables.items():
-        print(f'{title}\n{format_rows(rows)}\n')
+        cost = None if title == 'environment' else cost_here(title, rows, args.cfg_options)
+        print(f'{title}\n{format_rows(rows)}\n' + (f'  {cost}\n' if cost else ''))
     rows = [row for rows in tables.values() for row in rows]
     failed = sum(bool(row.remedy) for row in rows)
     print(f'{failed} of {len(rows)} checks failed' if failed else f'all {len(rows)} checks passed')
     return 1 if failed else 0
+
+
+def cost_here(config: str, rows: Sequence[Row], options: Sequence[str] | None) -> str | None:
+    """What a recipe would cost on this CPU; None where there is a GPU, or the config does not read."""
+    if any(row.name == 'config' for row in rows):
+        return None
+    import torch
+
+    from projects.experiment.reckoning import cost_on_cpu
+    from projects.xray.running import read_experiment
+
+    if torch.cuda.is_available():
+        return None
+    cost = cost_on_cpu(read_experiment(config, options))
+    return (
+        cost and f'cost      {cost}; for less: python tools/new_experiment.py DATA --severity F --scale cpu'
+    )
 
 
 if __name__ == '__main__':
