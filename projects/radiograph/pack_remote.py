@@ -47,6 +47,8 @@ def pack_to_url(
         RemoteError: the URL cannot be read or written.
     """
     url = url.rstrip('/')
+    if url.startswith(('http://', 'https://')):
+        raise StoreError(f'{url}: expected a URL to write to, such as s3://bucket/packed; give another OUT')
     place = cache_folder() / 'packing' / hashlib.sha256(url.encode()).hexdigest()[:32]
     place.mkdir(parents=True, exist_ok=True)
     with locked(place, StoreError(f'{url}: another process is packing into it; wait for it')):
@@ -57,15 +59,19 @@ def pack_to_url(
         draft = place / 'store'
         _take_up(draft, url, there)
 
-        def closed(number: int) -> None:
+        def begin(results: Iterator[Any], total: int) -> Iterator[Any]:
+            # Before any radiograph is decoded: whoever may not write there learns it now.
             if HEAD not in there:
                 write_bytes(join(url, HEAD), (draft / HEAD).read_bytes())
                 there.add(HEAD)
+            return progress(results, total)
+
+        def closed(number: int) -> None:
             _upload_shard(draft, url, number)
             if number:
                 (draft / shard_name(number - 1)).unlink(missing_ok=True)
 
-        _, left_out = pack(source, draft, recipe, group, workers, progress, closed)
+        _, left_out = pack(source, draft, recipe, group, workers, begin, closed)
         _finish(draft, url, HEAD in there)
         shutil.rmtree(draft)
     open_store.cache_clear()

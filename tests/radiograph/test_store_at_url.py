@@ -159,8 +159,23 @@ def test_a_folder_with_other_objects_and_other_arguments_are_refused(source, buc
     pack_to_url(source, f'{bucket}/packed', Recipe(64))
     with pytest.raises(StoreError, match="begun with recipe .*'size': 64.* now .*'size': 32"):
         pack_to_url(source, f'{bucket}/packed', Recipe(32))
-    with pytest.raises(remote.RemoteError, match='s3://no-such-bucket-1/x.*expected a bucket'):
-        remote.write_bytes('s3://no-such-bucket-1/x', b'')
+    with pytest.raises(StoreError, match='http://server/x: expected a URL to write to.*another OUT'):
+        pack_to_url(source, 'http://server/x', Recipe(64))
+
+
+def test_who_may_not_write_learns_it_before_the_work(source, bucket, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(radiograph_pack, '_decode', lambda *args: decoded.append(args))
+    with pytest.raises(remote.RemoteError, match='s3://no-such-bucket-1/packed: expected'):
+        pack_to_url(source, 's3://no-such-bucket-1/packed', Recipe(64))
+
+    def denied(*args):
+        raise PermissionError('Access Denied')
+
+    monkeypatch.setattr(remote, '_ready', denied)
+    with pytest.raises(remote.RemoteError, match=r'json: expected a writable object \(Access Denied\)'):
+        pack_to_url(source, f'{bucket}/packed', Recipe(64))
+    assert decoded == []
 
 
 def test_the_tool_packs_to_a_url_and_verifies(source, bucket, capsys):
