@@ -49,3 +49,9 @@ def test_the_picture_of_the_packages_has_each_of_them(repo):
     packages = {path.parent.name for path in (repo / 'projects').glob('*/__init__.py')}
     assert packages == {*re.findall(r'>(\w+)/<', picture.read_text())} - {'tools'}
     assert packages == {*re.findall(r'\.\./projects/(\w+)\)', page.read_text())}
+
+
+def test_each_test_file_has_a_name_of_its_own(trees):
+    """Two of one name cannot be collected together."""
+    names = [path.name for path in trees('tests') if path.name != 'conftest.py']
+    assert [name for name in names if names.count(name) > 1] == []
