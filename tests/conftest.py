@@ -21,6 +21,7 @@ if str(REPO) not in sys.path:
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from helpers.plates import draw_radiograph  # noqa: E402
 
 import projects  # noqa: E402, F401  (before mmdet: it brings mmcv's operators)
 
@@ -39,25 +40,6 @@ def state_of_its_own(tmp_path_factory):
 def repo() -> Path:
     """Root of the checkout."""
     return REPO
-
-
-def draw_radiograph(
-    rng: np.random.Generator, size: int, defects: int
-) -> tuple[np.ndarray, list[list[float]]]:
-    """Draw a plate with bright round defects.
-
-    Returns:
-        Radiograph (size, size) float32 in [0, 1] and one box [x, y, w, h] in px per defect.
-    """
-    yy, xx = np.mgrid[:size, :size].astype(np.float32)
-    image = 0.25 + 0.2 * xx / size + rng.normal(0, 0.01, (size, size)).astype(np.float32)
-    boxes = []
-    for _ in range(defects):
-        a, b = rng.uniform(size / 16, size / 8, 2)
-        cx, cy = rng.uniform(size / 8 + 1, size - size / 8 - 1, 2)
-        image += 0.4 * np.clip(1 - ((xx - cx) / a) ** 2 - ((yy - cy) / b) ** 2, 0, None) ** 0.5
-        boxes.append([round(float(v), 2) for v in (cx - a, cy - b, 2 * a, 2 * b)])
-    return np.clip(image, 0, 1), boxes
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def trees(repo):
 
 def test_no_test_module_imports_another(trees):
     found = trees('tests')
-    modules = {path.stem for path in found if path.name.startswith('test_')}
+    modules = {path.stem for path in found if path.name.startswith(('test_', 'conftest'))}
     for path, tree in found.items():
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import draw_radiograph
+from helpers.plates import draw_radiograph
 from mmengine.config import Config
 
 from projects.line.export import detector as export_detector
