@@ -150,6 +150,7 @@ def test_what_was_drawn_is_not_lost_by_leaving_the_page(page, tmp_path):
     expect(page.locator('#boxes')).to_contain_text('by hand')
     decide(page, lambda: page.click('#reject'))
     expect(page.locator('#left')).to_have_text('0 to decide')
+    expect(page.locator('#decision')).not_to_contain_text('…')  # as long as it is on its way
     page.reload()
     assert asked == ['beforeunload']
 

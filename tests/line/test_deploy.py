@@ -590,6 +590,7 @@ def test_a_full_disk_names_the_folder_and_the_remedy_and_the_next_run_goes_on(
 
 def test_results_appear_while_it_runs(exported, archive, tmp_path, monkeypatch):
     monkeypatch.setattr(runtime_archive, 'TABLES_SECONDS', 0)
+    monkeypatch.setattr(runtime_archive, 'TABLES_RATIO', 0)
     shard, seen = tmp_path / 'out' / 'shard-1-of-1', []
 
     def progress(rows, earlier, total):

@@ -31,6 +31,7 @@ from .pictures import overlay
 JOURNAL, RUN = 'journal.jsonl', 'run.json'
 RESULT = {'height', 'width', 'verdict', 'risk', 'boxes', 'scores', 'labels'}
 TABLES_SECONDS = 30.0  # between two writings of the tables while a shard is inspected
+TABLES_RATIO = 20  # and so many times what a writing takes: the journal that they are made of grows
 LONGEST_NAME = 230  # bytes; file systems take 255, and a draft's name is longer
 # Of the metadata, what does not change a finding.
 _ASIDE = (
@@ -255,8 +256,7 @@ def _inspect_shard(
             journal.write(json.dumps(_row(name, said, stamps.pop(name))) + '\n')
             journal.flush()
             failed += isinstance(said, ImagingError)
-            # They take longer as the journal grows: a twentieth of the time at most.
-            if time.monotonic() - written > max(TABLES_SECONDS, 20 * took):
+            if time.monotonic() - written > max(TABLES_SECONDS, TABLES_RATIO * took):
                 begin = time.monotonic()
                 counts()
                 written = time.monotonic()

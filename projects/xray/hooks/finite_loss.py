@@ -11,6 +11,10 @@ class LossError(MMXrayError, ValueError):
     """The loss is not finite, or nothing was learnt from it; one line that says where."""
 
 
+FIT_ITERATIONS = 64
+"""Iterations in which a scale of 65,536 is halved to nothing, also where several make up an update."""
+
+
 def _sums(runner) -> list[float]:
     """Sum of each tensor that is learnt, in float64."""
     learnt = [p.detach().sum(dtype=torch.float64) for p in runner.model.parameters() if p.requires_grad]
@@ -21,29 +25,33 @@ def _sums(runner) -> list[float]:
 class FiniteLossHook(Hook):
     """Stops a training whose loss is NaN or infinite, and names the radiographs of that batch.
 
-    Mixed precision skips an update whose gradients overflow, whatever the loss. Where it skips each of them,
-    the weights stay as they were and look like any other: such a run writes no checkpoint.
+    Mixed precision skips an update whose gradients overflow, whatever the loss, and halves its scale. Where
+    it skips each of them, the weights stay as they were and look like any other: such a run comes to no end.
     """
 
     _start: list[float] | None = None
+    _first = 0
 
     def before_train(self, runner) -> None:
         """Remember the weights, one number for each tensor that is learnt."""
-        self._start = _sums(runner)
+        if hasattr(runner.optim_wrapper, 'loss_scaler'):
+            self._start, self._first = _sums(runner), runner.iter
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Compare the weights with those of the start.
+        """Compare the weights with those of the start, at the end or once the scale had time to fit.
 
         Raises:
             LossError: None of them has changed.
         """
-        if self._start is not None and runner.iter and self._start == _sums(runner):
+        if self._start is None:
+            return
+        if self._start != _sums(runner):
+            self._start = None  # one change is enough; the next checkpoints need no comparison
+        elif runner.iter - self._first >= FIT_ITERATIONS or runner.iter >= runner.max_iters:
             raise LossError(
                 f'iteration {runner.iter}: no weight has changed since the start, expected updates; mixed '
-                'precision skipped each of them, or the learning rate is 0: set '
-                'optim_wrapper.type=OptimWrapper, or look at optim_wrapper.optimizer.lr'
+                'precision skipped each of them, as gradients overflow: set optim_wrapper.type=OptimWrapper'
             )
-        self._start = None  # one change is enough; the next checkpoints need no comparison
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Check every iteration; the message hub has read the loss from the device already.
