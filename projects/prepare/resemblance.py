@@ -3,7 +3,7 @@
 Two small copies of mean 0 and norm 1 that correlate by r lie sqrt(2 - 2r) apart. A projection onto
 orthonormal axes brings them no further apart, so that all near duplicates of an image lie within one radius
 of it in the first principal components too, where a k-d tree finds them; each is then verified in full.
-Nothing is missed, unlike with the approximate indices of FAISS and usearch (docs/data.md compares them).
+Nothing is missed, unlike with the approximate indices of FAISS and usearch (docs/data.md says why not).
 """
 
 import math
