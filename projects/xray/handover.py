@@ -100,6 +100,11 @@ def refuse_untrained(checkpoint: str, meta: dict) -> None:
             f'{checkpoint}: written by a run without an update (iteration 0), expected trained weights; '
             'train again, with a batch that the data fill'
         )
+    if meta.get('unchanged'):
+        raise HandoverError(
+            f'{checkpoint}: written before the first update, as mixed precision skipped all until then, '
+            'expected trained weights; take a later checkpoint'
+        )
 
 
 def fingerprint(module: torch.nn.Module) -> str:

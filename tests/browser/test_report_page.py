@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import pytest
 from helpers.drawn_runs import STEM, draw_run, draw_study
-from playwright.sync_api import sync_playwright
 
 from projects.report.measured import Settings
 from projects.report.page import write_report
@@ -25,16 +24,6 @@ def report(tmp_path_factory):
     assert left_out == []
     command = 'python tools/report.py <b>&'
     return root / 'out', write_report(root / 'out', runs, ['<i>x</i>'], Settings(resamples=50), 500, command)
-
-
-@pytest.fixture(scope='module')
-def browser():
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu']
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope='module')

@@ -52,6 +52,8 @@ class FiniteLossHook(Hook):
                 f'iteration {runner.iter}: no weight has changed since the start, expected updates; mixed '
                 'precision skipped each of them, as gradients overflow: set optim_wrapper.type=OptimWrapper'
             )
+        else:
+            checkpoint['meta']['unchanged'] = True  # --resume goes on with it; the hand-over refuses it
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Check every iteration; the message hub has read the loss from the device already.

@@ -23,6 +23,7 @@ from mmpretrain.datasets.transforms import PackInputs
 from mmpretrain.structures import DataSample
 
 from projects.xray import compat, datasets, handover, lite0, transforms  # noqa: F401
+from projects.xray.handover import HandoverError, refuse_untrained
 from projects.xray.hooks import finite_loss, pace, verified_load  # noqa: F401
 from projects.xray.hooks import pictures as hooks_pictures
 
@@ -431,6 +432,9 @@ def test_a_training_whose_updates_are_all_skipped_comes_to_no_end(tmp_path, requ
     with pytest.raises(finite_loss.LossError, match='^iteration 4: no weight has changed since the start'):
         train_on(images, tmp_path, request, hooks, type='OverflowingWrapper')
     assert not (tmp_path / 'run' / 'epoch_2.pth').exists()
+    first = tmp_path / 'run' / 'epoch_1.pth'
+    with pytest.raises(HandoverError, match='written before the first update'):
+        refuse_untrained(str(first), torch.load(first, weights_only=False)['meta'])
 
 
 def test_the_pace_is_in_the_log_and_the_bar_only_on_a_terminal(tmp_path, request, monkeypatch):
