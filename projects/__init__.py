@@ -1,9 +1,11 @@
-"""MMXray: its version, and the operators that mmcv calls where it was installed without compiled ones."""
+"""MMXray: its version, which Python its tools want, and the operators for mmcv without compiled ones."""
 
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import sys
+from pathlib import Path
 from types import ModuleType
 
 __version__ = '0.2.0'
@@ -32,3 +34,24 @@ class OperatorsFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 if not any(type(finder).__name__ == OperatorsFinder.__name__ for finder in sys.meta_path):
     sys.meta_path.append(OperatorsFinder())
+
+
+def end_without_packages(main: Path) -> None:
+    """End a tool in one line where another Python runs it than the one that `make setup` made.
+
+    It stands here because every tool imports this first. doctor.py goes on: it lists what is missing.
+
+    Args:
+        main: The script that Python runs.
+    """
+    tools = Path(__file__).resolve().parents[1] / 'tools'
+    if main.parent == tools and main.name != 'doctor.py' and not importlib.util.find_spec('cv2'):
+        print(
+            f'error: {sys.executable}: expected the Python of this checkout, with its packages; run `make '
+            'setup` once, then `. .venv/bin/activate` in each terminal',
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+end_without_packages(Path(getattr(sys.modules['__main__'], '__file__', None) or '').resolve())

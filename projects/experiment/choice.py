@@ -229,12 +229,12 @@ def _pretraining(facts: Facts, choice: Choice) -> Pretraining | None:
         return None
     said = f'{images} unlabelled radiographs'
     if not archive:
-        said = f'no archive: the {images} training radiographs, without their labels'
+        said = f'the {images} training radiographs without their labels, since there is no archive'
     if images < ENOUGH:
         choice.warnings.append(
-            f'{said}: below {ENOUGH:,} pretraining is unlikely to pay; what does: ImageNet weights (the '
-            'baseline arm), more labels, above all of critical flaws, and unlabelled radiographs of the same '
-            f'parts in {facts.root}/unlabeled'
+            f'pretraining on {images} radiographs is unlikely to pay, {ENOUGH:,} are the least that may; '
+            'what does pay: ImageNet weights (the baseline arm), more labels, above all of critical flaws, '
+            f'and unlabelled radiographs of the same parts in {facts.root}/unlabeled'
         )
     choice.reasons['pretraining'] = said
     whole = 2 ** int(math.log2(images))  # the largest batch without a remainder too large
@@ -250,14 +250,11 @@ def _few(facts: Facts) -> list[str]:
     """What the test set cannot prove, and how much would do."""
     warnings = []
     if not facts.sound['test']:
-        more = (
-            ''
-            if facts.sound['train']
-            else ', none of train either: the detector never learns to leave a part alone'
-        )
+        more = '' if facts.sound['train'] else ', and the detector never learns to leave a part alone'
+        splits = 'test' if facts.sound['train'] else 'train and of test'
         warnings.append(
-            f'every radiograph of test shows a flaw{more}; false alarms on sound parts cannot be measured: '
-            'add radiographs without a flaw, each with an empty annotation'
+            f'every radiograph of {splits} shows a flaw: false alarms on sound parts cannot be '
+            f'measured{more}; add radiographs without a flaw, each with an empty annotation'
         )
     needed = parts_needed(0.05)
     if not facts.parts_known:

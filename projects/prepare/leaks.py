@@ -127,7 +127,7 @@ def near_duplicates(
 
 
 def _shared_groups(a: ImageSet, b: ImageSet) -> list[Finding]:
-    """Parts and series on both sides, and neighbouring frame numbers where the file names count them."""
+    """Parts and series on both sides, and neighbouring frames."""
     findings, words, images = [], [], {}
     for key, many in (('part', 'parts'), ('region', 'region groups'), ('series', 'series')):
         mine, held = _groups(a, b, key), _groups(b, a, key)
@@ -152,14 +152,36 @@ def _shared_groups(a: ImageSet, b: ImageSet) -> list[Finding]:
                 images,
             )
         )
-    frames = {_frame(name) for name in a.names}
-    near = [
-        path
-        for name, path in zip(b.names, b.paths)
-        if (f := _frame(name)) and ((f[0], f[1] - 1, f[2]) in frames or (f[0], f[1] + 1, f[2]) in frames)
-    ]
+    return findings + _adjacent_frames(a, b)
+
+
+def _adjacent_frames(a: ImageSet, b: ImageSet) -> list[Finding]:
+    """Neighbouring numbers in file names: frames of one sequence, unless the numbers count parts.
+
+    P10_a.png and P11_a.png differ by a counted part: where the parts of both images are known and differ,
+    they are no frames of one sequence. A rule may have taken the frame's number for the part, though. That it
+    did not is shown by a part with several images of one numbering (P10_a.png, P10_b.png); without such a
+    part, the numbers are a note.
+    """
+    mine, held = _groups(a, b, 'part'), _groups(b, a, 'part')
+    frames: dict[tuple[str, int, str], set[str]] = {}
+    images: Counter[tuple[str, str]] = Counter()  # by part and what stands before the number
+    for names, groups in ((a.names, mine), (b.names, held)):
+        for name, parts in zip(names, groups, strict=True):
+            if frame := _frame(name):
+                images.update((part, frame[0]) for part in parts)
+                if groups is mine:
+                    frames[frame] = parts
+    near, apart = [], []
+    for path, name, parts in zip(b.paths, b.names, held, strict=True):
+        before, number, after = _frame(name) or ('', -9, '')
+        beside = [frames[key] for k in (-1, 1) if (key := (before, number + k, after)) in frames]
+        if any(not parts or not other or parts & other for other in beside):
+            near.append(path)
+        elif beside:
+            apart.append(path)
     if len(near) > len(b.names) / 2:
-        findings.append(
+        return [
             Finding(
                 WARNING,
                 'leaks',
@@ -168,8 +190,20 @@ def _shared_groups(a: ImageSet, b: ImageSet) -> list[Finding]:
                 'frames of one sequence show one part: split by part or by sequence',
                 dict.fromkeys(near, f'adjacent frame in {a.name}'),
             )
-        )
-    return findings
+        ]
+    if len(near) + len(apart) > len(b.names) / 2 and max(images.values()) == 1:
+        return [
+            Finding(
+                NOTE,
+                'leaks',
+                f'{len(near) + len(apart)} of {len(b.names)} images of {b.name} have the number before or '
+                f'after one of {a.name} in their names, and each is a part of its own',
+                'right where each part has one image; if the numbers count frames of a sequence, convert '
+                'again with a --group that matches the name of the sequence',
+                dict.fromkeys(near + apart, f'next number in {a.name}'),
+            )
+        ]
+    return []
 
 
 def _groups(own: ImageSet, other: ImageSet, key: str) -> list[set[str]]:

@@ -95,7 +95,7 @@ def test_pretraining_takes_the_archive_else_the_training_radiographs():
 @pytest.mark.parametrize(
     ('more', 'said'),
     [
-        (dict(unlabeled=200), 'below 1,000 pretraining is unlikely to pay'),
+        (dict(unlabeled=200), 'pretraining on 200 radiographs is unlikely to pay, 1,000 are the least'),
         (dict(sound=dict(train=0, val=0, test=0)), 'false alarms on sound parts cannot be measured'),
         (dict(critical=9), '59 without a miss prove at most 5 %'),
         (dict(parts_known=False), 'convert again with --group'),

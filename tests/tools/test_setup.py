@@ -556,3 +556,26 @@ def test_ci_runs_the_commands_of_the_documents(repo):
     assert commands == ['make lint', 'make test', 'make test-browser', 'make test-broker']
     documents = ''.join((repo / name).read_text() for name in ('README.md', 'CONTRIBUTING.md'))
     assert [command for command in commands if command not in documents] == []
+
+
+@pytest.mark.parametrize('tool', ['convert_dataset', 'new_experiment', 'train'])
+def test_a_python_without_the_packages_is_told_of_in_a_line(tool, repo):
+    """`python tools/…` of a terminal in which .venv is not active."""
+    done = subprocess.run(
+        [sys.executable, '-S', repo / f'tools/{tool}.py', '--help'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert 'make setup' in done.stderr and '. .venv/bin/activate' in done.stderr
+
+
+def test_doctor_goes_on_without_the_packages(repo):
+    done = subprocess.run(
+        [sys.executable, '-S', repo / 'tools/doctor.py', '--version'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
