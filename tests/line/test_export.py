@@ -125,6 +125,13 @@ def test_both_graphs_are_proven_and_the_metadata_says_so(exported, detector):
     assert 0 < said.threshold < 1
 
 
+def test_the_folder_keeps_the_reference_of_drift(exported):
+    reference = folder.read(exported).reference
+    assert reference['radiographs'] >= reference['units'] >= 10
+    assert set(reference['gray']) == {'p50', 'contrast', 'noise'}
+    assert sum(group['count'] for group in reference['risk'].values()) == reference['radiographs']
+
+
 def test_a_frame_unlike_those_of_validation_is_refused(exported, data, tmp_path):
     """The folder carries the gray levels of its validation radiographs, and the runtime holds to them."""
     inspect = Inspector(exported)

@@ -32,6 +32,7 @@ from .detector import (
 from .graphs import torch_engine, write_onnx, write_openvino
 from .int8 import quantise
 from .parity import ap50_measures, ask_mmdet, check, compare, inspector_predictions
+from .reference import reference_of
 from .threshold import choose_threshold
 from .traceable import TraceableDetector
 
@@ -93,6 +94,7 @@ def export(
             _prove(exported, draft, 'openvino', reference, limits)
         found = inspector_predictions(Inspector(draft, cache=False), val.paths, 'threshold')
         choose_threshold(exported, val.truth, found, max_escape)
+        exported.reference = reference_of(exported, val.truth, levels, found)
         exported.origin['val_ap50'] = ap50_measures(val.truth, found)['AP50'](np.arange(len(found)))
         folder.write(draft, exported)
     return exported

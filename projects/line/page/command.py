@@ -14,6 +14,7 @@ import uvicorn
 from projects import __version__
 from projects.line.runtime import FolderError, Inspector
 from projects.line.runtime.archive import ArchiveError, check_apart
+from projects.line.runtime.drift import Line
 from projects.line.runtime.engines import EngineError
 
 from .access import Access, AccessError, add_user, read_tokens
@@ -59,6 +60,7 @@ def options() -> argparse.ArgumentParser:
         action='store_true',
         help="decide without seeing the first reader's decisions; they go to corrections-second.json",
     )
+    Line.add_options(parser)
     access = parser.add_argument_group('access, needed to serve others than this machine')
     access.add_argument(
         '--tokens', type=Path, metavar='FILE', help='who may ask: name:role:SHA-256 of a token'
@@ -184,6 +186,7 @@ def main(argv: list[str] | None = None) -> int:
             args.images and Path(args.images),
             args.second_reader,
             args.inspector,
+            Line.of(args),
         )
     except (AccessError, ArchiveError, FolderError, EngineError, OSError) as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)

@@ -6,6 +6,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from projects import __version__
+from projects.line.runtime.drift import Drift
 from projects.line.runtime.inspector import Inspection, Inspector
 from projects.radiograph.image import ImagingError
 
@@ -21,9 +22,10 @@ class Metrics:
 
     Args:
         inspector: The detector.
+        drift: The charts.
     """
 
-    def __init__(self, inspector: Inspector):
+    def __init__(self, inspector: Inspector, drift: Drift):
         self.registry = CollectorRegistry()
         shared: dict[str, Any] = dict(registry=self.registry, namespace='mmxray')
         detector = Info('detector', 'The exported folder that is served', **shared)
@@ -42,6 +44,22 @@ class Metrics:
             'mean_gray', 'Mean gray level after the window, 0 to 255', buckets=GRAYS, **shared
         )
         self._decisions = Counter('decisions', 'Decisions of inspectors', ['verdict'], **shared)
+        Gauge('requalify', '1 while a drift chart has called', **shared).set_function(
+            lambda: float(bool(drift.requalify))
+        )
+        said = {
+            'average': Gauge('drift_average', 'EWMA of a drift chart', ['chart'], **shared),
+            'count': Gauge('drift_count', 'Radiographs in a drift chart', ['chart'], **shared),
+        }
+        limit = Gauge('drift_limit', 'Limits of a drift chart', ['chart', 'side'], **shared)
+        for name, chart in drift.charts.items():
+            for key, gauge in said.items():
+                gauge.labels(name).set_function(
+                    lambda name=name, key=key: float(getattr(drift.standings[name], key))
+                )
+            for side, value in (('low', chart.lower), ('high', chart.upper)):
+                if value is not None:
+                    limit.labels(name, side).set(value)
 
     def count(self, name: str, said: Inspection | ImagingError) -> None:
         """Count an inspection, and log it."""
@@ -56,6 +74,10 @@ class Metrics:
             self._seconds.labels(stage).observe(seconds)
         facts = dict(name=name, verdict=said.verdict, risk=said.risk, folder=said.folder)
         log.info('inspected', extra=dict(facts=facts | dict(seconds=sum(said.seconds.values()))))
+
+    def call(self, chart: str) -> None:
+        """Log that a drift chart calls."""
+        log.warning('requalify', extra=dict(facts=dict(chart=chart)))
 
     def count_decision(self, verdict: str, name: str, by: str) -> None:
         """Count an inspector's decision, and log it."""

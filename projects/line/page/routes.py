@@ -97,6 +97,12 @@ def state(session: Sitting, since: int = 0) -> dict:
     )
 
 
+@router.get('/api/drift')
+def drift(session: Sitting) -> dict:
+    """Give the drift charts."""
+    return session.drift.told()
+
+
 @router.get('/api/folders')
 def folders(session: Sitting) -> list[str]:
     """Name the archive's folders."""

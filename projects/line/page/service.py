@@ -54,6 +54,7 @@ class Result(BaseModel):
     engine: str
     seconds: dict[str, float] = Field(description='of decode, window, network and merge')
     time: str = Field(description='UTC')
+    requalify: list[str] = Field(description='drift charts that have called; the verdict is as it is')
 
 
 class Results(BaseModel):
@@ -133,9 +134,10 @@ def _inspect(session: Session, name: str, file: Path) -> dict[str, Any]:
         digest = ''
         session.metrics.count(name, said)
     else:
-        said = session.detect(name, file)
+        said = session.detect(name, file, digest)
     result = as_result(as_text(name), digest, said, session.inspector)
-    return result | dict(reason=as_text(result['reason'].replace(str(file), name)))
+    reason = as_text(result['reason'].replace(str(file), name))
+    return result | dict(reason=reason, requalify=session.drift.requalify)
 
 
 @router.get('/health/live')

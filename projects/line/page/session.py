@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from projects.line.runtime.archive import ArchiveError, find_images
+from projects.line.runtime.drift import Drift, Line
 from projects.line.runtime.inspector import Inspection, Inspector
 from projects.radiograph.files import locked, sha256
 from projects.radiograph.image import ImagingError
@@ -32,6 +33,7 @@ class Session:
         root: Archive whose folders can be picked; None offers none.
         name: Of the inspector; default, that of the operating system's user.
         second: A second reader's sitting: the first one's decisions are not told, see `Decisions`.
+        line: What is known of the line, for the drift charts.
 
     Attributes:
         changes: Number of the last change of the list; `Item.changed` is of these.
@@ -42,7 +44,13 @@ class Session:
     """
 
     def __init__(
-        self, inspector: Inspector, out: Path, root: Path | None = None, second: bool = False, name: str = ''
+        self,
+        inspector: Inspector,
+        out: Path,
+        root: Path | None = None,
+        second: bool = False,
+        name: str = '',
+        line: Line | None = None,
     ):
         self.inspector = inspector
         self.out, self.root = Path(out), root and Path(root).resolve()
@@ -51,7 +59,6 @@ class Session:
         self.decoding = threading.BoundedSemaphore(1)
         # Of its own: who opens a radiograph does not wait for a folder that is being inspected.
         self.showing = threading.BoundedSemaphore(1)
-        self.metrics = Metrics(inspector)
         self.items: dict[int, Item] = {}
         self.changes = 0
         self.lock = threading.Lock()
@@ -64,6 +71,8 @@ class Session:
             for draft in (self.out / 'images').rglob('*.part'):  # of a page that was killed
                 draft.unlink()
             self.decisions = Decisions(self.out, inspector, second)
+            self.drift = Drift(inspector, self.out, line)
+            self.metrics = Metrics(inspector, self.drift)
             self.uploads = self.out / 'uploads'
             self._drop_uploads()
             self.uploads.mkdir()
@@ -78,6 +87,7 @@ class Session:
         with self._held:
             self._drop_uploads()
             self.decisions.close()
+            self.drift.close()
 
     def _drop_uploads(self) -> None:
         """Take away what was sent and not decided on: whoever wants it inspected sends it again."""
@@ -105,11 +115,13 @@ class Session:
         part = part_by_rule(self.inspector.exported.origin.get('part_rule'), name)
         return Item(name, path, digest, part=(part or '')[:LONGEST_PART])
 
-    def detect(self, name: str, path: Path) -> Inspection | ImagingError:
-        """Run the detector on a file, count and log what it says; one file after the other."""
+    def detect(self, name: str, path: Path, digest: str) -> Inspection | ImagingError:
+        """Run the detector on a file, count, chart and log what it says; one file after the other."""
         with self.decoding:
             said = self.inspector.attempt(path)
         self.metrics.count(as_text(name), said)
+        for chart in self.drift.update(as_text(name), digest, said):
+            self.metrics.call(chart)
         return said
 
     def inspect(self, key: int) -> None:
@@ -118,7 +130,7 @@ class Session:
         try:
             digest = sha256(item.path)
             known = digest == item.digest and not item.reason
-            said = None if known else self.detect(item.name, item.path)
+            said = None if known else self.detect(item.name, item.path, digest)
         except OSError as error:
             digest = ''
             said = ImagingError(f'{item.name}: expected a readable file ({error.strerror}); open it again')

@@ -36,7 +36,7 @@ LONGEST_NAME = 230  # bytes; file systems take 255, and a draft's name is longer
 # Of the metadata, what does not change a finding.
 _ASIDE = (
     *('origin', 'calibration', 'parity', 'curve', 'threshold', 'threshold_reason', 'engines'),
-    *('cost', 'max_false_reject'),
+    *('cost', 'max_false_reject', 'reference'),
 )
 
 

@@ -6,12 +6,14 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from projects import __version__
 
 from . import FolderError, Inspector
 from .archive import ArchiveError, Summary, check_apart, find_images, inspect_archive, parse_shard
 from .broker import Broker, BrokerError
+from .drift import Line
 from .engines import ENGINES, EngineError
 from .folder import NO_BAND
 from .watch import Watch
@@ -65,6 +67,7 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
         metavar='S',
         help='seconds for which a complete file is as it is (2)',
     )
+    Line.add_options(parser)
     watched.add_argument('--mqtt', metavar='URL', help='broker too: mqtt[s]://[USER@]HOST[:PORT]/TOPIC')
     watched.add_argument('--mqtt-password', type=Path, metavar='FILE', help="file with the user's password")
     watched.add_argument('--mqtt-ca', type=Path, metavar='FILE', help="certificates, PEM, for the broker's")
@@ -73,6 +76,12 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
     )
     parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
+    _check(parser, args, with_configs)
+    return args
+
+
+def _check(parser: argparse.ArgumentParser, args: argparse.Namespace, with_configs: bool) -> None:
+    """Refuse what cannot be meant."""
     if len(args.source) not in (2, 3)[: 1 + with_configs]:
         wrong = 'expected FOLDER IMAGES'
         parser.error(f'{wrong}, or CONFIG CHECKPOINT IMAGES' if with_configs else wrong)
@@ -86,6 +95,8 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
         parser.error(f'--threshold {args.threshold}: expected a score in [0, 1]')
     if args.mqtt and not args.watch:
         parser.error('--mqtt: add --watch')
+    if not args.watch and (args.reference_part or args.critical_share is not None or args.requalified):
+        parser.error('--reference-part, --critical-share, --requalified: add --watch')
     if args.watch and (len(args.source) == 3 or args.shard != '1/1'):
         parser.error('--watch: expected an exported folder, and no --shard')
     if not 0 <= args.settle < 3600:
@@ -95,7 +106,6 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
         check_apart(Path(args.source[-1]), Path(args.out))
     except ArchiveError as error:
         parser.error(str(error))
-    return args
 
 
 def main(
@@ -159,12 +169,26 @@ def watch(args: argparse.Namespace, inspector: Inspector) -> int:
     print(f'detector {inspector.digest}\nwatching {root}; results go to {out}', flush=True)
     broker = Broker(args.mqtt, args.mqtt_password, args.mqtt_ca) if args.mqtt else None
     try:
-        watched = Watch(inspector, root, out, args.settle, broker)
-        watched.run(stop, said=lambda result: print(f'{result["name"]}: {result["verdict"]}', flush=True))
+        watched = Watch(inspector, root, out, args.settle, broker, Line.of(args))
+        watched.run(stop, said=say_results())
     finally:
         if broker:
             broker.close()
     return 0
+
+
+def say_results() -> Callable[[dict[str, Any]], None]:
+    """Return what prints a verdict, and once each why the detector is to be qualified again."""
+    told: set[str] = set()
+
+    def say(result: dict[str, Any]) -> None:
+        print(f'{result["name"]}: {result["verdict"]}', flush=True)
+        for reason in result['requalify']:
+            if reason not in told:
+                told.add(reason)
+                print(f'requalify: {reason}', file=sys.stderr, flush=True)
+
+    return say
 
 
 def warn_of_rejects(inspector: Inspector, done: Summary) -> None:

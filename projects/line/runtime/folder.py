@@ -15,7 +15,7 @@ from projects.radiograph.window import check_window
 METADATA = 'metadata.json'
 SIGNATURE = 'metadata.json.sig'  # ed25519, of the bytes of the metadata, which hold the hashes of the graphs
 _GRAPHS = {'.xml', '.bin', '.onnx', '.data', '.pb', '.blob'}
-FORMAT = 3
+FORMAT = 4
 NO_BAND = (
     'no gray-level band: fewer than 10 validation radiographs set none, so that frames without a picture, '
     'such as of a shutter half closed, are inspected and may pass'
@@ -50,6 +50,11 @@ class Exported:
             `inspector.depth_of`; others are refused. Empty takes any.
         gray_levels: Lowest and highest value of each statistic of `radiograph.gray_levels`: what the
             validation radiographs span, and a margin. A frame outside is refused. Empty takes any.
+        reference: What drift is measured against, of the validation radiographs: `radiographs`, `units`
+            (parts, or radiographs where these are not known), `gray` (statistics of `drift.GRAYS`) and `risk`
+            of the `sound` and the `critical` ones: `count`, and of the `accepted` and the `rejected` among
+            them, as of each gray statistic, `count`, `mean`, `spread` (standard deviation), `quantiles`.
+            Empty where there are too few.
         curve: Rows {threshold, escape, false_reject} of validation parts; rates in [0, 1] or None. Beside
             each rate `…_events` of `…_units`, `…_upper`, its one-sided 95 % bound, and `…_words`, all of it
             in the words of the report.
@@ -78,6 +83,7 @@ class Exported:
     threshold_reason: str
     depths: list[str]
     gray_levels: dict[str, list[float]] = field(default_factory=dict)
+    reference: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
     cost: dict[str, Any] = field(default_factory=dict)
     max_false_reject: float = MAX_FALSE_REJECT
@@ -176,7 +182,11 @@ def read(folder: str | Path, engine: str | None = None, key: str | Path | None =
     except (ValueError, RecursionError):
         raise FolderError(f'{path}: expected JSON, found a damaged file; copy the folder again') from None
     if not isinstance(content, dict) or content.get('format') != FORMAT:
-        raise FolderError(f'{path}: expected export format {FORMAT}; export again with this version')
+        there = content.get('format') if isinstance(content, dict) else None
+        raise FolderError(
+            f'{path}: expected export format {FORMAT}, found {there!r:.20}, which says less of the proof; '
+            'export again with this version'
+        )
     if content.pop('checksum', None) != _checksum(content):
         raise FolderError(
             f'{path}: its checksum does not fit, so it was damaged or edited; copy the folder again, and set '

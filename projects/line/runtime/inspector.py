@@ -46,6 +46,7 @@ class Inspection:
             and curve are of this rule.
         pixels: (height, width) what the window made of it, before it was resized.
         bits: Of the image's file.
+        levels: Gray levels after the window, see `gray_levels.measure`.
         folder: SHA-256 that stands for the detector's folder.
         seconds: Time of each stage: 'decode', 'window' (with resizing and tiles), 'network' (with NMS),
             'merge'.
@@ -59,6 +60,7 @@ class Inspection:
     risk: float
     pixels: np.ndarray
     bits: int
+    levels: gray_levels.Levels
     folder: str
     seconds: dict[str, float]
 
@@ -145,7 +147,7 @@ class Inspector:
         radiograph = self._radiograph(image)
         clock.stop('decode')
         pixels = windowed(radiograph, self.exported)
-        self._check_gray_levels(pixels, radiograph)
+        levels = self._check_gray_levels(pixels, radiograph)
         found = []
         for left, top, tile, resized in self._tiles(pixels):  # one at a time: a film has dozens
             array, extent, scale = self._fit(tile, resized)
@@ -167,6 +169,7 @@ class Inspector:
             risk=risk,
             pixels=pixels,
             bits=radiograph.bits,
+            levels=levels,
             folder=self.digest,
             seconds=clock.seconds,
         )
@@ -215,17 +218,17 @@ class Inspector:
             )
         return radiograph
 
-    def _check_gray_levels(self, pixels: np.ndarray, radiograph: Radiograph) -> None:
+    def _check_gray_levels(self, pixels: np.ndarray, radiograph: Radiograph) -> gray_levels.Levels:
         """Refuse a frame unlike those that the detector was proven on: what it finds there says nothing."""
-        if not self.exported.gray_levels:
-            return
-        strange = gray_levels.outside(gray_levels.measure(pixels), self.exported.gray_levels)
+        levels = gray_levels.measure(pixels)
+        strange = gray_levels.outside(levels, self.exported.gray_levels)
         if strange:
             raise ImagingError(
                 f'{radiograph.meta.get("file", "radiograph")}: not like what this detector was proven on: '
                 f'{"; ".join(strange[:3])}; check tube, shutter, panel and bit depth, or export the detector '
                 'again with such radiographs in its validation set'
             )
+        return levels
 
     def _scale(self, height: int, width: int) -> float:
         """Factor by which an image is resized: as in training, and so that it fits into the input."""

@@ -11,12 +11,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
 from projects.radiograph.files import locked, sha256, write_whole
 
 from .archive import ArchiveError, NothingFoundError, find_images, fitting_name, stamp_of
+from .drift import Drift, Line
 from .inspector import Inspector
 from .results import as_result
 
@@ -44,6 +46,7 @@ class Watch:
         out: Where the results go, outside of it.
         settle: Seconds for which a file must not have changed before it is taken for complete.
         receiver: Where results go beside their files; each arrives at least once.
+        line: What is known of the line, for the drift charts.
 
     Raises:
         ArchiveError: Another process watches with this `out`.
@@ -56,9 +59,10 @@ class Watch:
         out: Path,
         settle: float = 2.0,
         receiver: Receiver | None = None,
+        line: Line | None = None,
     ):
         self.inspector, self.root, self.out = inspector, root, out
-        self.settle, self.receiver = settle, receiver
+        self.settle, self.receiver, self.line = settle, receiver, line
         self._seen: dict[str, tuple[Stamp, float]] = {}  # since when a file has been as it is
         self._done: dict[str, Stamp] = {}
 
@@ -87,14 +91,19 @@ class Watch:
         with locked(self.out, busy):
             for draft in self.out.rglob('*.part'):  # of a process that was killed
                 draft.unlink()
-            while not stop.is_set():
-                self._send_left()
-                for name in self._complete():
-                    if stop.is_set():
-                        return
-                    if (result := self._inspect(name)) is not None:
-                        said(result)
-                stop.wait(every)
+            self.drift = Drift(self.inspector, self.out, self.line)
+            with closing(self.drift):
+                self._go_on(stop, every, said)
+
+    def _go_on(self, stop: threading.Event, every: float, said: Callable[[dict[str, Any]], object]) -> None:
+        while not stop.is_set():
+            self._send_left()
+            for name in self._complete():
+                if stop.is_set():
+                    return
+                if (result := self._inspect(name)) is not None:
+                    said(result)
+            stop.wait(every)
 
     def _complete(self) -> list[str]:
         """Return the radiographs that have been as they are for a while and have no result, oldest first."""
@@ -135,7 +144,9 @@ class Watch:
         if stamp is None or stamp_of(path) != stamp:
             return None  # the next look takes it as new
         shown = os.fsencode(name).decode(errors='replace')
+        self.drift.update(shown, digest, said)
         result = as_result(shown, digest, said, self.inspector) | dict(stamp=stamp)
+        result['requalify'] = self.drift.requalify
         result['id'] = f'{digest[:16]}-{stamp[1]}'  # the same if it is sent twice
         content = json.dumps(result) + '\n'
         try:
