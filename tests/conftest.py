@@ -21,7 +21,7 @@ if str(REPO) not in sys.path:
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-from helpers.plates import draw_radiograph  # noqa: E402
+from helpers.plates import draw_radiograph, outline_of  # noqa: E402
 
 import projects  # noqa: E402, F401  (before mmdet: it brings mmcv's operators)
 
@@ -46,12 +46,23 @@ def repo() -> Path:
 def tiny_coco(tmp_path):
     """Factory of a labelled set in the layout that the converters write.
 
-    `tiny_coco(n=4, bits=8, types=('crack', 'gas_pore'), empty=0, unlabeled=0, size=96, name='data', seed=0)`
-    draws `n` radiographs per split, the last `empty` of them free of defects, into `tmp_path/name` and
-    returns that folder. The types take turns, so `n - empty >= len(types)` shows every type in every split.
+    `tiny_coco(n=4, bits=8, types=('crack', 'gas_pore'), empty=0, unlabeled=0, size=96, name='data', seed=0,
+    masks=False)` draws `n` radiographs per split, the last `empty` of them free of defects, into
+    `tmp_path/name` and returns that folder. The types take turns, so `n - empty >= len(types)` shows every
+    type in every split. With `masks` each box comes with the polygon of its ellipse.
     """
 
-    def make(n=4, bits=8, types=('crack', 'gas_pore'), empty=0, unlabeled=0, size=96, name='data', seed=0):
+    def make(
+        n=4,
+        bits=8,
+        types=('crack', 'gas_pore'),
+        empty=0,
+        unlabeled=0,
+        size=96,
+        name='data',
+        seed=0,
+        masks=False,
+    ):
         rng = np.random.default_rng(seed)
         root = tmp_path / name
         (root / 'images').mkdir(parents=True)
@@ -87,6 +98,7 @@ def tiny_coco(tmp_path):
                             bbox=box,
                             area=round(box[2] * box[3], 2),
                             iscrowd=0,
+                            **(dict(segmentation=[outline_of(box)]) if masks else {}),
                         )
                     )
             categories = [dict(id=k + 1, name=name) for k, name in enumerate(types)]

@@ -10,6 +10,8 @@ default_hooks = dict(
     visualization=dict(_delete_=True, type='XrayVisualizationHook', interval=1, num_images=8, score_thr=0.3),
 )
 
+# Of a recipe that learns masks: one bitmap a flaw, so that holes and several parts stay.
+xray_load_masks = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
 xray_pack = dict(
     type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 )

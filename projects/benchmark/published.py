@@ -9,9 +9,10 @@ from mmengine.config import Config, ConfigDict
 
 from projects.xray.configs import ConfigError, load_config
 
-# The published recipe that is made of a published fragment.
+# The published recipes that are made of a published fragment.
 RECIPES = {
     'mmdet::_base_/models/faster-rcnn_r50_fpn.py': 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
 }
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .detection import FalseAlarms, count_false_alarms
-from .images import CRITICAL, MeasureError
-from .matching import Matched
+from .images import CRITICAL, Floats, MeasureError
+from .matching import HIT, Matched
 from .pod import PodFit, fit_pod
 
 
@@ -61,6 +61,32 @@ class Pod:
     false_calls: FalseAlarms
 
 
+def diameter_of(area: float) -> float:
+    """Return the equivalent diameter: that of the circle of the same area."""
+    return 2 * math.sqrt(area / math.pi)
+
+
+def size_ratios(matched: Sequence[Matched], threshold: float, label: int | None = None) -> Floats:
+    """Return the equivalent diameter of each detected mask over that of the flaw that it found.
+
+    Args:
+        matched: From `match_all`; hits count, those without a mask excepted.
+        threshold: Of the score.
+        label: The severity; None for all.
+
+    Returns:
+        (N) ratios, 1 where a flaw is found as large as it is.
+    """
+    ratios = [np.empty(0)]
+    for m in matched:
+        hits = (m.codes == HIT) & (m.image.scores[m.kept] >= threshold)
+        if label is not None:
+            hits &= m.image.labels[m.kept] == label
+        found, real = m.image.areas[m.kept[hits]], m.image.truth_areas[m.truths[hits]]
+        ratios.append(np.sqrt(found / real)[np.isfinite(found)])
+    return np.concatenate(ratios)
+
+
 def flaws_known(matched: Sequence[Matched]) -> bool:
     """Whether every box says which physical flaw of which part it shows."""
     return all(
@@ -100,7 +126,7 @@ def gather_flaws(
             Flaw(
                 part=None if image.part is None else str(image.part),
                 type=image.truth_types[g],
-                size=2 * math.sqrt(area / math.pi) * (pixel_pitch or 1),  # of the circle of that area
+                size=diameter_of(area) * (pixel_pitch or 1),
                 contrast=max(contrasts) if np.isfinite(contrasts).all() else None,
                 hit=bool(max(float(m.right_scores[g]) for m, g in members) >= threshold),
             )

@@ -40,6 +40,7 @@ class InspectedImage:
         truth_areas: (G) areas in px², of the mask where there is one; default those of the boxes.
         truth_flaws: (G) which physical flaw of the part a box shows, in all its views; default unknown.
         truth_contrasts: (G) contrasts, or contrast-to-noise ratios; default unknown (nan).
+        areas: (D) px² of the detected masks; default unknown (nan).
         ignored: (G) bool: neither to be found nor a false alarm (`iscrowd`); default none.
         part: The physical part; None when unknown.
         strata: Groups that the image belongs to, such as series, batch, part type or view.
@@ -59,6 +60,7 @@ class InspectedImage:
     truth_areas: Floats = None  # type: ignore[assignment]
     truth_flaws: Sequence[Hashable] = None  # type: ignore[assignment]
     truth_contrasts: Floats = None  # type: ignore[assignment]
+    areas: Floats = None  # type: ignore[assignment]
     ignored: Bools = None  # type: ignore[assignment]
     part: Hashable | None = None
     strata: Mapping[str, str] = field(default_factory=dict)
@@ -83,6 +85,9 @@ class InspectedImage:
             self.truth_contrasts = np.full(count, np.nan)
         if self.ignored is None:
             self.ignored = np.zeros(count, bool)
+        if self.areas is None:
+            self.areas = np.full(len(self.boxes), np.nan)
+        self.areas = np.asarray(self.areas, float)
         self.truth_areas = np.asarray(self.truth_areas, float)
         self.truth_contrasts = np.asarray(self.truth_contrasts, float)
         self.ignored = np.asarray(self.ignored, bool)
@@ -98,7 +103,7 @@ class InspectedImage:
             'truth_contrasts',
             'ignored',
         )
-        for names, length in ((('scores', 'labels'), len(self.boxes)), (per_truth, count)):
+        for names, length in ((('scores', 'labels', 'areas'), len(self.boxes)), (per_truth, count)):
             for name in names:
                 if len(getattr(self, name)) != length:
                     self._refuse(f'{len(getattr(self, name))} {name} for {length} boxes')
@@ -144,7 +149,8 @@ def read_images(
     Args:
         truth: COCO dict whose categories are the classes in label order; annotations may carry `type`,
             `flaw`, and `cnr` or `contrast`, images `part` and the keys of `STRATA`.
-        detections: COCO results: image_id, category_id, bbox [x, y, w, h] in px, score.
+        detections: COCO results: image_id, category_id, bbox [x, y, w, h] in px, score; of one with a mask
+            (`segmentation`) also its `area` in px².
         image_ids: The images that the model saw; default all.
 
     Returns:
@@ -181,13 +187,14 @@ def read_images(
         if image['id'] not in wanted:
             continue
         real = annotated[image['id']]
-        marks = np.array(found.pop(image['id'])).reshape(-1, 6)
+        marks = np.array(found.pop(image['id'])).reshape(-1, 7)
         images.append(
             InspectedImage(
                 image_id=image['id'],
                 boxes=np.hstack([marks[:, :2], marks[:, :2] + marks[:, 2:4]]),
                 scores=marks[:, 4].copy(),
                 labels=marks[:, 5].astype(np.int32),
+                areas=marks[:, 6].copy(),
                 truth_boxes=np.array([_to_corners(box['bbox']) for box in real]),
                 truth_labels=np.array([labels[box['category_id']] for box in real], np.int32),
                 truth_types=[box.get('type', names[labels[box['category_id']]]) for box in real],
@@ -205,7 +212,7 @@ def read_images(
 def _gather_detections(
     detections: Iterable[Mapping[str, Any]], labels: Mapping[int, int], wanted: set[Hashable]
 ) -> dict[Hashable, array[float]]:
-    """Return x, y, w, h, score and label of the detections of each image, one after the other."""
+    """Return x, y, w, h, score, label and area of the detections of each image, one after the other."""
     found: dict[Hashable, array[float]] = {image_id: array('d') for image_id in wanted}
     for detection in detections:
         image_id = detection['image_id']
@@ -222,7 +229,11 @@ def _gather_detections(
         x, y, width, height = detection['bbox']
         score = detection['score']
         found[image_id].extend(
-            (x, y, width, height, np.nan if score is None else score, labels[detection['category_id']])
+            (
+                *(x, y, width, height, np.nan if score is None else score),
+                labels[detection['category_id']],
+                detection.get('area', np.nan) if 'segmentation' in detection else np.nan,
+            )
         )
     return found
 

@@ -4,11 +4,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from projects.radiograph.rle import decode_rle, outline
 from projects.radiograph.safe_parse import FormatError
 
 from .labels.coco import tables_of
 from .labels.fields import read_json
-from .labels.rle import decode_rle, outline
 from .ledger import UsageError
 
 SPLITS = ('train', 'val', 'test')

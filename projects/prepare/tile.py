@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import tifffile
 
-from projects.prepare.labels.rle import decode_rle, encode_rle
 from projects.radiograph.image import Radiograph
 from projects.radiograph.read import read
+from projects.radiograph.rle import decode_rle, encode_rle
 
 from .ledger import Ledger
 from .write import clip_box

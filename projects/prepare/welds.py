@@ -20,11 +20,11 @@ import numpy as np
 
 from projects.radiograph.image import ImagingError
 from projects.radiograph.read import read
+from projects.radiograph.rle import encode_rle
 from projects.xray.classes import GDXRAY_CLASSES
 
 from .decode import measure
 from .gdxray import read_ground_truth
-from .labels.rle import encode_rle
 from .ledger import ConvertError, Ledger, UsageError
 from .tile import MIN_TILE, cut
 from .write import clip_box, write_coco

@@ -9,7 +9,7 @@ Table = tuple[str, list[str], list[list[str]]]
 
 # Columns in the order a reader wants them; a run shows those it has.
 COLUMNS = {
-    'Detection': ('AP50', 'AP50_critical', 'AP50_minor', 'AP'),
+    'Detection': ('AP50', 'AP50_critical', 'AP50_minor', 'AP', 'segm_AP50', 'segm_AP'),
     'Linear probe': ('mAP', 'AP_critical', 'AP_minor', 'accuracy', 'balanced_accuracy'),
 }
 WITHOUT = ('AP50_without_', 'AP_without_')  # some series, whichever

@@ -4,10 +4,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from projects.measures.bounds import ClusteredRate
 from projects.measures.detection import SIZES, FalseAlarms, Found
 from projects.measures.false_calls import measure_false_calls
-from projects.measures.flaws import ceiled
+from projects.measures.flaws import ceiled, size_ratios
 from projects.measures.images import CRITICAL
 from projects.measures.parts import PartCurve, floored
 from projects.xray.digests import read_json, read_starts
@@ -46,6 +48,7 @@ def tables_of(groups: Sequence[Group], part_curves: dict[Path, PartCurve], laten
         dict(file='parts_curve', **_parts_curve(detectors, part_curves)),
         dict(file='false_alarms', **_false_alarms(detectors)),
         dict(file='pod', **_pod(detectors)),
+        dict(file='sizing', **_sizing(detectors)),
         dict(file='types', **_types(detectors)),
         dict(file='sizes', **_sizes(detectors)),
         dict(file='latency', **_latency(latency)),
@@ -126,6 +129,7 @@ def _differences(groups) -> dict:
 def _arms(groups) -> dict:
     groups = [group for group in groups if group.task == 'detection']
     columns = ['AP50', *_per_class('AP50', groups), 'AP', *(f'AP_{size}' for size in SIZES)]
+    columns += ['segm_AP50', *_per_class('segm_AP50', groups), 'segm_AP']  # of masks
     without = {key for metrics in _metrics(groups) for key in metrics if key.startswith('AP50_without_')}
     title = 'All detectors, in percent: mean ± standard deviation over seeds'
     return _spread(title, groups, [*columns, *sorted(without)])
@@ -321,6 +325,21 @@ def _pod(detectors) -> dict:
         'false calls per image',
     ]
     return dict(title='Probability of detection by flaw size', header=[*header, 'checks'], rows=rows)
+
+
+def _sizing(detectors) -> dict:
+    """How large flaws come out whose masks are predicted, at the threshold of the run."""
+    rows = []
+    for group, arm, m in detectors:
+        for number, name in enumerate(m.run.predictions.classes):
+            ratios = size_ratios(m.matched, m.threshold, number)
+            if ratios.size:
+                low, middle, high = np.quantile(ratios, (0.05, 0.5, 0.95))
+                spread = f'{low:.2f} to {high:.2f}'
+                rows.append([*_who(group, arm, m), name, str(ratios.size), f'{middle:.2f}', spread])
+    header = ['group', 'arm', 'seed', 'class', 'flaws found', 'median', '5 % to 95 %']
+    title = 'Equivalent diameter of the predicted mask over that of the annotated flaw'
+    return dict(title=title, header=header, rows=rows)
 
 
 def _found(f: Found) -> list[str]:

@@ -21,7 +21,7 @@ class XrayFlawCrop(BaseTransform):
     in the crop is no example of a flaw, nor of sound material: its rest is marked as ignored.
 
     Required key: `img` (H, W); of a labelled radiograph also `gt_bboxes` (HorizontalBoxes),
-    `gt_bboxes_labels` and `gt_ignore_flags`. Changed: these and `img_shape`; masks are dropped.
+    `gt_bboxes_labels` and `gt_ignore_flags`. Changed: these, `img_shape`, and `gt_masks` where there are any.
 
     Args:
         size: Width and height of the crop in px.
@@ -68,7 +68,9 @@ class XrayFlawCrop(BaseTransform):
         results['gt_bboxes'] = HorizontalBoxes(moved)
         results['gt_bboxes_labels'] = results['gt_bboxes_labels'][kept]
         results['gt_ignore_flags'] = results['gt_ignore_flags'][kept] | ignored
-        results.pop('gt_masks', None)
+        if 'gt_masks' in results:
+            part = np.array([x, y, x + width, y + height])
+            results['gt_masks'] = results['gt_masks'][kept].crop(part).resize(target)
         return results
 
     def place(self, shape: tuple, crop: tuple, boxes: np.ndarray) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from .classes import CASTINGS, CLASSES, PALETTE
 from .coco import describe, load_defects, read_coco
 from .errors import DatasetError
 from .image_files import check_files
+from .masks import with_masks
 from .severity import flaw_labels, named, read_severity
 
 __all__ = [
@@ -222,7 +223,8 @@ def _repeats(items: Sequence[dict]) -> list[dict]:
 class XrayDefects(CocoDataset):
     """Defect boxes with a severity map from source types to classes.
 
-    Defect-free images are kept unless `filter_cfg` says otherwise. Masks are kept with their instances.
+    Defect-free images are kept unless `filter_cfg` says otherwise. Where the pipeline loads masks, each flaw
+    must have one; see `masks.with_masks`.
 
     Args:
         *args: Those of `mmdet.datasets.CocoDataset`.
@@ -230,8 +232,8 @@ class XrayDefects(CocoDataset):
         **kwargs: Those of `mmdet.datasets.CocoDataset`.
 
     Raises:
-        DatasetError: See `load_defects`; or an image file is missing; or `filter_cfg` or `indices` leave no
-            image or no box.
+        DatasetError: See `load_defects` and `masks.with_masks`; or an image file is missing; or `filter_cfg`
+            or `indices` leave no image or no box.
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
@@ -245,6 +247,8 @@ class XrayDefects(CocoDataset):
         coco = load_defects(self.ann_file, self.metainfo['classes'], self.severity)
         check_files([image['file_name'] for image in coco['images']], self.data_prefix['img'], self.ann_file)
         print_log(describe(coco, self.ann_file), logger='current')
+        if any(getattr(step, 'with_mask', False) for step in self.pipeline.transforms):
+            coco = with_masks(coco, self.ann_file)
         self.flaw_labels = flaw_labels(self.metainfo['classes'], self.severity)
         # What CocoDataset.filter_data and parse_data_info read.
         self.cat_ids = [category['id'] for category in coco['categories']]

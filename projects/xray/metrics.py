@@ -13,15 +13,18 @@ from faster_coco_eval import COCO, COCOeval_faster
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.registry import METRICS
+from pycocotools import mask as coco_mask
 
 from projects.measures.calibration import calibration
 from projects.measures.detection import SIZES
+from projects.measures.flaws import size_ratios
 from projects.measures.images import CRITICAL, read_images
 from projects.measures.matching import match_all
 from projects.measures.ranking import average_precision, froc
 
 from .coco import load_defects
 from .errors import DatasetError
+from .masks import encode, with_masks
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = 100  # per image, as COCO
@@ -39,18 +42,23 @@ class XrayDefectMetric(BaseMetric):
     `false_alarms_at_<recall>` per image, nan where that recall is not reached; what a hit is says
     `measures.match`.
 
+    With `masks` also `segm_AP` and so on, by the IoU of masks in place of boxes, and `size_ratio`: the
+    equivalent diameter (of the circle of the mask's area) as predicted over that annotated, the median of
+    the flaws found; nan without any. The predictions then hold mask and area of each detection.
+
     The images that the model saw are evaluated; when the file has more, a line says so.
 
     Args:
         ann_file: COCO annotation file, that of the dataset.
         severity: See `datasets.read_severity`; that of the dataset.
         drop_series: Values of the images' `series` to leave out together in a second evaluation.
+        masks: Whether the model predicts masks, and they are measured.
         prefix: Put before the names, with a slash.
         collect_device: 'cpu' or 'gpu', for several ranks.
 
     Raises:
-        DatasetError: See `datasets.load_defects`; or the model saw images that are not in `ann_file`; or
-            `drop_series` is given and no image has a `series`.
+        DatasetError: See `coco.load_defects`, and with `masks` `masks.with_masks`; or the model saw
+            images that are not in `ann_file`; or `drop_series` is given and no image has a `series`.
         MeasureError: A score or a box that is not finite.
     """
 
@@ -61,6 +69,7 @@ class XrayDefectMetric(BaseMetric):
         ann_file: str,
         severity: str | dict | None = None,
         drop_series: Sequence[str] = (),
+        masks: bool = False,
         prefix: str | None = None,
         collect_device: str = 'cpu',
     ):
@@ -68,12 +77,15 @@ class XrayDefectMetric(BaseMetric):
         self.ann_file = ann_file
         self.severity = severity
         self.drop_series = tuple(drop_series)
+        self.masks = masks
 
     @BaseMetric.dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict) -> None:
         """Take the classes from the dataset and load the ground truth, before training starts."""
         self._dataset_meta = dataset_meta
         self.truth = load_defects(self.ann_file, dataset_meta['classes'], self.severity)
+        if self.masks:
+            self.truth = with_masks(self.truth, self.ann_file)
         counted = {ann['category_id'] for ann in self.truth['annotations'] if not ann['iscrowd']}
         absent = [c['name'] for c in self.truth['categories'] if c['id'] not in counted]
         if absent:
@@ -94,13 +106,16 @@ class XrayDefectMetric(BaseMetric):
 
         Args:
             data_batch: Unused.
-            data_samples: Dicts of `img_id` and `pred_instances` (bboxes xyxy (N, 4), scores (N), labels (N)).
+            data_samples: Dicts of `img_id` and `pred_instances` (bboxes xyxy (N, 4), scores (N), labels (N);
+                with `masks` also masks (N, H, W) bool of the image as stored).
         """
         for sample in data_samples:
             found = sample['pred_instances']
-            self.results.append(
-                (sample['img_id'], *(found[k].cpu().numpy() for k in ('bboxes', 'scores', 'labels')))
+            boxes, scores, labels = (found[k].cpu().numpy() for k in ('bboxes', 'scores', 'labels'))
+            masks = (
+                [encode(mask) for mask in found['masks'].cpu().numpy()] if self.masks else [None] * len(boxes)
             )
+            self.results.append((sample['img_id'], boxes, scores, labels, masks))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the detections of all ranks."""
@@ -123,15 +138,16 @@ class XrayDefectMetric(BaseMetric):
                 category_id=int(label) + 1,
                 bbox=[float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
                 score=float(score),
+                **({} if mask is None else dict(segmentation=mask, area=int(coco_mask.area(mask)))),
             )
-            for img_id, boxes, scores, labels in results
-            for (x1, y1, x2, y2), score, label in zip(boxes, scores, labels, strict=True)
+            for img_id, boxes, scores, labels, masks in results
+            for (x1, y1, x2, y2), score, label, mask in zip(boxes, scores, labels, masks, strict=True)
         ]
-        measures = self._false_alarm_measures(detections, seen)
-        metrics = self._average_precision(detections, seen)
+        measures = self._measures_of_flaws(detections, seen)
+        metrics = self._average_precisions(detections, seen)
         if self.drop_series:
             kept = {i for i in seen if images[i].get('series') not in self.drop_series}
-            without = self._average_precision(detections, kept)
+            without = self._average_precisions(detections, kept)
             name = '-'.join(self.drop_series)
             metrics |= {f'{key}_without_{name}': value for key, value in without.items()}
         self.predictions = dict(
@@ -150,19 +166,37 @@ class XrayDefectMetric(BaseMetric):
         )
         return metrics | measures
 
-    def _false_alarm_measures(self, detections: list[dict], img_ids: set[int]) -> dict[str, float]:
-        """Return recall of the critical class at false alarms per image, and the other way round."""
-        curve = froc(match_all(read_images(self.truth, detections, img_ids)))
+    def _measures_of_flaws(self, detections: list[dict], img_ids: set[int]) -> dict[str, float]:
+        """Return recall of the critical class at false alarms per image, the other way round, and sizes."""
+        matched = match_all(read_images(self.truth, detections, img_ids))
+        curve = froc(matched)
         name = self.dataset_meta['classes'][CRITICAL]
         values = {f'recall_{name}_at_{limit:g}': recall for limit, recall in curve.recall_at.items()}
         values |= {f'false_alarms_at_{recall:g}': alarms for recall, alarms in curve.false_alarms_at.items()}
+        if self.masks:
+            ratios = size_ratios(matched, -math.inf)
+            values['size_ratio'] = float(np.median(ratios)) if ratios.size else None
         return {key: math.nan if value is None else value for key, value in values.items()}
 
-    def _average_precision(self, detections: list[dict], img_ids: set[int]) -> dict[str, float]:
+    def _average_precisions(self, detections: list[dict], img_ids: set[int]) -> dict[str, float]:
+        """Return what `_average_precision` does of boxes, and of masks where there are any."""
+        metrics = self._average_precision(detections, img_ids)
+        if self.masks:
+            # The library takes a box, where there is one, for the shape.
+            masks = [
+                {key: value for key, value in d.items() if key not in ('bbox', 'area')} for d in detections
+            ]
+            of_masks = self._average_precision(masks, img_ids, 'segm')
+            metrics |= {f'segm_{key}': value for key, value in of_masks.items()}
+        return metrics
+
+    def _average_precision(
+        self, detections: list[dict], img_ids: set[int], shape: str = 'bbox'
+    ) -> dict[str, float]:
         """Return AP and AP50, mean and per class, and AP per size, over some images."""
         truth = {k: self.truth[k] for k in ('images', 'annotations', 'categories')}
         coco = COCO(truth, use_deepcopy=True)
-        evaluation = COCOeval_faster(coco, coco.loadRes(detections), 'bbox')
+        evaluation = COCOeval_faster(coco, coco.loadRes(detections), shape)
         evaluation.params.imgIds = sorted(img_ids)
         evaluation.params.iouThrs = IOU_THRESHOLDS
         evaluation.params.maxDets = [MAX_DETECTIONS]

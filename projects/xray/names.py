@@ -3,6 +3,7 @@
     pretrain   simsiam_resnet50-in1k-pre_4xb64-coslr-100e_industrial-224px
     probe      resnet50-simsiam-pre_4xb64-linear-coslr-90e_industrial-224px
     detector   faster-rcnn_r50-simsiam-castings-pre_fpn_4xb4-6x_gdxray-b
+               mask-rcnn_r50-simsiam-pre_fpn_4xb4-2x_industrial
     student    pkd-r50_faster-rcnn_r18-scratch_fpn64_1xb8-amp-24e_synthetic-1024
     own data   faster-rcnn_lite0-in1k-pre_fpn_1xb8-15e_own-housings
 
@@ -47,6 +48,7 @@ LABELLED = (
 # A user's own data set, in `configs/own/<name>/`; the shortest name, as an axis or a size may follow it.
 OWN = r'own-[a-z0-9]+(?:-[a-z0-9]+)*?'
 METHODS = ('simsiam', 'simmim', 'densecl')
+DETECTORS = ('faster-rcnn', 'mask-rcnn')
 AXES = ('views',)
 
 _BACKBONE = '|'.join(BACKBONES)
@@ -68,7 +70,7 @@ GRAMMAR = {
     ),
     'detector': re.compile(
         rf'(?:(?P<distiller>pkd|cwd)-(?P<teacher>(?:{_BACKBONE})(?:-(?:{_INIT}))?)_)?'
-        rf'(?P<method>faster-rcnn)_(?P<backbone>{_BACKBONE})-(?:(?P<init>{_INIT})-pre|scratch)_fpn(?P<fpn>\d+)?'
+        rf'(?P<method>{"|".join(DETECTORS)})_(?P<backbone>{_BACKBONE})-(?:(?P<init>{_INIT})-pre|scratch)_fpn(?P<fpn>\d+)?'
         rf'_{_BATCH}(?P<amp>-amp)?-(?:(?P<times>\d+)x|(?P<epochs>\d+)e)_(?P<images>{_LABELLED})'
     ),
     'drawn': re.compile(
@@ -83,7 +85,8 @@ _RUN = re.compile(r'seed(?P<seed>\d+)-frac(?P<fraction>\d+)')
 # Stems that follow the habit but not the grammar: a user's own recipe.
 _LOOSE = (
     re.compile(
-        rf'faster-rcnn_(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)_(?P<recipe>.+)_(?P<images>.+)'
+        rf'(?P<method>{"|".join(DETECTORS)})_(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)'
+        r'_(?P<recipe>.+)_(?P<images>.+)'
     ),
     re.compile(
         rf'(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)_(?P<recipe>.+)_(?P<images>[\w-]+)-(?P<px>\d+px)'
@@ -229,6 +232,8 @@ def summary(stem: str) -> dict[str, str]:
         if match:
             init = (match['init'] or 'scratch') + (f'{BETWEEN}{taught["teacher"]}' if taught else '')
             tokens = match.groupdict()
-            recipe = ', '.join(part for part in (tokens['recipe'], tokens.get('px')) if part)
+            method = tokens.get('method')
+            other = method if method != DETECTORS[0] else None  # the usual one goes without saying
+            recipe = ', '.join(part for part in (other, tokens['recipe'], tokens.get('px')) if part)
             return dict(dataset=tokens['images'], backbone=tokens['backbone'], recipe=recipe, init=init)
     return dict(dataset='', backbone='', recipe='', init=stem)

@@ -154,7 +154,9 @@ def check_arm(path, config, root=CONFIGS):
     init = config.model.backbone.get('init_cfg')
     assert (init and init.to_dict()) == expected_init(path, root)
     if name.init == 'coco':
-        assert config.load_from == public_weights('mmdet', 'faster_rcnn', 'faster-rcnn_r50_fpn_1x_coco')
+        assert config.load_from == public_weights(
+            'mmdet', name.method.replace('-', '_'), f'{name.method}_r50_fpn_1x_coco'
+        )
     else:
         whole = expected_checkpoint(path, root) if hands_over_whole(name) else None
         assert config.load_from == whole

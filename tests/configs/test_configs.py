@@ -30,6 +30,7 @@ from projects.xray import (
     classes,
 )
 from projects.xray.configs import differences, flatten, load_config, under
+from projects.xray.names import DETECTORS
 from projects.xray.running import UsageError, read_config
 
 ALL = all_configs()
@@ -80,7 +81,7 @@ def root_of(path):
 
 
 drawn = [p for p in ALL if p.stem.startswith('drawn_')]
-teachable = [p for p in ALL if p.stem.startswith('faster-rcnn')] + drawn
+teachable = [p for p in ALL if p.stem.startswith(DETECTORS)] + drawn
 detectors = teachable + STUDENTS
 probes = [p for p in ALL if '-linear-' in p.stem]
 pretrainings = [p for p in ALL if p not in detectors and p not in probes]
@@ -143,7 +144,7 @@ def test_fragments_export_their_own_variables_only(path):
     assert all(key.startswith('xray_') for key in load_config(path))
 
 
-@pytest.mark.parametrize('folder', ['faster_rcnn', 'linear_probe', 'simsiam', 'simmim'])
+@pytest.mark.parametrize('folder', ['faster_rcnn', 'mask_rcnn', 'linear_probe', 'simsiam', 'simmim'])
 def test_no_statement_stands_in_two_siblings(folder):
     statements = [
         (ast.unparse(node), path.stem)
@@ -209,7 +210,7 @@ def test_a_name_says_the_architecture(path):
     else:
         assert (backbone.arch.embed_dims, len(backbone.arch.depths)) == (32, 2)
     model = {'simsiam': 'SimSiam', 'simmim': 'SimMIM', 'faster-rcnn': 'FasterRCNN', None: 'ImageClassifier'}
-    model |= {'drawn': 'FasterRCNN', 'densecl': 'DenseCL'}
+    model |= {'drawn': 'FasterRCNN', 'densecl': 'DenseCL', 'mask-rcnn': 'MaskRCNN'}
     assert config.model.type == model[name.method]
 
 
@@ -397,6 +398,8 @@ def test_classes_agree(path):
             assert unlabelled or data.filter_cfg == dict(filter_empty_gt=False)
     head = config.model.roi_head.bbox_head if path in detectors else config.model.head
     assert head.num_classes == len(expected)
+    if name.method == 'mask-rcnn':
+        assert config.model.roi_head.mask_head.num_classes == len(expected)
 
 
 @each
@@ -490,6 +493,16 @@ def test_a_detector_trains_whole_and_is_chosen_on_val(path):
 
 
 @select(detectors)
+def test_masks_are_loaded_and_measured_where_the_recipe_learns_them(path):
+    config, learnt = resolved(path), parse_name(path).method == 'mask-rcnn'
+    for key, loader in loaders(config).items():
+        masks = [s.get('with_mask', False) for s in dataset(loader).pipeline if s.type == 'LoadAnnotations']
+        assert any(masks) == (learnt and key == 'train_dataloader')
+    assert ('mask_head' in config.model.get('roi_head', {})) == learnt
+    assert config.val_evaluator.get('masks', False) == config.test_evaluator.get('masks', False) == learnt
+
+
+@select(detectors)
 def test_crowd_is_no_background_for_a_detector(path):
     for stage in ('rpn', 'rcnn'):
         assert resolved(path).model.train_cfg[stage].assigner.type == 'XrayMaxIoUAssigner'
@@ -507,7 +520,8 @@ def full_recipe_of(path):
         return full
     images = 'industrial' if name.images.startswith('synthetic') else name.images
     backbone = 'swin-base' if name.backbone.startswith('swin') else 'r50'
-    (full,) = (CONFIGS / 'faster_rcnn').glob(f'faster-rcnn_{backbone}-in1k-pre_fpn_*_{images}.py')
+    folder = CONFIGS / name.method.replace('-', '_')
+    (full,) = folder.glob(f'{name.method}_{backbone}-in1k-pre_fpn_*_{images}.py')
     return full
 
 

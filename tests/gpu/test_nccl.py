@@ -26,7 +26,7 @@ def run(repo, tmp_path):
 @pytest.mark.parametrize('ranks', sorted({1, max(1, GPUS)}))
 @pytest.mark.parametrize('family', FAMILIES.values(), ids=str)
 def test_a_family_trains_tests_and_resumes_over_nccl(family, ranks, run, tiny_coco, tmp_path):
-    root = tiny_coco(n=LABELLED, unlabeled=UNLABELLED)
+    root = tiny_coco(n=LABELLED, unlabeled=UNLABELLED, masks=True)
     said = check_family(run, family, ranks, root, tmp_path)
     assert 'no CUDA' not in said
 

@@ -10,6 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.utils import import_modules_from_strings
 
+from projects.xray.names import DETECTORS
+
 SIDE = 96
 """Of the tiny radiographs, px."""
 
@@ -37,7 +39,8 @@ def families() -> list[Family]:
     found = {}
     for path in sorted(all_configs() + distill_configs(), key=preferred):
         name = parse_name(path)
-        method = name.distiller or (name.kind if name.kind in ('detector', 'probe') else name.method)
+        common = name.kind == 'probe' or name.method == DETECTORS[0]  # by the kind alone
+        method = name.distiller or (name.kind if common else name.method)
         architecture = name.backbone.split('-')[0]
         if name.teacher:
             architecture += '-of-' + name.teacher.split('-')[0]

@@ -20,3 +20,11 @@ def draw_radiograph(
         image += 0.4 * np.clip(1 - ((xx - cx) / a) ** 2 - ((yy - cy) / b) ** 2, 0, None) ** 0.5
         boxes.append([round(float(v), 2) for v in (cx - a, cy - b, 2 * a, 2 * b)])
     return np.clip(image, 0, 1), boxes
+
+
+def outline_of(box: list[float]) -> list[float]:
+    """Return the polygon x1, y1, x2, … of the ellipse in a box [x, y, w, h]."""
+    x, y, w, h = box
+    turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    points = np.stack([x + w / 2 * (1 + np.cos(turn)), y + h / 2 * (1 + np.sin(turn))], 1)
+    return [round(float(value), 2) for value in points.ravel()]

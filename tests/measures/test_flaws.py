@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.inspected import image
 
-from projects.measures.flaws import ceiled, gather_flaws, measure_pod
+from projects.measures.flaws import ceiled, gather_flaws, measure_pod, size_ratios
 from projects.measures.images import MeasureError
 from projects.measures.matching import match_all
 
@@ -126,3 +126,19 @@ def test_pod_refuses_what_it_cannot_measure():
 def test_upper_bounds_of_a_size_are_printed_rounded_up(size, printed):
     assert ceiled(size) == printed
     assert float(printed) >= size
+
+
+def test_masks_are_compared_with_the_flaws_that_they_found():
+    def one(area, truth, **changes):
+        found = image([(0, 0, 10, 0.9, 0)], [(0, 0, 10, 0)], truth_areas=[truth], **changes)
+        found.areas = np.array([area], float)
+        return found
+
+    images = [one(400, 100), one(100, 100), one(81, 100), one(math.nan, 100)]
+    images.append(image([(50, 50, 10, 0.9, 0)], [(0, 0, 10, 0)]))  # a false alarm and a miss
+    found = size_ratios(match_all(images), 0.5)
+    assert found.tolist() == pytest.approx([2, 1, 0.9])
+    assert size_ratios(match_all(images), 0.5, 0).tolist() == found.tolist()
+    assert not size_ratios(match_all(images), 0.5, 1).size
+    assert not size_ratios(match_all(images), 0.95).size
+    assert not size_ratios(match_all(images[3:]), 0.5).size

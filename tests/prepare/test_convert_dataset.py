@@ -27,13 +27,13 @@ from PIL import Image
 from projects.prepare import gdxray
 from projects.prepare.decode import MemoryBudget, measure
 from projects.prepare.labels import fields, voc
-from projects.prepare.labels.rle import decode_rle, encode_rle
 from projects.prepare.ledger import ConvertError, Counts
 from projects.prepare.split import split_groups
 from projects.prepare.tile import fill_polygon, tile_origins
 from projects.prepare.write import clip_box
 from projects.radiograph import safe_parse
 from projects.radiograph.read import read
+from projects.radiograph.rle import decode_rle, encode_rle
 from projects.radiograph.window import apply_window
 from tools.convert_dataset import main
 

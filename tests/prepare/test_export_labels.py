@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from helpers.label_sets import PLAIN, coco, rle
 
-from projects.prepare.labels.rle import outline
 from projects.prepare.tile import fill_polygon
+from projects.radiograph.rle import outline
 from tools.export_labels import main
 
 OBJECTS = [

@@ -8,7 +8,7 @@ import pytest
 from helpers.conversion import refused, run
 
 from projects.prepare import welds
-from projects.prepare.labels.rle import decode_rle
+from projects.radiograph.rle import decode_rle
 
 # Films of 40 x 90 px; a flaw at (10, 5) of 6 x 4 px is written by its pixel edges, from 0.5 on.
 ROWS = {

@@ -205,6 +205,25 @@ def test_what_becomes_of_defects_is_counted_by_type_and_by_size(written):
             assert sum(counted) == int(row['defects'])
 
 
+def test_masks_have_their_own_precision_and_the_sizes_that_they_give(pair, tmp_path):
+    def of_twice_the_size(said):
+        for detection in said['detections']:
+            area = 4 * detection['bbox'][2] * detection['bbox'][3]
+            detection |= dict(segmentation=dict(size=[96, 96], counts=''), area=area)
+
+    for run in pair:
+        edit(run / 'predictions.json', of_twice_the_size)
+        edit(run / 'test.json', lambda said: said['metrics'].update({'xray/segm_AP50': 0.4321}))
+    out = tmp_path / 'report'
+    assert main([*map(str, pair), '--out', str(out)]) == 0
+    with (out / 'sizing.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row['class'] for row in rows} == {'critical', 'minor'}
+    assert all(1.5 < float(row['median']) < 2.5 and int(row['flaws found']) > 0 for row in rows)
+    with (out / 'arms.csv').open() as file:
+        assert {row['segm_AP50'] for row in csv.DictReader(file)} == {'43.2'}
+
+
 def test_a_measure_that_is_not_a_number_is_none_of_a_mean(pair, tmp_path):
     for run, value in zip(pair, (math.nan, 0.25), strict=True):
         edit(run / 'test.json', lambda said, value=value: said['metrics'].update({'xray/AP_small': value}))

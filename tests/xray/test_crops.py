@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks
 
 from projects.xray.crops import XrayFlawCrop
 
@@ -44,6 +45,20 @@ def test_a_box_stays_on_its_flaw(scale, dtype):
             assert np.abs(box - found).max() <= 2 * max(scale)
             whole += not results['gt_ignore_flags'][0]
     assert whole > 50
+
+
+def test_a_mask_stays_on_its_flaw():
+    crop = XrayFlawCrop(size=128, flaw=1, scale=(0.5, 2.5))
+    for seed in range(40):
+        np.random.seed(seed)
+        results = radiograph(300, 400, BOXES[:2])
+        whole = np.stack([results['img'] == 50 * number for number in (1, 2)])
+        results['gt_masks'] = BitmapMasks(whole.astype(np.uint8), 300, 400)
+        results = crop(results)
+        assert results['gt_masks'].masks.shape == (len(results['gt_bboxes']), *results['img_shape'])
+        for mask, label in zip(results['gt_masks'].masks, results['gt_bboxes_labels'], strict=True):
+            filled = np.abs(results['img'].astype(float) - 50 * (label + 1)) < 25
+            assert (filled != mask.astype(bool)).sum() <= 3 * (4 + 2 * np.sqrt(mask.sum()))  # at its border
 
 
 def test_a_flaw_asked_for_is_in_the_crop_whole():

@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import os
@@ -12,10 +13,12 @@ from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
 from mmpretrain.structures import DataSample
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from projects.measures.images import MeasureError
+from projects.radiograph.rle import encode_rle
 from projects.xray.classes import CLASSES
 from projects.xray.datasets import DatasetError
 from projects.xray.metrics import XrayDefectMetric, XraySeverityMetric, average_precision
@@ -94,7 +97,6 @@ def evaluate(metric, samples, meta=META, batch=4):
 
 def with_pycocotools(path, samples, img_ids=None):
     """AP and AP50, mean and per category id, and AP by size, from the reference implementation."""
-    truth = COCO(str(path))
     rows = [
         dict(
             image_id=s.img_id,
@@ -107,7 +109,13 @@ def with_pycocotools(path, samples, img_ids=None):
             s.pred_instances.bboxes.numpy(), s.pred_instances.scores, s.pred_instances.labels
         )
     ]
-    evaluation = COCOeval(truth, truth.loadRes(rows), 'bbox')
+    return reference(path, rows, 'bbox', img_ids)
+
+
+def reference(path, rows, shape, img_ids=None):
+    """What the reference implementation says of COCO results, by the IoU of boxes or masks."""
+    truth = COCO(str(path))
+    evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(rows)), shape)
     if img_ids:
         evaluation.params.imgIds = img_ids
     evaluation.evaluate()
@@ -124,6 +132,91 @@ def with_pycocotools(path, samples, img_ids=None):
 
 
 # -------------------------------------------------------------------------------------- XrayDefectMetric
+
+
+def ellipse(box):
+    """Bool mask (200, 200) of the ellipse in a box x1 y1 x2 y2."""
+    x1, y1, x2, y2 = box
+    yy, xx = np.mgrid[:200, :200] + 0.5
+    return ((2 * xx - x1 - x2) / (x2 - x1)) ** 2 + ((2 * yy - y1 - y2) / (y2 - y1)) ** 2 <= 1
+
+
+def with_ellipses(path, coco, samples):
+    """Give the flaws of a drawn file and the detections on it masks; crowd keeps its box alone."""
+    for ann in coco['annotations']:
+        x, y, w, h = ann['bbox']
+        mask = ellipse((x, y, x + w, y + h))
+        ann |= dict(segmentation=encode_rle(mask), area=int(mask.sum()))
+    path.write_text(json.dumps(coco))
+    for found in (s.pred_instances for s in samples):
+        masks = [ellipse(box) for box in found.bboxes.numpy()]
+        found.masks = torch.tensor(np.array(masks).reshape(-1, 200, 200), dtype=torch.bool)
+
+
+def test_masks_agree_with_pycocotools(tmp_path):
+    path, coco = draw_truth(tmp_path)
+    samples = detect(coco, noise=4.0)
+    with_ellipses(path, coco, samples)
+    metric = XrayDefectMetric(str(path), severity=SEVERITY, masks=True, drop_series=['C0055'])
+    got = evaluate(metric, samples)
+    rows = [
+        dict(
+            image_id=s.img_id,
+            category_id=int(label) + 1,
+            segmentation=coco_mask.encode(np.asfortranarray(mask.numpy(), np.uint8)),
+            score=float(score),
+        )
+        for s in samples
+        for mask, score, label in zip(
+            s.pred_instances.masks, s.pred_instances.scores, s.pred_instances.labels, strict=True
+        )
+    ]
+    kept = [image['id'] for image in coco['images'] if image['series'] != 'C0055']
+    for img_ids, ending in ((None, ''), (kept, '_without_C0055')):
+        ap, ap50, per_class, per_class50, sizes = reference(path, rows, 'segm', img_ids)
+        assert 0.05 < ap < ap50 < 0.95
+        expected = {'AP': ap, 'AP50': ap50}
+        for i, name in enumerate(CLASSES):
+            expected |= {f'AP_{name}': per_class[i], f'AP50_{name}': per_class50[i]}
+        expected |= {f'AP_{size}': sizes[i] for i, size in enumerate(('small', 'medium')) if sizes[i] > -1}
+        found = {key: got[f'xray/segm_{key}{ending}'] for key in expected}
+        assert found == pytest.approx(expected, abs=1e-9)
+    # Boxes are measured as ever, and differ.
+    boxes = evaluate(XrayDefectMetric(str(path), severity=SEVERITY, drop_series=['C0055']), samples)
+    assert {key: got[key] for key in boxes} == pytest.approx(boxes, nan_ok=True)
+    assert set(got) - set(boxes) == {
+        'xray/size_ratio',
+        *(k.replace('/', '/segm_') for k in got if '/AP' in k),
+    }
+    assert got['xray/segm_AP'] != pytest.approx(got['xray/AP'], abs=1e-4)
+    assert 0.8 < got['xray/size_ratio'] < 1.2
+    for row, wanted in zip(metric.predictions['detections'], rows, strict=True):
+        assert row['area'] == coco_mask.area(wanted['segmentation'])
+        assert row['segmentation'] == dict(size=[200, 200], counts=wanted['segmentation']['counts'].decode())
+    json.dumps(metric.predictions)  # as the predictions are written
+
+
+def test_masks_are_measured_where_all_flaws_have_one(tmp_path):
+    path, coco = draw_truth(tmp_path)
+    samples = detect(coco)
+    with_ellipses(path, coco, samples)
+    del coco['annotations'][3]['segmentation']
+    path.write_text(json.dumps(coco))
+    metric = XrayDefectMetric(str(path), severity=SEVERITY, masks=True)
+    with pytest.raises(DatasetError, match='1 of 48 flaws have no `segmentation`'):
+        metric.dataset_meta = META
+    coco['annotations'][3]['iscrowd'] = 1  # ignored by its box
+    path.write_text(json.dumps(coco))
+    assert evaluate(metric, samples)['xray/segm_AP'] > 0
+
+
+def test_a_model_that_finds_nothing_has_no_mask_to_measure(tmp_path):
+    path, coco = draw_truth(tmp_path)
+    samples = [sample(image['id'], [], [], []) for image in coco['images']]
+    with_ellipses(path, coco, samples)
+    got = evaluate(XrayDefectMetric(str(path), severity=SEVERITY, masks=True), samples)
+    assert got['xray/segm_AP'] == got['xray/segm_AP50_critical'] == 0
+    assert math.isnan(got['xray/size_ratio'])
 
 
 def test_agrees_with_pycocotools(tmp_path):

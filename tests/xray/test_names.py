@@ -71,6 +71,7 @@ def test_a_stem_outside_the_grammar_is_refused(stem):
             'cwd-r18-narrow_faster-rcnn_r18-tiny-scratch_fpn32_1xb4-8e_synthetic',
             ('synthetic', 'r18-tiny', 'scratch + cwd-r18-narrow'),
         ),
+        ('mask-rcnn_r50-simsiam-pre_fpn_4xb4-2x_industrial', ('industrial', 'r50', 'simsiam')),
         ('my_own_config', ('', '', 'my_own_config')),
         (
             'drawn_lite0-in1k-pre_fpn_1xb8-4e_castings-b-160px',

@@ -1,5 +1,4 @@
-# ResNet-50. Batch norm is trained and nothing is frozen, in every arm: statistics and stem of ImageNet are
-# not those of a self-supervised backbone. sync_bn makes one group of the images on all GPUs.
+# ResNet-50. sync_bn makes one group of the images on all GPUs.
 _base_ = './faster-rcnn_fpn.py'
 sync_bn = 'torch'
-model = dict(backbone=dict(frozen_stages=-1, norm_eval=False))
+model = dict(backbone=_base_.xray_trained)

@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
+from projects.radiograph.rle import count_regions, decode_rle, extent, uncompress
 from projects.radiograph.safe_parse import FormatError, _show, flag_of
 
 from .fields import TURNED, label_of, numbers_of, polygon_object, read_json, size_of, turn, turned_object
 from .images import Entry, Images, Source, collect, find_images
-from .rle import count_regions, decode_rle, extent, uncompress
 
 ONE_REGION = 'mask of one region marked as crowd read as one object'
 """CVAT marks every mask as crowd: COCO has run lengths for crowds only."""

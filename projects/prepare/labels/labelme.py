@@ -9,11 +9,11 @@ import numpy as np
 
 from projects.radiograph.image import ImagingError
 from projects.radiograph.read import read
+from projects.radiograph.rle import encode_rle, extent
 from projects.radiograph.safe_parse import FormatError, _show, flag_of
 
 from .fields import label_of, numbers_of, polygon_object, read_json, size_of, turned_object
 from .images import Entry, Images, Source, collect, find_images
-from .rle import encode_rle, extent
 
 _TURNED = ('oriented_rectangle', 'rotation')
 """Rectangles at an angle: of LabelMe, of X-AnyLabeling."""

@@ -10,11 +10,11 @@ from xml.parsers import expat
 import numpy as np
 from PIL import Image
 
+from projects.radiograph.rle import encode_rle
 from projects.radiograph.safe_parse import FormatError, _show, flag_of
 
 from .fields import label_of, numbers_of, read_bytes, size_of, turn, turned_object
 from .images import Entry, Images, Source, collect, find_images, stem_of_radiograph
-from .rle import encode_rle
 
 MAX_TAGS = 1_000_000
 """Most tags of an XML file."""

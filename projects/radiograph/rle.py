@@ -1,9 +1,15 @@
 """COCO's run-length encoding of masks."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from projects.radiograph.safe_parse import FormatError
+from .safe_parse import FormatError
+
+Bools = npt.NDArray[np.bool_]
 
 
 def uncompress(text: str) -> list[int]:
@@ -24,7 +30,7 @@ def uncompress(text: str) -> list[int]:
     return counts
 
 
-def encode_rle(mask: np.ndarray) -> dict:
+def encode_rle(mask: Bools) -> dict[str, Any]:
     """COCO's uncompressed RLE of a boolean mask (H, W): run lengths down the columns, zeros first."""
     flat = mask.ravel(order='F')
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -32,19 +38,19 @@ def encode_rle(mask: np.ndarray) -> dict:
     return dict(size=list(mask.shape), counts=[0, *counts] if flat[0] else counts)
 
 
-def decode_rle(rle: dict) -> np.ndarray:
+def decode_rle(rle: Mapping[str, Any]) -> Bools:
     """Boolean mask (H, W) of COCO's uncompressed RLE."""
     values = np.arange(len(rle['counts'])) % 2 == 1
     return np.repeat(values, rle['counts']).reshape(rle['size'], order='F')
 
 
-def extent(mask: np.ndarray) -> list[int]:
+def extent(mask: Bools) -> list[int]:
     """Corners x1, y1, x2, y2 at pixel edges of what a mask (H, W) marks, which must be something."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
 
 
-def outline(mask: np.ndarray) -> list[list[float]]:
+def outline(mask: Bools) -> list[list[float]]:
     """Polygons x1 y1 x2 y2 … around the regions of a boolean mask (H, W); holes are filled.
 
     The pixels whose centres lie in them are those of the mask: the outlines pass a quarter of a pixel within.
@@ -54,7 +60,7 @@ def outline(mask: np.ndarray) -> list[list[float]]:
     return [((points.reshape(-1) + 0.5) / 2).tolist() for points in found]
 
 
-def count_regions(mask: np.ndarray) -> int:
+def count_regions(mask: Bools) -> int:
     """Number of connected regions of a boolean mask (H, W); pixels that touch at a corner are connected."""
     if not mask.any():
         return 0

@@ -1,0 +1,6 @@
+# mmdet's Mask R-CNN with an FPN, fed with one channel: boxes, and within each the pixels of the flaw.
+_base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', '../xray_detectors.py']
+model = dict(
+    data_preprocessor=dict(_delete_=True, pad_mask=True, **_base_.xray_one_channel),
+    train_cfg=_base_.xray_ignoring,
+)

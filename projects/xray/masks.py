@@ -1,0 +1,113 @@
+"""Masks of annotated flaws: checked, and brought into the one form that data set and metric read."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from mmengine.logging import print_log
+from pycocotools import mask as coco_mask
+
+from projects.radiograph.rle import uncompress
+from projects.radiograph.safe_parse import FormatError
+
+from .errors import DatasetError
+
+_FEWEST = 6  # numbers in a polygon: three points
+
+
+def with_masks(coco: dict, ann_file: str) -> dict:
+    """Give every annotation its mask as compressed run lengths over the whole image.
+
+    Polygons become the pixels that pycocotools marks, several of one flaw their union; run lengths keep holes
+    and parts. A mask that marks no pixel, as that of a polygon between pixel centres, becomes its box, as
+    does a missing one of what is ignored: neither learnt nor counted.
+
+    Args:
+        coco: What `coco.load_defects` returned.
+        ann_file: Its file, for messages.
+
+    Returns:
+        The same with other annotations; `segmentation` of each is dict(size=[height, width], counts=str).
+
+    Raises:
+        DatasetError: A flaw without a mask, or one that cannot be read; the message names the image.
+    """
+    images = {image['id']: image for image in coco['images']}
+    learnt = [ann for ann in coco['annotations'] if not ann['iscrowd']]
+    without = [ann for ann in learnt if not ann.get('segmentation')]
+    if without:
+        raise DatasetError(
+            f'{ann_file}: {len(without)} of {len(learnt)} flaws have no `segmentation` '
+            f'({images[without[0]["image_id"]]["file_name"]}), expected a mask of each, as the recipe learns '
+            'masks; draw them, or train a Faster R-CNN, which needs boxes alone'
+        )
+    boxes = 0
+    annotations = []
+    for ann in coco['annotations']:
+        image = images[ann['image_id']]
+        rle = _mask(ann, image, ann_file) if ann.get('segmentation') else None
+        if rle is None or not coco_mask.area(rle):
+            boxes += not ann['iscrowd']
+            rle = _of_box(ann['bbox'], image['height'], image['width'])
+        annotations.append(dict(ann, segmentation=as_text(rle)))
+    if boxes:
+        print_log(f'{ann_file}: {boxes} masks without a pixel; their boxes stand for them', logger='current')
+    return dict(coco, annotations=annotations)
+
+
+def _mask(ann: Mapping[str, Any], image: Mapping[str, Any], ann_file: str) -> dict:
+    """Compressed run lengths of an annotation's polygons or run lengths."""
+    height, width = image['height'], image['width']
+    value = ann['segmentation']
+    try:
+        if isinstance(value, dict):
+            return _run_lengths(value, height, width)
+        polygons = value if isinstance(value, list) else [value]
+        for polygon in polygons:
+            _check_polygon(polygon)
+        return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    except FormatError as error:
+        raise DatasetError(
+            f'{ann_file}: annotation {ann["id"]} ({image["file_name"]}): expected {error}; correct its '
+            '`segmentation`'
+        ) from None
+
+
+def _check_polygon(polygon: Any) -> None:
+    numbers = isinstance(polygon, list) and all(
+        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in polygon
+    )
+    if not numbers or len(polygon) < _FEWEST or len(polygon) % 2:
+        raise FormatError('polygons [x1, y1, x2, y2, x3, y3, …] in px')
+
+
+def _run_lengths(value: Mapping[str, Any], height: int, width: int) -> dict:
+    """Check run lengths: the library would read beyond those that are too long."""
+    if value.get('size') != [height, width]:
+        raise FormatError(f'run lengths of size [{height}, {width}], found {str(value.get("size"))[:40]}')
+    counts = value.get('counts')
+    lengths = uncompress(counts) if isinstance(counts, str) else counts
+    whole = isinstance(lengths, list) and all(type(n) is int and n >= 0 for n in lengths)
+    if not whole or sum(lengths) != height * width:
+        raise FormatError(f'run lengths that add up to {height} x {width} px')
+    return coco_mask.frPyObjects(dict(size=[height, width], counts=lengths), height, width)
+
+
+def _of_box(box: list[float], height: int, width: int) -> dict:
+    """Every pixel that a box [x, y, w, h] touches."""
+    mask = np.zeros((height, width), np.uint8, order='F')
+    x, y, w, h = box
+    mask[math.floor(y) : math.ceil(y + h), math.floor(x) : math.ceil(x + w)] = 1
+    return coco_mask.encode(mask)
+
+
+def encode(mask: np.ndarray) -> dict[str, Any]:
+    """Compressed run lengths of a boolean mask (H, W), as JSON takes them."""
+    return as_text(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
+
+
+def as_text(rle: Mapping[str, Any]) -> dict[str, Any]:
+    """Run lengths of pycocotools as JSON takes them."""
+    height, width = rle['size']
+    return dict(size=[int(height), int(width)], counts=rle['counts'].decode())
