@@ -23,18 +23,31 @@ class XrayFlawCrop(BaseTransform):
     Required key: `img` (H, W); of a labelled radiograph also `gt_bboxes` (HorizontalBoxes),
     `gt_bboxes_labels` and `gt_ignore_flags`. Changed: these, `img_shape`, and `gt_masks` where there are any.
 
+    With `side` the factor depends on the flaw: one of the image's is drawn, and the factor from those of
+    `scale` that bring it into this range, so that flaws of all sizes are learnt however large the labelled
+    ones are. Crops of sound places are scaled as those around flaws are.
+
     Args:
         size: Width and height of the crop in px.
         flaw: Probability of a crop around a flaw, where the image has one.
         scale: Range of the factor that scales the content, drawn log-uniformly.
         visible: Share of a box's area in [0, 1].
+        side: Range of a flaw's side in the crop, px (square root of its area); None: as it comes.
+        stretch: Width and height are scaled by factors of a ratio up to this one, either way, drawn
+            log-uniformly: unseen flaws may be longer than those learnt from.
 
     Raises:
         ValueError: An argument out of its range.
     """
 
     def __init__(
-        self, size: int = 256, flaw: float = 0.75, scale: Sequence[float] = (0.8, 1.25), visible: float = 0.5
+        self,
+        size: int = 256,
+        flaw: float = 0.75,
+        scale: Sequence[float] = (0.8, 1.25),
+        visible: float = 0.5,
+        side: Sequence[float] | None = None,
+        stretch: float = 1.0,
     ):
         low, high = scale
         if size < 1 or not 0 <= flaw <= 1 or not 0 < low <= high or not 0 <= visible <= 1:
@@ -42,7 +55,13 @@ class XrayFlawCrop(BaseTransform):
                 f'XrayFlawCrop: size={size}, flaw={flaw}, scale={scale}, visible={visible}, expected a size '
                 'in px, a probability, 0 < low <= high and a share of the area'
             )
+        if side is not None and not 0 < side[0] <= side[1]:
+            raise ValueError(f'XrayFlawCrop: side={side}, expected 0 < low <= high in px, or None')
         self.size, self.flaw, self.scale, self.visible = size, flaw, (float(low), float(high)), visible
+        if stretch < 1:
+            raise ValueError(f'XrayFlawCrop: stretch={stretch}, expected a ratio of at least 1')
+        self.side = None if side is None else (float(side[0]), float(side[1]))
+        self.stretch = float(stretch)
 
     def transform(self, results: dict) -> dict:
         """Replace the image and its boxes by those of a crop."""
@@ -50,13 +69,18 @@ class XrayFlawCrop(BaseTransform):
         labelled = 'gt_bboxes' in results
         boxes = results['gt_bboxes'].tensor.numpy() if labelled else np.empty((0, 4), np.float32)
         boxes = boxes.reshape(-1, 4)
-        factor = float(np.exp(np.random.uniform(*np.log(self.scale))))
-        side = max(1, round(self.size / factor))
-        height, width = (min(side, extent) for extent in image.shape)
-        y, x = self.place(image.shape, (height, width), boxes)
+        chosen = boxes[np.random.randint(len(boxes))] if len(boxes) else None
+        factor = self.factor(chosen)
+        wider = self.stretch ** np.random.uniform(-0.5, 0.5) if self.stretch > 1 else 1.0
+        sides = [max(1, round(self.size / f)) for f in (factor / wider, factor * wider)]
+        height, width = (min(side, extent) for side, extent in zip(sides, image.shape))
+        y, x = self.place(image.shape, (height, width), boxes, chosen)
         crop = image[y : y + height, x : x + width]
         # A side that the image cuts short is scaled by the same factor.
-        target = tuple(max(1, min(self.size, round(extent * self.size / side))) for extent in crop.shape)
+        target = tuple(
+            max(1, min(self.size, round(extent * self.size / side)))
+            for extent, side in zip(crop.shape, sides)
+        )
         crop = np.ascontiguousarray(crop) if target == crop.shape else resize(crop, target)
 
         results['img'] = crop
@@ -73,17 +97,31 @@ class XrayFlawCrop(BaseTransform):
             results['gt_masks'] = results['gt_masks'][kept].crop(part).resize(target)
         return results
 
-    def place(self, shape: tuple, crop: tuple, boxes: np.ndarray) -> tuple[int, int]:
+    def factor(self, box: np.ndarray | None) -> float:
+        """Draw the factor that scales the content.
+
+        Args:
+            box: (4,) x1, y1, x2, y2 in px of the flaw whose `side` counts; None without one.
+        """
+        low, high = self.scale
+        if self.side is not None and box is not None:
+            length = float(np.sqrt(max((box[2] - box[0]) * (box[3] - box[1]), 1)))
+            # Where no factor does, the nearest.
+            low, high = (float(np.clip(side / length, *self.scale)) for side in self.side)
+        return float(np.exp(np.random.uniform(np.log(low), np.log(high))))
+
+    def place(self, shape: tuple, crop: tuple, boxes: np.ndarray, chosen: np.ndarray) -> tuple[int, int]:
         """Draw the upper left corner (y, x) of a crop.
 
         Args:
             shape: Height and width of the image, px.
             crop: Height and width of the crop, px.
             boxes: (N, 4) x1, y1, x2, y2 in px.
+            chosen: (4,) the one of them that a crop around a flaw holds; None without any.
         """
         last = shape[0] - crop[0], shape[1] - crop[1]
         if len(boxes) and np.random.rand() < self.flaw:
-            x1, y1, x2, y2 = boxes[np.random.randint(len(boxes))]
+            x1, y1, x2, y2 = chosen
             return tuple(
                 self._around(low, high, extent, end)
                 for low, high, extent, end in ((y1, y2, crop[0], last[0]), (x1, x2, crop[1], last[1]))
@@ -133,5 +171,5 @@ class XrayFlawCrop(BaseTransform):
         """Show the arguments."""
         return (
             f'{type(self).__name__}(size={self.size}, flaw={self.flaw}, scale={self.scale}, '
-            f'visible={self.visible})'
+            f'visible={self.visible}, side={self.side}, stretch={self.stretch:g})'
         )

@@ -74,6 +74,42 @@ def test_a_flaw_asked_for_is_in_the_crop_whole():
     assert seen == {0, 1, 2}
 
 
+def test_flaws_of_all_sizes_come_in_the_range_that_is_asked_for():
+    crop = XrayFlawCrop(size=160, flaw=1, scale=(0.2, 4), side=(16, 64))
+    for box, least, most in (
+        ((300, 200, 320, 220), 16, 64),  # any factor from 0.8 to 3.2
+        ((200, 150, 400, 350), 40, 64),  # no smaller than scale 0.2 makes it
+        ((300, 200, 303, 203), 12, 12),  # too small for scale 4: as near as can be
+    ):
+        sides = []
+        for seed in range(80):
+            np.random.seed(seed)
+            found = crop(radiograph(500, 600, [box]))['gt_bboxes'].tensor.numpy()[0]
+            sides.append(np.sqrt(np.prod(found[2:] - found[:2])))
+        assert np.allclose([min(sides), max(sides)], [least, most], rtol=0.12)
+
+
+def test_stretched_flaws_keep_their_boxes_and_their_area():
+    crop = XrayFlawCrop(size=128, flaw=1, scale=(1, 1), stretch=4)
+    ratios = []
+    for seed in range(80):
+        np.random.seed(seed)
+        results = crop(radiograph(500, 600, [(200, 200, 240, 240)]))
+        x1, y1, x2, y2 = results['gt_bboxes'].tensor.numpy()[0]
+        ys, xs = np.nonzero(results['img'] > 25)
+        assert np.abs([x1 - xs.min(), y1 - ys.min(), x2 - xs.max() - 1, y2 - ys.max() - 1]).max() <= 2
+        assert (x2 - x1) * (y2 - y1) == pytest.approx(1600, rel=0.05)
+        ratios.append((x2 - x1) / (y2 - y1))
+    assert np.allclose([min(ratios), max(ratios)], [1 / 4, 4], rtol=0.2)
+    assert np.median(ratios) == pytest.approx(1, rel=0.4)
+
+
+@pytest.mark.parametrize('wrong', [dict(side=(0, 10)), dict(side=(20, 10)), dict(stretch=0.5)])
+def test_ranges_that_are_none_are_refused(wrong):
+    with pytest.raises(ValueError, match=f'{next(iter(wrong))}='):
+        XrayFlawCrop(**wrong)
+
+
 def test_sound_places_hold_no_flaw():
     crop = XrayFlawCrop(size=64, flaw=0, scale=(1, 1))
     for seed in range(40):

@@ -74,7 +74,7 @@ def test_a_stem_outside_the_grammar_is_refused(stem):
         ('mask-rcnn_r50-simsiam-pre_fpn_4xb4-2x_industrial', ('industrial', 'r50', 'simsiam')),
         ('my_own_config', ('', '', 'my_own_config')),
         (
-            'drawn_lite0-in1k-pre_fpn_1xb8-4e_castings-b-160px',
+            'drawn_lite0-in1k-pre_fpn_1xb4-4e_castings-b-160px',
             ('gdxray-b', 'lite0', 'in1k-drawn-castings alone'),
         ),
         ('drawn_lite0_fpn_1xb8-4e_welds-256px', ('welds', 'lite0', 'drawn alone')),

@@ -1,5 +1,5 @@
 # No pretraining of the backbone before.
 # Command: python tools/train.py <this file>
 # Cost: as its baseline.
-_base_ = './drawn_lite0-in1k-pre_fpn_1xb8-4e_castings-b-160px.py'
+_base_ = './drawn_lite0-in1k-pre_fpn_1xb4-4e_castings-b-160px.py'
 model = dict(backbone=dict(init_cfg=None))  # the class initialises itself (Kaiming)

@@ -1,7 +1,7 @@
 # DenseCL weights of GDXray castings without the series tested here.
 # Command: python tools/train.py <this file>
 # Cost: as its baseline.
-_base_ = './faster-rcnn_lite0-in1k-pre_fpn_1xb8-14e_gdxray-b.py'
+_base_ = './faster-rcnn_lite0-in1k-pre_fpn_1xb4-14e_gdxray-b.py'
 model = dict(
     backbone=dict(
         init_cfg=dict(checkpoint='work_dirs/densecl_lite0_1xb32-coslr-10e_castings-b-160px/epoch_10.pth')
