@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mmengine.runner import TestLoop
 
 VERSIONS = ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain', 'numpy')
+SHOWN = 10  # refused frames that are listed
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
@@ -161,8 +162,23 @@ def test_folder(args: argparse.Namespace, running: ModuleType, argv: Sequence[st
     write_json(folder / FILES['test'], predictions, indent=None)
     write_json(folder / 'test.json', result | dict(seed=None) | origin(argv), indent=2)
     print(f'wrote {folder}/test.json and {FILES["test"]}')
+    tell_refused(predictions['refused'], len(predictions['truth']['images']))
     print(f'next: python tools/report.py --exported {args.config} --out work_dirs/report')
     return 0
+
+
+def tell_refused(refused: Mapping[str, str], images: int) -> None:
+    """Say how many frames the folder refused, and list the first with their reasons."""
+    if not refused:
+        return
+    print(
+        f'{len(refused)} of {images} radiographs were refused, as the line puts them into quarantine; the '
+        'report counts their parts against the detector:'
+    )
+    for name, reason in list(refused.items())[:SHOWN]:
+        print(f'  {name}: {reason}')
+    if len(refused) > SHOWN:
+        print(f'  and {len(refused) - SHOWN} more: refused.csv of the report')
 
 
 def origin(argv: Sequence[str] | None, config: str | None = None) -> dict:

@@ -28,7 +28,7 @@ class Found:
 
 @dataclass
 class FalseAlarms:
-    """False alarms of one severity per image: on all, defective and defect-free ones; None without such."""
+    """False alarms of one severity per inspected image: all, defective, defect-free; None without such."""
 
     per_image: float | None
     per_defective_image: float | None
@@ -42,7 +42,7 @@ class DetectionMeasures:
     Attributes:
         threshold: Detections with a score at or above it count.
         rule: What a hit is, see `matching.match`.
-        images: Images in all.
+        images: Images in all; defects on those that were refused are missed.
         defect_free_images: Images without an annotation.
         escapes: Critical defects that are missed or called minor.
         by_severity: Per class.
@@ -137,7 +137,11 @@ def recall_by_rule(
 
 
 def count_false_alarms(matched: Sequence[Matched], threshold: float, label: int) -> FalseAlarms:
-    """Count the detections of one severity at a threshold that fall on no defect of any severity."""
+    """Count the detections of one severity at a threshold that fall on no defect of any severity.
+
+    Images that were refused are not among those of the mean: nothing could be detected on them.
+    """
+    matched = [m for m in matched if m.image.refused is None]
 
     def per_image(counts: Sequence[int]) -> float | None:
         return sum(counts) / len(counts) if counts else None

@@ -17,8 +17,9 @@ class FalseCalls:
     Attributes:
         threshold: Detections with a score at or above it count.
         label: Their severity.
-        per_image: Per defect-free image, clustered by part.
-        per_part: Per part whose images are all defect-free, over its views; None where parts are not known.
+        per_image: Per defect-free image that was inspected, clustered by part.
+        per_part: Per part whose images are all defect-free and inspected, over its views; None where parts
+            are not known.
         parts_known: Whether every sound image names its part; else each counts as a part of its own, which
             makes the interval too narrow.
     """
@@ -41,16 +42,16 @@ def measure_false_calls(
         label: The severity of the calls.
         confidence: Of the two-sided intervals.
     """
-    sound = [m for m in matched if m.defect_free]
+    sound = [m for m in matched if m.defect_free and m.image.refused is None]
     known = all(m.image.part is not None for m in sound)
-    defective = {str(m.image.part) for m in matched if not m.defect_free}
+    others = {str(m.image.part) for m in matched if not m.defect_free or m.image.refused is not None}
     calls: dict[str, int] = {}
     images: dict[str, int] = {}
     for number, m in enumerate(sound):
         part = str(m.image.part) if known else str(number)
         calls[part] = calls.get(part, 0) + int((m.false_alarm_scores(label) >= threshold).sum())
         images[part] = images.get(part, 0) + 1
-    free = [part for part in calls if part not in defective]
+    free = [part for part in calls if part not in others]
     return FalseCalls(
         threshold=float(threshold),
         label=label,

@@ -44,10 +44,12 @@ class InspectedImage:
         ignored: (G) bool: neither to be found nor a false alarm (`iscrowd`); default none.
         part: The physical part; None when unknown.
         strata: Groups that the image belongs to, such as series, batch, part type or view.
+        refused: Why the detector did not inspect it, such as a gray level outside of the band of an exported
+            folder; None where it did.
 
     Raises:
         MeasureError: Shapes that do not fit, a score or box that is not finite, a box of negative size, a
-            negative label, or an area that is not above zero.
+            negative label, an area that is not above zero, or detections on a refused image.
     """
 
     image_id: Hashable
@@ -64,6 +66,7 @@ class InspectedImage:
     ignored: Bools = None  # type: ignore[assignment]
     part: Hashable | None = None
     strata: Mapping[str, str] = field(default_factory=dict)
+    refused: str | None = None
 
     def __post_init__(self) -> None:
         """Make arrays of everything, fill in the defaults, and check."""
@@ -109,6 +112,8 @@ class InspectedImage:
                     self._refuse(f'{len(getattr(self, name))} {name} for {length} boxes')
 
     def _check_values(self) -> None:
+        if self.refused is not None and len(self.boxes):
+            self._refuse(f'{len(self.boxes)} detections, expected none of an image that was refused')
         for name in ('boxes', 'scores', 'truth_boxes', 'truth_areas'):
             if not np.isfinite(getattr(self, name)).all():
                 self._refuse(f'{name} that are not finite; the run diverged or its file is damaged')

@@ -23,6 +23,7 @@ class Part:
         truth: 'critical', 'minor' or 'defect-free', the worst of its views; 'ignored' with such boxes alone.
         score: Highest score, in any view, of a detection that rejects the part; None without one.
         hit_score: Highest score of a detection that found one of its critical defects; None without one.
+        refused: Whether a view was refused: the detector decides nothing on the part, an inspector does.
     """
 
     part: str
@@ -30,18 +31,28 @@ class Part:
     truth: str
     score: float | None
     hit_score: float | None
+    refused: bool = False
 
 
 @dataclass
 class PartMeasures:
     """Decisions on parts at one threshold.
 
+    On a part with a refused view the detector decides nothing, whatever it says of the other views: on the
+    line an inspector does. Such a part counts against the detector in each rate, so that a bound holds
+    whatever the inspector decides.
+
     Attributes:
         threshold: A part is rejected when its score is at or above it.
-        escape: Critical parts that are not rejected.
-        false_reject: Defect-free parts that are rejected; not estimable without such parts.
-        minor_reject: Parts with minor defects only that are rejected.
+        escape: Critical parts that are not rejected, those with a refused view among them.
+        false_reject: Defect-free parts that are rejected or have a refused view; not estimable without such
+            parts.
+        minor_reject: Parts with minor defects only that are rejected or have a refused view.
         caught_elsewhere: Critical parts that are rejected although none of their critical defects was found.
+        refused: Parts of any kind with a refused view.
+        refused_critical: Of them the critical ones, which `escape` counts as escaped.
+        refused_sound: Of them the defect-free ones, which `false_reject` counts as rejected.
+        decided_escape: Escapes among the critical parts without a refused view.
     """
 
     threshold: float
@@ -49,6 +60,10 @@ class PartMeasures:
     false_reject: Rate
     minor_reject: Rate
     caught_elsewhere: int
+    refused: Rate
+    refused_critical: int
+    refused_sound: int
+    decided_escape: Rate
 
     @property
     def caught(self) -> int:
@@ -59,6 +74,8 @@ class PartMeasures:
 @dataclass
 class PartCurve:
     """Decisions on parts over the threshold; between two of its thresholds those of the upper one hold.
+
+    Parts with a refused view are among the escapes and among the rejects, as in `PartMeasures`.
 
     Attributes:
         thresholds: (T) rising: every score of a part, where a decision changes, and those asked for.
@@ -120,7 +137,8 @@ def gather_parts(matched: Sequence[Matched], reject_minor: bool = False) -> list
         truth = 'critical' if _any(critical) else 'minor' if _any(others) else sound
         scores = [m.image.scores[reject_minor | (m.image.labels == CRITICAL)] for m in members]
         hit_scores = [m.right_scores[c] for m, c in zip(members, critical, strict=True)]
-        parts.append(Part(name, len(members), truth, _highest(scores), _highest(hit_scores)))
+        refused = any(m.image.refused is not None for m in members)
+        parts.append(Part(name, len(members), truth, _highest(scores), _highest(hit_scores), refused))
     return parts
 
 
@@ -141,6 +159,8 @@ def measure_parts(parts: Sequence[Part], threshold: float, confidence: float = 0
         return int(count), units
 
     caught, critical = rejected('critical')
+    refused = [part.truth for part in parts if part.refused]
+    left = refused.count('critical')
     return PartMeasures(
         threshold=float(threshold),
         escape=rate(critical - caught, critical, confidence),
@@ -148,11 +168,16 @@ def measure_parts(parts: Sequence[Part], threshold: float, confidence: float = 0
         minor_reject=rate(*rejected('minor'), confidence),
         caught_elsewhere=sum(
             part.truth == 'critical'
+            and not part.refused
             and part.score is not None
             and part.score >= threshold
             and (part.hit_score is None or part.hit_score < threshold)
             for part in parts
         ),
+        refused=rate(len(refused), len(parts), confidence),
+        refused_critical=left,
+        refused_sound=refused.count('defect-free'),
+        decided_escape=rate(critical - caught - left, critical - left, confidence),
     )
 
 
@@ -164,7 +189,7 @@ def part_curve(parts: Sequence[Part], also: Sequence[float] = (), confidence: fl
         also: Further thresholds, such as the operating point.
         confidence: Of each bound.
     """
-    scores = [part.score for part in parts if part.score is not None]
+    scores = [part.score for part in parts if part.score is not None and not part.refused]
     thresholds = np.unique([*scores, *also])  # rising, each once
     caught, critical = _rejected(parts, 'critical', thresholds)
     rejects, defect_free = _rejected(parts, 'defect-free', thresholds)
@@ -198,8 +223,17 @@ def _rejected(parts: Sequence[Part], truth: str, thresholds: Sequence[float] | F
 
 
 def sorted_scores(parts: Sequence[Part], truth: str) -> Floats:
-    """Return the scores (N) of the parts of one kind, rising; -inf without a detection that rejects."""
-    return np.sort([NOT_FOUND if part.score is None else part.score for part in parts if part.truth == truth])
+    """Return the scores (N) of the parts of one kind, rising; -inf without a detection that rejects.
+
+    A part with a refused view has the score that counts against the detector at every threshold: -inf of a
+    critical part, inf of any other.
+    """
+    against = NOT_FOUND if truth == 'critical' else -NOT_FOUND
+
+    def score(part: Part) -> float:
+        return against if part.refused else NOT_FOUND if part.score is None else part.score
+
+    return np.sort([score(part) for part in parts if part.truth == truth])
 
 
 def floored(threshold: float) -> str:

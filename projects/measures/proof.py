@@ -179,9 +179,9 @@ class OperatingPoint:
         max_escape: The rate to prove.
         confidence: Of the proof, one-sided.
         proven: Whether the parts prove it, which those that chose the model cannot.
-        reason: Why it is not proven: 'too few parts', 'too many escapes', 'luck' (most rejections of critical
-            parts are by another detection alone), 'all rejected' (every sound part is) or 'estimate'; empty
-            when it is.
+        reason: Why it is not proven: 'too few parts', 'too many escapes', 'refused' (so many that count as
+            escapes for a refused view), 'luck' (most rejections of critical parts are by another detection
+            alone), 'all rejected' (every sound part is) or 'estimate'; empty when it is.
         threshold: The one judged.
         measures: Decisions there.
         parts_needed: Critical parts that the proof takes with as many escapes; None when they are there or no
@@ -230,7 +230,7 @@ def judge_parts(
     needed = None
     if escapes > allowed and not (escapes and escapes >= max_escape * critical):
         needed = parts_needed(max_escape, escapes, confidence)  # else more parts would bring more escapes
-    reason = _why_not(measures, allowed, of)
+    reason = _why_not(measures, allowed, max_escape, of)
     goal = _goal(max_escape, confidence)
     at = f'at score >= {floored(threshold)}'
     start = {
@@ -241,13 +241,17 @@ def judge_parts(
             f'escape it takes {least}'
         ),
         'too many escapes': f'Not proven: {goal} {at}',
+        'refused': (
+            f'Not proven: {goal} {at}: {measures.refused_critical} of the critical parts have a refused view '
+            'and count as escaped; the others alone would prove it'
+        ),
         'luck': f'No proof: most critical parts rejected {at} are rejected by another detection alone',
         'all rejected': f'No proof: every sound part is rejected {at}',
     }[reason]
     statement = f'{start}; {describe_parts(measures)}.'
     if escapes and needed:
         statement += f' With as many escapes it takes {needed} critical parts.'
-    blind = int((sorted_scores(parts, 'critical') == NOT_FOUND).sum())
+    blind = int((sorted_scores(parts, 'critical') == NOT_FOUND).sum()) - measures.refused_critical
     if blind:
         statement += (
             f' {blind} of {critical} critical parts have no detection that rejects them, at any threshold.'
@@ -262,11 +266,13 @@ def judge_parts(
     )
 
 
-def _why_not(measures: PartMeasures, allowed: int, of: str) -> str:
+def _why_not(measures: PartMeasures, allowed: int, max_escape: float, of: str) -> str:
     if allowed < 0:
         return 'too few parts'
     if measures.escape.events > allowed:
-        return 'too many escapes'
+        decided = measures.decided_escape
+        alone = decided.upper is not None and decided.upper <= max_escape
+        return 'refused' if alone else 'too many escapes'
     if 2 * measures.caught_elsewhere > measures.caught:
         return 'luck'
     if measures.false_reject.units and measures.false_reject.events == measures.false_reject.units:
@@ -275,12 +281,19 @@ def _why_not(measures: PartMeasures, allowed: int, of: str) -> str:
 
 
 def describe_parts(measures: PartMeasures) -> str:
-    """Say both rates of parts with their bounds, and the share of rejections that are luck."""
+    """Say both rates of parts with their bounds, the share of luck, and how the refused are counted."""
     words = f'escaped: {measures.escape}; sound parts rejected: {measures.false_reject}'
     if measures.caught:
         share = measures.caught_elsewhere / measures.caught
         words += (
             f'; {measures.caught_elsewhere} of {measures.caught} rejections of critical parts ({share:.0%}) '
             'are by another detection alone'
+        )
+    if measures.refused.events:
+        words += (
+            f'; parts with a refused view, which an inspector decides: {measures.refused} '
+            f'({measures.refused_critical} critical, counted as escaped; {measures.refused_sound} sound, '
+            f'counted as rejected); escaped of the critical parts without a refused view: '
+            f'{measures.decided_escape}'
         )
     return words

@@ -26,7 +26,7 @@ class Froc:
     Attributes:
         rule: What a hit is, see `matching.match`.
         defects: Defects of that severity.
-        images: Images that the false alarms are averaged over.
+        images: Images that the false alarms are averaged over: those that were inspected.
         thresholds: (T) falling scores at which recall changes.
         recall: (T) share of defects found with their severity.
         false_alarms: (T) false alarms of that severity per image.
@@ -66,7 +66,8 @@ def froc(
     hits = np.sort(scores[scores > NOT_FOUND])
     thresholds = np.unique(hits)[::-1]
     recall = (hits.size - np.searchsorted(hits, thresholds)) / max(scores.size, 1)
-    per_image = (alarms.size - np.searchsorted(alarms, thresholds)) / len(matched)
+    images = int(_inspected(matched).sum())
+    per_image = (alarms.size - np.searchsorted(alarms, thresholds)) / max(images, 1)
 
     def alarms_at(level: float) -> float | None:
         reached = np.flatnonzero(recall >= level)
@@ -76,7 +77,7 @@ def froc(
     return Froc(
         rule=matched[0].rule,
         defects=int(scores.size),
-        images=len(matched),
+        images=images,
         thresholds=thresholds.tolist(),
         recall=recall.tolist(),
         false_alarms=per_image.tolist(),
@@ -110,6 +111,7 @@ def recall_at(matched: Sequence[Matched], limit: float, label: int = CRITICAL, a
         scores, alarms = ranked[: scores.size], ranked[scores.size :]
     order = np.argsort(-alarms, kind='stable')
     alarms, alarm_owners = alarms[order], alarm_owners[order]
+    inspected = _inspected(matched)
 
     def measure(positions: Ints) -> float | None:
         draws = np.bincount(positions, minlength=len(matched))
@@ -118,7 +120,7 @@ def recall_at(matched: Sequence[Matched], limit: float, label: int = CRITICAL, a
             return None
         # As many of the highest alarms as are allowed; what scores above the next one counts.
         # The allowance is a whole number of alarms apart from rounding: 0.1 * 30 = 3.0000000000000004.
-        allowed = math.floor(limit * len(positions) + 1e-9)
+        allowed = math.floor(limit * int(draws @ inspected) + 1e-9)
         count = np.searchsorted(np.cumsum(draws[alarm_owners]), allowed, side='right')
         bar = alarms[count] if count < alarms.size else NOT_FOUND
         return float(weights[scores > bar].sum() / weights.sum())
@@ -195,6 +197,11 @@ def average_precision(scores: Floats, positive: Bools) -> float:
     hits = np.cumsum(positive)[last]
     recall_steps = np.diff(hits, prepend=0) / hits[-1]
     return float((recall_steps * hits / (last + 1)).sum())
+
+
+def _inspected(matched: Sequence[Matched]) -> Ints:
+    """Return 1 for each image (N) that was inspected, 0 for one that was refused."""
+    return np.array([m.image.refused is None for m in matched], int)
 
 
 def _rank_within(scores: Floats, groups: Ints) -> Floats:

@@ -25,7 +25,7 @@ CONTEXT = 3.0  # side of a crop over that of the box in it
 QUALITY = 72  # of JPEG: about 3 kB a crop
 LARGE = 512  # px of the radiograph that the enlarged picture shows at least, where there are as many
 LARGE_QUALITY = 90
-ESCAPES = ('missed', 'called minor')
+ESCAPES = ('missed', 'called minor', 'refused')
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Item:
     """A missed critical defect or a false alarm.
 
     Attributes:
-        kind: 'missed', 'called minor' or 'false alarm'.
+        kind: 'missed', 'called minor', 'refused' (missed, as the frame was not inspected) or 'false alarm'.
         group: Data set, backbone and recipe.
         arm: See `Run.arm`.
         seed: Of the run.
@@ -93,7 +93,7 @@ def _collect_image(group, arm, measured, position, matched, escapes, alarms):
         box = image.truth_boxes[g]
         escapes.append(
             Item(
-                kind=ESCAPES[int(misnamed)],
+                kind='refused' if image.refused is not None else ESCAPES[int(misnamed)],
                 type=image.truth_types[g],
                 size=_side(box),
                 score=float(matched.wrong_scores[g]) if misnamed else None,

@@ -6,21 +6,26 @@ from projects.measures.bounds import Rate
 
 from .compare import Group
 from .measured import Measured
-from .proof import UNCHECKED, statement_of
+from .proof import statement_of
 
+REFUSED = 'Parts with a refused view, which go to an inspector'
 WORDS = {
     '': 'why not: see the sentence below',
     'too few parts': 'too few critical parts in the test set',
     'too many escapes': 'too many parts escape for this rate',
+    'refused': 'too many critical parts have a refused view, which counts as escaped',
     'luck': 'most rejections are by another detection alone',
     'all rejected': 'every sound part is rejected',
 }
 
 
 def headline(groups: Sequence[Group]) -> dict | None:
-    """Return the run that a proof may be of, as three tiles and a sentence.
+    """Return the run that a proof may be of, as tiles and a sentence.
 
     It is an exported folder, else the one chosen on val, else the first detector.
+
+    The tiles are escape, false reject and proof; of an exported folder, which refuses frames, also the
+    parts that it refuses.
 
     Returns:
         dict: `name`, `statement` and `tiles` (`title`, `value`, `note`, `look`); None without a detector.
@@ -53,19 +58,22 @@ def _tiles(one: Measured) -> list[dict]:
         ]
     parts = one.parts
     goal = f'critical escape ≤ {parts.max_escape:.3g} with {parts.confidence:.0%} confidence'
-    note = goal if parts.proven else WORDS.get(parts.reason, parts.reason)
-    if parts.proven and UNCHECKED in parts.statement:
-        note += '; not checked against the parts of training'
-    return [
-        _rate('Critical parts that escape', parts.measures.escape, parts.max_escape),
-        _rate('Sound parts falsely rejected', parts.measures.false_reject, None),
+    note = goal if parts.proven else WORDS.get(parts.reason) or parts.reason.partition(':')[0]
+    at = parts.measures
+    tiles = [
+        _rate('Critical parts that escape', at.escape, parts.max_escape, at.refused_critical, 'escaped'),
+        _rate('Sound parts falsely rejected', at.false_reject, None, at.refused_sound, 'rejected'),
         proven | dict(note=note, look='good' if parts.proven else 'bad'),
     ]
+    # A checkpoint alone refuses nothing.
+    return [*tiles[:2], _rate(REFUSED, at.refused, None), tiles[2]] if one.run.exported else tiles
 
 
-def _rate(title: str, rate: Rate, limit: float | None) -> dict:
+def _rate(title: str, rate: Rate, limit: float | None, refused: int = 0, counted: str = '') -> dict:
     if rate.rate is None or rate.upper is None:
         return dict(title=title, value='not estimable', note='no such part in the test set', look='bad')
     value, _, bound = str(rate).partition(' = ')
+    if refused:
+        bound += f'; {refused} of them with a refused view, counted as {counted}'
     look = '' if limit is None else 'good' if rate.upper <= limit else 'bad'
     return dict(title=title, value=value, note=bound, look=look)

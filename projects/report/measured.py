@@ -106,6 +106,11 @@ def measure_run(run: Run, settings: Settings) -> Measured:
         settings = replace(settings, reject_minor=run.exported.rejects_minor)
     matched = match_all(predictions.inspected)
     notes = []
+    if predictions.refused:
+        notes.append(
+            f'refused: {len(predictions.refused)} of {len(matched)} images were not inspected (refused.csv); '
+            'defects on them are missed in every measure, and false alarms are per image of the others'
+        )
     parts = _gather(matched, settings, 'parts', notes)
     threshold, fixed, choice = _fix_threshold(run, parts, settings, notes)
     flaws, pods = {}, {}

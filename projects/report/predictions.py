@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,8 @@ class Predictions:
         images: `file_name`, `part`, `label` and `scores` (classes) of each image; of an image classifier.
         population: What the set is a sample of, see `population.describe_population`; empty when not noted.
         digests: Of the content of images, by name; of those that could be read as files.
+        refused: Why an image was not inspected, by name; of an exported folder, which refuses frames unlike
+            those that it was validated on.
         inspected: Truth and detections brought together; of a detector.
     """
 
@@ -55,6 +57,7 @@ class Predictions:
     images: list[dict] = field(default_factory=list)
     population: dict = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     inspected: list[InspectedImage] = field(default_factory=list)
 
     @property
@@ -206,6 +209,7 @@ def read_predictions(run: Path, split: str = 'test') -> Predictions:
         if predictions.task == 'detection':
             if not inspected:
                 raise MeasureError('no image to measure')
+            _mark_refused(predictions)
         else:
             _check_scores(predictions)
     except MeasureError as error:
@@ -223,6 +227,17 @@ def read_predictions(run: Path, split: str = 'test') -> Predictions:
 def _bring_together(content: dict, detections: Iterator[dict]) -> list[InspectedImage]:
     """Bring detections and the truth that stands before them together, one detection after the other."""
     return read_images(content['truth'], detections)
+
+
+def _mark_refused(predictions: Predictions) -> None:
+    """Mark the images that were not inspected, and check them again: they have no detections."""
+    unknown = set(predictions.refused) - set(predictions.names())
+    if unknown:
+        raise MeasureError(f'image {sorted(unknown)[0]} was refused, expected one of the test set')
+    predictions.inspected = [
+        replace(image, refused=predictions.refused[name]) if name in predictions.refused else image
+        for name, image in zip(predictions.names(), predictions.inspected, strict=True)
+    ]
 
 
 def _check_scores(predictions: Predictions) -> None:

@@ -2,20 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from projects.measures.parts import floored
 from projects.measures.strata import describe_worst
 from projects.radiograph.parts import part_by_rule, recorded_part
 from projects.xray.digests import digest
-from projects.xray.population import population_in_words
+from projects.xray.population import digest_images, population_in_words
 
 from .measured import Measured
 from .predictions import Predictions
 from .runs import Run
 
-UNCHECKED = 'Whether training has seen these parts was not checked.'
+NAME_PARTS = 'give every image its `part`: convert_dataset.py --group'
 
 
 def by_images(measured: Sequence[Measured]) -> list[list[Measured]]:
@@ -91,12 +91,12 @@ def keep_one_proof(measured: Sequence[Measured]) -> None:
         one.parts = replace(
             one.parts,
             proven=one.parts.proven and not why,
-            reason=one.parts.reason or (why or ''),
+            reason=one.parts.reason or why,
             statement=_statement(one, why, len(able) - len(on_val)),
         )
 
 
-def _statement(one: Measured, why: str | None, unknown: int) -> str:
+def _statement(one: Measured, why: str, unknown: int) -> str:
     """Return the statement on the parts of a run, with why it proves nothing or what it is a proof of."""
     statement = one.parts.statement
     if why and one.parts.proven:
@@ -107,8 +107,6 @@ def _statement(one: Measured, why: str | None, unknown: int) -> str:
         )
     if why and one.parts.measures.escape.units:  # a bound is said as well
         statement += f' No bound holds: {why}.'
-    elif why == '':
-        statement += f' {UNCHECKED}'
     if not why and unknown:
         statement += (
             f' {unknown} run{"s" if unknown != 1 else ""} without predictions of val on this test set took '
@@ -135,55 +133,98 @@ def no_parts(one: Measured) -> str:
     return f'No proof: {why.removeprefix("parts: ")}.'
 
 
-def unfit_for_proof(run: Run) -> str | None:
-    """Say why escapes of these test parts prove nothing of other parts: training or val has seen them.
+@dataclass
+class _Seen:
+    """What training or val has seen.
 
-    An image is the same by its content, or by its name, size and boxes, whatever part it is said to show.
+    Attributes:
+        parts: By id and by rule.
+        named: Name, size and boxes of its images with a box.
+        contents: Digests of its images, see `population.digest_content`.
+        unknown: Why its parts are not known; '' where they are.
+    """
+
+    parts: set[str | None]
+    named: set
+    contents: set[str]
+    unknown: str = ''
+
+
+def unfit_for_proof(run: Run) -> str:
+    """Say why escapes of these test parts prove nothing of other parts.
+
+    Training or val has seen them, or that cannot be excluded. An image is the same by its content, or by its
+    name, size and boxes, whatever part it is said to show.
 
     Returns:
-        The reason; '' where it cannot be told, as an annotation file is not here, is another than the run
-        learnt from, or lacks parts; None where no part of test is in either.
+        The reason; '' where every part of training and val is known and none is of test.
     """
     test = run.predictions
     if _copied(test):
         return 'one image of test stands for several parts'
-    tested = _parts(test.records(), test.part_rule)
-    held: set[str | None] = set()
-    seen: set = set()
-    if run.val is not None:
-        held = _parts(run.val.records(), test.part_rule)
-        seen = _named(run.val.truth, with_boxes=True)
-        if set(test.digests.values()) & set(run.val.digests.values()):
-            return 'images of test are in val'
-    for file, sha256 in run.val_files().items():
-        coco = _read(file) if _is_still(file, sha256) else {}
-        held |= _parts_in(coco, test.part_rule)
-        seen |= _named_in(coco)
-    if (tested & held) - {None}:
-        return 'parts of test are in val'
-    if run.predictions.sha256 in run.val_files().values():
+    if test.sha256 in run.val_files().values():
         return 'the test set is the validation set of the export'
-    own = _named(test.truth, with_boxes=True)
-    if own & seen:
-        return 'images of test are in val'
+    tested, own = _parts(test.records(), test.part_rule), _named(test.truth, with_boxes=True)
+    seen = {'val': _seen_by_val(run), 'train': _seen_by_training(run)}
+    for side, of in seen.items():
+        if (tested & of.parts) - {None}:
+            return f'parts of test are in {side}'
+        if own & of.named or set(test.digests.values()) & of.contents:
+            return f'images of test are in {side}'
+    for side, of in seen.items():
+        if of.unknown:
+            return f'parts of {"training" if side == "train" else side} not known: {of.unknown}'
+    return ''
+
+
+def _seen_by_val(run: Run) -> _Seen:
+    """Return what fixed threshold and model: predictions of val, or the validation set of an export."""
+    rule = run.predictions.part_rule
+    if run.val is None:
+        return _seen_in(run, run.val_files())
+    parts = _parts(run.val.records(), rule, run.val.part_rule)
+    lacking = f'images of {run.val.ann_file} have no part id ({NAME_PARTS})' if None in parts else ''
+    named = _named(run.val.truth, with_boxes=True)
+    return _Seen(parts, named, set(run.val.digests.values()), lacking)
+
+
+def _seen_by_training(run: Run) -> _Seen:
     files, noted = run.train_files()
-    trained: set[str | None] = set() if files else {None}
+    if not files:
+        return _Seen(set(), set(), set(), 'no annotation file of training is recorded')
+    return _seen_in(run, files, noted)
+
+
+def _seen_in(run: Run, files: Mapping[str, str | None], noted: bool = True) -> _Seen:
+    """Read annotation files and the images beside them.
+
+    Args:
+        run: Whose files they are.
+        files: With the SHA-256 that was recorded.
+        noted: Whether any was; else the files of today are read.
+    """
+    rule, seen = run.predictions.part_rule, _Seen(set(), set(), set())
     for file, sha256 in files.items():
         coco = _read(file) if not noted or _is_still(file, sha256) else {}
-        trained |= _parts_in(coco, test.part_rule)
-        seen |= _named_in(coco)
-    if (tested & trained) - {None}:
-        return 'parts of test are in train'
-    if own & seen:
-        return 'images of test are in train'
-    return '' if None in trained | held else None
+        if not coco:
+            seen.unknown = f'{file} is not here, or is another than was recorded'
+            continue
+        parts = _parts_in(coco, rule)
+        if None in parts:
+            seen.unknown = f'images of {file} have no part id ({NAME_PARTS})'
+        seen.parts |= parts
+        seen.named |= _named_in(coco)
+        if run.predictions.digests:
+            names = [i['file_name'] for i in _images_in(coco) if i.get('file_name')]
+            seen.contents |= set(digest_images(run.image_folder(file), names).values())
+    return seen
 
 
 def _copied(predictions: Predictions) -> bool:
     """Whether images of one content are said to show several parts, each of which would count."""
     parts: dict[str, set] = {}
     for name, part in zip(predictions.names(), predictions.parts(), strict=True):
-        if name in predictions.digests:
+        if name in predictions.digests and name not in predictions.refused:  # blank frames are alike
             parts.setdefault(predictions.digests[name], set()).add(part)
     return any(len(shown) > 1 for shown in parts.values())
 
@@ -213,13 +254,19 @@ def _read(file: str) -> dict:
         return {}
 
 
+def _images_in(coco: Mapping) -> list[Mapping]:
+    """Return the image records of an annotated set; none of what is no such set."""
+    images = coco.get('images') if isinstance(coco, Mapping) else None
+    return [image for image in images if isinstance(image, Mapping)] if isinstance(images, list) else []
+
+
 def _parts_in(coco: Mapping, rule: str | None) -> set[str | None]:
     """Return the parts of an annotated set, among them None where it lacks some or is no such set."""
+    info = coco.get('info') if isinstance(coco, Mapping) else None
+    own = info.get('group') if isinstance(info, Mapping) else None
     try:
-        info = coco.get('info')
-        own = info.get('group') if isinstance(info, Mapping) else None
-        return _parts(coco['images'], rule, own) or {None}
-    except (KeyError, TypeError, AttributeError):
+        return _parts(_images_in(coco), rule, own) or {None}
+    except TypeError:
         return {None}
 
 

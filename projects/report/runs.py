@@ -14,7 +14,7 @@ from projects.measures.images import MeasureError, check_comparable
 from projects.measures.ranking import average_precision_at
 from projects.xray import names
 from projects.xray.configs import ConfigError, load_config
-from projects.xray.digests import noted_labels, trained_on
+from projects.xray.digests import image_folders, noted_labels, trained_on
 
 from .predictions import FILES, Predictions, PredictionsError, read_predictions
 from .results import load_results
@@ -125,6 +125,13 @@ class Run:
     def val_files(self) -> dict[str, str | None]:
         """Return the annotation files of val that an export noted, with their SHA-256."""
         return self.exported.origin.get('data', {}).get('val', {}) if self.exported else {}
+
+    def image_folder(self, file: str) -> str:
+        """Return where the images of an annotation file of train or val are; beside it if nothing says."""
+        noted = self.exported.origin.get('images', {}) if self.exported else {}
+        if self.config and not self.exported:
+            noted = image_folders(self.config, 'train_dataloader', 'val_dataloader')
+        return noted.get(file) or str(Path(file).parent / 'images')
 
     def train_files(self) -> tuple[dict[str, str | None], bool]:
         """Return the annotation files of training with the SHA-256 that was recorded, and whether any was."""

@@ -11,7 +11,9 @@ from projects.measures.detection import SIZES, FalseAlarms, Found
 from projects.measures.false_calls import measure_false_calls
 from projects.measures.flaws import ceiled, size_ratios
 from projects.measures.images import CRITICAL
+from projects.measures.matching import Matched
 from projects.measures.parts import PartCurve, floored
+from projects.radiograph.parts import recorded_part
 from projects.xray.digests import read_json, read_starts
 
 from .compare import Arm, Group
@@ -44,6 +46,7 @@ def tables_of(groups: Sequence[Group], part_curves: dict[Path, PartCurve], laten
         dict(file='probes', **_probes(groups)),
         dict(file='escapes', **_escapes(detectors)),
         dict(file='parts', **_parts(detectors)),
+        dict(file='refused', **_refused(detectors)),
         dict(file='strata', **_strata(detectors)),
         dict(file='parts_curve', **_parts_curve(detectors, part_curves)),
         dict(file='false_alarms', **_false_alarms(detectors)),
@@ -193,17 +196,36 @@ def _parts(detectors) -> dict:
     rows = []
     for group, arm, m in detectors:
         if m.parts is None:
-            unknown = ['–', '–', 'not estimable', '–', '–', '–', no_parts(m)]
+            unknown = ['–', '–', 'not estimable', '–', '–', '–', '–', no_parts(m)]
             rows.append([*_who(group, arm, m), _text(m.on_val), *unknown])
             continue
         at = m.parts.measures
-        rates = [at.escape, at.caught_elsewhere, at.false_reject, at.minor_reject]
+        rates = [at.escape, at.caught_elsewhere, at.false_reject, at.minor_reject, at.refused]
         cells = [floored(m.parts.threshold), m.parts_fixed, *map(str, rates), m.parts.statement]
         rows.append([*_who(group, arm, m), _text(m.on_val), *cells])
     header = ['group', 'arm', 'seed', 'val AP50', 'threshold', 'threshold is']
     header += ['critical parts that escape (bound: of one model fixed beforehand)']
-    header += ['caught by another detection alone', 'false reject', 'minor parts rejected', 'proof']
+    header += ['caught by another detection alone', 'false reject', 'minor parts rejected']
+    header += ['parts with a refused view', 'proof']
     return dict(title='Physical parts, each judged by its worst view', header=header, rows=rows)
+
+
+def _refused(detectors) -> dict:
+    rows = [
+        [*_who(group, arm, m), image['file_name'], recorded_part(image) or '–', truth, reason]
+        for group, arm, m in detectors
+        for image, matched in zip(m.run.predictions.records(), m.matched, strict=True)
+        if (reason := matched.image.refused) is not None
+        for truth in [_worst(matched, m.run.predictions.classes)]
+    ]
+    title = 'Refused frames: not inspected, their parts go to an inspector and count against the detector'
+    return dict(title=title, header=['group', 'arm', 'seed', 'file', 'part', 'truth', 'refused'], rows=rows)
+
+
+def _worst(matched: Matched, classes: Sequence[str]) -> str:
+    """Return the worst class annotated on an image."""
+    labels = matched.image.truth_labels[~matched.image.ignored]
+    return classes[labels.min()] if labels.size else 'defect-free' if matched.defect_free else 'ignored'
 
 
 def _strata(detectors) -> dict:

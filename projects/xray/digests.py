@@ -57,6 +57,16 @@ def digest_labels(config: Mapping, *loaders: str) -> dict[str, str]:
     return {str(file): digest(file) for file in files if file.is_file()}
 
 
+def image_folders(config: Mapping, *loaders: str) -> dict[str, str]:
+    """Return where the images of each annotation file are that the loaders of a config read."""
+    folders = {}
+    for dataset in data_sets(config, *loaders):
+        prefix = dataset.get('data_prefix') or {}
+        prefix = prefix if isinstance(prefix, str) else prefix.get('img') or prefix.get('img_path') or ''
+        folders[str(annotation_file(dataset))] = str(Path(dataset.get('data_root') or '', prefix))
+    return folders
+
+
 def trained_on(config: Mapping, folder: Path) -> dict[str, str | None]:
     """Return the annotation files that a config names for training, with the SHA-256 that was recorded.
 

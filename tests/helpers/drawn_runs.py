@@ -123,6 +123,9 @@ def draw_run(
 ):
     """Write one run of a detector, whose weights come from the folder `pretraining`; returns its folder."""
     val = val or draw_val(root)
+    trained = root / 'train.json'
+    if not trained.exists():  # what a proof takes: parts of training are known
+        trained.write_text(json.dumps(dict(images=[dict(file_name='t.png', part='t')])))
     said, on_val = (
         predictions(
             root,
@@ -140,7 +143,8 @@ def draw_run(
     pretrained = '' if init == 'scratch' else f", init_cfg=dict(type='Pretrained', checkpoint='{checkpoint}')"
     (folder / f'{stem}.py').write_text(
         f"model = dict(backbone=dict(type='ResNet', depth=18{pretrained}))\n"
-        f"train_dataloader = dict(dataset=dict(data_root='{root}', ann_file='train.json'))\n"
+        f"train_dataloader = dict(dataset=dict(data_root='{root}', ann_file='train.json', "
+        "data_prefix=dict(img='images')))\n"
     )
     _write_log(folder, 'AP50', skill, epochs)
     return folder

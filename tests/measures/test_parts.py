@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from helpers.inspected import image, parts_with
 
+from projects.measures.detection import measure_detection
+from projects.measures.false_calls import measure_false_calls
 from projects.measures.images import MeasureError
 from projects.measures.matching import match_all
 from projects.measures.parts import Part, floored, gather_parts, measure_parts, part_curve
+from projects.measures.ranking import froc, recall_at
 
 
 def views():
@@ -126,3 +129,64 @@ def test_a_minor_detection_on_top_does_not_let_a_part_pass():
 def test_thresholds_are_printed_rounded_down(threshold, printed):
     assert floored(threshold) == printed
     assert float(printed) <= threshold
+
+
+# ------------------------------------------------------------------------------------------- refused frames
+
+
+def refused_views():
+    """Two views of each part: critical 'a' rejected by one view, 'b' by both, sound 'c' and 'd'."""
+    hit = [(10, 10, 20, 0.9, 0)]
+    flaw = [(10, 10, 20, 0)]
+    return match_all(
+        [
+            image(hit, flaw, 1, 'a'),
+            image((), flaw, 2, 'a', refused='too dark'),
+            image(hit, flaw, 3, 'b'),
+            image(hit, flaw, 4, 'b'),
+            image((), (), 5, 'c', refused='too dark'),
+            image((), (), 6, 'c'),
+            image((), (), 7, 'd'),
+        ]
+    )
+
+
+@pytest.mark.parametrize('threshold', [0.0, 0.5, 1.0])
+def test_a_part_with_a_refused_view_counts_against_the_detector_at_every_threshold(threshold):
+    """'a' is rejected by its other view, yet the detector decides nothing on it: so it counts as escaped."""
+    measures = measure_parts(gather_parts(refused_views()), threshold)
+    assert (measures.refused.events, measures.refused.units) == (2, 4)
+    assert (measures.refused_critical, measures.refused_sound) == (1, 1)
+    assert measures.escape.units == 2 and measures.escape.events == 1 + (threshold > 0.9)
+    assert (measures.false_reject.events, measures.false_reject.units) == (1, 2)
+    assert (measures.decided_escape.events, measures.decided_escape.units) == (int(threshold > 0.9), 1)
+    assert measures.caught_elsewhere == 0
+
+
+def test_the_curve_of_parts_counts_a_refused_view_at_every_threshold():
+    curve = part_curve(gather_parts(refused_views()), also=[0, 1])
+    assert curve.thresholds == [0, 0.9, 1]
+    assert curve.escapes == [1, 1, 2] and curve.rejects == [1, 1, 1]
+
+
+def test_an_image_that_was_refused_has_no_detections():
+    with pytest.raises(MeasureError, match='1 detections, expected none of an image that was refused'):
+        image([(0, 0, 9, 0.5, 0)], (), refused='too dark')
+
+
+def test_a_refused_frame_is_in_favour_of_no_measure_of_boxes():
+    """Its defects are missed, and it is no image without a false alarm."""
+    views = refused_views() + match_all([image([(50, 50, 9, 0.8, 0)], (), 8, 'e')])
+    detection = measure_detection(views, 0.5, ('critical', 'minor'))
+    assert detection.by_severity['critical'].missed == 1
+    assert detection.false_alarms['critical'].per_image == pytest.approx(1 / 6)
+    assert detection.false_alarms['critical'].per_defect_free_image == pytest.approx(1 / 3)
+    assert froc(views).images == 6 and froc(views).recall[-1] == pytest.approx(3 / 4)
+    calls = measure_false_calls(views, 0.5)
+    assert calls.per_image.exposure == 3 and calls.per_part.exposure == 2
+    # Half a false alarm an image of one inspected and two refused images allows none, of three it would.
+    few = match_all(
+        [image([(50, 50, 9, 0.8, 0), (10, 10, 20, 0.7, 0)], [(10, 10, 20, 0)], 1)]
+        + [image((), (), k, refused='too dark') for k in (2, 3)]
+    )
+    assert recall_at(few, 0.5)(np.arange(3)) == 0

@@ -223,3 +223,41 @@ def test_a_threshold_from_val_is_judged_on_test():
 def test_escape_rate_to_prove_must_be_a_rate(judge):
     with pytest.raises(StatisticsError, match='rate in'):
         judge(parts_with([0.9] * 60), 5, 1)
+
+
+# ---------------------------------------------------------------------------------------------- refused views
+
+
+def with_refused(critical, refused, sound=20, refused_sound=0):
+    parts = parts_with([0.9] * critical) + parts_with([0.1] * sound, 'defect-free')
+    for number, part in enumerate(parts):
+        part.refused = number < refused or critical <= number < critical + refused_sound
+    return parts
+
+
+def test_a_proof_holds_with_every_refused_critical_part_counted_as_escaped():
+    point = judge_parts(with_refused(100, 1, refused_sound=2), 0.05, 0.5)
+    assert point.proven
+    assert 'escaped: 1 of 100 = 1.00%, at most 4.66% with 95% confidence' in point.statement
+    assert 'sound parts rejected: 2 of 20' in point.statement
+    assert (
+        'parts with a refused view, which an inspector decides: 3 of 120 = 2.50%, at most 6.34% with 95% '
+        'confidence (1 critical, counted as escaped; 2 sound, counted as rejected); escaped of the critical '
+        'parts without a refused view: 0 of 99 = 0.00%, at most 2.99%' in point.statement
+    )
+    assert 'no detection that rejects them' not in point.statement
+
+
+def test_parts_that_would_be_proven_without_their_refused_views_are_not():
+    """Five of 100 critical parts are refused: what is proven of the other 95 is not proven of the line."""
+    point = judge_parts(with_refused(100, 5), 0.05, 0.5)
+    assert (point.proven, point.reason) == (False, 'refused')
+    assert point.statement.startswith(
+        'Not proven: critical escape <= 0.05 with 95% confidence at score >= 0.5: 5 of the critical parts '
+        'have a refused view and count as escaped; the others alone would prove it; escaped: 5 of 100'
+    )
+
+
+def test_a_folder_that_refuses_every_sound_part_proves_nothing():
+    point = judge_parts(with_refused(100, 0, sound=20, refused_sound=20), 0.05, 0.5)
+    assert (point.proven, point.reason) == (False, 'all rejected')

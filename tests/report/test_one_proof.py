@@ -15,6 +15,7 @@ from helpers.exported import SIDE, export_to, spot
 from projects.line.export.evaluate import evaluate
 from projects.line.export.threshold import choose_threshold
 from projects.line.runtime import Exported, folder
+from projects.radiograph.gray_levels import band_of, measure
 from projects.report.compare import gather
 from projects.report.measured import Settings
 from projects.report.proof import statement_of
@@ -441,6 +442,75 @@ def test_a_folder_goes_before_a_checkpoint_on_the_same_images(exported, tmp_path
     proofs = [row['proof'] for row in csv.DictReader((tmp_path / 'report' / 'parts.csv').open())]
     assert sum(proof.startswith('Proven') for proof in proofs) == 1
     assert any('it is what runs on the line' in proof for proof in proofs)
+
+
+def test_a_refused_frame_is_a_third_outcome(exported, tmp_path, capsys):
+    """One critical part is blank, one sound one of another depth, one damaged: none stops the judgement."""
+    path, data = exported
+    images = data / 'images'
+    cv2.imwrite(str(images / 'P03_a.png'), np.full((SIDE, SIDE), 7, np.uint8))
+    cv2.imwrite(str(images / 'P80_a.png'), spot(20, 30, 40000, SIDE, np.uint16))
+    (images / 'P81_a.png').write_bytes((images / 'P81_a.png').read_bytes()[:60])
+    assert test_tool.main([str(path), str(data / 'test.json')]) == 0
+    printed = capsys.readouterr().out
+    assert '3 of 84 radiographs were refused' in printed and 'P03_a.png: holds no picture' in printed
+    said = json.loads((tmp_path / 'line.test' / 'predictions.json').read_text())
+    assert list(said['refused']) == ['P03_a.png', 'P80_a.png', 'P81_a.png']
+    assert 'expected 8-bit unsigned pixels' in said['refused']['P80_a.png']
+
+    assert report.main(['--exported', str(path), '--out', str(tmp_path / 'report')]) == 0
+    printed = capsys.readouterr().out
+    assert 'Not proven' in printed and 'would prove it; escaped: 1 of 64' in printed
+    assert 'an inspector decides: 3 of 84' in printed and 'without a refused view: 0 of 63' in printed
+    rows = list(csv.DictReader((tmp_path / 'report' / 'refused.csv').open()))
+    assert [(row['file'], row['part'], row['truth']) for row in rows] == [
+        ('P03_a.png', 'P03', 'critical'),
+        ('P80_a.png', 'P80', 'defect-free'),
+        ('P81_a.png', 'P81', 'defect-free'),
+    ]
+    (parts,) = csv.DictReader((tmp_path / 'report' / 'parts.csv').open())
+    assert parts['parts with a refused view'].startswith('3 of 84 = 3.57%, at most')
+    page = (tmp_path / 'report' / 'index.html').read_text()
+    assert 'Parts with a refused view, which go to an inspector' in page
+    assert '1 of them with a refused view, counted as escaped' in page
+    assert '2 of them with a refused view, counted as rejected' in page
+    assert 'too many critical parts have a refused view, which counts as escaped' in page
+    (escape,) = csv.DictReader((tmp_path / 'report' / 'escapes_and_false_alarms.csv').open())
+    assert (escape['kind'], escape['file']) == ('refused', 'P03_a.png')
+
+
+def test_the_gray_level_band_of_a_folder_refuses_and_does_not_stop(exported, tmp_path, capsys):
+    path, data = exported
+    levels = [measure(cv2.imread(str(data / 'images' / f'P{k:02d}_a.png'), -1)) for k in range(84)]
+    said = json.loads((path / 'metadata.json').read_text())
+    said.pop('format')
+    said.pop('checksum')
+    folder.write(path, Exported(**(said | dict(gray_levels=band_of(levels)))))
+    cv2.imwrite(str(data / 'images' / 'P70_a.png'), spot(20, 30, 250, SIDE) // 4)
+    assert test_tool.main([str(path), str(data / 'test.json')]) == 0
+    refused = json.loads((tmp_path / 'line.test' / 'predictions.json').read_text())['refused']
+    assert list(refused) == ['P70_a.png']
+    assert 'not like what this detector was proven on' in refused['P70_a.png']
+    report.main(['--exported', str(path)])
+    printed = capsys.readouterr().out
+    assert 'Proven: ' in printed and 'sound parts rejected: 1 of 20' in printed
+
+
+def test_a_set_of_which_nothing_can_be_inspected_is_one_line(exported, capsys):
+    path, data = exported
+    for file in (data / 'images').iterdir():
+        cv2.imwrite(str(file), np.zeros((SIDE, SIDE), np.uint8))
+    assert test_tool.main([str(path), str(data / 'test.json')]) == 1
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and 'none of its 84 images can be inspected' in error
+
+
+def test_refused_names_that_are_no_test_images_are_said(exported, tmp_path, capsys):
+    path, data = exported
+    test_tool.main([str(path), str(data / 'test.json')])
+    change_predictions(tmp_path / 'line.test', 'test', lambda c: c.update(refused={'other.png': 'dark'}))
+    assert report.main(['--exported', str(path)]) == 1
+    assert 'image other.png was refused, expected one of the test set' in capsys.readouterr().err
 
 
 def test_an_unreadable_data_set_is_one_line(exported, tmp_path, capsys):

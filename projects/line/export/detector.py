@@ -27,7 +27,7 @@ from projects.radiograph.image import ImagingError
 from projects.xray import provenance
 from projects.xray.configs import leaves
 from projects.xray.datasets import DatasetError, load_defects
-from projects.xray.digests import annotation_file, digest, trained_on
+from projects.xray.digests import annotation_file, digest, image_folders, trained_on
 from projects.xray.handover import HandoverError, refuse_untrained
 
 GRAPHS = {'openvino': 'model.xml', 'onnxruntime': 'model.onnx'}
@@ -264,7 +264,7 @@ def describe_data(cfg: Config, checkpoint: str, truth: dict) -> dict:
 
     Returns:
         dict: `severity`, the map of the val set; `part_rule`, with which its parts were found in the names;
-        `data`, annotation files of train and val with their SHA-256.
+        `data`, annotation files of train and val with their SHA-256; `images`, where their images are.
     """
     (val,) = leaves(cfg.val_dataloader.dataset)
     file, severity = annotation_file(val), val.get('severity')
@@ -272,6 +272,7 @@ def describe_data(cfg: Config, checkpoint: str, truth: dict) -> dict:
         severity=dict(severity) if isinstance(severity, Mapping) else severity,
         part_rule=truth['info'].get('group') if isinstance(truth['info'], dict) else None,
         data=dict(train=trained_on(cfg, Path(checkpoint).parent), val={str(file): digest(file)}),
+        images=image_folders(cfg, 'train_dataloader', 'val_dataloader'),
     )
 
 

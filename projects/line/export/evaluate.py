@@ -7,6 +7,7 @@ import numpy as np
 
 from projects.line.runtime import Inspector
 from projects.measures.ranking import average_precision_at
+from projects.radiograph.image import ImagingError
 from projects.xray.datasets import load_defects
 from projects.xray.digests import digest
 from projects.xray.errors import DatasetError
@@ -14,6 +15,8 @@ from projects.xray.population import describe_population, digest_images
 
 from .detector import _progress
 from .parity import as_detections, inspected
+
+NOTHING = ((), (), ())  # boxes, scores and labels of a frame that was refused
 
 
 def evaluate(
@@ -24,6 +27,9 @@ def evaluate(
     engine: str = 'openvino',
 ) -> tuple[dict, dict]:
     """Run the engine of an exported folder on an annotated set.
+
+    A frame that the line would put into quarantine, by its depth, its gray levels or a file that cannot be
+    read, is refused here as well: it has no detections, and `refused` says why.
 
     Args:
         source: The exported folder.
@@ -38,8 +44,7 @@ def evaluate(
 
     Raises:
         FolderError: The folder cannot be used.
-        DatasetError: The annotations cannot be used, or an image is missing.
-        ImagingError: An image cannot be inspected.
+        DatasetError: The annotations cannot be used, an image is missing, or none can be inspected.
     """
     inspector = Inspector(source, engine)
     exported = inspector.exported
@@ -52,11 +57,20 @@ def evaluate(
             f'{root / missing[0]}: {len(missing)} images missing, expected those of {ann_file}; put them '
             'there, or name their folder with --images'
         )
-    found, depths = [], set()
+    found, depths, refused = [], set(), {}
     for name in _progress(names, engine):
-        inspection = inspector(root / name)
+        inspection = inspector.attempt(root / name)  # as on the line: one bad frame stops nothing
+        if isinstance(inspection, ImagingError):
+            refused[name] = ' '.join(str(inspection).removeprefix(f'{root / name}: ').split())
+            found.append(NOTHING)
+            continue
         found.append((inspection.boxes, inspection.scores, inspection.labels))
         depths.add(f'{inspection.bits}-bit')
+    if len(refused) == len(names):
+        raise DatasetError(
+            f'{ann_file}: none of its {len(names)} images can be inspected; {root / names[0]}: '
+            f'{refused[names[0]]}'
+        )
     predictions = dict(
         task='detection',
         classes=exported.classes,
@@ -73,6 +87,7 @@ def evaluate(
         checkpoint=exported.origin.get('checkpoint') or '',
         population=describe_population(truth, depths),
         digests=digest_images(str(root), names),
+        refused=refused,
     )
     result = dict(
         config=exported.origin.get('config', ''),
