@@ -25,6 +25,9 @@ class Link:
     log_cdf: Callable[[Floats], Any]
     log_density: Callable[[Floats], Any]
     quantile: Callable[[float], float]
+    # Minus the second derivative of a log-likelihood, from its first and the position; None where it is the
+    # expected one, as of the canonical link.
+    curvature: Callable[[Floats, Floats], Floats] | None = None
 
     def cdf(self, position: Any) -> Any:
         """Return the probability at positions on the link's scale."""
@@ -45,6 +48,7 @@ LINKS = {
         special.log_ndtr,
         lambda position: -0.5 * position**2 - LOG_ROOT_TAU,
         lambda probability: float(special.ndtri(probability)),
+        lambda score, position: np.clip(score * (score + position), 0.0, 1.0),
     ),
 }
 
@@ -75,7 +79,11 @@ def fit_binary(
     start: Floats | None = None,
     strict: bool = True,
 ) -> Binary:
-    """Fit P(hit) = asymptote · F(design · beta + offset) by Fisher scoring with step halving.
+    """Fit P(hit) = asymptote · F(design · beta + offset) by Newton's method with step halving.
+
+    Without an asymptote below 1 the log-likelihood is concave, and its own curvature gives the step: the
+    expected one vanishes where a steep curve is far off, as it is at a bound of nearly separated data, and
+    its steps go astray there. Below an asymptote the expected one is taken (Fisher scoring).
 
     Args:
         design: (N, K) float.
@@ -92,7 +100,7 @@ def fit_binary(
     """
     log_top = math.log(asymptote)
 
-    def evaluate(beta: Floats) -> tuple[float, Floats, Floats]:
+    def evaluate(beta: Floats) -> tuple[float, Floats, Floats, Floats]:
         position = design @ beta + offset
         log_hit = log_top + link.log_cdf(position)
         log_miss = link.log_cdf(-position) if asymptote == 1 else np.log1p(-np.exp(log_hit))
@@ -100,22 +108,23 @@ def fit_binary(
         with np.errstate(over='ignore'):  # of the side that is not taken
             scores = np.where(hits, np.exp(log_density - log_hit), -np.exp(log_density - log_miss))
         weights = np.exp(2 * log_density - log_hit - log_miss)
-        return float(np.where(hits, log_hit, log_miss).sum()), scores, weights
+        own = asymptote == 1 and link.curvature is not None
+        curved = link.curvature(scores, position) if own and link.curvature else weights
+        return float(np.where(hits, log_hit, log_miss).sum()), scores, weights, curved
 
     beta = np.zeros(design.shape[1]) if start is None else start
-    current, scores, weights = evaluate(beta)
+    current, scores, weights, curved = evaluate(beta)
     for _ in range(STEPS):
         gradient = design.T @ scores
-        information = (design * weights[:, None]).T @ design
-        step = np.linalg.lstsq(information, gradient)[0]
-        fitted = Binary(beta, current, information, scores)
+        step = np.linalg.lstsq((design * curved[:, None]).T @ design, gradient)[0]
+        fitted = Binary(beta, current, (design * weights[:, None]).T @ design, scores)
         if gradient @ step < 1e-14 * max(1.0, abs(current)):  # Newton decrement
             return fitted
         while (proposed := evaluate(beta + step))[0] < current and abs(step).max() > 1e-12:
             step = step / 2
         if not np.isfinite(proposed[0]):
             break
-        beta, (current, scores, weights) = beta + step, proposed
+        beta, (current, scores, weights, curved) = beta + step, proposed
     if strict:
         raise StatisticsError('the fit did not converge')
     return fitted

@@ -175,6 +175,7 @@ def fit_pod(
     )
     if not _has_curve(fit, found, covariates):
         return fit
+    noted = list(fit.problems)
     try:
         fit.deviances = _deviances(found, covariates)
         models = _plausible(fit.deviances, link, log_size)
@@ -182,11 +183,12 @@ def fit_pod(
             _Fitted(_Design(covariates, scale), found, each, clusters, fit.at_contrast)
             for each, scale in models
         ]
+        fit.link, fit.log_size = models[0]
+        _evaluate(fit, fits, points)
     except StatisticsError as error:
-        fit.problems.append(f'{error}, so there is no curve')
-        return fit
-    fit.link, fit.log_size = models[0]
-    _evaluate(fit, fits, points)
+        bare = PodFit(fit.flaws, fit.hits, fit.parts, fit.log_size, fit.link, at_contrast=fit.at_contrast)
+        bare.problems = [*noted, f'{error}, so there is no curve; {_needed_sizes(found, covariates)}']
+        return bare
     return fit
 
 
@@ -239,10 +241,24 @@ def _has_curve(fit: PodFit, hits: Bools, covariates: Sequence[Floats]) -> bool:
     elif any(np.ptp(covariate) == 0 for covariate in covariates):
         fit.problems.append('all flaws have the same size or contrast, so there is no curve')
     elif any(separated(_Design(covariates, scale).rows, hits) for scale in (True, False)):
-        fit.problems.append('hits and misses do not overlap, so that the steepness of the curve is unknown')
+        fit.problems.append(
+            'hits and misses do not overlap, so that the steepness of the curve is unknown: '
+            + _needed_sizes(hits, covariates)
+        )
     else:
         return True
     return False
+
+
+def _needed_sizes(hits: Bools, covariates: Sequence[Floats]) -> str:
+    """Say which flaws would give a curve."""
+    if len(covariates) > 1:
+        return 'add flaws of sizes and contrasts of which some are found and some missed'
+    sizes = covariates[0]
+    ends = sorted((float(sizes[hits].min()), float(sizes[~hits].max())))
+    return (
+        f'add flaws of sizes around {ends[0]:.3g} to {ends[1]:.3g}, of which some are found and some missed'
+    )
 
 
 class _Design:

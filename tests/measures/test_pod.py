@@ -7,6 +7,7 @@ import pytest
 from scipy import optimize, special, stats
 
 from projects.measures.bounds import StatisticsError
+from projects.measures.likelihood import LINKS, Likelihood
 from projects.measures.pod import CRITERION, fit_pod
 
 # MIL-HDBK-1823A, example 3: crack lengths in thousandths of an inch, missed and found.
@@ -294,6 +295,62 @@ def test_no_number_where_the_data_hold_none(sizes, hits, problem):
     assert any(problem in line for line in fit.problems)
     assert any('60 or more' in line for line in fit.problems)
     json.dumps(asdict(fit), allow_nan=False)
+
+
+def nearly_separated(seed, flaws=60):
+    """Flaws of which one or a few near 10 px are found or missed out of turn."""
+    generator = np.random.default_rng(seed)
+    while True:
+        sizes = np.exp(generator.uniform(np.log(3), np.log(40), flaws))
+        hits = generator.random(flaws) < special.expit(30 * np.log(sizes / 10))
+        if sizes[hits].min() < sizes[~hits].max():
+            return sizes, hits
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_a_nearly_separated_set_has_its_curve_and_bounds(seed):
+    """Far from its maximum the expected curvature of a steep probit vanishes, and Fisher scoring stopped."""
+    sizes, hits = nearly_separated(seed)
+    fit = fit_pod(sizes, hits, points=5)
+    assert not any('converge' in line for line in fit.problems)
+    assert len(fit.curve) == 5 and fit.a50 < fit.a90
+    assert all(0 <= point.low <= point.pod <= point.high <= 1 for point in fit.curve)
+
+
+@pytest.mark.parametrize('link', ['logit', 'probit'])
+@pytest.mark.parametrize('value', [-20.0, -6.0, -1.0, 1.0, 6.0, 20.0])
+def test_the_likelihood_ratio_is_that_of_a_search_without_derivatives(link, value):
+    sizes, hits = nearly_separated(3)
+    x = np.log(sizes)
+    design = np.column_stack([np.ones(60), (x - x.mean()) / x.std()])
+    likelihood = Likelihood(design, hits, LINKS[link])
+    row = np.array([1.0, 1.2])
+    cdf = dict(logit=special.log_expit, probit=special.log_ndtr)[link]
+
+    def lost(slope):  # the intercept follows from row @ beta = value
+        position = value + slope * (design[:, 1] - row[1])
+        return -np.where(hits, cdf(position), cdf(-position)).sum()
+
+    best = min(
+        optimize.minimize_scalar(lost, bounds=(low, low + 50), method='bounded').fun
+        for low in range(-100, 100, 25)
+    )
+    assert likelihood.ratio(row, value) == pytest.approx(2 * (likelihood.maximum + best), rel=1e-5, abs=1e-6)
+
+
+def test_separated_data_say_which_flaws_would_give_a_curve():
+    fit = fit_logit([1, 2, 3, 4.5], [False, False, True, True])
+    assert fit.problems[-1].endswith(
+        'unknown: add flaws of sizes around 2 to 3, of which some are found and some missed'
+    )
+
+
+def test_a_fit_that_does_not_converge_is_named_with_its_remedy(monkeypatch):
+    """Whatever stops it, also halfway through the bounds: no number is left, and no traceback."""
+    monkeypatch.setattr(Likelihood, 'bounds', lambda *_: (_ for _ in ()).throw(StatisticsError('no end')))
+    fit = fit_logit(SIZES, HITS)
+    assert (fit.a50, fit.a90, fit.a90_95, fit.curve, fit.coefficients) == (None, None, None, [], [])
+    assert fit.problems[-1].startswith('no end, so there is no curve; add flaws of sizes around ')
 
 
 def test_separation_in_two_variables_is_seen():
