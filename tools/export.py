@@ -58,6 +58,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='share of sound parts above which export and inference warn (0.1)',
     )
     parser.add_argument(
+        '--second-opinion',
+        action='store_true',
+        help='flag what is unlike the sound radiographs of train, labelled or not',
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         metavar='K=V',
@@ -115,6 +120,7 @@ def run(args: argparse.Namespace, running: ModuleType) -> int:
         most_critical_loss=args.max_critical_loss,
         max_escape=args.max_escape,
         max_false_reject=args.max_false_reject,
+        second_opinion=args.second_opinion,
     )
     print(parity.format_parity(exported.parity))
     if exported.calibration:
@@ -130,6 +136,12 @@ def run(args: argparse.Namespace, running: ModuleType) -> int:
         )
     if not exported.cost:
         print('warning: what the threshold costs is not known; no proof without parts', file=sys.stderr)
+    if exported.opinion:
+        said = exported.opinion
+        print(
+            f'second opinion: {said["flagged"]} of {said["sound"]} held-out sound parts flagged, at most '
+            f'{said["upper"]:.1%} with {said["confidence"]:.0%} confidence'
+        )
     if not exported.gray_levels:
         print(f'warning: {NO_BAND}; export with more of them', file=sys.stderr)
     print(f'next: python tools/test.py {out} DATA (annotations of test); tools/report.py --exported {out}')

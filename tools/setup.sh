@@ -57,7 +57,7 @@ bootstrap_uv() {
 
 # requirements.lock and requirements.txt hold everything, requirements-line.txt what the wheel needs.
 write_lock() {
-  local all=(--extra train --group study --group dev) made='# Written by `make lock` from pyproject.toml.' file
+  local all=(--extra train --extra sr --group study --group dev) made='# Written by `make lock` from pyproject.toml.' file
   local compile=(.uv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-strip-extras --quiet)
   "${compile[@]}" "${all[@]}" --fork-strategy fewest --generate-hashes -o requirements.lock "$@"
   "${compile[@]}" "${all[@]}" -c requirements.lock --no-deps --no-annotate -o requirements.txt

@@ -31,6 +31,7 @@ from .detector import (
 )
 from .graphs import torch_engine, write_onnx, write_openvino
 from .int8 import quantise
+from .opinion import add_opinion
 from .parity import ap50_measures, ask_mmdet, check, compare, inspector_predictions
 from .reference import reference_of
 from .threshold import choose_threshold
@@ -49,6 +50,7 @@ def export(
     most_critical_loss: float = 0.005,
     max_escape: float = 0.05,
     max_false_reject: float = folder.MAX_FALSE_REJECT,
+    second_opinion: bool = False,
 ) -> Exported:
     """Export a detector, prove it on validation images, choose its threshold on all of them.
 
@@ -62,6 +64,7 @@ def export(
         most_critical_loss: The same of the critical class.
         max_escape: Escape rate of critical parts that the threshold is to keep on the validation parts.
         max_false_reject: Share of sound parts above which export and inference warn.
+        second_opinion: Add one, of the sound radiographs of train, see `opinion`.
 
     Returns:
         What the folder's metadata says.
@@ -96,6 +99,9 @@ def export(
         choose_threshold(exported, val.truth, found, max_escape)
         exported.reference = reference_of(exported, val.truth, levels, found)
         exported.origin['val_ap50'] = ap50_measures(val.truth, found)['AP50'](np.arange(len(found)))
+        if second_opinion:
+            prepare = Inspector.of(exported, torch_engine(whole))
+            add_opinion(exported, draft, whole, prepare, read_split(cfg, 'train'), val)
         folder.write(draft, exported)
     return exported
 

@@ -211,6 +211,7 @@ class Decisions:
             else 'accept',
             reason=item.reason,
             risk=item.risk,
+            flagged=item.flagged,
             boxes=[
                 {'box': b['box'], 'class': inspector.exported.classes[b['label']], 'score': b['score']}
                 for b in item.found

@@ -24,6 +24,7 @@ class Item:
         found: What the detector found {box [x1, y1, x2, y2], label, score}, best first.
         boxes: The same, or the inspector's own after a decision, which have a score of None.
         risk: Highest score of a rejecting class.
+        flagged: Whether the second opinion says to look at it.
         decision: 'accept' or 'reject' once the inspector has decided.
         decided: Of that decision: `time`, `inspector`, and `folder`, the digest of the detector that the
             inspector saw; empty without one.
@@ -43,6 +44,7 @@ class Item:
     found: list[dict[str, Any]] = field(default_factory=list)
     boxes: list[dict[str, Any]] = field(default_factory=list)
     risk: float = 0.0
+    flagged: bool = False
     decision: str | None = None
     decided: dict[str, Any] = field(default_factory=dict)
     revision: int = 0

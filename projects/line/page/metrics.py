@@ -36,6 +36,7 @@ class Metrics:
         )
         for verdict in ('accept', 'reject', 'unreadable'):
             self._verdicts.labels(verdict)
+        self._flagged = Counter('flagged', 'Flagged by the second opinion', ['verdict'], **shared)
         self._seconds = Histogram('stage_seconds', 'Time of each stage', ['stage'], buckets=SECONDS, **shared)
         self._risk = Histogram(
             'risk', 'Highest score of a rejecting class of each radiograph', buckets=SHARES, **shared
@@ -68,6 +69,8 @@ class Metrics:
             log.info('inspected', extra=dict(facts=dict(name=name, verdict='unreadable', reason=str(said))))
             return
         self._verdicts.labels(said.verdict).inc()
+        if said.flagged:
+            self._flagged.labels(said.verdict).inc()
         self._risk.observe(said.risk)
         self._gray.observe(float(said.pixels.mean()) / (257 if said.pixels.dtype.itemsize == 2 else 1))
         for stage, seconds in said.seconds.items():

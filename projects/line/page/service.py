@@ -48,6 +48,8 @@ class Result(BaseModel):
     reason: str = Field(description='why it is unreadable')
     risk: float | None = Field(description='highest score of a rejecting class')
     boxes: list[Box]
+    unusual: float | None = Field(description='score of the second opinion; none without one')
+    flagged: bool = Field(description='the second opinion says to look at it, whatever the verdict')
     size: list[int] | None = Field(description='height and width in px')
     threshold: float
     folder: str = Field(description="SHA-256 that stands for the detector's folder")

@@ -139,6 +139,7 @@ class Session:
             now.reason, now.state = as_text(str(said).replace(str(item.path), item.name)), 'unreadable'
         elif said:
             now.size, now.risk, now.state = said.pixels.shape, said.risk, 'found'
+            now.flagged = said.flagged
             now.found = [
                 dict(box=[round(float(v), 1) for v in box], label=int(label), score=float(score))
                 for box, label, score in zip(said.boxes, said.labels, said.scores, strict=True)

@@ -29,6 +29,7 @@ from .inspector import Inspection, Inspector
 from .pictures import overlay
 
 JOURNAL, RUN = 'journal.jsonl', 'run.json'
+OPINION = ('unusual', 'flagged')  # of a folder with a second opinion
 RESULT = {'height', 'width', 'verdict', 'risk', 'boxes', 'scores', 'labels'}
 TABLES_SECONDS = 30.0  # between two writings of the tables while a shard is inspected
 TABLES_RATIO = 20  # and so many times what a writing takes: the journal that they are made of grows
@@ -38,6 +39,10 @@ _ASIDE = (
     *('origin', 'calibration', 'parity', 'curve', 'threshold', 'threshold_reason', 'engines'),
     *('cost', 'max_false_reject', 'reference'),
 )
+
+
+Report = Callable[[str, Path, Inspection, Path], object]
+"""Name and file of a radiograph, what was found, and where its report goes."""
 
 
 class ArchiveError(MMXrayError, ValueError):
@@ -59,6 +64,7 @@ class Summary:
         earlier: Done in an earlier run.
         tried: Inspected in this run.
         failed: Of those tried, set aside.
+        flagged: Of all, by the second opinion.
     """
 
     radiographs: int
@@ -67,6 +73,7 @@ class Summary:
     earlier: int
     tried: int
     failed: int
+    flagged: int = 0
 
 
 def find_images(
@@ -184,6 +191,7 @@ def inspect_archive(
     shard: tuple[int, int] = (1, 1),
     overlays: str = 'rejected',
     progress: Callable[[Iterator[Any], int, int], Iterable[Any]] = lambda rows, earlier, total: rows,
+    report: Report | None = None,
 ) -> Summary:
     """Inspect one shard of an archive, or go on where an earlier run of it stopped.
 
@@ -198,6 +206,8 @@ def inspect_archive(
         overlays: 'none', 'rejected' or 'all': whose pictures are written to `overlays/`.
         progress: Given the iterator of results, how many an earlier run has done, and how many there are in
             all, returns one of the same items, for a progress bar.
+        report: Writes a report of a radiograph to a file; they go to `reports/`, before the radiograph is
+            noted as done.
 
     Raises:
         ArchiveError: The folder belongs to a run with another detector, engine, threshold or archive, a
@@ -208,7 +218,7 @@ def inspect_archive(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, ArchiveError(f'{folder}: another process is inspecting this shard; wait for it')):
         try:
-            return _inspect_shard(inspector, root, names, folder, shard, overlays, progress)
+            return _inspect_shard(inspector, root, names, folder, shard, overlays, progress, report)
         except OSError as error:
             raise ArchiveError(
                 f'{folder}: not written ({error.strerror or error}); make room there, then run the same '
@@ -224,6 +234,7 @@ def _inspect_shard(
     shard: tuple[int, int],
     overlays: str,
     progress: Callable[[Iterator[Any], int, int], Iterable[Any]],
+    report: Report | None,
 ) -> Summary:
     """Inspect a shard whose folder nobody else writes to; see `inspect_archive`."""
     _claim(folder, inspector, root)
@@ -252,6 +263,8 @@ def _inspect_shard(
                 _write_picture(picture, said, inspector.threshold)
             else:
                 picture.unlink(missing_ok=True)  # of the file that had this name
+            if report and isinstance(said, Inspection):
+                report(name, root / name, said, folder / 'reports' / fitting_name(name, '.sr.dcm'))
             # After its picture: a line says that nothing is left to do.
             journal.write(json.dumps(_row(name, said, stamps.pop(name))) + '\n')
             journal.flush()
@@ -361,7 +374,9 @@ def _rows(journal: Path) -> Iterator[dict[str, Any]]:
 def _row(name: str, said: Inspection | ImagingError, stamp: list[int] | None) -> dict[str, Any]:
     if isinstance(said, ImagingError):
         return dict(image=name, error=str(said))
+    opinion = {} if said.unusual is None else dict(unusual=said.unusual, flagged=said.flagged)
     return dict(
+        opinion,
         image=name,
         stamp=stamp,
         height=said.pixels.shape[0],
@@ -384,6 +399,8 @@ def _conclude(folder: Path, inspector: Inspector, earlier: int, tried: int, fail
         counts.radiographs += 1
         counts.quarantined += 'error' in row
         counts.rejected += row.get('verdict') == 'reject'
+        counts.flagged += bool(row.get('flagged'))
+    columns = ('image', 'verdict', 'risk', *(OPINION if inspector.opinion else ()))
     head = dict(
         info=dict(
             description='detections',
@@ -395,7 +412,7 @@ def _conclude(folder: Path, inspector: Inspector, earlier: int, tried: int, fail
     )
     images = (
         dict(id=number, file_name=row['image'])
-        | {key: row[key] for key in ('width', 'height', 'verdict', 'risk')}
+        | {key: row[key] for key in ('width', 'height', 'verdict', 'risk', *OPINION) if key in row}
         for number, row in _inspected(journal)
     )
     annotations = (annotation for _, annotation in _annotations(journal))
@@ -409,8 +426,8 @@ def _conclude(folder: Path, inspector: Inspector, earlier: int, tried: int, fail
         file.write('}\n')
     _table(
         folder / 'images.csv',
-        ('image', 'verdict', 'risk'),
-        ((row['image'], row['verdict'], row['risk']) for _, row in _inspected(journal)),
+        columns,
+        ([row.get(key) for key in columns] for _, row in _inspected(journal)),
     )
     _table(
         folder / 'detections.csv',

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from projects import __version__
+from projects.radiograph.files import sha256
 
 from . import FolderError, Inspector
-from .archive import ArchiveError, Summary, check_apart, find_images, inspect_archive, parse_shard
+from .archive import ArchiveError, Report, Summary, check_apart, find_images, inspect_archive, parse_shard
 from .broker import Broker, BrokerError
 from .drift import Line
 from .engines import ENGINES, EngineError
 from .folder import NO_BAND
+from .inspector import Inspection
+from .results import as_result
+from .structured import check_available, write_report
 from .watch import Watch
 
 
@@ -72,6 +76,9 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
     watched.add_argument('--mqtt-password', type=Path, metavar='FILE', help="file with the user's password")
     watched.add_argument('--mqtt-ca', type=Path, metavar='FILE', help="certificates, PEM, for the broker's")
     parser.add_argument(
+        '--sr', action='store_true', help='a DICOM structured report of each DICOM file (needs highdicom)'
+    )
+    parser.add_argument(
         '--overlays', choices=('none', 'rejected', 'all'), default='rejected', help='pictures to write'
     )
     parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
@@ -99,6 +106,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace, with_confi
         parser.error('--reference-part, --critical-share, --requalified: add --watch')
     if args.watch and (len(args.source) == 3 or args.shard != '1/1'):
         parser.error('--watch: expected an exported folder, and no --shard')
+    if args.sr and len(args.source) == 3:
+        parser.error('--sr: of an exported folder, not of CONFIG CHECKPOINT')
     if not 0 <= args.settle < 3600:
         parser.error(f'--settle {args.settle}: expected seconds, 0 to 3600')
     try:
@@ -121,6 +130,8 @@ def main(
     if from_config is not None and len(args.source) == 3:
         return from_config(args)
     try:
+        if args.sr:
+            check_available()
         inspector = Inspector(args.source[0], threshold=args.threshold, **args.options)
         return watch(args, inspector) if args.watch else infer(args, inspector)
     except (FolderError, EngineError, ArchiveError, BrokerError, OSError) as error:
@@ -143,12 +154,15 @@ def infer(args: argparse.Namespace, inspector: Inspector) -> int:
         args.shard,
         args.overlays,
         lambda rows, earlier, total: tqdm(rows, unit='img', initial=earlier, total=total, disable=None),
+        reporter(inspector) if args.sr else None,
     )
     print(
         f'{done.radiographs} radiographs, {done.earlier} of them in an earlier run: {done.rejected} rejected '
         f'at score >= {inspector.threshold:g}, {done.quarantined} not readable (quarantine.csv)'
     )
     warn_of_rejects(inspector, done)
+    if inspector.opinion:
+        print(f'{done.flagged} flagged by the second opinion (images.csv): look at them, accepted ones too')
     print(f'wrote {out / f"shard-{args.shard[0]}-of-{args.shard[1]}"}')
     if done.tried and done.failed == done.tried:
         print(
@@ -157,6 +171,15 @@ def infer(args: argparse.Namespace, inspector: Inspector) -> int:
         )
         return 3
     return 0
+
+
+def reporter(inspector: Inspector) -> Report:
+    """Return what writes the structured report of a radiograph of an archive."""
+
+    def report(name: str, path: Path, said: Inspection, target: Path) -> None:
+        write_report(path, as_result(name, sha256(path), said, inspector), target)
+
+    return report
 
 
 def watch(args: argparse.Namespace, inspector: Inspector) -> int:
@@ -169,7 +192,8 @@ def watch(args: argparse.Namespace, inspector: Inspector) -> int:
     print(f'detector {inspector.digest}\nwatching {root}; results go to {out}', flush=True)
     broker = Broker(args.mqtt, args.mqtt_password, args.mqtt_ca) if args.mqtt else None
     try:
-        watched = Watch(inspector, root, out, args.settle, broker, Line.of(args))
+        report = write_report if args.sr else None
+        watched = Watch(inspector, root, out, args.settle, broker, Line.of(args), report)
         watched.run(stop, said=say_results())
     finally:
         if broker:
@@ -182,7 +206,8 @@ def say_results() -> Callable[[dict[str, Any]], None]:
     told: set[str] = set()
 
     def say(result: dict[str, Any]) -> None:
-        print(f'{result["name"]}: {result["verdict"]}', flush=True)
+        flag = ', flagged by the second opinion: look at it' if result['flagged'] else ''
+        print(f'{result["name"]}: {result["verdict"]}{flag}', flush=True)
         for reason in result['requalify']:
             if reason not in told:
                 told.add(reason)

@@ -89,10 +89,10 @@ def _openvino(graph: Path, threads: int, streams: int, cache: Path | None) -> En
     compiled = _cached(graph, settings, cache) if cache else core().compile_model(graph, 'CPU', settings)
     own = threading.local()  # a request serves one thread
 
-    def run(image: np.ndarray, extent: np.ndarray) -> Any:
+    def run(*inputs: np.ndarray) -> Any:
         if not hasattr(own, 'request'):
             own.request = compiled.create_infer_request()
-        found = own.request.infer([image, extent], share_inputs=True)
+        found = own.request.infer(list(inputs), share_inputs=True)
         return tuple(found[port].copy() for port in compiled.outputs)
 
     return run
@@ -167,7 +167,9 @@ def _onnxruntime(graph: Path, threads: int, streams: int) -> Engine:
     options.log_severity_level = 3  # errors: each constant that it leaves out would be a warning
     session = onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
 
-    def run(image: np.ndarray, extent: np.ndarray) -> Any:
-        return tuple(session.run(None, {'image': image, 'extent': extent}))
+    names = [said.name for said in session.get_inputs()]
+
+    def run(*inputs: np.ndarray) -> Any:
+        return tuple(session.run(None, dict(zip(names, inputs, strict=True))))
 
     return run

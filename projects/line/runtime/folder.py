@@ -55,6 +55,9 @@ class Exported:
             of the `sound` and the `critical` ones: `count`, and of the `accepted` and the `rejected` among
             them, as of each gray statistic, `count`, `mean`, `spread` (standard deviation), `quantiles`.
             Empty where there are too few.
+        opinion: The second opinion, see `opinion.SecondOpinion`: its `graph` and `memory`, files;
+            `threshold`, above which is flagged; of held-out sound parts `flagged` of `sound`, `upper` at
+            `confidence`. Empty without one.
         curve: Rows {threshold, escape, false_reject} of validation parts; rates in [0, 1] or None. Beside
             each rate `…_events` of `…_units`, `…_upper`, its one-sided 95 % bound, and `…_words`, all of it
             in the words of the report.
@@ -84,6 +87,7 @@ class Exported:
     depths: list[str]
     gray_levels: dict[str, list[float]] = field(default_factory=dict)
     reference: dict[str, Any] = field(default_factory=dict)
+    opinion: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
     cost: dict[str, Any] = field(default_factory=dict)
     max_false_reject: float = MAX_FALSE_REJECT
@@ -102,7 +106,7 @@ class Exported:
             raise FolderError('threshold, mean or std out of range; export again')
         if not 0 < self.iou <= 1 or not all(isinstance(depth, str) for depth in self.depths):
             raise FolderError(f'iou {self.iou} or depths {self.depths} out of range; export again')
-        names = [*self.engines.values(), *self.files]
+        names = [*self.engines.values(), *self.files, *self.opinion_files]
         if not all(_is_plain(name) for name in names):
             raise FolderError(f'files {names}: expected names without a folder; copy the folder again')
         if not self.classes or not set(self.rejecting) <= set(self.classes):
@@ -113,6 +117,11 @@ class Exported:
             check_window(self.window)
         except ImagingError as error:
             raise FolderError(str(error)) from None
+
+    @property
+    def opinion_files(self) -> list[str]:
+        """Of the second opinion."""
+        return [self.opinion['graph'], self.opinion['memory']] if self.opinion else []
 
     def false_reject(self, threshold: float) -> float | None:
         """Return the share of sound validation parts that a threshold rejects, at most; None where not known.
@@ -139,7 +148,8 @@ class Exported:
         if engine is None:
             return self.files
         graph = Path(self.engines[engine])
-        return {name: self.files[name] for name in (graph.name, graph.stem + '.bin') if name in self.files}
+        names = (graph.name, graph.stem + '.bin', *self.opinion_files)
+        return {name: self.files[name] for name in names if name in self.files}
 
 
 def write(folder: Path, exported: Exported) -> None:
@@ -206,8 +216,10 @@ def read(folder: str | Path, engine: str | None = None, key: str | Path | None =
             'engine, or export again'
         )
     wanted_files = exported.files_of(engine)
-    if engine is not None and exported.engines[engine] not in wanted_files:
-        raise FolderError(f'{path}: names no checksum of {exported.engines[engine]}; export again')
+    needed = [] if engine is None else [exported.engines[engine], *exported.opinion_files]
+    for name in needed:
+        if name not in wanted_files:
+            raise FolderError(f'{path}: names no checksum of {name}; export again')
     _refuse_added(path.parent, exported)
     for name, digest in wanted_files.items():
         file = path.parent / name

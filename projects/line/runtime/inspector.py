@@ -19,6 +19,7 @@ from projects.radiograph.read import read
 from projects.radiograph.recipe import prepare
 
 from . import engines, folder
+from .opinion import SecondOpinion
 
 # An image may be shrunk this much more than those of the validation set before it is cut into tiles.
 MOST_SHRUNK = 1.25
@@ -48,8 +49,11 @@ class Inspection:
         bits: Of the image's file.
         levels: Gray levels after the window, see `gray_levels.measure`.
         folder: SHA-256 that stands for the detector's folder.
+        unusual: Score of the second opinion; None without one.
+        flagged: Whether the second opinion says to look at it: it is above its threshold. The verdict is as
+            it is.
         seconds: Time of each stage: 'decode', 'window' (with resizing and tiles), 'network' (with NMS),
-            'merge'.
+            'merge', and 'opinion' of the second.
     """
 
     boxes: np.ndarray
@@ -63,6 +67,8 @@ class Inspection:
     levels: gray_levels.Levels
     folder: str
     seconds: dict[str, float]
+    unusual: float | None = None
+    flagged: bool = False
 
 
 class Inspector:
@@ -103,7 +109,9 @@ class Inspector:
         digest = hashlib.sha256(repr(exported.files_of(engine)).encode()).hexdigest()[:16]
         kept = path.with_name(f'.{path.name}.cache') / digest if cache else None
         graph = path / exported.engines[engine]
-        self._start(exported, engines.load(engine, graph, threads, streams, kept), engine, threshold, streams)
+        run = engines.load(engine, graph, threads, streams, kept)
+        opinion = SecondOpinion(path, exported, engine, threads) if exported.opinion else None
+        self._start(exported, run, engine, threshold, streams, opinion)
 
     @classmethod
     def of(
@@ -121,11 +129,13 @@ class Inspector:
         engine: str,
         threshold: float | None,
         streams: int,
+        opinion: SecondOpinion | None = None,
     ) -> None:
         if threshold is not None and not 0 <= threshold <= 1:
             raise folder.FolderError(f'threshold {threshold}: expected a score in [0, 1]')
         self.exported = exported
         self.digest = folder.digest_of(exported)
+        self.opinion = opinion
         self.threshold = exported.threshold if threshold is None else threshold
         self.engine = engine
         self.streams = streams
@@ -148,12 +158,15 @@ class Inspector:
         clock.stop('decode')
         pixels = windowed(radiograph, self.exported)
         levels = self._check_gray_levels(pixels, radiograph)
-        found = []
+        found, unusual = [], 0.0
         for left, top, tile, resized in self._tiles(pixels):  # one at a time: a film has dozens
             array, extent, scale = self._fit(tile, resized)
             clock.stop('window')
             boxes, scores, labels = self._run(array, extent)
             clock.stop('network')
+            if self.opinion:
+                unusual = max(unusual, self.opinion.score(array, extent))
+                clock.stop('opinion')
             boxes = boxes / np.tile(scale, 2) + np.array([left, top] * 2, np.float32)
             found.append((boxes, scores, labels, _cut(boxes, left, top, tile.shape, pixels.shape)))
         boxes, scores, labels = found[0][:3] if len(found) == 1 else _merge(found, self.exported.iou)
@@ -172,6 +185,8 @@ class Inspector:
             levels=levels,
             folder=self.digest,
             seconds=clock.seconds,
+            unusual=unusual if self.opinion else None,
+            flagged=bool(self.opinion and unusual > self.opinion.threshold),
         )
 
     def attempt(self, image: Image) -> Inspection | ImagingError:
@@ -189,6 +204,11 @@ class Inspector:
         """Return what the network sees of a radiograph that needs no tiles: array and extent."""
         pixels = windowed(self._radiograph(image), self.exported)
         return self._fit(pixels, self._scale(*pixels.shape))[:2]
+
+    def inputs_of(self, image: Image) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return what the network sees of a radiograph, tile by tile: array and extent."""
+        pixels = windowed(self._radiograph(image), self.exported)
+        return [self._fit(tile, resized)[:2] for _, _, tile, resized in self._tiles(pixels)]
 
     def stream(self, images: Iterable[Image]) -> Iterator[Inspection | ImagingError]:
         """Inspect many radiographs, `streams` at a time, in order; a bad one gives its error and no stop.
@@ -282,7 +302,7 @@ class _Clock:
 
     def stop(self, stage: str) -> None:
         now = time.perf_counter()
-        self.seconds[stage] += now - self._last
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
 
 

@@ -22,7 +22,9 @@ def as_result(
     Returns:
         `name`, `radiograph` (its SHA-256), `verdict` ('accept', 'reject' or 'unreadable'), `reason` of the
         latter, `risk`, `boxes` {box [x1, y1, x2, y2] px, class, score} best first, `size` [height, width] px,
-        `threshold`, `folder` (SHA-256 of the detector's), `engine`, `seconds` of each stage, `time` (UTC).
+        `threshold`, `folder` (SHA-256 of the detector's), `engine`, `unusual` (score of the
+        second opinion, or None), `flagged` (it says to look at the radiograph, whatever the verdict),
+        `seconds` of each stage, `time` (UTC).
     """
     result: dict[str, Any] = dict(
         name=name,
@@ -35,6 +37,8 @@ def as_result(
         threshold=inspector.threshold,
         folder=inspector.digest,
         engine=inspector.engine,
+        unusual=None,
+        flagged=False,
         seconds={},
         time=datetime.now(UTC).isoformat(timespec='milliseconds').replace('+00:00', 'Z'),
     )
@@ -51,5 +55,7 @@ def as_result(
         risk=said.risk,
         boxes=boxes,
         size=list(said.pixels.shape),
+        unusual=said.unusual,
+        flagged=said.flagged,
         seconds={stage: round(seconds, 6) for stage, seconds in said.seconds.items()},
     )

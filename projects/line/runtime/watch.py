@@ -47,6 +47,7 @@ class Watch:
         settle: Seconds for which a file must not have changed before it is taken for complete.
         receiver: Where results go beside their files; each arrives at least once.
         line: What is known of the line, for the drift charts.
+        report: Writes a report beside each result, see `structured.write_report`.
 
     Raises:
         ArchiveError: Another process watches with this `out`.
@@ -60,9 +61,10 @@ class Watch:
         settle: float = 2.0,
         receiver: Receiver | None = None,
         line: Line | None = None,
+        report: Callable[[Path, dict[str, Any], Path], bool] | None = None,
     ):
         self.inspector, self.root, self.out = inspector, root, out
-        self.settle, self.receiver, self.line = settle, receiver, line
+        self.settle, self.receiver, self.line, self.report = settle, receiver, line, report
         self._seen: dict[str, tuple[Stamp, float]] = {}  # since when a file has been as it is
         self._done: dict[str, Stamp] = {}
 
@@ -129,8 +131,8 @@ class Watch:
                 return False
         return self._done[name] == stamp
 
-    def _path(self, name: str) -> Path:
-        return self.out / RESULTS / fitting_name(name, '.json')
+    def _path(self, name: str, end: str = '.json') -> Path:
+        return self.out / RESULTS / fitting_name(name, end)
 
     def _inspect(self, name: str) -> dict[str, Any] | None:
         """Inspect a radiograph and keep its result; None where it changed meanwhile, or is gone."""
@@ -147,6 +149,11 @@ class Watch:
         self.drift.update(shown, digest, said)
         result = as_result(shown, digest, said, self.inspector) | dict(stamp=stamp)
         result['requalify'] = self.drift.requalify
+        try:
+            # Before its result: what has a result has its report.
+            result['report'] = bool(self.report and self.report(path, result, self._path(name, '.sr.dcm')))
+        except OSError as error:
+            raise self._not_written(error) from None
         result['id'] = f'{digest[:16]}-{stamp[1]}'  # the same if it is sent twice
         content = json.dumps(result) + '\n'
         try:
@@ -155,14 +162,17 @@ class Watch:
                 write_whole(self._waiting(name), content, durable=True)
             write_whole(self._path(name), content, durable=True)
         except OSError as error:
-            raise ArchiveError(
-                f'{self.out}: not written ({error.strerror or error}); make room there, then start it again: '
-                'nothing is lost'
-            ) from None
+            raise self._not_written(error) from None
         self._done[name] = stamp
         if self.receiver and self.receiver.send(result):
             self._waiting(name).unlink()
         return result
+
+    def _not_written(self, error: OSError) -> ArchiveError:
+        return ArchiveError(
+            f'{self.out}: not written ({error.strerror or error}); make room there, then start it again: '
+            'nothing is lost'
+        )
 
     def _waiting(self, name: str) -> Path:
         return self.out / OUTBOX / fitting_name(name, '.json')

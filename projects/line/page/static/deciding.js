@@ -87,6 +87,7 @@ export function drawVerdicts() {
   const covered = read && !page.revealed && !own;
   const word = !item ? '' : !read ? 'unreadable' : covered ? 'covered' : proposal(item);
   $('verdict').textContent = word; $('proposal').className = `proposal ${word}`;
+  $('flag').textContent = read && item.flagged && !covered ? '⚑ unlike sound parts: look at all of it' : '';
   const bad = read && marked().find(rejects), listed = item && itemOf(item.id);
   const going = item && page.busy.has(item.id) && listed ? `${listed.decision} …` : '';
   $('decision').textContent = !item ? '' : going || own || (bad && bad.score === null ? 'not decided, a rejecting box is marked' : 'not decided');

@@ -13,11 +13,13 @@ export const undecided = i => i.state === 'found' && (!i.decision || isDraft(i))
 export const unseen = i => i.state === 'unreadable' && !i.decision && !page.looked.has(i.id);
 export const count = word => page.state.items.filter(i => i.state === word).length;
 
+// What the second opinion flags is not last, however low its risk.
+const urgency = i => i.flagged ? Math.max(i.risk, page.threshold ?? 0) : i.risk;
 const blind = () => $('blind').checked;
 // What cannot be read has no risk, yet nobody knows what is in it: it comes first. To a blind reader the order
 // tells nothing of what the detector found.
 export const order = () => [...page.state.items].sort((a, b) =>
-  (b.state === 'unreadable') - (a.state === 'unreadable') || (blind() ? 0 : b.risk - a.risk) || a.id - b.id);
+  (b.state === 'unreadable') - (a.state === 'unreadable') || (blind() ? 0 : urgency(b) - urgency(a)) || a.id - b.id);
 
 /** Ask the server what changed since it was asked last; `first` is called with its first answer. */
 export async function refresh(first) {
@@ -50,7 +52,7 @@ const FILTERS = {
 function wordOf(item) {
   if (isDraft(item)) return 'edited';
   if (item.decision) return item.decision;
-  return item.state === 'waiting' ? '…' : item.state === 'unreadable' ? 'unreadable' : blind() ? '–' : item.risk.toFixed(2);
+  return item.state === 'waiting' ? '…' : item.state === 'unreadable' ? 'unreadable' : blind() ? '–' : item.risk.toFixed(2) + (item.flagged ? ' ⚑' : '');
 }
 
 let opening = () => {};

@@ -1,0 +1,133 @@
+"""How well the second opinion finds flaws that no training has seen: AUROC by radiograph, flags on sound.
+
+Without a checkpoint the backbone has the weights that the config begins with (ImageNet's), so that no flaw of
+the data set was in any training. To leave one type out of a training instead, write its data first:
+    python -m projects.benchmark.opinion without crack data/synthetic data/synthetic-without-crack
+    python tools/train.py CONFIG --cfg-options …data_root=data/synthetic-without-crack
+Then, and in any case:
+    python -m projects.benchmark.opinion measure CONFIG data/synthetic [--checkpoint FILE]
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the data, or print the figures; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
+    commands = parser.add_subparsers(dest='command', required=True)
+    without = commands.add_parser(
+        'without', help='leave the radiographs with one flaw type out of train and val'
+    )
+    without.add_argument('type', help='name of its category')
+    without.add_argument('data', type=Path, help='folder of train.json, val.json, test.json and images/')
+    without.add_argument('out', type=Path, help='folder to write')
+    measured = commands.add_parser('measure', help='print AUROC and flag rates on test')
+    measured.add_argument('config', help='detector config')
+    measured.add_argument('data', type=Path, help='folder of train.json, val.json, test.json and images/')
+    measured.add_argument('--checkpoint', help='weights; default, what the config begins with')
+    args = parser.parse_args(argv)
+    if args.command == 'without':
+        return leave_out(args.type, args.data, args.out)
+    return measure(args.config, args.checkpoint, args.data)
+
+
+def leave_out(kind: str, data: Path, out: Path) -> int:
+    """Write train and val without the radiographs that show a type; test and images are linked."""
+    out.mkdir(parents=True)
+    for split in ('train', 'val'):
+        content = json.loads((data / f'{split}.json').read_text())
+        number = {category['name']: category['id'] for category in content['categories']}.get(kind)
+        if number is None:
+            print(f'error: {data}: no type {kind!r}, expected one of its categories', file=sys.stderr)
+            return 2
+        shown = {a['image_id'] for a in content['annotations'] if a['category_id'] == number}
+        content['images'] = [image for image in content['images'] if image['id'] not in shown]
+        content['annotations'] = [a for a in content['annotations'] if a['image_id'] not in shown]
+        (out / f'{split}.json').write_text(json.dumps(content))
+        print(f'{split}: {len(shown)} radiographs left out, {len(content["images"])} kept')
+    for name in ('test.json', 'images'):
+        (out / name).symlink_to((data / name).resolve())
+    return 0
+
+
+def read(data: Path, split: str) -> tuple[list[str], dict[str, Any]]:
+    """Return the files of a split, and its annotations by type."""
+    truth = json.loads((data / f'{split}.json').read_text())
+    return [str(data / 'images' / image['file_name']) for image in truth['images']], truth
+
+
+def measure(config: str, checkpoint: str | None, data: Path) -> int:
+    """Print AUROC and flag rates."""
+    from mmengine.config import Config
+
+    from projects.line.export.detector import Radiographs, _build, describe, load_detector
+    from projects.line.export.graphs import torch_engine
+    from projects.line.export.memory import flagging_score
+    from projects.line.export.opinion import PatchFeatures, memory_of, score_of, sound_of
+    from projects.line.export.traceable import TraceableDetector
+    from projects.line.runtime import Inspector
+    from projects.radiograph.parts import recorded_part
+
+    cfg = Config.fromfile(config)
+    if checkpoint:
+        detector = load_detector(cfg, checkpoint)
+    else:
+        detector = _build(cfg)
+        detector.init_weights()
+    train, val, test = (Radiographs(*read(data, split)) for split in ('train', 'val', 'test'))
+    exported = describe(cfg, checkpoint, detector.eval(), val.sizes())
+    whole = TraceableDetector(detector, exported.input).eval()
+    inspector = Inspector.of(exported, torch_engine(whole))
+    net = PatchFeatures(whole).eval()
+
+    def features(image: np.ndarray) -> tuple[np.ndarray]:
+        import torch
+
+        with torch.no_grad():
+            return (net(torch.from_numpy(image)).numpy(),)
+
+    memory = memory_of(features, inspector, sound_of(train).paths)
+    held = sound_of(val)
+    scores = [score_of(features, memory, inspector, path) for path in held.paths]
+    said = flagging_score(scores, [recorded_part(image) for image in held.truth['images']])
+    scores = np.array([score_of(features, memory, inspector, path) for path in test.paths])
+    show(test.truth, scores, said, len(sound_of(train).paths))
+    return 0
+
+
+def show(truth: dict[str, Any], scores: np.ndarray, said: dict[str, Any], learnt: int) -> None:
+    """Print a row for all flaws, and for each type those of the radiographs that show it."""
+    ids = [image['id'] for image in truth['images']]
+    types: dict[str, set[int]] = {category['name']: set() for category in truth['categories']}
+    names = {category['id']: category['name'] for category in truth['categories']}
+    for annotation in truth['annotations']:
+        types[names[annotation['category_id']]].add(annotation['image_id'])
+    flawed = set().union(*types.values())
+    sound = scores[[k for k, number in enumerate(ids) if number not in flawed]]
+    above = float((sound > said['threshold']).mean())
+    print(
+        f'{learnt} sound radiographs learnt; threshold {said["threshold"]:.4g}: {said["flagged"]} of '
+        f'{said["sound"]} held-out sound parts flagged, at most {said["upper"]:.1%}; of {len(sound)} sound '
+        f'test radiographs {above:.1%}'
+    )
+    print('type | radiographs | AUROC | flagged')
+    for name, shown in dict(sorted(types.items()), **{'any': flawed}).items():
+        own = scores[[k for k, number in enumerate(ids) if number in shown]]
+        if len(own):
+            print(f'{name} | {len(own)} | {auroc(own, sound):.3f} | {(own > said["threshold"]).mean():.1%}')
+
+
+def auroc(flawed: np.ndarray, sound: np.ndarray) -> float:
+    """Return the share of pairs in which the flawed radiograph has the higher score; ties count half."""
+    higher = (flawed[:, None] > sound).mean() + (flawed[:, None] == sound).mean() / 2
+    return float(higher)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

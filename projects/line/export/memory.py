@@ -1,0 +1,58 @@
+"""What the second opinion remembers of sound parts, and the score above which it flags."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from projects.measures.bounds import upper_bound
+
+MOST_FLAGGED = 0.1
+"""Of the sound parts, by the bound, where the held-out ones can show it."""
+
+
+def coreset(points: np.ndarray, count: int) -> np.ndarray:
+    """Choose points (N, C) so that none is far from a chosen one (greedy k-center, Gonzalez 1985)."""
+    chosen = [0]
+    nearest = ((points - points[0]) ** 2).sum(1)
+    while len(chosen) < min(count, len(points)) and nearest.max() > 0:
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, ((points - points[chosen[-1]]) ** 2).sum(1))
+    return points[chosen].astype(np.float32)
+
+
+def flagging_score(scores: Sequence[float], parts: Sequence[str | None]) -> dict[str, Any]:
+    """Choose the score above which is flagged, from held-out sound radiographs.
+
+    The lowest at which the one-sided 95 % bound of the share of sound parts that are flagged is at most
+    `MOST_FLAGGED`; with fewer than 29 parts the highest score that was seen, which shows less.
+
+    Args:
+        scores: Of each radiograph.
+        parts: Its part; where one is not known, each radiograph stands for itself.
+
+    Returns:
+        `threshold`, and of sound parts `flagged`, `sound`, `upper` and `confidence`.
+    """
+    worst: dict[Any, float] = {}
+    for k, (score, part) in enumerate(zip(scores, parts, strict=True)):
+        key = k if None in parts else part
+        worst[key] = max(score, worst.get(key, 0.0))
+    ordered = sorted(worst.values(), reverse=True)
+    flagged = 0
+    while flagged + 1 < len(ordered) and upper_bound(flagged + 1, len(ordered)) <= MOST_FLAGGED:
+        flagged += 1
+    threshold = ordered[flagged]
+    above = sum(score > threshold for score in ordered)
+    return dict(
+        threshold=threshold,
+        flagged=above,
+        sound=len(ordered),
+        upper=rounded_up(upper_bound(above, len(ordered))),
+        confidence=0.95,
+    )
+
+
+def rounded_up(share: float) -> float:
+    """Round a bound up to four digits."""
+    return float(np.ceil(share * 1e4) / 1e4)

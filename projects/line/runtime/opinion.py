@@ -1,0 +1,79 @@
+"""A second opinion without labels: how far a radiograph's patches are from those of sound parts.
+
+PatchCore's way (Roth et al., CVPR 2022): features of the middle stages of the exported backbone, a memory of
+patches of sound radiographs, and as the score the largest distance of a patch to its nearest in the memory.
+It flags what nobody has labelled. It changes no verdict.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from projects.radiograph.files import sha256
+
+from . import engines
+from .folder import Exported, FolderError
+
+Features = Callable[[np.ndarray], tuple[np.ndarray]]
+"""image (1, 1, H, W) float32 -> one array (1, C, h, w) float32."""
+
+
+def patches(features: Features, image: np.ndarray, extent: np.ndarray) -> np.ndarray:
+    """Return the features (N, C) of the patches whose middle lies in a radiograph.
+
+    Args:
+        features: The graph.
+        image: (1, 1, H, W) float32, as the detector's.
+        extent: (2) float32, height and width in px of the radiograph within it.
+    """
+    found = features(image)[0][0]
+    inside = [
+        (np.arange(count) + 0.5) * side / count < border
+        for count, side, border in zip(found.shape[1:], image.shape[2:], extent.tolist(), strict=True)
+    ]
+    kept: np.ndarray = found[:, inside[0]][:, :, inside[1]]
+    return kept.reshape(len(found), -1).T
+
+
+def distances(found: np.ndarray, memory: np.ndarray) -> np.ndarray:
+    """Return the distance of each patch (N, C) to the nearest of a memory (M, C)."""
+    squares = (found**2).sum(1)[:, None] - 2 * found @ memory.T + (memory**2).sum(1)
+    nearest: np.ndarray = np.sqrt(np.maximum(squares.min(1), 0))
+    return nearest
+
+
+class SecondOpinion:
+    """The second opinion of an exported folder.
+
+    Args:
+        folder: The folder.
+        exported: Its metadata, which have an `opinion`.
+        engine: That runs its graph.
+        threads: CPU threads.
+
+    Attributes:
+        threshold: Score above which a radiograph is flagged.
+
+    Raises:
+        FolderError: The memory is damaged.
+        EngineError: The engine does not take the graph.
+    """
+
+    def __init__(self, folder: Path, exported: Exported, engine: str, threads: int | None = None):
+        said = exported.opinion
+        self.threshold = float(said['threshold'])
+        self._features: Any = engines.load(engine, folder / said['graph'], threads)
+        path = folder / said['memory']
+        try:
+            self._memory = np.load(path, allow_pickle=False)
+            fits = self._memory.ndim == 2 and self._memory.dtype == np.float32
+        except (OSError, ValueError, EOFError):
+            fits = False
+        if not fits or sha256(path) != exported.files[path.name]:
+            raise FolderError(f'{path}: expected the memory of the second opinion; copy the folder again')
+
+    def score(self, image: np.ndarray, extent: np.ndarray) -> float:
+        """Return the largest distance of a patch; arguments as of `patches`."""
+        return float(distances(patches(self._features, image, extent), self._memory).max(initial=0.0))
