@@ -33,6 +33,7 @@ def state_of_its_own(tmp_path_factory):
     """Nothing is kept in the home of whoever runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_STATE_HOME', str(tmp_path_factory.mktemp('state')))
+        patch.setenv('MMXRAY_CACHE', str(tmp_path_factory.mktemp('cache')))
         yield
 
 

@@ -101,7 +101,7 @@ def convert(
         ledger=ledger.as_dict(),
     )
     for split, rows in written.items():
-        write_coco(out / f'{split}.json', rows, list(levels) if severity else sorted(types), info)
+        ledger.notes += write_coco(out / f'{split}.json', rows, levels if severity else sorted(types), info)
     if severity:
         shutil.copyfile(severity, out / 'severity.yaml')
     _write_quarantine(out / 'quarantine.txt', found)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from projects.radiograph.rle import decode_rle, outline
 from projects.radiograph.safe_parse import FormatError
+from projects.xray.parquet import SUFFIX
 
-from .labels.coco import tables_of
-from .labels.fields import read_json
+from .labels.coco import read_coco_file, tables_of
 from .ledger import UsageError
 
 SPLITS = ('train', 'val', 'test')
@@ -34,7 +34,7 @@ def export_labels(data: Path, out: Path, polygons_only: bool = False) -> Counter
     Raises:
         UsageError: no such data set, or files of it that are none.
     """
-    found = [path for split in SPLITS if (path := data / f'{split}.json').is_file()]
+    found = [path for s in SPLITS for end in ('.json', SUFFIX) if (path := data / f'{s}{end}').is_file()]
     if not found:
         raise UsageError(
             f'{data}: expected train.json, val.json or test.json of a converted data set; check DATA'
@@ -44,7 +44,7 @@ def export_labels(data: Path, out: Path, polygons_only: bool = False) -> Counter
     counts: Counter = Counter(images=0, boxes=0, outlined=0, crowd=0)
     for path in found:
         try:
-            tables = tables_of(read_json(path))
+            tables = tables_of(read_coco_file(path))
             types = {row['id']: row['name'] for row in tables['categories']}
             ids = {row['id']: len(images) + k for k, row in enumerate(tables['images'], 1)}
             images += [

@@ -342,6 +342,6 @@ def _write(
     )
     for split in ('train', 'val', 'test'):
         coco = [{k: v for k, v in images[name].items() if k != 'clipped'} for name in splits[split]]
-        write_coco(folder / f'{split}.json', coco, list(GDXRAY_CLASSES), info)
+        ledger.notes += write_coco(folder / f'{split}.json', coco, list(GDXRAY_CLASSES), info)
     (folder / 'unlabeled.txt').write_text(''.join(f'{name}\n' for name in splits['unlabeled']))
     return ledger

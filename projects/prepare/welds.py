@@ -251,5 +251,5 @@ def _write_fold(folder: Path, title: str, where: dict[str, str], pieces: dict, o
     for split, images in splits.items():
         if not images:
             raise UsageError(f'--folds {title.split()[-1]}: leaves no film for {split}; ask for more')
-        write_coco(folder / f'{split}.json', images, list(GDXRAY_CLASSES), info)
+        ledger.notes += write_coco(folder / f'{split}.json', images, list(GDXRAY_CLASSES), info)
     return ledger

@@ -1,16 +1,17 @@
-"""Writing a converted data set: COCO files, and images beside them."""
+"""Writing a converted data set: labels as COCO JSON or Parquet, and images beside them."""
 
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from projects.radiograph.files import write_whole
 from projects.radiograph.safe_parse import FormatError, check_json_size
-
-from .ledger import ConvertError
+from projects.xray.parquet import SUFFIX, pack_annotation, pack_image, write_labels
 
 
 def clip_box(box: Iterable[float], width: int, height: int) -> tuple[list[float], bool]:
@@ -39,8 +40,12 @@ def place(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def write_coco(path: Path, images: list[dict], categories: list[str], info: dict) -> None:
-    """Write one split as COCO JSON.
+MOST_IN_JSON = 100_000
+"""Images of a split beyond which its labels become Parquet: JSON of a million takes gigabytes to read."""
+
+
+def write_coco(path: Path, images: list[dict], categories: Iterable[str], info: dict) -> list[str]:
+    """Write one split as COCO JSON, or as Parquet in its place where that would be too large to read again.
 
     Args:
         path: file to write.
@@ -50,31 +55,51 @@ def write_coco(path: Path, images: list[dict], categories: list[str], info: dict
         info: COCO `info`.
 
     A box that was clipped to its image keeps what was drawn as `clipped_from`, for tools/check_dataset.py.
+
+    Returns:
+        What to say of it, one line each.
     """
     ids = {name: k for k, name in enumerate(categories, 1)}
-    coco: dict = dict(info=info, images=[], annotations=[])
-    coco['categories'] = [dict(id=k, name=name) for name, k in ids.items()]
-    for image_id, image in enumerate(images, 1):
-        coco['images'].append(dict(id=image_id, **{k: v for k, v in image.items() if k != 'boxes'}))
-        for box in image['boxes']:
-            extra = {k: v for k, v in box.items() if k != 'category'}
-            area = round(_area(box), 4)
-            annotation = dict(
-                id=len(coco['annotations']) + 1,
-                image_id=image_id,
-                category_id=ids[box['category']],
-                **dict(area=area, iscrowd=0) | extra,
-            )
-            coco['annotations'].append(annotation)
-    text = json.dumps(coco)
-    try:
-        check_json_size(text.encode())
-    except FormatError as error:
-        raise ConvertError(
-            f'{path}: expected {error}, which is all that is read again; convert fewer images at once'
-        ) from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    header = dict(info=info, categories=[dict(id=k, name=name) for name, k in ids.items()])
+    numbers = itertools.count(1)
+
+    def records() -> Iterator[tuple[dict, list[dict]]]:
+        for image_id, image in enumerate(images, 1):
+            record = dict(id=image_id, **{k: v for k, v in image.items() if k != 'boxes'})
+            yield record, [_annotation(box, next(numbers), image_id, ids) for box in image['boxes']]
+
+    reason = f'{len(images):,} images'
+    if len(images) <= MOST_IN_JSON:
+        coco: dict = dict(info=info, images=[], annotations=[])
+        for record, annotations in records():
+            coco['images'].append(record)
+            coco['annotations'] += annotations
+        text = json.dumps(coco | header)
+        try:
+            check_json_size(text.encode())
+            write_whole(path, text)
+            path.with_suffix(SUFFIX).unlink(missing_ok=True)
+            return []
+        except FormatError as error:
+            reason, numbers = f'JSON is read up to {str(error).removeprefix("at most ")}', itertools.count(1)
+    large = path.with_suffix(SUFFIX)
+    packed = (
+        pack_image(record, [pack_annotation(row, row['id'] - 1) for row in annotations])
+        for record, annotations in records()
+    )
+    write_labels(large, header, packed)
+    path.unlink(missing_ok=True)  # of an earlier conversion
+    return [f'{large.name} in place of {path.name} ({reason}): write it as `ann_file` into the config']
+
+
+def _annotation(box: dict, number: int, image_id: int, ids: dict[str, int]) -> dict:
+    extra = {k: v for k, v in box.items() if k != 'category'}
+    return dict(
+        id=number,
+        image_id=image_id,
+        category_id=ids[box['category']],
+        **dict(area=round(_area(box), 4), iscrowd=0) | extra,
+    )
 
 
 def _area(box: dict) -> float:

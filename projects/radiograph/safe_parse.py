@@ -106,7 +106,7 @@ def parse_json(data: bytes) -> Any:
     if depth > MAX_DEPTH:
         raise FormatError(f'JSON of at most {MAX_DEPTH} lists within each other, found {depth}')
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=object_of)
     except FormatError:
         raise
     except ValueError as error:
@@ -131,7 +131,7 @@ def _depth(data: bytes) -> int:
     return deepest
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object, of which each key means one thing."""
     found = dict(pairs)
     if len(found) < len(pairs):

@@ -12,10 +12,9 @@ import numpy as np
 from projects.errors import MMXrayError
 from projects.measures.images import InspectedImage, MeasureError, read_images
 from projects.measures.ranking import average_precision, average_precision_at
+from projects.radiograph.large_json import read_object
 from projects.radiograph.parts import recorded_part, recorded_unit
 from projects.xray.population import describe_population, digest_images, sample_depths
-
-from .large_json import read_object
 
 TASKS = ('detection', 'severity')
 FILES = {'test': 'predictions.json', 'val': 'predictions_val.json'}

@@ -18,6 +18,8 @@ from projects.radiograph.files import write_json
 from projects.report.predictions import FILES, PredictionsError, read_predictions
 from projects.report.runs import read_curves
 from projects.xray import digests
+from projects.xray.errors import DatasetError
+from projects.xray.parquet import SUFFIX, open_labels, read_whole
 
 from .devices import devices, gpus_here
 from .listing import clock
@@ -149,8 +151,10 @@ def facts_of(study: Study, job: Job) -> tuple[dict[str, Any], str | None]:
         facts |= dict(train_images=images, subset_sha256=digests.digest(subset))
     else:
         datasets = digests.data_sets(study.config(job.config), 'train_dataloader')
-        files = [file for file in map(digests.annotation_file, datasets) if file.suffix == '.json']
-        images = sum(len(digests.read_json(file).get('images', [])) for file in files)
+        files = [
+            file for file in map(digests.annotation_file, datasets) if file.suffix in ('.json', '.parquet')
+        ]
+        images = sum(map(count_images, files))
         facts |= dict(train_images=images or None)
     needs = digest_needs(study, job)
     if job.pretraining:
@@ -287,6 +291,23 @@ def claimed(count: int) -> Iterator[dict[str, str]]:
         time.sleep(5)  # all or none are held, or two steps would wait for each other
 
 
+def read_annotations(source: Path) -> dict:
+    """Return a COCO file, of JSON or Parquet, as it is."""
+    return read_whole(source, str(source)) if source.suffix == SUFFIX else json.loads(source.read_text())
+
+
+def count_images(source: Path) -> int:
+    """Return how many images an annotation file holds; 0 where it is not there or cut short."""
+    try:
+        if source.suffix not in ('.json', SUFFIX):
+            return 0
+        if source.suffix == SUFFIX:
+            return open_labels(source, str(source))[0].metadata.num_rows
+        return len(digests.read_json(source).get('images', []))
+    except DatasetError:
+        return 0
+
+
 def labels(study: Study, job: Job) -> tuple[Path, int]:
     """Write the share of the labels that a run learns from, once; returns the file and its image count."""
     dataset, *others = digests.data_sets(study.config(job.config), 'train_dataloader')
@@ -297,8 +318,8 @@ def labels(study: Study, job: Job) -> tuple[Path, int]:
         )
     source = digests.annotation_file(dataset)
     try:
-        coco = json.loads(source.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        coco = read_annotations(source)
+    except (OSError, json.JSONDecodeError, DatasetError) as error:
         raise StepError(f'{source}: no readable annotation file ({error})') from None
     try:
         subset = draw_subset(coco, job.fraction, study.settings['subset'])

@@ -9,13 +9,19 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import pyarrow as pa
 
 from projects.errors import one_line
 from projects.radiograph.remote import RemoteError, is_url, read_bytes
 from projects.radiograph.safe_parse import MAX_JSON, FormatError, flag_of, is_printable, parse_json, printable
 
 from .errors import DatasetError
+from .parquet import SUFFIX, read_whole
 from .severity import named, read_severity
+
+_MORE = 'write the file again, or as Parquet with tools/convert_labels.py, which has no limit'
 
 
 def load_defects(
@@ -43,28 +49,22 @@ def load_defects(
     """
     path = str(ann_file)
     if isinstance(classes, str):
-        raise DatasetError(
-            f'metainfo.classes is the string {classes!r}, expected a list of names; write ({classes!r},)'
-        )
+        raise no_list_of_classes(classes)
     coco = read_coco(path)
-    images = _check_images(path, coco['images'])
-    types = _check_categories(path, coco['categories'])
+    images = check_images(path, coco['images'])
+    types = check_categories(path, coco['categories'])
     classes = list(types.values() if classes is None else classes)
     used = {_whole(ann.get('category_id')) for ann in coco['annotations']}
     used = {name for cat_id, name in types.items() if cat_id in used}
-    to_class = _class_of_types(path, types.values(), used, classes, severity)
+    to_class = class_of_types(path, types.values(), used, classes, severity)
     class_ids = {name: i for i, name in enumerate(classes, 1)}
 
-    annotations, repairs = _repair_annotations(path, coco['annotations'], images, types)
+    annotations, repairs = repair_annotations(path, coco['annotations'], images, types)
     for ann in annotations:
         ann['category_id'] = class_ids[to_class[ann['type']]]
     crowd = sum(ann['iscrowd'] for ann in annotations)
     if crowd == len(annotations):
-        found = f'{crowd} crowd boxes, which are neither learnt nor counted,' if crowd else '0 boxes'
-        raise DatasetError(
-            f'{path}: {found} in {len(images)} images, expected at least one box to learn; annotate defects '
-            '(iscrowd 0), or split the parts so that this file gets some'
-        )
+        raise nothing_to_learn(path, crowd, len(images))
     return dict(
         info=coco.get('info', {}),
         images=list(images.values()),
@@ -74,7 +74,39 @@ def load_defects(
     )
 
 
-def _repair_annotations(
+def no_list_of_classes(classes: str) -> DatasetError:
+    """Return the error for a string in the place of a list of classes."""
+    return DatasetError(
+        f'metainfo.classes is the string {classes!r}, expected a list of names; write ({classes!r},)'
+    )
+
+
+def nothing_to_learn(path: str, crowd: int, images: int) -> DatasetError:
+    """Return the error for a file without a box that is learnt."""
+    found = f'{crowd} crowd boxes, which are neither learnt nor counted,' if crowd else '0 boxes'
+    return DatasetError(
+        f'{path}: {found} in {images} images, expected at least one box to learn; annotate defects '
+        '(iscrowd 0), or split the parts so that this file gets some'
+    )
+
+
+def image_twice(path: str, image_id: int, name: str) -> DatasetError:
+    """Return the error for an image id or file name of two records."""
+    return DatasetError(
+        f'{path}: image id {image_id} or file name {name} occurs twice; give each image one record '
+        'with its own id'
+    )
+
+
+def no_file(path: str) -> DatasetError:
+    """Return the error for an annotation file that is not there."""
+    return DatasetError(
+        f'{path}: no such annotation file; write one with tools/convert_dataset.py or '
+        'tools/make_synthetic.py, or correct `data_root` and `ann_file`'
+    )
+
+
+def repair_annotations(
     path: str, sources: list[dict], images: Mapping[int, dict], types: Mapping[int, str]
 ) -> tuple[list[dict], Counter]:
     """Check a file's annotations and repair copies of them; `type` is the name of the defect type.
@@ -122,24 +154,23 @@ def _repair_annotations(
 
 
 def read_coco(path: str) -> dict:
-    """Read a COCO file from a path or a URL and check that it has the three lists.
+    """Read a COCO file, or its Parquet form, from a path or a URL and check that it has the three lists.
 
     Raises:
-        DatasetError: It is missing, no JSON, or lacks one of them.
+        DatasetError: It is missing, neither of both, or lacks one of the lists.
     """
     try:
+        if path.endswith(SUFFIX):
+            return read_whole(pa.py_buffer(read_bytes(path)) if is_url(path) else Path(path), path)
         if not is_url(path) and Path(path).stat().st_size > MAX_JSON:
             raise FormatError(f'at most {MAX_JSON >> 20} MiB')
         coco = parse_json(read_bytes(path) if is_url(path) else Path(path).read_bytes())
     except RemoteError as error:
         raise DatasetError(str(error)) from None
     except FileNotFoundError:
-        raise DatasetError(
-            f'{path}: no such annotation file; write one with tools/convert_dataset.py or '
-            'tools/make_synthetic.py, or correct `data_root` and `ann_file`'
-        ) from None
+        raise no_file(path) from None
     except FormatError as error:
-        raise DatasetError(f'{path}: expected {error}; write the file again, or divide it') from None
+        raise DatasetError(f'{path}: expected {error}; {_MORE}') from None
     except OSError as error:
         raise DatasetError(f'{path}: expected a readable file ({one_line(error)}); restore it') from None
     for key in ('images', 'annotations', 'categories'):
@@ -152,10 +183,10 @@ def read_coco(path: str) -> dict:
     return coco
 
 
-def _check_images(path: str, rows: list[dict]) -> dict[int, dict]:
-    """Return the image records by id."""
+def check_images(path: str, rows: list[dict], start: int = 0) -> dict[int, dict]:
+    """Return the image records by id; the first has the number `start` in the file."""
     images, names = {}, set()
-    for index, row in enumerate(rows):
+    for index, row in enumerate(rows, start):
         if not isinstance(row.get('id'), int) or not isinstance(row.get('file_name'), str):
             raise DatasetError(
                 f'{path}: image number {index} lacks an integer `id` or a `file_name`; write them'
@@ -176,10 +207,7 @@ def _check_images(path: str, rows: list[dict]) -> dict[int, dict]:
                 'positive whole numbers of px; write the size of the file'
             )
         if row['id'] in images or name in names:
-            raise DatasetError(
-                f'{path}: image id {row["id"]} or file name {name} occurs twice; give each image one record '
-                'with its own id'
-            )
+            raise image_twice(path, row['id'], name)
         images[row['id']] = row
         names.add(name)
     if not images:
@@ -187,7 +215,7 @@ def _check_images(path: str, rows: list[dict]) -> dict[int, dict]:
     return images
 
 
-def _check_categories(path: str, rows: list[dict]) -> dict[int, str]:
+def check_categories(path: str, rows: list[dict]) -> dict[int, str]:
     """Return the type names by category id."""
     types = {}
     for row in rows:
@@ -201,7 +229,7 @@ def _check_categories(path: str, rows: list[dict]) -> dict[int, str]:
     return types
 
 
-def _class_of_types(path, types, used, classes, severity) -> dict[str, str]:
+def class_of_types(path, types, used, classes, severity) -> dict[str, str]:
     """Check the types of a file against the classes, the one place where they meet; return type -> class.
 
     Args:
@@ -284,34 +312,70 @@ def describe(coco: dict, ann_file: str | os.PathLike) -> str:
         ann_file: Named in the first line.
     """
     names = {c['id']: c['name'] for c in coco['categories']}
-    boxes, images = Counter(), defaultdict(set)
+    boxes: Counter = Counter()
+    images = defaultdict(set)
     learnt = [ann for ann in coco['annotations'] if not ann['iscrowd']]
     for ann in learnt:
         label = names[ann['category_id']]
         for key in {(label, ''), (label, ann['type'])}:
             boxes[key] += 1
             images[key].add(ann['image_id'])
-    with_boxes = len({ann['image_id'] for ann in coco['annotations']})
+    counts = Counts(
+        len(coco['images']),
+        len({ann['image_id'] for ann in coco['annotations']}),
+        len(learnt),
+        len(coco['annotations']) - len(learnt),
+    )
+    seen = {key: len(ids) for key, ids in images.items()}
+    return as_table(str(ann_file), counts, list(names.values()), boxes, seen, coco['repairs'])
+
+
+class Counts(NamedTuple):
+    """Of a file: images, those with boxes, boxes that are learnt, crowd boxes."""
+
+    images: int
+    with_boxes: int
+    learnt: int
+    crowd: int
+
+
+def as_table(
+    path: str,
+    counts: Counts,
+    classes: Sequence[str],
+    boxes: Mapping[tuple[str, str], int],
+    images: Mapping[tuple[str, str], int],
+    repairs: Mapping[str, int],
+) -> str:
+    """Return the table of `describe`.
+
+    Args:
+        path: Named in the first line.
+        counts: Of the file.
+        classes: A row each.
+        boxes: Number of each class and type, '' for all types of a class.
+        images: Likewise, how many images show it.
+        repairs: Count of each kind of repair.
+    """
     lines = [
-        f'{ann_file}: {len(coco["images"])} images ({len(coco["images"]) - with_boxes} without defects), '
-        f'{len(learnt)} boxes'
+        f'{path}: {counts.images} images ({counts.images - counts.with_boxes} without defects), '
+        f'{counts.learnt} boxes'
     ]
-    if len(learnt) < len(coco['annotations']):
-        crowd = len(coco['annotations']) - len(learnt)
-        lines[0] += f'; {crowd} crowd boxes beside them are neither learnt nor counted'
+    if counts.crowd:
+        lines[0] += f'; {counts.crowd} crowd boxes beside them are neither learnt nor counted'
     kinds = defaultdict(list)
     for label, kind in boxes:
         if kind:
             kinds[label].append(kind)
-    width = max(len(kind) for kind in [*names.values(), *(k for ks in kinds.values() for k in ks)]) + 4
+    width = max(len(kind) for kind in [*classes, *(k for ks in kinds.values() for k in ks)]) + 4
     lines.append(f'{"class / type":<{width}} {"images":>7} {"boxes":>7}')
-    for label in names.values():
-        lines.append(f'{label:<{width}} {len(images[label, ""]):>7} {boxes[label, ""]:>7}')
+    for label in classes:
+        lines.append(f'{label:<{width}} {images.get((label, ""), 0):>7} {boxes[label, ""]:>7}')
         # A class that is its own single type needs no second row.
         for kind in sorted(kinds[label], key=lambda k: -boxes[label, k]):
             if kinds[label] != [label]:
-                lines.append(f'  {kind:<{width - 2}} {len(images[label, kind]):>7} {boxes[label, kind]:>7}')
-    lines += [f'repaired: {count} {what}' for what, count in coco['repairs'].items()]
+                lines.append(f'  {kind:<{width - 2}} {images[label, kind]:>7} {boxes[label, kind]:>7}')
+    lines += [f'repaired: {count} {what}' for what, count in sorted(repairs.items())]
     return '\n'.join(lines)
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -24,6 +24,7 @@ from .classes import CASTINGS, CLASSES, PALETTE
 from .coco import describe, load_defects, read_coco
 from .errors import DatasetError
 from .image_files import check_files
+from .label_table import SUFFIX, open_defects
 from .masks import with_masks
 from .severity import flaw_labels, named, read_severity
 
@@ -67,6 +68,38 @@ class _PackedImages(Sequence):
     def block_starts(self) -> np.ndarray:
         """See `Store.block_starts`."""
         return self.store.block_starts(self.indices)
+
+
+class _Rows(Sequence):
+    """The items of a Parquet file's rows, made when asked for: the list does not grow with the file.
+
+    Args:
+        rows: (n,) which rows, in this order.
+        make: From a row to its item.
+        boxes: (rows of the file,) how many boxes each has that are learnt.
+    """
+
+    def __init__(self, rows: np.ndarray, make: Callable[[int], dict], boxes: np.ndarray):
+        self.rows, self.make, self.learnt = rows, make, boxes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int | slice):
+        if isinstance(index, slice):
+            return self.take(index)
+        return self.make(int(self.rows[index]))
+
+    def __deepcopy__(self, memo: dict) -> '_Rows':
+        return self
+
+    def take(self, which: slice | Sequence[int] | np.ndarray) -> '_Rows':
+        """Return some of the items."""
+        return _Rows(self.rows[which], self.make, self.learnt)
+
+    def boxes(self) -> int:
+        """Return how many boxes are learnt from these items."""
+        return int(self.learnt[self.rows].sum())
 
 
 @PRETRAIN_DATASETS.register_module()
@@ -150,7 +183,7 @@ class XraySeverity(BaseDataset):
     Images without boxes carry no label in the paper's linear evaluation; they are left out and counted.
 
     Args:
-        ann_file: COCO annotation file.
+        ann_file: COCO annotation file, or its Parquet form.
         data_prefix: `img_path` is the image folder.
         severity: See `read_severity`.
         balanced: Repeat the images of the rarer classes until each class has as many as the most frequent
@@ -180,6 +213,8 @@ class XraySeverity(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return one dict(img_path, gt_label) per image with boxes; several where it is to be balanced."""
+        if self.ann_file.endswith(SUFFIX):
+            return self._load_table()
         classes = self.metainfo['classes']
         coco = load_defects(self.ann_file, classes, self.severity)
         labels = {}
@@ -189,34 +224,56 @@ class XraySeverity(BaseDataset):
                 labels[ann['image_id']] = min(label, labels.get(ann['image_id'], label))
         images = [image for image in coco['images'] if image['id'] in labels]
         check_files([image['file_name'] for image in images], self.img_prefix, self.ann_file)
-        counts = Counter(labels.values())
-        print_log(
-            f'{describe(coco, self.ann_file)}\nimage labels: '
-            + ', '.join(f'{counts[i]} {name}' for i, name in enumerate(classes))
-            + f'; {len(coco["images"]) - len(images)} images without boxes left out',
-            logger='current',
-        )
+        self._tell(describe(coco, self.ann_file), list(labels.values()), len(coco['images']) - len(images))
         prefix = self.img_prefix.rstrip('/')
         items = [
             dict(img_path=join(prefix, image['file_name']), gt_label=labels[image['id']]) for image in images
         ]
-        if self.balanced:
-            items += _repeats(items)
-            print_log(f'balanced: {len(items)} images, {len(items) - len(images)} of them repeats', 'current')
-        return items
+        return items + [dict(items[k]) for k in self._repeats([item['gt_label'] for item in items])]
 
+    def _load_table(self) -> Sequence[dict]:
+        """Return the items of a Parquet file."""
+        self.serialize_data = False  # nothing is held that serialising could save
+        table = open_defects(self.ann_file, self.metainfo['classes'], self.severity)
+        label, of = table.labels()
+        lowest = np.full(len(table), 127, np.int8)
+        np.minimum.at(lowest, of, label.astype(np.int8))
+        rows = np.flatnonzero(lowest < 127)
+        names = (name for name, own in zip(table.names(), lowest.tolist()) if own < 127)
+        check_files(names, self.img_prefix, self.ann_file)
+        self._tell(table.describe(), lowest[rows].tolist(), len(table) - len(rows))
+        prefix = self.img_prefix.rstrip('/')
 
-def _repeats(items: Sequence[dict]) -> list[dict]:
-    """Copies of items, in their order, that give each `gt_label` as many as the most frequent one has."""
-    of_label: dict[int, list[dict]] = {}
-    for item in items:
-        of_label.setdefault(item['gt_label'], []).append(item)
-    most = max(map(len, of_label.values()), default=0)
-    return [
-        dict(item)
-        for mine in of_label.values()
-        for item in itertools.islice(itertools.cycle(mine), most - len(mine))
-    ]
+        def make(row: int) -> dict:
+            return dict(img_path=join(prefix, table.name(row)), gt_label=int(lowest[row]))
+
+        rows = np.concatenate([rows, rows[np.array(self._repeats(lowest[rows].tolist()), int)]])
+        return _Rows(rows, make, np.bincount(of, minlength=len(table)))
+
+    def _tell(self, described: str, labels: Sequence[int], left_out: int) -> None:
+        counts = Counter(labels)
+        print_log(
+            f'{described}\nimage labels: '
+            + ', '.join(f'{counts[i]} {name}' for i, name in enumerate(self.metainfo['classes']))
+            + f'; {left_out} images without boxes left out',
+            logger='current',
+        )
+
+    def _repeats(self, labels: Sequence[int]) -> list[int]:
+        """Return which items to repeat so that each label is as frequent; none unless asked for."""
+        if not self.balanced:
+            return []
+        of_label: dict[int, list[int]] = {}
+        for position, label in enumerate(labels):
+            of_label.setdefault(label, []).append(position)
+        most = max(map(len, of_label.values()), default=0)
+        repeats = [
+            position
+            for mine in of_label.values()
+            for position in itertools.islice(itertools.cycle(mine), most - len(mine))
+        ]
+        print_log(f'balanced: {len(labels) + len(repeats)} images, {len(repeats)} of them repeats', 'current')
+        return repeats
 
 
 @DET_DATASETS.register_module()
@@ -242,23 +299,51 @@ class XrayDefects(CocoDataset):
         self.severity = severity
         super().__init__(*args, **kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> Sequence[dict]:
         """Return the images of `load_defects` in mmdet's form."""
+        if self.ann_file.endswith(SUFFIX):
+            return self._load_table()
         coco = load_defects(self.ann_file, self.metainfo['classes'], self.severity)
         check_files([image['file_name'] for image in coco['images']], self.data_prefix['img'], self.ann_file)
         print_log(describe(coco, self.ann_file), logger='current')
-        if any(getattr(step, 'with_mask', False) for step in self.pipeline.transforms):
+        if self._loads_masks():
             coco = with_masks(coco, self.ann_file)
         self.flaw_labels = flaw_labels(self.metainfo['classes'], self.severity)
         # What CocoDataset.filter_data and parse_data_info read.
-        self.cat_ids = [category['id'] for category in coco['categories']]
-        self.cat2label = {cat_id: i for i, cat_id in enumerate(self.cat_ids)}
+        self._number_classes()
         self.cat_img_map = {cat_id: [] for cat_id in self.cat_ids}
         by_image = defaultdict(list)
         for ann in coco['annotations']:
             self.cat_img_map[ann['category_id']].append(ann['image_id'])
             by_image[ann['image_id']].append(ann)
         return [self._info(image, by_image[image['id']]) for image in coco['images']]
+
+    def _number_classes(self) -> None:
+        self.cat_ids = list(range(1, len(self.metainfo['classes']) + 1))
+        self.cat2label = {cat_id: i for i, cat_id in enumerate(self.cat_ids)}
+
+    def _load_table(self) -> '_Rows':
+        """Return the items of a Parquet file."""
+        self.serialize_data = False  # nothing is held that serialising could save
+        self.table = table = open_defects(self.ann_file, self.metainfo['classes'], self.severity)
+        check_files(table.names(), self.data_prefix['img'], self.ann_file)
+        print_log(table.describe(), logger='current')
+        self.flaw_labels = flaw_labels(self.metainfo['classes'], self.severity)
+        self._number_classes()
+        learnt = np.bincount(table.labels()[1], minlength=len(table))
+        make = self._masked_row if self._loads_masks() else lambda row: self._info(*table.record(row))
+        if self._loads_masks() and (lacking := table.rows_without_masks()):
+            with_masks(table.coco(lacking), self.ann_file)  # which names them, before the training starts
+        return _Rows(np.arange(len(table)), make, learnt)
+
+    def _loads_masks(self) -> bool:
+        return any(getattr(step, 'with_mask', False) for step in self.pipeline.transforms)
+
+    def _masked_row(self, row: int) -> dict:
+        image, annotations = self.table.record(row)
+        with quiet():  # a mask without a pixel would be told of in every epoch
+            coco = with_masks(dict(images=[image], annotations=annotations), self.ann_file)
+        return self._info(image, coco['annotations'])
 
     def get_data_info(self, idx: int) -> dict:
         """Return an item, with the labels of the types that `DrawFlaws` may add."""
@@ -275,7 +360,7 @@ class XrayDefects(CocoDataset):
 
     def filter_data(self) -> list[dict]:
         """Apply `filter_cfg`, saying what it leaves out."""
-        kept = super().filter_data()
+        kept = self._filtered_rows() if isinstance(self.data_list, _Rows) else super().filter_data()
         self._require_boxes(kept, f'filter_cfg={self.filter_cfg}')
         if len(kept) < len(self.data_list):
             print_log(
@@ -285,13 +370,27 @@ class XrayDefects(CocoDataset):
             )
         return kept
 
+    def _filtered_rows(self) -> '_Rows':
+        """Do what CocoDataset.filter_data does, by columns; `filter_empty_gt` counts crowd too, as there."""
+        rule = {} if self.test_mode or self.filter_cfg is None else self.filter_cfg
+        kept = np.minimum(*(self.table.column(key) for key in ('width', 'height'))) >= rule.get('min_size', 0)
+        if rule.get('filter_empty_gt'):
+            kept &= np.bincount(self.table.boxes()[2], minlength=len(self.table)) > 0
+        return self.data_list.take(np.flatnonzero(kept))
+
     def _get_unserialized_subset(self, indices) -> list[dict]:
-        kept = super()._get_unserialized_subset(indices)
+        if isinstance(self.data_list, _Rows) and not isinstance(indices, int):
+            kept = self.data_list.take(np.asarray(indices, int))
+        else:
+            kept = super()._get_unserialized_subset(indices)
         self._require_boxes(kept, f'indices={indices}')
         return kept
 
-    def _require_boxes(self, data_list: list[dict], cause: str) -> None:
-        boxes = sum(not item['ignore_flag'] for info in data_list for item in info['instances'])
+    def _require_boxes(self, data_list: Sequence[dict], cause: str) -> None:
+        if isinstance(data_list, _Rows):
+            boxes = data_list.boxes()
+        else:
+            boxes = sum(not item['ignore_flag'] for info in data_list for item in info['instances'])
         if not boxes:
             raise DatasetError(
                 f'{self.ann_file}: {cause} leaves {len(data_list)} of {len(self.data_list)} images and 0 '

@@ -1,9 +1,7 @@
 """Whether the image files that a data set names are there: in a folder, behind a URL or in a packed store."""
 
 import os
-from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable
 
 from projects.radiograph.remote import is_url, list_files
 from projects.radiograph.store import find_store
@@ -11,11 +9,11 @@ from projects.radiograph.store import find_store
 from .errors import DatasetError
 
 
-def check_files(names: Sequence[str], folder: str, listed_in: str | os.PathLike) -> None:
+def check_files(names: Iterable[str], folder: str, listed_in: str | os.PathLike) -> None:
     """Check that image files exist, by listing each folder once.
 
     Args:
-        names: File names relative to `folder`.
+        names: File names relative to `folder`; they are gone through once.
         folder: Image folder, or a packed store in its place, or the URL of either.
         listed_in: The file that names the images.
 
@@ -25,32 +23,38 @@ def check_files(names: Sequence[str], folder: str, listed_in: str | os.PathLike)
     packed = find_store(folder)
     if packed:
         store, inner = packed
-        missing = [name for name in names if store.find(f'{inner}/{name}' if inner else name) is None]
+        there = lambda name: store.find(f'{inner}/{name}' if inner else name) is not None  # noqa: E731
+    elif folder.startswith('http') and is_url(folder):
+        return  # web servers need not list their folders: there a missing image names itself when it is read
     elif is_url(folder):
-        # Web servers need not list their folders: there a missing image names itself when it is read.
-        present = names if folder.startswith('http') else list_files(folder)
-        missing = sorted(set(names) - set(present))
+        present = set(list_files(folder))
+        there = present.__contains__
     else:
-        missing = _absent(names, folder)
+        there = _Folders(folder).has
+    missing, count = [], 0
+    for count, name in enumerate(names, 1):  # noqa: B007
+        if not there(name):
+            missing.append(name)
     if missing:
         raise DatasetError(
-            f'{listed_in}: {len(missing)} of {len(names)} images are not in {folder} (the first is '
+            f'{listed_in}: {len(missing)} of {count} images are not in {folder} (the first is '
             f'{min(missing)}); copy them there or correct `data_root` and `data_prefix`'
         )
 
 
-def _absent(names: Sequence[str], folder: str) -> list[str]:
-    """Return the names that are not in a folder."""
-    wanted = defaultdict(list)
-    for name in names:
-        path = Path(folder, name)
-        wanted[path.parent].append((path.name, name))
-    missing = []
-    for place, members in wanted.items():
-        try:
-            with os.scandir(place) as entries:
-                present = {entry.name for entry in entries}
-        except OSError:
-            present = set()
-        missing += [name for own_name, name in members if own_name not in present]
-    return missing
+class _Folders:
+    """What lies in the folders below one, each listed when first asked for."""
+
+    def __init__(self, folder: str):
+        self.folder, self.listed = folder, {}
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there."""
+        place, _, own = os.path.join(self.folder, name).rpartition('/')  # noqa: PTH118 (a million of them)
+        if place not in self.listed:
+            try:
+                with os.scandir(place or '/') as entries:
+                    self.listed[place] = {entry.name for entry in entries}
+            except OSError:
+                self.listed[place] = set()
+        return own in self.listed[place]

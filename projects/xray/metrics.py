@@ -24,6 +24,7 @@ from projects.measures.ranking import average_precision, froc
 
 from .coco import load_defects
 from .errors import DatasetError
+from .label_table import SUFFIX, open_defects
 from .masks import encode, with_masks
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -49,7 +50,8 @@ class XrayDefectMetric(BaseMetric):
     The images that the model saw are evaluated; when the file has more, a line says so.
 
     Args:
-        ann_file: COCO annotation file, that of the dataset.
+        ann_file: COCO annotation file, that of the dataset. Of its Parquet form only what the model saw is
+            taken into memory.
         severity: See `datasets.read_severity`; that of the dataset.
         drop_series: Values of the images' `series` to leave out together in a second evaluation.
         masks: Whether the model predicts masks, and they are measured.
@@ -83,15 +85,20 @@ class XrayDefectMetric(BaseMetric):
     def dataset_meta(self, dataset_meta: dict) -> None:
         """Take the classes from the dataset and load the ground truth, before training starts."""
         self._dataset_meta = dataset_meta
-        self.truth = load_defects(self.ann_file, dataset_meta['classes'], self.severity)
-        if self.masks:
-            self.truth = with_masks(self.truth, self.ann_file)
-        counted = {ann['category_id'] for ann in self.truth['annotations'] if not ann['iscrowd']}
-        absent = [c['name'] for c in self.truth['categories'] if c['id'] not in counted]
+        classes = dataset_meta['classes']
+        if self.ann_file.endswith(SUFFIX):
+            self.table = open_defects(self.ann_file, classes, self.severity)
+            counted = set((self.table.labels()[0] + 1).tolist())
+        else:
+            self.table, self.truth = None, load_defects(self.ann_file, classes, self.severity)
+            if self.masks:
+                self.truth = with_masks(self.truth, self.ann_file)
+            counted = {ann['category_id'] for ann in self.truth['annotations'] if not ann['iscrowd']}
+        absent = [name for k, name in enumerate(classes, 1) if k not in counted]
         if absent:
             print_log(f'{self.ann_file}: no boxes of {absent}; their AP is nan', logger='current')
         if self.drop_series:
-            series = {image.get('series') for image in self.truth['images']}
+            series = self.table.series() if self.table else {i.get('series') for i in self.truth['images']}
             if series == {None}:
                 raise DatasetError(
                     f'{self.ann_file}: drop_series={self.drop_series}, but no image has a `series`; convert '
@@ -119,19 +126,9 @@ class XrayDefectMetric(BaseMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the detections of all ranks."""
-        images = {image['id']: image for image in self.truth['images']}
         seen = {result[0] for result in results}
-        unknown = seen - set(images)
-        if unknown:
-            raise DatasetError(
-                f'{self.ann_file}: no image with the ids {sorted(unknown)[:5]}, which the model saw; give '
-                'metric and dataset the same `ann_file`'
-            )
-        if len(seen) < len(images):
-            print_log(
-                f'{self.ann_file}: evaluated on the {len(seen)} of {len(images)} images that the model saw',
-                logger='current',
-            )
+        self._take_truth(seen)
+        images = {image['id']: image for image in self.truth['images']}
         detections = [
             dict(
                 image_id=img_id,
@@ -165,6 +162,31 @@ class XrayDefectMetric(BaseMetric):
             detections=detections,
         )
         return metrics | measures
+
+    def _take_truth(self, seen: set[int]) -> None:
+        """Read the images that the model saw where the file was not read as a whole.
+
+        Raises:
+            DatasetError: Some are not in `ann_file`.
+        """
+        if self.table:
+            rows, unknown = self.table.rows_of(seen)
+            total, self.truth = len(self.table), self.table.coco(rows)
+            if self.masks:
+                self.truth = with_masks(self.truth, self.ann_file)
+        else:
+            total = len(self.truth['images'])
+            unknown = sorted(seen - {image['id'] for image in self.truth['images']})
+        if unknown:
+            raise DatasetError(
+                f'{self.ann_file}: no image with the ids {unknown[:5]}, which the model saw; give '
+                'metric and dataset the same `ann_file`'
+            )
+        if len(seen) < total:
+            print_log(
+                f'{self.ann_file}: evaluated on the {len(seen)} of {total} images that the model saw',
+                logger='current',
+            )
 
     def _measures_of_flaws(self, detections: list[dict], img_ids: set[int]) -> dict[str, float]:
         """Return recall of the critical class at false alarms per image, the other way round, and sizes."""

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 # Needed, yet imported by no file of ours.
 # projects/benchmark/formats.py measures them beside our store, in an environment of its own.
-OF_ANOTHER_ENVIRONMENT = {'zarr', 'lance', 'pyarrow', 'webdataset'}
+OF_ANOTHER_ENVIRONMENT = {'zarr', 'lance', 'webdataset'}
 NOT_IMPORTED = {
     'setuptools': 'mmengine imports distutils',
     'wheel': 'builds the forks that are published as source',
@@ -37,6 +37,7 @@ NOT_IMPORTED = {
     'pytest-xdist': 'make test runs two processes',
     'snakemake': 'a command: it runs the studies',
     'snakemake-executor-plugin-slurm': 'a study on a cluster',
+    'snakemake-executor-plugin-cluster-generic': 'a study on Kubernetes',
     'ruff': 'make lint',
     'import-linter': 'make lint',
     'mypy': 'make lint',

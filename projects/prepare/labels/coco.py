@@ -5,6 +5,8 @@ from pathlib import Path
 
 from projects.radiograph.rle import count_regions, decode_rle, extent, uncompress
 from projects.radiograph.safe_parse import FormatError, _show, flag_of
+from projects.xray.errors import DatasetError
+from projects.xray.parquet import SUFFIX, read_whole
 
 from .fields import TURNED, label_of, numbers_of, polygon_object, read_json, size_of, turn, turned_object
 from .images import Entry, Images, Source, collect, find_images
@@ -17,13 +19,14 @@ _OF_ANNOTATIONS = {'images', 'annotations', 'categories', 'shapes', 'objects', '
 
 
 def read_coco(src: Path) -> tuple[Images, Source]:
-    """COCO: every JSON file with `images` and `annotations` below `src`; its split, if any, is not kept.
+    """COCO: every JSON file, or Parquet form of one, with `images` and `annotations` below `src`.
 
-    CVAT's boxes at an angle (`attributes.rotation`) become the upright boxes around them. A crowd (`iscrowd`)
-    stays one, unless it is a mask of one region: so CVAT writes every object that was drawn as a mask.
+    A split that files suggest is not kept. CVAT's boxes at an angle (`attributes.rotation`) become the
+    upright boxes around them. A crowd (`iscrowd`) stays one, unless it is a mask of one region: so CVAT
+    writes every object that was drawn as a mask.
     """
     images, found, entries = Images(src), Source(), []
-    for name in images.files('.json'):
+    for name in [*images.files('.json'), *images.files(SUFFIX)]:
         entries += collect(found, images, name, lambda name=name: _entries(name, images, found))
     find_images(found, images, entries)
     if found.damaged:
@@ -32,8 +35,18 @@ def read_coco(src: Path) -> tuple[Images, Source]:
     return images, found
 
 
+def read_coco_file(path: Path) -> dict:
+    """The object in a JSON file or its Parquet form; FormatError where it is none."""
+    if path.suffix.lower() != SUFFIX:
+        return read_json(path)
+    try:
+        return read_whole(path, path.name)
+    except DatasetError as error:
+        raise FormatError(str(error).partition(': expected ')[2]) from None
+
+
 def _entries(name: str, images: Images, found: Source) -> list[Entry]:
-    value = read_json(images.others[name])
+    value = read_coco_file(images.others[name])
     if not value.keys() & _OF_ANNOTATIONS:
         found.files.remove(name)  # settings, a report, the head of a packed store
         return []

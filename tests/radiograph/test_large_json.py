@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from projects.report import large_json
-from projects.report.large_json import read_object
+from projects.radiograph import large_json
+from projects.radiograph.large_json import read_object
 
 
 @pytest.mark.parametrize('chunk', [1, 2, 7, 1 << 20])

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from .safe_parse import object_of
+
 CHUNK = 1 << 22  # characters read at a time
 NUMBER = frozenset('-0123456789')
 LONGEST_NUMBER = 1024
@@ -21,6 +23,7 @@ def read_object(path: Path, consume: Mapping[str, Consumer]) -> dict[str, Any]:
 
     Raises:
         json.JSONDecodeError: The file is no JSON object, or is cut short.
+        FormatError: An object has a key twice.
         OSError, UnicodeDecodeError: It cannot be read.
     """
     content: dict[str, Any] = {}
@@ -32,6 +35,8 @@ def read_object(path: Path, consume: Mapping[str, Consumer]) -> dict[str, Any]:
             return content
         while True:
             key = text.value()
+            if key in content:
+                raise text.error(f'{key!r} twice')
             text.expect(':')
             if key in consume and text.peek() == '[':
                 content[key] = consume[key](content, _elements(text))
@@ -65,7 +70,7 @@ class _Text:
 
     def __init__(self, file: TextIO) -> None:
         self.file, self.buffer, self.position = file, '', 0
-        self.decoder = json.JSONDecoder()
+        self.decoder = json.JSONDecoder(object_pairs_hook=object_of)
 
     def fill(self) -> bool:
         """Read more; returns whether there was any."""
