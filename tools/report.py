@@ -142,6 +142,7 @@ def read_exported(folders: Sequence[Path]) -> tuple[list[tuple], list[str]]:
             cost_in_words=facts.cost_in_words(),
             origin=facts.origin,
             files=files,
+            digest=folder.digest_of(facts),
         )
         found.append((test, line))
     return found, refused

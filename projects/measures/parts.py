@@ -53,6 +53,7 @@ class PartMeasures:
         refused_critical: Of them the critical ones, which `escape` counts as escaped.
         refused_sound: Of them the defect-free ones, which `false_reject` counts as rejected.
         decided_escape: Escapes among the critical parts without a refused view.
+        ignored: Parts with ignored boxes (`iscrowd`) alone, which are in no rate.
     """
 
     threshold: float
@@ -64,6 +65,7 @@ class PartMeasures:
     refused_critical: int
     refused_sound: int
     decided_escape: Rate
+    ignored: int
 
     @property
     def caught(self) -> int:
@@ -178,6 +180,7 @@ def measure_parts(parts: Sequence[Part], threshold: float, confidence: float = 0
         refused_critical=left,
         refused_sound=refused.count('defect-free'),
         decided_escape=rate(critical - caught - left, critical - left, confidence),
+        ignored=sum(part.truth == 'ignored' for part in parts),
     )
 
 

@@ -296,4 +296,6 @@ def describe_parts(measures: PartMeasures) -> str:
             f'counted as rejected); escaped of the critical parts without a refused view: '
             f'{measures.decided_escape}'
         )
+    if measures.ignored:
+        words += f'; {measures.ignored} parts have ignored boxes (iscrowd) alone and are in neither rate'
     return words

@@ -102,8 +102,7 @@ def measure_run(run: Run, settings: Settings) -> Measured:
     if run.predictions.task == 'severity':
         return _measure_classifier(run)
     predictions = run.predictions
-    if run.exported:
-        settings = replace(settings, reject_minor=run.exported.rejects_minor)
+    settings = replace(settings, reject_minor=rejects_minor(run, settings))
     matched = match_all(predictions.inspected)
     notes = []
     if predictions.refused:
@@ -135,6 +134,11 @@ def measure_run(run: Run, settings: Settings) -> Measured:
         pods=pods,
         notes=notes,
     )
+
+
+def rejects_minor(run: Run, settings: Settings) -> bool:
+    """Whether a minor defect rejects a part: an exported folder says so itself."""
+    return run.exported.rejects_minor if run.exported else settings.reject_minor
 
 
 def _gather(matched: Sequence[Matched], settings: Settings, what: str, notes: list[str]) -> list[Part]:

@@ -19,7 +19,7 @@ from .charts import charts_of, pretraining_charts, seed_of
 from .compare import Contrast, Group, gather
 from .forest import forest
 from .headline import headline, without_statement
-from .measured import Measured, Settings
+from .measured import Measured, Settings, rejects_minor
 from .paper import label
 from .proof import statement_of
 from .runs import Run, read_curves
@@ -201,7 +201,7 @@ def _part_curves(groups: Sequence[Group], settings: Settings) -> dict[Path, Part
     """Return escape and false-reject rate over the threshold of each run whose parts are known, by folder."""
     return {
         m.run.folder: part_curve(
-            gather_parts(m.matched, settings.reject_minor), also=[0, m.parts.threshold, 1]
+            gather_parts(m.matched, rejects_minor(m.run, settings)), also=[0, m.parts.threshold, 1]
         )
         for group in groups
         for arm in group.arms

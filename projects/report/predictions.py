@@ -202,6 +202,12 @@ def read_predictions(run: Path, split: str = 'test') -> Predictions:
         predictions = Predictions(**content, inspected=inspected)
     except TypeError as error:
         raise PredictionsError(f'{path}: not of this version ({error}); {again}') from None
+    first, *others = (str(name).casefold() for name in predictions.classes or [''])
+    if 'critical' in others and first != 'critical':
+        raise PredictionsError(
+            f'{path}: classes {predictions.classes}, expected the critical one first: what escapes is '
+            'counted of the first; correct the order of the classes in the config and train again'
+        )
     if predictions.task not in TASKS:
         raise PredictionsError(f'{path}: task {predictions.task!r}, expected one of {TASKS}; {again}')
     try:

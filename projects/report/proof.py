@@ -164,6 +164,9 @@ def unfit_for_proof(run: Run) -> str:
         return 'one image of test stands for several parts'
     if test.sha256 in run.val_files().values():
         return 'the test set is the validation set of the export'
+    known = {part for part in test.parts() if part is not None}
+    if len({part.casefold() for part in known}) < len(known):
+        return 'ids of parts of test differ in upper and lower case alone'
     tested, own = _parts(test.records(), test.part_rule), _named(test.truth, with_boxes=True)
     seen = {'val': _seen_by_val(run), 'train': _seen_by_training(run)}
     for side, of in seen.items():
@@ -181,7 +184,8 @@ def _seen_by_val(run: Run) -> _Seen:
     """Return what fixed threshold and model: predictions of val, or the validation set of an export."""
     rule = run.predictions.part_rule
     if run.val is None:
-        return _seen_in(run, run.val_files())
+        files = run.val_files()
+        return _seen_in(run, files) if files else _nothing_noted('val')
     parts = _parts(run.val.records(), rule, run.val.part_rule)
     lacking = f'images of {run.val.ann_file} have no part id ({NAME_PARTS})' if None in parts else ''
     named = _named(run.val.truth, with_boxes=True)
@@ -191,8 +195,12 @@ def _seen_by_val(run: Run) -> _Seen:
 def _seen_by_training(run: Run) -> _Seen:
     files, noted = run.train_files()
     if not files:
-        return _Seen(set(), set(), set(), 'no annotation file of training is recorded')
+        return _nothing_noted('training')
     return _seen_in(run, files, noted)
+
+
+def _nothing_noted(side: str) -> _Seen:
+    return _Seen(set(), set(), set(), f'no annotation file of {side} is recorded')
 
 
 def _seen_in(run: Run, files: Mapping[str, str | None], noted: bool = True) -> _Seen:
@@ -230,12 +238,15 @@ def _copied(predictions: Predictions) -> bool:
 
 
 def _parts(images: Sequence[Mapping], *rules: str | None) -> set[str | None]:
-    """Return the parts of images, by their ids and by the rules of the data sets; None for one without."""
+    """Return the parts of images, by their ids and by the rules of the data sets; None for one without.
+
+    In lower case: as typed by hand, P07 and p07 are one.
+    """
     found: set[str | None] = set()
     for image in images:
         by_rule = {part_by_rule(rule, image.get('file_name', '')) for rule in rules}
         found |= ({recorded_part(image)} | by_rule) - {None} or {None}
-    return found
+    return {part and part.casefold() for part in found}
 
 
 def _is_still(file: str, sha256: str | None) -> bool:

@@ -43,6 +43,7 @@ class LineFolder:
         cost_in_words: What the threshold costs on val.
         origin: Config, checkpoint, data of train and val with their SHA-256, AP50 on val.
         files: SHA-256 of the files of its graph.
+        digest: SHA-256 that stands for the folder, its threshold and gray-level band among it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class LineFolder:
     cost_in_words: str
     origin: dict
     files: dict[str, str]
+    digest: str
 
 
 @dataclass
@@ -246,6 +248,11 @@ def _other_export(run: Run) -> str | None:
         )
     if run.exported and tested['files'] != run.exported.files:
         return f'{run.exported.name} has another graph than was tested; run tools/test.py FOLDER DATA again'
+    if run.exported and tested.get('folder') != run.exported.digest:
+        return (
+            f'{run.exported.name} is another folder than was tested, in its threshold, its gray-level band '
+            'or its origin; run tools/test.py FOLDER DATA again'
+        )
     return None
 
 

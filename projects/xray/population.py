@@ -85,6 +85,8 @@ def population_in_words(population: Mapping) -> str:
         listed('depth', population['depths']),
         f'drawn by: {population["drawn"]}',
     ]
+    if population.get('severity'):
+        facts.append(f'severities by {population["severity"]}, which is not the map of the validation set')
     return f'Population: {"; ".join(facts)}. The proof does not cover {UNCOVERED}.'
 
 

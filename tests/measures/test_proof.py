@@ -261,3 +261,10 @@ def test_parts_that_would_be_proven_without_their_refused_views_are_not():
 def test_a_folder_that_refuses_every_sound_part_proves_nothing():
     point = judge_parts(with_refused(100, 0, sound=20, refused_sound=20), 0.05, 0.5)
     assert (point.proven, point.reason) == (False, 'all rejected')
+
+
+def test_parts_with_ignored_boxes_alone_are_said():
+    """Marking a missed defect as crowd takes its part out of the rate: the reader must see how many."""
+    parts = parts_with([0.9] * 100) + parts_with([0.1] * 7, 'ignored')
+    statement = judge_parts(parts, 0.05, 0.5).statement
+    assert '; 7 parts have ignored boxes (iscrowd) alone and are in neither rate.' in statement

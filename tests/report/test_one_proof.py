@@ -12,7 +12,7 @@ from helpers import drawn_runs
 from helpers.drawn_runs import STEM, draw_run, draw_truth, draw_val
 from helpers.exported import SIDE, export_to, spot
 
-from projects.line.export.evaluate import evaluate
+from projects.line.export.evaluate import another_map, evaluate
 from projects.line.export.threshold import choose_threshold
 from projects.line.runtime import Exported, folder
 from projects.radiograph.gray_levels import band_of, measure
@@ -217,6 +217,28 @@ def test_copies_under_other_parts_prove_nothing(tmp_path, faultless, of_test, of
     assert why is None or one.parts.statement.endswith(f'no proof: {why}.')
 
 
+def test_a_critical_class_that_is_not_the_first_is_refused(tmp_path, faultless):
+    """What escapes would be counted of minor defects, and called critical."""
+    run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), draw_truth(tmp_path, 4))
+    change_predictions(run, 'test', lambda content: content.update(classes=['minor', 'Critical']))
+    runs, (reason,) = read_runs([run])
+    assert runs == [] and "classes ['minor', 'Critical'], expected the critical one first" in reason
+
+
+@pytest.mark.parametrize('where', ['train', 'test'])
+def test_ids_that_differ_in_case_alone_are_one_part(tmp_path, faultless, where):
+    truth, val = draw_truth(tmp_path, 130, free=10), draw_val(tmp_path, 220)
+    trained = 'P007' if where == 'train' else 't'
+    (tmp_path / 'train.json').write_text(json.dumps(dict(images=[dict(file_name='t.png', part=trained)])))
+    if where == 'test':
+        truth['images'][15]['part'] = 'P007'
+    run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), truth, val=val)
+    (one,) = measured(run)
+    assert not one.parts.proven
+    why = dict(train='parts of test are in train', test='ids of parts of test differ in upper and lower case')
+    assert why[where] in one.parts.statement
+
+
 def test_predictions_of_val_of_another_checkpoint_fix_nothing(tmp_path, faultless):
     run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), draw_truth(tmp_path, 4))
     change_predictions(run, 'val', lambda content: content.update(checkpoint='epoch_9.pth'))
@@ -414,7 +436,6 @@ def test_options_of_the_other_form_are_refused(exported, capsys, argv, said):
 
 def test_parts_that_the_folder_was_trained_on_prove_nothing(exported, tmp_path, capsys):
     path, data = exported
-    test_tool.main([str(path), str(data / 'test.json')])
     train = data / 'train.json'
     train.write_text(json.dumps(dict(images=[dict(file_name='P07_b.png', part='as the page said')])))
     said = json.loads((path / 'metadata.json').read_text())
@@ -422,9 +443,45 @@ def test_parts_that_the_folder_was_trained_on_prove_nothing(exported, tmp_path, 
     said.pop('checksum')
     said['origin']['data']['train'][str(train)] = hashlib.sha256(train.read_bytes()).hexdigest()
     folder.write(path, Exported(**said))
+    test_tool.main([str(path), str(data / 'test.json')])
     report.main(['--exported', str(path)])
     printed = capsys.readouterr().out
     assert 'no proof: parts of test are in train' in printed
+
+
+@pytest.mark.parametrize('change', [dict(threshold=0.5), dict(rejecting=['critical', 'minor'])])
+def test_a_folder_that_was_changed_after_its_test_is_left_out(exported, capsys, change):
+    """Its threshold, say, picked off the curve of the report, with checksums that fit again."""
+    path, data = exported
+    test_tool.main([str(path), str(data / 'test.json')])
+    said = json.loads((path / 'metadata.json').read_text())
+    said.pop('format')
+    said.pop('checksum')
+    folder.write(path, Exported(**(said | change)))
+    capsys.readouterr()
+    assert report.main(['--exported', str(path)]) == 1
+    printed = capsys.readouterr()
+    assert 'is another folder than was tested' in printed.err and 'Proven' not in printed.out
+
+
+def test_copies_of_a_radiograph_are_no_further_parts_of_the_folders_test(exported, capsys):
+    """Sixty turned, mirrored and rescaled copies of four radiographs are not sixty parts."""
+    path, data = exported
+    for k in range(4, 64):
+        pixels = cv2.imread(str(data / 'images' / f'P{k % 4:02d}_a.png'), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(data / 'images' / f'P{k:02d}_a.png'), np.rot90(pixels[:, :: (-1) ** k], k % 3))
+    test_tool.main([str(path), str(data / 'test.json')])
+    report.main(['--exported', str(path)])
+    printed = capsys.readouterr().out
+    assert 'one image of test stands for several parts' in printed and 'Proven' not in printed
+
+
+def test_another_map_of_severities_is_said():
+    assert another_map(None, dict(severity='plant.yaml')) == another_map('a', dict(severity='a')) == {}
+    said = describe_population(dict(images=[dict(file_name='a')]), []) | another_map(
+        'b.yaml', dict(severity=None)
+    )
+    assert 'severities by b.yaml, which is not the map of the validation set' in population_in_words(said)
 
 
 def test_a_folder_goes_before_a_checkpoint_on_the_same_images(exported, tmp_path, capsys):

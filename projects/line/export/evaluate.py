@@ -85,7 +85,7 @@ def evaluate(
         folder=str(root),
         window=exported.window,
         checkpoint=exported.origin.get('checkpoint') or '',
-        population=describe_population(truth, depths),
+        population=describe_population(truth, depths) | another_map(severity, exported.origin),
         digests=digest_images(str(root), names),
         refused=refused,
     )
@@ -93,9 +93,19 @@ def evaluate(
         config=exported.origin.get('config', ''),
         checkpoint=exported.origin.get('checkpoint'),
         metrics=_average_precisions(truth, found),
-        exported=dict(engine=engine, precision=exported.precision, files=exported.files_of(engine)),
+        exported=dict(
+            engine=engine,
+            precision=exported.precision,
+            files=exported.files_of(engine),
+            folder=inspector.digest,
+        ),
     )
     return predictions, result
+
+
+def another_map(severity: str | None, origin: dict) -> dict[str, str]:
+    """Return the map of severities where it is not that of the validation set: it says what is critical."""
+    return {} if severity in (None, origin.get('severity')) else {'severity': severity}
 
 
 def _average_precisions(truth: dict, found: Sequence[tuple]) -> dict[str, float | None]:
