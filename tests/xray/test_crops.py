@@ -47,8 +47,9 @@ def test_a_box_stays_on_its_flaw(scale, dtype):
     assert whole > 50
 
 
-def test_a_mask_stays_on_its_flaw():
-    crop = XrayFlawCrop(size=128, flaw=1, scale=(0.5, 2.5))
+@pytest.mark.parametrize('stretch', [1, 3])
+def test_a_mask_stays_on_its_flaw(stretch):
+    crop = XrayFlawCrop(size=128, flaw=1, scale=(0.5, 2.5), stretch=stretch)
     for seed in range(40):
         np.random.seed(seed)
         results = radiograph(300, 400, BOXES[:2])
