@@ -58,6 +58,7 @@ def evaluate(
             'there, or name their folder with --images'
         )
     found, depths, refused = [], set(), {}
+    masks, sizes = [], []
     for name in _progress(names, engine):
         inspection = inspector.attempt(root / name)  # as on the line: one bad frame stops nothing
         if isinstance(inspection, ImagingError):
@@ -65,12 +66,18 @@ def evaluate(
             found.append(NOTHING)
             continue
         found.append((inspection.boxes, inspection.scores, inspection.labels))
+        masks += [None] * len(inspection.scores) if inspection.masks is None else inspection.masks
+        sizes += [inspection.pixels.shape] * len(inspection.scores)
         depths.add(f'{inspection.bits}-bit')
     if len(refused) == len(names):
         raise DatasetError(
             f'{ann_file}: none of its {len(names)} images can be inspected; {root / names[0]}: '
             f'{refused[names[0]]}'
         )
+    detections = as_detections(truth, found)
+    for row, mask, size in zip(detections, masks, sizes, strict=True):
+        if mask is not None:
+            row |= dict(segmentation=mask.rle(size), area=mask.area)
     predictions = dict(
         task='detection',
         classes=exported.classes,
@@ -79,7 +86,7 @@ def evaluate(
             annotations=[{k: v for k, v in a.items() if k != 'segmentation'} for a in truth['annotations']],
             categories=truth['categories'],
         ),
-        detections=as_detections(truth, found),
+        detections=detections,
         ann_file=str(ann_file),
         sha256=digest(ann_file),
         folder=str(root),

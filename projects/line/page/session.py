@@ -144,6 +144,8 @@ class Session:
                 dict(box=[round(float(v), 1) for v in box], label=int(label), score=float(score))
                 for box, label, score in zip(said.boxes, said.labels, said.scores, strict=True)
             ]
+            for row, mask in zip(now.found, said.masks or []):
+                row['outlines'] = mask.outlines()
             now.boxes = list(now.found)
             now.thumbnail = thumbnail(said.pixels)
         with self.lock:

@@ -24,6 +24,7 @@ from projects.errors import MMXrayError
 from projects.radiograph.files import draft_of, locked
 from projects.radiograph.image import ImagingError
 from projects.radiograph.listing import SUFFIXES, files_below, is_companion, may_be_dicom
+from projects.radiograph.rle import area_of
 
 from .inspector import Inspection, Inspector
 from .pictures import overlay
@@ -388,6 +389,7 @@ def _row(name: str, said: Inspection | ImagingError, stamp: list[int] | None) ->
         boxes=said.boxes.tolist(),
         scores=said.scores.tolist(),
         labels=said.labels.tolist(),
+        **({} if said.masks is None else dict(masks=[mask.rle(said.pixels.shape) for mask in said.masks])),
     )
 
 
@@ -431,8 +433,11 @@ def _conclude(folder: Path, inspector: Inspector, earlier: int, tried: int, fail
     )
     _table(
         folder / 'detections.csv',
-        ('image', 'severity', 'score', 'x', 'y', 'width', 'height'),
-        ((name, classes[a['category_id'] - 1], a['score'], *a['bbox']) for name, a in _annotations(journal)),
+        ('image', 'severity', 'score', 'x', 'y', 'width', 'height', 'area'),
+        (
+            (name, classes[a['category_id'] - 1], a['score'], *a['bbox'], a['area'])
+            for name, a in _annotations(journal)
+        ),
     )
     _table(
         folder / 'quarantine.csv',
@@ -451,7 +456,9 @@ def _annotations(journal: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Image name and COCO annotation of each box."""
     number = 0
     for image_id, row in _inspected(journal):
-        for (x1, y1, x2, y2), score, label in zip(row['boxes'], row['scores'], row['labels'], strict=True):
+        masks = row.get('masks') or [None] * len(row['boxes'])
+        columns = (row['boxes'], row['scores'], row['labels'], masks)
+        for (x1, y1, x2, y2), score, label, mask in zip(*columns, strict=True):
             number += 1
             yield (
                 row['image'],
@@ -460,7 +467,8 @@ def _annotations(journal: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     image_id=image_id,
                     category_id=label + 1,
                     bbox=[x1, y1, x2 - x1, y2 - y1],
-                    area=(x2 - x1) * (y2 - y1),
+                    area=(x2 - x1) * (y2 - y1) if mask is None else area_of(mask),
+                    **({} if mask is None else dict(segmentation=mask)),
                     iscrowd=0,
                     score=score,
                 ),
