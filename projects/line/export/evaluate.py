@@ -75,11 +75,7 @@ def evaluate(
     predictions = dict(
         task='detection',
         classes=exported.classes,
-        truth=dict(
-            images=truth['images'],
-            annotations=[{k: v for k, v in a.items() if k != 'segmentation'} for a in truth['annotations']],
-            categories=truth['categories'],
-        ),
+        truth=_without_masks(truth),
         detections=[row | mask for row, mask in zip(as_detections(truth, found), masks, strict=True)],
         ann_file=str(ann_file),
         sha256=digest(ann_file),
@@ -107,6 +103,11 @@ def evaluate(
 def another_map(severity: str | None, origin: dict) -> dict[str, str]:
     """Return the map of severities where it is not that of the validation set: it says what is critical."""
     return {} if severity in (None, origin.get('severity')) else {'severity': severity}
+
+
+def _without_masks(truth: dict) -> dict:
+    rows = [{k: v for k, v in row.items() if k != 'segmentation'} for row in truth['annotations']]
+    return dict(images=truth['images'], annotations=rows, categories=truth['categories'])
 
 
 def _masks(said: Inspection) -> list[dict]:
