@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,10 +36,10 @@ class LastVerdicts:
         picture = b''
         if isinstance(said, Inspection):
             facts |= dict(verdict=said.verdict, flagged=said.flagged)
-            drawn = overlay(said, self.threshold)
-            scale = min(SIDE / max(drawn.shape), 1)
-            small = cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            picture = cv2.imencode('.png', small)[1].tobytes()
+            scale = min(SIDE / max(said.pixels.shape), 1)
+            small = cv2.resize(said.pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            drawn = overlay(replace(said, pixels=small, boxes=said.boxes * scale), self.threshold)
+            picture = cv2.imencode('.png', drawn)[1].tobytes()
         with self._lock:
             self._count += 1
             self._said.appendleft((facts | dict(number=self._count, picture=bool(picture)), picture))

@@ -181,7 +181,9 @@ def reporter(inspector: Inspector) -> Report:
     """Return what writes the structured report of a radiograph of an archive."""
 
     def report(name: str, path: Path, said: Inspection, target: Path) -> None:
-        write_report(path, as_result(name, sha256(path), said, inspector), target)
+        why = write_report(path, as_result(name, sha256(path), said, inspector), target)
+        if why.startswith('none: lacks'):
+            print(f'{path}: structured report {why}', file=sys.stderr)
 
     return report
 

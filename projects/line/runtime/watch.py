@@ -63,7 +63,7 @@ class Watch:
         settle: float = 2.0,
         receiver: Receiver | None = None,
         line: Line | None = None,
-        report: Callable[[Path, dict[str, Any], Path], bool] | None = None,
+        report: Callable[[Path, dict[str, Any], Path], str] | None = None,
         shadow: Inspector | None = None,
         newer: Callable[[], Inspector | None] = lambda: None,
     ):
@@ -167,7 +167,8 @@ class Watch:
         result['requalify'] = self.drift.requalify
         try:
             # Before its result: what has a result has its report.
-            result['report'] = bool(self.report and self.report(path, result, self._path(name, '.sr.dcm')))
+            if self.report:
+                result['report'] = self.report(path, result, self._path(name, '.sr.dcm'))
         except OSError as error:
             raise self._not_written(error) from None
         result['id'] = f'{digest[:16]}-{stamp[1]}'  # the same if it is sent twice
