@@ -38,7 +38,7 @@ class LastVerdicts:
             facts |= dict(verdict=said.verdict, flagged=said.flagged)
             scale = min(SIDE / max(said.pixels.shape), 1)
             small = cv2.resize(said.pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            drawn = overlay(replace(said, pixels=small, boxes=said.boxes * scale), self.threshold)
+            drawn = overlay(replace(said, pixels=small, boxes=said.boxes * scale, masks=None), self.threshold)
             picture = cv2.imencode('.png', drawn)[1].tobytes()
         with self._lock:
             self._count += 1
