@@ -283,9 +283,10 @@ def run_archive(args: argparse.Namespace, facts: dict[str, Any]) -> int:
     if 'crops' in args.only:
         rows, memory = run_in_subprocess('crops', archive.crops, tuple(args.images))
         print(archive.leaks_table(rows, 'crops') + f'\nlargest memory {memory:.2f} GiB\n', flush=True)
-    for what, measure in (('index', records.measure_index), ('records', records.measure_records)):
-        if what in args.only:
-            few, many = (run_in_subprocess(what, measure, n, args.loaders) for n in (1000, args.records))
+    memory = [what for what in records.MEASURES if what in args.only]
+    if memory:
+        found = run_in_subprocess('memory', records.measure, memory, args.records, args.loaders)
+        for what, (few, many) in found.items():
             print(records.records_table(what, few, many, args.loaders) + '\n', flush=True)
     if 'stream' in args.only:
         row = run_in_subprocess(

@@ -4,7 +4,7 @@ import gc
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from projects.xray.parquet import ANNOTATION, GROUP, SCHEMA, write_batches
 
 BOXES = 2
 """Annotations of an image."""
+FEW = 1000
+"""Records that the others are compared with."""
 STRIDE = 16
 """Every which record a loader takes: fewer than stand on a page of memory, so that each page is touched."""
 
@@ -68,10 +70,15 @@ def write_records(path: Path, count: int) -> int:
     return path.stat().st_size
 
 
+def measure(kinds: Sequence[str], count: int, workers: int) -> dict[str, list[dict[str, float]]]:
+    """Return, by kind of `MEASURES`, what a few and what `count` records cost; in a process of its own."""
+    return {kind: [MEASURES[kind](number, workers) for number in (FEW, count)] for kind in kinds}
+
+
 def measure_records(count: int, workers: int) -> dict[str, float]:
     """Train over records: a detector's data set and metric, and loaders that go through every page of them.
 
-    Run it in a process of its own. The data set's folder is a web server's, whose files are not asked for.
+    The data set's folder is a web server's, whose files are not asked for.
 
     Returns:
         'images', 'file_mb', and 'pss_mb', the sum of PSS of this process and of the loaders.
@@ -80,7 +87,7 @@ def measure_records(count: int, workers: int) -> dict[str, float]:
     from projects.xray.metrics import XrayDefectMetric
 
     with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
-        os.environ['MMXRAY_CACHE'] = folder
+        before, os.environ['MMXRAY_CACHE'] = os.environ.get('MMXRAY_CACHE'), folder
         file = Path(folder) / 'train.parquet'
         size = write_records(file, count)
         classes = ('critical', 'minor')
@@ -90,6 +97,7 @@ def measure_records(count: int, workers: int) -> dict[str, float]:
         metric = XrayDefectMetric(str(file))
         metric.dataset_meta = dict(classes=classes)
         pss = _over_loaders(dataset.get_data_info, len(dataset), workers)
+        os.environ.pop('MMXRAY_CACHE') if before is None else os.environ.update(MMXRAY_CACHE=before)
     return dict(images=count, file_mb=size / 1e6, pss_mb=pss / 1e6)
 
 
@@ -103,6 +111,9 @@ def measure_index(count: int, workers: int) -> dict[str, float]:
         store, _ = find_store(folder)
         pss = _over_loaders(lambda k: (dataset.get_data_info(k), store[k]), len(dataset), workers)
     return dict(images=count, file_mb=size / 1e6, pss_mb=pss / 1e6)
+
+
+MEASURES = dict(index=measure_index, records=measure_records)
 
 
 def write_index(folder: Path, count: int) -> int:

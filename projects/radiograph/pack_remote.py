@@ -129,7 +129,8 @@ def _take_up(draft: Path, url: str, there: set[str]) -> None:
     draft.mkdir(parents=True, exist_ok=True)
     if HEAD not in there:
         # Begun here and removed there, or never begun: nothing here counts but a first, unfinished shard.
-        if (draft / shard_name(1)).exists():
+        finished = (draft / HEAD).exists() and json.loads((draft / HEAD).read_text())['finished']
+        if finished or (draft / shard_name(1)).exists():
             _empty(draft)
         return
     head = read_bytes(join(url, HEAD))

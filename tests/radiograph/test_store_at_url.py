@@ -279,7 +279,8 @@ def test_credentials_that_end_while_a_training_reads(source, tmp_path, bucket, c
 def authenticate(cable, after):
     """Have the S3 server look at credentials after so many requests; it knows none."""
     address = 'http://{}:{}/moto-api/reset-auth'.format(*cable.target)
-    urllib.request.urlopen(urllib.request.Request(address, after.encode(), method='POST'), timeout=30).close()
+    kind = {'Content-Type': 'text/plain'}
+    urllib.request.urlopen(urllib.request.Request(address, after.encode(), kind), timeout=30).close()
 
 
 def test_a_part_id_of_two_plants_is_told_of(source, bucket, capsys):

@@ -99,11 +99,7 @@ def _agreed(shards: list[Path]) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-        if (
-            not isinstance(content, dict)
-            or path.name == DONE
-            and content.keys() != {'radiographs', 'opinion', 'head'}
-        ):
+        if not isinstance(content, dict) or path.name == DONE and content.keys() != _KEYS:
             raise ValueError
     except (OSError, ValueError):
         raise ArchiveError(f'{path}: damaged; inspect the shard again') from None

@@ -63,7 +63,7 @@ def _by_backbone(source: dict, archive: str, names: Sequence[str], progress: Cal
     extractor, rows = FeatureExtractor(model), []
     for start in range(0, len(names), _BATCH):
         paths = [join(archive.rstrip('/'), name) for name in names[start : start + _BATCH]]
-        for found in extractor(paths, batch_size=_BATCH, show_progress=False):
+        for found in extractor(paths, batch_size=_BATCH):
             last = found[-1] if isinstance(found, tuple | list) else found
             rows.append(last.flatten(1).mean(1).cpu().numpy() if last.ndim == 3 else last.cpu().numpy())
         progress(len(paths))
