@@ -28,7 +28,8 @@ def test_a_backbone_gives_each_image_its_features(repo, tmp_path, monkeypatch):
     source = dict(config=PROBE, checkpoint=str(tmp_path / 'model.pth'))
     found = read_features(source, str(tmp_path / 'images'), names, done.append)
     assert found.shape[0] == 3 and found.ndim == 2 and found.dtype == np.float32 and sum(done) == 3
-    pipeline = Compose(read_config(PROBE).test_dataloader.dataset.pipeline)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        pipeline = Compose(read_config(PROBE).test_dataloader.dataset.pipeline)
     for name, own in zip(names, found, strict=True):
         with DefaultScope.overwrite_default_scope('mmpretrain'), torch.no_grad():
             data = pipeline(dict(img_path=str(tmp_path / 'images' / name), gt_label=0))
