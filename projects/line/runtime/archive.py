@@ -24,7 +24,8 @@ from projects.radiograph.listing import SUFFIXES, files_below, is_companion, may
 
 from .inspector import Inspection, Inspector
 from .pictures import overlay
-from .tables import ArchiveError, rows_of, text_draft, write_tables
+from .tables import ArchiveError as ArchiveError
+from .tables import rows_of, text_draft, write_tables
 
 JOURNAL, RUN, DONE = 'journal.jsonl', 'run.json', 'done.json'
 TABLES_SECONDS = 30.0  # between two writings of the tables while a shard is inspected
