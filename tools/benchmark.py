@@ -5,7 +5,7 @@ Example:
     python tools/benchmark.py loader --device-rate 2000
     python tools/benchmark.py train configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py
     python tools/benchmark.py infer exported/castings --threads 2
-    python tools/benchmark.py archive --images 10000 20000 40000
+    python tools/benchmark.py archive
 """
 
 import argparse
@@ -33,6 +33,8 @@ TRAIN_CONFIGS = (
     'configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py',
     'configs/small/simmim_swin-narrow_1xb32-coslr-20e_synthetic-96px.py',
 )
+
+ARCHIVE = ('leaks', 'crops', 'index', 'records', 'stream')
 
 # Mixed precision needs a GPU.
 ALSO = ('amp', 'channels_last', 'amp+channels_last', 'compile', 'amp+channels_last+compile')
@@ -135,9 +137,19 @@ def _add_infer(commands: Any, **style: Any) -> None:
 
 def _add_archive(commands: Any, **style: Any) -> None:
     archive = commands.add_parser(
-        'archive', help='the search for near duplicates as an archive grows', **style
+        'archive',
+        help='what an archive costs: leaks, crops, index, labels, a slow store',
+        **style,
     )
     archive.set_defaults(run=run_archive, configs=())
+    archive.add_argument(
+        '--only',
+        nargs='+',
+        choices=ARCHIVE,
+        default=ARCHIVE,
+        metavar='WHAT',
+        help=f'some of the measurements: {", ".join(ARCHIVE)} (all)',
+    )
     archive.add_argument(
         '--images',
         type=positive,
@@ -145,6 +157,23 @@ def _add_archive(commands: Any, **style: Any) -> None:
         default=(10_000, 20_000, 40_000),
         metavar='N',
         help='look-alikes to search; a fifth as many are searched for (10000 20000 40000)',
+    )
+    archive.add_argument(
+        '--records',
+        type=positive,
+        default=1_000_000,
+        metavar='N',
+        help='images of labels and index (10^6)',
+    )
+    archive.add_argument('--loaders', type=positive, default=8, metavar='N', help='processes (8)')
+    archive.add_argument(
+        '--streamed', type=positive, default=512, metavar='N', help='radiographs behind the slow store (512)'
+    )
+    archive.add_argument(
+        '--steps', type=positive, default=20, metavar='N', help='training steps from it (20)'
+    )
+    archive.add_argument(
+        '--latency', type=float, default=50, metavar='MS', help='that each of its requests takes (50)'
     )
     archive.add_argument('--threads', type=positive, default=1, metavar='N', help='threads of the search (1)')
 
@@ -243,15 +272,33 @@ def run_infer(args: argparse.Namespace, facts: dict[str, Any]) -> int:
 
 
 def run_archive(args: argparse.Namespace, facts: dict[str, Any]) -> int:
-    """Print how the search for near duplicates grows."""
-    import resource
+    """Print what an archive costs: each measurement in a process of its own."""
+    from projects.benchmark import archive, records, streaming
+    from projects.benchmark.variants import run_in_subprocess
 
-    from projects.benchmark import archive
-
-    rows = [archive.measure_leaks(count, args.threads) for count in args.images]
-    print(heading(f'look-alikes of one design, {args.threads} threads', facts))
-    print(archive.leaks_table(rows))
-    print(f'largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB')
+    print(heading(f'an archive as it grows; {args.threads} threads', facts), flush=True)
+    if 'leaks' in args.only:
+        rows, memory = run_in_subprocess('leaks', archive.leaks, tuple(args.images), args.threads)
+        print(archive.leaks_table(rows) + f'\nlargest memory {memory:.2f} GiB\n', flush=True)
+    if 'crops' in args.only:
+        rows, memory = run_in_subprocess('crops', archive.crops, tuple(args.images))
+        print(archive.leaks_table(rows, 'crops') + f'\nlargest memory {memory:.2f} GiB\n', flush=True)
+    memory = [what for what in records.MEASURES if what in args.only]
+    if memory:
+        found = run_in_subprocess('memory', records.measure, memory, args.records, args.loaders)
+        for what, (few, many) in found.items():
+            print(records.records_table(what, few, many, args.loaders) + '\n', flush=True)
+    if 'stream' in args.only:
+        row = run_in_subprocess(
+            'stream',
+            streaming.measure_streaming,
+            str(REPO / streaming.CONFIG),
+            args.streamed,
+            512,
+            args.latency / 1000,
+            args.steps,
+        )
+        print(streaming.streaming_table(row), flush=True)
     return 0
 
 

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from projects import __version__  # noqa: E402
 from projects.radiograph import inventory  # noqa: E402
 from projects.radiograph.image import ImagingError  # noqa: E402
+from projects.radiograph.parts import of_several_folders  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -70,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     bad = [entry for entry in entries if entry.reason not in ('', 'no DICOM')]
     images = inventory.radiographs(entries)
     print(f'{args.source}: {len(images)} radiographs, {looked} files read, {len(bad)} unreadable')
+    if args.group and (shared := of_several_folders({entry.path: entry.part for entry in entries})):
+        print(f'note: {shared}')
     for entry in bad:
         print(f'unreadable: {entry.reason}', file=sys.stderr)
     return 1 if bad else 0

@@ -27,6 +27,7 @@ from projects import __version__  # noqa: E402
 from projects.radiograph import pack as packing  # noqa: E402
 from projects.radiograph.image import ImagingError  # noqa: E402
 from projects.radiograph.pack_remote import pack_to_url  # noqa: E402
+from projects.radiograph.parts import of_several_folders  # noqa: E402
 from projects.radiograph.recipe import Recipe  # noqa: E402
 from projects.radiograph.remote import is_url, sizes  # noqa: E402
 from projects.radiograph.store import open_store  # noqa: E402
@@ -97,6 +98,9 @@ def pack(args: argparse.Namespace) -> int:
     store, left_out = (pack_to_url if is_url(args.out) else packing.pack)(*arguments)
     size = sum(sizes(args.out).values()) if is_url(args.out) else folder_size(args.out)
     print(f'{args.out}: {len(store)} images, {size / 1e6:,.0f} MB, {len(left_out)} files left out')
+    shared = args.group and of_several_folders({store.name(k): store.part(k) for k in range(len(store))})
+    if shared:
+        print(f'note: {shared}')
     for reason in left_out.values():
         print(f'left out: {reason}', file=sys.stderr)
     return 1 if left_out else 0

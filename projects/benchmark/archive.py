@@ -1,10 +1,13 @@
-"""What an archive costs as it grows: the search for near duplicates on look-alikes of one casting design."""
+"""What an archive costs as it grows: the searches for near duplicates and crops among look-alikes."""
 
+import resource
 import time
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
+from projects.prepare.crop_index import CropIndex, find_points
 from projects.prepare.resemblance import Looks, near_matches
 from projects.prepare.scan import difference_hash
 
@@ -54,9 +57,23 @@ def measure_leaks(count: int, workers: int) -> dict[str, float]:
     )
 
 
-def leaks_table(rows: list[dict[str, float]]) -> str:
+def leaks(counts: Sequence[int], workers: int) -> tuple[list[dict[str, float]], float]:
+    """Return `measure_leaks` of each count, and the largest memory of this process in GiB."""
+    return [measure_leaks(count, workers) for count in counts], _memory()
+
+
+def crops(counts: Sequence[int]) -> tuple[list[dict[str, float]], float]:
+    """Return `measure_crops` of each count, and the largest memory of this process in GiB."""
+    return [measure_crops(count) for count in counts], _memory()
+
+
+def _memory() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def leaks_table(rows: list[dict[str, float]], what: str = 'near duplicates') -> str:
     """Show the growth beside n log n, from the first row on."""
-    lines = ['near duplicates: images x searched for   found   processor s   growth   n log n']
+    lines = [f'{what}: images x searched for   found   processor s   growth   n log n']
     first = rows[0]
     for row in rows:
         bound = row['images'] * np.log(row['images']) / (first['images'] * np.log(first['images']))
@@ -66,3 +83,57 @@ def leaks_table(rows: list[dict[str, float]]) -> str:
             f'{bound:8.1f}x'
         )
     return '\n'.join(lines)
+
+
+def crop_set(
+    count: int, seed: int, side: int = 192
+) -> tuple[list[np.ndarray], list[np.ndarray], list[tuple[int, int, int]]]:
+    """Draw radiographs of one casting design with grain, and cut a crop out of every fifth.
+
+    Args:
+        count: How many radiographs.
+        seed: Of their pose and grain; the design is always the same.
+        side: In px.
+
+    Returns:
+        (side, side) uint8 each; the crops; and for each (number of its original, x, y).
+    """
+    design, rng = np.random.default_rng(1234), np.random.default_rng(seed)
+    base = sum(
+        cv2.resize(design.random((k, k), np.float32), (side + 32,) * 2, interpolation=cv2.INTER_CUBIC)
+        for k in (3, 7, 15)
+    )
+    base = (base - base.min()) / (base.max() - base.min()) * 200 + 20
+    images, crops, truth = [], [], []
+    for number in range(count):
+        x, y = rng.integers(0, 32, 2)
+        grain = rng.standard_normal((side, side), np.float32) * 6
+        images.append(np.clip(base[y : y + side, x : x + side] + grain, 0, 255).astype(np.uint8))
+        if number % 5 == 0:
+            h, w = rng.integers(side // 2, side * 2 // 3, 2)
+            x, y = int(rng.integers(0, side - w)), int(rng.integers(0, side - h))
+            crops.append(images[-1][y : y + h, x : x + w])
+            truth.append((number, x, y))
+    return images, crops, truth
+
+
+def measure_crops(count: int) -> dict[str, float]:
+    """Search `count` radiographs of one design for crops of a fifth of them; their points are given.
+
+    Returns:
+        'images', 'searched', 'found', processor seconds 'cpu_s' of index and search, and 'points_s' of
+        finding the points, image by image.
+    """
+    hosts, parts, truth, points_s = [], [], [], 0.0
+    for start in range(0, count, 1000):  # the pixels of a part at a time
+        images, crops, places = crop_set(min(1000, count - start), start)
+        begin = time.process_time()
+        hosts += [find_points(image) for image in images]
+        parts += [find_points(crop) for crop in crops]
+        points_s += time.process_time() - begin
+        truth += [(start + number, x, y) for number, x, y in places]
+    begin = time.process_time()
+    index = CropIndex(hosts)
+    found = sum(place in index.candidates(part) for part, place in zip(parts, truth, strict=True))
+    cpu = time.process_time() - begin
+    return dict(images=count, searched=len(parts), found=found, cpu_s=cpu, points_s=points_s)

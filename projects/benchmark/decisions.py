@@ -1,5 +1,7 @@
 """How long a decision takes on the page after many others: in the record, with a copy of the radiograph.
 
+The decisions are a while apart, so that corrections are written beside some of them.
+
 Example:
     python -m projects.benchmark.decisions exported/castings part.png --before 50000
 """
@@ -24,7 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('model', help='folder that tools/export.py wrote')
     parser.add_argument('image', type=Path, help='a radiograph that it takes')
     parser.add_argument('--before', type=int, default=50_000, metavar='N', help='decisions before (50,000)')
-    parser.add_argument('--decisions', type=int, default=50, metavar='N', help='that are timed (50)')
+    parser.add_argument('--decisions', type=int, default=150, metavar='N', help='that are timed (150)')
+    parser.add_argument('--pause', type=float, default=0.1, metavar='S', help='seconds between two (0.1)')
     args = parser.parse_args(argv)
     inspector = Inspector(args.model)
     with tempfile.TemporaryDirectory() as place:
@@ -48,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
                 begin = time.perf_counter()
                 session.decide(key, 'accept', [])
                 seconds.append(time.perf_counter() - begin)
+                time.sleep(args.pause)
             size = (out / RECORD).stat().st_size
     median, worst = np.median(seconds), max(seconds)
     print(

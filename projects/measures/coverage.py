@@ -79,7 +79,7 @@ CURVES: dict[str, Callable[[Floats], Floats]] = {
     'logit, ln(size)': lambda size: special.expit(3 * np.log(size / 10)),
     'probit, ln(size)': lambda size: stats.norm.cdf(1.7 * np.log(size / 10)),
     'logit, size': lambda size: special.expit(0.35 * (size - 10)),
-    'almost a step': lambda size: special.expit(30 * np.log(size / 10)),
+    'almost a step, ln(size)': lambda size: special.expit(30 * np.log(size / 10)),
     'levels off at 95 %': lambda size: 0.95 * special.expit(4 * np.log(size / 8)),
     'levels off at 85 %': lambda size: 0.85 * special.expit(4 * np.log(size / 8)),
 }

@@ -242,8 +242,8 @@ def judge_parts(
         ),
         'too many escapes': f'Not proven: {goal} {at}',
         'refused': (
-            f'Not proven: {goal} {at}: {measures.refused_critical} of the critical parts have a refused view '
-            'and count as escaped; the others alone would prove it'
+            f'Not proven: {goal} {at}, as critical parts with a refused view count as escaped; the others '
+            'alone would prove it'
         ),
         'luck': f'No proof: most critical parts rejected {at} are rejected by another detection alone',
         'all rejected': f'No proof: every sound part is rejected {at}',
@@ -286,16 +286,16 @@ def describe_parts(measures: PartMeasures) -> str:
     if measures.caught:
         share = measures.caught_elsewhere / measures.caught
         words += (
-            f'; {measures.caught_elsewhere} of {measures.caught} rejections of critical parts ({share:.0%}) '
+            f'. {measures.caught_elsewhere} of {measures.caught} rejections of critical parts ({share:.0%}) '
             'are by another detection alone'
         )
     if measures.refused.events:
         words += (
-            f'; parts with a refused view, which an inspector decides: {measures.refused} '
-            f'({measures.refused_critical} critical, counted as escaped; {measures.refused_sound} sound, '
-            f'counted as rejected); escaped of the critical parts without a refused view: '
-            f'{measures.decided_escape}'
+            f'. Parts with a refused view, on which an inspector decides: {measures.refused}; both rates '
+            f'count them against the detector ({measures.refused_critical} critical as escaped, '
+            f'{measures.refused_sound} sound as rejected). Escaped of the critical parts without a refused '
+            f'view: {measures.decided_escape}'
         )
     if measures.ignored:
-        words += f'; {measures.ignored} parts have ignored boxes (iscrowd) alone and are in neither rate'
+        words += f'. Parts with ignored boxes (iscrowd) alone, which are in neither rate: {measures.ignored}'
     return words

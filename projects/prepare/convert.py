@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from projects.prepare.labels.images import MAX_OBJECTS, Entry, Images, Source
 from projects.prepare.labels.readers import READERS
 from projects.radiograph.image import ImagingError
-from projects.radiograph.parts import PartError, part_of
+from projects.radiograph.parts import PartError, of_several_folders, part_of
 from projects.radiograph.safe_parse import FormatError, printable
 from projects.xray.classes import CLASSES
 from projects.xray.errors import DatasetError
@@ -105,8 +105,8 @@ def convert(
     if severity:
         shutil.copyfile(severity, out / 'severity.yaml')
     _write_quarantine(out / 'quarantine.txt', found)
-    if group is None:
-        ledger.notes.append(_say_no_group(images.paths))
+    shared = group and of_several_folders({names.get(name, name): part for name, part in parts.items()})
+    ledger.notes += filter(None, [_say_no_group(images.paths) if group is None else shared])
     return ledger
 
 

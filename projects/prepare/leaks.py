@@ -3,7 +3,6 @@
 Compared are train, val and test with each other, and the images of pretraining with test.
 """
 
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from projects.radiograph.parts import part_by_rule
 
+from .crop_index import CropIndex, Points, correlation_at, find_points
 from .findings import ERROR, NOTE, WARNING, Finding, ImageSet, counted, few
 from .resemblance import Looks, near_matches
 from .scan import COARSE, Scan, Scans, load
@@ -22,6 +22,8 @@ from .scan import COARSE, Scan, Scans, load
 SIDES = (('train', 'test'), ('pretraining', 'test'), ('train', 'val'), ('val', 'test'))
 CROP_CORRELATION = 0.995
 """At full size. GDXray's C0002, crops of C0001 with another contrast, reach 0.999."""
+_FEW_CROPS = 64
+"""Crops that are compared with every larger image; more are looked up in an index."""
 
 
 def check_leaks(sets: Sequence[ImageSet], probes: Scans, workers: int) -> list[Finding]:
@@ -281,9 +283,9 @@ def _unlisted_copies(unlisted: ImageSet, sets: Sequence[ImageSet], probes: Scans
 def find_crops(sets: Sequence[ImageSet], probes: Scans, workers: int) -> list[Finding]:
     """Look for images that are cut out of larger ones, whatever their brightness and contrast.
 
-    Images of at most half the area of others, 64 of them at most, are searched for in 1/16 size copies of
-    the larger ones by normalised cross-correlation; the best place is confirmed at full size. Turned,
-    mirrored and rescaled crops are not found.
+    Images of at most half the area of others are searched for. Up to 64 of them are looked for in 1/16 size
+    copies of all larger ones by normalised cross-correlation; more by an index (`crop_index`), which costs
+    n log n. The best place is confirmed at full size. Turned, mirrored and rescaled crops are not found.
     """
     paths = [path for path in dict.fromkeys(p for s in sets for p in s.paths) if not probes[path].error]
     paths = [path for path in paths if not _constant(probes[path])]
@@ -294,26 +296,10 @@ def find_crops(sets: Sequence[ImageSet], probes: Scans, workers: int) -> list[Fi
     crops = [
         p for p in paths if 2 * area[p] <= largest and min(probes[p].height, probes[p].width) >= 6 * COARSE
     ]
-    crops = crops[:: max(1, math.ceil(len(crops) / 64))]
     if not crops:
         return []
-    coarse = {path: probes.coarse(path) for path in paths}
-
-    def search(crop: str) -> tuple[str, str, float] | None:
-        template = coarse[crop]
-        scores = []
-        for host in paths:
-            inside = coarse[host]
-            if area[host] >= 2 * area[crop] and (np.array(inside.shape) >= template.shape).all():
-                scores.append((float(cv2.matchTemplate(inside, template, cv2.TM_CCOEFF_NORMED).max()), host))
-        scores.sort(reverse=True)
-        for score, host in scores[:3]:
-            if score > 0.8 and (full := _full_match(crop, host)) >= CROP_CORRELATION:
-                return host, crop, full
-        return None
-
-    with ThreadPoolExecutor(workers) as pool:
-        found = [row for row in pool.map(search, crops) if row]
+    search = _by_index if len(crops) > _FEW_CROPS else _by_coarse_copies
+    found = search(crops, paths, area, probes, workers)
     if not found:
         return []
     pairs = [(host, crop, f'crop, correlation {r:.4f}') for host, crop, r in found]
@@ -332,6 +318,59 @@ def find_crops(sets: Sequence[ImageSet], probes: Scans, workers: int) -> list[Fi
             pairs,
         )
     ]
+
+
+Crops = list[tuple[str, str, float]]
+"""Host, crop and their correlation at full size."""
+
+
+def _by_coarse_copies(
+    crops: Sequence[str], paths: Sequence[str], area: dict[str, int], probes: Scans, workers: int
+) -> Crops:
+    """Compare each crop with each larger image."""
+    coarse = {path: probes.coarse(path) for path in paths}
+
+    def search(crop: str) -> tuple[str, str, float] | None:
+        template = coarse[crop]
+        scores = []
+        for host in paths:
+            inside = coarse[host]
+            if area[host] >= 2 * area[crop] and (np.array(inside.shape) >= template.shape).all():
+                scores.append((float(cv2.matchTemplate(inside, template, cv2.TM_CCOEFF_NORMED).max()), host))
+        scores.sort(reverse=True)
+        for score, host in scores[:3]:
+            if score > 0.8 and (full := _full_match(crop, host)) >= CROP_CORRELATION:
+                return host, crop, full
+        return None
+
+    with ThreadPoolExecutor(workers) as pool:
+        return [row for row in pool.map(search, crops) if row]
+
+
+def _by_index(
+    crops: Sequence[str], paths: Sequence[str], area: dict[str, int], probes: Scans, workers: int
+) -> Crops:
+    """Read every image once more for its points, and look those of the crops up."""
+    smallest = min(area[crop] for crop in crops)
+    hosts = [path for path in paths if area[path] >= 2 * smallest]
+
+    def points(path: str) -> Points:
+        return find_points(load(path)[0].pixels)
+
+    with ThreadPoolExecutor(workers) as pool:
+        index = CropIndex(pool.map(points, hosts))
+
+        def search(crop: str) -> tuple[str, str, float] | None:
+            pixels = load(crop)[0].pixels
+            for number, x, y in index.candidates(find_points(pixels)):
+                host = hosts[number]
+                if area[host] >= 2 * area[crop]:
+                    likeness = correlation_at(pixels, load(host)[0].pixels, x, y)
+                    if likeness >= CROP_CORRELATION:
+                        return host, crop, likeness
+            return None
+
+        return [row for row in pool.map(search, crops) if row]
 
 
 def _full_match(crop: str, host: str) -> float:

@@ -40,6 +40,13 @@ class Looks:
         self.small = np.stack([image.ravel() for image in small])
         self.hashes = np.array(hashes, np.uint64)
 
+    @classmethod
+    def of(cls, small: np.ndarray, hashes: np.ndarray) -> 'Looks':
+        """Take (n, 1024) uint8 copies and (n,) uint64 hashes as they are."""
+        looks = cls.__new__(cls)
+        looks.small, looks.hashes = small, hashes
+        return looks
+
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.small)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .blocks import cache_folder
+from .claim import CLAIM, Claim
 from .files import locked
 from .pack import pack
 from .recipe import Recipe, StoreError
@@ -36,7 +37,7 @@ def pack_to_url(
 
     Args:
         source: see `pack.pack`.
-        url: of the store; one process at a time may write to it.
+        url: of the store; one process at a time writes to it, see `claim`.
         recipe: see `pack.pack`.
         group: see `pack.pack`.
         workers: see `pack.pack`.
@@ -52,30 +53,50 @@ def pack_to_url(
     place = cache_folder() / 'packing' / hashlib.sha256(url.encode()).hexdigest()[:32]
     place.mkdir(parents=True, exist_ok=True)
     with locked(place, StoreError(f'{url}: another process is packing into it; wait for it')):
-        there = set(list_files(url))
+        there = set(list_files(url)) - {CLAIM}
         strangers = sorted(there) if HEAD not in there else []
         if strangers:
             raise StoreError(f'{url}: expected a new folder, found {strangers[0]}; give another OUT')
         draft = place / 'store'
-        _take_up(draft, url, there)
-
-        def begin(results: Iterator[Any], total: int) -> Iterator[Any]:
-            # Before any radiograph is decoded: whoever may not write there learns it now.
-            if HEAD not in there:
-                write_bytes(join(url, HEAD), (draft / HEAD).read_bytes())
-                there.add(HEAD)
-            return progress(results, total)
-
-        def closed(number: int) -> None:
-            _upload_shard(draft, url, number)
-            if number:
-                (draft / shard_name(number - 1)).unlink(missing_ok=True)
-
-        _, left_out = pack(source, draft, recipe, group, workers, begin, closed)
-        _finish(draft, url, HEAD in there)
+        with Claim(url, place) as claim:
+            there = set(list_files(url)) - {CLAIM}  # what another machine has left
+            left_out = _pack(source, url, draft, recipe, group, workers, progress, there, claim)
         shutil.rmtree(draft)
     open_store.cache_clear()
     return open_store(url), left_out
+
+
+def _pack(
+    source: str | Path,
+    url: str,
+    draft: Path,
+    recipe: Recipe,
+    group: str | None,
+    workers: int,
+    progress: Callable[[Iterator[Any], int], Iterator[Any]],
+    there: set[str],
+    claim: Claim,
+) -> dict[str, str]:
+    """Pack into a URL that is ours; returns the reason for each file that was left out."""
+    _take_up(draft, url, there)
+
+    def begin(results: Iterator[Any], total: int) -> Iterator[Any]:
+        # Before any radiograph is decoded: whoever may not write there learns it now.
+        if HEAD not in there:
+            write_bytes(join(url, HEAD), (draft / HEAD).read_bytes())
+            there.add(HEAD)
+        return progress(claim.renewed(results), total)
+
+    def closed(number: int) -> None:
+        claim.check()
+        _upload_shard(draft, url, number)
+        if number:
+            (draft / shard_name(number - 1)).unlink(missing_ok=True)
+
+    _, left_out = pack(source, draft, recipe, group, workers, begin, closed)
+    claim.check()
+    _finish(draft, url, HEAD in there)
+    return left_out
 
 
 def _finish(draft: Path, url: str, begun: bool) -> None:
@@ -108,7 +129,8 @@ def _take_up(draft: Path, url: str, there: set[str]) -> None:
     draft.mkdir(parents=True, exist_ok=True)
     if HEAD not in there:
         # Begun here and removed there, or never begun: nothing here counts but a first, unfinished shard.
-        if (draft / shard_name(1)).exists():
+        finished = (draft / HEAD).exists() and json.loads((draft / HEAD).read_text())['finished']
+        if finished or (draft / shard_name(1)).exists():
             _empty(draft)
         return
     head = read_bytes(join(url, HEAD))

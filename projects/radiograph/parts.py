@@ -38,6 +38,31 @@ def part_of(name: str, group: str | None) -> str | None:
     return part
 
 
+def of_several_folders(parts: Mapping[str, str | None]) -> str | None:
+    """Say which parts have images in several folders at the top, which may be plants that number alike.
+
+    Args:
+        parts: Part of each image, by its path below the archive.
+
+    Returns:
+        A line; None where each part lies in one folder.
+    """
+    folders: dict[str, set[str]] = {}
+    for name, part in parts.items():
+        if part and '/' in name:
+            folders.setdefault(part, set()).add(name.partition('/')[0])
+    shared = {part: where for part, where in folders.items() if len(where) > 1}
+    if not shared:
+        return None
+    part, where = min(shared.items(), key=lambda item: as_text(item[0]) or '')
+    listed = ' and '.join(sorted(where)[:3])
+    return (
+        f'{len(shared)} of {len(folders)} parts have images in several folders, such as {part} in {listed}: '
+        'one id is one part; if plants or lines number alike, take the folder into --group, as in '
+        "'([^/]+/.*P[0-9]+)'"
+    )
+
+
 def part_by_rule(rule: object, name: str) -> str | None:
     """Return the part in a name by the rule of a data set; None without a rule, a match or a usable rule.
 

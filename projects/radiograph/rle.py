@@ -1,6 +1,6 @@
 """COCO's run-length encoding of masks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -30,6 +30,20 @@ def uncompress(text: str) -> list[int]:
     return counts
 
 
+def compress(counts: Sequence[int]) -> str:
+    """COCO's compressed RLE of run lengths; see `uncompress`."""
+    text = []
+    for number, count in enumerate(counts):
+        value = count - counts[number - 2] if number > 2 else count
+        while True:
+            code, value = value & 31, value >> 5
+            more = value != (-1 if code & 16 else 0)
+            text.append(chr(48 + code + 32 * more))
+            if not more:
+                break
+    return ''.join(text)
+
+
 def encode_rle(mask: Bools) -> dict[str, Any]:
     """COCO's uncompressed RLE of a boolean mask (H, W): run lengths down the columns, zeros first."""
     flat = mask.ravel(order='F')
@@ -42,6 +56,12 @@ def decode_rle(rle: Mapping[str, Any]) -> Bools:
     """Boolean mask (H, W) of COCO's uncompressed RLE."""
     values = np.arange(len(rle['counts'])) % 2 == 1
     return np.repeat(values, rle['counts']).reshape(rle['size'], order='F')
+
+
+def area_of(rle: Mapping[str, Any]) -> int:
+    """Number of pixels that COCO's RLE marks, compressed or not."""
+    counts = rle['counts']
+    return sum((uncompress(counts) if isinstance(counts, str) else counts)[1::2])
 
 
 def extent(mask: Bools) -> list[int]:

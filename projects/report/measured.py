@@ -159,7 +159,7 @@ def _fix_threshold(
     ids, critical false alarms on val fix it.
     """
     if run.exported:
-        words = f'that of the exported folder {run.exported.name}: {run.exported.threshold_reason}'
+        words = f'of the exported folder {run.exported.name} ({run.exported.threshold_reason})'
         return run.exported.threshold, words, None
     if run.val is None:
         return FIXED_SCORE, f'fixed at {FIXED_SCORE}: no predictions of val (tools/test.py --val)', None

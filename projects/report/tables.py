@@ -200,7 +200,8 @@ def _parts(detectors) -> dict:
             rows.append([*_who(group, arm, m), _text(m.on_val), *unknown])
             continue
         at = m.parts.measures
-        rates = [at.escape, at.caught_elsewhere, at.false_reject, at.minor_reject, at.refused]
+        refused = at.refused if m.run.exported else '–'  # a checkpoint refuses nothing
+        rates = [at.escape, at.caught_elsewhere, at.false_reject, at.minor_reject, refused]
         cells = [floored(m.parts.threshold), m.parts_fixed, *map(str, rates), m.parts.statement]
         rows.append([*_who(group, arm, m), _text(m.on_val), *cells])
     header = ['group', 'arm', 'seed', 'val AP50', 'threshold', 'threshold is']

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -55,12 +56,17 @@ def run(study: Study, jobs: int | None, profile: str | None, further: Sequence[s
                 str(jobs or len(devices())),
                 *(['--resources', f'gpu={len(gpus)}'] if gpus else []),
             ]
-        code = subprocess.run([*command, *further], check=False).returncode
+        code = subprocess.run([*command, *further], check=False, env=environment()).returncode
     recorded = record(study)
     failed = print_failures(study, recorded)
     print(f'recorded in {study.results_file}')
     print(f'page: python tools/report.py {study.root}/*/seed* --out {study.root}/report')
     return 1 if code or failed else 0
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of Snakemake: commands of a profile find this Python and the tools."""
+    return os.environ | dict(PATH=f'{Path(sys.executable).parent}:{TOOL.parent}:{os.environ.get("PATH", "")}')
 
 
 def print_failures(study: Study, recorded: dict[str, Any]) -> bool:

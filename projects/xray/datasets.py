@@ -242,13 +242,13 @@ class XraySeverity(BaseDataset):
         names = (name for name, own in zip(table.names(), lowest.tolist()) if own < 127)
         check_files(names, self.img_prefix, self.ann_file)
         self._tell(table.describe(), lowest[rows].tolist(), len(table) - len(rows))
-        prefix = self.img_prefix.rstrip('/')
-
-        def make(row: int) -> dict:
-            return dict(img_path=join(prefix, table.name(row)), gt_label=int(lowest[row]))
-
+        self._of_table = table, lowest
         rows = np.concatenate([rows, rows[np.array(self._repeats(lowest[rows].tolist()), int)]])
-        return _Rows(rows, make, np.bincount(of, minlength=len(table)))
+        return _Rows(rows, self._row, np.bincount(of, minlength=len(table)))
+
+    def _row(self, row: int) -> dict:
+        table, labels = self._of_table
+        return dict(img_path=join(self.img_prefix.rstrip('/'), table.name(row)), gt_label=int(labels[row]))
 
     def _tell(self, described: str, labels: Sequence[int], left_out: int) -> None:
         counts = Counter(labels)
@@ -331,13 +331,16 @@ class XrayDefects(CocoDataset):
         self.flaw_labels = flaw_labels(self.metainfo['classes'], self.severity)
         self._number_classes()
         learnt = np.bincount(table.labels()[1], minlength=len(table))
-        make = self._masked_row if self._loads_masks() else lambda row: self._info(*table.record(row))
+        make = self._masked_row if self._loads_masks() else self._row
         if self._loads_masks() and (lacking := table.rows_without_masks()):
             with_masks(table.coco(lacking), self.ann_file)  # which names them, before the training starts
         return _Rows(np.arange(len(table)), make, learnt)
 
     def _loads_masks(self) -> bool:
         return any(getattr(step, 'with_mask', False) for step in self.pipeline.transforms)
+
+    def _row(self, row: int) -> dict:
+        return self._info(*self.table.record(row))
 
     def _masked_row(self, row: int) -> dict:
         image, annotations = self.table.record(row)

@@ -56,22 +56,33 @@ def with_masks(coco: dict, ann_file: str) -> dict:
     return dict(coco, annotations=annotations)
 
 
+def pixels_of(segmentation: list | dict, height: int, width: int) -> np.ndarray:
+    """Pixels (H, W) bool of polygons or run lengths.
+
+    Raises:
+        FormatError: They cannot be read.
+    """
+    return coco_mask.decode(_encoded(segmentation, height, width)).astype(bool)
+
+
 def _mask(ann: Mapping[str, Any], image: Mapping[str, Any], ann_file: str) -> dict:
     """Compressed run lengths of an annotation's polygons or run lengths."""
-    height, width = image['height'], image['width']
-    value = ann['segmentation']
     try:
-        if isinstance(value, dict):
-            return _run_lengths(value, height, width)
-        polygons = value if isinstance(value, list) else [value]
-        for polygon in polygons:
-            _check_polygon(polygon)
-        return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+        return _encoded(ann['segmentation'], image['height'], image['width'])
     except FormatError as error:
         raise DatasetError(
             f'{ann_file}: annotation {ann["id"]} ({image["file_name"]}): expected {error}; correct its '
             '`segmentation`'
         ) from None
+
+
+def _encoded(value: Any, height: int, width: int) -> dict:
+    if isinstance(value, dict):
+        return _run_lengths(value, height, width)
+    polygons = value if isinstance(value, list) else [value]
+    for polygon in polygons:
+        _check_polygon(polygon)
+    return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
 
 
 def _check_polygon(polygon: Any) -> None:

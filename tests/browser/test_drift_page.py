@@ -39,6 +39,7 @@ def test_the_charts_are_drawn_and_requalify_appears(browser, tmp_path):
         page.evaluate(DRIFT)
         expect(page.locator('#drift-said')).to_contain_text('Requalify the detector: median gray level high')
         expect(page.locator('#drift-charts')).to_contain_text('▲ median gray level: high since')
+        expect(page.locator('#requalify')).to_have_text('▲ Requalify the detector: see Drift')
         points = page.locator('#drift-charts polyline').first.get_attribute('points').split()
         heights = [float(point.split(',')[1]) for point in points]
         assert heights == sorted(heights, reverse=True) and heights[0] > heights[-1]  # it rises

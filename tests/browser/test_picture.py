@@ -250,3 +250,47 @@ def test_a_pitch_is_given_where_the_file_states_none(browser, tmp_path):
         expect(page.locator('#pitch-words')).to_have_text('50 µm per px (set by hand)')
         draw_box(page)
         expect(page.locator('#boxes')).to_contain_text('mm')
+
+
+# How much of the canvas above the picture is drawn on within a box [x1, y1, x2, y2] of a 64 px radiograph.
+DRAWN = """([x1, y1, x2, y2]) => {
+  const {width, height} = document.getElementById('view'), scale = Math.min(width, height) / 64 * .96;
+  const left = (width - 64 * scale) / 2, top = (height - 64 * scale) / 2;
+  const copy = new OffscreenCanvas(width, height);
+  const context = copy.getContext('2d', {willReadFrequently: true});
+  context.drawImage(document.getElementById('view'), 0, 0);
+  const sides = [left + x1 * scale, top + y1 * scale, (x2 - x1) * scale, (y2 - y1) * scale].map(Math.round);
+  return context.getImageData(...sides).data.filter((value, k) => k % 4 === 3 && value > 99).length / scale;
+}"""
+
+
+def test_a_mask_is_drawn_around_its_pixels_until_its_box_is_changed(browser, tmp_path, monkeypatch):
+    raster = np.zeros((1, 28, 28), np.float32)
+    raster[:, 7:21, 7:21] = 1  # the middle half of the box: 4 of 8 px
+    started = Inspector._start
+
+    def start(inspector, *args):
+        started(inspector, *args)
+        find = inspector._run
+        inspector._run = lambda *inputs: (*find(*inputs), raster)
+
+    inside = [17.5, 27.5, 22.5, 32.5]  # of the box 16, 26, 24, 34
+    with page_of(browser, tmp_path / 'boxes', {'0.png': spot(20, 30)}) as page:
+        open_day(page, '1 to decide')
+        page.click('#next')
+        expect(page.locator('#boxes .away')).to_have_count(1)
+        assert page.evaluate(DRAWN, inside) == 0
+    monkeypatch.setattr(Inspector, '_start', start)
+    with page_of(browser, tmp_path / 'masks', {'0.png': spot(20, 30)}) as page:
+        open_day(page, '1 to decide')
+        page.click('#next')
+        expect(page.locator('#boxes .away')).to_have_count(1)
+        assert page.evaluate(DRAWN, inside) > 4 * 3  # a line around 3.5 x 3.5 px, some canvas px wide
+        assert page.evaluate(DRAWN, [19.5, 29.5, 20.5, 30.5]) == 0
+        page.keyboard.press('.')  # selects it, and goes there
+        page.keyboard.press('f')
+        page.wait_for_function(f'({DRAWN})({inside}) > 12')
+        page.keyboard.press('ArrowRight')
+        page.wait_for_function(f'({DRAWN})({inside}) === 0')
+        page.keyboard.press('Control+z')
+        page.wait_for_function(f'({DRAWN})({inside}) > 12')

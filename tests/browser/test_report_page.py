@@ -92,6 +92,12 @@ def test_no_column_of_the_table_of_parts_lies_beyond_its_edge(page, width):
     assert frame.evaluate('e => e.scrollWidth <= e.clientWidth')
 
 
+def test_a_long_name_in_a_filter_does_not_widen_the_page(page):
+    page.set_viewport_size(dict(width=390, height=900))
+    page.eval_on_selector('#f-group option:last-child', 'e => e.textContent = "a long name ".repeat(16)')
+    assert page.evaluate('document.documentElement.scrollWidth') == 390
+
+
 def test_five_hundred_items_weigh_at_most_five_megabytes(page, report):
     items = json.loads(page.text_content('#items'))
     assert len(items) == 500

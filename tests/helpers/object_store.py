@@ -9,9 +9,18 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
+BUSY = (
+    b'HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: 56\r\n'
+    b'Connection: close\r\n\r\n'
+    b'<Error><Code>SlowDown</Code><Message>x</Message></Error>'
+)
+
 
 class Cable(socketserver.BaseRequestHandler):
-    """Passes on what comes on one connection; cuts as many of them as the server's `cuts` says."""
+    """Passes on what comes on one connection; cuts as many of them as the server's `cuts` says.
+
+    Answers as many requests as `busy` says with 503, on any connection.
+    """
 
     def handle(self):
         with socket.create_connection(self.server.target, timeout=60) as there:
@@ -22,13 +31,22 @@ class Cable(socketserver.BaseRequestHandler):
                 return
             back = threading.Thread(target=self.pump, args=(there, self.request), daemon=True)
             back.start()
-            self.pump(self.request, there)
+            self.pump(self.request, there, self.server)
             back.join(60)
 
     @staticmethod
-    def pump(source, target):
+    def pump(source, target, server=None):
         with contextlib.suppress(OSError):
             while data := source.recv(2**16):
+                if (
+                    server
+                    and server.busy > 0
+                    and data.split(b' ', 1)[0] in (b'GET', b'PUT', b'HEAD', b'POST')
+                ):
+                    server.busy -= 1
+                    source.sendall(BUSY)
+                    source.shutdown(socket.SHUT_WR)
+                    break
                 target.sendall(data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
@@ -41,7 +59,7 @@ def cable():
     moto.start()
     server = socketserver.ThreadingTCPServer(('127.0.0.1', 0), Cable)
     server.daemon_threads, server.block_on_close = True, False
-    server.target, server.cuts = moto.get_host_and_port(), 0
+    server.target, server.cuts, server.busy = moto.get_host_and_port(), 0, 0
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()

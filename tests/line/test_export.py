@@ -30,6 +30,7 @@ from tools import infer
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/small'
 SMALL = CONFIGS / 'faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py'
+MASKS = CONFIGS / 'mask-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py'
 SWIN = CONFIGS / 'faster-rcnn_swin-narrow-scratch_fpn_1xb4-8e_synthetic.py'
 SIDE = 96
 
@@ -495,6 +496,45 @@ def quantised(files, out, repo):
     fakes = [n for n in model.get_ops() if n.get_type_name() == 'FakeQuantize']
     users = {t.get_node().get_friendly_name() for n in fakes for t in n.output(0).get_target_inputs()}
     return folder.read(out), int8.quantised_layers(model), users & set(int8.decoding(model))
+
+
+def test_masks_leave_the_graphs_as_mmdet_gives_them(data, tmp_path, capsys):
+    files = write_detector(MASKS, data, tmp_path)
+    out = tmp_path / 'masks'
+    assert tool.main([*map(str, files), str(out)]) == 0
+    said = folder.read(out)
+    for row in said.parity:
+        assert row['matched'] >= parity.MIN_MATCHED * row['boxes'] > 50
+        assert row['mask_iou'] >= 0.99
+    assert all(
+        line.endswith('00 |') or '0.99' in line for line in parity.format_parity(said.parity).splitlines()[2:]
+    )
+    blank = np.full((1, 1, SIDE, SIDE), 114.5, np.float32), np.array([SIDE, SIDE], np.float32)
+    files_of = {name: out / graph for name, graph in said.engines.items()}
+    for engine, graph in files_of.items():
+        run = engines.load(engine, graph, threads=1)
+        boxes, scores, labels, masks = run(*blank)
+        assert masks.shape == (len(boxes), 28, 28) and len(labels) == len(scores) == len(boxes)
+    inspection = Inspector(out, cache=False)(data / 'images' / 'val5.png')
+    assert len(inspection.masks) == len(inspection.boxes) > 5
+    assert sum(mask.area > 0 for mask in inspection.masks) > 5
+
+
+def test_a_graph_whose_masks_differ_is_not_kept():
+    boxes = np.array([[0, 0, 8, 8]], np.float32), np.array([0.5], np.float32), np.array([0])
+    mask = np.zeros((1, 10, 12), bool)
+    mask[0, :8, :8] = True
+    half = mask.copy()
+    half[0, :4] = False
+    row = parity.compare_boxes([parity.Found.of(*boxes, mask)], [parity.Found.of(*boxes, half)])
+    assert row['mask_iou'] == 0.5
+    row |= dict(engine='openvino', precision='fp32', images=1, padded=0)
+    with pytest.raises(
+        export_detector.ExportError, match='masks overlap those of mmdet by 0.500.*nothing is kept'
+    ):
+        parity.check(row, 0.01, 0.01)
+    same = parity.compare_boxes([parity.Found.of(*boxes, mask)], [parity.Found.of(*boxes, mask)])
+    parity.check(row | same, 0.01, 0.01)
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
 """The record of decisions: who, when, on what; two inspectors, changed and torn lines, an older version."""
 
+import gc
 import json
 import os
 import shutil
@@ -274,6 +275,33 @@ def test_many_decisions_do_not_wait_for_the_corrections(inspector, tmp_path, mon
             session.decide(open_image(session, tmp_path / f'{k}.png', 250 + k), 'accept', [])
         assert len(json.loads(path.read_text())['images']) == 1
     assert len(json.loads(path.read_text())['images']) == 3
+
+
+def test_a_long_record_is_not_gone_through_for_garbage(inspector, tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_decisions, 'AT_ONCE', 1)
+    with closing(Session(inspector, tmp_path / 'out')) as session:
+        for k in range(3):
+            session.decide(open_image(session, tmp_path / f'{k}.png', 250 + k), 'accept', [])
+    gc.unfreeze()
+    try:
+        with closing(Session(inspector, tmp_path / 'out')) as session:
+            assert gc.get_freeze_count() > 0
+            assert len(session.decisions.latest) == 3
+    finally:
+        gc.unfreeze()
+
+
+def test_the_copy_is_what_was_inspected(inspector, tmp_path):
+    with closing(Session(inspector, tmp_path / 'out')) as session:
+        key = open_image(session, tmp_path / 'a.png')
+        (tmp_path / 'a.png').write_bytes((tmp_path / 'a.png').read_bytes() + b'x')
+        with pytest.raises(ValueError, match='its file changed since'):
+            session.decide(key, 'accept', [])
+        (tmp_path / 'a.png').unlink()
+        with pytest.raises(ValueError, match='can no longer be read'):
+            session.decide(key, 'accept', [])
+        assert not list((tmp_path / 'out' / 'images').iterdir())
+        assert not session.decisions.record.count
 
 
 def test_corrections_that_cannot_be_written_do_not_undo_a_decision(inspector, tmp_path):

@@ -12,6 +12,7 @@ from helpers.radiograph_files import dicom
 from helpers.serving import wait_for
 
 from projects.line.runtime import Inspector
+from projects.line.runtime.results import as_result
 from projects.line.runtime.structured import write_report
 from projects.line.runtime.watch import Watch
 from tools import infer
@@ -83,19 +84,29 @@ def test_the_watched_folder_writes_reports_before_results(exported, tmp_path):
     wait_for(lambda: len(results) == 2)
     stop.set()
     thread.join(60)
-    assert {result['name']: result['report'] for result in results} == {'a.dcm': True, 'torn.dcm': False}
+    assert {result['name']: result['report'] for result in results} == {
+        'a.dcm': 'written',
+        'torn.dcm': 'none: not readable',
+    }
     report = pydicom.dcmread(tmp_path / 'out' / 'results' / 'a.dcm.sr.dcm')
     again = tmp_path / 'again.dcm'
-    result = next(result for result in results if result['report'])
-    assert write_report(root / 'a.dcm', result, again)
+    result = next(result for result in results if result['report'] == 'written')
+    assert write_report(root / 'a.dcm', result, again) == 'written'
     assert pydicom.dcmread(again).SOPInstanceUID == report.SOPInstanceUID  # an archive takes it once
 
 
 def test_dicom_without_the_ids_of_an_archive_is_named(exported, tmp_path, capsys):
     path = radiograph(tmp_path / 'a.dcm', StudyInstanceUID='')
-    assert infer.main([str(exported), str(path), '--out', str(tmp_path / 'found'), '--sr']) == 1
+    assert infer.main([str(exported), str(path), '--out', str(tmp_path / 'found'), '--sr']) == 0
     said = capsys.readouterr().err
-    assert 'a.dcm: lacks StudyInstanceUID, which a structured report refers to' in said
+    assert 'a.dcm: structured report none: lacks StudyInstanceUID, which a report refers to' in said
+    assert not list((tmp_path / 'found').rglob('*.sr.dcm'))
+
+
+def test_attributes_of_another_type_stop_nothing(exported, tmp_path):
+    path = radiograph(tmp_path / 'a.dcm', Modality='SR')  # no image's
+    said = write_report(path, as_result('a.dcm', 'ab', Inspector(exported)(path), Inspector(exported)), path)
+    assert said.startswith('none: ') and 'SR' in said
 
 
 def test_without_highdicom_the_remedy_is_said(exported, tmp_path, capsys, monkeypatch):

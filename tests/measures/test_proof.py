@@ -241,9 +241,10 @@ def test_a_proof_holds_with_every_refused_critical_part_counted_as_escaped():
     assert 'escaped: 1 of 100 = 1.00%, at most 4.66% with 95% confidence' in point.statement
     assert 'sound parts rejected: 2 of 20' in point.statement
     assert (
-        'parts with a refused view, which an inspector decides: 3 of 120 = 2.50%, at most 6.34% with 95% '
-        'confidence (1 critical, counted as escaped; 2 sound, counted as rejected); escaped of the critical '
-        'parts without a refused view: 0 of 99 = 0.00%, at most 2.99%' in point.statement
+        '. Parts with a refused view, on which an inspector decides: 3 of 120 = 2.50%, at most 6.34% with '
+        '95% confidence; both rates count them against the detector (1 critical as escaped, 2 sound as '
+        'rejected). Escaped of the critical parts without a refused view: 0 of 99 = 0.00%, at most 2.99%'
+        in point.statement
     )
     assert 'no detection that rejects them' not in point.statement
 
@@ -253,8 +254,8 @@ def test_parts_that_would_be_proven_without_their_refused_views_are_not():
     point = judge_parts(with_refused(100, 5), 0.05, 0.5)
     assert (point.proven, point.reason) == (False, 'refused')
     assert point.statement.startswith(
-        'Not proven: critical escape <= 0.05 with 95% confidence at score >= 0.5: 5 of the critical parts '
-        'have a refused view and count as escaped; the others alone would prove it; escaped: 5 of 100'
+        'Not proven: critical escape <= 0.05 with 95% confidence at score >= 0.5, as critical parts with '
+        'a refused view count as escaped; the others alone would prove it; escaped: 5 of 100'
     )
 
 
@@ -267,4 +268,4 @@ def test_parts_with_ignored_boxes_alone_are_said():
     """Marking a missed defect as crowd takes its part out of the rate: the reader must see how many."""
     parts = parts_with([0.9] * 100) + parts_with([0.1] * 7, 'ignored')
     statement = judge_parts(parts, 0.05, 0.5).statement
-    assert '; 7 parts have ignored boxes (iscrowd) alone and are in neither rate.' in statement
+    assert '. Parts with ignored boxes (iscrowd) alone, which are in neither rate: 7.' in statement

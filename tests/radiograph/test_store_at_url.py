@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
+import urllib.request
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from helpers.packed import contents, draw
 from helpers.resuming import leaves, settings, train
 from mmengine.registry import DATASETS
 
-from projects.radiograph import blocks, remote
+from projects.radiograph import blocks, claim, remote
 from projects.radiograph import pack as radiograph_pack
 from projects.radiograph import store as radiograph_store
 from projects.radiograph.image import ImagingError
@@ -28,7 +30,7 @@ from projects.xray.datasets import DatasetError, XrayImages
 from projects.xray.image_files import check_files
 from projects.xray.samplers import XrayBlockSampler, block_order
 from projects.xray.transforms import LoadXray
-from tools import pack_images
+from tools import list_images, pack_images
 
 SHARD_BYTES = 3 * 64 * 80 - 1
 COUNT = 14  # radiographs in 5 shards
@@ -48,6 +50,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, 'BLOCK', 7000)
     monkeypatch.setattr(radiograph_store, 'BLOCK', 7000)
     monkeypatch.setattr(remote, 'BACKOFF_S', 0.01)
+    monkeypatch.setattr(claim, 'RENEWED_S', 0.1)
     monkeypatch.setenv('MMXRAY_CACHE', str(tmp_path / 'cache'))
     radiograph_store.open_store.cache_clear()
     radiograph_store._REMOTE.clear()
@@ -110,9 +113,9 @@ def kill_packing(source, url, repo, after):
     """Pack in a process of its own that SIGKILL ends once so many images have been decoded."""
     script = f"""
         import os, signal
-        from projects.radiograph import pack as packing
+        from projects.radiograph import claim, pack as packing
         from projects.radiograph.pack_remote import pack_to_url
-        packing.SHARD_BYTES = {SHARD_BYTES}
+        packing.SHARD_BYTES, claim.RENEWED_S = {SHARD_BYTES}, 0.1
         def progress(results, total):
             for i, result in enumerate(results):
                 if i == {after}:
@@ -150,6 +153,151 @@ def test_another_machine_goes_on_from_the_uploaded_shards(source, tmp_path, buck
     counts = []
     pack_to_url(source, url, Recipe(64), progress=lambda r, total: counts.append(total) or r)
     assert counts == [COUNT - 6]  # two shards of three
+
+
+def test_two_machines_do_not_pack_into_one_url(source, tmp_path, bucket, monkeypatch):
+    """The second is refused while the first is at work; of two that began at once, one goes on."""
+    pack(source, tmp_path / 'local', Recipe(64))
+    url, said = f'{bucket}/packed', []
+
+    def slow(results, total):
+        for number, result in enumerate(results):
+            if number == 4:
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setenv('MMXRAY_CACHE', str(tmp_path / 'other'))
+                    beat = threading.Thread(target=keep_alive)
+                    beat.start()
+                    with pytest.raises(
+                        StoreError, match='is packing into it too, expected one machine'
+                    ) as caught:
+                        pack_to_url(source, url, Recipe(64))
+                    said.append(str(caught.value))
+                    stop.set()
+                    beat.join()
+            yield result
+
+    stop = threading.Event()
+
+    def keep_alive():
+        found = json.loads(remote.read_bytes(f'{url}/writer.json'))
+        while not stop.wait(0.02):
+            found['count'] += '.'
+            remote.write_bytes(f'{url}/writer.json', json.dumps(found).encode())
+
+    pack_to_url(source, url, Recipe(64), progress=slow)
+    assert len(said) == 1 and '\n' not in said[0]
+    assert objects(url) == contents(tmp_path / 'local')
+
+
+def test_a_machine_whose_place_was_taken_ends_in_one_line(source, tmp_path, bucket):
+    url = f'{bucket}/packed'
+
+    def taken(results, total):
+        for number, result in enumerate(results):
+            if number == 4:
+                remote.write_bytes(f'{url}/writer.json', json.dumps(dict(name='x', host='line-2')).encode())
+            yield result
+
+    with pytest.raises(StoreError, match='line-2 is packing into it too'):
+        pack_to_url(source, url, Recipe(64), progress=taken)
+    assert json.loads(remote.read_bytes(f'{url}/writer.json'))['name'] == 'x'  # not ours to remove
+    pack(source, tmp_path / 'local', Recipe(64))
+    pack_to_url(source, url, Recipe(64))  # nobody changes the claim any more
+    assert objects(url) == contents(tmp_path / 'local')
+
+
+def test_a_storm_of_503_loses_nothing(source, tmp_path, bucket, cable):
+    pack(source, tmp_path / 'local', Recipe(64))
+
+    def storms(results, total):
+        for result in results:
+            cable.busy = 3
+            yield result
+
+    store, _ = pack_to_url(source, f'{bucket}/packed', Recipe(64), progress=storms)
+    cable.busy = 0
+    assert objects(f'{bucket}/packed') == contents(tmp_path / 'local')
+    local = open_store(tmp_path / 'local')
+    for number in range(COUNT):
+        cable.busy = 4
+        assert np.array_equal(store.read(number), local.read(number))
+    shutil.rmtree(os.environ['MMXRAY_CACHE'])
+    cable.busy = 10**6
+    try:
+        with pytest.raises(
+            remote.RemoteError, match='expected an answer within 5 tries .*; check the network'
+        ) as caught:
+            store.read(0)
+    finally:
+        cable.busy = 0
+    assert '\n' not in str(caught.value)
+    assert np.array_equal(store.read(0), local.read(0))
+
+
+def test_a_listing_that_grows_while_it_is_packed(source, tmp_path, bucket, repo):
+    """What comes behind the last one packed is taken by the next run; what comes before it is named."""
+    raw, url = f'{bucket}/raw', f'{bucket}/packed'
+    for path in sorted(source.rglob('*.png')):
+        remote.upload(path, f'{raw}/{path.relative_to(source)}')
+
+    def late(results, total):
+        for number, result in enumerate(results):
+            if number == 2:
+                remote.upload(source / 'part0' / '00.png', f'{raw}/part9/99.png')
+            yield result
+
+    store, _ = pack_to_url(raw, url, Recipe(64), progress=late)
+    assert len(store) == COUNT  # as it was listed
+    with pytest.raises(StoreError, match='packing had passed .*part9/99.png when it came'):
+        pack_to_url(raw, url, Recipe(64))
+    for name in remote.list_files(url):
+        remote.remove(f'{url}/{name}')
+    kill_packing(raw, url, repo, 5)
+    remote.upload(source / 'part0' / '00.png', f'{raw}/part8/98.png')
+    store, _ = pack_to_url(raw, url, Recipe(64))
+    assert len(store) == COUNT + 2 and store.find('part8/98.png') is not None
+
+
+def test_credentials_that_end_while_a_training_reads(source, tmp_path, bucket, cable):
+    """The server refuses from then on, in one line; with new ones the reader goes on."""
+    store, _ = pack_to_url(source, f'{bucket}/packed', Recipe(64))
+    expected = [store.read(number) for number in range(COUNT)]
+    shutil.rmtree(os.environ['MMXRAY_CACHE'])
+    authenticate(cable, '0')
+    try:
+        with pytest.raises(
+            remote.RemoteError, match='expected a readable object .*; check the URL and the cred'
+        ) as caught:
+            store.read(0)
+    finally:
+        authenticate(cable, 'inf')
+    assert '\n' not in str(caught.value)
+    for number in range(COUNT):
+        assert np.array_equal(store.read(number), expected[number])
+
+
+def authenticate(cable, after):
+    """Have the S3 server look at credentials after so many requests; it knows none."""
+    address = 'http://{}:{}/moto-api/reset-auth'.format(*cable.target)
+    kind = {'Content-Type': 'text/plain'}
+    urllib.request.urlopen(urllib.request.Request(address, after.encode(), kind), timeout=30).close()
+
+
+def test_a_part_id_of_two_plants_is_told_of(source, bucket, capsys):
+    for plant in ('plant-a', 'plant-b'):
+        for name in ('P1_left.png', f'P{2 + len(plant) + (plant == "plant-b")}_left.png'):
+            remote.upload(source / 'part0' / '00.png', f'{bucket}/raw/{plant}/{name}')
+    arguments = [f'{bucket}/raw', f'{bucket}/packed', '--size', '64', '--workers', '1', '--group', 'P[0-9]+']
+    assert pack_images.main(arguments) == 0
+    note = (
+        'note: 1 of 3 parts have images in several folders, such as P1 in plant-a and plant-b: one id is one '
+        "part; if plants or lines number alike, take the folder into --group, as in '([^/]+/.*P[0-9]+)'"
+    )
+    assert note in capsys.readouterr().out.splitlines()
+    assert list_images.main([f'{bucket}/raw', '--group', 'P[0-9]+']) == 0
+    assert note in capsys.readouterr().out.splitlines()
+    assert list_images.main([f'{bucket}/raw', '--group', '([^/]+/.*P[0-9]+)']) == 0
+    assert 'note' not in capsys.readouterr().out
 
 
 def test_a_folder_with_other_objects_and_other_arguments_are_refused(source, bucket):

@@ -498,6 +498,8 @@ def test_a_folder_goes_before_a_checkpoint_on_the_same_images(exported, tmp_path
     report.main([str(run), '--exported', str(path), '--out', str(tmp_path / 'report'), '--gallery', '0'])
     proofs = [row['proof'] for row in csv.DictReader((tmp_path / 'report' / 'parts.csv').open())]
     assert sum(proof.startswith('Proven') for proof in proofs) == 1
+    rows = csv.DictReader((tmp_path / 'report' / 'parts.csv').open())
+    assert sorted(row['parts with a refused view'][:7] for row in rows) == ['0 of 84', '–']
     assert any('it is what runs on the line' in proof for proof in proofs)
 
 

@@ -118,6 +118,8 @@ def test_detection_items_are_the_same(both, tmp_path, rule, indices):
             turned = dataset.get_subset(range(len(dataset))[::-1])
             assert turned.get_data_info(1)['img_id'] == found[-1][-2]['img_id']
             assert len(copy.deepcopy(dataset)) == len(dataset)
+            spawned = pickle.loads(pickle.dumps(dataset))  # as a loader that is not forked gets it
+            assert spawned.get_data_info(0) == dataset.get_data_info(0)
     for a, b in zip(*found, strict=True):
         key = lambda instance: json.dumps(instance, sort_keys=True)  # noqa: E731
         assert sorted(a.pop('instances'), key=key) == sorted(b.pop('instances'), key=key)
@@ -166,7 +168,7 @@ def test_severity_items_are_the_same(both, tmp_path, balanced):
         dataset = XraySeverity(
             ann_file=path, data_prefix=str(tmp_path / 'images'), severity=SEVERITY, balanced=balanced
         )
-        found.append(items_of(dataset))
+        found.append(items_of(pickle.loads(pickle.dumps(dataset))))
     assert found[0] == found[1]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.line.runtime import Inspector
+from projects.line.runtime import Inspection, Inspector
 from projects.measures.ranking import average_precision_at
 from projects.radiograph.image import ImagingError
 from projects.xray.datasets import load_defects
@@ -57,7 +57,7 @@ def evaluate(
             f'{root / missing[0]}: {len(missing)} images missing, expected those of {ann_file}; put them '
             'there, or name their folder with --images'
         )
-    found, depths, refused = [], set(), {}
+    found, masks, depths, refused = [], [], set(), {}
     for name in _progress(names, engine):
         inspection = inspector.attempt(root / name)  # as on the line: one bad frame stops nothing
         if isinstance(inspection, ImagingError):
@@ -65,6 +65,7 @@ def evaluate(
             found.append(NOTHING)
             continue
         found.append((inspection.boxes, inspection.scores, inspection.labels))
+        masks += _masks(inspection)
         depths.add(f'{inspection.bits}-bit')
     if len(refused) == len(names):
         raise DatasetError(
@@ -74,12 +75,8 @@ def evaluate(
     predictions = dict(
         task='detection',
         classes=exported.classes,
-        truth=dict(
-            images=truth['images'],
-            annotations=[{k: v for k, v in a.items() if k != 'segmentation'} for a in truth['annotations']],
-            categories=truth['categories'],
-        ),
-        detections=as_detections(truth, found),
+        truth=_without_masks(truth),
+        detections=[row | mask for row, mask in zip(as_detections(truth, found), masks, strict=True)],
         ann_file=str(ann_file),
         sha256=digest(ann_file),
         folder=str(root),
@@ -106,6 +103,18 @@ def evaluate(
 def another_map(severity: str | None, origin: dict) -> dict[str, str]:
     """Return the map of severities where it is not that of the validation set: it says what is critical."""
     return {} if severity in (None, origin.get('severity')) else {'severity': severity}
+
+
+def _without_masks(truth: dict) -> dict:
+    rows = [{k: v for k, v in row.items() if k != 'segmentation'} for row in truth['annotations']]
+    return dict(images=truth['images'], annotations=rows, categories=truth['categories'])
+
+
+def _masks(said: Inspection) -> list[dict]:
+    """Return what COCO keeps of the mask of each detection; nothing of a detector of boxes alone."""
+    if said.masks is None:
+        return [{}] * len(said.scores)
+    return [dict(segmentation=mask.rle(said.pixels.shape), area=mask.area) for mask in said.masks]
 
 
 def _average_precisions(truth: dict, found: Sequence[tuple]) -> dict[str, float | None]:

@@ -57,8 +57,8 @@ def write_onnx(whole: TraceableDetector, path: Path) -> None:
             opset_version=OPSET,
             dynamo=False,  # the new exporter asks for onnxscript and has no torchvision NMS
             input_names=['image', 'extent'],
-            output_names=['boxes', 'scores', 'labels'],
-            dynamic_axes={name: {0: 'found'} for name in ('boxes', 'scores', 'labels')},
+            output_names=list(whole.outputs),
+            dynamic_axes={name: {0: 'found'} for name in whole.outputs},
         )
     model = onnx.load_from_string(traced.getvalue())
     # torchvision's NMS returns all boxes that remain. Those beyond the limit are dropped later: skip them.

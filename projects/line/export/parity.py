@@ -10,7 +10,7 @@ from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
-from projects.line.runtime import Exported, Inspector
+from projects.line.runtime import Exported, Inspection, Inspector
 from projects.measures import comparison
 from projects.measures.bounds import StatisticsError
 from projects.measures.images import read_images
@@ -31,7 +31,28 @@ MAX_MORE = 0.005  # boxes that mmdet does not have, as a share of its own
 MAX_SCORE_ERROR = 1e-3
 
 
+MIN_MASK_IOU = dict(fp32=0.99, int8=0.9)  # mean over the boxes that are found again, by precision
+
+
 # ------------------------------------------------------------------------------------------------- parity
+
+
+class Found(tuple):
+    """Boxes (N, 4) x1 y1 x2 y2 in px of the image as stored, scores (N) and labels (N) of one image.
+
+    Attributes:
+        masks: (N, H, W) bool of the image as stored, packed bits along W; None without.
+    """
+
+    masks: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, masks=None) -> 'Found':
+        """Return them, with the masks if there are any."""
+        found = cls((boxes, scores, labels))
+        if masks is not None:
+            found.masks = np.packbits(masks, axis=-1)
+        return found
 
 
 @dataclass
@@ -83,13 +104,14 @@ def mmdet_predictions(
             than mmdet pads an image by itself.
 
     Returns:
-        Boxes (N, 4) x1 y1 x2 y2 in px of the image as stored, scores (N), labels (N) of each image.
+        What was found on each image, see `Found`.
     """
     pipeline = _pipeline(cfg)
     found = []
     for path in _progress(paths, 'mmdet'):
         instances = _test_step(detector, pipeline(dict(img_path=path, img_id=0)), size).pred_instances
-        found.append(tuple(instances[key].numpy() for key in ('bboxes', 'scores', 'labels')))
+        arrays = (instances[key].numpy() for key in ('bboxes', 'scores', 'labels'))
+        found.append(Found.of(*arrays, instances.masks.numpy() if 'masks' in instances else None))
     return found
 
 
@@ -132,7 +154,18 @@ def _test_step(detector, item: dict, size: Sequence[int] | None = None):
 def inspector_predictions(inspector: Inspector, paths: Sequence[str], name: str) -> list[tuple]:
     """Run the runtime on files; the same tuples as `mmdet_predictions`."""
     found = (inspector(path) for path in _progress(paths, name))
-    return [(one.boxes, one.scores, one.labels) for one in found]
+    return [Found.of(one.boxes, one.scores, one.labels, _whole_masks(one)) for one in found]
+
+
+def _whole_masks(said: Inspection) -> np.ndarray | None:
+    """Masks (N, H, W) bool over the whole image; None without."""
+    if said.masks is None:
+        return None
+    whole = np.zeros((len(said.masks), *said.pixels.shape), bool)
+    for layer, mask in zip(whole, said.masks, strict=True):
+        height, width = mask.pixels.shape
+        layer[mask.top : mask.top + height, mask.left : mask.left + width] = mask.pixels
+    return whole
 
 
 def compare_boxes(reference: Sequence[tuple], found: Sequence[tuple]) -> dict:
@@ -140,10 +173,12 @@ def compare_boxes(reference: Sequence[tuple], found: Sequence[tuple]) -> dict:
 
     Returns:
         `boxes` of the reference, `matched` of them at IoU >= .99, `more` boxes found than it has, and the
-        largest and mean `score` difference of the matched.
+        largest and mean `score` difference of the matched; where both have masks, `mask_iou`, the mean IoU of
+        those of the matched.
     """
-    boxes, extra, differences = 0, 0, []
-    for (box, score, label), (other, other_score, other_label) in zip(reference, found, strict=True):
+    boxes, extra, differences, overlaps = 0, 0, [], []
+    for said, other_said in zip(reference, found, strict=True):
+        (box, score, label), (other, other_score, other_label) = said, other_said
         boxes += len(box)
         extra += max(len(other) - len(box), 0)
         if not len(box) or not len(other):
@@ -158,13 +193,23 @@ def compare_boxes(reference: Sequence[tuple], found: Sequence[tuple]) -> dict:
         best = iou.argmax(1)
         same = iou[np.arange(len(box)), best] >= MIN_SAME_IOU
         differences += np.abs(score - other_score[best])[same].tolist()
+        masks, others = (getattr(one, 'masks', None) for one in (said, other_said))
+        if masks is not None and others is not None:
+            overlaps += [_mask_iou(masks[k], others[best[k]]) for k in np.flatnonzero(same)]
     return dict(
         boxes=boxes,
         matched=len(differences),
         more=extra,
         score_max=float(np.max(differences, initial=0.0)),
         score_mean=float(np.mean(differences)) if differences else 0.0,
+        **(dict(mask_iou=float(np.mean(overlaps))) if overlaps else {}),
     )
+
+
+def _mask_iou(first: np.ndarray, second: np.ndarray) -> float:
+    """Intersection over union of two masks of packed bits; 1 of two empty ones."""
+    common, union = (int(np.bitwise_count(f(first, second)).sum()) for f in (np.bitwise_and, np.bitwise_or))
+    return common / union if union else 1.0
 
 
 def as_detections(truth: dict, found: Sequence[tuple]) -> list[dict]:
@@ -257,6 +302,12 @@ def check(row: dict, most_loss: float, most_critical_loss: float) -> None:
                 f'scores differ by up to {row["score_max"]:.2g}; expected {MIN_MATCHED:.1%}, at most '
                 f'{MAX_MORE:.1%} and {MAX_SCORE_ERROR:g}: nothing is kept'
             )
+    least = MIN_MASK_IOU[row['precision']]
+    if row.get('mask_iou', 1.0) < least:
+        raise ExportError(
+            f'{name}: masks overlap those of mmdet by {row["mask_iou"]:.3f}, expected at least {least:g}: '
+            'nothing is kept; calibrate on more radiographs, or export float32'
+        )
     losses = {key: value for key, value in row.items() if key.startswith('AP50')}
     if not losses and (row['precision'] != 'fp32' or row['padded']):
         losses = {'AP50': dict(reason='not compared')}
@@ -281,8 +332,8 @@ def format_parity(rows: Sequence[dict]) -> str:
     lines = [
         '| engine | precision | images | padded more than by mmdet | boxes of mmdet '
         '| found again at IoU >= .99 | more boxes | score difference max / mean | AP50 loss '
-        '| of the critical class |',
-        '|---|---|---:|---:|---:|---:|---:|---:|---:|---:|',
+        '| of the critical class | IoU of masks |',
+        '|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|',
     ]
     for row in rows:
         losses = [value for key, value in row.items() if key.startswith('AP50')]
@@ -296,6 +347,7 @@ def format_parity(rows: Sequence[dict]) -> str:
             str(row['more']),
             f'{row["score_max"]:.2g} / {row["score_mean"]:.2g}',
             *(_loss(value) for value in losses or [None, None]),
+            f'{row["mask_iou"]:.4f}' if 'mask_iou' in row else '–',
         ]
         lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)

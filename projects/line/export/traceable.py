@@ -1,13 +1,15 @@
-"""A detector as one plain PyTorch module: arrays in, boxes out, nothing that a graph cannot hold."""
+"""A detector as one plain PyTorch module: arrays in, boxes and masks out, nothing that no graph holds."""
 
 import copy
 
 import torch
 import torchvision
-from mmdet.models import FasterRCNN
+from mmdet.models import FasterRCNN, MaskRCNN
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.models.task_modules import DeltaXYWHBBoxCoder
 from torch import nn
 
+from projects.line.runtime.masks import THRESHOLD
 from projects.xray.preprocessors import XrayDetDataPreprocessor
 
 
@@ -16,23 +18,25 @@ class UnsupportedDetector(ValueError):
 
 
 class TraceableDetector(nn.Module):
-    """Faster R-CNN from gray levels to boxes, as mmdet's `test_step` computes it, for one input size.
+    """Faster or Mask R-CNN from gray levels to boxes, as mmdet's `test_step` computes it, for one input size.
 
     Traced, it becomes one graph: normalisation, backbone, FPN, RPN, its NMS, RoIAlign, box head, NMS. mmdet's
     own code cannot be traced whole: it branches on data and loops over image metas. Boxes per class and
     level are kept apart in NMS by an offset, as mmcv does; the RoIs are handed on sorted by pyramid level, so
     that no result has to be scattered back. The three equal channels that the preprocessor makes of one are
-    folded into the first convolution.
+    folded into the first convolution. Masks leave it as rasters over their boxes: pasting them into the
+    radiograph is the runtime's.
 
     Args:
-        detector: An mmdet FasterRCNN with one box head; its backbone is copied, its other modules are shared.
+        detector: An mmdet FasterRCNN or MaskRCNN with one box head; its backbone is copied, its other modules
+            are shared.
         size: Height and width of the input in px, multiples of the preprocessor's `pad_size_divisor`.
 
     Raises:
         UnsupportedDetector: Another kind of detector, or a part of another kind.
     """
 
-    def __init__(self, detector: FasterRCNN, size: tuple[int, int]):
+    def __init__(self, detector: FasterRCNN | MaskRCNN, size: tuple[int, int]):
         super().__init__()
         _check(detector)
         preprocessor = detector.data_preprocessor
@@ -48,6 +52,7 @@ class TraceableDetector(nn.Module):
         self.rpn, self.roi = detector.rpn_head, detector.roi_head
         self.rpn_cfg, self.rcnn_cfg = detector.test_cfg.rpn, detector.test_cfg.rcnn
         self.classes = self.roi.bbox_head.num_classes
+        self.outputs = ('boxes', 'scores', 'labels', *(['masks'] if self.roi.with_mask else []))
         was_training = self.training
         self.eval()
         with torch.no_grad():
@@ -67,14 +72,16 @@ class TraceableDetector(nn.Module):
 
         Returns:
             boxes (N, 4) float32 x1 y1 x2 y2 in px of `image`, scores (N) float32 and labels (N) int64, best
-            first; N is at most `test_cfg.rcnn.max_per_img`.
+            first; N is at most `test_cfg.rcnn.max_per_img`. Of a Mask R-CNN also masks (N, r, r) float32,
+            probabilities over each box.
         """
         maps = self.neck(self.backbone((image - self.mean) / self.std))
         border = extent.flip(0).repeat(2)
         rois = self._propose(maps, border)
-        rois, features = self._pool(maps, rois)
+        order, features = self._pool(self.roi.bbox_roi_extractor, maps, rois)
         logits, deltas = self.roi.bbox_head(features)
-        return self._detect(rois, logits, deltas, border)
+        found = self._detect(rois[order], logits, deltas, border)
+        return (*found, self._masks(maps, found[0], found[2])) if self.roi.with_mask else found
 
     def _propose(self, maps, border):
         """Proposals (N, 4) of the RPN, best first."""
@@ -98,17 +105,17 @@ class TraceableDetector(nn.Module):
         kept = torchvision.ops.nms(boxes + offsets[:, None], scores, self.rpn_cfg.nms.iou_threshold)
         return boxes[kept[: self.rpn_cfg.max_per_img]]
 
-    def _pool(self, maps, rois):
-        """Sort RoIs by the level that fits their size; return them with their features (N, C, 7, 7)."""
-        extractor = self.roi.bbox_roi_extractor
+    def _pool(self, extractor, maps, rois):
+        """Sort RoIs by the level that fits their size; return the order, and their features in it."""
         layers = extractor.roi_layers
         side = torch.sqrt((rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1]))
         level = torch.floor(torch.log2(side / extractor.finest_scale + 1e-6)).clamp(0, len(layers) - 1)
         ordered, pooled = [], []
         for index, layer in enumerate(layers):
-            own = rois[(level == index).nonzero().squeeze(1)]
+            positions = (level == index).nonzero().squeeze(1)
+            own = rois[positions]
             rows = torch.cat([torch.zeros_like(own[:, :1]), own], 1)
-            ordered.append(own)
+            ordered.append(positions)
             pooled.append(
                 torchvision.ops.roi_align(
                     maps[index],
@@ -120,6 +127,13 @@ class TraceableDetector(nn.Module):
                 )
             )
         return torch.cat(ordered), torch.cat(pooled)
+
+    def _masks(self, maps, boxes, labels):
+        """Probabilities (N, r, r) that what lies in each box is of its flaw."""
+        order, features = self._pool(self.roi.mask_roi_extractor, maps, boxes)
+        logits = self.roi.mask_head(features)
+        own = labels[order][:, None, None, None].expand(-1, 1, *logits.shape[2:])
+        return logits.gather(1, own).squeeze(1).sigmoid()[order.argsort()]
 
     def _detect(self, rois, logits, deltas, border):
         """Boxes, scores and labels after the NMS per class."""
@@ -162,18 +176,29 @@ def _check(detector) -> None:
     """Refuse what would be reproduced wrongly."""
     rpn, roi = getattr(detector, 'rpn_head', None), getattr(detector, 'roi_head', None)
     wanted = [
-        ('a FasterRCNN', type(detector) is FasterRCNN),
+        ('a FasterRCNN or MaskRCNN', type(detector) in (FasterRCNN, MaskRCNN)),
         ('XrayDetDataPreprocessor', isinstance(detector.data_preprocessor, XrayDetDataPreprocessor)),
     ]
-    if type(detector) is FasterRCNN:
+    if type(detector) in (FasterRCNN, MaskRCNN):
         configs = (detector.test_cfg.rpn, detector.test_cfg.rcnn)
-        head, extractor = roi.bbox_head, roi.bbox_roi_extractor
+        head, extractors = roi.bbox_head, [roi.bbox_roi_extractor]
         coders = (rpn.bbox_coder, head.bbox_coder)
+        if roi.with_mask:
+            extractors.append(roi.mask_roi_extractor)
+            mask = roi.mask_head
+            wanted += [
+                ('FCNMaskHead with a mask per class', type(mask) is FCNMaskHead and not mask.class_agnostic),
+                (f'mask_thr_binary of {THRESHOLD}', detector.test_cfg.rcnn.mask_thr_binary == THRESHOLD),
+                ('a RoI extractor of its own for masks', not roi.share_roi_extractor),
+            ]
         wanted += [
             ('RPNHead with sigmoid', type(rpn).__name__ == 'RPNHead' and rpn.use_sigmoid_cls),
             ('StandardRoIHead', type(roi).__name__ == 'StandardRoIHead' and not roi.with_shared_head),
-            ('SingleRoIExtractor', type(extractor).__name__ == 'SingleRoIExtractor'),
-            ('RoIAlign by average', all(layer.pool_mode == 'avg' for layer in extractor.roi_layers)),
+            ('SingleRoIExtractor', all(type(e).__name__ == 'SingleRoIExtractor' for e in extractors)),
+            (
+                'RoIAlign by average',
+                all(layer.pool_mode == 'avg' for e in extractors for layer in e.roi_layers),
+            ),
             ('softmax scores', not head.custom_cls_channels),
             ('DeltaXYWHBBoxCoder', all(type(c) is DeltaXYWHBBoxCoder for c in coders)),
             ('clip_border of the coders', all(c.clip_border for c in coders)),
@@ -187,6 +212,6 @@ def _check(detector) -> None:
     missing = [name for name, there in wanted if not there]
     if missing:
         raise UnsupportedDetector(
-            f'{type(detector).__name__}: expected {", ".join(missing)}; only Faster R-CNN of this kind is '
-            'exported: use tools/test.py for others'
+            f'{type(detector).__name__}: expected {", ".join(missing)}; only Faster and Mask R-CNN of this '
+            'kind are exported: use tools/test.py for others'
         )

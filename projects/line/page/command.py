@@ -60,6 +60,9 @@ def options() -> argparse.ArgumentParser:
         action='store_true',
         help="decide without seeing the first reader's decisions; they go to corrections-second.json",
     )
+    parser.add_argument(
+        '--shadow', metavar='FOLDER', help='another detector, whose verdicts are recorded and not acted upon'
+    )
     Line.add_options(parser)
     access = parser.add_argument_group('access, needed to serve others than this machine')
     access.add_argument(
@@ -187,6 +190,7 @@ def main(argv: list[str] | None = None) -> int:
             args.second_reader,
             args.inspector,
             Line.of(args),
+            Inspector(args.shadow, key=args.key) if args.shadow else None,
         )
     except (AccessError, ArchiveError, FolderError, EngineError, OSError) as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
@@ -225,6 +229,8 @@ def serve(args: argparse.Namespace, session: Session, access: Access) -> None:
     print(f'{scheme}://{called}:{args.port}/ (Ctrl-C ends it); decisions go to {args.out}')
     print(f'detector {session.inspector.digest}', flush=True)
     uvicorn.run(app, host=args.host, port=args.port, **settings(args))
+    if session.shadow:
+        print(session.shadow.in_words())
     record = session.decisions.record
     print(f'{record.count} entries in {record.path}, the last one of hash {record.head}')
 

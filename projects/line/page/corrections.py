@@ -1,6 +1,7 @@
 """Corrections as training reads them: COCO, derived from the record of decisions, and from nothing else."""
 
 import json
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,16 @@ from projects.line.runtime.archive import ArchiveError
 from projects.radiograph.files import draft_of
 from projects.radiograph.parts import recorded_part
 
+PAUSE_LINES, PAUSE_SECONDS = 20, 1e-4
+
 
 def write_corrections(
     path: Path, entries: Iterable[dict[str, Any]], classes: list[str], rule: str | None
 ) -> None:
     """Write the decisions that count, as annotated images; withdrawn ones and unreadable files are none.
 
-    Line by line: fifty thousand in one text would hold up whoever else decides.
+    Line by line, with pauses: fifty thousand in one text, or without a stop, would hold up whoever decides
+    meanwhile, since threads of one process take turns of 5 ms.
 
     Args:
         path: The file.
@@ -34,14 +38,22 @@ def write_corrections(
     with draft_of(path, durable=True) as draft, draft.open('w') as file:
         file.write(json.dumps(dict(info=info, categories=categories))[:-1] + ', "images": [')
         for k, entry in enumerate(counted, 1):
+            _pause(k)
             file.write((',\n' if k > 1 else '\n') + json.dumps(_image(k, entry)))
         file.write('], "annotations": [')
         for k, entry in enumerate(counted, 1):
+            _pause(k)
             for box in entry['boxes']:
                 annotations += 1
                 row = _annotation(annotations, k, box, classes)
                 file.write((',\n' if annotations > 1 else '\n') + json.dumps(row))
         file.write(']}\n')
+
+
+def _pause(number: int) -> None:
+    """Let other threads go on, now and then."""
+    if number % PAUSE_LINES == 0:
+        time.sleep(PAUSE_SECONDS)
 
 
 def _image(number: int, entry: dict[str, Any]) -> dict[str, Any]:

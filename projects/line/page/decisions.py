@@ -1,6 +1,7 @@
 """A reader's decisions: kept in the record with a copy of the radiograph, and as corrections for training."""
 
-import shutil
+import gc
+import hashlib
 import socket
 import threading
 from contextlib import suppress
@@ -14,12 +15,13 @@ from projects.radiograph.files import draft_of, sha256
 
 from .corrections import read_corrections, write_corrections
 from .decision import ConflictError
-from .items import Item, check_unchanged
+from .items import Item
 from .record import RECORD, Record
 
 # Up to so many radiographs the corrections are written with each decision, beyond it within `WAIT` seconds.
 AT_ONCE = 500
 WAIT = 5.0
+COPIED = 2**22  # bytes at a time: with smaller ones, a copy waits more often for its turn
 
 
 class Decisions:
@@ -56,6 +58,10 @@ class Decisions:
             self._take_over(out / 'corrections.json')
         if self.latest:
             self.write()
+        if len(self.latest) > AT_ONCE:
+            # Millions of objects that stay: to go through them for garbage would hold up a decision.
+            gc.collect()
+            gc.freeze()
 
     def revision_of(self, file_name: str) -> int:
         """Return how often a radiograph was decided on."""
@@ -89,10 +95,9 @@ class Decisions:
         target = self.out / 'images' / item.file_name
         if not item.digest or target.is_file() and sha256(target) == item.digest:
             return
-        check_unchanged(item.path, item.digest)
         with draft_of(target, durable=True) as draft:
-            shutil.copyfile(item.path, draft)
-            check_unchanged(draft, item.digest)
+            if _copy(item.path, draft) != item.digest:
+                raise ValueError('its file changed since it was inspected: open it again')
 
     def add(
         self,
@@ -240,3 +245,22 @@ class Decisions:
                 f'{path}: holds corrections in the classes {classes}, expected '
                 f'{self.inspector.exported.classes} as of this detector; give another --out'
             )
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file and return the SHA-256 of what was copied: read once, however large.
+
+    Raises:
+        ValueError: The source cannot be read.
+        OSError: The copy cannot be written.
+    """
+    digest = hashlib.sha256()
+    try:
+        file = source.open('rb')
+    except OSError as error:
+        raise ValueError(f'its file can no longer be read ({error.strerror}): open it again') from None
+    with file, target.open('wb') as copy:
+        while block := file.read(COPIED):
+            digest.update(block)
+            copy.write(block)
+    return digest.hexdigest()

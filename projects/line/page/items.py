@@ -21,7 +21,8 @@ class Item:
         state: 'waiting', 'found' or 'unreadable'.
         reason: Why it is unreadable.
         size: (height, width) in px.
-        found: What the detector found {box [x1, y1, x2, y2], label, score}, best first.
+        found: What the detector found {box [x1, y1, x2, y2], label, score}, best first; with masks
+            also outlines [[[x, y], …], …].
         boxes: The same, or the inspector's own after a decision, which have a score of None.
         risk: Highest score of a rejecting class.
         flagged: Whether the second opinion says to look at it.

@@ -37,6 +37,8 @@ class Box(BaseModel):
     box: list[float] = Field(description='x1, y1, x2, y2 in px of the stored radiograph')
     severity: str = Field(alias='class')
     score: float
+    mask: dict[str, Any] | None = Field(None, description="COCO's run lengths; of a detector with masks")
+    area: int | None = Field(None, description='of the mask, px²')
 
 
 class Result(BaseModel):
@@ -77,7 +79,8 @@ BODY = {
 }
 
 
-@router.post('/v1/inspect', response_model=Results, openapi_extra=BODY)
+# A detector of boxes alone sets no mask: its results have no such key.
+@router.post('/v1/inspect', response_model=Results, response_model_exclude_unset=True, openapi_extra=BODY)
 async def inspect(
     session: Sitting,
     limits: Bounds,

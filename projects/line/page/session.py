@@ -11,6 +11,7 @@ from typing import Any
 from projects.line.runtime.archive import ArchiveError, find_images
 from projects.line.runtime.drift import Drift, Line
 from projects.line.runtime.inspector import Inspection, Inspector
+from projects.line.runtime.shadow import Shadow
 from projects.radiograph.files import locked, sha256
 from projects.radiograph.image import ImagingError
 from projects.radiograph.parts import part_by_rule
@@ -18,6 +19,7 @@ from projects.radiograph.parts import part_by_rule
 from .decision import check_decision, check_facts
 from .decisions import Decisions
 from .items import LONGEST_PART, Item, as_text
+from .last import LastVerdicts
 from .metrics import Metrics
 from .pixels import thumbnail
 
@@ -34,6 +36,7 @@ class Session:
         name: Of the inspector; default, that of the operating system's user.
         second: A second reader's sitting: the first one's decisions are not told, see `Decisions`.
         line: What is known of the line, for the drift charts.
+        shadow: A detector whose verdicts are recorded and not acted upon.
 
     Attributes:
         changes: Number of the last change of the list; `Item.changed` is of these.
@@ -51,6 +54,7 @@ class Session:
         second: bool = False,
         name: str = '',
         line: Line | None = None,
+        shadow: Inspector | None = None,
     ):
         self.inspector = inspector
         self.out, self.root = Path(out), root and Path(root).resolve()
@@ -72,7 +76,9 @@ class Session:
                 draft.unlink()
             self.decisions = Decisions(self.out, inspector, second)
             self.drift = Drift(inspector, self.out, line)
+            self.shadow = shadow and Shadow(shadow, inspector, self.out)
             self.metrics = Metrics(inspector, self.drift)
+            self.last = LastVerdicts(inspector.threshold)
             self.uploads = self.out / 'uploads'
             self._drop_uploads()
             self.uploads.mkdir()
@@ -119,6 +125,9 @@ class Session:
         """Run the detector on a file, count, chart and log what it says; one file after the other."""
         with self.decoding:
             said = self.inspector.attempt(path)
+            if self.shadow:
+                self.shadow.see(as_text(name), digest, path, said, self.inspector)
+        self.last.add(as_text(name), said)
         self.metrics.count(as_text(name), said)
         for chart in self.drift.update(as_text(name), digest, said):
             self.metrics.call(chart)
@@ -144,6 +153,8 @@ class Session:
                 dict(box=[round(float(v), 1) for v in box], label=int(label), score=float(score))
                 for box, label, score in zip(said.boxes, said.labels, said.scores, strict=True)
             ]
+            for row, mask in zip(now.found, said.masks or []):
+                row['outlines'] = mask.outlines()
             now.boxes = list(now.found)
             now.thumbnail = thumbnail(said.pixels)
         with self.lock:

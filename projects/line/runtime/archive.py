@@ -2,10 +2,9 @@
 
 A shard's folder holds `journal.jsonl`, one line per radiograph, written as each is done; from it come
 `coco.json`, `detections.csv`, `images.csv` and `quarantine.csv`, whole each time: now and then while the
-shard is inspected, and when it is complete. The archive itself is only read.
+shard is inspected, and when it is complete, which `done.json` says. The archive itself is only read.
 """
 
-import csv
 import hashlib
 import json
 import os
@@ -13,24 +12,22 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import cv2
 
-from projects.errors import MMXrayError
-from projects.radiograph.files import draft_of, locked
+from projects.radiograph.files import locked
 from projects.radiograph.image import ImagingError
 from projects.radiograph.listing import SUFFIXES, files_below, is_companion, may_be_dicom
 
 from .inspector import Inspection, Inspector
 from .pictures import overlay
+from .tables import ArchiveError as ArchiveError
+from .tables import rows_of, text_draft, write_tables
 
-JOURNAL, RUN = 'journal.jsonl', 'run.json'
-OPINION = ('unusual', 'flagged')  # of a folder with a second opinion
-RESULT = {'height', 'width', 'verdict', 'risk', 'boxes', 'scores', 'labels'}
+JOURNAL, RUN, DONE = 'journal.jsonl', 'run.json', 'done.json'
 TABLES_SECONDS = 30.0  # between two writings of the tables while a shard is inspected
 TABLES_RATIO = 20  # and so many times what a writing takes: the journal that they are made of grows
 LONGEST_NAME = 230  # bytes; file systems take 255, and a draft's name is longer
@@ -43,10 +40,6 @@ _ASIDE = (
 
 Report = Callable[[str, Path, Inspection, Path], object]
 """Name and file of a radiograph, what was found, and where its report goes."""
-
-
-class ArchiveError(MMXrayError, ValueError):
-    """Images or an output folder are not what was expected; one line with the remedy."""
 
 
 class NothingFoundError(ArchiveError):
@@ -238,6 +231,7 @@ def _inspect_shard(
 ) -> Summary:
     """Inspect a shard whose folder nobody else writes to; see `inspect_archive`."""
     _claim(folder, inspector, root)
+    (folder / DONE).unlink(missing_ok=True)
     mine = [name for name in names if shard_of(name, shard[1]) == shard[0]]
     done = _keep_valid(folder, root, set(mine))
     todo = [name for name in mine if name not in done]
@@ -274,7 +268,12 @@ def _inspect_shard(
                 counts()
                 written = time.monotonic()
                 took = written - begin
-    return counts()
+    summary = counts()
+    # Last: a shard without it was killed, and is no part of a merged table (merge.py).
+    done_with = dict(radiographs=summary.radiographs, opinion=bool(inspector.opinion), head=_head(inspector))
+    with text_draft(folder / DONE) as file:
+        file.write(json.dumps(done_with) + '\n')
+    return summary
 
 
 def fitting_name(name: str, end: str) -> str:
@@ -304,13 +303,13 @@ def _keep_valid(folder: Path, root: Path, names: set[str]) -> set[str]:
     journal = folder / JOURNAL
     done: set[str] = set()
     stale: set[str] = set()
-    for row in _rows(journal):
+    for row in rows_of(journal):
         name = row['image']
         again = name in names and ('error' in row or row.get('stamp') != stamp_of(root / name))
         (stale if again else done).add(name)
     if stale:
-        with _draft(journal) as file:
-            for row in _rows(journal):
+        with text_draft(journal) as file:
+            for row in rows_of(journal):
                 if row['image'] not in stale:
                     file.write(json.dumps(row) + '\n')
     return done
@@ -338,7 +337,7 @@ def _claim(folder: Path, inspector: Inspector, root: Path) -> None:
                 f'{folder}: holds results of another detector, engine, threshold or archive ({RUN}); give '
                 'another --out'
             )
-    with _draft(path) as file:
+    with text_draft(path) as file:
         file.write(json.dumps(said, indent=1) + '\n')
     journal = folder / JOURNAL
     if journal.is_file():
@@ -352,23 +351,6 @@ def _claim(folder: Path, inspector: Inspector, root: Path) -> None:
                 if last >= 0:
                     break
             file.truncate(end)
-
-
-def _rows(journal: Path) -> Iterator[dict[str, Any]]:
-    if not journal.is_file():
-        return
-    with journal.open('rb') as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-                if not ('image' in row and ('error' in row or row.keys() >= RESULT)):
-                    raise ValueError
-            except (ValueError, TypeError, AttributeError, RecursionError):
-                raise ArchiveError(
-                    f'{journal}: line {number} is damaged, expected what an inspection wrote; delete it, and '
-                    'its radiograph is inspected again'
-                ) from None
-            yield row
 
 
 def _row(name: str, said: Inspection | ImagingError, stamp: list[int] | None) -> dict[str, Any]:
@@ -388,97 +370,33 @@ def _row(name: str, said: Inspection | ImagingError, stamp: list[int] | None) ->
         boxes=said.boxes.tolist(),
         scores=said.scores.tolist(),
         labels=said.labels.tolist(),
+        **({} if said.masks is None else dict(masks=[mask.rle(said.pixels.shape) for mask in said.masks])),
     )
 
 
 def _conclude(folder: Path, inspector: Inspector, earlier: int, tried: int, failed: int) -> Summary:
-    """Write the tables of a complete shard from its journal, line by line: it may have millions."""
-    journal, classes = folder / JOURNAL, inspector.exported.classes
+    """Write the tables of a shard from its journal."""
     counts = Summary(0, 0, 0, earlier, tried, failed)
-    for row in _rows(journal):
+    for row in rows_of(folder / JOURNAL):
         counts.radiographs += 1
         counts.quarantined += 'error' in row
         counts.rejected += row.get('verdict') == 'reject'
         counts.flagged += bool(row.get('flagged'))
-    columns = ('image', 'verdict', 'risk', *(OPINION if inspector.opinion else ()))
-    head = dict(
+    write_tables(folder, [folder / JOURNAL], _head(inspector), bool(inspector.opinion))
+    return counts
+
+
+def _head(inspector: Inspector) -> dict[str, Any]:
+    """Return `info` and `categories` of a COCO file of results."""
+    return dict(
         info=dict(
             description='detections',
             threshold=inspector.threshold,
             folder=inspector.digest,
             origin=inspector.exported.origin,
         ),
-        categories=[dict(id=k + 1, name=name) for k, name in enumerate(classes)],
+        categories=[dict(id=k + 1, name=name) for k, name in enumerate(inspector.exported.classes)],
     )
-    images = (
-        dict(id=number, file_name=row['image'])
-        | {key: row[key] for key in ('width', 'height', 'verdict', 'risk', *OPINION) if key in row}
-        for number, row in _inspected(journal)
-    )
-    annotations = (annotation for _, annotation in _annotations(journal))
-    with _draft(folder / 'coco.json') as file:
-        file.write(json.dumps(head)[:-1])
-        for key, rows in (('images', images), ('annotations', annotations)):
-            file.write(f', "{key}": [')
-            for k, row in enumerate(rows):
-                file.write((',\n' if k else '\n') + json.dumps(row))
-            file.write(']')
-        file.write('}\n')
-    _table(
-        folder / 'images.csv',
-        columns,
-        ([row.get(key) for key in columns] for _, row in _inspected(journal)),
-    )
-    _table(
-        folder / 'detections.csv',
-        ('image', 'severity', 'score', 'x', 'y', 'width', 'height'),
-        ((name, classes[a['category_id'] - 1], a['score'], *a['bbox']) for name, a in _annotations(journal)),
-    )
-    _table(
-        folder / 'quarantine.csv',
-        ('image', 'reason'),
-        ((row['image'], row['error']) for row in _rows(journal) if 'error' in row),
-    )
-    return counts
-
-
-def _inspected(journal: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number the rows of radiographs that could be inspected, from 1."""
-    return enumerate((row for row in _rows(journal) if 'error' not in row), 1)
-
-
-def _annotations(journal: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Image name and COCO annotation of each box."""
-    number = 0
-    for image_id, row in _inspected(journal):
-        for (x1, y1, x2, y2), score, label in zip(row['boxes'], row['scores'], row['labels'], strict=True):
-            number += 1
-            yield (
-                row['image'],
-                dict(
-                    id=number,
-                    image_id=image_id,
-                    category_id=label + 1,
-                    bbox=[x1, y1, x2 - x1, y2 - y1],
-                    area=(x2 - x1) * (y2 - y1),
-                    iscrowd=0,
-                    score=score,
-                ),
-            )
-
-
-def _table(path: Path, header: tuple[str, ...], rows: Iterable[Any]) -> None:
-    with _draft(path) as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-@contextmanager
-def _draft(path: Path) -> Iterator[TextIO]:
-    """Open a text file that takes its place when it is whole; file names need not be UTF-8."""
-    with draft_of(path) as draft, draft.open('w', newline='', errors='surrogateescape') as file:
-        yield file
 
 
 def _write_picture(path: Path, said: Inspection, threshold: float) -> None:

@@ -72,6 +72,9 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
         help='seconds for which a complete file is as it is (2)',
     )
     Line.add_options(parser)
+    watched.add_argument(
+        '--shadow', metavar='FOLDER', help='another detector, whose verdicts are recorded and not acted upon'
+    )
     watched.add_argument('--mqtt', metavar='URL', help='broker too: mqtt[s]://[USER@]HOST[:PORT]/TOPIC')
     watched.add_argument('--mqtt-password', type=Path, metavar='FILE', help="file with the user's password")
     watched.add_argument('--mqtt-ca', type=Path, metavar='FILE', help="certificates, PEM, for the broker's")
@@ -100,8 +103,9 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace, with_confi
         parser.error('expected --streams and --threads of at least 1')
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         parser.error(f'--threshold {args.threshold}: expected a score in [0, 1]')
-    if args.mqtt and not args.watch:
-        parser.error('--mqtt: add --watch')
+    for name in ('mqtt', 'shadow'):
+        if getattr(args, name) and not args.watch:
+            parser.error(f'--{name}: add --watch')
     if not args.watch and (args.reference_part or args.critical_share is not None or args.requalified):
         parser.error('--reference-part, --critical-share, --requalified: add --watch')
     if args.watch and (len(args.source) == 3 or args.shard != '1/1'):
@@ -177,7 +181,9 @@ def reporter(inspector: Inspector) -> Report:
     """Return what writes the structured report of a radiograph of an archive."""
 
     def report(name: str, path: Path, said: Inspection, target: Path) -> None:
-        write_report(path, as_result(name, sha256(path), said, inspector), target)
+        why = write_report(path, as_result(name, sha256(path), said, inspector), target)
+        if why.startswith('none: lacks'):
+            print(f'{path}: structured report {why}', file=sys.stderr)
 
     return report
 
@@ -193,12 +199,45 @@ def watch(args: argparse.Namespace, inspector: Inspector) -> int:
     broker = Broker(args.mqtt, args.mqtt_password, args.mqtt_ca) if args.mqtt else None
     try:
         report = write_report if args.sr else None
-        watched = Watch(inspector, root, out, args.settle, broker, Line.of(args), report)
+        shadow = Inspector(args.shadow, **args.options) if args.shadow else None
+        newer = Successor(args, inspector)
+        watched = Watch(inspector, root, out, args.settle, broker, Line.of(args), report, shadow, newer)
         watched.run(stop, said=say_results())
+        if watched.shadow:
+            print(watched.shadow.in_words())
     finally:
         if broker:
             broker.close()
     return 0
+
+
+class Successor:
+    """Finds that the link to the exported folder leads to another one: the next detector, or the last again.
+
+    Args:
+        args: Of the command.
+        inspector: The detector that it began with.
+    """
+
+    def __init__(self, args: argparse.Namespace, inspector: Inspector):
+        self._args, self._digest = args, inspector.digest
+        self._place = Path(args.source[0]).resolve()
+
+    def __call__(self) -> Inspector | None:
+        """Return the detector to go on with; None where it is the same, or the new one is refused."""
+        place = Path(self._args.source[0]).resolve()
+        if place == self._place:
+            return None
+        self._place = place
+        try:
+            other = Inspector(place, threshold=self._args.threshold, **self._args.options)
+        except (FolderError, EngineError, OSError) as error:
+            said = ' '.join(str(error).split())
+            print(f'not taken, {self._digest} goes on: {said}', file=sys.stderr, flush=True)
+            return None
+        print(f'detector {other.digest}, before it {self._digest}', flush=True)
+        self._digest = other.digest
+        return other
 
 
 def say_results() -> Callable[[dict[str, Any]], None]:

@@ -1,4 +1,4 @@
-"""OpenVINO and ONNX Runtime behind one call: image and extent in, boxes, scores and labels out."""
+"""OpenVINO and ONNX Runtime behind one call: image and extent in, boxes, scores, labels and masks out."""
 
 import contextlib
 import functools
@@ -19,9 +19,10 @@ from projects.radiograph.files import write_whole
 
 ENGINES = ('openvino', 'onnxruntime')
 
-Engine = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
-"""image (1, 1, H, W) float32 and extent (2) float32 -> boxes (N, 4) and scores (N) float32, labels (N) int64.
-May be called from several threads at once."""
+Engine = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]
+"""image (1, 1, H, W) float32 and extent (2) float32 -> boxes (N, 4) and scores (N) float32, labels (N) int64;
+of a detector with masks also masks (N, r, r) float32, probabilities over each box. May be called from several
+threads at once."""
 
 
 class EngineError(MMXrayError, ValueError):

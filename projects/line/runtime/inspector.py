@@ -19,6 +19,7 @@ from projects.radiograph.read import read
 from projects.radiograph.recipe import prepare
 
 from . import engines, folder
+from .masks import Mask, join, paste
 from .opinion import SecondOpinion
 
 # An image may be shrunk this much more than those of the validation set before it is cut into tiles.
@@ -54,6 +55,7 @@ class Inspection:
             it is.
         seconds: Time of each stage: 'decode', 'window' (with resizing and tiles), 'network' (with NMS),
             'merge', and 'opinion' of the second.
+        masks: (N) pixels of each defect; None where the detector finds boxes alone.
     """
 
     boxes: np.ndarray
@@ -69,6 +71,7 @@ class Inspection:
     seconds: dict[str, float]
     unusual: float | None = None
     flagged: bool = False
+    masks: list[Mask] | None = None
 
 
 class Inspector:
@@ -158,18 +161,23 @@ class Inspector:
         clock.stop('decode')
         pixels = windowed(radiograph, self.exported)
         levels = self._check_gray_levels(pixels, radiograph)
-        found, unusual = [], 0.0
+        found, masks, unusual = [], [], 0.0
         for left, top, tile, resized in self._tiles(pixels):  # one at a time: a film has dozens
             array, extent, scale = self._fit(tile, resized)
             clock.stop('window')
-            boxes, scores, labels = self._run(array, extent)
+            boxes, scores, labels, *rasters = self._run(array, extent)
             clock.stop('network')
             if self.opinion:
                 unusual = max(unusual, self.opinion.score(array, extent))
                 clock.stop('opinion')
             boxes = boxes / np.tile(scale, 2) + np.array([left, top] * 2, np.float32)
             found.append((boxes, scores, labels, _cut(boxes, left, top, tile.shape, pixels.shape)))
-        boxes, scores, labels = found[0][:3] if len(found) == 1 else _merge(found, self.exported.iou)
+            if rasters:
+                masks += [paste(r, box, pixels.shape) for r, box in zip(rasters[0], boxes, strict=True)]
+        boxes, scores, labels = found[0][:3]
+        if len(found) > 1:
+            boxes, scores, labels, members = _merge(found, self.exported.iou)
+            masks = [join([masks[k] for k in group]) for group in members] if rasters else []
         # In double precision, as the page and the tables compare: NumPy would round the threshold to float32.
         risk = float(max(scores[np.isin(labels, self._rejecting)], default=0.0))
         clock.stop('merge')
@@ -187,6 +195,7 @@ class Inspector:
             seconds=clock.seconds,
             unusual=unusual if self.opinion else None,
             flagged=bool(self.opinion and unusual > self.opinion.threshold),
+            masks=masks if rasters else None,
         )
 
     def attempt(self, image: Image) -> Inspection | ImagingError:
@@ -381,7 +390,9 @@ def _cut(boxes: np.ndarray, left: int, top: int, tile: tuple[int, int], whole: t
     )
 
 
-def _merge(found: list[tuple[Any, ...]], iou: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _merge(
+    found: list[tuple[Any, ...]], iou: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[list[int]]]:
     """Join the boxes of overlapping tiles.
 
     A defect that a tile's border cuts becomes one box: by falling score, a box takes in those of its class
@@ -392,12 +403,17 @@ def _merge(found: list[tuple[Any, ...]], iou: float) -> tuple[np.ndarray, np.nda
     Args:
         found: Boxes (N, 4), scores, labels and whether they are cut, of each tile.
         iou: Of the suppression.
+
+    Returns:
+        Boxes, scores and labels, best first, and of each the positions of those that it is made of among all
+        of `found`.
     """
     tiles = np.repeat(np.arange(len(found)), [len(said[1]) for said in found])
     columns = [np.concatenate(column) for column in zip(*found, strict=True)]
     order = np.argsort(-columns[1], kind='stable')
     boxes, scores, labels, cut, tiles = (column[order] for column in (*columns, tiles))
     merged, free = boxes.copy(), np.ones(len(scores), bool)
+    members: dict[int, list[int]] = {}
     for i in range(len(scores)):
         if free[i]:
             common, areas = _common(boxes[i], boxes)
@@ -405,6 +421,7 @@ def _merge(found: list[tuple[Any, ...]], iou: float) -> tuple[np.ndarray, np.nda
             taken = free & half & (labels == labels[i]) & (tiles != tiles[i]) & (cut | cut[i])
             free &= ~taken
             taken[i] = True
+            members[i] = order[taken].tolist()
             merged[i, :2] = boxes[taken, :2].min(0)
             merged[i, 2:] = boxes[taken, 2:].max(0)
     kept = np.zeros(len(scores), bool)
@@ -412,7 +429,7 @@ def _merge(found: list[tuple[Any, ...]], iou: float) -> tuple[np.ndarray, np.nda
         common, areas = _common(merged[i], merged)
         better = kept & (labels == labels[i])
         kept[i] = not (common[better] > iou * (areas[better] + areas[i] - common[better])).any()
-    return merged[kept], scores[kept], labels[kept]
+    return merged[kept], scores[kept], labels[kept], [members[i] for i in np.flatnonzero(kept).tolist()]
 
 
 def _common(box: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

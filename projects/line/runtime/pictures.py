@@ -12,7 +12,7 @@ _GAP = 3
 
 
 def overlay(inspection: Inspection, threshold: float) -> np.ndarray:
-    """Draw the boxes that count, with severity and score; labels of overlapping boxes lie beside each other.
+    """Draw boxes and masks that count, with severity and score; labels of overlapping boxes lie side by side.
 
     Args:
         inspection: What an `Inspector` returned.
@@ -31,6 +31,10 @@ def overlay(inspection: Inspection, threshold: float) -> np.ndarray:
     # Lowest score first, so that the worst defect lies on top.
     for (x1, y1, x2, y2), colour in reversed(list(zip(boxes, colours))):
         cv2.rectangle(picture, (x1, y1), (x2, y2), colour, 1)
+    masks = inspection.masks or []
+    for mask, colour in [(masks[k], colour) for k, colour in zip(shown, colours)][::-1] if masks else []:
+        for line in mask.outlines():
+            cv2.polylines(picture, [np.rint(line).astype(np.int32)], True, colour, 1)
     taken: list[tuple[int, int, int, int]] = []
     # Highest score first: the worst defect has its label at its own box.
     for k, box, colour in zip(shown, boxes, colours):

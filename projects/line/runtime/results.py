@@ -24,7 +24,8 @@ def as_result(
         latter, `risk`, `boxes` {box [x1, y1, x2, y2] px, class, score} best first, `size` [height, width] px,
         `threshold`, `folder` (SHA-256 of the detector's), `engine`, `unusual` (score of the
         second opinion, or None), `flagged` (it says to look at the radiograph, whatever the verdict),
-        `seconds` of each stage, `time` (UTC).
+        `seconds` of each stage, `time` (UTC). The boxes of a detector with masks also have `mask`, COCO's run
+        lengths, and `area` in px².
     """
     result: dict[str, Any] = dict(
         name=name,
@@ -50,6 +51,8 @@ def as_result(
             said.boxes.tolist(), said.severities, said.scores.tolist(), strict=True
         )
     ]
+    for row, mask in zip(boxes, said.masks or []):
+        row |= dict(mask=mask.rle(said.pixels.shape), area=mask.area)
     return result | dict(
         verdict=said.verdict,
         risk=said.risk,

@@ -37,8 +37,10 @@ def check_available() -> None:
         ) from None
 
 
-def write_report(path: Path, result: dict[str, Any], target: Path) -> bool:
+def write_report(path: Path, result: dict[str, Any], target: Path) -> str:
     """Write the structured report of an inspected radiograph, whole or not at all.
+
+    One that has none holds up no other: its verdict is in the result.
 
     Args:
         path: The radiograph.
@@ -46,34 +48,38 @@ def write_report(path: Path, result: dict[str, Any], target: Path) -> bool:
         target: The report's file.
 
     Returns:
-        Whether there is one: a file that is no DICOM, or that was not read, has none.
+        'written', or why there is none: the file is no DICOM, was not read, or lacks what a report refers to.
 
     Raises:
-        ArchiveError: It is DICOM that lacks what a report refers to.
         OSError: It cannot be written.
     """
     import pydicom
     from pydicom.errors import InvalidDicomError
 
     if result['verdict'] == 'unreadable':
-        return False
+        return 'none: not readable'
     try:
         source = pydicom.dcmread(path, stop_before_pixels=True)
     except InvalidDicomError:
-        return False
+        return 'none: no DICOM file'
     missing = [name for name in _NEEDED if not source.get(name)]
     if missing:
-        raise ArchiveError(
-            f'{path}: lacks {", ".join(missing)}, which a structured report refers to; run without --sr, or '
-            'have the archive write it'
-        )
+        return f'none: lacks {", ".join(missing)}, which a report refers to; have the archive write it'
     for name in _MAY_BE_EMPTY:
         if name not in source:
             setattr(source, name, None)
-    report = report_of(source, result)
+    try:
+        report = report_of(source, result)
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+    ) as error:  # odd attributes
+        return f'none: {" ".join(str(error).split())[:200]}'
     with draft_of(target, durable=True) as draft:
         report.save_as(draft, enforce_file_format=True)
-    return True
+    return 'written'
 
 
 def report_of(source: Any, result: dict[str, Any]) -> Any:

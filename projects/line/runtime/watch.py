@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ from .archive import ArchiveError, NothingFoundError, find_images, fitting_name,
 from .drift import Drift, Line
 from .inspector import Inspector
 from .results import as_result
+from .shadow import Shadow
 
 RESULTS, OUTBOX = 'results', 'outbox'
 # What copying programs call a file that they have not finished.
@@ -48,6 +48,8 @@ class Watch:
         receiver: Where results go beside their files; each arrives at least once.
         line: What is known of the line, for the drift charts.
         report: Writes a report beside each result, see `structured.write_report`.
+        shadow: A detector whose verdicts are recorded, once the first's result is kept, and not acted upon.
+        newer: Asked between radiographs for another detector to go on with; None to keep the one.
 
     Raises:
         ArchiveError: Another process watches with this `out`.
@@ -61,10 +63,14 @@ class Watch:
         settle: float = 2.0,
         receiver: Receiver | None = None,
         line: Line | None = None,
-        report: Callable[[Path, dict[str, Any], Path], bool] | None = None,
+        report: Callable[[Path, dict[str, Any], Path], str] | None = None,
+        shadow: Inspector | None = None,
+        newer: Callable[[], Inspector | None] = lambda: None,
     ):
         self.inspector, self.root, self.out = inspector, root, out
         self.settle, self.receiver, self.line, self.report = settle, receiver, line, report
+        self.newer = newer
+        self.shadow = shadow and Shadow(shadow, inspector, out)
         self._seen: dict[str, tuple[Stamp, float]] = {}  # since when a file has been as it is
         self._done: dict[str, Stamp] = {}
 
@@ -94,8 +100,10 @@ class Watch:
             for draft in self.out.rglob('*.part'):  # of a process that was killed
                 draft.unlink()
             self.drift = Drift(self.inspector, self.out, self.line)
-            with closing(self.drift):
+            try:
                 self._go_on(stop, every, said)
+            finally:
+                self.drift.close()
 
     def _go_on(self, stop: threading.Event, every: float, said: Callable[[dict[str, Any]], object]) -> None:
         while not stop.is_set():
@@ -103,9 +111,17 @@ class Watch:
             for name in self._complete():
                 if stop.is_set():
                     return
+                self._change_detector()
                 if (result := self._inspect(name)) is not None:
                     said(result)
             stop.wait(every)
+
+    def _change_detector(self) -> None:
+        """Go on with another detector where there is one; its drift charts begin again."""
+        if (other := self.newer()) is not None:
+            self.inspector = other
+            self.drift.close()
+            self.drift = Drift(other, self.out, self.line)
 
     def _complete(self) -> list[str]:
         """Return the radiographs that have been as they are for a while and have no result, oldest first."""
@@ -151,7 +167,8 @@ class Watch:
         result['requalify'] = self.drift.requalify
         try:
             # Before its result: what has a result has its report.
-            result['report'] = bool(self.report and self.report(path, result, self._path(name, '.sr.dcm')))
+            if self.report:
+                result['report'] = self.report(path, result, self._path(name, '.sr.dcm'))
         except OSError as error:
             raise self._not_written(error) from None
         result['id'] = f'{digest[:16]}-{stamp[1]}'  # the same if it is sent twice
@@ -166,6 +183,8 @@ class Watch:
         self._done[name] = stamp
         if self.receiver and self.receiver.send(result):
             self._waiting(name).unlink()
+        if self.shadow:
+            self.shadow.see(shown, digest, path, said, self.inspector)
         return result
 
     def _not_written(self, error: OSError) -> ArchiveError:

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from PIL import Image, ImageDraw, ImageFont
+
+from projects.xray.masks import pixels_of
 
 # Long side of a panel, px: two stay readable side by side on a screen.
 PANEL = 768
@@ -98,9 +101,23 @@ class XrayVisualizationHook(Hook):
             found = found[found.scores >= self.score_thr]
             order = np.argsort(-found.scores)
             predicted = [(found.bboxes[i] * scale, found.labels[i], found.scores[i]) for i in order]
+            outlines = [], []
+            if 'masks' in found:
+                size = found.masks.shape[1:]
+                real = [(i['mask'], label) for i, (_, label, _) in zip(instances, truth) if i.get('mask')]
+                outlines = (
+                    [
+                        (line * scale[:2], label)
+                        for mask, label in real
+                        for line in _lines(pixels_of(mask, *size))
+                    ],
+                    [(line * scale[:2], found.labels[i]) for i in order for line in _lines(found.masks[i])],
+                )
             path = Path(sample.img_path)
             note = f'score from {self.score_thr:.2f}'
-            picture = draw_comparison(_to_gray(pixels), truth, predicted, classes, palette, path.name, note)
+            picture = draw_comparison(
+                _to_gray(pixels), truth, predicted, classes, palette, path.name, note, outlines
+            )
             if self.out_dir is None:
                 runner.visualizer.add_image(f'{mode}_{path.stem}', picture, step)
             else:
@@ -117,7 +134,16 @@ def _to_gray(pixels: torch.Tensor) -> np.ndarray:
     return array.round().clip(0, 255).astype(np.uint8)
 
 
-def draw_comparison(image, truth, predicted, classes, palette, title='', note='') -> np.ndarray:
+def _lines(mask: np.ndarray) -> list[np.ndarray]:
+    """Closed lines (N, 2) x, y in px around parts and holes of a mask (H, W)."""
+    doubled = mask.astype(np.uint8).repeat(2, 0).repeat(2, 1)
+    lines = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0]
+    return [(line.reshape(-1, 2) + 0.5) / 2 for line in lines]
+
+
+def draw_comparison(
+    image, truth, predicted, classes, palette, title='', note='', outlines=((), ())
+) -> np.ndarray:
     """Draw the truth (left) and the prediction (right) on one radiograph.
 
     Args:
@@ -128,6 +154,7 @@ def draw_comparison(image, truth, predicted, classes, palette, title='', note=''
         palette: RGB colours by label.
         title: Shown above the truth, usually the file's name.
         note: Shown above the prediction, usually the score threshold.
+        outlines: Of masks of truth and predictions: tuples of a line (N, 2), in px of `image`, and a label.
 
     Returns:
         (H', W', 3) uint8 RGB.
@@ -137,11 +164,14 @@ def draw_comparison(image, truth, predicted, classes, palette, title='', note=''
     size = round(width * scale), round(height * scale)
     panel = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     sheet = Image.new('RGB', (2 * size[0] + 3 * MARGIN, size[1] + HEADER + 2 * MARGIN), BACKGROUND)
-    for left, what, boxes in (
-        (MARGIN, f'truth  {title}', truth),
-        (2 * MARGIN + size[0], f'prediction  {note}', predicted),
+    for left, what, boxes, lines in (
+        (MARGIN, f'truth  {title}', truth, outlines[0]),
+        (2 * MARGIN + size[0], f'prediction  {note}', predicted, outlines[1]),
     ):
         drawn = panel.convert('RGB')
+        for line, label in lines:
+            colour = IGNORED if label < 0 else tuple(palette[label])
+            ImageDraw.Draw(drawn).polygon([*(line * scale).ravel()], outline=colour)
         _draw_boxes(drawn, [(np.asarray(box) * scale, *rest) for box, *rest in boxes], classes, palette)
         sheet.paste(drawn, (left, MARGIN + HEADER))
         _draw_header(sheet, left, size[0], what, boxes, classes, palette)

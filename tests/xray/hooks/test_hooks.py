@@ -542,11 +542,15 @@ def test_any_shape_makes_a_picture(size):
 
 @MODELS.register_module(force=True)
 class Oracle(BaseModel):
-    """Predicts the boxes that it is told, in the frame of the file, as mmdet's detectors do."""
+    """Predicts the boxes that it is told, in the frame of the file, as mmdet's detectors do.
 
-    def __init__(self, answers):
+    With `masks`, of the file's size (height, width), also the middle half of each box.
+    """
+
+    def __init__(self, answers, masks=None):
         super().__init__()
         self.answers = answers
+        self.masks = masks
 
     def forward(self, inputs, data_samples=None, mode='predict'):
         for sample in data_samples:
@@ -555,6 +559,12 @@ class Oracle(BaseModel):
             sample.pred_instances = InstanceData(
                 bboxes=boxes, labels=torch.ones(count, dtype=torch.long), scores=torch.full((count,), 0.8)
             )
+            if self.masks:
+                masks = torch.zeros(count, *self.masks, dtype=torch.bool)
+                for mask, (x1, y1, x2, y2) in zip(masks, boxes):
+                    w, h = (x2 - x1) / 4, (y2 - y1) / 4
+                    mask[int(y1 + h) : int(y2 - h), int(x1 + w) : int(x2 - w)] = True
+                sample.pred_instances.masks = masks
         return data_samples
 
 
@@ -566,7 +576,7 @@ class Nothing(torch.nn.Module):
         return data
 
 
-def predict(root, tmp_path, request, resize=192, **hook):
+def predict(root, tmp_path, request, resize=192, masks=None, **hook):
     """Test an oracle on the test split, with the picture hook."""
     coco = json.loads((root / 'test.json').read_text())
     answers = {image['id']: [] for image in coco['images']}
@@ -583,7 +593,7 @@ def predict(root, tmp_path, request, resize=192, **hook):
         ),
     ]
     runner = Runner(
-        model=Oracle(answers),
+        model=Oracle(answers, masks),
         work_dir=str(tmp_path / 'run'),
         test_dataloader=dict(
             dataset=dict(
@@ -607,6 +617,29 @@ def predict(root, tmp_path, request, resize=192, **hook):
     )
     runner.test()
     return coco
+
+
+def test_masks_are_drawn_as_outlines(tiny_coco, tmp_path, request):
+    root = tiny_coco(n=2, masks=True)
+    for name, masks in (('boxes', None), ('masks', (96, 96))):
+        predict(root, tmp_path, request, masks=masks, out_dir=str(tmp_path / name))
+    plain, drawn = (
+        cv2.imread(str(tmp_path / name / 'test_000_1.png'))[..., ::-1] for name in ('boxes', 'masks')
+    )
+    (annotation,) = [
+        a for a in json.loads((root / 'test.json').read_text())['annotations'] if a['image_id'] == 1
+    ]
+    scale = hooks_pictures.PANEL / 96
+    x, y, w, h = np.array(annotation['bbox']) * scale
+    ellipse = np.array(annotation['segmentation'][0]).reshape(-1, 2) * scale
+    for number, (before, after) in enumerate(zip(panels(plain), panels(drawn), strict=True)):
+        rows, columns = np.nonzero((before != after).any(-1))
+        if number == 0:  # the annotated ellipse: some point of the line near each of its own
+            distance = np.hypot(columns[:, None] - ellipse[:, 0], rows[:, None] - ellipse[:, 1])
+            assert distance.min(0).max() <= 1.5 * scale
+        else:  # the predicted mask: half as wide and high
+            assert np.ptp(columns) == pytest.approx(w / 2, abs=2 * scale)
+            assert np.ptp(rows) == pytest.approx(h / 2, abs=2 * scale)
 
 
 @pytest.mark.parametrize('bits', [8, 16])

@@ -38,6 +38,7 @@ function picture(chart) {
 export async function drawDrift() {
   const said = await json('/api/drift');
   $('drift').classList.toggle('requalify', Boolean(said.requalify.length));
+  $('requalify').textContent = said.requalify.length ? '▲ Requalify the detector: see Drift' : '';
   $('drift-said').textContent = said.requalify.length
     ? `Requalify the detector: ${said.requalify.join('; ')}`
     : said.charts.length ? 'Drift: as at the proof' : '';

@@ -18,6 +18,7 @@ export function drawOver(canvas, viewer, {draft = null, ruler = null, boxes = sh
   const onScreen = ([x1, y1, x2, y2]) => [x1 * scale + left, y1 * scale + top, x2 * scale + left, y2 * scale + top];
   const rows = boxes.map(box => ({box, at: onScreen(box.box)}));
   for (const {box, at} of [...rows].reverse()) outline(context, at, box, ratio);
+  for (const {box} of rows) if (box.score !== null) traces(context, box, viewer.view, ratio);
   if (draft) outline(context, onScreen(draft), null, ratio);
   const selected = rows.find(row => row.box === page.selected);
   if (selected) grips(context, selected.at, ratio);
@@ -33,6 +34,17 @@ function outline(context, [x1, y1, x2, y2], box, ratio) {
   context.lineWidth = wide + 2 * ratio; context.strokeStyle = 'rgba(0,0,0,.75)'; context.strokeRect(...frame);
   context.lineWidth = wide; context.strokeStyle = box ? colour(box.label) : '#fff'; context.strokeRect(...frame);
   context.setLineDash([]);
+}
+
+/** The lines around a flaw's pixels, where the detector gave them; what the inspector changed has none. */
+function traces(context, box, {scale, left, top}, ratio) {
+  for (const line of box.outlines || []) {
+    context.beginPath();
+    line.forEach(([x, y], k) => context[k ? 'lineTo' : 'moveTo'](x * scale + left, y * scale + top));
+    context.closePath();
+    context.lineWidth = 3 * ratio; context.strokeStyle = 'rgba(0,0,0,.75)'; context.stroke();
+    context.lineWidth = ratio; context.strokeStyle = colour(box.label); context.stroke();
+  }
 }
 
 function grips(context, box, ratio) {

@@ -1,0 +1,85 @@
+"""A second detector in the shadow of the first: its verdicts are recorded, and never acted upon."""
+
+import json
+import logging
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from projects.radiograph.image import ImagingError
+
+from .archive import ArchiveError
+from .inspector import Inspection, Inspector
+
+RECORD = 'shadow.jsonl'
+
+log = logging.getLogger('mmxray.service')
+
+
+class Shadow:
+    """A second exported folder on the radiographs of the first.
+
+    Args:
+        inspector: The second detector.
+        first: The detector whose verdicts count.
+        out: Folder of the record, `shadow.jsonl`: a line for each radiograph, only added to.
+
+    Attributes:
+        counts: Radiographs by verdict of the first and of the second, in this run.
+
+    Raises:
+        ArchiveError: Both are the same folder.
+    """
+
+    def __init__(self, inspector: Inspector, first: Inspector, out: Path):
+        if inspector.digest == first.digest:
+            raise ArchiveError('--shadow: is the folder that inspects already; give another')
+        self.inspector, self.path = inspector, out / RECORD
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def see(
+        self, name: str, digest: str, path: Path, said: Inspection | ImagingError, first: Inspector
+    ) -> None:
+        """Inspect a radiograph too, and record both verdicts; what goes wrong is not the first's matter.
+
+        Args:
+            name: Of the radiograph.
+            digest: SHA-256 of its file.
+            path: Its file.
+            said: What the first found.
+            first: The first.
+        """
+        other = self.inspector.attempt(path)
+        both = _facts(said, first), _facts(other, self.inspector)
+        self.counts[both[0]['verdict'], both[1]['verdict']] += 1
+        row = dict(
+            time=datetime.now(UTC).isoformat(timespec='milliseconds').replace('+00:00', 'Z'),
+            name=name,
+            radiograph=digest,
+            agree=both[0]['verdict'] == both[1]['verdict'],
+            first=both[0],
+            second=both[1],
+        )
+        try:
+            with self.path.open('ab') as file:
+                file.write(json.dumps(row).encode() + b'\n')
+        except OSError as error:
+            log.warning('shadow not recorded', extra=dict(facts=dict(name=name, reason=str(error))))
+
+    def in_words(self) -> str:
+        """Say how often the two differ."""
+        differ = {pair: count for pair, count in self.counts.items() if pair[0] != pair[1]}
+        words = ', '.join(
+            f'{count} {first} by the first and {second} by the second'
+            for (first, second), count in sorted(differ.items())
+        )
+        total = f'{sum(differ.values())} of {self.counts.total()} verdicts differ'
+        return f'shadow: {total}{f" ({words})" if words else ""}; each in {self.path}'
+
+
+def _facts(said: Inspection | ImagingError, inspector: Inspector) -> dict[str, Any]:
+    facts: dict[str, Any] = dict(folder=inspector.digest, threshold=inspector.threshold)
+    if isinstance(said, ImagingError):
+        return facts | dict(verdict='unreadable', risk=None, reason=str(said))
+    return facts | dict(verdict=said.verdict, risk=said.risk, seconds=round(sum(said.seconds.values()), 6))

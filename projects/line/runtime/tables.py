@@ -1,0 +1,132 @@
+"""The tables of inspected radiographs, from the journals of one shard or of several, line by line."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from projects.errors import MMXrayError
+from projects.radiograph.files import draft_of
+from projects.radiograph.rle import area_of
+
+OPINION = ('unusual', 'flagged')  # of a folder with a second opinion
+RESULT = {'height', 'width', 'verdict', 'risk', 'boxes', 'scores', 'labels'}
+
+
+class ArchiveError(MMXrayError, ValueError):
+    """Images or an output folder are not what was expected; one line with the remedy."""
+
+
+def rows_of(*journals: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of journals, one after the other; one that is not there has none.
+
+    Raises:
+        ArchiveError: A line is damaged.
+    """
+    for journal in journals:
+        if journal.is_file():
+            yield from _rows(journal)
+
+
+def _rows(journal: Path) -> Iterator[dict[str, Any]]:
+    with journal.open('rb') as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+                if not ('image' in row and ('error' in row or row.keys() >= RESULT)):
+                    raise ValueError
+            except (ValueError, TypeError, AttributeError, RecursionError):
+                raise ArchiveError(
+                    f'{journal}: line {number} is damaged, expected what an inspection wrote; delete it, and '
+                    'its radiograph is inspected again'
+                ) from None
+            yield row
+
+
+def write_tables(folder: Path, journals: Sequence[Path], head: dict[str, Any], opinion: bool = False) -> None:
+    """Write `coco.json`, `images.csv`, `detections.csv` and `quarantine.csv`, each whole.
+
+    Args:
+        folder: Where to.
+        journals: Of the shards; none is ever in memory as a whole: they may have millions of lines.
+        head: `info` and `categories` of the COCO file.
+        opinion: Whether the folder has a second opinion.
+    """
+    classes = [category['name'] for category in head['categories']]
+    columns = ('image', 'verdict', 'risk', *(OPINION if opinion else ()))
+    images = (
+        dict(id=number, file_name=row['image'])
+        | {key: row[key] for key in ('width', 'height', 'verdict', 'risk', *OPINION) if key in row}
+        for number, row in _inspected(journals)
+    )
+    annotations = (annotation for _, annotation in _annotations(journals))
+    with text_draft(folder / 'coco.json') as file:
+        file.write(json.dumps(head)[:-1])
+        for key, rows in (('images', images), ('annotations', annotations)):
+            file.write(f', "{key}": [')
+            for k, row in enumerate(rows):
+                file.write((',\n' if k else '\n') + json.dumps(row))
+            file.write(']')
+        file.write('}\n')
+    _table(
+        folder / 'images.csv',
+        columns,
+        ([row.get(key) for key in columns] for _, row in _inspected(journals)),
+    )
+    _table(
+        folder / 'detections.csv',
+        ('image', 'severity', 'score', 'x', 'y', 'width', 'height', 'area'),
+        (
+            (name, classes[a['category_id'] - 1], a['score'], *a['bbox'], a['area'])
+            for name, a in _annotations(journals)
+        ),
+    )
+    _table(
+        folder / 'quarantine.csv',
+        ('image', 'reason'),
+        ((row['image'], row['error']) for row in rows_of(*journals) if 'error' in row),
+    )
+
+
+def _inspected(journals: Sequence[Path]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number the rows of radiographs that could be inspected, from 1."""
+    return enumerate((row for row in rows_of(*journals) if 'error' not in row), 1)
+
+
+def _annotations(journals: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Image name and COCO annotation of each box."""
+    number = 0
+    for image_id, row in _inspected(journals):
+        masks = row.get('masks') or [None] * len(row['boxes'])
+        columns = (row['boxes'], row['scores'], row['labels'], masks)
+        for (x1, y1, x2, y2), score, label, mask in zip(*columns, strict=True):
+            number += 1
+            yield (
+                row['image'],
+                dict(
+                    id=number,
+                    image_id=image_id,
+                    category_id=label + 1,
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    area=(x2 - x1) * (y2 - y1) if mask is None else area_of(mask),
+                    **({} if mask is None else dict(segmentation=mask)),
+                    iscrowd=0,
+                    score=score,
+                ),
+            )
+
+
+def _table(path: Path, header: tuple[str, ...], rows: Iterable[Any]) -> None:
+    with text_draft(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+@contextmanager
+def text_draft(path: Path) -> Iterator[TextIO]:
+    """Open a text file that takes its place when it is whole; file names need not be UTF-8."""
+    with draft_of(path) as draft, draft.open('w', newline='', errors='surrogateescape') as file:
+        yield file

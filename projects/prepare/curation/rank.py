@@ -1,0 +1,165 @@
+"""What of an archive is worth labelling next, from what two exported detectors said of it."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from projects.measures.matching import box_iou
+from projects.radiograph.files import write_whole
+from projects.radiograph.large_json import read_object
+from projects.radiograph.safe_parse import FormatError
+
+from ..ledger import UsageError
+
+SAME = 0.5
+"""IoU from which two boxes of one class are the same find."""
+ORDERS = ('both', 'uncertainty', 'disagreement')
+
+
+@dataclass
+class Found:
+    """What one detector said of an archive.
+
+    Attributes:
+        threshold: Score from which a box counts.
+        classes: Their names.
+        rows: (x1, y1, x2, y2, score, class) of each box, by image; (0, 6) where nothing was found.
+        unread: How many radiographs could not be read.
+    """
+
+    threshold: float
+    classes: list[str]
+    rows: dict[str, np.ndarray]
+    unread: int
+
+
+def read_found(folder: Path) -> Found:
+    """Read the folder of a shard, or of all shards merged, of tools/infer.py.
+
+    Raises:
+        UsageError: It is none, or is not whole.
+    """
+    file = folder / 'coco.json'
+    if not file.is_file():
+        raise UsageError(
+            f'{folder}: expected coco.json of tools/infer.py; name a shard of one, such as '
+            'found/shard-1-of-1, or merge its shards with tools/merge_shards.py'
+        )
+    names: dict[int, str] = {}
+    boxes: dict[int, list[float]] = {}
+
+    def take_images(_: dict, elements: Iterator[Any]) -> None:
+        names.update((image['id'], image['file_name']) for image in elements)
+
+    def take_boxes(_: dict, elements: Iterator[Any]) -> None:
+        for box in elements:
+            x, y, w, h = box['bbox']
+            boxes.setdefault(box['image_id'], []).extend(
+                (x, y, x + w, y + h, box['score'], box['category_id'] - 1)
+            )
+
+    try:
+        head = read_object(file, dict(images=take_images, annotations=take_boxes))
+        threshold = float(head['info']['threshold'])
+        classes = [category['name'] for category in head['categories']]
+    except (
+        OSError,
+        FormatError,
+        UnicodeDecodeError,
+        json.JSONDecodeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ):
+        raise UsageError(f'{file}: expected what tools/infer.py writes; inspect the archive again') from None
+    rows = {name: np.array(boxes.get(key, [])).reshape(-1, 6) for key, name in names.items()}
+    quarantine = folder / 'quarantine.csv'
+    unread = sum(1 for _ in csv.reader(quarantine.open(newline=''))) - 1 if quarantine.is_file() else 0
+    return Found(threshold, classes, rows, unread)
+
+
+def uncertainty(found: Found, name: str) -> float:
+    """Return how near to the threshold the image's verdict is: 1 at the threshold, 0 at a score of 0 or 1.
+
+    The verdict depends on the highest score alone; without a box it is 0, as far below as can be.
+    """
+    rows, at = found.rows[name], found.threshold
+    score = rows[:, 4].max(initial=0.0)
+    side = at if score < at else 1 - at
+    return float(1 - abs(score - at) / side) if side > 0 else 0.0
+
+
+def disagreement(first: Found, second: Found, name: str) -> float:
+    """Return the largest difference about one find: of two scores, or a score where one has none.
+
+    Boxes of one class with an IoU of `SAME` are one find, the surest first.
+    """
+    a, b = first.rows[name], second.rows[name]
+    same = (box_iou(a[:, :4], b[:, :4]) >= SAME) & (a[:, 5:] == b[:, 5])
+    alone, largest = np.ones(len(b), bool), 0.0
+    for k in np.argsort(-a[:, 4], kind='stable'):
+        open_ = np.flatnonzero(same[k] & alone)
+        if len(open_):
+            other = open_[b[open_, 4].argmax()]
+            alone[other] = False
+            largest = max(largest, abs(float(a[k, 4] - b[other, 4])))
+        else:
+            largest = max(largest, float(a[k, 4]))
+    return max(largest, float(b[alone, 4].max(initial=0.0)))
+
+
+def rank(first: Found, second: Found, by: str = 'both') -> list[tuple[str, float, float]]:
+    """Rank images for labelling, the most telling first; names decide between equal ones.
+
+    Args:
+        first: Of one detector.
+        second: Of another one, on the same images.
+        by: 'uncertainty' (the mean of both), 'disagreement', or 'both', the mean place in the two orders.
+
+    Returns:
+        Name, uncertainty and disagreement of each image.
+
+    Raises:
+        UsageError: The detectors have other classes, or saw other images.
+    """
+    if first.classes != second.classes:
+        raise UsageError(
+            f'classes {first.classes} and {second.classes}: expected two detectors of the same ones; export '
+            'them alike'
+        )
+    apart = sorted(first.rows.keys() ^ second.rows.keys())
+    if apart:
+        raise UsageError(
+            f'{len(apart)} images were inspected by one detector alone, such as {apart[0]}; inspect the same '
+            'archive with both'
+        )
+    names = sorted(first.rows)
+    unsure = np.array([(uncertainty(first, n) + uncertainty(second, n)) / 2 for n in names])
+    apart_by = np.array([disagreement(first, second, n) for n in names])
+    keys = dict(uncertainty=-unsure, disagreement=-apart_by, both=_places(unsure) + _places(apart_by))[by]
+    order = np.argsort(keys, kind='stable')
+    return [(names[k], float(unsure[k]), float(apart_by[k])) for k in order]
+
+
+def _places(values: np.ndarray) -> np.ndarray:
+    """(n,) the place of each value from the largest down; equal values share one."""
+    return np.unique(-values, return_inverse=True)[1]
+
+
+def write_ranking(rows: list[tuple[str, float, float]], out: Path, most: int | None = None) -> None:
+    """Write a table, or where its name ends with .txt a list, of the first `most` images."""
+    rows = rows[:most]
+    if out.suffix.lower() == '.txt':
+        write_whole(out, ''.join(f'{name}\n' for name, _, _ in rows))
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(('image', 'uncertainty', 'disagreement'))
+    writer.writerows((name, f'{unsure:.6f}', f'{apart:.6f}') for name, unsure, apart in rows)
+    write_whole(out, text.getvalue())
