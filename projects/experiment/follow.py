@@ -112,9 +112,7 @@ def run(experiment: Experiment, root: Path) -> int:
             continue
         command = step.command()
         print(f'[{number}/{len(todo)}] {step.title}: {shown(command)}', flush=True)
-        code = subprocess.run(
-            [sys.executable, str(TOOLS / f'{command[0]}.py'), *command[1:]], check=False
-        ).returncode
+        code = start(command)
         if code:
             print(
                 f'error: {step.title}: ended with {code}, see its lines above; the same command goes on here',
@@ -125,6 +123,12 @@ def run(experiment: Experiment, root: Path) -> int:
     print(f'report: {study / "report/index.html"}\nfor the line: {study / "exported"}')
     print(f'inspect: make inspect MODEL={study / "exported"}')
     return 0
+
+
+def start(command: Sequence[str]) -> int:
+    """Run a tool with its arguments in a process of its own; returns its exit code."""
+    call = [sys.executable, str(TOOLS / f'{command[0]}.py'), *command[1:]]
+    return subprocess.run(call, check=False).returncode
 
 
 def shown(command: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.utils import digit_version
+from mmengine.visualization import MLflowVisBackend
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from projects.errors import MMXrayError
@@ -293,6 +294,33 @@ def repair_sync_bn() -> None:
     Runner.wrap_model, Runner.register_hooks = wrap_model, register_hooks
 
 
+def repair_mlflow() -> None:
+    """Let MLflow keep runs in the work dir, pictures among them.
+
+    Reason: without `tracking_uri` mmengine names a folder, which MLflow 3 refuses unless a variable allows
+    it, and in which other files lie, which it takes for experiments. Pictures get names without an ending,
+    from which MLflow tells the format.
+    Symptom: `The filesystem tracking backend … is in maintenance mode`; `Malformed experiment 'vis_image'`;
+    at the first validation `ValueError: unknown file extension`.
+    Obsolete: when mmengine names a database and `*.png` (onedl-mmengine 0.10.12 does not).
+    """
+    init, add = MLflowVisBackend._init_env, MLflowVisBackend.add_image
+
+    @functools.wraps(init)
+    def init_env(self):
+        if self._tracking_uri is None:
+            os.environ.setdefault('MLFLOW_ALLOW_FILE_STORE', 'true')
+            self._save_dir = str(Path(self._save_dir, 'mlruns'))
+        init(self)
+
+    @functools.wraps(add)
+    def add_image(self, name, image, step=0, **kwargs):
+        add(self, f'{name}/{step}.png', image, step, **kwargs)
+
+    MLflowVisBackend._init_env = init_env
+    MLflowVisBackend.add_image = add_image
+
+
 def adapt_to_cpu(cfg, launcher: str = 'none') -> list[str]:
     """Replace in `cfg` what needs CUDA, and start `gloo` when several ranks are launched without it.
 
@@ -361,5 +389,6 @@ repair_checkpoint_loading()
 repair_checkpoint_writing()
 repair_epoch_resume()
 repair_sync_bn()
+repair_mlflow()
 repair_mmrazor_import()
 repair_recursion_limit()

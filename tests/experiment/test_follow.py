@@ -1,5 +1,6 @@
 """`make own`: its steps, which of them are done, and all of them from three labelling tools' folders."""
 
+import importlib
 import json
 import os
 import re
@@ -11,10 +12,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmdet.visualization import DetLocalVisualizer
 
 from projects.experiment import follow
 from projects.experiment.facts import ExperimentError
 from projects.experiment.fragments import Experiment
+from projects.report.runs import read_curves
+from projects.study import step
+from projects.study.plan import read_study
 from tools.convert_dataset import main as convert
 from tools.new_experiment import main
 
@@ -129,50 +134,109 @@ def coco(src):
     (src / 'instances.json').write_text(json.dumps(dict(images=images, annotations=boxes, categories=names)))
 
 
-@pytest.mark.long
-@pytest.mark.parametrize('write', [labelme, yolo, coco], ids=lambda f: f.__name__)
-def test_from_a_labelling_tool_to_a_report_and_a_folder_for_the_line(write, tmp_path, monkeypatch, capfd):
-    """No file is written by hand but the severity map; the numbers of epochs are cut to one."""
+SETTING = ['data/ours', '--severity', 'severity.yaml', '--scale', 'cpu']
+
+
+@pytest.fixture
+def converted(tmp_path, monkeypatch):
+    """Factory: the data set `data/ours` from a labelling tool, in a checkout without experiments."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(REPO / 'configs', 'configs', ignore=shutil.ignore_patterns('own', '__pycache__'))
-    write(tmp_path / 'inspected')
     Path('severity.yaml').write_text('crack: critical\npore: minor\n')
-    arguments = [
-        write.__name__,
-        'inspected',
-        'data/ours',
-        '--severity',
-        'severity.yaml',
-        '--group',
-        'P[0-9]+',
-    ]
-    assert convert(arguments) == 0
-    setting = ['data/ours', '--severity', 'severity.yaml', '--scale', 'cpu']
-    assert main(setting) == 0
-    assert re.search(r'faster-rcnn: \d+ iterations of', capfd.readouterr().out)
-    study = Path('configs/own/ours/ours.yaml')
+
+    def make(write, out='data/ours'):
+        source = Path('inspected', write.__name__)
+        write(source)
+        options = ['--severity', 'severity.yaml', '--group', 'P[0-9]+']
+        assert convert([write.__name__, str(source), out, *options]) == 0
+        return Path(out)
+
+    return make
+
+
+def cut(study):
+    """Write a study's numbers of epochs down to one."""
     text = study.read_text()
-    configs = re.findall(r'config: (.*)', text)
-    text = text.replace(configs[0], f'{configs[0]}\n    epochs_factor: 0.005')
-    text = text.replace(
-        configs[1], f'{configs[1]}\n    epochs_factor: 0.005\n    pretrain_epochs_factor: 0.01'
-    )
+    first, second = re.findall(r'config: (.*)', text)
+    text = text.replace(first, f'{first}\n    epochs_factor: 0.005')
+    text = text.replace(second, f'{second}\n    epochs_factor: 0.005\n    pretrain_epochs_factor: 0.01')
     study.write_text(text)
-    done = subprocess.run(
-        [sys.executable, str(REPO / 'tools/new_experiment.py'), *setting, '--run'],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=3000,
+
+
+def ended(name):
+    """Whether a report and a folder for the line are there."""
+    study = Path('work_dirs/study', name)
+    page = (study / 'report/index.html').read_text()
+    return list((study / 'exported').glob('*.xml')) and 'in1k' in page and 'simsiam' in page
+
+
+def test_the_same_labels_of_three_tools_are_the_same_data_set(converted):
+    """One of them is followed to its end below; `make test-long` follows each."""
+    roots = [converted(write, f'data/{write.__name__}') for write in (labelme, yolo, coco)]
+
+    def content(root, split):
+        said = json.loads((root / f'{split}.json').read_text())
+        names = {image['id']: image['file_name'] for image in said['images']}
+        types = {category['id']: category['name'] for category in said['categories']}
+        boxes = [
+            (names[a['image_id']], types[a['category_id']], *(round(v, 2) for v in a['bbox']))
+            for a in said['annotations']
+        ]
+        return sorted((i['file_name'], i['part'], i['width']) for i in said['images']), sorted(boxes)
+
+    for split in ('train', 'val', 'test'):
+        first, *others = [content(root, split) for root in roots]
+        assert first[0] and first[1] and all(other == first for other in others)
+
+
+@pytest.mark.parametrize(
+    'write',
+    [labelme, pytest.param(yolo, marks=pytest.mark.long), pytest.param(coco, marks=pytest.mark.long)],
+    ids=lambda f: f.__name__,
+)
+def test_forty_radiographs_to_a_report_and_a_folder_for_the_line(write, converted, monkeypatch, capsys):
+    """The steps of `make own` and of its study, each by its tool, in this process: imports cost seconds."""
+
+    def tool(name, arguments):
+        DetLocalVisualizer._instance_dict.clear()  # it would go on writing to the folder of the run before
+        return importlib.import_module(f'tools.{name}').main(list(arguments))
+
+    def call(name, arguments, job, folder):
+        assert tool(name, arguments) == 0
+        return f'python tools/{name}.py'
+
+    def start(command):
+        if command[0] == 'study':
+            study = read_study(command[1])
+            return max(step.do(study, job) for job in study.jobs)
+        return tool(command[0], command[1:])
+
+    monkeypatch.setattr(step, 'call', call)
+    monkeypatch.setattr(follow, 'start', start)
+    converted(write)
+    assert main([*SETTING, '--no-timing']) == 0
+    cut(Path('configs/own/ours/ours.yaml'))
+    assert main([*SETTING, '--run']) == 0
+    assert ended('ours')
+    assert all(
+        read_curves(path).val['AP50'] for path in Path('work_dirs/study/ours').glob('faster-rcnn*/seed*')
     )
+    said = capsys.readouterr().out
+    assert 'inspect: make inspect MODEL=work_dirs/study/ours/exported' in said
+    assert main([*SETTING, '--run']) == 0
+    assert capsys.readouterr().out.count('done before') == 3
+
+
+@pytest.mark.long
+def test_as_a_user_types_it_each_step_in_a_process_of_its_own(converted, capfd):
+    """No file is written by hand but the severity map; the numbers of epochs are cut to one."""
+    converted(labelme)
+    assert main(SETTING) == 0
+    assert re.search(r'faster-rcnn: \d+ iterations of', capfd.readouterr().out)
+    cut(Path('configs/own/ours/ours.yaml'))
+    run = [sys.executable, str(REPO / 'tools/new_experiment.py'), *SETTING, '--run']
+    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=3000)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert Path('work_dirs/study/ours/report/index.html').is_file()
-    assert list(Path('work_dirs/study/ours/exported').glob('*.xml'))
-    again = subprocess.run(
-        [sys.executable, str(REPO / 'tools/new_experiment.py'), *setting, '--run'],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=3000,
-    )
+    assert ended('ours')
+    again = subprocess.run(run, capture_output=True, text=True, check=False, timeout=3000)
     assert again.returncode == 0 and again.stdout.count('done before') == 3, again.stdout

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mmengine.config import Config
 
@@ -15,6 +17,7 @@ from projects.experiment.facts import find_window
 from projects.xray.names import NameGrammarError, parse
 from projects.xray.running import read_config
 from tools.new_experiment import main
+from tools.train import main as train
 
 REPO = Path(__file__).resolve().parents[2]
 SEVERITY = 'crack: critical\ngas_pore: minor\n'
@@ -204,3 +207,42 @@ def test_the_rules_of_all_configs_hold_for_ones_own(checkout, tiny_coco):
 def test_the_rules_of_all_configs_hold_for_ones_own_at_full_size(checkout, tiny_coco, scale):
     done = own_tree(checkout, tiny_coco, scale, unlabeled=0)
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize('scale', ['one-gpu', 'four-gpu'])
+def test_the_recipes_for_gpus_take_their_steps(checkout, tiny_coco, scale):
+    """Built as they are, except for the size of the run: two iterations of small radiographs."""
+    tiny_coco(n=16, unlabeled=20, name='data/ours')
+    assert main(['data/ours', '--severity', 'severity.yaml', '--scale', scale, '--no-timing']) == 0
+    here = [
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'train_dataloader.batch_size=2',
+        'train_dataloader.dataset.indices=4',
+        'auto_scale_lr.base_batch_size=2',
+        'train_cfg.max_epochs=1',
+        'default_hooks.logger.interval=1',
+    ]
+    tested = [
+        f'{split}_dataloader.{option}'
+        for split in ('val', 'test')
+        for option in ('num_workers=0', 'persistent_workers=False', 'dataset.indices=2')
+    ]
+    runs = {
+        'simsiam_resnet50_': ['train_dataloader.dataset.pipeline.1.transforms.0.0.scale=32'],
+        'faster-rcnn_r50-scratch': [
+            *tested,
+            'xray_own.resize.scale=(64,64)',
+            'model.train_cfg.rcnn.sampler.num=16',
+            'model.test_cfg.rpn.max_per_img=20',
+        ],
+    }
+    for stem, options in runs.items():
+        (config,) = Path('configs/own/ours').glob(f'{stem}*.py')
+        assert train([str(config), '--cfg-options', *here, *options]) == 0
+        folder = Path('work_dirs', config.stem)
+        assert (folder / 'epoch_1.pth').is_file()
+        # Not of scalars.json: runs of one process share the visualizer that writes it.
+        (log,) = folder.rglob('*.log')
+        losses = re.findall(r'Epoch\(train\).* loss: (\S+)', log.read_text())
+        assert len(losses) == 2 and np.isfinite([float(loss) for loss in losses]).all()

@@ -567,6 +567,8 @@ def test_of_all_runs_on_a_test_set_one_keeps_its_proof(proven, tmp_path):
         folder.parent.mkdir(exist_ok=True)
         shutil.copytree(proven[0], folder)
         edit(folder / 'test.json', lambda said, stem=stem: said.update(config=stem.format(arm='scratch')))
+        (config,) = folder.glob('*.py')
+        config.rename(folder / f'{stem.format(arm="scratch")}.py')
         folders.append(folder)
     settings = Settings(max_escape=0.2, resamples=5)
     assert all(gather(read_runs([run])[0], settings)[0].arms[0].members[0].parts.proven for run in folders)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +19,11 @@ import torch
 from mmengine.config import Config
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.visualization import MLflowVisBackend
 from mmpretrain.models import NonLinearNeck
 from scipy.optimize import brentq
 
@@ -418,3 +420,24 @@ def test_an_epoch_is_counted_from_its_first_batch(tmp_path):
         default_hooks=dict(sampler_seed=None),
     ).train()
     assert counter.counted == [2, 3, 4]
+
+
+def test_mlflow_writes_to_a_folder_and_pictures_have_an_ending(tmp_path, monkeypatch):
+    """MLflow is not in the lock: what it is asked for. `tests/tools/test_loggers.py` runs it where it is."""
+    asked = {}
+    stand_in = types.SimpleNamespace(
+        set_tracking_uri=lambda uri: asked.update(uri=uri, allowed=os.environ.get('MLFLOW_ALLOW_FILE_STORE')),
+        get_experiment_by_name=lambda name: name,
+        set_experiment=lambda name: None,
+        log_image=lambda image, name: asked.update(name=name),
+        MlflowException=ValueError,
+    )
+    monkeypatch.setitem(sys.modules, 'mlflow', stand_in)
+    monkeypatch.delenv('MLFLOW_ALLOW_FILE_STORE', raising=False)
+    MMLogger.get_instance('mlflow', logger_name='mlflow')
+    backend = MLflowVisBackend(save_dir=str(tmp_path))
+    backend.add_image('val_part', np.zeros((8, 8, 3), np.uint8), step=3)
+    assert asked == dict(uri=f'file://{tmp_path}/mlruns', allowed='true', name='val_part/3.png')
+    monkeypatch.delenv('MLFLOW_ALLOW_FILE_STORE')
+    MLflowVisBackend(save_dir=str(tmp_path), tracking_uri='http://127.0.0.1:1').experiment  # noqa: B018
+    assert asked['uri'].startswith('http') and asked['allowed'] is None
