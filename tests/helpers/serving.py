@@ -22,8 +22,8 @@ def wait_for(ask, seconds=60):
 @contextmanager
 def serving(app, **settings):
     """Serve an app on a free port of the loopback interface while the block runs; gives host and port."""
-    # Configured logging would close absl's stream: pytest's, once ONNX Runtime was imported in a test.
-    options = dict(log_level='error', log_config=None, timeout_graceful_shutdown=10) | settings
+    # Configured logging would close what other tests of this process log to: absl's stream, MMEngine's files.
+    options = dict(log_level='error', timeout_graceful_shutdown=10) | settings | dict(log_config=None)
     runner = uvicorn.Server(uvicorn.Config(app, **options))
     listener = socket.socket()
     listener.bind(('127.0.0.1', 0))

@@ -124,7 +124,7 @@ def test_a_proof_carries_both_rates_with_their_bounds():
     assert point.statement == (
         'Proven: critical escape <= 0.05 with 95% confidence at score >= 0.3; '
         'escaped: 0 of 59 = 0.00%, at most 4.96% with 95% confidence; '
-        'sound parts rejected: 2 of 4 = 50.00%, at most 90.24% with 95% confidence; '
+        'sound parts rejected: 2 of 4 = 50.00%, at most 90.24% with 95% confidence. '
         '0 of 59 rejections of critical parts (0%) are by another detection alone.'
     )
     assert 'sound parts rejected: not estimable' in judge_parts(parts_with([0.8] * 59), 0.05, 0.3).statement
