@@ -5,7 +5,7 @@ from contextlib import closing
 import cv2
 from axe_playwright_python.sync_playwright import Axe
 from helpers.exported import export_to, spot
-from helpers.serving import serving
+from helpers.serving import serving, wait_for
 from playwright.sync_api import expect
 
 from projects.line.page.server import Session, build
@@ -26,7 +26,7 @@ def test_the_last_verdicts_are_shown_big(browser, tmp_path):
             expect(page.locator('#before .word')).to_have_text(['Accept'])
             shape = page.locator('#newest .shape').bounding_box()
             assert shape['height'] > 150  # px: seen from across a hall
-            page.wait_for_function("document.querySelector('#newest img').naturalWidth > 0")
+            wait_for(lambda: page.evaluate("document.querySelector('#newest img').naturalWidth > 0"))
             assert page.locator('input, button, select, a, [contenteditable]').count() == 0
             found = Axe().run(page).response['violations']
             assert [rule['id'] for rule in found] == []

@@ -3,6 +3,7 @@
 from urllib.parse import parse_qs, urlsplit
 
 from helpers.inspect_page import corrections, decide, open_day
+from helpers.serving import wait_for
 from playwright.sync_api import expect
 
 MANY = """async () => {
@@ -20,7 +21,7 @@ def test_the_next_radiograph_was_fetched_before_it_is_asked_for(page):
     open_day(page)
     page.click('#next')
     expect(page.locator('#name')).to_contain_text('day/1.png')
-    page.wait_for_function("performance.getEntriesByType('resource').length > 0")
+    wait_for(lambda: page.evaluate("performance.getEntriesByType('resource').length > 0"))
     for _ in range(100):
         if '/api/images/3/pixels' in asked:
             break

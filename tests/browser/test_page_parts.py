@@ -4,7 +4,7 @@ import cv2
 import pytest
 from helpers.exported import export_to, spot
 from helpers.inspect_page import decide, open_day, watched
-from helpers.serving import serving
+from helpers.serving import serving, wait_for
 from playwright.sync_api import expect
 
 from projects.line.page.server import Session, build
@@ -102,4 +102,4 @@ def test_an_unreadable_view_is_decided_and_the_list_is_filtered(page, tmp_path):
     page.fill('#search', '')
     expect(page.locator('#items img[src]')).to_have_count(3)
     loaded = "() => [...document.querySelectorAll('#items img[src]')].every(i => i.naturalWidth === 80)"
-    page.wait_for_function(loaded)
+    wait_for(lambda: page.evaluate(loaded))

@@ -10,7 +10,7 @@ import pytest
 from helpers.exported import export_to, spot
 from helpers.inspect_page import draw_box, open_day, watched
 from helpers.radiograph_files import dicom
-from helpers.serving import serving
+from helpers.serving import serving, wait_for
 from playwright.sync_api import expect
 
 from projects.line.page.server import Session, build
@@ -289,8 +289,8 @@ def test_a_mask_is_drawn_around_its_pixels_until_its_box_is_changed(browser, tmp
         assert page.evaluate(DRAWN, [19.5, 29.5, 20.5, 30.5]) == 0
         page.keyboard.press('.')  # selects it, and goes there
         page.keyboard.press('f')
-        page.wait_for_function(f'({DRAWN})({inside}) > 12')
+        wait_for(lambda: page.evaluate(DRAWN, inside) > 12)
         page.keyboard.press('ArrowRight')
-        page.wait_for_function(f'({DRAWN})({inside}) === 0')
+        wait_for(lambda: page.evaluate(DRAWN, inside) == 0)
         page.keyboard.press('Control+z')
-        page.wait_for_function(f'({DRAWN})({inside}) > 12')
+        wait_for(lambda: page.evaluate(DRAWN, inside) > 12)

@@ -11,7 +11,10 @@ import uvicorn
 
 
 def wait_for(ask, seconds=60):
-    """Call `ask` until what it returns is true; returns that."""
+    """Call `ask` until what it returns is true; returns that.
+
+    For pages, too: Playwright's `wait_for_function` polls by what their content security policy forbids.
+    """
     end = time.monotonic() + seconds
     while not (said := ask()):
         assert time.monotonic() < end, f'nothing within {seconds} s'
