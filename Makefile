@@ -3,6 +3,8 @@ SHELL := bash
 python := .venv/bin/python
 # One thread per process: the tests run side by side, and results do not depend on the number of cores.
 pytest := OMP_NUM_THREADS=1 $(python) -m pytest
+# Python keeps the bytecode of what it imports; containers often forbid it, and then each process compiles for 10 s.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock lint test test-long test-browser test-broker test-gpu doctor demo gdxray study own inspect distill sbom

@@ -310,7 +310,8 @@ def test_what_was_decided_is_there_when_its_folder_is_opened_again(page, session
     expect(page.locator('#name')).to_contain_text('day/1.png')
     page.fill('#part', 'casting 7')
     decide(page, lambda: page.click('#reject'))
-    expect(page.locator('#left')).to_have_text('2 to decide')
+    expect(page.locator('#left')).to_have_text('2 to decide')  # at once, before the server answers
+    expect(page.locator('#message')).to_contain_text('reject kept in')
     before = corrections(tmp_path)
     page.click('#pick')
     expect(page.locator('#left')).to_have_text('2 to decide')
