@@ -22,7 +22,7 @@ def trained(tiny_coco, tmp_path, repo):
     def run(package, *options):
         pytest.importorskip(package)
         root = tiny_coco(n=4)
-        config = find('faster-rcnn_lite0-scratch_fpn_1xb4-8e_synthetic')
+        config = find('faster-rcnn_lite0-scratch_fpn_1xb4-4e_synthetic')
         offline = dict(
             WANDB_MODE='offline', CLEARML_OFFLINE_MODE='1', CLEARML_CACHE_DIR=str(tmp_path / 'cache')
         )

@@ -10,7 +10,7 @@ import pytest
 from helpers.config_grammar import find
 from helpers.one_epoch import one_epoch
 
-DETECTOR = str(find('faster-rcnn_lite0-scratch_fpn_1xb4-8e_synthetic'))
+DETECTOR = str(find('faster-rcnn_lite0-scratch_fpn_1xb4-4e_synthetic'))
 PROBE = str(find('resnet18-narrow-scratch_1xb64-linear-coslr-20e_synthetic-128px'))
 
 

@@ -10,7 +10,7 @@ from projects.xray.running import UsageError, read_config
 from projects.xray.spelling import absent_part, misspelt, misspelt_top
 
 SIMSIAM = CONFIGS / 'small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py'
-DETECTOR = CONFIGS / 'small/faster-rcnn_lite0-scratch_fpn_1xb4-8e_synthetic.py'
+DETECTOR = CONFIGS / 'small/faster-rcnn_lite0-scratch_fpn_1xb4-4e_synthetic.py'
 
 
 def judge(path, *options):

@@ -3,6 +3,6 @@
 _base_ = [
     '../_base_/models/faster-rcnn_lite0_fpn.py',
     '../_base_/datasets/synthetic_detection.py',
-    '../_base_/schedules/small-8e.py',
+    '../_base_/schedules/small-4e.py',
 ]
 model = _base_.xray_heads
