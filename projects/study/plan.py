@@ -13,7 +13,7 @@ A study file (YAML) names arms by their configs; seeds, shares of the labels and
     hours: {simsiam_*: 1.0}  # of a training as its config is written, on `gpus`: what --dry-run reckons with
     arms:
       - config: configs/small/NAME.py
-        seeds: [0]           # an arm may have its own seeds, fractions, lr_factors
+        seeds: [0]           # an arm may have its own seeds, fractions, lr_factors: a single one is fixed
         epochs_factor: 3     # and train longer
         pretrain_epochs_factor: 5  # or start from a longer pretraining
         needs_file: data/weights/NAME.pth  # or be left out, and named, until the user has put this file there
@@ -202,6 +202,8 @@ def _plan_arm(study, arm, jobs):
     factor = own['epochs_factor']
     longer = own['pretrain_epochs_factor']
     suffix = ('' if factor == 1 else f'-x{factor:g}') + ('' if longer == 1 else f'-pretrained-x{longer:g}')
+    fixed = own['lr_factors'][0] if len(own['lr_factors']) == 1 else None
+    suffix += '' if fixed in (None, 1) else f'-lr{fixed:g}'
     source = _pretraining_config(study, arm['config'])
     if longer != 1 and source is None:
         raise StudyError(
@@ -222,7 +224,7 @@ def _plan_arm(study, arm, jobs):
         options = stretched(config, stretch)
         first = own['seeds'][0]
         trials = {}
-        if len(own['lr_factors']) > 1:
+        if fixed is None:
             for lr_factor in own['lr_factors']:
                 folder = f'{stem}/lr/frac{fraction}{suffix}-lr{lr_factor:g}'
                 needs, pretraining = _plan_pretraining(study, source, first, own, jobs)
@@ -243,7 +245,6 @@ def _plan_arm(study, arm, jobs):
         for seed in own['seeds']:
             folder = f'{stem}/seed{seed}-frac{fraction}{suffix}'
             needs, pretraining = _plan_pretraining(study, source, seed, own, jobs)
-            fixed = own['lr_factors'][0] if not trials else None
             train = Job(
                 name=job_name(folder, 'train'),
                 kind='train',

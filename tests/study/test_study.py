@@ -115,6 +115,15 @@ def test_a_longer_pretraining_is_another_run_beside_the_usual_one(study):
     assert f'train_cfg.max_epochs={after.epochs}' in after.options
 
 
+def test_a_fixed_learning_rate_is_another_run_beside_the_usual_one(study):
+    file = study(arms=['scratch'])
+    with file.open('a') as stream:
+        stream.write('  - {config: configs/small/scratch.py, lr_factors: [0.2]}\n')
+    usual, slower = trains(read_study(file))
+    assert (usual.folder, slower.folder) == ('scratch/seed0-frac100', 'scratch/seed0-frac100-lr0.2')
+    assert slower.options == [*usual.options, 'optim_wrapper.optimizer.lr=0.004'] and not slower.trials
+
+
 def test_learning_rates_are_tried_alike_for_every_arm_and_share(study):
     planned = read_study(study('seeds: [3, 4]\nlr_factors: [0.5, 1, 2]\nfractions: [50, 100]'))
     for arm in ('scratch', 'pretrained'):
@@ -440,6 +449,7 @@ def test_a_row_of_the_table_is_one_recipe_and_says_how_many_pretrainings():
         (dict(epochs_factor=3), 'simsiam, 3× epochs'),
         (dict(pretrain_epochs_factor=5), 'simsiam, pretrained 5× as long'),
         (dict(epochs_factor=0.5, pretrain_epochs_factor=2), 'simsiam, 0.5× epochs, pretrained 2× as long'),
+        (dict(lr_factor=0.2), 'simsiam, 0.2× learning rate'),
     ):
         varied = runs | {f'{name}-other': runs[name] | factors}
         header, rows = results.table_of(dict(runs=varied))
@@ -448,6 +458,9 @@ def test_a_row_of_the_table_is_one_recipe_and_says_how_many_pretrainings():
             'simsiam': '0, 1',
             arm: '0',
         }
+    # Where every arm has its own rate chosen on val, the rate is no other arm.
+    varied = {name: run | dict(lr_factor=2, lr_on_val={'1': 0.1, '2': 0.2}) for name, run in runs.items()}
+    assert {row['arm'] for row in rows_of(varied)} == {'simsiam'}
 
 
 def record_two_seeds(study, values):
