@@ -68,7 +68,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
             '--group',
             metavar='REGEX',
             help="searched in each image's path: one match, or its first group, is one part and stays in one "
-            'split. Without it every image is its own part',
+            'split. Without it no part is known, and nothing can be proven of escapes',
         )
         sub.add_argument('--tile', type=int, metavar='N', help='cut annotated images into squares of N px')
         sub.add_argument(

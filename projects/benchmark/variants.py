@@ -184,7 +184,7 @@ def read_recipe(config: str, side: int):
     cfg = running.read_config(str(provenance.REPO / config))
     for step in cfg.test_dataloader.dataset.pipeline:
         if step.type == 'Resize':
-            step.scale = (side, side)
+            step.update(scale=(side, side), scale_factor=None, keep_ratio=True)
     return cfg
 
 

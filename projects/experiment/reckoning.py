@@ -68,4 +68,4 @@ def _input(cfg: Config) -> tuple[tuple[int, int], int]:
     if crops:
         return (crops[0], crops[0]), int(views)
     resize = resize_of(pipeline)
-    return (resize[0] if resize else (224, 224)), 1
+    return (resize[0] if resize and isinstance(resize[0], tuple) else (224, 224)), 1

@@ -9,28 +9,33 @@ import numpy as np
 from .findings import WARNING, Finding, ImageSet
 
 
-def resize_of(pipeline: Sequence[dict]) -> tuple[tuple[int, int], bool] | None:
-    """Scale (w, h) in px and `keep_ratio` of the one plain `Resize` of a pipeline; None without one."""
+def resize_of(pipeline: Sequence[dict]) -> tuple[tuple[int, int] | float, bool] | None:
+    """Scale (w, h) in px or factor, and `keep_ratio`, of the one plain `Resize` of a pipeline, if any."""
     kinds = ('Resize', 'XrayResize', 'mmdet.Resize', 'mmpretrain.Resize')
     found = [step for step in pipeline if step.get('type') in kinds]
-    if len(found) != 1 or not found[0].get('scale'):
+    if len(found) != 1:
         return None
-    scale = found[0]['scale']
+    scale, factor = found[0].get('scale'), found[0].get('scale_factor')
+    if not scale:
+        return (float(factor), True) if isinstance(factor, int | float) else None
     scale = (scale, scale) if isinstance(scale, int) else tuple(scale)
     return scale, bool(found[0].get('keep_ratio', False))
 
 
-def input_factors(sizes: np.ndarray, scale: tuple[int, int], keep_ratio: bool) -> np.ndarray:
+def input_factors(sizes: np.ndarray, scale: tuple[int, int] | float, keep_ratio: bool) -> np.ndarray:
     """What a resize multiplies widths and heights with, as mmcv's `Resize` does.
 
     Args:
         sizes: (N, 2) width and height in px.
-        scale: (w, h) in px; with `keep_ratio` its longer and shorter side bound those of the image.
+        scale: (w, h) in px; with `keep_ratio` its longer and shorter side bound those of the image. Or the
+            factor itself.
         keep_ratio: one factor for both sides.
 
     Returns:
         (N, 2) factors of width and height.
     """
+    if isinstance(scale, float):
+        return np.full_like(sizes, scale)
     if not keep_ratio:
         return np.array(scale, float) / sizes
     factor = np.minimum(max(scale) / sizes.max(1), min(scale) / sizes.min(1))
@@ -162,14 +167,17 @@ def check_box_size(s: ImageSet, boxes: Boxes) -> list[Finding]:
         return []
     factor = 8 / np.percentile(side, 5)
     scale = resize_of(s.pipeline)[0]
-    wanted = tuple(int(math.ceil(v * factor / 32) * 32) for v in scale)
+    if isinstance(scale, float):
+        size, wanted = f'{scale:g} of its size', f'scale_factor={scale * factor:.2g}'
+    else:
+        size = f'{scale[0]} x {scale[1]} px'
+        wanted = ' x '.join(str(math.ceil(v * factor / 32) * 32) for v in scale) + ' px'
     return [
         Finding(
             WARNING,
             'boxes',
             f'{s.name}: {tiny:.0%} of the boxes are under 8 px (square root of the area) at the input of '
-            f'{scale[0]} x {scale[1]} px, two cells of a stride of 4',
-            f'resize to {wanted[0]} x {wanted[1]} px, or cut the images into tiles (--tile of '
-            'tools/convert_dataset.py)',
+            f'{size}, two cells of a stride of 4',
+            f'resize to {wanted}, or cut the images into tiles (--tile of tools/convert_dataset.py)',
         )
     ]

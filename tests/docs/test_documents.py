@@ -82,6 +82,12 @@ def test_tools_have_the_options_that_documents_give_them(path):
 
 
 @document
+def test_a_command_goes_on_after_one_backslash(path):
+    """Two are a word of their own for the shell, and the next line a command of its own."""
+    assert re.findall(r'^.*\\\\$', path.read_text(), re.MULTILINE) == []
+
+
+@document
 def test_make_knows_the_targets_that_documents_name(path):
     targets = set(re.findall(r'^([a-z-]+):', (REPO / 'Makefile').read_text(), re.MULTILINE))
     for line in commands(path):

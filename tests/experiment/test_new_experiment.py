@@ -14,6 +14,8 @@ from mmengine.config import Config
 
 from projects.experiment import command
 from projects.experiment.facts import find_window
+from projects.line.export.export import export_untrained
+from projects.line.runtime import Inspector
 from projects.xray.names import NameGrammarError, parse
 from projects.xray.running import read_config
 from tools.new_experiment import main
@@ -99,6 +101,19 @@ def test_an_option_reaches_what_an_edit_would(checkout, tiny_coco, capsys):
             read('faster-rcnn_lite0-scratch', [option])
     with pytest.raises(ValueError, match='configs/own/'):
         read_config(str(next(Path('configs/small').glob('simsiam_*.py'))), ['xray_own.root=x'])
+
+
+def test_what_learns_from_crops_is_exported_too(checkout, tiny_coco):
+    """Larger radiographs are tested whole, by a factor of their size."""
+    root = tiny_coco(n=16, size=384, name='data/housings')
+    small_flaws(root)
+    assert main(['data/housings', '--severity', 'severity.yaml', '--scale', 'cpu', '--no-timing']) == 0
+    config = read('faster-rcnn_lite0-in1k-pre')
+    assert 'XrayFlawCrop' in str(config.train_dataloader.dataset.pipeline)
+    export_untrained(config, Path('exported'), 384)
+    inspector = Inspector('exported', cache=False)
+    assert inspector.exported.scale == 1.0 and inspector.exported.input == [384, 384]
+    assert inspector(next((root / 'images').iterdir())).verdict in ('accept', 'reject')
 
 
 def test_what_is_there_is_kept_and_another_data_set_is_refused(checkout, tiny_coco, capsys):

@@ -164,6 +164,13 @@ def test_tiles_are_resized_as_the_radiographs_of_validation(tmp_path):
     assert all(extent == [64, 64] for extent in seen)  # 128 px of the image, at a half
 
 
+@pytest.mark.parametrize('scale', [0.0, -0.5, float('inf'), 2, [64], [64, 0], [0.5, 0.5], '64'])
+def test_a_scale_that_is_neither_a_size_nor_a_factor_is_refused(tmp_path, scale):
+    with pytest.raises(folder.FolderError, match='^scale = .*, expected two whole numbers of px'):
+        export_to(tmp_path / 'wrong', scale=scale)
+    assert folder.read(export_to(tmp_path / 'right', scale=0.5)).scale == 0.5
+
+
 def test_a_panel_may_reuse_its_memory(exported):
     buffer = np.full((SIDE, SIDE), 100, np.uint8)
 

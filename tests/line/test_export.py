@@ -279,6 +279,8 @@ def test_an_input_that_does_not_fit_the_strides_is_refused(detector):
         dict(backend='pillow'),
         dict(interpolation='area'),
         dict(scale_factor=0.5),
+        dict(scale=None, scale_factor=0.5),
+        dict(scale=None, scale_factor=(0.5, 0.5), keep_ratio=False),
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -300,6 +302,39 @@ def test_the_input_holds_every_validation_image_at_mmdets_own_scale(detector):
     inspector = Inspector.of(said, None)
     for shape, extent in (((30, 96), [30, 96]), ((64, 40), [96, 60]), ((192, 96), [96, 48])):
         assert inspector.input_of(np.eye(*shape, dtype=np.uint8))[1].tolist() == extent
+
+
+def by_factor(files, factor):
+    """The config with its radiographs resized by a factor, as one that learns from crops is tested."""
+    cfg = Config.fromfile(files[0])
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        (resize,) = [step for step in loader.dataset.pipeline if step.type == 'Resize']
+        del resize.scale, resize.keep_ratio
+        resize.scale_factor = factor
+    path = files[0].with_name(f'by-factor-{files[0].name}')
+    cfg.dump(path)
+    return path, files[1]
+
+
+def test_a_detector_that_resizes_by_a_factor_is_proven_on_radiographs_of_every_size(detector, tmp_path):
+    files = by_factor(detector, 1.5)
+    # Random weights lose what they want where mmdet pads less.
+    options = ['--max-loss', '0.99', '--max-critical-loss', '0.99']
+    assert tool.main([*map(str, files), str(tmp_path / 'export'), *options]) == 0
+    said = folder.read(tmp_path / 'export')
+    assert (said.scale, said.native, said.input) == (1.5, [SIDE, SIDE], [160, 160])
+    for row in said.parity:
+        assert row['matched'] >= parity.MIN_MATCHED * row['boxes'] > 50
+    inspector = Inspector(tmp_path / 'export', cache=False)
+    rng = np.random.default_rng(0)
+    for height, width in [(SIDE, SIDE), *rng.integers(20, SIDE, (20, 2)).tolist()]:
+        extent = inspector.input_of(np.eye(height, width, dtype=np.uint8))[1]
+        resize = mmcv.transforms.Resize(scale_factor=1.5)
+        wanted = resize(dict(img=np.zeros((height, width), np.uint8), img_shape=(height, width)))['img'].shape
+        assert tuple(extent) == wanted
+    # A longer film is cut into tiles of that factor, not shrunk into the input.
+    tiles = inspector._tiles(np.eye(SIDE, 4 * SIDE))
+    assert len(tiles) > 3 and {(tile.shape, factor) for _, _, tile, factor in tiles} == {((SIDE, 106), 1.5)}
 
 
 @pytest.mark.parametrize('config', [SMALL, SWIN], ids=['resnet', 'swin'])
@@ -473,16 +508,19 @@ def test_a_threshold_of_validation_parts_is_no_proof(exported):
     assert 'chosen on 9 critical parts of validation, of which 1 escape there' in said.threshold_reason
 
 
-def test_an_image_without_a_finding_is_an_empty_answer_of_both_engines(detector, tmp_path):
-    cfg = running.read_config(str(detector[0]))
+@pytest.mark.parametrize('kind', [SMALL, MASKS], ids=['boxes', 'masks'])
+def test_an_image_without_a_finding_is_an_empty_answer_of_both_engines(kind, data, tmp_path):
+    files = write_detector(kind, data, tmp_path)
+    cfg = running.read_config(str(files[0]))
     cfg.model.test_cfg.rcnn.score_thr = 0.9999
-    whole = TraceableDetector(export_detector.load_detector(cfg, str(detector[1])), (SIDE, SIDE)).eval()
+    whole = TraceableDetector(export_detector.load_detector(cfg, str(files[1])), (SIDE, SIDE)).eval()
     graphs.write_onnx(whole, tmp_path / 'model.onnx')
     graphs.write_openvino(tmp_path / 'model.onnx', tmp_path / 'model.xml')
     blank = np.full((1, 1, SIDE, SIDE), 114.5, np.float32), np.array([SIDE, SIDE], np.float32)
     for engine, graph in export_detector.GRAPHS.items():
-        boxes, scores, labels = engines.load(engine, tmp_path / graph, threads=1)(*blank)
+        boxes, scores, labels, *masks = engines.load(engine, tmp_path / graph, threads=1)(*blank)
         assert (boxes.shape, scores.shape, labels.shape) == ((0, 4), (0,), (0,))
+        assert [found.shape for found in masks] == [(0, 28, 28)] * (kind is MASKS)
 
 
 def quantised(files, out, repo):
@@ -537,6 +575,31 @@ def test_a_graph_whose_masks_differ_is_not_kept():
     parity.check(row | same, 0.01, 0.01)
 
 
+def test_masks_of_int8_are_compared_where_boxes_have_moved():
+    """INT8 finds few boxes again to 1 %: their masks are compared all the same, or the export is refused."""
+    mask = np.zeros((1, 20, 24), bool)
+    mask[0, :10, :10] = True
+    scores = np.array([0.5], np.float32), np.array([0])
+    asked = [parity.Found.of(np.array([[0, 0, 10, 10]], np.float32), *scores, mask)]
+    lost = dict(loss=0.0, low=None, high=None)
+    row = dict(engine='openvino', precision='int8', images=1, padded=0, AP50=lost, AP50_critical=lost)
+    moved = [parity.Found.of(np.array([[0, 0, 10, 11]], np.float32), *scores, np.roll(mask, 1, axis=1))]
+    said = parity.compare_boxes(asked, moved)
+    assert said['matched'] == 0 and said['mask_iou'] == pytest.approx(9 / 11)
+    with pytest.raises(export_detector.ExportError, match='masks overlap those of mmdet by 0.818'):
+        parity.check(row | said, 0.01, 0.01)
+    elsewhere = [parity.Found.of(np.array([[9, 9, 19, 19]], np.float32), *scores, mask)]
+    for other in (
+        elsewhere,
+        [parity.Found.of(*asked[0])],
+        [parity.Found.of(np.empty((0, 4)), *scores, mask[:0])],
+    ):
+        said = parity.compare_boxes(asked, other)
+        assert said['mask_iou'] is None and '| – |' in parity.format_parity([row | said])
+        with pytest.raises(export_detector.ExportError, match='no box of mmdet is found again'):
+            parity.check(row | said, 0.01, 0.01)
+
+
 @pytest.mark.long
 def test_int8_is_proven_in_float32_first_and_its_loss_is_stated(detector, tmp_path, repo):
     said, layers, decoding = quantised(detector, tmp_path / 'int8', repo)
@@ -557,6 +620,19 @@ def test_int8_is_proven_in_float32_first_and_its_loss_is_stated(detector, tmp_pa
     for part in ('shared_fcs.0', 'shared_fcs.1', 'fc_cls', 'fc_reg'):
         assert [name for name in layers if name.startswith('/bbox_head/' + part)], part
     assert not decoding
+
+
+@pytest.mark.long
+def test_a_mask_detector_is_exported_in_int8_with_its_masks(data, tmp_path, repo):
+    files = write_detector(MASKS, data, tmp_path)
+    said, layers, decoding = quantised(files, tmp_path / 'int8', repo)
+    for row, precision in zip(said.parity, ('fp32', 'int8'), strict=True):
+        assert row['precision'] == precision and row['mask_iou'] >= parity.MIN_MASK_IOU[precision]
+    for part in ('convs.0', 'convs.3', 'upsample', 'conv_logits'):
+        assert [name for name in layers if name.startswith('/mask_head/' + part)], part
+    assert not decoding
+    found = Inspector(tmp_path / 'int8', cache=False)(data / 'images' / 'val5.png')
+    assert len(found.masks) == len(found.boxes)
 
 
 @pytest.mark.long

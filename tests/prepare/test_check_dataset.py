@@ -479,6 +479,21 @@ def test_a_crop_of_another_contrast_is_found(tiny_coco, tmp_path):
     assert re.match(r'warning leaks: 1 of 1 smaller .* across train and test; .*crop.png', lines[0])
 
 
+def test_boxes_at_the_input_of_a_resize_by_a_factor(data):
+    """As detectors that learn from crops are tested."""
+    _, config = data
+    cfg = Config.fromfile(config)
+    for split in ('train', 'val'):
+        for step in cfg[f'{split}_dataloader'].dataset.pipeline:
+            if step.type == 'Resize':
+                step.update(scale=None, scale_factor=0.25, keep_ratio=False)
+    report, findings, _ = examine(cfg, str(config), workers=1)
+    for row in report['sets'][:2]:
+        assert row['box_px_input'] == pytest.approx([v / 4 for v in row['box_px_native']], abs=0.1)
+    (finding,) = (f for f in findings if f.topic == 'boxes' and 'under 8 px' in f.text)
+    assert '0.25 of its size' in finding.text and 'scale_factor=' in finding.remedy
+
+
 def test_small_boxes_and_ill_fitting_anchors_get_a_setting(data):
     root, config = data
     assert any(

@@ -154,3 +154,43 @@ def test_masks_go_back_to_the_tool_and_come_again(roots, tmp_path, capsys):
     assert sorted(map(str, (r['segmentation'] for r in back['annotations']))) == sorted(
         map(str, (r['segmentation'] for r in before))
     )
+
+
+def segments(folder):
+    """One set of polygons, as YOLO's segments and as COCO: roots of both, converted."""
+    rng = np.random.default_rng(3)
+    coco = dict(images=[], annotations=[], categories=[dict(id=k, name=n) for k, n in enumerate(CLASSES, 1)])
+    for kind in ('yolo', 'coco'):
+        (folder / kind / 'images').mkdir(parents=True)
+    (folder / 'yolo' / 'labels').mkdir()
+    (folder / 'yolo' / 'data.yaml').write_text('names: {0: crack, 1: gas_pore}\n')
+    for number in range(1, 13):
+        pixels, boxes = draw_radiograph(rng, SIDE, 3)
+        name, rows = f'P{number:02d}_a', []
+        for kind in ('yolo', 'coco'):
+            cv2.imwrite(str(folder / kind / 'images' / f'{name}.png'), (pixels * 255).astype(np.uint8))
+        coco['images'].append(dict(id=number, file_name=f'{name}.png', width=SIDE, height=SIDE))
+        for type_, box in enumerate(boxes):
+            # A quarter of a px is kept by six digits of a share of the side.
+            polygon = (np.round(4 * np.array(outline_of(box))) / 4).tolist()
+            rows.append(' '.join([str(type_ % 2), *(f'{v / SIDE:.6f}' for v in polygon)]))
+            row = dict(id=len(coco['annotations']) + 1, image_id=number, category_id=type_ % 2 + 1)
+            coco['annotations'].append(row | dict(segmentation=[polygon], iscrowd=0))
+        (folder / 'yolo' / 'labels' / f'{name}.txt').write_text('\n'.join(rows) + '\n')
+    (folder / 'coco' / 'instances.json').write_text(json.dumps(coco))
+
+
+def test_segments_of_yolo_are_the_masks_that_coco_gives(tmp_path, capsys):
+    """Polygons, pixels and the losses of a mask detector that learns from them are the same."""
+    segments(tmp_path)
+    for kind in ('yolo', 'coco'):
+        code, _, err = run(capsys, kind, tmp_path / kind, tmp_path / f'{kind}-out', '--group', r'P\d+')
+        assert (code, err) == (0, '')
+    yolo, coco = (rows_of(tmp_path / f'{kind}-out') for kind in ('yolo', 'coco'))
+    for split in ('train', 'val', 'test'):
+        for row, other in zip(yolo[split]['annotations'], coco[split]['annotations'], strict=True):
+            assert row['segmentation'] == other['segmentation'] and len(row['segmentation'][0]) >= 6
+            assert (row['bbox'], row['area']) == (other['bbox'], other['area'])
+    stem = 'mask-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic'
+    learnt = [losses(stem, tmp_path / f'{kind}-out', steps=2) for kind in ('yolo', 'coco')]
+    assert learnt[0] == learnt[1] and 0 < learnt[0][0]['loss_mask'] < 5

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from projects import __version__
 from projects.errors import MMXrayError
 from projects.line.runtime import Exported
+from projects.line.runtime.folder import factor_of
 from projects.line.runtime.inspector import depth_of, read_one, windowed
 from projects.radiograph.files import sha256
 from projects.radiograph.gray_levels import Levels, measure
@@ -132,14 +133,10 @@ def load_detector(cfg: Config, checkpoint: str) -> torch.nn.Module:
     return detector.eval()
 
 
-def padded_size(size: Sequence[int], scale: Sequence[int], divisor: int) -> list[int]:
-    """Return [height, width] in px of an image of `size` after mmdet's resizing into `scale` and padding."""
-    factor = _factor(size, scale)
+def padded_size(size: Sequence[int], scale: list[int] | float, divisor: int) -> list[int]:
+    """Return [height, width] in px of an image of `size` after mmdet's resizing by `scale` and padding."""
+    factor = factor_of(size, scale)
     return [-(-int(side * factor + 0.5) // divisor) * divisor for side in size]
-
-
-def _factor(size: Sequence[int], scale: Sequence[int]) -> float:
-    return min(max(scale) / max(size), min(scale) / min(size))
 
 
 def untrained_detector(cfg: Config, seed: int = 0) -> torch.nn.Module:
@@ -202,25 +199,11 @@ def describe(
         ExportError: The pipeline does something else than windowing and resizing.
     """
     pipeline = [step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations']
-    kinds = [step.type for step in pipeline]
-    resize = pipeline[1] if kinds == ['LoadXray', 'Resize', 'PackDetInputs'] else {}
-    other = dict(backend='cv2', interpolation='bilinear', scale_factor=None)
-    if (
-        not resize.get('keep_ratio')
-        or not resize.get('scale')
-        or pipeline[0].get('size')
-        or any(resize.get(key, value) != value for key, value in other.items())
-    ):
-        raise ExportError(
-            f'{cfg.filename}: its test pipeline is {kinds} with {dict(resize)}, expected LoadXray at native '
-            'size, Resize with scale and keep_ratio alone, PackDetInputs, which the runtime does too'
-        )
-    scale = resize.scale if isinstance(resize.scale, Sequence) else [resize.scale] * 2
-    scale = [int(side) for side in scale]
+    scale = _scale_of(cfg, pipeline)
     divisor = detector.data_preprocessor.pad_size_divisor
     size = np.max([padded_size(size, scale, divisor) for size in sizes], axis=0).tolist()
     # The one that is shrunk the most says how far an image may be shrunk.
-    native = min(sizes, key=lambda size: (_factor(size, scale), -size[0] * size[1]))
+    native = min(sizes, key=lambda size: (factor_of(size, scale), -size[0] * size[1]))
     classes = list(cfg.test_dataloader.dataset.metainfo.classes)
     facts = provenance.provenance(cfg.filename)
     return Exported(
@@ -251,6 +234,30 @@ def describe(
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
             versions=dict(mmxray=__version__) | {name: importlib.metadata.version(name) for name in PACKAGES},
         ),
+    )
+
+
+def _scale_of(cfg: Config, pipeline: Sequence[Mapping]) -> list[int] | float:
+    """How a test pipeline resizes, see `Exported.scale`.
+
+    Raises:
+        ExportError: It does something else than windowing and resizing as the runtime does.
+    """
+    kinds = [step.type for step in pipeline]
+    resize = dict(pipeline[1]) if kinds == ['LoadXray', 'Resize', 'PackDetInputs'] else {}
+    other = dict(backend='cv2', interpolation='bilinear')
+    plain = not pipeline[0].get('size') and all(
+        resize.get(key, value) == value for key, value in other.items()
+    )
+    scale, factor, keep_ratio = (resize.get(key) for key in ('scale', 'scale_factor', 'keep_ratio'))
+    if plain and scale and keep_ratio and factor is None:
+        return [int(side) for side in (scale if isinstance(scale, Sequence) else [scale] * 2)]
+    if plain and isinstance(factor, int | float) and factor > 0 and not keep_ratio and scale is None:
+        return float(factor)
+    raise ExportError(
+        f'{cfg.filename}: its test pipeline is {kinds} with {resize}, expected LoadXray at native size, '
+        'Resize with scale and keep_ratio or with one scale_factor alone, PackDetInputs, which the runtime '
+        'does too'
     )
 
 

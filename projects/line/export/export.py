@@ -32,7 +32,15 @@ from .detector import (
 from .graphs import torch_engine, write_onnx, write_openvino
 from .int8 import quantise
 from .opinion import add_opinion
-from .parity import ap50_measures, ask_mmdet, check, compare, inspector_predictions
+from .parity import (
+    MIN_MASK_IOU,
+    ap50_measures,
+    ask_mmdet,
+    check,
+    compare,
+    compare_boxes,
+    inspector_predictions,
+)
 from .reference import reference_of
 from .threshold import choose_threshold
 from .traceable import TraceableDetector
@@ -146,6 +154,7 @@ def _to_int8(exported, draft, whole, train, reference, limits) -> dict:
     inputs = [prepare.input_of(path) for path in _progress(train.paths, 'calibration')]
     truth, everything = reference.images.truth, np.arange(len(reference.images.paths))
     before = {name: ap(everything) for name, ap in ap50_measures(truth, reference.alone).items()}
+    masks = any(found.masks is not None for found in reference.alike)
     if None in before.values():
         raise ExportError(
             f'INT8: {" and ".join(name for name, value in before.items() if value is None)} cannot be '
@@ -158,7 +167,11 @@ def _to_int8(exported, draft, whole, train, reference, limits) -> dict:
         found = inspector_predictions(Inspector.of(exported, engine), reference.images.paths, 'INT8')
         after = ap50_measures(truth, found)
         losses = [before[name] - ap(everything) for name, ap in after.items()]
-        return 1 - max(loss / limit for loss, limit in zip(losses, limits, strict=True))
+        shares = [loss / limit for loss, limit in zip(losses, limits, strict=True)]
+        if masks:
+            overlap = compare_boxes(reference.alike, found)['mask_iou'] or 0.0
+            shares.append((1 - overlap) / (1 - MIN_MASK_IOU['int8']))
+        return 1 - max(shares)
 
     calibration = quantise(draft / GRAPHS['openvino'], inputs, left, 1.0, 1.0, is_transformer(whole))
     (draft / GRAPHS['onnxruntime']).unlink()

@@ -9,8 +9,11 @@ import numpy as np
 
 from projects.line.runtime import engines
 
-NETWORK = ('/backbone', '/neck', '/rpn', '/roi', '/bbox_head')
+NETWORK = ('/backbone', '/neck', '/rpn', '/bbox_head', '/mask_head')
 """How the names of the nodes of backbone, FPN and heads begin; the others decode boxes and suppress them."""
+
+WEIGHTED = ('Convolution', 'ConvolutionBackpropData', 'GroupConvolution', 'MatMul')
+"""Operations that NNCF gives INT8 inputs and weights."""
 
 MOVING = ('MaxPool', 'Reshape', 'Split', 'Squeeze', 'Transpose', 'Unsqueeze', 'VariadicSplit', 'Gather')
 """Operations that hand on values as they are."""
@@ -114,7 +117,7 @@ def quantised_layers(model) -> set[str]:
     return {
         node.get_friendly_name()
         for node in model.get_ops()
-        if node.get_type_name() in ('Convolution', 'GroupConvolution', 'MatMul') and _is_quantised(node)
+        if node.get_type_name() in WEIGHTED and _is_quantised(node)
     }
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class Exported:
         engines: Graph file of each engine, 'openvino' and 'onnxruntime'.
         precision: 'fp32' or 'int8'.
         input: [height, width] in px of the graph's input.
-        scale: [width, height] in px into which an image is resized, keeping its ratio.
+        scale: [width, height] in px into which an image is resized, keeping its ratio; or the number that its
+            sides are multiplied with.
         native: [height, width] in px of the validation radiograph that is shrunk the most.
         window: See `radiograph.window.apply_window`.
         dtype: Of the windowed image before it is resized: 'uint8', 'uint16' or 'float32'.
@@ -73,7 +75,7 @@ class Exported:
     engines: dict[str, str]
     precision: str
     input: list[int]
-    scale: list[int]
+    scale: list[int] | float
     native: list[int]
     window: dict[str, Any]
     dtype: str
@@ -98,10 +100,12 @@ class Exported:
 
     def __post_init__(self) -> None:
         """Refuse what the runtime could not use."""
-        for name in ('input', 'scale', 'native'):
+        factor = isinstance(self.scale, float) and 0 < self.scale < math.inf
+        for name in ('input', 'native') if factor else ('input', 'scale', 'native'):
             values = getattr(self, name)
-            if len(values) != 2 or not all(isinstance(v, int) and v > 0 for v in values):
-                raise FolderError(f'{name} = {values}, expected two whole numbers of px; export again')
+            two = isinstance(values, list) and len(values) == 2
+            if not two or not all(isinstance(v, int) and v > 0 for v in values):
+                raise FolderError(f'{name} = {values!r}, expected two whole numbers of px; export again')
         if not 0 <= self.threshold <= 1 or not all(map(math.isfinite, (self.mean, self.std))) or not self.std:
             raise FolderError('threshold, mean or std out of range; export again')
         if not 0 < self.iou <= 1 or not all(isinstance(depth, str) for depth in self.depths):
@@ -150,6 +154,18 @@ class Exported:
         graph = Path(self.engines[engine])
         names = (graph.name, graph.stem + '.bin', *self.opinion_files)
         return {name: self.files[name] for name in names if name in self.files}
+
+
+def factor_of(size: Sequence[int], scale: list[int] | float) -> float:
+    """Return what mmdet's resizing multiplies the sides of an image with.
+
+    Args:
+        size: The two sides of it in px.
+        scale: See `Exported.scale`.
+    """
+    if isinstance(scale, float):
+        return scale
+    return min(max(scale) / max(size), min(scale) / min(size))
 
 
 def write(folder: Path, exported: Exported) -> None:

@@ -261,8 +261,7 @@ class Inspector:
 
     def _scale(self, height: int, width: int) -> float:
         """Factor by which an image is resized: as in training, and so that it fits into the input."""
-        long, short = max(self.exported.scale), min(self.exported.scale)
-        rule = min(long / max(height, width), short / min(height, width))
+        rule = folder.factor_of((height, width), self.exported.scale)
         rows, columns = self.exported.input
         if int(height * rule + 0.5) <= rows and int(width * rule + 0.5) <= columns:
             return rule
