@@ -1,8 +1,11 @@
 """How long a decision takes on the page after many others: in the record, with a copy of the radiograph.
 
-The decisions are a while apart, so that corrections are written beside some of them.
+The decisions are a while apart, so that corrections are written beside some of them. Without arguments each
+is on a drawn radiograph of its own, and a detector that takes no time stands in for yours; of radiographs
+that are given, each is decided on in turn.
 
 Example:
+    python -m projects.benchmark.decisions
     python -m projects.benchmark.decisions exported/castings part.png --before 50000
 """
 
@@ -19,21 +22,24 @@ from projects.line.page.record import RECORD, Record
 from projects.line.page.session import Session
 from projects.line.runtime import Inspector
 
+from .stand_in import add_arguments, chosen
+
+SIDE = 512  # px of a drawn radiograph
+
 
 def main(argv: list[str] | None = None) -> int:
     """Print the times of further decisions; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('model', help='folder that tools/export.py wrote')
-    parser.add_argument('image', type=Path, help='a radiograph that it takes')
+    add_arguments(parser)
     parser.add_argument('--before', type=int, default=50_000, metavar='N', help='decisions before (50,000)')
     parser.add_argument('--decisions', type=int, default=150, metavar='N', help='that are timed (150)')
     parser.add_argument('--pause', type=float, default=0.1, metavar='S', help='seconds between two (0.1)')
     args = parser.parse_args(argv)
-    inspector = Inspector(args.model)
     with tempfile.TemporaryDirectory() as place:
-        out = Path(place)
+        model, images = chosen(parser, args, Path(place), SIDE, args.decisions)
+        inspector, out = Inspector(model), Path(place, 'out')
         with closing(Session(inspector, out)) as session:
-            key = session.add(args.image.name, args.image)
+            key = session.add(images[0].name, images[0])
             session.inspect(key)
             if session.items[key].state != 'found':
                 print(f'error: {session.items[key].reason}', file=sys.stderr)
@@ -44,12 +50,12 @@ def main(argv: list[str] | None = None) -> int:
         begin = time.perf_counter()
         with closing(Session(inspector, out)) as session:
             start = time.perf_counter() - begin
-            key = session.add(args.image.name, args.image)
-            session.inspect(key)
+            keys = [session.add(path.name, path) for path in images]
+            session.inspect_all(keys)
             seconds = []
-            for _ in range(args.decisions):
+            for k in range(args.decisions):
                 begin = time.perf_counter()
-                session.decide(key, 'accept', [])
+                session.decide(keys[k % len(keys)], 'accept', [])
                 seconds.append(time.perf_counter() - begin)
                 time.sleep(args.pause)
             size = (out / RECORD).stat().st_size

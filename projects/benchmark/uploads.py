@@ -1,6 +1,10 @@
 """How much memory the page's server takes while many large radiographs are sent to it at once.
 
+Without arguments it draws a film of 200 MB, 10,000 x 10,000 px of 16 bits, the largest that is taken, and a
+detector that takes no time and next to no memory stands in for yours.
+
 Example:
+    python -m projects.benchmark.uploads
     python -m projects.benchmark.uploads exported/castings film.tif --count 8
 """
 
@@ -14,27 +18,30 @@ import threading
 import time
 from pathlib import Path
 
+from .stand_in import add_arguments, chosen
+
 STARTED = re.compile(r'http://([\d.]+):(\d+)/')
 
 
 def main(argv: list[str] | None = None) -> int:
     """Print the largest memory of the server's process; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('model', help='folder that tools/export.py wrote')
-    parser.add_argument('image', type=Path, help='a radiograph that it takes')
+    add_arguments(parser)
+    parser.add_argument('--side', type=int, default=10_000, metavar='PX', help='of a drawn film (10,000)')
     parser.add_argument('--count', type=int, default=8, metavar='N', help='sent at once (8)')
     parser.add_argument('--port', type=int, default=8099, help='to serve on (8099)')
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as place:
-        command = [sys.executable, '-m', 'projects.line.page.command', args.model, '--out', place]
-        command += ['--port', str(args.port)]
+        model, images = chosen(parser, args, Path(place), args.side)
+        command = [sys.executable, '-m', 'projects.line.page.command', str(model)]
+        command += ['--out', str(Path(place, 'out')), '--port', str(args.port)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             try:
                 address = _started(server)
                 before = _largest_memory(server.pid)
                 answers: list[int] = []
                 senders = [
-                    threading.Thread(target=lambda k=k: answers.append(_send(address, args.image, k)))
+                    threading.Thread(target=lambda k=k: answers.append(_send(address, images[0], k)))
                     for k in range(args.count)
                 ]
                 for sender in senders:
@@ -44,8 +51,9 @@ def main(argv: list[str] | None = None) -> int:
                 after = _largest_memory(server.pid)
             finally:
                 server.terminate()
+        size = images[0].stat().st_size
     print(
-        f'{args.count} radiographs of {args.image.stat().st_size / 2**20:.0f} MiB at once, answers '
+        f'{args.count} radiographs of {size / 1e6:.0f} MB ({size / 2**20:.0f} MiB) at once, answers '
         f'{sorted(set(answers))}: {after / 1e6:.0f} MB at most, {before / 1e6:.0f} MB before'
     )
     return 0 if set(answers) == {200} else 1

@@ -1,6 +1,9 @@
 """Radiographs through a watched folder whose process is killed at random: none lost, none told twice.
 
+Without arguments it draws a radiograph, and a detector that takes no time stands in for yours.
+
 Example:
+    python -m projects.benchmark.watched
     python -m projects.benchmark.watched exported/castings part.png --radiographs 10000 --kills 20
 """
 
@@ -15,12 +18,13 @@ import threading
 import time
 from pathlib import Path
 
+from .stand_in import SIDE, add_arguments, chosen
+
 
 def main(argv: list[str] | None = None) -> int:
     """Print what became of the radiographs; returns 1 where one was lost, or told twice."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('model', help='folder that tools/export.py wrote')
-    parser.add_argument('image', type=Path, help='a radiograph that it takes')
+    add_arguments(parser)
     parser.add_argument('--radiographs', type=int, default=10_000, metavar='N', help='that arrive (10,000)')
     parser.add_argument('--kills', type=int, default=20, metavar='N', help='at random times (20)')
     parser.add_argument('--every', type=float, default=0.02, metavar='S', help='between two arrivals (0.02)')
@@ -30,9 +34,10 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as place:
         root, out = Path(place, 'arriving'), Path(place, 'found')
         root.mkdir()
-        command = [sys.executable, '-m', 'projects.line.runtime.command', args.model, str(root)]
+        model, images = chosen(parser, args, Path(place), SIDE)
+        command = [sys.executable, '-m', 'projects.line.runtime.command', str(model), str(root)]
         command += ['--out', str(out), '--watch', '--settle', '0.2']
-        arriving = threading.Thread(target=_arrive, args=(args.image, root, args.radiographs, args.every))
+        arriving = threading.Thread(target=_arrive, args=(images[0], root, args.radiographs, args.every))
         arriving.start()
         kept = (out / 'results').glob
         for k in range(1, args.kills + 1):

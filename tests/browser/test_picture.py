@@ -13,38 +13,12 @@ from helpers.radiograph_files import dicom
 from helpers.serving import serving, wait_for
 from playwright.sync_api import expect
 
+from projects.benchmark import pores
+from projects.benchmark.pores import COPIED, FILM, film
+from projects.benchmark.stand_in import NOISE
 from projects.line.page.server import Session, build
 from projects.line.runtime import Inspector
 
-FILM = (1091, 4953)  # height, width in px, of a digitised weld
-NOISE, DEPTH = 200, 3000  # gray levels
-# What is on the canvas, from a copy: reading the canvas itself often would slow it down.
-COPIED = """() => {
-  const {width, height} = document.getElementById('pixels'), copy = new OffscreenCanvas(width, height);
-  const context = copy.getContext('2d', {willReadFrequently: true});
-  context.drawImage(document.getElementById('pixels'), 0, 0);
-  return context.getImageData(0, 0, width, height);
-}"""
-# How many of the pores given as [x, y, side] are on the canvas with at least half of their contrast.
-PORES = """([pores, depth, shape]) => {
-  const {width, height, data} = (COPIED)();
-  const scale = Math.min(width / shape[1], height / shape[0]) * .96;
-  const left = (width - shape[1] * scale) / 2, top = (height - shape[0] * scale) / 2;
-  const values = (x0, y0, x1, y1) => {
-    const found = [];
-    for (let y = Math.max(Math.floor(y0), 0); y < Math.min(y1, height); y++) {
-      for (let x = Math.max(Math.floor(x0), 0); x < Math.min(x1, width); x++) {
-        found.push(data[4 * (y * width + x)]);
-      }
-    }
-    return found.sort((a, b) => a - b);
-  };
-  return pores.filter(([x, y, side]) => {
-    const u = left + x * scale, v = top + y * scale, wide = side * scale;
-    const around = values(u - 8, v - 8, u + wide + 8, v + wide + 8);
-    return around[around.length >> 1] - values(u, v, u + wide, v + wide)[0] >= depth / 2;
-  }).length;
-}""".replace('COPIED', COPIED)
 LEVELS = """() => {
   const {data} = (COPIED)();
   const shown = [];
@@ -72,19 +46,6 @@ def page_of(browser, tmp_path, files, native=(64, 64), ratio=1, **changes):
         yield page
 
 
-def film(side, depth=DEPTH):
-    """A noisy film with 60 pores of `side` px, and their places."""
-    rng = np.random.default_rng(0)
-    pixels = rng.normal(30_000, NOISE, FILM)
-    places = []
-    while len(places) < 60:
-        x, y = int(rng.integers(40, FILM[1] - 40)), int(rng.integers(40, FILM[0] - 40))
-        if all(abs(x - a) > 60 or abs(y - b) > 60 for a, b, _ in places):
-            places.append((x, y, side))
-            pixels[y : y + side, x : x + side] -= depth
-    return pixels.round().clip(0, 65535).astype(np.uint16), places
-
-
 @pytest.mark.parametrize('side', [3, 4])
 def test_each_small_pore_of_a_film_is_on_the_canvas_at_fit(browser, tmp_path, side):
     pixels, places = film(side)
@@ -94,8 +55,7 @@ def test_each_small_pore_of_a_film_is_on_the_canvas_at_fit(browser, tmp_path, si
         expect(page.locator('#name')).to_contain_text('4953 × 1091')
         assert page.evaluate("document.getElementById('pixels').width") < 800
         expect(page.locator('#scale')).to_have_text(re.compile(r'1\d(\.\d)? %'))
-        contrast = DEPTH * 255 / (int(pixels.max()) - int(pixels.min()))
-        assert page.evaluate(PORES, [places, contrast, FILM]) == 60
+        assert page.evaluate(pores.SEEN, [places, pores.contrast(pixels), FILM]) == 60
 
 
 def test_noise_alone_is_averaged_at_fit(browser, tmp_path):
