@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from .window import count_codes
+
 PERCENTILES = (1, 25, 50, 75, 99)
 GRID, CELL = 8, 16
 """Cells per side of the coarse grid, and px per side of a cell in the shrunk copy that they are cut from."""
@@ -52,7 +54,7 @@ def measure(image: np.ndarray) -> Levels:
     """
     if image.dtype != np.uint8:
         image = cv2.convertScaleAbs(image, alpha=1 / 257 if image.dtype == np.uint16 else 1)
-    counts = np.bincount(image.ravel(), minlength=256)
+    counts = count_codes(image)
     reached = np.cumsum(counts) / image.size
     found = np.searchsorted(reached, np.array(PERCENTILES) / 100)
     levels = {f'p{share}': float(gray) for share, gray in zip(PERCENTILES, found)}

@@ -1,7 +1,7 @@
 """Windows: a radiograph in its own depth becomes what a model sees, in one step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,26 @@ def apply_window(radiograph: Radiograph, window: dict[str, Any], dtype: str = 'u
         table = _table(pixels.dtype.str, curve, radiograph.invert, dtype)
         if pixels.dtype == np.uint8:
             return np.asarray(cv2.LUT(pixels, table))
-        mapped: np.ndarray = table[pixels.view(f'u{pixels.dtype.itemsize}')]
-        return mapped
+        codes = pixels.view(f'u{pixels.dtype.itemsize}')
+        return by_rows(codes, dtype, lambda rows: table[rows])  # indices take 8 bytes each
+    return by_rows(pixels, dtype, lambda rows: _evaluate(rows, curve, radiograph.invert, dtype))
+
+
+def by_rows(pixels: np.ndarray, dtype: Any, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Change an image about a million pixels at a time: wide copies of a whole film would be large.
+
+    Args:
+        pixels: (H, W).
+        dtype: Of the result.
+        change: (h, W) -> (h, W), of each pixel by itself.
+
+    Returns:
+        (H, W) of `dtype`.
+    """
     out = np.empty(pixels.shape, dtype)
-    step = max(1, 2**20 // pixels.shape[1])  # rows; float64 copies of a whole film would be large
+    step = max(1, 2**20 // pixels.shape[1])
     for top in range(0, len(pixels), step):
-        out[top : top + step] = _evaluate(pixels[top : top + step], curve, radiograph.invert, dtype)
+        out[top : top + step] = change(pixels[top : top + step])
     return out
 
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from projects.radiograph.image import ImagingError, Radiograph
-from projects.radiograph.window import window_ends
+from projects.radiograph.window import by_rows, window_ends
 
 THUMBNAIL = 80  # px of the longer side
 
@@ -23,14 +23,30 @@ def as_16_bit(pixels: np.ndarray) -> tuple[np.ndarray, float, float]:
     """
     if pixels.dtype.kind in 'iu' and pixels.dtype.itemsize <= 2:
         low = float(np.iinfo(pixels.dtype).min)
-        return (pixels.astype(np.int32) - int(low)).astype('<u2'), low, low + 65535
-    finite = pixels[np.isfinite(pixels)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    scaled = (np.nan_to_num(pixels.astype(np.float64)) - low) / ((high - low) or 1.0)
-    return (scaled.clip(0, 1) * 65535).round().astype('<u2'), low, high
+        if pixels.dtype.kind == 'u':
+            return pixels.astype('<u2', copy=False), low, low + 65535
+        return by_rows(pixels, '<u2', lambda rows: rows.astype(np.int32) - int(low)), low, low + 65535
+    low, high = _range_of(pixels)
+    unit = (high - low) or 1.0
+
+    def scaled(rows: np.ndarray) -> np.ndarray:
+        shares = (np.nan_to_num(rows.astype(np.float64)) - low) / unit
+        return (shares.clip(0, 1) * 65535).round()
+
+    return by_rows(pixels, '<u2', scaled), low, high
 
 
-def packed(radiograph: Radiograph, window: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
+def _range_of(pixels: np.ndarray) -> tuple[float, float]:
+    """Return the smallest and the largest finite value; 0 and 1 where there is none."""
+    low, high = math.inf, -math.inf
+    for row in pixels:
+        finite = row[np.isfinite(row)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    return (low, high) if low <= high else (0.0, 1.0)
+
+
+def packed(radiograph: Radiograph, window: dict[str, Any]) -> tuple[memoryview, dict[str, str]]:
     """Return a radiograph for the page.
 
     Args:
@@ -62,7 +78,7 @@ def packed(radiograph: Radiograph, window: dict[str, Any]) -> tuple[bytes, dict[
     if 'spacing' in radiograph.meta:
         headers['X-Spacing'] = ','.join(map(repr, radiograph.meta['spacing']))
         headers['X-Spacing-From'] = radiograph.meta['spacing_from']
-    return values.tobytes(), headers
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, headers  # not a copy
 
 
 def thumbnail(pixels: np.ndarray) -> bytes:
@@ -71,7 +87,8 @@ def thumbnail(pixels: np.ndarray) -> bytes:
     Args:
         pixels: (H, W) windowed, in [0, 255], or uint16 in [0, 65535].
     """
-    gray = (pixels // 257 if pixels.dtype == np.uint16 else np.clip(pixels, 0, 255)).astype(np.uint8)
-    scale = THUMBNAIL / max(gray.shape)
-    size = tuple(max(round(side * scale), 1) for side in reversed(gray.shape))
-    return cv2.imencode('.png', cv2.resize(gray, size, interpolation=cv2.INTER_AREA))[1].tobytes()
+    scale = THUMBNAIL / max(pixels.shape)
+    size = tuple(max(round(side * scale), 1) for side in reversed(pixels.shape))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    gray = (small // 257 if small.dtype == np.uint16 else np.clip(small, 0, 255)).astype(np.uint8)
+    return cv2.imencode('.png', gray)[1].tobytes()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, HTTPException, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 
 from projects.line.runtime.archive import ArchiveError
 from projects.line.runtime.inspector import read_one
@@ -19,6 +19,7 @@ from .session import Session
 
 PAGE = Path(__file__).with_name('page.html')
 MOST_IN_FOLDER = 5_000
+BLOCK = 2**22  # bytes
 
 router = APIRouter()
 
@@ -81,8 +82,9 @@ def state(session: Sitting, since: int = 0) -> dict:
         if i.changed > since
     ]
     if since:
-        return dict(changes=changes, items=items)
+        return dict(sitting=session.sitting, changes=changes, items=items)
     return dict(
+        sitting=session.sitting,
         changes=changes,
         folder=session.inspector.digest,
         reader=session.decisions.reader,
@@ -100,8 +102,8 @@ def state(session: Sitting, since: int = 0) -> dict:
 
 @router.get('/api/drift')
 def drift(session: Sitting) -> dict:
-    """Give the drift charts."""
-    return session.drift.told()
+    """Give the drift charts, and say where the detector's path leads to another one by now."""
+    return session.drift.told() | dict(replaced=as_text(session.served.replaced()))
 
 
 @router.get('/api/folders')
@@ -171,7 +173,10 @@ def pixels(session: Sitting, key: int, digest: str | None = None) -> Response:
     except ValueError as error:
         raise HTTPException(400, str(error)) from None
     content, headers = packed(radiograph, session.inspector.exported.window)
-    return Response(content, media_type='application/octet-stream', headers=headers)
+    headers['Content-Length'] = str(len(content))
+    # Block by block: in one piece, a film of 200 MB is copied twice on its way.
+    blocks = (content[k : k + BLOCK] for k in range(0, len(content), BLOCK))
+    return StreamingResponse(blocks, media_type='application/octet-stream', headers=headers)
 
 
 @router.post('/api/images/{key}/decision')
@@ -186,8 +191,14 @@ def decide(
     revision: Annotated[int, Body(strict=True)] = 0,
     inspector: Annotated[str, Body(max_length=LONGEST_PART)] = '',
     viewed: Annotated[dict | None, Body()] = None,
+    folder: Annotated[str | None, Body()] = None,
 ) -> dict:
-    """Keep the inspector's decision; 409 where somebody decided since `revision`."""
+    """Keep the inspector's decision; 409 where somebody decided since `revision`.
+
+    Also where `folder`, the digest of the detector that the page shows, is not of the one that is served.
+    """
+    if folder not in (None, session.inspector.digest):
+        raise HTTPException(409, 'another detector is served now than the one on this page: reload the page')
     item_of(session, key)
     by = dict(client=request.client.host if request.client else '')
     user = request.state.user
