@@ -43,6 +43,25 @@ def test_a_field_of_text_takes_letters_and_a_list_its_own(page, tmp_path):
     assert not (tmp_path / 'out' / 'corrections.json').exists()
 
 
+@pytest.mark.parametrize('choice', ['#theme', '#filter', '#preset', '#filter-kind', '#class'])
+def test_keys_work_after_a_choice_by_mouse_and_each_choice_is_reached_by_keys(page, choice):
+    open_day(page)
+    page.locator('#view').focus()
+    page.keyboard.press('n')
+    expect(page.locator('#name')).to_contain_text('day/1.png')
+    values = page.locator(f'{choice} option').evaluate_all('all => all.map(option => option.value)')
+    page.select_option(choice, values[0])
+    page.focus(choice)
+    for _ in values[1:]:
+        page.keyboard.press('ArrowDown')
+    assert page.locator(choice).input_value() == values[-1]
+    assert page.evaluate('document.activeElement.id') == choice[1:]
+    page.dispatch_event(choice, 'pointerdown')
+    page.select_option(choice, values[0])
+    page.keyboard.press('n')
+    expect(page.locator('#name')).to_contain_text('day/2.png')
+
+
 def test_a_box_is_drawn_moved_resized_and_reclassed_without_a_mouse(page, tmp_path):
     open_day(page)
     page.keyboard.press('n')

@@ -113,7 +113,7 @@ def test_the_list_tells_what_changed_since(inspector, tmp_path):
         before = call('GET', '/api/state')[1]
         assert (len(before['items']), before['folder']) == (3, inspector.digest)
         assert call('GET', f'/api/state?since={before["changes"]}')[1] == dict(
-            changes=before['changes'], items=[]
+            sitting=session.sitting, changes=before['changes'], items=[]
         )
         session.decide(keys[1], 'accept', [])
         after = call('GET', f'/api/state?since={before["changes"]}')[1]

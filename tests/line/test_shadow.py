@@ -125,7 +125,7 @@ def test_the_link_leads_to_the_next_detector_and_back(tmp_path, capsys):
 def test_the_operator_sees_the_last_verdicts(detectors, tmp_path):
     with closing(Session(detectors[0], tmp_path / 'out')) as session, serving(build(session)) as address:
         call = caller(address)
-        assert call('GET', '/api/last')[1] == dict(last=[], requalify=[])
+        assert call('GET', '/api/last')[1] == dict(last=[], requalify=[], replaced='', away='')
         program = {'x-inspect': '', 'content-type': 'application/octet-stream'}
         for k, level in enumerate([120] * 14 + [255]):
             content = cv2.imencode('.png', spot(20, 30 + k, level))[1].tobytes()
@@ -134,9 +134,9 @@ def test_the_operator_sees_the_last_verdicts(detectors, tmp_path):
         last = call('GET', '/api/last')[1]['last']
         assert [said['verdict'] for said in last[:3]] == ['unreadable', 'reject', 'accept']
         assert len(last) == 13 and last[1]['name'] == 'p14.png'
-        answer, picture = call('GET', f'/api/last/{last[1]["number"]}/picture')
+        answer, picture = call('GET', f'/api/last/{last[1]["key"]}/picture')
         assert answer.status == 200 and picture.startswith(b'\x89PNG')
-        assert call('GET', f'/api/last/{last[0]["number"]}/picture')[0].status == 404
+        assert call('GET', f'/api/last/{last[0]["key"]}/picture')[0].status == 404
         assert call('GET', '/operator')[1].startswith(b'<!doctype html>')
         assert call('POST', '/api/last', {})[0].status == 405
 

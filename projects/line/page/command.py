@@ -63,6 +63,12 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         '--shadow', metavar='FOLDER', help='another detector, whose verdicts are recorded and not acted upon'
     )
+    parser.add_argument(
+        '--watched',
+        type=Path,
+        metavar='DIR',
+        help="OUT of a process that watches a folder: the operator's page shows its verdicts too",
+    )
     Line.add_options(parser)
     access = parser.add_argument_group('access, needed to serve others than this machine')
     access.add_argument(
@@ -172,6 +178,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.images and not Path(args.images).is_dir():
         print(f'error: {args.images}: expected a folder of radiographs; correct --images', file=sys.stderr)
         return 2
+    if args.watched and not args.watched.is_dir():
+        print(
+            f'error: {args.watched}: expected the --out of a watched folder; make it, or correct --watched',
+            file=sys.stderr,
+        )
+        return 2
     try:
         if args.images:
             check_apart(Path(args.images), Path(args.out))
@@ -191,6 +203,7 @@ def main(argv: list[str] | None = None) -> int:
             args.inspector,
             Line.of(args),
             Inspector(args.shadow, key=args.key) if args.shadow else None,
+            args.watched,
         )
     except (AccessError, ArchiveError, FolderError, EngineError, OSError) as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)

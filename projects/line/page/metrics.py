@@ -1,6 +1,7 @@
 """What Prometheus may know: verdicts, latency by stage, grays and scores, uploads that wait."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -8,7 +9,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from projects import __version__
 from projects.line.runtime.drift import Drift
 from projects.line.runtime.inspector import Inspection, Inspector
+from projects.line.runtime.last import read_kept
 from projects.radiograph.image import ImagingError
+
+from .served import Served
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 SHARES = tuple(k / 20 for k in range(1, 21))
@@ -23,9 +27,11 @@ class Metrics:
     Args:
         inspector: The detector.
         drift: The charts.
+        served: Whether the detector's path leads to another one by now.
+        watched: OUT of a process that watches a folder; None without one.
     """
 
-    def __init__(self, inspector: Inspector, drift: Drift):
+    def __init__(self, inspector: Inspector, drift: Drift, served: Served, watched: Path | None = None):
         self.registry = CollectorRegistry()
         shared: dict[str, Any] = dict(registry=self.registry, namespace='mmxray')
         detector = Info('detector', 'The exported folder that is served', **shared)
@@ -48,6 +54,13 @@ class Metrics:
         Gauge('requalify', '1 while a drift chart has called', **shared).set_function(
             lambda: float(bool(drift.requalify))
         )
+        Gauge('detector_replaced', "1 while the detector's path leads to another one", **shared).set_function(
+            lambda: float(bool(served.replaced()))
+        )
+        if watched is not None:
+            Gauge('watched_runs', '1 while a process inspects the watched folder', **shared).set_function(
+                lambda: float(read_kept(watched)['runs'])
+            )
         said = {
             'average': Gauge('drift_average', 'EWMA of a drift chart', ['chart'], **shared),
             'count': Gauge('drift_count', 'Radiographs in a drift chart', ['chart'], **shared),

@@ -6,6 +6,9 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import FileResponse
 
+from projects.line.runtime.last import MOST, read_kept, read_picture
+
+from .items import as_text
 from .routes import Sitting
 
 PAGE = Path(__file__).with_name('operator.html')
@@ -21,14 +24,29 @@ def operator() -> FileResponse:
 
 @router.get('/api/last')
 def last(session: Sitting) -> dict[str, Any]:
-    """Give the last verdicts, newest first, and whether the detector is to be qualified again."""
-    return dict(last=session.last.listed(), requalify=session.drift.requalify)
+    """Give the last verdicts, newest first, and what is to be said of the detector.
+
+    `away` says why none is to be shown: where the watched folder's process does not run, the newest of the
+    others would be taken for that of the next part.
+    """
+    said: dict[str, Any] = dict(last=session.last.listed(), requalify=session.drift.requalify, away='')
+    said['replaced'] = as_text(session.served.replaced())
+    if session.watched is None:
+        return said
+    kept = read_kept(session.watched)
+    if not kept['runs']:
+        return said | dict(last=[], away=f'nothing inspects the folder whose results go to {session.watched}')
+    said['requalify'] += [f'watched folder: {reason}' for reason in kept['requalify']]
+    together = sorted([*said['last'], *kept['last']], key=lambda facts: facts['time'], reverse=True)
+    return said | dict(last=together[:MOST])
 
 
-@router.get('/api/last/{number}/picture')
-def picture(session: Sitting, number: int) -> Response:
+@router.get('/api/last/{key}/picture')
+def picture(session: Sitting, key: str) -> Response:
     """Give the picture of one of them."""
-    content = session.last.picture(number)
+    content = session.last.picture(key)
+    if not content and session.watched:
+        content = read_picture(session.watched, key)
     if not content:
         raise HTTPException(404, 'no such picture any more')
     return Response(content, media_type='image/png')

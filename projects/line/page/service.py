@@ -153,7 +153,13 @@ async def live() -> dict[str, str]:
 
 @router.get('/health/ready')
 async def ready(session: Sitting, response: Response) -> dict[str, str]:
-    """Say whether radiographs can be inspected and decisions kept; 503 where not."""
+    """Say whether radiographs can be inspected and decisions kept; 503 where not.
+
+    Nor is a server ready whose detector was replaced: what it says is that of a detector that was taken back.
+    """
+    if replaced := await run_in_threadpool(session.served.replaced):
+        response.status_code = 503
+        return dict(status=f'not ready: {as_text(replaced)}')
     try:
         room = shutil.disk_usage(session.uploads).free
     except OSError:

@@ -1,6 +1,7 @@
 """One sitting at the page: its radiographs, what the detector finds on them, the inspector's decisions."""
 
 import getpass
+import secrets
 import shutil
 import threading
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from typing import Any
 from projects.line.runtime.archive import ArchiveError, find_images
 from projects.line.runtime.drift import Drift, Line
 from projects.line.runtime.inspector import Inspection, Inspector
+from projects.line.runtime.last import LastVerdicts
 from projects.line.runtime.shadow import Shadow
 from projects.radiograph.files import locked, sha256
 from projects.radiograph.image import ImagingError
@@ -19,9 +21,9 @@ from projects.radiograph.parts import part_by_rule
 from .decision import check_decision, check_facts
 from .decisions import Decisions
 from .items import LONGEST_PART, Item, as_text
-from .last import LastVerdicts
 from .metrics import Metrics
 from .pixels import thumbnail
+from .served import Served
 
 
 class Session:
@@ -37,8 +39,11 @@ class Session:
         second: A second reader's sitting: the first one's decisions are not told, see `Decisions`.
         line: What is known of the line, for the drift charts.
         shadow: A detector whose verdicts are recorded and not acted upon.
+        watched: OUT of a process that watches a folder, whose verdicts the operator's page shows too.
 
     Attributes:
+        served: Whether the detector's path leads to another one by now.
+        sitting: Of this sitting alone: who sees another one was asked by a server that was started again.
         changes: Number of the last change of the list; `Item.changed` is of these.
 
     Raises:
@@ -55,8 +60,10 @@ class Session:
         name: str = '',
         line: Line | None = None,
         shadow: Inspector | None = None,
+        watched: Path | None = None,
     ):
-        self.inspector = inspector
+        self.inspector, self.watched = inspector, watched
+        self.served, self.sitting = Served(inspector), secrets.token_hex(8)
         self.out, self.root = Path(out), root and Path(root).resolve()
         self.user = dict(inspector=name, known_by='option') if name else _login()
         # A frame of 256 MiB may take three times that to decode: one after the other.
@@ -77,8 +84,8 @@ class Session:
             self.decisions = Decisions(self.out, inspector, second)
             self.drift = Drift(inspector, self.out, line)
             self.shadow = shadow and Shadow(shadow, inspector, self.out)
-            self.metrics = Metrics(inspector, self.drift)
-            self.last = LastVerdicts(inspector.threshold)
+            self.metrics = Metrics(inspector, self.drift, self.served, watched)
+            self.last = LastVerdicts()
             self.uploads = self.out / 'uploads'
             self._drop_uploads()
             self.uploads.mkdir()
@@ -127,7 +134,7 @@ class Session:
             said = self.inspector.attempt(path)
             if self.shadow:
                 self.shadow.see(as_text(name), digest, path, said, self.inspector)
-        self.last.add(as_text(name), said)
+        self.last.add(as_text(name), said, self.inspector.threshold)
         self.metrics.count(as_text(name), said)
         for chart in self.drift.update(as_text(name), digest, said):
             self.metrics.call(chart)

@@ -301,6 +301,14 @@ def digest_of(exported: Exported) -> str:
     return _checksum(dict(format=FORMAT, **asdict(exported)))
 
 
+def stated_digest(folder: str | Path) -> str:
+    """Return the digest that a folder states, unproven; '' where it states none. See `digest_of`."""
+    try:
+        return str(json.loads((Path(folder) / METADATA).read_bytes())['checksum'])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ''
+
+
 def tested_beside(source: str | Path) -> Path:
     """Return the folder beside an exported one that keeps its test: nothing is written into the export."""
     path = Path(source).resolve()

@@ -91,6 +91,7 @@ class Inspector:
 
     Attributes:
         digest: SHA-256 that stands for the folder, see `folder.digest_of`.
+        source: The folder's path as it was given, which may be a link; None around an engine alone.
 
     Raises:
         FolderError: The folder is missing, damaged, lacks the engine's graph or is not signed by the key.
@@ -108,6 +109,7 @@ class Inspector:
         key: str | Path | None = None,
     ):
         exported = folder.read(source, engine, key)
+        self.source: Path | None = Path(source)
         path = Path(source).resolve()
         digest = hashlib.sha256(repr(exported.files_of(engine)).encode()).hexdigest()[:16]
         kept = path.with_name(f'.{path.name}.cache') / digest if cache else None
@@ -122,6 +124,7 @@ class Inspector:
     ) -> 'Inspector':
         """Return an inspector around an engine that is not in a folder, such as the detector in PyTorch."""
         inspector = cls.__new__(cls)
+        inspector.source = None
         inspector._start(exported, engine, 'torch', threshold, 1)
         return inspector
 

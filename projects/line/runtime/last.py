@@ -1,55 +1,159 @@
-"""The last verdicts, for the operator's page: what was inspected, with its picture."""
+"""The last verdicts, for the operator's page: of this process, or kept by one that watches a folder."""
 
+import json
+import os
+import secrets
+import shutil
 import threading
+import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import cv2
 
-from projects.line.runtime.inspector import Inspection
-from projects.line.runtime.pictures import overlay
+from projects.radiograph.files import write_whole
 from projects.radiograph.image import ImagingError
+
+from .inspector import Inspection
+from .pictures import overlay
 
 MOST = 13
 SIDE = 720  # px of a picture's longer side
+FOLDER, VERDICTS = 'last', 'verdicts.json'
+BEAT = 1.0  # seconds between two signs of life
+SILENT = 5.0  # seconds without one after which a process does not run
 
 
 class LastVerdicts:
-    """The last verdicts of a process, newest first; `add` may be called from several threads.
+    """The last verdicts of a process, newest first; `add` may be called from several threads."""
 
-    Args:
-        threshold: Of the boxes that are drawn.
-    """
-
-    def __init__(self, threshold: float):
-        self.threshold = threshold
+    def __init__(self) -> None:
         self._said: deque[tuple[dict[str, Any], bytes]] = deque(maxlen=MOST)
+        self._start = secrets.token_hex(4)  # a picture's name is never that of another, also after a restart
         self._count = 0
         self._lock = threading.Lock()
 
-    def add(self, name: str, said: Inspection | ImagingError) -> None:
-        """Take in a verdict."""
+    def add(self, name: str, said: Inspection | ImagingError, threshold: float) -> dict[str, Any]:
+        """Take in a verdict.
+
+        Args:
+            name: Of the radiograph.
+            said: What `Inspector.attempt` returned.
+            threshold: Of the boxes that are drawn.
+
+        Returns:
+            What is told of it: `key`, `name`, `verdict`, `flagged`, `time` (UTC), `picture`, whether it has
+            one.
+        """
         facts: dict[str, Any] = dict(name=name, verdict='unreadable', flagged=False)
-        facts['time'] = datetime.now(UTC).isoformat(timespec='seconds').replace('+00:00', 'Z')
+        facts['time'] = datetime.now(UTC).isoformat(timespec='milliseconds').replace('+00:00', 'Z')
         picture = b''
         if isinstance(said, Inspection):
             facts |= dict(verdict=said.verdict, flagged=said.flagged)
             scale = min(SIDE / max(said.pixels.shape), 1)
-            small = cv2.resize(said.pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            drawn = overlay(replace(said, pixels=small, boxes=said.boxes * scale, masks=None), self.threshold)
+            size = [max(round(side * scale), 1) for side in reversed(said.pixels.shape)]  # also of a sliver
+            small = cv2.resize(said.pixels, size, interpolation=cv2.INTER_AREA)
+            drawn = overlay(replace(said, pixels=small, boxes=said.boxes * scale, masks=None), threshold)
             picture = cv2.imencode('.png', drawn)[1].tobytes()
         with self._lock:
             self._count += 1
-            self._said.appendleft((facts | dict(number=self._count, picture=bool(picture)), picture))
+            facts |= dict(key=f'{self._start}-{self._count}', picture=bool(picture))
+            self._said.appendleft((facts, picture))
+        return facts
 
     def listed(self) -> list[dict[str, Any]]:
         """Return them, newest first."""
         with self._lock:
             return [facts for facts, _ in self._said]
 
-    def picture(self, number: int) -> bytes:
+    def picture(self, key: str) -> bytes:
         """Return a PNG; empty where there is none any more."""
         with self._lock:
-            return next((picture for facts, picture in self._said if facts['number'] == number), b'')
+            return next((picture for facts, picture in self._said if facts['key'] == key), b'')
+
+
+class KeptVerdicts:
+    """The last verdicts of a watched folder, kept in `last/` of its OUT for another process; `close` ends it.
+
+    While it is open, a thread gives a sign of life each second: the time of change of `verdicts.json`.
+
+    Args:
+        out: Of the watched folder. What an earlier process kept there goes.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+
+    def __init__(self, out: Path):
+        self.place = out / FOLDER
+        shutil.rmtree(self.place, ignore_errors=True)
+        self.place.mkdir(parents=True)
+        self._last = LastVerdicts()
+        self._requalify: list[str] = []
+        self._write()
+        self._ended = threading.Event()
+        self._living = threading.Thread(target=self._live, daemon=True)
+        self._living.start()
+
+    def add(self, name: str, said: Inspection | ImagingError, threshold: float, requalify: list[str]) -> None:
+        """Keep a verdict, and why the detector is to be qualified again; see `LastVerdicts.add`.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        facts = self._last.add(name, said, threshold)
+        self._requalify = requalify
+        if facts['picture']:
+            write_whole(self._path(facts['key']), self._last.picture(facts['key']))
+        self._write()
+        kept = {facts['key'] for facts in self._last.listed()}
+        for path in self.place.glob('*.png'):
+            if path.stem not in kept:
+                path.unlink()
+
+    def close(self) -> None:
+        """Give no more signs of life."""
+        self._ended.set()
+        self._living.join()
+
+    def _path(self, key: str) -> Path:
+        return self.place / f'{key}.png'
+
+    def _write(self) -> None:
+        content = dict(last=self._last.listed(), requalify=self._requalify)
+        write_whole(self.place / VERDICTS, json.dumps(content) + '\n')
+
+    def _live(self) -> None:
+        while not self._ended.wait(BEAT):
+            with suppress(OSError):
+                os.utime(self.place / VERDICTS)
+
+
+def read_kept(out: Path) -> dict[str, Any]:
+    """Return what a process that watches a folder keeps: `last`, `requalify`, and `runs`, whether it lives.
+
+    Args:
+        out: Of the watched folder.
+    """
+    path = out / FOLDER / VERDICTS
+    try:
+        # Also of a clock that is ahead: a process that ended is not to be taken for one that runs.
+        runs = abs(time.time() - path.stat().st_mtime) < SILENT
+        content = json.loads(path.read_bytes())
+        return dict(last=content['last'], requalify=content['requalify'], runs=runs)
+    except (OSError, ValueError, KeyError, TypeError):
+        return dict(last=[], requalify=[], runs=False)
+
+
+def read_picture(out: Path, key: str) -> bytes:
+    """Return the PNG of a verdict that is listed there; empty where there is none any more."""
+    if all(facts['key'] != key for facts in read_kept(out)['last']):
+        return b''
+    try:
+        return (out / FOLDER / f'{key}.png').read_bytes()
+    except OSError:
+        return b''

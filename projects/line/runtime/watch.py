@@ -19,6 +19,7 @@ from projects.radiograph.files import locked, sha256, write_whole
 from .archive import ArchiveError, NothingFoundError, find_images, fitting_name, stamp_of
 from .drift import Drift, Line
 from .inspector import Inspector
+from .last import KeptVerdicts
 from .results import as_result
 from .shadow import Shadow
 
@@ -101,8 +102,13 @@ class Watch:
                 draft.unlink()
             self.drift = Drift(self.inspector, self.out, self.line)
             try:
+                self._last = KeptVerdicts(self.out)
+            except OSError as error:
+                raise self._not_written(error) from None
+            try:
                 self._go_on(stop, every, said)
             finally:
+                self._last.close()
                 self.drift.close()
 
     def _go_on(self, stop: threading.Event, every: float, said: Callable[[dict[str, Any]], object]) -> None:
@@ -178,6 +184,7 @@ class Watch:
                 # Before its result: after a kill between the two, it is inspected again and not yet sent.
                 write_whole(self._waiting(name), content, durable=True)
             write_whole(self._path(name), content, durable=True)
+            self._last.add(shown, said, self.inspector.threshold, self.drift.requalify)
         except OSError as error:
             raise self._not_written(error) from None
         self._done[name] = stamp

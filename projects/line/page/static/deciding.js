@@ -47,7 +47,7 @@ export function decide(verdict) {
   const share = page.image ? viewer.seenShare : 0, note = share > 0 ? `${Math.round(100 * share)} % of it was` : 'at Fit alone';
   const request = {
     verdict, boxes: marked().map(({box, label}) => ({box, label})), part: $('part').value, digest: item.digest,
-    revision: item.revision || 0, inspector: $('inspector').value.trim(),
+    revision: item.revision || 0, inspector: $('inspector').value.trim(), folder: page.state.folder,
     viewed: {
       seen_at_1_to_1: Math.round(100 * share) / 100, threshold: page.threshold,
       ...(firstReading && firstReading.id === item.id ? {blind: firstReading.verdict} : {}),

@@ -1,4 +1,5 @@
-// Drift against the proof: a small chart for each statistic with its limits, in words, and "requalify".
+// Drift against the proof: a small chart for each statistic with its limits, in words, and "requalify"; and
+// whether the detector was replaced by another one meanwhile.
 
 import {json} from './api.js';
 import {$, element} from './state.js';
@@ -39,6 +40,7 @@ export async function drawDrift() {
   const said = await json('/api/drift');
   $('drift').classList.toggle('requalify', Boolean(said.requalify.length));
   $('requalify').textContent = said.requalify.length ? '▲ Requalify the detector: see Drift' : '';
+  $('replaced').textContent = said.replaced ? `▲ ${said.replaced}` : '';
   $('drift-said').textContent = said.requalify.length
     ? `Requalify the detector: ${said.requalify.join('; ')}`
     : said.charts.length ? 'Drift: as at the proof' : '';

@@ -46,7 +46,8 @@ export async function step(open, again = false) {
     page.busy.add(entry.id);
     try {
       const {revision = 0, part, digest} = page.current;
-      const request = again ? {...entry.request, revision} : {verdict: 'withdraw', boxes: [], part, digest, revision, inspector: $('inspector').value.trim()};
+      const request = again ? {...entry.request, revision}
+        : {verdict: 'withdraw', boxes: [], part, digest, revision, inspector: $('inspector').value.trim(), folder: page.state.folder};
       page.current.revision = (await json(`/api/images/${entry.id}/decision`, request)).revision;
     } finally { page.busy.delete(entry.id); }
   }

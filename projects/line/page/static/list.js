@@ -21,11 +21,18 @@ const blind = () => $('blind').checked;
 export const order = () => [...page.state.items].sort((a, b) =>
   (b.state === 'unreadable') - (a.state === 'unreadable') || (blind() ? 0 : urgency(b) - urgency(a)) || a.id - b.id);
 
+// Findings, threshold and curve on the page are those of the detector that was served when it was opened.
+const OTHER = 'another detector is served now than the one on this page: reload the page';
+
 /** Ask the server what changed since it was asked last; `first` is called with its first answer. */
 export async function refresh(first) {
   const mine = ++asked;
   let said = await json(`/api/state?since=${changes}`);
-  if (said.changes < changes) said = await json('/api/state');  // the server was started again
+  const {sitting, folder} = page.state;
+  if (sitting && said.sitting !== sitting) {  // the server was started again: its numbers stand for others
+    said = await json('/api/state');
+    if (said.folder !== folder) throw new Error(OTHER);
+  }
   if (mine < applied) return;  // a later one was faster
   applied = mine; changes = said.changes || 0;
   const items = new Map(said.classes ? [] : page.state.items.map(i => [i.id, i]));

@@ -104,18 +104,26 @@ $('drop').ondrop = event => { event.preventDefault(); $('drop').classList.remove
 $('window').oninput = $('level').oninput = () => {
   if (page.image) { setWindow(page.image, Number($('window').value), Number($('level').value)); drawTones(); viewer.paintSoon(); }
 };
-$('preset').onchange = event => { setPreset(event.target.value); toned(); $('view').focus(); };
-$('filter-kind').onchange = event => { tone.filter = event.target.value; toned(); $('view').focus(); };
+$('preset').onchange = event => { setPreset(event.target.value); toned(); };
+$('filter-kind').onchange = event => { tone.filter = event.target.value; toned(); };
 $('filter-radius').oninput = event => { tone.radius = Number(event.target.value); $('radius-value').textContent = `${tone.radius} px`; toned(); };
 $('gamma').oninput = event => { tone.gamma = 2 ** Number(event.target.value); toned(); };
 $('pitch').oninput = event => { setPitch(Number(event.target.value)); pointer.ruler = null; changed(); };
 $('inspector').onchange = event => localStorage.setItem('inspector', event.target.value.trim());
 $('threshold').oninput = event => { page.threshold = Number(event.target.value); changed(); };
-$('class').onchange = event => { reclass(Number(event.target.value)); $('view').focus(); };
+$('class').onchange = event => { reclass(Number(event.target.value)); };
 $('part').oninput = event => { if (!edit('part', item => { item.part = event.target.value; })) event.target.value = page.current ? page.current.part : ''; };
 $('search').oninput = $('filter').onchange = drawList;
 $('search').onkeydown = event => { if (event.key === 'Escape') $('view').focus(); };
 $('theme').onchange = event => { localStorage.setItem('theme', event.target.value); document.documentElement.dataset.theme = event.target.value; };
+// After a choice by mouse or touch keys are the page's again; by keys a list keeps the focus, so that each of its
+// choices can be reached.
+for (const list of document.querySelectorAll('select')) {
+  let pressed = false;
+  list.addEventListener('pointerdown', () => { pressed = true; });
+  list.addEventListener('keydown', () => { pressed = false; });
+  list.addEventListener('change', () => { if (pressed) $('view').focus(); });
+}
 $('blind').onchange = () => {
   localStorage.setItem('blind', $('blind').checked ? 'yes' : '');
   page.revealed = !$('blind').checked || Boolean(page.current && page.current.decision);
@@ -128,7 +136,7 @@ onbeforeunload = event => {
 function begin() {
   const {state} = page;
   page.threshold = state.threshold; $('threshold').value = page.threshold;
-  $('model').textContent = `${state.model} (${state.precision})`; $('reason').textContent = state.reason;
+  $('model').textContent = `${state.reader === 'second' ? 'Second reader. ' : ''}${state.model} (${state.precision})`; $('reason').textContent = state.reason;
   $('class').replaceChildren(...state.classes.map((name, k) => element('option', name, {value: k})));
 }
 
@@ -140,7 +148,7 @@ $('blind').checked = Boolean(localStorage.getItem('blind'));
 await refresh(begin);
 changed();
 await drawDrift();
-setInterval(() => told(drawDrift()), 10_000);
+setInterval(() => { told(drawDrift()); told(refresh()); }, 10_000);  // also what others decided
 const folders = await json('/api/folders').catch(error => { say(error.message); return []; });
 $('folder').replaceChildren(...folders.map(name => element('option', name)));
 $('folder').disabled = $('pick').disabled = !folders.length;

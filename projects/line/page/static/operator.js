@@ -22,13 +22,14 @@ function pieces(said) {
   verdict.append(element('span', SHAPES[kind], {class: 'shape', 'aria-hidden': 'true'}), element('span', WORDS[kind], {class: 'word'}),
     element('span', said.name), element('time', new Date(said.time).toLocaleTimeString(), {datetime: said.time}));
   if (!said.picture) return [verdict];
-  return [verdict, element('img', undefined, {src: `/api/last/${said.number}/picture`, alt: `radiograph ${said.name}`})];
+  return [verdict, element('img', undefined, {src: `/api/last/${said.key}/picture`, alt: `radiograph ${said.name}`})];
 }
 
 async function draw() {
   try {
-    const {last, requalify} = await json('/api/last'), now = JSON.stringify([last, requalify]);
-    $('said').textContent = requalify.length ? `Requalify the detector: ${requalify.join('; ')}` : '';
+    const {last, requalify, replaced, away} = await json('/api/last'), now = JSON.stringify(last);
+    if (away) throw new Error(away);
+    $('said').textContent = [replaced, requalify.length ? `Requalify the detector: ${requalify.join('; ')}` : ''].filter(Boolean).join('. ');
     if (now !== drawn) {
       drawn = now;
       const [newest, ...before] = last;

@@ -1,0 +1,49 @@
+"""The folder that a server began with, and whether its path leads to another one by now."""
+
+import threading
+from pathlib import Path
+
+from projects.line.runtime.folder import METADATA, stated_digest
+from projects.line.runtime.inspector import Inspector
+
+
+class Served:
+    """The detector that a server began with. It stays until the server is started again.
+
+    A model is never swapped under an inspector. So what the path leads to is only looked at.
+
+    Args:
+        inspector: The detector.
+    """
+
+    def __init__(self, inspector: Inspector):
+        self.source, self.digest = inspector.source, inspector.digest
+        self._seen: tuple[int, ...] = ()
+        self._there = self.digest
+        self._lock = threading.Lock()
+
+    def replaced(self) -> str:
+        """Say that the path leads to another detector, or to none; '' where it does not."""
+        if self.source is None:
+            return ''
+        with self._lock:
+            now = _state(self.source / METADATA)
+            if now != self._seen or not now:
+                self._seen, self._there = now, stated_digest(self.source)
+            there = self._there
+        if there == self.digest:
+            return ''
+        found = f'to the detector {there[:12]}' if there else 'to no exported detector'
+        return (
+            f'{self.source} leads {found} by now; {self.digest[:12]}, with which this server began, goes on '
+            'until it is started again'
+        )
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file's content, or with the link that leads there; () where it is gone."""
+    try:
+        said = path.stat()
+    except OSError:
+        return ()
+    return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns
