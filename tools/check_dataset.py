@@ -7,7 +7,6 @@ the configs that start from it.
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -55,15 +54,15 @@ def check(args: argparse.Namespace) -> int:
     from projects.prepare.examine import examine
     from projects.prepare.findings import ERROR
     from projects.prepare.table import format_report
+    from projects.radiograph.files import write_json, write_whole
     from projects.xray import running
 
     cfg = running.read_experiment(args.config, args.cfg_options)
     running.set_work_dir(cfg, args.out and str(args.out))
     report, findings, evidence = examine(cfg, args.config, args.workers, args.cfg_options)
     out = Path(cfg.work_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / 'dataset.json').write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
-    (out / 'dataset.html').write_text(page.render(report, findings, **evidence), encoding='utf-8')
+    write_whole(out / 'dataset.html', page.render(report, findings, **evidence))
+    write_json(out / 'dataset.json', report)
     print(format_report(report, findings))
     print(f'\nwritten: {out / "dataset.json"}, {out / "dataset.html"}')
     return 1 if any(finding.level == ERROR for finding in findings) else 0

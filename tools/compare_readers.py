@@ -6,6 +6,7 @@ Example:
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,7 @@ from projects.measures.readers import (  # noqa: E402
     compare_readers,
     in_classes,
 )
+from projects.radiograph.files import write_json  # noqa: E402
 from projects.xray.classes import CLASSES  # noqa: E402
 from projects.xray.errors import DatasetError  # noqa: E402
 from projects.xray.severity import read_severity  # noqa: E402
@@ -70,14 +72,17 @@ def main(argv: list[str] | None = None) -> int:
         first, second = (read_reader(path, args.severity) for path in (args.first, args.second))
         agreement = compare_readers(first, second)
         at = read_model(args.model, first, second) if args.model else None
+        if args.json:
+            write_json(args.json, dict(agreement=asdict(agreement), model=at and asdict(at)))
     except (UsageError, MeasureError, StatisticsError, DatasetError) as error:
         print(f'compare_readers: {error}', file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f'compare_readers: --json {args.json}: {error.strerror}; give another file', file=sys.stderr)
         return 2
     print(describe(agreement, args.first.name, args.second.name))
     if at:
         print(describe_model(at, args.second.name))
-    if args.json:
-        args.json.write_text(json.dumps(dict(agreement=asdict(agreement), model=at and asdict(at)), indent=1))
     return 0
 
 
@@ -103,12 +108,20 @@ def read_coco(path: Path) -> dict:
         for key in ('images', 'annotations', 'categories'):
             if not isinstance(coco[key], list):
                 raise TypeError
-        for image in coco['images']:
-            _ = image['id'], image['file_name']
+        images = {image['id']: image['file_name'] for image in coco['images']}
+        classes = {category['id']: category['name'] for category in coco['categories']}
         for annotation in coco['annotations']:
-            _ = annotation['image_id'], annotation['category_id']
-            if len(annotation['bbox']) != 4:
-                raise TypeError
+            image, category = annotation['image_id'], annotation['category_id']
+            x, y, width, height = map(float, annotation['bbox'])
+            if not math.isfinite(x + y + width + height):
+                raise ValueError
+            for what, name, names in (('image', image, images), ('category', category, classes)):
+                if name not in names:
+                    raise UsageError(
+                        f'{path}: a box of {what} {name!r}, which the file does not list; correct it'
+                    )
+    except UsageError:
+        raise
     except OSError as error:
         raise UsageError(f'{path}: {error.strerror}; give a COCO file') from None
     except (ValueError, KeyError, TypeError):
@@ -129,11 +142,19 @@ def read_model(run: Path, first: dict, second: dict) -> AtFalseCallRate:
         raise UsageError(f'{path}: {error.strerror}; run tools/test.py first') from None
     except (ValueError, KeyError, TypeError):
         raise UsageError(f'{path}: expected predictions of a detector; run tools/test.py again') from None
-    inspector = read_images(*bring_together(first, second))
-    model = read_images(*bring_together(first, predictions))
-    if [image.image_id for image in inspector] != [image.image_id for image in model]:
-        raise UsageError(f'{path}: the model was not tested on the images that both readers read')
-    return at_false_calls_of(inspector, model, [category['name'] for category in first['categories']])
+    read, marks = bring_together(first, second)
+    inspector = read_images(read, [dict(mark, score=1.0) for mark in marks if not mark['iscrowd']])
+    try:
+        tested, found = bring_together(read, predictions)
+    except MeasureError as error:
+        raise UsageError(f'{path}: {error}') from None
+    if len(tested['images']) < len(read['images']):
+        raise UsageError(
+            f'{path}: the model was tested on {len(tested["images"])} of the {len(read["images"])} images '
+            'that both readers read; test it on all of them'
+        )
+    classes = [category['name'] for category in first['categories']]
+    return at_false_calls_of(inspector, read_images(tested, found), classes)
 
 
 def describe(agreement: Agreement, first: str, second: str) -> str:
@@ -146,10 +167,13 @@ def describe(agreement: Agreement, first: str, second: str) -> str:
             value += f' (95 % interval {kappa.low:.3f} to {kappa.high:.3f})'
         lines.append(f'parts: {kappa.parts}, agreement {kappa.agreement:.1%}, kappa {value}')
         lines += table(VERDICTS, kappa.table, f'  rows {first}, columns {second}')
-    lines.append(
+    boxes = (
         f'boxes: {agreement.boxes[0]} and {agreement.boxes[1]}; {agreement.matched} marked by both, '
         f'{agreement.first_only} by {first} alone, {agreement.second_only} by {second} alone'
     )
+    if any(agreement.again):
+        boxes += '; {} and {} more on what the other marked once'.format(*agreement.again)
+    lines.append(boxes)
     lines += table(agreement.classes, agreement.severities, '  of those marked by both')
     return '\n'.join([*lines, *(f'note: {problem}' for problem in agreement.problems)])
 
@@ -168,14 +192,14 @@ def table(names: tuple | list, rows: list[list[int]], title: str) -> list[str]:
 def describe_model(at: AtFalseCallRate, inspector: str) -> str:
     """Say what a model finds at the false-call rate of an inspector."""
 
-    def percent(recall: float | None) -> str:
-        return 'not estimable' if recall is None else f'{recall:.1%}'
+    def share(found: int, recall: float | None) -> str:
+        return 'not estimable' if recall is None else f'{found} of {at.defects} = {recall:.1%}'
 
     where = 'without a call' if at.threshold is None else f'at score >= {at.threshold:.4g}'
     return (
         f'{inspector}: {at.inspector_rate:.3g} critical false calls an image, recall '
-        f'{percent(at.inspector_recall)}; the model {where}: {at.model_rate:.3g}, recall '
-        f'{percent(at.model_recall)}'
+        f'{share(at.inspector_found, at.inspector_recall)}; the model {where}: {at.model_rate:.3g}, recall '
+        f'{share(at.model_found, at.model_recall)} (the score is read off these images: no proof)'
     )
 
 

@@ -10,16 +10,18 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from scipy import optimize
 
 from .bounds import MIN_UNITS, StatisticsError
 from .comparison import expanded_tail
 from .detection import measure_detection
-from .images import CRITICAL, Floats, InspectedImage, Ints, MeasureError, read_images
-from .matching import FALSE_ALARM, HIT, IGNORED, WRONG_SEVERITY, Matched, match_all
-from .parts import gather_parts
+from .images import CRITICAL, Bools, Floats, InspectedImage, Ints, MeasureError, read_images
+from .matching import box_iou, match_all
 
 _PAGE_HASH = re.compile(r'-[0-9a-f]{12}(?=(\.[^./]*)?$)')  # `line.page.items.kept_name`
 VERDICTS = ('critical', 'minor', 'defect-free')
+FREE = VERDICTS.index('defect-free')  # the best of them; the worst is the first
+SAME_IOU = 0.3  # of two boxes that mark one flaw; of a smaller one, the centre of one lies in the other
 
 
 @dataclass
@@ -46,15 +48,16 @@ class Kappa:
 
 @dataclass
 class Agreement:
-    """Two readers of the same images.
+    """Two readers of the same images; what it says is the same whichever of them is the first.
 
     Attributes:
         images: Images that both read.
         kappa: Of the verdicts on parts; None where parts are not known.
-        boxes: Boxes of the first and of the second reader.
-        matched: Boxes that both marked, whatever the severity.
-        first_only: Boxes that the first reader alone marked.
-        second_only: Boxes that the second reader alone marked.
+        boxes: Boxes of the first and of the second reader: those matched, alone and again.
+        matched: Flaws that both marked, whatever the severity.
+        first_only: Boxes of the first reader on nothing that the second marked.
+        second_only: Boxes of the second reader on nothing that the first marked.
+        again: Further boxes of either on what the other marked once, such as two within a large one.
         severities: Of the matched ones: rows the first reader's class, columns the second's.
         classes: Their names.
         problems: What a reader must know, such as images that only one of them read.
@@ -66,6 +69,7 @@ class Agreement:
     matched: int
     first_only: int
     second_only: int
+    again: tuple[int, int]
     severities: list[list[int]]
     classes: list[str]
     problems: list[str]
@@ -74,9 +78,10 @@ class Agreement:
 def compare_readers(first: Mapping[str, Any], second: Mapping[str, Any]) -> Agreement:
     """Compare two COCO files of the same images, brought together by file name.
 
-    A box is matched as a detection is with a defect (`matching.match`): the second reader's boxes are the
-    detections, one flaw being marked once. Boxes marked `iscrowd` by either count as neither, nor do the
-    second reader's on what the first marked so.
+    Two boxes mark one flaw when their IoU is at least `SAME_IOU` or the centre of one lies in the other. They
+    are paired one to one: as many pairs as can be, of these those with the same severity, of these those that
+    overlap most. No reader stands above the other, and no box is suppressed. Boxes marked `iscrowd` by either
+    count as neither, nor do those of the other on them.
 
     Args:
         first: COCO dict; its parts are those of both.
@@ -96,30 +101,43 @@ def compare_readers(first: Mapping[str, Any], second: Mapping[str, Any]) -> Agre
         )
         if count
     ]
-    matched = match_all(read_images(truth, marks))
-    codes = np.concatenate([m.codes for m in matched])
-    counted = sum(int((~m.image.ignored).sum()) for m in matched)
-    pairs = [_severity_pairs(m) for m in matched]
+    if any(mark['score'] != 1 for mark in marks):
+        problems.append('boxes of the second reader have a score; each counts, whatever its score')
+    read = _read('first', truth), _read('second', dict(truth, annotations=marks))
+    pairs = [_pair(*both) for both in zip(*read, strict=True)]
     severities = np.zeros((len(classes), len(classes)), int)
-    for one, other in (pair for rows in pairs for pair in rows):
+    for one, other in (labels for pair in pairs for labels in pair.labels):
         severities[one, other] += 1
-    hits = int(severities.sum())
-    kappa = None
-    if all(m.image.part is not None for m in matched):
-        kappa = _kappa_of_parts(matched)
+    matched = int(severities.sum())
+    alone = [sum(pair.alone[side] for pair in pairs) for side in (0, 1)]
+    again = sum(pair.again[0] for pair in pairs), sum(pair.again[1] for pair in pairs)
+    agreed = None
+    if all(pair.part is not None for pair in pairs):
+        agreed = _kappa_of_parts(pairs)
+        if agreed is None:
+            problems.append('no part is left of which both say more than `iscrowd`, so there is no kappa')
     else:
         problems.append('parts are not known, so there is no kappa; give every image its `part`')
     return Agreement(
-        images=len(matched),
-        kappa=kappa,
-        boxes=(counted, len(marks)),
-        matched=hits,
-        first_only=counted - hits,
-        second_only=int((codes == FALSE_ALARM).sum()),
+        images=len(pairs),
+        kappa=agreed,
+        boxes=(matched + alone[0] + again[0], matched + alone[1] + again[1]),
+        matched=matched,
+        first_only=alone[0],
+        second_only=alone[1],
+        again=again,
         severities=severities.tolist(),
         classes=classes,
         problems=problems,
     )
+
+
+def _read(which: str, coco: Mapping[str, Any]) -> list[InspectedImage]:
+    """Read the boxes of one reader, as truth."""
+    try:
+        return read_images(coco, [])
+    except MeasureError as error:
+        raise MeasureError(f'the {which} reader: {error}') from None
 
 
 def bring_together(
@@ -137,7 +155,7 @@ def bring_together(
 
     Returns:
         The first one's images that both have, with their annotations, and the second one's boxes on them as
-        detections; the score of a box without one is 1.
+        detections; the score of a box without one is 1. Those marked `iscrowd` are among them.
 
     Raises:
         MeasureError: No image in common, an image twice, or other classes.
@@ -159,9 +177,10 @@ def bring_together(
             category_id=ours[theirs[box['category_id']]],
             bbox=box['bbox'],
             score=box.get('score', 1.0),
+            iscrowd=box.get('iscrowd', 0),
         )
         for box in second['annotations']
-        if box['image_id'] in ids and not box.get('iscrowd')
+        if box['image_id'] in ids
     ]
     both = set(ids.values())
     return dict(first, images=[image for image in first['images'] if image['id'] in both]), marks
@@ -243,29 +262,86 @@ def in_classes(
     )
 
 
-def _severity_pairs(m: Matched) -> list[tuple[int, int]]:
-    """Return the classes that both readers gave to each box that both marked."""
-    pairs = {}
-    for code, truth, position in zip(m.codes, m.truths, m.kept, strict=True):
-        # A flaw that was marked with both severities counts as agreed.
-        if code == HIT or (code == WRONG_SEVERITY and truth not in pairs):
-            pairs[truth] = (int(m.image.truth_labels[truth]), int(m.image.labels[position]))
-    return list(pairs.values())
+@dataclass
+class _Pairs:
+    """What two readers marked on one image, side by side.
+
+    Attributes:
+        part: Of the image.
+        labels: Classes that the first and the second gave to each flaw that both marked.
+        alone: How many boxes of each lie on nothing that the other marked.
+        again: How many further boxes of each lie on what the other marked.
+        worst: Worst verdict of each, a position in `VERDICTS`; None with `iscrowd` boxes alone.
+    """
+
+    part: Hashable | None
+    labels: list[tuple[int, int]]
+    alone: tuple[int, int]
+    again: tuple[int, int]
+    worst: tuple[int | None, int | None]
 
 
-def _kappa_of_parts(matched: Sequence[Matched]) -> Kappa:
-    """Compare the verdicts on parts, each by its worst image."""
-    first = {part.part: part.truth for part in gather_parts(matched)}
-    second: dict[str, int] = {}
-    for m in matched:
-        ignored = m.kept[m.codes == IGNORED]
-        labels = np.delete(m.image.labels, ignored)
-        worst = 2 if not labels.size else 0 if (labels == CRITICAL).any() else 1
-        name = str(m.image.part)
-        second[name] = min(worst, second.get(name, worst))
-    names = [name for name, truth in first.items() if truth in VERDICTS]
-    rows = np.array([VERDICTS.index(first[name]) for name in names])
-    return kappa(rows, np.array([second[name] for name in names]), len(VERDICTS))
+def _pair(first: InspectedImage, second: InspectedImage) -> _Pairs:
+    """Pair the boxes of two readers of one image; those of each are its truth."""
+    boxes = first.truth_boxes, second.truth_boxes
+    near, overlap = _on_one_place(*boxes), box_iou(*boxes)
+    real = ~first.ignored, ~second.ignored
+    # On what the other marked as crowd, alone, a box says neither.
+    on_real = near[:, real[1]].any(1), near[real[0]].any(0)
+    on_crowd = near[:, ~real[1]].any(1), near[~real[0]].any(0)
+    counted = tuple(r & ~(c & ~o) for r, c, o in zip(real, on_crowd, on_real, strict=True))
+    rows, columns = (np.flatnonzero(side) for side in counted)
+    allowed = near[np.ix_(rows, columns)]
+    same = first.truth_labels[rows][:, None] == second.truth_labels[columns][None]
+    # A pair counts 1, and all that makes one better than another less than 1 together; likewise severities.
+    most = min(allowed.shape) + 1
+    worth = allowed * (1 + (same + overlap[np.ix_(rows, columns)] / most) / (2 * most))
+    chosen = [(i, j) for i, j in zip(*optimize.linear_sum_assignment(-worth), strict=True) if allowed[i, j]]
+    left = len(rows) - len(chosen), len(columns) - len(chosen)
+    alone = int((~allowed.any(1)).sum()), int((~allowed.any(0)).sum())
+    labels = first.truth_labels[rows], second.truth_labels[columns]
+    return _Pairs(
+        part=first.part,
+        labels=[(int(labels[0][i]), int(labels[1][j])) for i, j in chosen],
+        alone=alone,
+        again=(left[0] - alone[0], left[1] - alone[1]),
+        worst=(_worst(labels[0], first.ignored), _worst(labels[1], second.ignored)),
+    )
+
+
+def _on_one_place(first: Floats, second: Floats) -> Bools:
+    """Whether each of (N, 4) and (M, 4) boxes mark one place, as (N, M)."""
+
+    def inside(boxes: Floats, others: Floats) -> Bools:
+        centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+        result: Bools = np.all((centres >= others[:, :2]) & (centres <= others[:, 2:]), axis=-1)
+        return result
+
+    return (box_iou(first, second) >= SAME_IOU) | inside(first, second) | inside(second, first).T
+
+
+def _worst(labels: Ints, ignored: Bools) -> int | None:
+    if labels.size:
+        return VERDICTS.index('critical' if (labels == CRITICAL).any() else 'minor')
+    return None if ignored.any() else FREE
+
+
+def _kappa_of_parts(pairs: Sequence[_Pairs]) -> Kappa | None:
+    """Compare the verdicts on parts, each by its worst image; None where no part has two."""
+    views: dict[str, list[_Pairs]] = {}
+    for pair in pairs:
+        views.setdefault(str(pair.part), []).append(pair)
+    verdicts = []
+    for members in views.values():
+        said = [[pair.worst[side] for pair in members] for side in (0, 1)]
+        # A view with a crowd alone says nothing, unless another view shows more.
+        worst = [min((v for v in side if v is not None), default=FREE) for side in said]
+        if not any(None in side and w == FREE for side, w in zip(said, worst, strict=True)):
+            verdicts.append(worst)
+    if not verdicts:
+        return None
+    rows, columns = np.array(verdicts).T
+    return kappa(rows, columns, len(VERDICTS))
 
 
 def kappa(
@@ -322,17 +398,23 @@ class AtFalseCallRate:
     """A model at the false-call rate of an inspector, against one truth.
 
     Attributes:
+        defects: Critical defects.
         inspector_rate: Critical false calls of the inspector per image.
-        inspector_recall: Critical defects that the inspector found with their severity; None without any.
+        inspector_found: Critical defects that the inspector found with their severity.
+        inspector_recall: Their share; None without any.
         threshold: The lowest score at which the model has no more false calls; None where it has no call.
         model_rate: Critical false calls of the model per image there.
-        model_recall: Critical defects that the model finds there.
+        model_found: Critical defects that the model finds there.
+        model_recall: Their share; None without any.
     """
 
+    defects: int
     inspector_rate: float
+    inspector_found: int
     inspector_recall: float | None
     threshold: float | None
     model_rate: float
+    model_found: int
     model_recall: float | None
 
 
@@ -356,10 +438,14 @@ def at_false_calls_of(
     above = calls[calls > alarms[allowed]] if alarms.size > allowed else calls
     threshold = float(above.min()) if above.size else None
     at = measure_detection(ours, np.inf if threshold is None else threshold, classes)
+    of_inspector, of_model = measured.by_severity[name], at.by_severity[name]
     return AtFalseCallRate(
+        defects=of_model.defects,
         inspector_rate=rate,
-        inspector_recall=measured.by_severity[name].recall,
+        inspector_found=of_inspector.found,
+        inspector_recall=of_inspector.recall,
         threshold=threshold,
         model_rate=at.false_alarms[name].per_image or 0.0,
-        model_recall=at.by_severity[name].recall,
+        model_found=of_model.found,
+        model_recall=of_model.recall,
     )

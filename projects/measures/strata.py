@@ -23,9 +23,10 @@ class Stratum:
         key: What the images are grouped by, such as 'series'.
         value: Their common value.
         images: Images in it.
-        parts: Parts that have an image in it; each is judged by these images alone.
-        escape: Critical parts that are not rejected.
-        false_reject: Defect-free parts that are rejected.
+        parts: Parts that have an image in it; each is judged by these images alone. None where an image does
+            not name its part.
+        escape: Critical parts that are not rejected; not estimable where parts are not known.
+        false_reject: Defect-free parts that are rejected; likewise.
         defects: Critical boxes.
         recall: Share of them that were found with their severity; None without any.
     """
@@ -33,7 +34,7 @@ class Stratum:
     key: str
     value: str
     images: int
-    parts: int
+    parts: int | None
     escape: Rate
     false_reject: Rate
     defects: int
@@ -55,16 +56,10 @@ def stratify(
         keys: What to group by.
         reject_minor: See `parts.gather_parts`.
         confidence: Of each one-sided bound, which holds for one stratum by itself.
-
-    Raises:
-        MeasureError: An image without a part id.
     """
     strata = []
     for key in keys:
-        groups: dict[str, list[Matched]] = {}
-        for m in matched:
-            if key in m.image.strata:
-                groups.setdefault(m.image.strata[key], []).append(m)
+        groups = _group(matched, key)
         if 2 <= len(groups) <= MOST:
             strata += [
                 _measure(key, value, groups[value], threshold, reject_minor, confidence)
@@ -73,10 +68,31 @@ def stratify(
     return strata
 
 
+def too_many(matched: Sequence[Matched], keys: Sequence[str] = STRATA) -> list[str]:
+    """Say of each key that has more than `MOST` values that it is left out; from `match_all`."""
+    counts = {key: len(_group(matched, key)) for key in keys}
+    return [
+        f'strata: {count} values of {key.replace("_", " ")} are left out, as more than {MOST} are names of '
+        'images rather than groups'
+        for key, count in counts.items()
+        if count > MOST
+    ]
+
+
+def _group(matched: Sequence[Matched], key: str) -> dict[str, list[Matched]]:
+    """Return the images of each value of a key; those without one are in no group."""
+    groups: dict[str, list[Matched]] = {}
+    for m in matched:
+        if key in m.image.strata:
+            groups.setdefault(m.image.strata[key], []).append(m)
+    return groups
+
+
 def _measure(
     key: str, value: str, members: list[Matched], threshold: float, reject_minor: bool, confidence: float
 ) -> Stratum:
-    parts = gather_parts(members, reject_minor)
+    known = all(m.image.part is not None for m in members)
+    parts = gather_parts(members, reject_minor) if known else []
     measures = measure_parts(parts, threshold, confidence)
     scores = np.concatenate(
         [m.right_scores[(m.image.truth_labels == CRITICAL) & ~m.image.ignored] for m in members]
@@ -85,7 +101,7 @@ def _measure(
         key=key,
         value=value,
         images=len(members),
-        parts=len(parts),
+        parts=len(parts) if known else None,
         escape=measures.escape,
         false_reject=measures.false_reject,
         defects=int(scores.size),

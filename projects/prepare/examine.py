@@ -1,12 +1,18 @@
 """Everything that is to be said of a config's data set: its images probed once, then judged."""
 
+import datetime
+import hashlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from mmdet.registry import TASK_UTILS
 from mmengine.config import Config
 from tqdm import tqdm
+
+from projects.radiograph.remote import is_url, read_text
+from projects.xray.digests import digest
 
 from .anchors import Boxes, best_anchor_iou, boxes_at_input, check_anchors, check_box_size
 from .check_boxes import check_boxes, check_dominance, check_ledgers, check_parts
@@ -15,7 +21,7 @@ from .check_files import check_files
 from .check_window import GrayLevels, check_windows, gray_levels, suggested_window
 from .findings import LEVELS, TOPICS, Finding, ImageSet
 from .image_sets import read_sets
-from .leaks import check_leaks
+from .leaks import check_leaks, count_resembling
 from .scan import Scans
 
 
@@ -59,11 +65,13 @@ def examine(
     findings.sort(key=lambda f: (LEVELS.index(f.level), TOPICS.index(f.topic)))
     report = dict(
         config=config_path,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         images=len(tasks),
         seconds=round(seconds, 2),
         sets=[describe(s, levels[s.name], boxes.get(s.name)) for s in sets],
         anchors=anchors and {k: v for k, v in anchors.items() if k != 'iou'},
         suggested=suggestion(levels[sets[0].name]) if sets else None,
+        resembling=count_resembling(sets, findings),
         findings=[vars(finding) for finding in findings],
     )
     return report, findings, dict(sets=sets, scans=scans, levels=levels, boxes=boxes, anchors=anchors)
@@ -108,6 +116,9 @@ def describe(s: ImageSet, levels: GrayLevels | None, boxes: Boxes | None) -> dic
     """What the table and the page say of one set."""
 
     row = dict(name=s.name, source=s.source, folder=s.folder, images=len(s.names))
+    if s.records:  # so that a report knows which files were looked at
+        known = hashlib.sha256(read_text(s.source).encode()).hexdigest() if is_url(s.source) else None
+        row['sha256'] = known or digest(Path(s.source))
     if s.coco is not None:
         row['crowd'] = sum(a['iscrowd'] for a in s.coco['annotations'])
         row['boxes'] = len(s.coco['annotations']) - row['crowd']

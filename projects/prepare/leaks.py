@@ -85,8 +85,6 @@ def _leaks_between(a: ImageSet, b: ImageSet, probes: Scans, workers: int) -> lis
                     equal,
                 )
             )
-    if (a.side, b.side) == ('val', 'test'):
-        return findings  # choosing the epoch on parts of test costs little; on its very images, the result
     near = near_duplicates(left, right, probes, workers)
     if near:
         findings.append(
@@ -100,8 +98,33 @@ def _leaks_between(a: ImageSet, b: ImageSet, probes: Scans, workers: int) -> lis
                 pairs=near,
             )
         )
-    findings += _shared_groups(a, b)
-    return findings
+    # Choosing the epoch on parts of test costs little, on its very images the result.
+    return findings if (a.side, b.side) == ('val', 'test') else findings + _shared_groups(a, b)
+
+
+def count_resembling(sets: Sequence[ImageSet], findings: Sequence[Finding]) -> dict[str, int]:
+    """Return how many images of each right side were found again on the left, in whatever form.
+
+    Args:
+        sets: all sets.
+        findings: of `check_leaks`.
+
+    Returns:
+        By 'left, right' of `SIDES`; sides that are not there are left out.
+    """
+    on: dict[str, set[str]] = defaultdict(set)
+    for s in sets:
+        on[s.side].update(s.paths)
+    pairs = [pair[:2] for finding in findings if finding.topic == 'leaks' for pair in finding.pairs]
+    counts = {}
+    for left, right in SIDES:
+        if left in on and right in on:
+            found = on[left] & on[right]
+            for a, b in pairs:
+                found |= {b} if a in on[left] and b in on[right] else set()
+                found |= {a} if b in on[left] and a in on[right] else set()
+            counts[f'{left}, {right}'] = len(found)
+    return counts
 
 
 def _constant(found: Scan) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from projects.measures.bounds import Rate
 
 from .compare import Group
+from .look_alikes import find_look_alikes
 from .measured import Measured
 from .proof import statement_of
 
@@ -58,7 +59,10 @@ def _tiles(one: Measured) -> list[dict]:
         ]
     parts = one.parts
     goal = f'critical escape ≤ {parts.max_escape:.3g} with {parts.confidence:.0%} confidence'
-    note = goal if parts.proven else WORDS.get(parts.reason) or parts.reason.partition(':')[0]
+    if parts.proven:
+        note = f'{goal}; {find_look_alikes(one.run).note}'
+    else:
+        note = WORDS.get(parts.reason) or parts.reason.partition(':')[0]
     at = parts.measures
     tiles = [
         _rate('Critical parts that escape', at.escape, parts.max_escape, at.refused_critical, 'escaped'),

@@ -16,7 +16,7 @@ from projects.measures.matching import Matched, match_all
 from projects.measures.parts import Part, gather_parts
 from projects.measures.proof import OperatingPoint, ThresholdChoice, choose_threshold, judge_parts
 from projects.measures.ranking import Froc, froc
-from projects.measures.strata import Stratum, stratify
+from projects.measures.strata import Stratum, stratify, too_many
 
 from .runs import Run
 
@@ -61,7 +61,7 @@ class Measured:
         recalls: Recall of the critical class there by each rule for a hit.
         froc: Of the critical class.
         false_calls: Critical ones on sound images and parts.
-        strata: By series, batch, part type and view; empty where parts are not known or data have none.
+        strata: By series, batch, part type and view; empty where data have none.
         parts: Escapes of parts; None when they cannot be counted.
         flaws: By class, the flaws of the POD.
         pods: POD by class; those that can be measured, on generated data also by size and contrast.
@@ -110,6 +110,7 @@ def measure_run(run: Run, settings: Settings) -> Measured:
             f'refused: {len(predictions.refused)} of {len(matched)} images were not inspected (refused.csv); '
             'defects on them are missed in every measure, and false alarms are per image of the others'
         )
+    notes += too_many(matched)
     parts = _gather(matched, settings, 'parts', notes)
     threshold, fixed, choice = _fix_threshold(run, parts, settings, notes)
     flaws, pods = {}, {}
@@ -128,7 +129,7 @@ def measure_run(run: Run, settings: Settings) -> Measured:
         recalls=recall_by_rule(matched, threshold),
         froc=froc(matched),
         false_calls=measure_false_calls(matched, threshold),
-        strata=stratify(matched, threshold, reject_minor=settings.reject_minor) if parts else [],
+        strata=stratify(matched, threshold, reject_minor=settings.reject_minor),
         parts=judge_parts(parts, settings.max_escape, threshold) if parts else None,
         flaws=flaws,
         pods=pods,
@@ -207,15 +208,18 @@ def _measure_classifier(run: Run) -> Measured:
     scores = np.array([image['scores'] for image in run.predictions.images])
     truth = np.array([image['label'] for image in run.predictions.images])
     predicted = scores.argmax(1)
-    named = scores[np.arange(len(predicted)), predicted].clip(
-        0, 1
-    )  # a float32 softmax overshoots 1 by a rounding
+    # A float32 softmax overshoots 1 by a rounding.
+    named = scores[np.arange(len(predicted)), predicted].clip(0, 1)
+    notes = []
+    if len(set(predicted)) == 1:
+        name = run.predictions.classes[predicted[0]]
+        notes.append(f'probe: calls every image {name}, so its accuracy is the share of that class alone')
     return Measured(
         run=run,
         headline=run.result['metrics']['mAP'],
         on_val=_on_val(run),
         matched=[],
-        notes=[],
+        notes=notes,
         confusion=confusion(truth, predicted, len(run.predictions.classes)),
         calibration=calibration(named, predicted == truth),
     )

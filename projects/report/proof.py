@@ -11,6 +11,7 @@ from projects.radiograph.parts import part_by_rule, recorded_part
 from projects.xray.digests import digest
 from projects.xray.population import digest_images, population_in_words
 
+from .look_alikes import find_look_alikes
 from .measured import Measured
 from .predictions import Predictions
 from .runs import Run
@@ -121,7 +122,8 @@ def statement_of(one: Measured) -> str:
         return no_parts(one)
     sentences = [one.parts.statement, describe_worst(one.strata or [])]
     if one.parts.proven:
-        sentences.insert(1, population_in_words(one.run.predictions.population))
+        said = find_look_alikes(one.run).sentence, population_in_words(one.run.predictions.population)
+        sentences[1:1] = said
     return ' '.join(filter(None, sentences))
 
 

@@ -236,7 +236,7 @@ def _strata(detectors) -> dict:
             stratum.key.replace('_', ' '),
             stratum.value,
             str(stratum.images),
-            str(stratum.parts),
+            _text(stratum.parts),
             str(stratum.escape),
             str(stratum.false_reject),
             str(stratum.defects),

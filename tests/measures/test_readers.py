@@ -38,6 +38,83 @@ def test_boxes_and_severities_by_hand():
     json.dumps(asdict(said), allow_nan=False)
 
 
+def test_two_files_alike_agree_on_every_box():
+    """A critical box in a minor one that it nearly fills: as detections, one of them would be suppressed."""
+    both = reader([(0, 0, 1), (0, 1, 2), (1, 0, 1), (1, 0, 1)])
+    said = compare_readers(both, both)
+    assert (said.boxes, said.matched, said.first_only, said.second_only) == ((4, 4), 4, 0, 0)
+    assert (said.severities, said.kappa.kappa) == ([[3, 0], [0, 1]], 1)
+
+
+def drawn(seed, crowds):
+    """Two readers of 30 parts, drawn close together: boxes of any size, severity and number."""
+    generator = np.random.default_rng(seed)
+    files = []
+    for _ in range(2):
+        boxes = [
+            (int(part), *generator.integers(0, 30, 2), *generator.integers(4, 25, 2))
+            for part in generator.integers(30, size=60)
+        ]
+        file = reader([], parts=30)
+        file['annotations'] = [
+            dict(
+                id=k,
+                image_id=part + 1,
+                category_id=int(generator.integers(1, 3)),
+                bbox=[int(v) for v in box],
+                iscrowd=int(crowds and generator.random() < 0.2),
+            )
+            for k, (part, *box) in enumerate(boxes)
+        ]
+        files.append(file)
+    return files
+
+
+@pytest.mark.parametrize('crowds', [False, True])
+@pytest.mark.parametrize('seed', range(4))
+def test_no_reader_stands_above_the_other_and_the_order_of_boxes_says_nothing(seed, crowds):
+    first, second = drawn(seed, crowds)
+    said, turned = compare_readers(first, second), compare_readers(second, first)
+    assert said.boxes == turned.boxes[::-1] and said.again == turned.again[::-1]
+    assert (said.first_only, said.second_only) == (turned.second_only, turned.first_only)
+    assert np.array_equal(said.severities, np.transpose(turned.severities))
+    assert said.kappa.kappa == pytest.approx(turned.kappa.kappa)
+    assert np.array_equal(said.kappa.table, np.transpose(turned.kappa.table))
+    assert said.boxes[0] == said.matched + said.first_only + said.again[0]
+    shuffled = dict(second, annotations=second['annotations'][::-1])
+    assert compare_readers(first, shuffled) == said
+    if not crowds:
+        assert said.boxes == (60, 60)
+
+
+def test_as_many_boxes_are_paired_as_can_be():
+    """Of two marks side by side, the first takes the flaw that lies under both, and leaves the other none."""
+    said = compare_readers(reader([(0, 0, 1), (0, 6, 1)]), reader([(0, 5, 1), (0, 11, 1)]))
+    assert (said.matched, said.first_only, said.second_only, said.again) == (2, 0, 0, (0, 0))
+
+
+def test_two_boxes_within_one_large_one_are_one_flaw_and_one_more():
+    large = reader([(0, 0, 1)])
+    large['annotations'][0]['bbox'] = [0, 0, 100, 10]
+    said = compare_readers(large, reader([(0, 5, 2), (0, 80, 1)]))
+    assert (said.boxes, said.matched, said.severities) == ((1, 2), 1, [[1, 0], [0, 0]])
+    assert (said.first_only, said.second_only, said.again) == (0, 0, (0, 1))
+
+
+def test_boxes_with_a_score_all_count_and_it_is_said():
+    second = reader([(0, 0, 1)])
+    second['annotations'][0]['score'] = 0.1
+    said = compare_readers(reader([(0, 0, 1)]), second)
+    assert said.matched == 1 and 'each counts, whatever its score' in said.problems[0]
+
+
+def test_a_box_that_cannot_be_read_names_its_reader():
+    second = reader([(0, 0, 1)])
+    second['annotations'][0]['bbox'] = [0, 0, 0, 10]
+    with pytest.raises(MeasureError, match='the second reader: image 1: an annotated box without area'):
+        compare_readers(reader([(0, 0, 1)]), second)
+
+
 def test_categories_are_matched_by_name_and_images_by_file():
     first = reader([(0, 0, 1)])
     second = reader([(0, 0, 7)], categories=[dict(id=7, name='critical'), dict(id=1, name='minor')])
@@ -96,12 +173,22 @@ def test_an_image_with_two_records_is_refused(which):
         compare_readers(**files)
 
 
-def test_what_the_first_reader_ignores_counts_as_neither():
-    first = reader([(0, 0, 2), (0, 50, 1)])
-    first['annotations'][1]['iscrowd'] = 1
-    said = compare_readers(first, reader([(0, 0, 2), (0, 51, 1)]))
-    assert (said.matched, said.first_only, said.second_only) == (1, 0, 0)
-    assert said.kappa.agreement == 1
+@pytest.mark.parametrize('turned', [False, True])
+def test_what_a_reader_ignores_counts_as_neither(turned):
+    first, second = reader([(0, 0, 2), (0, 50, 1), (1, 0, 1)]), reader([(0, 0, 2), (0, 51, 1)])
+    for k in (1, 2):
+        first['annotations'][k]['iscrowd'] = 1
+    said = compare_readers(*((second, first) if turned else (first, second)))
+    assert (said.boxes, said.matched, said.first_only, said.second_only) == ((1, 1), 1, 0, 0)
+    # A part of which one says `iscrowd` alone has no verdict of that reader.
+    assert (said.kappa.agreement, said.kappa.parts) == (1, 3)
+
+
+def test_parts_of_which_nothing_but_crowds_is_said_have_no_kappa():
+    first = reader([(0, 0, 1)], parts=1)
+    first['annotations'][0]['iscrowd'] = 1
+    said = compare_readers(first, reader([], parts=1))
+    assert said.kappa is None and 'no part is left' in said.problems[0]
 
 
 @pytest.mark.parametrize('seed', range(3))
@@ -134,6 +221,7 @@ def test_a_model_at_the_false_call_rate_of_an_inspector():
     scores = [[(0, 0, 10, 0.9, 0)], [(0, 0, 10, 0.5, 0)], [(40, 0, 10, 0.7, 0)], [(40, 0, 10, 0.3, 0)]]
     model = [image(found, real, i) for i, (found, real) in enumerate(zip(scores, truth, strict=True))]
     said = at_false_calls_of(inspector, model, ('critical', 'minor'))
+    assert (said.defects, said.inspector_found, said.model_found) == (2, 1, 2)
     assert (said.inspector_rate, said.inspector_recall) == (0.25, 0.5)
     assert (said.threshold, said.model_rate, said.model_recall) == (0.5, 0.25, 1.0)
     silent = [image([], real, i) for i, real in enumerate(truth)]

@@ -3,12 +3,10 @@
 import json
 from dataclasses import asdict
 
-import pytest
 from helpers.inspected import image
 
-from projects.measures.images import MeasureError
 from projects.measures.matching import match_all
-from projects.measures.strata import describe_worst, stratify, worst_stratum
+from projects.measures.strata import describe_worst, stratify, too_many, worst_stratum
 
 
 def inspected():
@@ -52,10 +50,22 @@ def test_the_worst_stratum_is_named_with_its_bound():
     assert worst_stratum([]) is None and describe_worst([]) == ''
 
 
-def test_strata_need_parts():
-    images = [image([], [], i, None, strata=dict(series=str(i))) for i in range(2)]
-    with pytest.raises(MeasureError, match='parts not known'):
-        stratify(match_all(images), 0.5)
-    # a value of each image is a name, no group
-    many = [image([], [], i, i, strata=dict(batch=str(i))) for i in range(60)]
-    assert stratify(match_all(many), 0.5) == []
+def test_without_parts_the_recall_of_each_stratum_is_left():
+    images = [
+        image([(0, 0, 10, 0.9, 0)] if k else [], [(0, 0, 10, 0)], k, None, strata=dict(series=str(k)))
+        for k in range(2)
+    ]
+    strata = stratify(match_all(images), 0.5)
+    assert [(s.parts, str(s.escape), s.recall) for s in strata] == [
+        (None, 'not estimable', 0.0),
+        (None, 'not estimable', 1.0),
+    ]
+    assert describe_worst(strata) == ''
+
+
+def test_a_value_of_each_image_is_a_name_and_no_group():
+    many = match_all([image([], [], i, i, strata=dict(batch=str(i), view=str(i % 2))) for i in range(60)])
+    assert {s.key for s in stratify(many, 0.5)} == {'view'}
+    (said,) = too_many(many)
+    assert said.startswith('strata: 60 values of batch are left out')
+    assert too_many(many[:50]) == []

@@ -1,5 +1,6 @@
 """Faults planted one at a time, and what the check says of each."""
 
+import hashlib
 import json
 import os
 import re
@@ -199,6 +200,12 @@ def expose_again(root):
     add_to_test(root, 'other.png', cv2.imencode('.png', image.round().astype(np.uint8))[1].tobytes())
 
 
+def copy_of_val(root):
+    """Save a val radiograph again with losses, for test."""
+    image = pixels(root / 'images/val_001.png')
+    add_to_test(root, 'other.jpg', cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+
+
 def copy_within(root):
     shutil.copy(root / 'images/train_000.png', root / 'images/train_001.png')
 
@@ -293,6 +300,7 @@ def copy_unlisted(root):
         (copy_bytes, 'error leaks: 1 image of test byte-equal to one of train: .*other.png'),
         (copy_pixels, 'error leaks: 1 image of test pixel-equal to one of train: .*other.png'),
         (expose_again, 'warning leaks: 1 of 5 images of test look like one of train'),
+        (copy_of_val, 'warning leaks: 1 of 5 images of test look like one of val'),
         (copy_within, 'warning leaks: 1 pixel copy within train'),
         (
             share_part,
@@ -314,6 +322,41 @@ def test_a_planted_fault_is_found_and_nothing_else_of_its_kind(data, plant, expe
     assert any(re.match(expected, line) for line in lines), lines
     same = [line for line in lines if line.split(':')[0] == expected.split(':')[0].split('.')[0]]
     assert len(same) <= 2, same
+
+
+@pytest.mark.parametrize(
+    ('plant', 'resembling'),
+    [
+        (lambda root: None, (0, 0)),
+        (list_twice, (1, 0)),
+        (copy_pixels, (1, 0)),
+        (expose_again, (1, 0)),
+        (copy_of_val, (0, 1)),
+    ],
+)
+def test_what_resembles_is_on_record_with_the_files_that_were_read(data, plant, resembling):
+    """A report that proves something on these files says whether anybody looked."""
+    root, config = data
+    plant(root)
+    report, *_ = examine(Config.fromfile(config), str(config), workers=1)
+    assert (report['resembling']['train, test'], report['resembling']['val, test']) == resembling
+    read = {row['name']: row['sha256'] for row in report['sets'] if 'sha256' in row}
+    assert read == {
+        split: hashlib.sha256((root / f'{split}.json').read_bytes()).hexdigest() for split in LABELLED
+    }
+    assert report['date'].startswith('20')
+
+
+def test_a_crop_of_a_test_image_in_train_is_on_record(data):
+    root, config = data
+    large = np.kron(pixels(root / 'images/test_001.png'), np.ones((3, 3), np.uint8))
+    noise = np.random.default_rng(0).normal(0, 8, large.shape)
+    large = (large + noise).clip(0, 255).astype(np.uint8)
+    cv2.imwrite(str(root / 'images/test_001.png'), large)
+    cv2.imwrite(str(root / 'images/train_003.png'), large[100:228, 90:218])
+    edit(root, 'test', lambda coco: coco['images'][1].update(width=384, height=384))
+    report, *_ = examine(Config.fromfile(config), str(config), workers=1)
+    assert report['resembling']['train, test'] == 1
 
 
 def test_crowd_is_counted(data):

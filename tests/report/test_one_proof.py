@@ -20,6 +20,7 @@ from projects.report.compare import gather
 from projects.report.measured import Settings
 from projects.report.proof import statement_of
 from projects.report.runs import read_runs
+from projects.xray.digests import digest
 from projects.xray.population import describe_population, population_in_words
 from tools import report
 from tools import test as test_tool
@@ -215,6 +216,57 @@ def test_copies_under_other_parts_prove_nothing(tmp_path, faultless, of_test, of
     assert one.parts.proven == (why is None)
     assert one.parts.statement.startswith('Proven: ') == one.parts.proven
     assert why is None or one.parts.statement.endswith(f'no proof: {why}.')
+
+
+def proving(tmp_path):
+    """A run that proves something; its folder."""
+    truth, val = draw_truth(tmp_path, 130, free=10), draw_val(tmp_path, 220)
+    return draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), truth, val=val)
+
+
+def record_check(run, path, date='2026-03-04T05:06:07+00:00', lacks='', **resembling):
+    """Write the record of a check of the annotation files of a run."""
+    (one,) = read_runs([run])[0]
+    read = dict(test=one.predictions.sha256, val=one.val.sha256)
+    read['train'] = next(iter(one.train_files()[0].values())) or digest(run.parents[1] / 'train.json')
+    sets = [dict(name=side, sha256=None if side == lacks else sha) for side, sha in read.items()]
+    counts = {f'{side}, test': count for side, count in resembling.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(sets=sets, date=date, resembling=dict(counts), findings=[])))
+
+
+def test_a_proof_says_that_nobody_looked_for_lossy_copies_and_crops(tmp_path, faultless, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = proving(tmp_path)
+    said = 'were not looked for: no check of these annotation files is on record (tools/check_dataset.py'
+    for lacks in ('', 'train', 'val', 'test'):  # a record of other files is none
+        if lacks:
+            record_check(run, run / 'dataset.json', lacks=lacks, train=0, val=0)
+        (one,) = measured(run)
+        assert one.parts.proven and said in statement_of(one)
+    for damaged in ('{"resembling": {}, "sets": [{}]}', '[]', '{', '{"resembling": {}, "sets": [1]}'):
+        (run / 'dataset.json').write_text(damaged)
+        assert said in statement_of(one)
+    report.main([str(run), '--out', str(tmp_path / 'report'), '--gallery', '0'])
+    assert 'near duplicates not looked for' in (tmp_path / 'report' / 'index.html').read_text()
+
+
+def test_a_proof_says_what_the_check_on_record_found(tmp_path, faultless, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = proving(tmp_path)
+    record_check(run, tmp_path / 'work_dirs' / 'other' / 'dataset.json', train=0, val=0)
+    (one,) = measured(run)
+    assert one.parts.proven
+    assert (
+        'No image resembles one of training or val (near duplicates and crops; tools/check_dataset.py, '
+        '2026-03-04).'
+    ) in statement_of(one)
+    record_check(run, run / 'dataset.json', '2026-03-05', train=2, val=1)  # a later one
+    assert '3 of these images resemble one of training or val (near duplicates and crops' in statement_of(one)
+    assert f'look at the pairs in {run}/dataset.html before you rely on this' in statement_of(one)
+    report.main([str(run), '--out', str(tmp_path / 'report'), '--gallery', '0'])
+    page = (tmp_path / 'report' / 'index.html').read_text()
+    assert '3 images resemble one of training or val: look at them' in page
 
 
 def test_a_critical_class_that_is_not_the_first_is_refused(tmp_path, faultless):

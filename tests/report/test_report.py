@@ -1088,6 +1088,18 @@ def test_a_probe_is_measured_again_from_its_scores(probes):
     assert 'test.json says mAP 0.99, its predictions give' in line
 
 
+def test_a_probe_that_says_one_class_is_named(probes, tmp_path):
+    def call_all_minor(said):
+        for image in said['images']:
+            image['scores'] = [0.4 * image['scores'][0], 1 - 0.4 * image['scores'][0]]
+
+    edit(probes[0] / 'predictions.json', call_all_minor)
+    runs, _ = read_runs(probes)
+    write_report(tmp_path / 'out', runs, [], Settings(resamples=10), 0)
+    page = (tmp_path / 'out' / 'index.html').read_text()
+    assert page.count('calls every image minor, so its accuracy is the share of that class alone') == 1
+
+
 def test_probes_on_other_labels_or_parts_do_not_compare(probes):
     edit(probes[1] / 'predictions.json', lambda said: said['images'][5].update(part='elsewhere'))
     _, (line,) = read_runs(probes)

@@ -12,6 +12,13 @@ from tools.compare_readers import main
 CATEGORIES = [dict(id=1, name='critical'), dict(id=2, name='minor')]
 
 
+def with_box(**changed):
+    """JSON of one box, in classes that no map knows, with something wrong about it."""
+    box = dict(id=0, image_id=0, category_id=1, bbox=[0, 0, 9, 9]) | changed
+    images = [dict(id=0, file_name='0.png', part='p0')]
+    return json.dumps(dict(images=images, annotations=[box], categories=CATEGORIES))
+
+
 @pytest.fixture
 def files(tmp_path):
     """Labels of six parts and corrections of the page: one box more, one severity changed."""
@@ -38,7 +45,8 @@ def test_two_readers_and_a_model(files, capsys):
     printed = capsys.readouterr().out
     assert 'a.json and b.json: 6 images that both read' in printed
     assert 'boxes: 3 and 4; 3 marked by both, 0 by a.json alone, 1 by b.json alone' in printed
-    assert 'b.json: 0.167 critical false calls an image, recall 66.7%' in printed
+    assert 'b.json: 0.167 critical false calls an image, recall 2 of 3 = 66.7%' in printed
+    assert 'the model at score >= 0.6: 0.167, recall 3 of 3 = 100.0% (the score is read off' in printed
     said = json.loads((files / 'out.json').read_text())
     assert said['agreement']['severities'] == [[2, 1], [0, 0]]
     assert said['agreement']['kappa']['table'] == [[2, 1, 0], [0, 0, 0], [1, 0, 2]]
@@ -60,6 +68,12 @@ def test_two_readers_and_a_model(files, capsys):
             json.dumps(dict(images=[], annotations=[], categories=[dict(id=1, name='crack')])),
             'name them alike',
         ),
+        (with_box(image_id=99), 'a box of image 99, which the file does not list'),
+        (with_box(category_id=7), 'a box of category 7, which the file does not list'),
+        (with_box(bbox=[0, None, 9, 9]), 'expected a COCO file'),
+        (with_box(bbox=[0, float('nan'), 9, 9]), 'expected a COCO file'),
+        (with_box(bbox=[0, 0, 9]), 'expected a COCO file'),
+        (with_box(bbox=[0, 0, 0, 9]), 'the second reader: image 0: an annotated box without area'),
     ],
 )
 def test_what_cannot_be_compared_is_wrong_use(files, capsys, content, reason):
@@ -76,7 +90,35 @@ def test_a_model_of_other_images_is_wrong_use(files, capsys):
     said['detections'] = said['detections'][:2]
     (files / 'predictions.json').write_text(json.dumps(said))
     assert main([str(files / 'a.json'), str(files / 'b.json'), '--model', str(files)]) == 2
-    assert 'was not tested on the images that both readers read' in capsys.readouterr().err
+    assert 'tested on 2 of the 6 images that both readers read' in capsys.readouterr().err
+
+
+def test_a_second_reader_of_a_sample_is_compared_with_the_model_on_it(files, capsys):
+    """The model was tested on all six images, the second reader read three of them."""
+    second = json.loads((files / 'b.json').read_text())
+    second['images'] = second['images'][:3]
+    second['annotations'] = [dict(box, score=0.1) for box in second['annotations'] if box['image_id'] < 3]
+    (files / 'b.json').write_text(json.dumps(second))
+    assert main([str(files / 'a.json'), str(files / 'b.json'), '--model', str(files)]) == 0
+    printed = capsys.readouterr().out
+    assert 'b.json: 0 critical false calls an image, recall 2 of 3 = 66.7%' in printed
+    assert 'recall 3 of 3 = 100.0%' in printed and 'note: 3 images of the first reader alone' in printed
+
+
+def test_numbers_that_cannot_be_written_are_one_line(files, capsys):
+    (files / 'taken').write_text('')
+    options = ['--json', str(files / 'taken' / 'out.json')]
+    assert main([str(files / 'a.json'), str(files / 'b.json'), *options]) == 2
+    error = capsys.readouterr().err
+    assert 'give another file' in error and error.count('\n') == 1
+
+
+def test_boxes_on_what_the_other_marked_once_are_told(files, capsys):
+    second = json.loads((files / 'b.json').read_text())
+    second['annotations'].append(dict(id=10, image_id=0, category_id=2, bbox=[2, 2, 5, 5]))
+    (files / 'b.json').write_text(json.dumps(second))
+    assert main([str(files / 'a.json'), str(files / 'b.json')]) == 0
+    assert 'by b.json alone; 0 and 1 more on what the other marked once' in capsys.readouterr().out
 
 
 def test_corrections_of_the_page_are_one_of_two_files(files, capsys):
