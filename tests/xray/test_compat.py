@@ -1,5 +1,6 @@
 """One test per repair of the pinned libraries; each fails without it."""
 
+import copy
 import http.server
 import json
 import os
@@ -26,6 +27,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.visualization import MLflowVisBackend
 from mmpretrain.models import NonLinearNeck
 from scipy.optimize import brentq
+from yapf.yapflib import yapf_api
 
 from projects.xray import compat, running
 
@@ -420,6 +422,18 @@ def test_an_epoch_is_counted_from_its_first_batch(tmp_path):
         default_hooks=dict(sampler_seed=None),
     ).train()
     assert counter.counted == [2, 3, 4]
+
+
+def test_a_config_is_formatted_once(monkeypatch):
+    calls, format_code = [], yapf_api.FormatCode
+    monkeypatch.setattr(yapf_api, 'FormatCode', lambda *a, **k: calls.append(1) or format_code(*a, **k))
+    config = Config(dict(model=dict(type='A', layers=list(range(40))), lr=0.25))
+    first = config.pretty_text
+    assert config.pretty_text == first and copy.deepcopy(config).pretty_text == first and len(calls) == 1
+    config.lr = 0.5
+    assert config.pretty_text == first.replace('0.25', '0.5') and len(calls) == 2
+    plain = Config(dict(config), format_python_code=False).pretty_text
+    assert len(calls) == 2 and plain.count('\n') < first.count('\n')
 
 
 def test_mlflow_writes_to_a_folder_and_pictures_have_an_ending(tmp_path, monkeypatch):
