@@ -1,19 +1,23 @@
 """Rules of CONTRIBUTING.md that no linter knows."""
 
 import ast
+import functools
 import re
 
 import pytest
 
 
 @pytest.fixture(scope='module')
-def trees(repo):
-    """The syntax tree of each Python file below a folder."""
-    return lambda *folders: {
-        path: ast.parse(path.read_bytes())
-        for folder in folders
-        for path in sorted((repo / folder).rglob('*.py'))
-    }
+def files(repo):
+    """The Python files below folders."""
+    return lambda *folders: [path for folder in folders for path in sorted((repo / folder).rglob('*.py'))]
+
+
+@pytest.fixture(scope='module')
+def trees(files):
+    """The syntax tree of each Python file below folders, read once."""
+    parse = functools.cache(lambda path: ast.parse(path.read_bytes()))
+    return lambda *folders: {path: parse(path) for path in files(*folders)}
 
 
 def test_no_test_module_imports_another(trees):
@@ -38,8 +42,8 @@ def test_no_function_is_longer_than_80_lines(trees):
                 assert length <= 80, f'{path}:{node.lineno} {node.name} has {length} lines'
 
 
-def test_a_file_over_500_lines_says_why_in_its_first_line(trees):
-    for path in trees('projects', 'tools', 'configs'):
+def test_a_file_over_500_lines_says_why_in_its_first_line(files):
+    for path in files('projects', 'tools', 'configs'):
         first, *rest = path.read_text().splitlines() or ['']
         assert len(rest) < 500 or 'lines' in first, f'{path} has {len(rest) + 1} lines'
 
@@ -51,7 +55,7 @@ def test_the_picture_of_the_packages_has_each_of_them(repo):
     assert packages == {*re.findall(r'\.\./projects/(\w+)\)', page.read_text())}
 
 
-def test_each_test_file_has_a_name_of_its_own(trees):
+def test_each_test_file_has_a_name_of_its_own(files):
     """Two of one name cannot be collected together."""
-    names = [path.name for path in trees('tests') if path.name != 'conftest.py']
+    names = [path.name for path in files('tests') if path.name != 'conftest.py']
     assert [name for name in names if names.count(name) > 1] == []

@@ -107,7 +107,6 @@ def test_an_answer_that_is_not_taken_is_given_up(session, address, monkeypatch, 
     monkeypatch.setattr(connections, 'STALL_SECONDS', 0.5)
     cv2.imwrite(str(tmp_path / 'large.png'), spot(20, 30).repeat(64, 0).repeat(64, 1))
     key = session.add('large.png', tmp_path / 'large.png')
-    session.inspect(key)
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(address)

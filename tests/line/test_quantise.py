@@ -52,10 +52,11 @@ def graph(tmp_path):
     return tmp_path / 'm.xml', inputs
 
 
-def run_in_subprocess(check, *args):
-    """Run a check in a process of its own: after NNCF, a training in the same process crashes."""
+@pytest.fixture(scope='module')
+def run_in_subprocess():
+    """Run checks in one other process: after NNCF, a training in the same process crashes."""
     with ProcessPoolExecutor(1, get_context('spawn')) as pool:
-        pool.submit(check, *args).result()
+        yield lambda check, *args: pool.submit(check, *args).result()
 
 
 def likeness(path, inputs):
@@ -70,7 +71,7 @@ def likeness(path, inputs):
     return measure
 
 
-def test_the_layers_are_quantised_and_the_decoding_is_not(graph):
+def test_the_layers_are_quantised_and_the_decoding_is_not(graph, run_in_subprocess):
     run_in_subprocess(check_layers, *graph)
 
 
@@ -92,7 +93,7 @@ def check_layers(path, inputs):
     assert {file.name for file in path.parent.iterdir()} == {'m.onnx', 'm.xml', 'm.bin'}
 
 
-def test_a_loss_beyond_the_limit_puts_layers_back(graph):
+def test_a_loss_beyond_the_limit_puts_layers_back(graph, run_in_subprocess):
     run_in_subprocess(check_loss, *graph)
 
 
@@ -103,7 +104,7 @@ def check_loss(path, inputs):
     assert measure(engines.load('openvino', path, threads=1)) > said['measure_after_plain_quantisation']
 
 
-def test_what_float32_loses_itself_counts(graph):
+def test_what_float32_loses_itself_counts(graph, run_in_subprocess):
     run_in_subprocess(check_own_loss, *graph)
 
 

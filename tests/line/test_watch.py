@@ -190,7 +190,7 @@ def arrive(root, count):
         draft = root / f'{k}.png.part'
         draft.write_bytes(content)
         draft.rename(root / f'{k}.png')
-        threading.Event().wait(0.2)
+        threading.Event().wait(0.1)
 
 
 @pytest.mark.parametrize(
