@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import json
 import os
 import re
 import sys
@@ -19,9 +18,9 @@ if str(REPO) not in sys.path:
     sys.path.insert(0, str(REPO))
 
 import cv2  # noqa: E402
-import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-from helpers.plates import draw_radiograph, outline_of  # noqa: E402
+from helpers.classifier import write_classifier  # noqa: E402
+from helpers.drawn_sets import draw_set  # noqa: E402
 
 import projects  # noqa: E402, F401  (before mmdet: it brings mmcv's operators)
 
@@ -45,116 +44,8 @@ def repo() -> Path:
 
 @pytest.fixture
 def tiny_coco(tmp_path):
-    """Factory of a labelled set in the layout that the converters write.
-
-    `tiny_coco(n=4, bits=8, types=('crack', 'gas_pore'), empty=0, unlabeled=0, size=96, name='data', seed=0,
-    masks=False)` draws `n` radiographs per split, the last `empty` of them free of defects, into
-    `tmp_path/name` and returns that folder. The types take turns, so `n - empty >= len(types)` shows every
-    type in every split. With `masks` each box comes with the polygon of its ellipse.
-    """
-
-    def make(
-        n=4,
-        bits=8,
-        types=('crack', 'gas_pore'),
-        empty=0,
-        unlabeled=0,
-        size=96,
-        name='data',
-        seed=0,
-        masks=False,
-    ):
-        rng = np.random.default_rng(seed)
-        root = tmp_path / name
-        (root / 'images').mkdir(parents=True)
-        top = 2**bits - 1
-        dtype = np.uint8 if bits == 8 else np.uint16
-
-        def write(path, image):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            assert cv2.imwrite(str(path), np.round(image * top).astype(dtype))
-
-        for split in ('train', 'val', 'test'):
-            images, annotations = [], []
-            for i in range(n):
-                image, boxes = draw_radiograph(rng, size, 0 if i >= n - empty else 1 + i % 2)
-                file_name = f'{split}_{i:03d}.png'
-                write(root / 'images' / file_name, image)
-                images.append(
-                    dict(
-                        id=i + 1,
-                        file_name=file_name,
-                        width=size,
-                        height=size,
-                        part=f'{split}{i // 2}',
-                        view=i % 2,
-                    )
-                )
-                for k, box in enumerate(boxes):
-                    annotations.append(
-                        dict(
-                            id=len(annotations) + 1,
-                            image_id=i + 1,
-                            category_id=(i + k) % len(types) + 1,
-                            bbox=box,
-                            area=round(box[2] * box[3], 2),
-                            iscrowd=0,
-                            **(dict(segmentation=[outline_of(box)]) if masks else {}),
-                        )
-                    )
-            categories = [dict(id=k + 1, name=name) for k, name in enumerate(types)]
-            coco = dict(
-                info=dict(description='drawn by tests/conftest.py'),
-                images=images,
-                annotations=annotations,
-                categories=categories,
-            )
-            (root / f'{split}.json').write_text(json.dumps(coco))
-        for i in range(unlabeled):
-            image, _ = draw_radiograph(rng, size, i % 2)
-            write(root / 'unlabeled' / f'{i // 10:02d}' / f'{i:03d}.png', image)
-        return root
-
-    return make
-
-
-CLASSIFIER = """
-custom_imports = dict(
-    imports=['projects.xray.' + name for name in ('compat', 'datasets', 'transforms', 'metrics', 'hooks')],
-    allow_failed_imports=False,
-)
-default_scope = 'mmpretrain'
-load = [dict(type='LoadXray'), dict(type='Resize', scale=32), dict(type='PackInputs')]
-loader = dict(batch_size=4, num_workers=0, collate_fn=dict(type='default_collate'))
-data = dict(
-    type='XraySeverity',
-    data_root='{root}',
-    metainfo=dict(classes=('critical', 'minor')),
-    severity=dict(crack='critical', gas_pore='minor'),
-    pipeline=load,
-)
-train_dataloader = dict(
-    dataset=dict(ann_file='train.json', **data), sampler=dict(type='DefaultSampler', shuffle=True), **loader
-)
-test_dataloader = dict(
-    dataset=dict(ann_file='test.json', test_mode=True, **data),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    **loader,
-)
-test_evaluator = dict(type='XraySeverityMetric')
-test_cfg = dict()
-# No batch norm: one process with a batch of 8 is two ranks with 4 each.
-model = dict(
-    type='ImageClassifier',
-    data_preprocessor=dict(mean=[114.5], std=[57.6]),
-    backbone=dict(type='LeNet5', num_classes=2),
-    head=dict(type='ClsHead', loss=dict(type='CrossEntropyLoss')),
-)
-train_cfg = dict(by_epoch=True, max_epochs=2)
-optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
-default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2))
-custom_hooks = [dict(type='VerifiedLoadHook'), dict(type='FiniteLossHook'), dict(type='PaceHook')]
-"""
+    """Factory: a labelled set in `tmp_path/name` with the settings of `draw_set`; returns that folder."""
+    return lambda name='data', **settings: draw_set(tmp_path / name, **settings)
 
 
 @pytest.fixture
@@ -164,9 +55,7 @@ def classifier(tiny_coco, tmp_path, monkeypatch, request):
     The test runs in `tmp_path`, where the config, the data and whatever a tool writes lie.
     """
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / (re.sub(r'\W+', '_', request.node.name) + '.py')
-    path.write_text(CLASSIFIER.replace('{root}', str(tiny_coco(n=16))))
-    return path
+    return write_classifier(tmp_path / (re.sub(r'\W+', '_', request.node.name) + '.py'), tiny_coco(n=16))
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import time
 
 import pytest
 import torch
+from helpers.classifier import write_classifier
+from helpers.drawn_sets import draw_set
 from mmengine.registry import MODELS
 from mmengine.runner import save_checkpoint
 
@@ -25,9 +27,10 @@ SWIN = dict(
 )
 
 
-def script(repo, name, *arguments, **environment):
+def script(repo, name, *arguments, cwd=None, **environment):
     return subprocess.run(
         [repo / 'tools' / name, *map(str, arguments)],
+        cwd=cwd,
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
@@ -181,41 +184,9 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module()
 class KeepBuffers(Hook):
-    def _keep(self, runner, when):
-        buffers = {k: v.clone() for k, v in runner.model.module.named_buffers()}
-        torch.save(buffers, f'{when}{dist.get_rank()}.pth')
     def after_train_iter(self, runner, **kwargs):
-        self._keep(runner, 'iter')
-    def before_save_checkpoint(self, runner, checkpoint):
-        self._keep(runner, 'epoch')
+        torch.save(dict(runner.model.module.named_buffers()), f'epoch{runner.epoch}-{dist.get_rank()}.pth')
 """
-
-
-def test_a_checkpoint_holds_the_statistics_of_all_ranks(classifier, tmp_path, repo):
-    """Without SyncBN each rank has its own, which are averaged before the epoch's checkpoint is written."""
-    (tmp_path / 'keeping.py').write_text(KEEP_BUFFERS)
-    classifier.write_text(
-        classifier.read_text()
-        + """
-custom_imports['imports'].append('keeping')
-custom_hooks.append(dict(type='KeepBuffers'))
-train_cfg['max_epochs'] = 1
-sync_bn = 'torch'
-model['backbone'] = dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, in_channels=1)
-model['neck'] = dict(type='GlobalAveragePooling')
-model['head'] = dict(type='LinearClsHead', num_classes=2, in_channels=32, loss=dict(type='CrossEntropyLoss'))
-"""
-    )
-    done = script(repo, 'dist_train.sh', classifier, 2, '--work-dir', 'run', PYTHONPATH=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    own = [torch.load(f'iter{rank}.pth') for rank in (0, 1)]
-    kept = torch.load('run/epoch_1.pth')['state_dict']
-    means = [key for key in own[0] if key.endswith('running_mean')]
-    assert means and any(not torch.equal(own[0][key], own[1][key]) for key in means)
-    for key in means:
-        torch.testing.assert_close(kept[key], (own[0][key] + own[1][key]) / 2)
-
-
 STOPPED_LAUNCHER = """
 import os, signal, time
 from mmengine.hooks import Hook
@@ -224,49 +195,74 @@ from mmengine.registry import HOOKS
 @HOOKS.register_module()
 class StopLauncher(Hook):
     def after_train_iter(self, runner, **kwargs):
-        if runner.iter == 2:
+        if os.environ['TORCHELASTIC_RESTART_COUNT'] == '1' and runner.iter == 4:
             if os.environ['RANK'] == '0':
                 os.kill(os.getppid(), signal.SIGTERM)
             (resume,) = (hook for hook in runner.hooks if type(hook).__name__ == 'ResumeHook')
             while not resume.stopped:  # until torchrun has passed it on
                 time.sleep(0.01)
 """
-
-
-@pytest.mark.parametrize('end', ['killed', 'stopped'])
-def test_ranks_resume_with_their_own_statistics_and_half_summed_gradients(classifier, tmp_path, repo, end):
-    """Rank 1 dies, or the launcher gets SIGTERM, between the two batches of an update.
-
-    Two ranks sum alike in any order: bit-identical.
-    """
-    (tmp_path / 'failing.py').write_text(FAILING_RANK)
-    (tmp_path / 'stopping.py').write_text(STOPPED_LAUNCHER)
-    text = classifier.read_text().replace("'hooks')", "'hooks', 'resuming')")
-    text += """
+OWN_STATISTICS = """
 custom_hooks.append(dict(type='ResumeHook', minutes=0))
 train_dataloader['batch_size'] = 2
 train_cfg['max_epochs'] = 2
 optim_wrapper.update(accumulative_counts=2, optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
+sync_bn = 'torch'
 model['backbone'] = dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, in_channels=1)
 model['neck'] = dict(type='GlobalAveragePooling')
 model['head'] = dict(type='LinearClsHead', num_classes=2, in_channels=32, loss=dict(type='CrossEntropyLoss'))
 """
-    classifier.write_text(text)
-    whole = script(repo, 'dist_train.sh', classifier, 2, '--work-dir', 'whole')
-    assert whole.returncode == 0, whole.stderr
-    module, hook = dict(killed=('failing', 'FailOnce'), stopped=('stopping', 'StopLauncher'))[end]
-    text += f"custom_imports['imports'].append('{module}')\ncustom_hooks.append(dict(type='{hook}'))\n"
-    classifier.write_text(text)
-    command = 'dist_train.sh', classifier, 2, '--work-dir', 'cut'
-    cut = script(repo, *command, MAX_RESTARTS=str(int(end == 'killed')), PYTHONPATH=str(tmp_path))
-    if end == 'stopped':
-        assert cut.returncode == 143, cut.stderr
-        assert not (tmp_path / 'cut' / 'epoch_2.pth').exists()
-        cut = script(repo, *command, '--resume', PYTHONPATH=str(tmp_path))
+
+
+@pytest.fixture(scope='module')
+def two_ranks(tmp_path_factory, repo):
+    """Folder with `whole`, a run of two ranks whose batch norms differ, and `cut.py`, to end it twice.
+
+    Four iterations an epoch, of which two make an update.
+    """
+    folder = tmp_path_factory.mktemp('two-ranks')
+    config = write_classifier(folder / 'whole.py', draw_set(folder / 'data', n=16))
+    text = config.read_text().replace("'hooks')", "'hooks', 'resuming')") + OWN_STATISTICS
+    modules = dict(keeping=KEEP_BUFFERS, failing=FAILING_RANK, stopping=STOPPED_LAUNCHER)
+    for name, module in modules.items():
+        (folder / f'{name}.py').write_text(module)
+    ends = [('failing', 'FailOnce'), ('stopping', 'StopLauncher')]
+    for name, hooks in (('whole', [('keeping', 'KeepBuffers')]), ('cut', ends)):
+        lines = [
+            f"custom_imports['imports'].append('{module}')\ncustom_hooks.append(dict(type='{hook}'))\n"
+            for module, hook in hooks
+        ]
+        (folder / f'{name}.py').write_text(text + ''.join(lines))
+    done = script(repo, 'dist_train.sh', config, 2, '--work-dir', 'whole', cwd=folder, PYTHONPATH=str(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_checkpoint_holds_the_statistics_of_all_ranks(two_ranks):
+    """Without SyncBN each rank has its own, which are averaged before the epoch's checkpoint is written."""
+    own = [torch.load(two_ranks / f'epoch0-{rank}.pth') for rank in (0, 1)]
+    kept = torch.load(two_ranks / 'whole' / 'epoch_1.pth')['state_dict']
+    means = [key for key in own[0] if key.endswith('running_mean')]
+    assert means and any(not torch.equal(own[0][key], own[1][key]) for key in means)
+    for key in means:
+        torch.testing.assert_close(kept[key], (own[0][key] + own[1][key]) / 2)
+
+
+def test_ranks_resume_with_their_own_statistics_and_half_summed_gradients(two_ranks, repo):
+    """Rank 1 dies between the two batches of an update; after the restart the launcher gets SIGTERM there.
+
+    Two ranks sum alike in any order: bit-identical.
+    """
+    command = 'dist_train.sh', two_ranks / 'cut.py', 2, '--work-dir', 'cut'
+    path = dict(cwd=two_ranks, PYTHONPATH=str(two_ranks))
+    cut = script(repo, *command, MAX_RESTARTS='1', **path)
+    assert cut.returncode == 143, cut.stderr
+    assert 'resumes cut/resume_2.pth' in cut.stdout
+    assert not (two_ranks / 'cut' / 'epoch_2.pth').exists()
+    cut = script(repo, *command, '--resume', **path)
     assert cut.returncode == 0, cut.stderr
-    # Stopped, the ranks finish the update first.
-    assert f'resumes cut/resume_{2 if end == "killed" else 4}.pth' in cut.stdout
-    one, two = (torch.load(tmp_path / name / 'epoch_2.pth') for name in ('whole', 'cut'))
+    assert 'resumes cut/resume_6.pth' in cut.stdout  # stopped, the ranks finish the update first
+    one, two = (torch.load(two_ranks / name / 'epoch_2.pth') for name in ('whole', 'cut'))
     assert one['meta']['iter'] == two['meta']['iter'] == 8
     assert any(key.endswith('running_mean') for key in one['state_dict'])
     for key, value in one['state_dict'].items():
