@@ -15,9 +15,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects import __version__  # noqa: E402
-from projects.study import launch, listing, results, schedule, step  # noqa: E402
-from projects.study.devices import devices, gpus_here  # noqa: E402
-from projects.study.plan import StudyError, read_study  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -59,6 +56,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
+    # PyTorch takes seconds to import: --help and wrong use do not wait for it.
+    from projects.study import launch, listing, results, schedule, step
+    from projects.study.devices import devices, gpus_here
+    from projects.study.plan import StudyError, read_study
+
     try:
         if args.readme:
             return results.write_readme(Path(args.readme), [Path(file) for file in args.studies])
