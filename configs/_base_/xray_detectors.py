@@ -19,7 +19,7 @@ xray_swin_base = dict(
     out_indices=(0, 1, 2, 3),
     drop_path_rate=0.2,
     pad_small_map=True,  # maps of 256, 128, 64 and 32 are padded to multiples of the window
-    stage_cfgs=dict(block_cfgs=dict(window_size=12)),
+    stage_cfgs=_base_.xray_window_12,
     init_cfg=_base_.xray_swin_base_in1k,
 )
 # Half-width ResNet-18 without pretraining.

@@ -19,7 +19,6 @@ xray_tiny = dict(
         bbox_roi_extractor=dict(out_channels=32), bbox_head=dict(in_channels=32, fc_out_channels=128)
     ),
 )
-xray_distill_hooks = [dict(type='StudentHook')]
 
 # PKD (arXiv:2207.02039): Pearson correlation of the maps, so that teacher and student may differ in kind.
 xray_pkd_losses = {f'loss_fpn{level}': dict(type='PKDLoss', loss_weight=6) for level in range(4)}

@@ -26,6 +26,8 @@ xray_load = dict(type='LoadXray', window=dict(type='full'), dtype='uint8')
 
 # Persistent workers: without them every epoch draws the same augmentations.
 xray_workers = dict(num_workers=8, persistent_workers=True, pin_memory=True)
+# For two CPU cores.
+xray_two_cores = dict(num_workers=1, pin_memory=False)
 xray_shuffle = dict(type='DefaultSampler', shuffle=True)
 xray_in_order = dict(type='DefaultSampler', shuffle=False)
 
@@ -40,3 +42,7 @@ xray_hooks = [
     dict(type='ResumeHook', minutes=10),
 ]
 xray_checkpoint = dict(interval=1, max_keep_ckpts=2)
+
+# What a distillation states in place of the two.
+xray_distill_imports = dict(xray_imports, imports=[*xray_imports['imports'], 'projects.xray.distill'])
+xray_distill_hooks = [*xray_hooks, dict(type='StudentHook')]

@@ -16,6 +16,16 @@ xray_simsiam_pipeline = [
     dict(type='XrayMultiView', num_views=2, transforms=[xray_simsiam_view]),
     dict(type='PackInputs'),
 ]
+xray_simsiam_128_view = [
+    dict(xray_simsiam_view[0], scale=128),
+    xray_simsiam_view[1],
+    dict(xray_simsiam_view[2], sigma=(0.1, 2.0 * 128 / 224)),
+]
+xray_simsiam_128_pipeline = [
+    _base_.xray_load,
+    dict(xray_simsiam_pipeline[1], transforms=[xray_simsiam_128_view]),
+    dict(type='PackInputs'),
+]
 
 # Views for radiographs: twice the resolution, so that 2 px of blur do not erase a pore; half the area at
 # least, so that both views share the defect; tube voltage (gamma, contrast), exposure (brightness),
@@ -69,8 +79,15 @@ xray_simmim_pipeline = [
 ]
 xray_simmim_192_pipeline = [
     _base_.xray_load,
-    dict(type='XrayRandomResizedCrop', scale=192, crop_ratio_range=(0.67, 1.0), flip=0.5),
-    dict(type='SimMIMMaskGenerator', input_size=192, mask_patch_size=32, model_patch_size=4, mask_ratio=0.6),
+    dict(xray_simmim_pipeline[1], scale=192),
+    dict(xray_simmim_pipeline[2], input_size=192),
+    dict(type='PackInputs'),
+]
+# 16 px patches mask as large a part of the image as the original's 32 px of 192.
+xray_simmim_96_pipeline = [
+    _base_.xray_load,
+    dict(xray_simmim_pipeline[1], scale=96),
+    dict(xray_simmim_pipeline[2], input_size=96, mask_patch_size=16),
     dict(type='PackInputs'),
 ]
 
@@ -84,12 +101,7 @@ xray_castings_a = dict(
     data_prefix=dict(img_path='images'),
     ann_file='a/unlabeled.txt',
 )
-xray_castings_b = dict(
-    type='XrayImages',
-    data_root='data/gdxray',
-    data_prefix=dict(img_path='images'),
-    ann_file='b/unlabeled.txt',
-)
+xray_castings_b = dict(xray_castings_a, ann_file='b/unlabeled.txt')
 
 # What a frozen probe reads from the backbone, where labels lie beside the archive; the backbone as
 # safetensors at the end; and each method's own monitor.

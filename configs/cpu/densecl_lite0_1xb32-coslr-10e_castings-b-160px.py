@@ -18,9 +18,8 @@ train_dataloader = dict(
     _delete_=True,
     batch_size=32,
     dataset=dict(pipeline=_base_.xray_dense_pipeline, **_base_.xray_castings_b),
-    **_base_.xray_ssl_loader,
+    **dict(_base_.xray_ssl_loader, **_base_.xray_two_cores),
 )
-train_dataloader.update(num_workers=1, pin_memory=False)
 
 train_cfg = dict(max_epochs=10)
 param_scheduler = [dict(type='CosineAnnealingLR', T_max=10, by_epoch=True, begin=0, end=10)]

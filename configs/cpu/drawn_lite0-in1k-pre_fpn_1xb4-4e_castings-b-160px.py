@@ -8,4 +8,3 @@ _base_ = [
     '../_base_/schedules/native-4e.py',
 ]
 model = _base_.xray_heads
-auto_scale_lr = dict(base_batch_size=4)

@@ -7,4 +7,3 @@ _base_ = [
     '../_base_/schedules/native-14e.py',
 ]
 model = _base_.xray_heads
-auto_scale_lr = dict(base_batch_size=4)

@@ -1,8 +1,8 @@
 # PKD of the half-width detector into the quarter-width student, on generated radiographs.
 # Command: python tools/train.py <this file>, after the teacher's config
 _base_ = './faster-rcnn_r18-tiny-scratch_fpn32_1xb4-8e_synthetic.py'
-custom_imports = dict(imports=[*_base_.xray_imports.imports, 'projects.xray.distill'])
-custom_hooks = [*_base_.xray_hooks, *_base_.xray_distill_hooks]
+custom_imports = _base_.xray_distill_imports
+custom_hooks = _base_.xray_distill_hooks
 model = dict(
     _delete_=True,
     type='XrayDistill',

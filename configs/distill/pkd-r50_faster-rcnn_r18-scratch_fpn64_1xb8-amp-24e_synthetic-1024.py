@@ -1,8 +1,8 @@
 # PKD of the ResNet-50 detector into the line's student, on generated radiographs of 1024 px.
 # Command: python tools/train.py <this file>, after the teacher's config
 _base_ = './faster-rcnn_r18-scratch_fpn64_1xb8-amp-24e_synthetic-1024.py'
-custom_imports = dict(imports=[*_base_.xray_imports.imports, 'projects.xray.distill'])
-custom_hooks = [*_base_.xray_hooks, *_base_.xray_distill_hooks]
+custom_imports = _base_.xray_distill_imports
+custom_hooks = _base_.xray_distill_hooks
 model = dict(
     _delete_=True,
     type='XrayDistill',

@@ -1,8 +1,8 @@
 # PKD of the SimMIM Swin-B detector into the line's student (ResNet-18, 64-channel FPN).
 # Command: tools/dist_train.sh <this file> 4, after the teacher's config
 _base_ = './faster-rcnn_r18-in1k-pre_fpn64_4xb4-2x_industrial.py'
-custom_imports = dict(imports=[*_base_.xray_imports.imports, 'projects.xray.distill'])
-custom_hooks = [*_base_.xray_hooks, *_base_.xray_distill_hooks]
+custom_imports = _base_.xray_distill_imports
+custom_hooks = _base_.xray_distill_hooks
 model = dict(
     _delete_=True,
     type='XrayDistill',

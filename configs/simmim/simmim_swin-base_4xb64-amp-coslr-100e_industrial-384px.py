@@ -11,12 +11,7 @@ _base_ = [
 custom_imports = _base_.xray_imports
 
 model = dict(
-    backbone=dict(
-        img_size=384,
-        drop_path_rate=0.0,
-        pad_small_map=False,
-        stage_cfgs=dict(block_cfgs=dict(window_size=12)),
-    )
+    backbone=dict(img_size=384, drop_path_rate=0.0, pad_small_map=False, stage_cfgs=_base_.xray_window_12)
 )
 data_preprocessor = dict(_delete_=True, type='XraySelfSupDataPreprocessor', **_base_.xray_norm)
 train_dataloader = dict(
@@ -31,25 +26,7 @@ optim_wrapper = dict(
     optimizer=dict(lr=2e-4 * 256 / 512, fused=True),
     paramwise_cfg=dict(custom_keys=dict(mask_token=dict(decay_mult=0.0))),
 )
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-6 / 2e-4,
-        by_epoch=True,
-        begin=0,
-        end=10,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type='CosineAnnealingLR',
-        T_max=90,
-        eta_min=1e-5 * 256 / 512,
-        by_epoch=True,
-        begin=10,
-        end=100,
-        convert_to_iter_based=True,
-    ),
-]
+param_scheduler = [dict(_base_.param_scheduler[0]), dict(_base_.param_scheduler[1], eta_min=1e-5 * 256 / 512)]
 auto_scale_lr = dict(base_batch_size=256)
 
 vis_backends = _base_.xray_vis_backends

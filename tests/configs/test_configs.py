@@ -144,17 +144,39 @@ def test_fragments_export_their_own_variables_only(path):
     assert all(key.startswith('xray_') for key in load_config(path))
 
 
-@pytest.mark.parametrize('folder', ['faster_rcnn', 'mask_rcnn', 'linear_probe', 'simsiam', 'simmim'])
+# What joins fragments: a model or a student with its data, a student with what distils it.
+JOINS = (
+    'model = _base_.xray_heads',
+    'model = _base_.xray_tiny',
+    'custom_imports = _base_.xray_distill_imports',
+    'custom_hooks = _base_.xray_distill_hooks',
+)
+
+
+@pytest.mark.parametrize(
+    'folder',
+    ['faster_rcnn', 'mask_rcnn', 'linear_probe', 'simsiam', 'simmim', 'one_gpu', 'cpu', 'distill'],
+)
 def test_no_statement_stands_in_two_siblings(folder):
+    paths = sorted((CONFIGS / folder).glob('*.py'))
+    if folder == 'distill':
+        paths = [path for path in paths if parse_name(path).distiller != 'cwd']  # arms of the others
+    else:
+        paths = [path for path in paths if not baseline_of(path)]
     statements = [
         (ast.unparse(node), path.stem)
-        for path in sorted((CONFIGS / folder).glob('*.py'))
-        if not baseline_of(path)
+        for path in paths
         for node in ast.parse(path.read_text()).body
-        if ast.unparse(node) != 'model = _base_.xray_heads'  # the one line that joins a model and its data
+        if ast.unparse(node) not in JOINS
     ]
     counts = collections.Counter(text for text, _ in statements)
     assert [(text, stem) for text, stem in statements if counts[text] > 1] == []
+
+
+@select([path for path in ALL if not baseline_of(path)])
+def test_a_baseline_is_a_list_of_bases_and_its_few_differences(path):
+    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith('#')]
+    assert len(lines) <= 25
 
 
 @select(ALL + DISTILL)
@@ -363,14 +385,14 @@ def test_the_window_of_the_command_line_reaches_every_chain(path):
 
 def test_variables_that_the_command_line_cannot_reach_are_refused(tmp_path):
     path = CONFIGS / 'small' / min(p.name for p in probes if p.parent.name == 'small')
-    for option, said in {
+    for option, case in {
         'xray_norm.mean=[0.5]': 'would change nothing',
         'xray_workers.num_workers=1': 'would change nothing',
         'xray_load.windw.type=full': 'is no argument of LoadXray',
         'xray_load=full': 'is no argument of LoadXray',
         'xray_load.dtype.deep=full': 'does not fit',
     }.items():
-        with pytest.raises(UsageError, match=said) as caught:
+        with pytest.raises(UsageError, match=case) as caught:
             read_config(str(path), [option])
         assert '\n' not in str(caught.value) and option.partition('=')[0] in str(caught.value)
     empty = tmp_path / 'empty.py'

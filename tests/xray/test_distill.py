@@ -147,7 +147,7 @@ def test_training_moves_student_and_connectors_and_leaves_the_teacher(distilled,
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
 
-    from projects.xray.distill import StudentHook, student_weights
+    from projects.xray.hooks.student import StudentHook, student_weights
 
     config, _, before, model = distilled
     parts = [model.distiller, *model.distiller.distill_losses.values(), *model.distiller.connectors.values()]

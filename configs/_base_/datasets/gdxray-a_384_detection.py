@@ -4,7 +4,6 @@ _base_ = './gdxray-a_detection.py'
 xray_heads = dict(rpn_head=dict(anchor_generator=dict(scales=[2, 3])))
 
 xray_resize = dict(type='Resize', scale=(384, 288), keep_ratio=True)
-xray_loader = dict(num_workers=1, pin_memory=False)
 # The steps of the pipelines that it inherits, at this size.
 xray_train_pipeline = [
     xray_resize if step['type'] == 'Resize' else step
@@ -14,7 +13,7 @@ xray_test_pipeline = [
     xray_resize if step['type'] == 'Resize' else step
     for step in _base_.test_dataloader['dataset']['pipeline']
 ]
-train_dataloader = dict(dataset=dict(pipeline=xray_train_pipeline), **xray_loader)
-val_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline), **xray_loader)
-test_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline), **xray_loader)
+train_dataloader = dict(dataset=dict(pipeline=xray_train_pipeline), **_base_.xray_two_cores)
+val_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline), **_base_.xray_two_cores)
+test_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline), **_base_.xray_two_cores)
 default_hooks = dict(logger=dict(interval=30))

@@ -1,6 +1,5 @@
 # GDXray castings at native size, protocol A: crops to learn from, whole radiographs to test.
 _base_ = './gdxray-a_detection.py'
-xray_loader = dict(num_workers=1, pin_memory=False)
 xray_test_pipeline = [
     _base_.xray_load,
     dict(type='Resize', scale_factor=1.0),
@@ -12,7 +11,7 @@ train_dataloader = dict(
     dataset=dict(
         pipeline=[_base_.xray_load, dict(type='LoadAnnotations', with_bbox=True), *_base_.xray_crops]
     ),
-    **xray_loader,
+    **_base_.xray_two_cores,
 )
-val_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline), **xray_loader)
-test_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline), **xray_loader)
+val_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline), **_base_.xray_two_cores)
+test_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline), **_base_.xray_two_cores)

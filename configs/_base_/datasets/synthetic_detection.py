@@ -3,7 +3,6 @@ _base_ = './industrial_detection.py'
 xray_heads = dict(rpn_head=dict(anchor_generator=dict(scales=[2, 3])))
 
 xray_resize = dict(type='Resize', scale=(192, 192), keep_ratio=True)
-xray_loader = dict(num_workers=1, pin_memory=False)
 xray_set = dict(data_root='data/synthetic', severity='castings')
 # The steps of the pipelines that it inherits, at this size.
 xray_train_pipeline = [
@@ -14,9 +13,9 @@ xray_test_pipeline = [
     xray_resize if step['type'] == 'Resize' else step
     for step in _base_.test_dataloader['dataset']['pipeline']
 ]
-train_dataloader = dict(dataset=dict(pipeline=xray_train_pipeline, **xray_set), **xray_loader)
-val_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline, **xray_set), **xray_loader)
-test_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline, **xray_set), **xray_loader)
+train_dataloader = dict(dataset=dict(pipeline=xray_train_pipeline, **xray_set), **_base_.xray_two_cores)
+val_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline, **xray_set), **_base_.xray_two_cores)
+test_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline, **xray_set), **_base_.xray_two_cores)
 val_evaluator = dict(ann_file='data/synthetic/val.json', severity='castings')
 test_evaluator = dict(ann_file='data/synthetic/test.json', severity='castings')
 default_hooks = dict(logger=dict(interval=30))

@@ -8,7 +8,7 @@ model = dict(
         out_indices=(0, 1),
         drop_path_rate=0.2,
         pad_small_map=True,
-        stage_cfgs=dict(block_cfgs=dict(window_size=12)),
+        stage_cfgs=_base_.xray_window_12,
         init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
     ),
     neck=dict(in_channels=[32, 64]),

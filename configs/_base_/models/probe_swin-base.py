@@ -8,7 +8,7 @@ model = dict(
         img_size=384,
         out_indices=(3,),
         pad_small_map=False,
-        stage_cfgs=dict(block_cfgs=dict(window_size=12)),
+        stage_cfgs=_base_.xray_window_12,
         frozen_stages=3,
         init_cfg=_base_.xray_swin_base_in1k,
     ),

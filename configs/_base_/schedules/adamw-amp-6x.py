@@ -2,6 +2,6 @@
 _base_ = './adamw-amp-2x.py'
 train_cfg = dict(max_epochs=72)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(type='MultiStepLR', begin=0, end=72, by_epoch=True, milestones=[64, 69], gamma=0.1),
+    dict(_base_.param_scheduler[0], end=500),
+    dict(_base_.param_scheduler[1], end=72, milestones=[64, 69]),
 ]

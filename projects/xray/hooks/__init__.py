@@ -9,6 +9,7 @@ from .pace import PaceHook
 from .pictures import XrayVisualizationHook
 from .reconstruction import ReconstructionHook
 from .resume import ResumeHook
+from .student import StudentHook
 from .verified_load import VerifiedLoadHook
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     'ProbeHook',
     'ReconstructionHook',
     'ResumeHook',
+    'StudentHook',
     'VerifiedLoadHook',
     'XrayVisualizationHook',
 ]
