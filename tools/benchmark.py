@@ -20,7 +20,7 @@ from typing import Any
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser, positive  # noqa: E402
 
 LOADER_CONFIGS = (
     'configs/simsiam/simsiam_resnet50_4xb64-coslr-100e_industrial-224px.py',
@@ -43,8 +43,8 @@ ALSO = ('amp', 'channels_last', 'amp+channels_last', 'compile', 'amp+channels_la
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; wrong use ends the program with status 2."""
     head, example = __doc__.split('\n\n', 1)
-    style = dict(formatter_class=argparse.RawDescriptionHelpFormatter, epilog=example)
-    parser = argparse.ArgumentParser(description=head, **style)
+    style = dict(epilog=example)
+    parser = ToolParser(head, **style)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
 
     data = argparse.ArgumentParser(add_help=False)
@@ -60,7 +60,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _add_train(commands, parents=[data], **style)
     _add_infer(commands, **style)
     _add_archive(commands, **style)
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     for config in args.configs:
         if not (REPO / config).is_file():
@@ -176,14 +175,6 @@ def _add_archive(commands: Any, **style: Any) -> None:
         '--latency', type=float, default=50, metavar='MS', help='that each of its requests takes (50)'
     )
     archive.add_argument('--threads', type=positive, default=1, metavar='N', help='threads of the search (1)')
-
-
-def positive(text: str) -> int:
-    """Read a whole number above 0."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{value}: expected at least 1')
-    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,16 +13,15 @@ from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 
 SPLITS = ('train', 'val', 'test')
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; exits 2 on wrong use."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='example:\n  python tools/browse_dataset.py '
         'configs/simsiam/simsiam_resnet50_4xb64-coslr-100e_castings-b-224px.py --out seen',
     )
@@ -34,12 +33,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--seed', type=int, default=0, metavar='N', help='of the choice of images and of the augmentations'
     )
     parser.add_argument('--cfg-options', nargs='+', metavar='K=V', help='override config values')
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
-    if not 1 <= args.num <= 100:
-        parser.error(f'--num {args.num}: expected a number from 1 to 100')
-    if not 0 <= args.seed < 2**31:
-        parser.error(f'--seed {args.seed}: expected a number from 0 to {2**31 - 1}')
+    parser.check_range('num', args.num, 1, 100)
+    parser.check_range('seed', args.seed, 0, 2**31 - 1)
     return args
 
 

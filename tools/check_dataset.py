@@ -7,20 +7,18 @@ the configs that start from it.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; exits 2 on wrong use."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='exit status: 0 no error (warnings may be), 1 errors found, 2 wrong use\n\nexample:\n  python '
         'tools/check_dataset.py configs/faster_rcnn/faster-rcnn_r50-in1k-pre_fpn_4xb4-6x_gdxray-b.py',
     )
@@ -28,14 +26,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out', type=Path, metavar='DIR', help='where to write; default: work_dirs/<config stem>'
     )
-    parser.add_argument(
-        '--workers', type=int, default=len(os.sched_getaffinity(0)), metavar='N', help='processes (all cores)'
-    )
+    parser.add_workers()
     parser.add_argument('--cfg-options', nargs='+', metavar='K=V', help='override config values')
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
-    if not 1 <= args.workers <= 256:
-        parser.error(f'--workers {args.workers}: expected a number from 1 to 256')
+    parser.check_range('workers', args.workers, 1, 256)
     return args
 
 

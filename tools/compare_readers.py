@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from projects import __version__  # noqa: E402
-from projects.errors import MMXrayError  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
+from projects.errors import UsageError  # noqa: E402
 from projects.measures.bounds import StatisticsError  # noqa: E402
 from projects.measures.images import MeasureError, read_images  # noqa: E402
 from projects.measures.readers import (  # noqa: E402
@@ -32,13 +32,9 @@ from projects.xray.errors import DatasetError  # noqa: E402
 from projects.xray.severity import read_severity  # noqa: E402
 
 
-class UsageError(MMXrayError, ValueError):
-    """A file that cannot be compared; one line with the remedy."""
-
-
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line; exits 2 on wrong use."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=(__doc__ or '').splitlines()[0],
         epilog='example: python tools/compare_readers.py labels.json corrections.json --model work_dirs/STEM',
     )
@@ -61,7 +57,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help='map of defect types to critical and minor (YAML file, or `castings`), for a file of types',
     )
     parser.add_argument('--json', type=Path, metavar='F', help='file to write all numbers to')
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     return parser.parse_args(argv)
 
 

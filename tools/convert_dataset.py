@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 from projects.prepare import gdxray, welds  # noqa: E402
 from projects.prepare.convert import convert  # noqa: E402
 from projects.prepare.ledger import ConvertError, UsageError  # noqa: E402
@@ -27,14 +27,11 @@ FORMATS = {
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__, EXAMPLE)
     formats = parser.add_subparsers(dest='format', required=True, metavar='FORMAT')
 
     def add(name: str, text: str, src: str) -> argparse.ArgumentParser:
-        options = dict(epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
-        sub = formats.add_parser(name, help=text, description=text, **options)
+        sub = formats.add_parser(name, help=text, description=text, epilog=EXAMPLE)
         sub.add_argument('src', type=Path, metavar='SRC', help=src)
         sub.add_argument('out', type=Path, metavar='OUT', help='folder to write, such as data/industrial')
         return sub
@@ -74,7 +71,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         sub.add_argument(
             '--overlap', type=int, default=0, metavar='N', help='px that tiles share (default 0)'
         )
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     return parser.parse_args(argv)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 from projects.xray.configs import ConfigError, Row, align, load_config, under  # noqa: E402
 
 EPILOG = """\
@@ -33,10 +33,9 @@ exit: 0 no difference outside --allow, 1 a difference, 2 wrong use"""
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; exits 2 on wrong use."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__.splitlines()[0],
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('a', metavar='A', help='a config')
     parser.add_argument('b', metavar='B', nargs='?', help='another; without it, A is printed resolved')
@@ -49,7 +48,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='dotted keys below which the two may differ',
     )
     parser.add_argument('--html', metavar='F', type=Path, help='write both side by side as a page as well')
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     if (args.allow or args.html) and args.b is None:
         parser.error(f'{"--allow" if args.allow else "--html"} needs two configs')

@@ -12,14 +12,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects import __version__  # noqa: E402  (the standard library alone, as all of these)
+from projects.arguments import ToolParser  # noqa: E402  (the standard library alone, as all of these)
 from projects.prepare.installation import Row, check_environment, format_rows  # noqa: E402
 from projects.prepare.preflight import check_config  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits 2 on wrong use."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__.splitlines()[0],
         epilog='example: python tools/doctor.py configs/small/*_synthetic.py',
     )
@@ -27,7 +27,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options', nargs='+', metavar='K=V', help='override config values, as the training will'
     )
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     for config in args.configs:
         if not config.is_file():

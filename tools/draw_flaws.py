@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 from projects.radiograph.image import ImagingError  # noqa: E402
 from projects.radiograph.listing import list_radiographs  # noqa: E402
 from projects.radiograph.window import check_window  # noqa: E402
@@ -39,9 +39,7 @@ from projects.xray.classes import CASTINGS  # noqa: E402
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; wrong values end the program with status 2."""
     head, example = __doc__.split('\n\n', 1)
-    parser = argparse.ArgumentParser(
-        description=head, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(head, example)
     parser.add_argument('source', type=Path, metavar='SRC', help='folder of sound radiographs, recursive')
     parser.add_argument('out', type=Path, metavar='OUT', help='new folder')
     parser.add_argument(
@@ -68,7 +66,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--window', nargs='+', default=['type=full'], metavar='K=V', help="LoadXray's window (type=full)"
     )
     parser.add_argument('--seed', type=int, default=0, help='another seed draws other flaws (0)')
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     pitch = args.pitch * 2 if len(args.pitch) == 1 else args.pitch
     for name, values in (('pitch', pitch), ('contrast', args.contrast)):

@@ -8,14 +8,13 @@ from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser, positive  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='example:\n  python tools/export.py configs/small/NAME.py work_dirs/NAME/epoch_8.pth '
         'work_dirs/export/NAME --int8',
     )
@@ -68,16 +67,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='K=V',
         help='override config values',
     )
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     return parser.parse_args(argv)
-
-
-def positive(text: str) -> int:
-    """Read a whole number above 0."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{value}: expected at least 1')
-    return value
 
 
 def fraction(text: str) -> float:
@@ -137,10 +127,10 @@ def run(args: argparse.Namespace, running: ModuleType) -> int:
     if not exported.cost:
         print('warning: what the threshold costs is not known; no proof without parts', file=sys.stderr)
     if exported.opinion:
-        said = exported.opinion
+        opinion = exported.opinion
         print(
-            f'second opinion: {said["flagged"]} of {said["sound"]} held-out sound parts flagged, at most '
-            f'{said["upper"]:.1%} with {said["confidence"]:.0%} confidence'
+            f'second opinion: {opinion["flagged"]} of {opinion["sound"]} held-out sound parts flagged, '
+            f'at most {opinion["upper"]:.1%} with {opinion["confidence"]:.0%} confidence'
         )
     if not exported.gray_levels:
         print(f'warning: {NO_BAND}; export with more of them', file=sys.stderr)

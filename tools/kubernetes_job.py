@@ -1,13 +1,12 @@
 #!/usr/bin/env python
-"""Submit, ask for and cancel a run of a study on Kubernetes; configs/study/kubernetes calls it."""
+"""Submit, query and cancel a run of a study on Kubernetes; configs/study/kubernetes calls it."""
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 from projects.study import kubernetes  # noqa: E402
 
 EXAMPLE = """example:
@@ -17,9 +16,7 @@ EXAMPLE = """example:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns 0 done, 1 the cluster refuses."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__, EXAMPLE)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     submit = commands.add_parser('submit', help='print the name of the job')
     submit.add_argument('script', type=Path, help="job script of Snakemake's")
@@ -31,7 +28,6 @@ def main(argv: list[str] | None = None) -> int:
     status.add_argument('name', help='of the job')
     cancel = commands.add_parser('cancel', help='delete jobs')
     cancel.add_argument('names', nargs='+', help='of the jobs')
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     try:
         if args.command == 'submit':

@@ -67,7 +67,7 @@ def noted(failure: 'ProcessFailure') -> dict:
 def exit_code(failure: 'ProcessFailure') -> int:
     """Return the exit code of a failed rank as a shell counts: 128 + signal.
 
-    A rank that said why it fails and was taken down before it had ended, as another one failed too, failed.
+    A rank that noted why it fails has failed, even if the end of another rank killed it before its exit.
     """
     if noted(failure) and failure.exitcode in (-signal.SIGTERM, 128 + signal.SIGTERM):
         return 1
@@ -102,7 +102,7 @@ def describe(failures: dict, ranks: int, here: int, left: int) -> str:
 
 
 def check_arguments(arguments: list[str]) -> None:
-    """Let the tool read its own arguments: --help and wrong use are said once, before any rank starts.
+    """Let the tool read its own arguments: --help and wrong use are answered once, before any rank starts.
 
     Args:
         arguments: Those of torchrun, then the tool's file, then its own.

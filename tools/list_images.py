@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 from projects.radiograph import inventory  # noqa: E402
 from projects.radiograph.image import ImagingError  # noqa: E402
 from projects.radiograph.parts import of_several_folders  # noqa: E402
@@ -27,9 +27,7 @@ from projects.radiograph.parts import of_several_folders  # noqa: E402
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; wrong use ends the program with status 2."""
     head, example = __doc__.split('\n\n', 1)
-    parser = argparse.ArgumentParser(
-        description=head, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(head, example)
     parser.add_argument('source', metavar='SRC', help='folder of radiographs, recursive, or its URL')
     parser.add_argument(
         '--group', metavar='REGEX', help='its first group in the path is the part; default: no part'
@@ -44,10 +42,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='N',
         help='files read at once (four for each core)',
     )
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
-    if not 1 <= args.workers <= 1024:
-        parser.error(f'--workers {args.workers}: expected a number from 1 to 1024')
+    parser.check_range('workers', args.workers, 1, 1024)
     try:
         re.compile(args.group or '')
     except re.error as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 from projects.synthetic import generate  # noqa: E402
 
 BITS = (8, 12, 14, 16)
@@ -26,9 +26,7 @@ BITS = (8, 12, 14, 16)
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; wrong values end the program with status 2."""
     head, example = __doc__.split('\n\n', 1)
-    parser = argparse.ArgumentParser(
-        description=head, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(head, example)
     parser.add_argument('out', type=Path, metavar='OUT', help='folder to write, new or of an interrupted run')
     parser.add_argument(
         '--unlabeled', type=int, default=600, metavar='N', help='images without annotation (600)'
@@ -48,7 +46,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--workers', type=int, default=os.cpu_count(), metavar='N', help='processes (all cores)'
     )
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     for name, low, high in (
         ('labeled', 0, 10**6),
@@ -59,9 +56,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         ('seed', 0, 2**63 - 1),
         ('workers', 1, 1024),
     ):
-        value = getattr(args, name)
-        if not low <= value <= high:
-            parser.error(f'--{name} {value}: expected a number from {low} to {high}')
+        parser.check_range(name, getattr(args, name), low, high)
     if args.labeled + args.unlabeled == 0:
         parser.error('nothing to draw: --labeled or --unlabeled must be above 0')
     return args

@@ -1,12 +1,11 @@
 """Merge the shards of an inspected archive into one table, coco.json and CSV, once all are complete."""
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 from projects.line.runtime.merge import merge_shards  # noqa: E402
 from projects.line.runtime.tables import ArchiveError  # noqa: E402
 
@@ -19,11 +18,8 @@ exit status: 0 merged, 1 shards are missing or not complete, or do not belong to
 
 def main(argv: list[str] | None = None) -> int:
     """Merge; returns 0 done, 1 not."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__, EXAMPLE)
     parser.add_argument('out', type=Path, metavar='OUT', help='--out of tools/infer.py')
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     try:
         merged = merge_shards(args.out)

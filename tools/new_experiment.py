@@ -11,16 +11,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 
 SCALES = ('cpu', 'one-gpu', 'four-gpu')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; exits 2 on wrong use."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='exit status: 0 done, 1 a step failed, 2 wrong use\n\nexample:\n'
         '  python tools/new_experiment.py data/housings --severity severity.yaml --scale cpu',
     )
@@ -35,7 +34,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--name', metavar='N', help="default: the folder's name; every config carries it")
     parser.add_argument('--run', action='store_true', help='do all steps, or those that are left')
     parser.add_argument('--no-timing', action='store_true', help='time no steps')
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     return parser.parse_args(argv)
 
 

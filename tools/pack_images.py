@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 from projects.radiograph import pack as packing  # noqa: E402
 from projects.radiograph.image import ImagingError  # noqa: E402
 from projects.radiograph.pack_remote import pack_to_url  # noqa: E402
@@ -36,9 +36,7 @@ from projects.radiograph.store import open_store  # noqa: E402
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; wrong values end the program with status 2."""
     head, example = __doc__.split('\n\n', 1)
-    parser = argparse.ArgumentParser(
-        description=head, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(head, example)
     parser.add_argument('source', metavar='SRC', help='folder of radiographs, recursive, or its URL')
     parser.add_argument('out', metavar='OUT', help='the store: a new folder or URL, or one to go on with')
     parser.add_argument(
@@ -59,7 +57,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--workers', type=int, default=len(os.sched_getaffinity(0)), metavar='N', help='processes (all cores)'
     )
     parser.add_argument('--verify', action='store_true', help='check an existing store instead of packing')
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     if args.size < 0 or args.workers < 1:
         parser.error(f'--size {args.size} --workers {args.workers}: expected at least 0 and 1')

@@ -14,13 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 from projects.report.results import format_table, provenance, tables  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits 2 on wrong use."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__.splitlines()[0],
         epilog='example: python tools/report.py work_dirs/faster-rcnn_* --out work_dirs/report',
     )
@@ -51,7 +51,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--latency', type=Path, metavar='F', help='what `tools/benchmark.py infer` printed, to be shown'
     )
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     if not args.runs and not args.exported:
         parser.error('expected a RUN, or an exported folder by --exported')

@@ -15,56 +15,45 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser, positive  # noqa: E402
 from projects.benchmark.simulation import Rates, table  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; wrong use ends the program with status 2."""
     head, example = __doc__.split('\n\n', 1)
-    parser = argparse.ArgumentParser(
-        description=head, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(head, example)
     add = parser.add_argument
-    add('--decode', type=positive, required=True, metavar='R', help='images/s that one core feeds')
-    add('--step', type=positive, required=True, metavar='R', help='images/s that one accelerator trains')
-    add('--cores', type=whole, default=16, metavar='N', help='cores that feed, over all nodes (16)')
-    add('--devices', type=whole, default=1, metavar='N', help='accelerators, over all nodes (1)')
-    add('--nodes', type=whole, default=1, metavar='N', help='nodes (1)')
-    add('--latency', type=positive, default=50, metavar='MS', help='of a request, in ms (50)')
-    add('--bandwidth', type=positive, default=300, metavar='MB', help='MB/s of one node (300)')
-    add('--readers', type=whole, default=8, metavar='N', help='processes of a node that fetch blocks (8)')
-    add('--image', type=positive, default=262.144, metavar='KB', help='kB of a packed image (262.144)')
+    add('--decode', type=rate, required=True, metavar='R', help='images/s that one core feeds')
+    add('--step', type=rate, required=True, metavar='R', help='images/s that one accelerator trains')
+    add('--cores', type=positive, default=16, metavar='N', help='cores that feed, over all nodes (16)')
+    add('--devices', type=positive, default=1, metavar='N', help='accelerators, over all nodes (1)')
+    add('--nodes', type=positive, default=1, metavar='N', help='nodes (1)')
+    add('--latency', type=rate, default=50, metavar='MS', help='of a request, in ms (50)')
+    add('--bandwidth', type=rate, default=300, metavar='MB', help='MB/s of one node (300)')
+    add('--readers', type=positive, default=8, metavar='N', help='processes of a node that fetch blocks (8)')
+    add('--image', type=rate, default=262.144, metavar='KB', help='kB of a packed image (262.144)')
     add('--files', action='store_true', help='an object an image instead of blocks of 16 MiB')
     add('--kept', action='store_true', help='the disks hold the archive after the first epoch')
-    add('--epochs', type=whole, default=100, metavar='N', help='epochs (100)')
+    add('--epochs', type=positive, default=100, metavar='N', help='epochs (100)')
     add('--device-hour', type=float, default=0, metavar='P', help='price of an accelerator for an hour (0)')
     add('--requests', type=float, default=0.0004, metavar='P', help='price of 1,000 requests (0.0004)')
     add(
         '--images',
-        type=whole,
+        type=positive,
         nargs='+',
         default=[10**6, 10**8],
         metavar='N',
         help='sizes of archives (1000000 100000000)',
     )
-    add('--version', action='version', version=f'mmxray {__version__}')
     return parser.parse_args(argv)
 
 
-def positive(text: str) -> float:
+def rate(text: str) -> float:
     """Read a finite number above 0."""
     value = float(text)
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f'{text}: expected a number above 0')
-    return value
-
-
-def whole(text: str) -> int:
-    """Read a whole number above 0."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text}: expected at least 1')
     return value
 
 

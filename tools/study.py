@@ -14,14 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; what is not known here goes to Snakemake."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='Further options go to Snakemake. A failed run is marked, and the rest goes on.',
     )
     parser.add_argument(
@@ -42,7 +41,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     # How Snakemake calls back: one step, and the GPUs that the plan has for it.
     parser.add_argument('--job', help=argparse.SUPPRESS)
     parser.add_argument('--gpus', type=int, help=argparse.SUPPRESS)
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args, args.further = parser.parse_known_args(argv)
     if args.further and (args.dry_run or args.readme or args.job):
         parser.error(f'unknown option {args.further[0]}')

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 
 if TYPE_CHECKING:
     from mmengine.runner import TestLoop
@@ -26,9 +27,8 @@ LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         usage='test.py [options] {CONFIG CHECKPOINT | FOLDER DATA}',
         epilog='examples:\n  python tools/test.py configs/small/NAME.py work_dirs/NAME/epoch_12.pth '
         '--show-dir work_dirs/NAME/pictures\n'
@@ -63,7 +63,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='override config values, e.g. test_dataloader.num_workers=0',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     if args.out and not args.out.endswith('.pkl'):
         parser.error(f'--out {args.out}: expected a name that ends in .pkl')
@@ -203,7 +202,7 @@ def without_nan(metrics: dict) -> dict:
 
 
 def keep_predictions(path: Path, loop: 'TestLoop', checkpoint: str, running: ModuleType) -> None:
-    """Write what the model said of every image, when a metric kept it."""
+    """Write what the model predicted on every image, when a metric kept it."""
     from projects.radiograph.files import write_json
     from projects.report.predictions import describe_data
 

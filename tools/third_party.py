@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from projects import __version__  # noqa: E402
+from projects.arguments import ToolParser  # noqa: E402
 
 FILE = REPO / 'THIRD_PARTY.md'
 HEADER = """# Third-party software
@@ -40,10 +40,9 @@ LONGEST = 60  # characters; some packages put the whole text of a licence into t
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; exits 2 on wrong use."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__.splitlines()[0], epilog='example: python tools/third_party.py --check'
     )
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     parser.add_argument(
         '--check', action='store_true', help='exit 1 where the page is not what would be written'
     )

@@ -1,0 +1,62 @@
+"""What command lines share: the form of their help, numbers within limits, errors in one line."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from projects import __version__
+from projects.errors import MMXrayError
+
+
+class ToolParser(argparse.ArgumentParser):
+    """A parser that keeps the lines of its description and of its examples, and answers --version.
+
+    Args:
+        description: What the tool does.
+        epilog: Exit codes and examples.
+        **options: Of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, description: str | None = None, epilog: str | None = None, **options: object):
+        options.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
+        super().__init__(description=description, epilog=epilog, **options)
+
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parse the command line, which ends here with --version; wrong use ends with status 2."""
+        self.add_argument('--version', action='version', version=f'mmxray {__version__}')
+        return super().parse_args(args, namespace)
+
+    def add_workers(self) -> None:
+        """Add `--workers`, by default as many as this process has cores."""
+        cores = len(os.sched_getaffinity(0))
+        self.add_argument('--workers', type=int, default=cores, metavar='N', help='processes (all cores)')
+
+    def check_range(self, name: str, value: float, low: float, high: float) -> None:
+        """End with status 2 unless the option `--name` is from `low` to `high`."""
+        if not low <= value <= high:
+            self.error(f'--{name} {value}: expected a number from {low} to {high}')
+
+
+def positive(text: str) -> int:
+    """Read a whole number above 0; for `type=`."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text}: expected at least 1')
+    return value
+
+
+def exit_code(write: Callable[[], None], out: Path) -> int:
+    """Return 0 once `write` has written `out`; otherwise print one line on what is wrong and return 2."""
+    try:
+        write()
+    except MMXrayError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f'{out}: expected a file that can be written ({error.strerror})', file=sys.stderr)
+        return 2
+    return 0
