@@ -27,8 +27,8 @@ def test_drawn_labels_and_index_are_what_readers_take(tmp_path, monkeypatch):
 def test_leaks_and_crops_in_one_run(capsys):
     arguments = ['archive', '--only', 'leaks', 'crops', '--images', '200', '400']
     assert benchmark.main(arguments) == 0
-    said = capsys.readouterr().out
-    assert len(re.findall(r'\n +(200|400) x +(40|80) ', said)) == 4 and 'n log n' in said
+    printed = capsys.readouterr().out
+    assert len(re.findall(r'\n +(200|400) x +(40|80) ', printed)) == 4 and 'n log n' in printed
 
 
 def test_memory_of_index_and_labels_over_loaders():

@@ -137,9 +137,9 @@ def test_variants_train_the_same_model_to_the_same_losses(repo, radiographs, con
             assert 0 <= waiting < 1
             assert whole > 0
         assert memory > 1e6
-    said = capfd.readouterr()
-    assert 'torch.Size' not in said.out + said.err  # mmengine's lines about each tensor
-    assert 'paramwise_options' not in said.out + said.err
+    captured = capfd.readouterr()
+    assert 'torch.Size' not in captured.out + captured.err  # mmengine's lines about each tensor
+    assert 'paramwise_options' not in captured.out + captured.err
 
 
 @pytest.mark.long
@@ -202,7 +202,7 @@ def test_the_tool_prints_a_table_and_where_it_was_measured(repo, capsys):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'expected'),
     [
         ([], 'COMMAND'),
         (['loader', 'configs/gone.py'], 'configs/gone.py: no such file'),
@@ -211,11 +211,11 @@ def test_the_tool_prints_a_table_and_where_it_was_measured(repo, capsys):
         (['infer', '--threads', '0'], 'expected at least 1'),
     ],
 )
-def test_wrong_use_exits_with_2(capsys, arguments, said):
+def test_wrong_use_exits_with_2(capsys, arguments, expected):
     with pytest.raises(SystemExit) as error:
         benchmark.main(arguments)
     assert error.value.code == 2
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('command', [[], ['loader'], ['train'], ['infer']])

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper, save
 
 from projects.benchmark import detectors, graphs, infer, loader
 from projects.benchmark import variants as benchmark_variants
+from projects.benchmark.errors import BenchmarkError
 from projects.line.runtime import engines, folder
 from tools import benchmark
 
@@ -46,14 +47,10 @@ def test_exports_are_measured_in_turn_each_in_its_process(tmp_path, images):
     assert not (tmp_path / '.brightest.cache').exists()
 
     # Where nothing is kept, as by ONNX Runtime, a second start says nothing.
-    with pytest.raises(
-        benchmark_variants.BenchmarkError, match='onnxruntime fp32: expected the second start to find the g'
-    ):
+    with pytest.raises(BenchmarkError, match='onnxruntime fp32: expected the second start to find the g'):
         infer.time_kept_load(other, threads=1)
     broken = benchmark_variants.Variant('broken', str(tmp_path / 'none'), 'openvino')
-    with pytest.raises(
-        benchmark_variants.BenchmarkError, match='broken: FolderError: .*expected an exported detector'
-    ):
+    with pytest.raises(BenchmarkError, match='broken: FolderError: .*expected an exported detector'):
         infer.measure([broken], images, turns=1, threads=1, side=SIDE)
 
 
@@ -182,16 +179,16 @@ def test_the_tool_measures_a_folder_at_its_own_size(tmp_path, monkeypatch, capsy
     )
     path = export_to(tmp_path / 'brightest')
     assert benchmark.main(['infer', str(path), '--images', '2', '--turns', '1', '--threads', '1']) == 0
-    said = capsys.readouterr().out
-    assert f'2 radiographs of {SIDE} x {SIDE} px, 8-bit PNG; 1 turns; 1 threads' in said
-    assert 'load average' in said
-    rows = [line for line in said.splitlines() if line.startswith('| ')]
+    printed = capsys.readouterr().out
+    assert f'2 radiographs of {SIDE} x {SIDE} px, 8-bit PNG; 1 turns; 1 threads' in printed
+    assert 'load average' in printed
+    rows = [line for line in printed.splitlines() if line.startswith('| ')]
     assert [row.split(' | ')[0] for row in rows[1:]] == [
         '| mmdet, PyTorch',
         '| brightest, openvino fp32',
         '| brightest, onnxruntime fp32',
     ]
-    assert 'goal' not in said
+    assert 'goal' not in printed
     assert benchmark.main(['infer', str(tmp_path / 'none')]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert 'none/metadata.json: expected an exported detector' in line
@@ -214,9 +211,9 @@ def without_torchvision(variants_of):
 def test_the_default_set_runs_whole(capsys):
     arguments = ['infer', '--size', '128', '--images', '2', '--turns', '1', '--threads', '1']
     assert benchmark.main(arguments) == 0
-    said = capsys.readouterr().out
-    assert said.count('\n| ') == 9
-    assert [line.split(',')[0] for line in said.splitlines() if 'goal' in line] == [
+    printed = capsys.readouterr().out
+    assert printed.count('\n| ') == 9
+    assert [line.split(',')[0] for line in printed.splitlines() if 'goal' in line] == [
         'r50-int8',
         'student-int8',
     ]
@@ -246,8 +243,8 @@ def test_the_table_is_relative_to_mmdet_and_says_which_goals_are_reached():
         variant.load, variant.first, variant.boxes, variant.memory, variant.rate = 1.5, 0.25, [3, 4], 2e9, 4.0
     ours.load_kept = 0.26
     assert ours.outside() == pytest.approx(1 - 2 * 16 / (20 + 40))
-    said = infer.table([stock, ours, other], dict(fp32=1e12, int8=5e11)).splitlines()
-    cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in said[:5]]
+    result = infer.table([stock, ours, other], dict(fp32=1e12, int8=5e11)).splitlines()
+    cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in result[:5]]
     assert cells[3][:9] == ['ours', '30', '40', '10.0×', '4.00', '1.5', '0.3', '250', '2.00']
     assert cells[3][9:] == ['0.0', '14.0', '16.0', '0.0', '0.0', '46.7%', '4', '2', '25%']
     assert dict(zip(cells[0], cells[4], strict=True)) | {
@@ -257,8 +254,8 @@ def test_the_table_is_relative_to_mmdet_and_says_which_goals_are_reached():
         'GMAC': '–',
         'of matmul rate': '–',
     } == dict(zip(cells[0], cells[4], strict=True))
-    assert said[-1] == 'ours: goal 10.0× reached (10.0×), goal 15% not network missed (46.7%)'
-    assert 'reach 1000 GMAC/s in float32 and 500 in INT8' in said[-2]
+    assert result[-1] == 'ours: goal 10.0× reached (10.0×), goal 15% not network missed (46.7%)'
+    assert 'reach 1000 GMAC/s in float32 and 500 in INT8' in result[-2]
 
 
 def test_what_ran_within_the_networks_stage_is_moved():

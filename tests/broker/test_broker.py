@@ -24,13 +24,13 @@ MOSQUITTO = shutil.which('mosquitto') or shutil.which('mosquitto', path='/usr/sb
 @contextmanager
 def broker(tmp_path, port):
     """Run mosquitto on the loopback interface while the block runs; gives what a subscriber gets."""
-    said = tmp_path / 'mosquitto.conf'
+    result = tmp_path / 'mosquitto.conf'
     # Who has subscribed once gets what comes while it is away; root would become another user.
-    said.write_text(
+    result.write_text(
         f'listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n'
         f'persistence_location {tmp_path}/\nuser {getpass.getuser()}\n'
     )
-    with subprocess.Popen([MOSQUITTO, '-c', said], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen([MOSQUITTO, '-c', result], stderr=subprocess.DEVNULL) as process:
         got, subscribed = [], threading.Event()
         subscriber = client.Client(client.CallbackAPIVersion.VERSION2, 'plant', clean_session=False)
         subscriber.on_connect = lambda c, *_: c.subscribe('line7/xray', qos=1)

@@ -76,12 +76,12 @@ def test_a_corrected_radiograph_is_saved_and_the_next_worst_opens(page, tmp_path
     expect(page.locator('#name')).to_contain_text('day/2.png')
     expect(page.locator('#left')).to_have_text('2 to decide')
     expect(page.locator('#message')).to_contain_text('accept kept in')
-    said = corrections(tmp_path)
-    (kept,) = said['images']
+    content = corrections(tmp_path)
+    (kept,) = content['images']
     assert re.fullmatch(r'day/1-[0-9a-f]{12}\.png', kept['file_name'])
     assert (kept['verdict'], kept['part']) == ('accept', 'casting 7')
     assert (tmp_path / 'out' / 'images' / kept['file_name']).is_file()
-    (box,) = said['annotations']
+    (box,) = content['annotations']
     assert box['category_id'] == 2
     x, y, width, height = box['bbox']
     assert abs(x + width / 2 - 32) < 1 and abs(y + height / 2 - 32) < 1
@@ -112,8 +112,8 @@ def test_what_was_drawn_waits_until_it_is_decided_on(page, tmp_path):
     expect(page.locator('#left')).to_have_text('2 to decide')
     expect(page.locator('#items button >> nth=0')).to_contain_text('reject')
     expect(page.locator('#message')).to_contain_text('reject kept in')
-    said = corrections(tmp_path)
-    assert said['images'][0]['part'] == 'casting 7' and len(said['annotations']) == 2
+    content = corrections(tmp_path)
+    assert content['images'][0]['part'] == 'casting 7' and len(content['annotations']) == 2
     page.click('#items button >> nth=0')
     expect(page.locator('#boxes tr')).to_have_count(2)
 
@@ -192,9 +192,9 @@ def test_nothing_is_changed_while_its_decision_is_on_its_way(page, tmp_path):
     page.evaluate('go()')
     expect(page.locator('#message')).to_contain_text('kept in')
     expect(page.locator('#boxes tr')).to_have_count(1)
-    said = corrections(tmp_path)
-    assert [image.get('part') for image in said['images']] == [None]
-    assert [box['category_id'] for box in said['annotations']] == [2]
+    content = corrections(tmp_path)
+    assert [image.get('part') for image in content['images']] == [None]
+    assert [box['category_id'] for box in content['annotations']] == [2]
     draw_box(page)
     expect(page.locator('#left')).to_have_text('1 to decide')
 

@@ -83,8 +83,8 @@ def test_a_box_is_drawn_moved_resized_and_reclassed_without_a_mouse(page, tmp_pa
     expect(page.locator('#boxes')).to_contain_text('minor')
     decide(page, lambda: page.keyboard.press('a'))
     expect(page.locator('#message')).to_contain_text('accept kept in')
-    said = corrections(tmp_path)
-    assert [box['category_id'] for box in said['annotations']] == [2]
+    content = corrections(tmp_path)
+    assert [box['category_id'] for box in content['annotations']] == [2]
 
 
 def test_changes_are_undone_and_put_back_in_order(page):

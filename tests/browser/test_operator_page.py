@@ -32,7 +32,7 @@ def test_the_last_verdicts_are_shown_big(browser, tmp_path):
             assert page.locator('input, button, select, a, [contenteditable]').count() == 0
             found = Axe().run(page).response['violations']
             assert [rule['id'] for rule in found] == []
-        expect(page.locator('#said')).to_contain_text('No verdict is shown: the server does not answer')
+        expect(page.locator('#status')).to_contain_text('No verdict is shown: the server does not answer')
         expect(page.locator('#newest')).to_have_text('')
     page.close()
 

@@ -33,8 +33,8 @@ def crowded(report):
     truth = json.loads(next(root.glob('runs/*/*/predictions.json')).read_text())['truth']
     longer = draw_run(root, root / 'longer', truth, skill=0.3, stem=STEM.replace('8e', '16e'))
     runs, _ = read_runs([*sorted(root.glob('runs/*/*')), longer])
-    said = write_report(root / 'crowded', runs, [], Settings(resamples=5), 70)['pictures']
-    assert said['in_page'] == 70 and said['beside'] > 220  # more than a file of them
+    result = write_report(root / 'crowded', runs, [], Settings(resamples=5), 70)['pictures']
+    assert result['in_page'] == 70 and result['beside'] > 220  # more than a file of them
     return root / 'crowded'
 
 
@@ -43,21 +43,21 @@ def opened(browser, folder):
     """A page, opened from disk without a network, and what it says on its console."""
     context = browser.new_context(offline=True, viewport=dict(width=1280, height=900))
     page = context.new_page()
-    said = []
-    page.on('console', lambda message: said.append(message.text))
-    page.on('pageerror', lambda error: said.append(str(error)))
-    page.on('requestfailed', lambda request: said.append(f'{request.url[:80]} failed'))
+    messages = []
+    page.on('console', lambda message: messages.append(message.text))
+    page.on('pageerror', lambda error: messages.append(str(error)))
+    page.on('requestfailed', lambda request: messages.append(f'{request.url[:80]} failed'))
     page.goto((folder / 'index.html').as_uri())
-    yield page, said
+    yield page, messages
     context.close()
 
 
 @pytest.fixture
 def page(browser, report):
     """The page; fails when it says anything on its console."""
-    with opened(browser, report[0]) as (page, said):
+    with opened(browser, report[0]) as (page, messages):
         yield page
-    assert said == []
+    assert messages == []
 
 
 def test_the_verdict_is_on_top_and_a_name_is_never_markup(page, report):
@@ -124,7 +124,7 @@ def test_filters_and_more(page):
 
 
 def test_groups_types_and_parts_are_filtered_by_keyboard(browser, crowded):
-    with opened(browser, crowded) as (page, said):
+    with opened(browser, crowded) as (page, messages):
         items = json.loads(page.text_content('#items'))
         more = json.loads(page.text_content('#choices'))
         assert len(more['group']) == 2 and len(more['part']) > len({item['part'] for item in items})
@@ -138,11 +138,11 @@ def test_groups_types_and_parts_are_filtered_by_keyboard(browser, crowded):
             assert page.inner_text('#count').startswith(f'{len(matching)} of 70; ')
             assert page.locator('#gallery .item').count() == min(len(matching), 60)
             page.click('#reset')
-        assert said == []
+        assert messages == []
 
 
 def test_pictures_beside_the_page_are_fetched_from_disk(browser, crowded):
-    with opened(browser, crowded) as (page, said):
+    with opened(browser, crowded) as (page, messages):
         beside = sum(chunk['pictures'] for chunk in json.loads(page.text_content('#chunks')))
         assert page.inner_text('#count') == f'70 of 70; {beside} more not fetched yet'
         page.click('#more')  # the 70 of the page and the first of the others
@@ -156,7 +156,7 @@ def test_pictures_beside_the_page_are_fetched_from_disk(browser, crowded):
         found = page.locator('#gallery .item').count()
         assert page.inner_text('#count') == f'{found} of {70 + beside}' and found > 4
         assert page.locator('#more').is_hidden() and page.locator('#lost').is_hidden()
-        assert said == []
+        assert messages == []
 
 
 @pytest.mark.parametrize('damage', ['gone', 'cut'])
@@ -168,7 +168,7 @@ def test_a_page_without_its_pictures_says_so(browser, crowded, tmp_path, damage)
         shutil.copytree(crowded / 'pictures', page_alone / 'pictures')
         for file in (page_alone / 'pictures').iterdir():
             file.write_text(file.read_text()[:1000])
-    with opened(browser, page_alone) as (page, said):
+    with opened(browser, page_alone) as (page, messages):
         assert page.locator('#gallery .item').count() == 60
         page.click('#more')
         page.locator('#lost').wait_for(state='visible')
@@ -179,7 +179,7 @@ def test_a_page_without_its_pictures_says_so(browser, crowded, tmp_path, damage)
         page.click('#more')  # put back where it belongs
         page.wait_for_function("document.querySelectorAll('#gallery .item').length == 130")
         assert page.locator('#lost').is_hidden()
-        assert said != []  # of the browser
+        assert messages != []  # of the browser
 
 
 def test_brightness_and_contrast_change_the_pictures(page):
@@ -284,8 +284,8 @@ def test_the_enlarged_picture_fits_the_screen(page, width):
 
 def test_without_its_pixels_the_small_picture_is_enlarged_and_it_is_said(browser, report, tmp_path):
     shutil.copy(report[0] / 'index.html', tmp_path)
-    with opened(browser, tmp_path) as (page, said):
+    with opened(browser, tmp_path) as (page, messages):
         page.click('.item >> nth=0')
         page.locator('#large-lost').wait_for(state='visible')
         page.wait_for_function("document.querySelector('#real img').naturalWidth === 112")
-        assert said != []  # of the browser
+        assert messages != []  # of the browser

@@ -52,8 +52,8 @@ def test_large_flaws_let_a_cpu_shrink_the_radiographs():
 @pytest.mark.parametrize('scale', ['cpu', 'one-gpu', 'four-gpu'])
 def test_flaws_below_eight_pixels_at_the_input_are_warned_of_with_the_remedy(scale):
     assert not [w for w in choose(facts(side=14), scale).warnings if 'smaller' in w]
-    (said,) = [w for w in choose(facts(side=4, size=(2048, 2048)), scale).warnings if 'smaller' in w]
-    assert f'below {SMALLEST} px' in said and '--tile' in said
+    (result,) = [w for w in choose(facts(side=4, size=(2048, 2048)), scale).warnings if 'smaller' in w]
+    assert f'below {SMALLEST} px' in result and '--tile' in result
 
 
 def test_a_gpu_sees_whole_radiographs_large_enough_for_the_flaws():
@@ -93,7 +93,7 @@ def test_pretraining_takes_the_archive_else_the_training_radiographs():
 
 
 @pytest.mark.parametrize(
-    ('more', 'said'),
+    ('more', 'expected'),
     [
         (dict(unlabeled=200), 'pretraining on 200 radiographs is unlikely to pay, 1,000 are the least'),
         (dict(sound=dict(train=0, val=0, test=0)), 'false alarms on sound parts cannot be measured'),
@@ -101,8 +101,8 @@ def test_pretraining_takes_the_archive_else_the_training_radiographs():
         (dict(parts_known=False), 'convert again with --group'),
     ],
 )
-def test_what_the_data_cannot_carry_is_said_with_what_would_do(more, said):
-    (found,) = [w for w in choose(facts(**more), 'cpu').warnings if said in w]
+def test_what_the_data_cannot_carry_is_said_with_what_would_do(more, expected):
+    (found,) = [w for w in choose(facts(**more), 'cpu').warnings if expected in w]
     assert '\n' not in found
 
 

@@ -175,14 +175,14 @@ def test_the_same_labels_of_three_tools_are_the_same_data_set(converted):
     roots = [converted(write, f'data/{write.__name__}') for write in (labelme, yolo, coco)]
 
     def content(root, split):
-        said = json.loads((root / f'{split}.json').read_text())
-        names = {image['id']: image['file_name'] for image in said['images']}
-        types = {category['id']: category['name'] for category in said['categories']}
+        record = json.loads((root / f'{split}.json').read_text())
+        names = {image['id']: image['file_name'] for image in record['images']}
+        types = {category['id']: category['name'] for category in record['categories']}
         boxes = [
             (names[a['image_id']], types[a['category_id']], *(round(v, 2) for v in a['bbox']))
-            for a in said['annotations']
+            for a in record['annotations']
         ]
-        return sorted((i['file_name'], i['part'], i['width']) for i in said['images']), sorted(boxes)
+        return sorted((i['file_name'], i['part'], i['width']) for i in record['images']), sorted(boxes)
 
     for split in ('train', 'val', 'test'):
         first, *others = [content(root, split) for root in roots]
@@ -228,8 +228,8 @@ def test_forty_radiographs_to_a_report_and_a_folder_for_the_line(write, size, co
     assert all(
         read_curves(path).val['AP50'] for path in Path('work_dirs/study/ours').glob('faster-rcnn*/seed*')
     )
-    said = capsys.readouterr().out
-    assert 'inspect: make inspect MODEL=work_dirs/study/ours/exported' in said
+    printed = capsys.readouterr().out
+    assert 'inspect: make inspect MODEL=work_dirs/study/ours/exported' in printed
     assert main([*SETTING, '--run']) == 0
     assert capsys.readouterr().out.count('done before') == 3
 

@@ -52,8 +52,8 @@ def read(stem, options=()):
 def test_one_fragment_says_all_that_is_edited(checkout, tiny_coco, capsys):
     small_flaws(tiny_coco(n=16, unlabeled=20, size=512, name='data/housings'))
     assert main(['data/housings', '--severity', 'severity.yaml', '--scale', 'cpu', '--no-timing']) == 0
-    said = capsys.readouterr().out
-    assert said.count('python tools/') == 5 and 'make own DATA=data/housings' in said
+    printed = capsys.readouterr().out
+    assert printed.count('python tools/') == 5 and 'make own DATA=data/housings' in printed
     folder = checkout / 'configs/own/housings'
     names = {path.stem for path in folder.rglob('*.py')} | {path.stem for path in folder.glob('*.yaml')}
     assert all('housings' in name for name in names)
@@ -82,12 +82,12 @@ def test_an_option_reaches_what_an_edit_would(checkout, tiny_coco, capsys):
     tiny_coco(n=16, size=512, name='data/housings')
     assert main(['data/housings', '--severity', 'severity.yaml', '--no-timing', '--name', 'h-2']) == 0
     capsys.readouterr()
-    said = read('faster-rcnn_lite0-scratch', ['xray_own.root=data/else', 'xray_own.anchors=[2]'])
-    assert {said[f'{split}_dataloader'].dataset.data_root for split in ('train', 'val', 'test')} == {
+    result = read('faster-rcnn_lite0-scratch', ['xray_own.root=data/else', 'xray_own.anchors=[2]'])
+    assert {result[f'{split}_dataloader'].dataset.data_root for split in ('train', 'val', 'test')} == {
         'data/else'
     }
-    assert said.test_evaluator.ann_file == 'data/else/test.json'
-    assert list(said.model.rpn_head.anchor_generator.scales) == [2]
+    assert result.test_evaluator.ann_file == 'data/else/test.json'
+    assert list(result.model.rpn_head.anchor_generator.scales) == [2]
     # Without an archive, the radiographs of training as if they had no labels: never those of val or test.
     pretraining = read('simsiam_lite0_', ['xray_own.root=data/else']).train_dataloader.dataset
     assert (pretraining.data_root, pretraining.ann_file) == ('data/else', 'train.txt')
@@ -136,13 +136,13 @@ def test_data_from_elsewhere_are_linked_and_the_map_is_copied(checkout, tiny_coc
     assert main(arguments) == 0
     assert 'links to' in capsys.readouterr().out
     assert (checkout / 'data/housings-2').resolve() == elsewhere / 'Housings 2'
-    said = read('faster-rcnn_lite0-in1k-pre').train_dataloader.dataset
-    assert (said.data_root, said.severity) == ('data/housings-2', 'configs/own/housings-2/severity.yaml')
-    assert Path(said.severity).read_text() == SEVERITY
+    result = read('faster-rcnn_lite0-in1k-pre').train_dataloader.dataset
+    assert (result.data_root, result.severity) == ('data/housings-2', 'configs/own/housings-2/severity.yaml')
+    assert Path(result.severity).read_text() == SEVERITY
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'expected'),
     [
         (['nowhere', '--severity', 'severity.yaml'], 'nowhere: expected a converted data set'),
         (['data/a', '--severity', 'none.yaml'], 'none.yaml'),
@@ -151,20 +151,20 @@ def test_data_from_elsewhere_are_linked_and_the_map_is_copied(checkout, tiny_coc
         (['data/a', '--severity', 'severity.yaml', '--name', 'x-224px'], 'small letters'),
     ],
 )
-def test_bad_input_is_one_line(checkout, tiny_coco, capsys, arguments, said):
+def test_bad_input_is_one_line(checkout, tiny_coco, capsys, arguments, expected):
     tiny_coco(n=16, name='data/a')
     (checkout / 'short.yaml').write_text('crack: critical\n')
     assert main([*arguments, '--no-timing']) in (1, 2)
     err = capsys.readouterr().err.strip()
-    assert said in err and len(err.splitlines()) == 1
+    assert expected in err and len(err.splitlines()) == 1
     assert not list(Path('configs').glob('own/*')) and not list(Path('configs').glob('own/.*'))
 
 
 def test_twelve_bits_in_sixteen_get_a_window_that_fits(tiny_coco):
     root = tiny_coco(n=4, bits=12)
     names = sorted(path.name for path in (root / 'images').iterdir())
-    window, said = find_window(root / 'images', names)
-    assert window == dict(type='absolute', low=0, high=4095) and '65535' in said
+    window, result = find_window(root / 'images', names)
+    assert window == dict(type='absolute', low=0, high=4095) and '65535' in result
     root = tiny_coco(n=4, bits=16, name='deep')
     assert find_window(root / 'images', names)[0] == dict(type='full')
 

@@ -23,8 +23,8 @@ def test_operations_are_those_of_the_network(path, low, high):
 
 def test_the_cost_is_one_line_with_its_assumption(monkeypatch):
     monkeypatch.setattr(reckoning, 'matmul_rate', lambda amp: 300e9)
-    said = reckoning.cost_on_cpu(read_config(str(DETECTOR)))
+    result = reckoning.cost_on_cpu(read_config(str(DETECTOR)))
     # 3 * 393 GFLOP * 1,000 radiographs at half of 300 GFLOP/s are 2.2 hours.
-    assert '300 GFLOP/s' in said and '2 hours for an epoch of 1,000 radiographs' in said
-    assert said.endswith('2 days for the 24 epochs')
-    assert '\n' not in said
+    assert '300 GFLOP/s' in result and '2 hours for an epoch of 1,000 radiographs' in result
+    assert result.endswith('2 days for the 24 epochs')
+    assert '\n' not in result

@@ -27,8 +27,8 @@ def run(repo, tmp_path):
 @pytest.mark.parametrize('family', FAMILIES.values(), ids=str)
 def test_a_family_trains_tests_and_resumes_over_nccl(family, ranks, run, tiny_coco, tmp_path):
     root = tiny_coco(n=LABELLED, unlabeled=UNLABELLED, masks=True)
-    said = check_family(run, family, ranks, root, tmp_path)
-    assert 'no CUDA' not in said
+    result = check_family(run, family, ranks, root, tmp_path)
+    assert 'no CUDA' not in result
 
 
 def test_statistics_of_all_ranks_are_those_of_one_with_the_whole_batch(run, tiny_coco, tmp_path):

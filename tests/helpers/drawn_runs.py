@@ -85,10 +85,10 @@ def draw_val(root, parts=20):
     return draw_truth(root, parts, seed=1, name='v')
 
 
-def predictions(root, of, split='test', **said):
+def predictions(root, of, split='test', **record):
     return dict(
         classes=list(CLASSES),
-        **said,
+        **record,
         ann_file=str(root / f'{split}.json'),
         sha256=hashlib.sha256(json.dumps(of).encode()).hexdigest(),
         folder=str(root / 'images'),
@@ -97,9 +97,9 @@ def predictions(root, of, split='test', **said):
     )
 
 
-def measured(said):
+def measured(record):
     """The AP50 of `test.json` that follow from predictions."""
-    images = read_images(said['truth'], said['detections'])
+    images = read_images(record['truth'], record['detections'])
     values = [average_precision_at(images, label)(np.arange(len(images))) for label in (0, 1)]
     names = [f'xray/AP50_{name}' for name in CLASSES]
     there = [value for value in values if value is not None]
@@ -126,7 +126,7 @@ def draw_run(
     trained = root / 'train.json'
     if not trained.exists():  # what a proof takes: parts of training are known
         trained.write_text(json.dumps(dict(images=[dict(file_name='t.png', part='t')])))
-    said, on_val = (
+    inspection, on_val = (
         predictions(
             root,
             of,
@@ -138,7 +138,7 @@ def draw_run(
         for of, split, start in ((truth, 'test', 100), (val, 'val', 500))
     )
     stem = stem.format(arm=arm_token(init))
-    _write(folder, stem, seed, said, on_val, measured(said))
+    _write(folder, stem, seed, inspection, on_val, measured(inspection))
     checkpoint = f'{pretraining}/epoch_20.pth'
     pretrained = '' if init == 'scratch' else f", init_cfg=dict(type='Pretrained', checkpoint='{checkpoint}')"
     (folder / f'{stem}.py').write_text(
@@ -170,9 +170,9 @@ def classified(images):
     right = scores.argmax(1) == truth
     recalls = [float(right[truth == label].mean()) for label in (0, 1)]
     values = [average_precision(scores[:, label], truth == label) for label in (0, 1)]
-    said = {f'xray/AP_{name}': value for name, value in zip(CLASSES, values)}
-    said |= {f'xray/recall_{name}': value for name, value in zip(CLASSES, recalls)}
-    return said | {
+    result = {f'xray/AP_{name}': value for name, value in zip(CLASSES, values)}
+    result |= {f'xray/recall_{name}': value for name, value in zip(CLASSES, recalls)}
+    return result | {
         'xray/mAP': float(np.mean(values)),
         'xray/accuracy': float(right.mean()),
         'xray/balanced_accuracy': float(np.mean(recalls)),
@@ -183,18 +183,18 @@ def classified(images):
 def draw_probe(root, folder, truth, init='scratch', skill=0.6, seed=0, epochs=4):
     """Write one run of an image classifier; returns its folder."""
     val = draw_val(root)
-    said, on_val = (
+    result, on_val = (
         predictions(root, of, split, task='severity', images=classify(of, skill, start + seed))
         for of, split, start in ((truth, 'test', 100), (val, 'val', 500))
     )
-    _write(folder, PROBE.format(arm=arm_token(init)), seed, said, on_val, classified(said['images']))
+    _write(folder, PROBE.format(arm=arm_token(init)), seed, result, on_val, classified(result['images']))
     _write_log(folder, 'mAP', skill, epochs)
     return folder
 
 
-def _write(folder, stem, seed, said, on_val, metrics):
+def _write(folder, stem, seed, record, on_val, metrics):
     folder.mkdir(parents=True)
-    (folder / 'predictions.json').write_text(json.dumps(said))
+    (folder / 'predictions.json').write_text(json.dumps(record))
     (folder / 'predictions_val.json').write_text(json.dumps(on_val))
     result = dict(
         config=f'configs/small/{stem}.py',

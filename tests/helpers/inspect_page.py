@@ -13,18 +13,18 @@ REFRESH = "import('/static/list.js').then(list => list.refresh())"
 @contextmanager
 def watched(browser, address, **options):
     """The page of a running server; fails on anything in its console and on any request elsewhere."""
-    said, asked = [], []
+    messages, asked = [], []
     host, port = address
     page = browser.new_page(**(dict(viewport=dict(width=1280, height=800)) | options))
-    page.on('console', lambda message: said.append(message.text))
-    page.on('pageerror', lambda error: said.append(str(error)))
+    page.on('console', lambda message: messages.append(message.text))
+    page.on('pageerror', lambda error: messages.append(str(error)))
     page.on('request', lambda request: asked.append(request.url))
     page.goto(f'http://{host}:{port}/')
     page.wait_for_selector('html[data-ready]', state='attached')
     yield page
     page.close()
     # A refused upload or decision is the browser's to mention.
-    assert [text for text in said if not re.search('status of 4(15|00|09)', text)] == []
+    assert [text for text in messages if not re.search('status of 4(15|00|09)', text)] == []
     assert [u for u in asked if not u.startswith((f'http://{host}:{port}/', 'data:', 'blob:'))] == []
 
 

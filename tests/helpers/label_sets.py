@@ -35,9 +35,9 @@ def convert(src, capsys):
         out, sheet = src.parent / 'out', src.parent / 'severity.yaml'
         sheet.write_text(severity, encoding='utf-8')
         code = main([kind, str(src), str(out), '--severity', str(sheet), *options])
-        said, err = capsys.readouterr()
+        captured, err = capsys.readouterr()
         assert 'Traceback' not in err
-        return code, said, err, read(out)
+        return code, captured, err, read(out)
 
     return call
 

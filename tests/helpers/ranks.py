@@ -47,7 +47,7 @@ def check_family(run: Callable[..., str], family: Family, ranks: int, data: Path
         folder: Where everything is written.
     """
     config = tiny(family, folder, data, BATCH)
-    said = run('dist_train.sh', config, ranks, '--work-dir', 'run')
+    result = run('dist_train.sh', config, ranks, '--work-dir', 'run')
     recipe = Config.fromfile(config)
     images = math.ceil((LABELLED if family.kind in ('detector', 'probe') else UNLABELLED) / ranks)
     steps = images // BATCH if recipe.train_dataloader.get('drop_last') else math.ceil(images / BATCH)
@@ -71,7 +71,7 @@ def check_family(run: Callable[..., str], family: Family, ranks: int, data: Path
     before = first['state_dict']
     assert any(not torch.equal(value, before[key]) for key, value in second['state_dict'].items())
     assert (folder / 'run' / 'student.pth').exists() == (family.method in ('pkd', 'cwd'))
-    return said
+    return result
 
 
 def one_update(

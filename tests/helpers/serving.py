@@ -16,10 +16,10 @@ def wait_for(ask, seconds=60):
     For pages, too: Playwright's `wait_for_function` polls by what their content security policy forbids.
     """
     end = time.monotonic() + seconds
-    while not (said := ask()):
+    while not (result := ask()):
         assert time.monotonic() < end, f'nothing within {seconds} s'
         time.sleep(0.01)
-    return said
+    return result
 
 
 @contextmanager

@@ -37,17 +37,17 @@ def test_a_token_says_who_decides_and_what_is_allowed(session, tmp_path):
     place = '/api/images/1/decision'
     with serving(build(session, access=Access(read_tokens(file)))) as address:
         call = caller(address)
-        for said in ({}, dict(authorization='Bearer '), dict(authorization=basic(anna[:-1]))):
-            answer, _ = call('GET', '/api/state', **said)
+        for case in ({}, dict(authorization='Bearer '), dict(authorization=basic(anna[:-1]))):
+            answer, _ = call('GET', '/api/state', **case)
             assert (answer.status, answer.headers['www-authenticate']) == (401, 'Basic realm="inspection"')
-            assert call('POST', place, decision, **said)[0].status == 401
-            assert call('GET', '/', **said)[0].status == 401
+            assert call('POST', place, decision, **case)[0].status == 401
+            assert call('GET', '/', **case)[0].status == 401
         for wrong in ('Basic %%%', 'Basic ' + base64.b64encode(b'\xff').decode(), 'Digest x', 'bearer'):
             assert call('GET', '/api/state', authorization=wrong)[0].status == 401
         for right in (f'Bearer {ben}', basic(ben), f'bearer {anna}'):
             assert call('GET', '/api/state', authorization=right)[0].status == 200
-        answer, said = call('POST', place, decision, authorization=f'Bearer {ben}')
-        assert (answer.status, said['detail'][:24]) == (403, 'ben b. may look, not dec')
+        answer, body = call('POST', place, decision, authorization=f'Bearer {ben}')
+        assert (answer.status, body['detail'][:24]) == (403, 'ben b. may look, not dec')
         answer, _ = call('POST', place, decision, authorization=f'Bearer {anna}', **{'x-inspect': 'no'})
         assert answer.status == 403
         assert call('POST', place, decision, authorization=f'Bearer {anna}')[0].status == 200
@@ -70,8 +70,8 @@ def test_a_proxy_that_logs_people_in_is_believed_and_nobody_else(session, tmp_pa
     assert (entry['inspector'], entry['known_by'], entry['client']) == ('anna', 'proxy', '127.0.0.1')
     elsewhere = Access(user_header='x-user', proxies=('10.0.0.7',))
     with serving(build(session, access=elsewhere), **settings(parse_args(['exported']))) as address:
-        said = {'x-user': 'anna', 'x-forwarded-for': '10.0.0.7'}
-        assert caller(address)('GET', '/api/state', **said)[0].status == 401
+        result = {'x-user': 'anna', 'x-forwarded-for': '10.0.0.7'}
+        assert caller(address)('GET', '/api/state', **result)[0].status == 401
 
 
 @pytest.mark.parametrize(
@@ -97,11 +97,11 @@ def test_a_certificate_that_cannot_be_served_is_said_at_once(tmp_path, capsys):
     for cert in ('cert.pem', 'none.pem'):
         files = ['--tls-cert', str(tmp_path / cert), '--tls-key', str(tmp_path / 'cert.pem')]
         assert main(['exported', *files]) == 1
-        said = capsys.readouterr().err
-        assert said.startswith(
+        errors = capsys.readouterr().err
+        assert errors.startswith(
             f'error: {tmp_path}/{cert}, {tmp_path}/cert.pem: expected a certificate and its'
         )
-        assert said.count('\n') == 1
+        assert errors.count('\n') == 1
 
 
 def test_a_file_of_tokens_is_its_owners_and_whole(tmp_path, capsys):

@@ -27,10 +27,10 @@ def inspect(exported, images, out, *options):
 def test_a_share_of_rejects_that_sound_parts_do_not_explain_is_a_warning(tmp_path, capsys):
     exported = export_to(tmp_path / 'line', cost=COST, curve=CURVE)
     inspect(exported, archive(tmp_path / 'many', 3, 2), tmp_path / 'out')
-    said = capsys.readouterr()
-    assert '3 of 50 sound validation parts rejected (6.0%, at most 14.8% with 95% confidence)' in said.out
-    assert 'warning: 60% of the radiographs are rejected, more than the 10% of sound parts' in said.err
-    assert 'check depth, machine and part type' in said.err
+    captured = capsys.readouterr()
+    assert '3 of 50 sound validation parts rejected (6.0%, at most 14.8% with 95% confidence)' in captured.out
+    assert 'warning: 60% of the radiographs are rejected, more than the 10% of sound parts' in captured.err
+    assert 'check depth, machine and part type' in captured.err
     inspect(exported, archive(tmp_path / 'few', 1, 12), tmp_path / 'out2')
     assert 'warning' not in capsys.readouterr().err
 
@@ -38,9 +38,9 @@ def test_a_share_of_rejects_that_sound_parts_do_not_explain_is_a_warning(tmp_pat
 def test_another_threshold_costs_what_the_curve_says(tmp_path, capsys):
     exported = export_to(tmp_path / 'line', cost=COST, curve=CURVE)
     inspect(exported, archive(tmp_path / 'few', 0, 9), tmp_path / 'out', '--threshold', '0.65')
-    said = capsys.readouterr()
-    assert 'the threshold costs: at most 40.0% of the sound validation parts rejected' in said.out
-    assert 'warning: the threshold rejects more than 10% of the sound validation parts' in said.err
+    captured = capsys.readouterr()
+    assert 'the threshold costs: at most 40.0% of the sound validation parts rejected' in captured.out
+    assert 'warning: the threshold rejects more than 10% of the sound validation parts' in captured.err
 
 
 def test_a_cost_that_is_not_known_is_said(tmp_path, capsys):

@@ -24,7 +24,7 @@ from tools import infer
 def truth_of(critical, parts=True):
     """Validation radiographs, the first so many of them with a critical defect."""
     images = [dict(id=k, part=str(k) if parts else None) for k in range(len(critical))]
-    annotations = [dict(image_id=k, category_id=1) for k, said in enumerate(critical) if said]
+    annotations = [dict(image_id=k, category_id=1) for k, case in enumerate(critical) if case]
     categories = [dict(id=1, name='critical'), dict(id=2, name='minor')]
     return dict(images=images, annotations=annotations, categories=categories)
 
@@ -44,7 +44,7 @@ def inspector(tmp_path):
     rng = np.random.default_rng(0)
     plain = folder.read(export_to(tmp_path / 'plain'))
     critical = [k < 10 for k in range(60)]
-    risks = [0.95 if said else 0.95 if k < 13 else rng.uniform(0.2, 0.6) for k, said in enumerate(critical)]
+    risks = [0.95 if case else 0.95 if k < 13 else rng.uniform(0.2, 0.6) for k, case in enumerate(critical)]
     reference = described(plain, rng.normal(100, 3, 60), risks, critical)
     return Inspector(export_to(tmp_path / 'exported', reference=reference, origin=dict(part_rule='[A-Z]+')))
 
@@ -123,15 +123,15 @@ def test_the_reference_says_what_the_proof_found(tmp_path):
     exported = folder.read(export_to(tmp_path / 'exported'))
     critical = [True] * 4 + [False] * 16
     risks = [0.95] * 3 + [0.1] + [0.92] * 2 + [0.3] * 14
-    said = described(exported, range(20), risks, critical)
-    assert (said['radiographs'], said['units']) == (20, 20)
-    assert said['gray']['p50']['mean'] == 9.5
-    assert said['gray']['p50']['spread'] == pytest.approx(np.std(range(20), ddof=1), abs=1e-5)
+    result = described(exported, range(20), risks, critical)
+    assert (result['radiographs'], result['units']) == (20, 20)
+    assert result['gray']['p50']['mean'] == 9.5
+    assert result['gray']['p50']['spread'] == pytest.approx(np.std(range(20), ddof=1), abs=1e-5)
     counts = {
-        k: (g['count'], g['accepted']['count'], g['rejected']['count']) for k, g in said['risk'].items()
+        k: (g['count'], g['accepted']['count'], g['rejected']['count']) for k, g in result['risk'].items()
     }
     assert counts == dict(sound=(16, 14, 2), critical=(4, 1, 3))
-    assert len(json.dumps(said)) < 6000
+    assert len(json.dumps(result)) < 6000
     assert described(exported, range(9), [0.1] * 9, [False] * 9) == {}
     assert described(exported, range(20), risks, critical, parts=False)['units'] == 20
 
@@ -150,9 +150,9 @@ def test_the_share_of_critical_radiographs_moves_the_expected_rejects(inspector)
 
 def said_of(inspector, gray, level=120):
     """An inspection of a radiograph with other gray levels than it has."""
-    said = inspector(spot(20, 30, level))
-    said.levels = levels_of(gray)
-    return said
+    inspection = inspector(spot(20, 30, level))
+    inspection.levels = levels_of(gray)
+    return inspection
 
 
 def test_a_call_stays_over_restarts_until_the_detector_is_qualified_again(inspector, tmp_path):
@@ -209,9 +209,9 @@ def test_the_service_tells_of_drift(inspector, tmp_path):
         program = {'x-inspect': '', 'content-type': 'application/octet-stream'}
         for k in range(60):  # the spots' own gray levels: contrast and noise are not those of the proof
             content = cv2.imencode('.png', spot(k, 30, 120))[1].tobytes()
-            said = call('POST', f'/v1/inspect?name={k}.png', content, **program)[1]['results'][0]
-        assert said['verdict'] == 'accept'
-        assert any(words.startswith('contrast low since') for words in said['requalify'])
+            body = call('POST', f'/v1/inspect?name={k}.png', content, **program)[1]['results'][0]
+        assert body['verdict'] == 'accept'
+        assert any(words.startswith('contrast low since') for words in body['requalify'])
         text = call('GET', '/metrics')[1].decode()
         assert 'mmxray_requalify 1.0' in text
         assert 'mmxray_drift_count{chart="p50"} 60.0' in text
@@ -248,8 +248,8 @@ def test_wrong_use_is_said(tmp_path, capsys):
 
 def test_a_folder_of_an_earlier_format_says_so(tmp_path):
     place = export_to(tmp_path / 'exported')
-    said = json.loads((place / 'metadata.json').read_text()) | dict(format=3)
-    (place / 'metadata.json').write_text(json.dumps(said))
+    content = json.loads((place / 'metadata.json').read_text()) | dict(format=3)
+    (place / 'metadata.json').write_text(json.dumps(content))
     with pytest.raises(folder.FolderError, match='expected export format 4, found 3, .* export again'):
         folder.read(place)
 

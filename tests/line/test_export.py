@@ -18,7 +18,7 @@ from mmengine.config import Config
 
 from projects.line.export import detector as export_detector
 from projects.line.export import graphs, int8, parity, threshold
-from projects.line.export.traceable import TraceableDetector, UnsupportedDetector
+from projects.line.export.traceable import TraceableDetector, UnsupportedDetectorError
 from projects.line.runtime import Inspector, engines, folder
 from projects.measures.bounds import rate
 from projects.radiograph.files import sha256
@@ -101,29 +101,38 @@ def exported(detector, tmp_path_factory):
 
 
 def test_both_graphs_are_proven_and_the_metadata_says_so(exported, detector):
-    said = folder.read(exported)
-    assert sorted(said.files) == ['model.bin', 'model.onnx', 'model.xml']
-    assert [row['engine'] for row in said.parity] == ['openvino', 'onnxruntime']
-    for row in said.parity:
+    content = folder.read(exported)
+    assert sorted(content.files) == ['model.bin', 'model.onnx', 'model.xml']
+    assert [row['engine'] for row in content.parity] == ['openvino', 'onnxruntime']
+    for row in content.parity:
         # All at mmdet's own scale; eight are padded more than mmdet pads them by themselves.
         assert (row['images'], row['padded']) == (10, 8)
         assert row['AP50_critical']['loss'] <= 0.005
         assert row['boxes'] > 50
         assert row['matched'] >= parity.MIN_MATCHED * row['boxes']
         assert row['score_max'] <= parity.MAX_SCORE_ERROR
-    assert (said.input, said.native, said.classes) == ([SIDE, SIDE], [SIDE, SIDE], ['critical', 'minor'])
-    assert (said.mean, said.std, said.window, said.precision) == (114.5, 57.6, dict(type='full'), 'fp32')
-    assert said.depths == ['8-bit unsigned']
-    assert said.origin['sha256'] == sha256(detector[1])
-    assert len(said.curve) == 39
-    for row in said.curve:  # counts and bounds, in the words of the report
+    assert (content.input, content.native, content.classes) == (
+        [SIDE, SIDE],
+        [SIDE, SIDE],
+        ['critical', 'minor'],
+    )
+    assert (content.mean, content.std, content.window, content.precision) == (
+        114.5,
+        57.6,
+        dict(type='full'),
+        'fp32',
+    )
+    assert content.depths == ['8-bit unsigned']
+    assert content.origin['sha256'] == sha256(detector[1])
+    assert len(content.curve) == 39
+    for row in content.curve:  # counts and bounds, in the words of the report
         for key in ('escape', 'false_reject'):
             expected = rate(row[f'{key}_events'], row[f'{key}_units'])
             assert row[f'{key}_words'] == str(expected) and row[f'{key}_upper'] == expected.upper
             assert row[key] == expected.rate
-    assert 'the lowest score of a critical part was taken' in said.threshold_reason
+    assert 'the lowest score of a critical part was taken' in content.threshold_reason
     # At the chosen threshold no validation part escapes that the detector can catch at all.
-    assert 0 < said.threshold < 1
+    assert 0 < content.threshold < 1
 
 
 def test_the_folder_keeps_the_reference_of_drift(exported):
@@ -149,18 +158,18 @@ def test_the_folder_and_the_checkpoint_give_the_same_results(exported, detector,
     image = Path(Config.fromfile(detector[0]).val_dataloader.dataset.data_root) / 'images' / 'val0.png'
     assert infer.main([*map(str, detector), str(image), '--out', str(tmp_path / 'torch')]) == 0
     (line,) = (tmp_path / 'torch' / 'shard-1-of-1' / 'journal.jsonl').read_text().splitlines()
-    row, said = json.loads(line), Inspector(exported)(image)
-    assert row['labels'] == said.labels.tolist()
-    assert np.abs(np.array(row['boxes']) - said.boxes).max() < 0.05
-    assert np.abs(np.array(row['scores']) - said.scores).max() < 1e-3
+    row, content = json.loads(line), Inspector(exported)(image)
+    assert row['labels'] == content.labels.tolist()
+    assert np.abs(np.array(row['boxes']) - content.boxes).max() < 0.05
+    assert np.abs(np.array(row['scores']) - content.scores).max() < 1e-3
 
 
 def test_an_export_that_differs_is_not_kept(detector, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(parity, 'MAX_SCORE_ERROR', -1.0)
     assert tool.main([*map(str, detector), str(tmp_path / 'out' / 'x'), '--images', '2']) == 1
-    said = capsys.readouterr().err
-    assert 'nothing is kept' in said
-    assert len([line for line in said.splitlines() if line.startswith('error')]) == 1
+    errors = capsys.readouterr().err
+    assert 'nothing is kept' in errors
+    assert len([line for line in errors.splitlines() if line.startswith('error')]) == 1
     assert list((tmp_path / 'out').iterdir()) == []
 
 
@@ -262,13 +271,13 @@ def test_a_full_disk_is_said_and_leaves_nothing(detector, exported, tmp_path, re
 def test_a_part_that_would_be_reproduced_wrongly_is_refused_in_one_line(detector, change, expected):
     cfg = running.read_config(str(detector[0]))
     change(cfg)
-    with pytest.raises(UnsupportedDetector, match=f'^[^\n]*expected [^\n]*{expected}[^\n]*$'):
+    with pytest.raises(UnsupportedDetectorError, match=f'^[^\n]*expected [^\n]*{expected}[^\n]*$'):
         TraceableDetector(export_detector.untrained_detector(cfg), (SIDE, SIDE))
 
 
 def test_an_input_that_does_not_fit_the_strides_is_refused(detector):
     model = export_detector.untrained_detector(running.read_config(str(detector[0])))
-    with pytest.raises(UnsupportedDetector, match='multiples of 32'):
+    with pytest.raises(UnsupportedDetectorError, match='multiples of 32'):
         TraceableDetector(model, (100, 96))
 
 
@@ -295,11 +304,11 @@ def test_a_pipeline_that_the_runtime_does_not_follow_is_refused(detector, change
 def test_the_input_holds_every_validation_image_at_mmdets_own_scale(detector):
     cfg = running.read_config(str(detector[0]))
     model = export_detector.untrained_detector(cfg)
-    said = export_detector.describe(cfg, None, model, [(30, 96)] * 5 + [(64, 40), (192, 96)])
+    result = export_detector.describe(cfg, None, model, [(30, 96)] * 5 + [(64, 40), (192, 96)])
     # 30 x 96 stays and is padded to 32 x 96, 64 x 40 grows by 1.5 to 96 x 60, 192 x 96 is halved.
-    assert said.input == [96, 96]
-    assert said.native == [192, 96]  # shrunk the most
-    inspector = Inspector.of(said, None)
+    assert result.input == [96, 96]
+    assert result.native == [192, 96]  # shrunk the most
+    inspector = Inspector.of(result, None)
     for shape, extent in (((30, 96), [30, 96]), ((64, 40), [96, 60]), ((192, 96), [96, 48])):
         assert inspector.input_of(np.eye(*shape, dtype=np.uint8))[1].tolist() == extent
 
@@ -359,8 +368,8 @@ def test_any_size_is_resized_to_the_pixel_as_mmcv_does(detector):
     model = export_detector.untrained_detector(cfg)
     rng = np.random.default_rng(0)
     for height, width in [(8193, 8192), (1499, 1000), *rng.integers(20, 3000, (60, 2)).tolist()]:
-        said = export_detector.describe(cfg, None, model, [(height, width)])
-        extent = Inspector.of(said, None).input_of(np.eye(height, width, dtype=np.uint8))[1]
+        result = export_detector.describe(cfg, None, model, [(height, width)])
+        extent = Inspector.of(result, None).input_of(np.eye(height, width, dtype=np.uint8))[1]
         assert tuple(extent[::-1]) == mmcv.rescale_size((width, height), (SIDE, SIDE))
 
 
@@ -477,12 +486,12 @@ def test_the_threshold_is_for_the_rule_of_the_runtime(exported):
     )
     # The report would suppress the critical box under the minor one; the line rejects for it.
     boxes = np.array([[10.0, 10.0, 30.0, 30.0], [10.0, 10.0, 30.0, 31.0]], np.float32)
-    said = folder.read(exported)
-    said.curve = []
-    threshold.choose_threshold(said, truth, [(boxes, np.float32([0.6, 0.7]), np.array([0, 1]))], 0.05)
-    assert said.threshold == pytest.approx(0.6, abs=1e-4)
-    assert said.threshold <= float(np.float32(0.6))
-    assert [row['escape'] for row in said.curve if row['threshold'] in (0.55, 0.65)] == [0, 1]
+    content = folder.read(exported)
+    content.curve = []
+    threshold.choose_threshold(content, truth, [(boxes, np.float32([0.6, 0.7]), np.array([0, 1]))], 0.05)
+    assert content.threshold == pytest.approx(0.6, abs=1e-4)
+    assert content.threshold <= float(np.float32(0.6))
+    assert [row['escape'] for row in content.curve if row['threshold'] in (0.55, 0.65)] == [0, 1]
 
 
 def test_a_threshold_of_validation_parts_is_no_proof(exported):
@@ -497,15 +506,15 @@ def test_a_threshold_of_validation_parts_is_no_proof(exported):
         categories=[dict(id=1, name='critical'), dict(id=2, name='minor')],
     )
     found = [nothing] + [(box, np.float32([0.6]), np.array([0]))] * 92
-    said = folder.read(exported)
-    threshold.choose_threshold(said, truth, found, 0.05)
-    assert 'chosen on 93 critical parts of validation, of which 1 escape there' in said.threshold_reason
-    assert 'Proven' not in said.threshold_reason
+    content = folder.read(exported)
+    threshold.choose_threshold(content, truth, found, 0.05)
+    assert 'chosen on 93 critical parts of validation, of which 1 escape there' in content.threshold_reason
+    assert 'Proven' not in content.threshold_reason
     # Too few: the part that nothing finds is named beside the threshold of the others.
     few = truth | dict(images=truth['images'][:9], annotations=truth['annotations'][:9])
-    threshold.choose_threshold(said, few, found[:9], 0.05)
-    assert said.threshold == pytest.approx(0.6, abs=1e-4)
-    assert 'chosen on 9 critical parts of validation, of which 1 escape there' in said.threshold_reason
+    threshold.choose_threshold(content, few, found[:9], 0.05)
+    assert content.threshold == pytest.approx(0.6, abs=1e-4)
+    assert 'chosen on 9 critical parts of validation, of which 1 escape there' in content.threshold_reason
 
 
 @pytest.mark.parametrize('kind', [SMALL, MASKS], ids=['boxes', 'masks'])
@@ -540,15 +549,16 @@ def test_masks_leave_the_graphs_as_mmdet_gives_them(data, tmp_path, capsys):
     files = write_detector(MASKS, data, tmp_path)
     out = tmp_path / 'masks'
     assert tool.main([*map(str, files), str(out)]) == 0
-    said = folder.read(out)
-    for row in said.parity:
+    content = folder.read(out)
+    for row in content.parity:
         assert row['matched'] >= parity.MIN_MATCHED * row['boxes'] > 50
         assert row['mask_iou'] >= 0.99
     assert all(
-        line.endswith('00 |') or '0.99' in line for line in parity.format_parity(said.parity).splitlines()[2:]
+        line.endswith('00 |') or '0.99' in line
+        for line in parity.format_parity(content.parity).splitlines()[2:]
     )
     blank = np.full((1, 1, SIDE, SIDE), 114.5, np.float32), np.array([SIDE, SIDE], np.float32)
-    files_of = {name: out / graph for name, graph in said.engines.items()}
+    files_of = {name: out / graph for name, graph in content.engines.items()}
     for engine, graph in files_of.items():
         run = engines.load(engine, graph, threads=1)
         boxes, scores, labels, masks = run(*blank)
@@ -602,17 +612,17 @@ def test_masks_of_int8_are_compared_where_boxes_have_moved():
 
 @pytest.mark.long
 def test_int8_is_proven_in_float32_first_and_its_loss_is_stated(detector, tmp_path, repo):
-    said, layers, decoding = quantised(detector, tmp_path / 'int8', repo)
-    assert (said.precision, list(said.engines)) == ('int8', ['openvino'])
-    assert sorted(said.files) == ['model.bin', 'model.xml']
-    assert said.calibration['images'] == 4
-    assert [(row['engine'], row['precision']) for row in said.parity] == [
+    result, layers, decoding = quantised(detector, tmp_path / 'int8', repo)
+    assert (result.precision, list(result.engines)) == ('int8', ['openvino'])
+    assert sorted(result.files) == ['model.bin', 'model.xml']
+    assert result.calibration['images'] == 4
+    assert [(row['engine'], row['precision']) for row in result.parity] == [
         ('openvino', 'fp32'),
         ('openvino', 'int8'),
     ]
-    assert said.parity[0]['matched'] >= parity.MIN_MATCHED * said.parity[0]['boxes']
-    assert {'loss', 'low', 'high'} <= set(said.parity[1]['AP50_critical'])
-    table = parity.format_parity(said.parity).splitlines()
+    assert result.parity[0]['matched'] >= parity.MIN_MATCHED * result.parity[0]['boxes']
+    assert {'loss', 'low', 'high'} <= set(result.parity[1]['AP50_critical'])
+    table = parity.format_parity(result.parity).splitlines()
     assert [line.split(' | ')[1] for line in table[2:]] == ['fp32', 'int8']
     # Backbone, FPN, RPN and the fully connected layers, not the decoding of boxes.
     for part in ('/backbone/', '/neck/', '/rpn/rpn_conv', '/rpn/rpn_cls', '/rpn/rpn_reg'):
@@ -638,9 +648,9 @@ def test_a_mask_detector_is_exported_in_int8_with_its_masks(data, tmp_path, repo
 @pytest.mark.long
 def test_a_swin_detector_is_exported_in_float32_and_int8(data, tmp_path, repo):
     files = write_detector(SWIN, data, tmp_path)
-    said, layers, decoding = quantised(files, tmp_path / 'int8', repo)
-    assert said.parity[0]['boxes'] > 50
-    assert said.parity[0]['score_max'] <= parity.MAX_SCORE_ERROR
+    result, layers, decoding = quantised(files, tmp_path / 'int8', repo)
+    assert result.parity[0]['boxes'] > 50
+    assert result.parity[0]['score_max'] <= parity.MAX_SCORE_ERROR
     # The products of attention and of its projections.
     for part in ('attn/w_msa/MatMul', 'attn/w_msa/qkv', 'ffn'):
         assert [name for name in layers if part in name], part

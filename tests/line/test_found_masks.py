@@ -64,12 +64,12 @@ def test_run_lengths_are_those_of_pycocotools():
             top, left = (int(rng.integers(side)) for side in (height, width))
             for mask in (Mask(0, 0, pixels), Mask(left, top, pixels[top:, left:])):
                 full = whole(mask, (height, width))
-                said = mask.rle((height, width))
+                result = mask.rle((height, width))
                 wanted = coco_mask.encode(np.asfortranarray(full, np.uint8))
-                assert said == dict(size=[height, width], counts=wanted['counts'].decode())
-                assert area_of(said) == mask.area == full.sum()
+                assert result == dict(size=[height, width], counts=wanted['counts'].decode())
+                assert area_of(result) == mask.area == full.sum()
                 counts = encode_rle(full)['counts']
-                assert compress(counts) == said['counts'] and uncompress(said['counts']) == counts
+                assert compress(counts) == result['counts'] and uncompress(result['counts']) == counts
 
 
 def test_parts_of_a_flaw_in_several_tiles_are_joined():
@@ -105,14 +105,14 @@ def with_masks(path):
 
 def test_masks_are_in_every_result(tmp_path):
     inspector = with_masks(tmp_path / 'exported')
-    said = inspector(spot(20, 30))
-    (mask,) = said.masks
+    inspection = inspector(spot(20, 30))
+    (mask,) = inspection.masks
     assert (mask.left, mask.top, mask.pixels.shape) == (16, 26, (8, 8))
     assert 40 < mask.area < 64 and not mask.pixels[0, 0] and mask.pixels[0, -1]
-    (box,) = as_result('a.png', '', said, inspector)['boxes']
+    (box,) = as_result('a.png', '', inspection, inspector)['boxes']
     assert box['area'] == mask.area == coco_mask.area(box['mask'])
     drawn, plain = (
-        overlay(said, 0.5),
+        overlay(inspection, 0.5),
         overlay(Inspector(tmp_path / 'exported', cache=False)(spot(20, 30)), 0.5),
     )
     assert (drawn != plain).any(2).sum() > 4
@@ -133,9 +133,9 @@ def test_masks_of_tiles_are_joined_in_the_whole_radiograph(tmp_path):
     inspector = with_masks(tmp_path / 'exported')
     film = np.full((SIDE, 3 * SIDE), 100, np.uint8)
     film[30, 20], film[31, 150] = 255, 254
-    said = inspector(film)
-    assert len(said.masks) == len(said.boxes) >= 2
-    for box, mask in zip(said.boxes, said.masks, strict=True):
+    inspection = inspector(film)
+    assert len(inspection.masks) == len(inspection.boxes) >= 2
+    for box, mask in zip(inspection.boxes, inspection.masks, strict=True):
         x1, y1, x2, y2 = box
         assert x1 - 1 < mask.left and mask.left + mask.pixels.shape[1] < x2 + 1
         assert y1 - 1 < mask.top and mask.top + mask.pixels.shape[0] < y2 + 1
@@ -144,9 +144,9 @@ def test_masks_of_tiles_are_joined_in_the_whole_radiograph(tmp_path):
 
 def test_a_detector_of_boxes_says_nothing_of_masks(tmp_path):
     inspector = Inspector(export_to(tmp_path / 'exported'), cache=False)
-    said = inspector(spot(20, 30))
-    assert said.masks is None
-    assert set(as_result('a', '', said, inspector)['boxes'][0]) == {'box', 'class', 'score'}
+    inspection = inspector(spot(20, 30))
+    assert inspection.masks is None
+    assert set(as_result('a', '', inspection, inspector)['boxes'][0]) == {'box', 'class', 'score'}
 
 
 def test_a_tested_folder_keeps_the_masks_in_its_predictions(tmp_path, monkeypatch):
@@ -159,11 +159,11 @@ def test_a_tested_folder_keeps_the_masks_in_its_predictions(tmp_path, monkeypatc
     (tmp_path / 'severity.yaml').write_text('crack: critical\n')
     inspector = with_masks(tmp_path / 'exported')
     monkeypatch.setattr(evaluate, 'Inspector', lambda *_: inspector)
-    said, _ = evaluate.evaluate(
+    result, _ = evaluate.evaluate(
         tmp_path / 'exported', tmp_path / 'test.json', severity=str(tmp_path / 'severity.yaml')
     )
-    (row,) = said['detections']
+    (row,) = result['detections']
     (mask,) = inspector(spot(20, 30)).masks
     assert (row['segmentation'], row['area']) == (mask.rle((SIDE, SIDE)), mask.area)
-    (image,) = read_images(said['truth'], said['detections'])
+    (image,) = read_images(result['truth'], result['detections'])
     assert size_ratios(match_all([image]), 0.5).tolist() == pytest.approx([np.sqrt(mask.area / 64)])

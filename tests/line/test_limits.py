@@ -78,9 +78,9 @@ def test_half_open_handshakes_keep_nobody_out(session, tmp_path):
     cert, key = tmp_path / 'cert.pem', tmp_path / 'key.pem'
     command = ['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=localhost']
     subprocess.run([*command, '-keyout', key, '-out', cert], check=True, capture_output=True)
-    said = settings(parse_args(['exported', '--tls-cert', str(cert), '--tls-key', str(key)]))
+    result = settings(parse_args(['exported', '--tls-cert', str(cert), '--tls-key', str(key)]))
     context = ssl.create_default_context(cafile=cert)
-    with serving(build(session), **said) as address, ExitStack() as stack:
+    with serving(build(session), **result) as address, ExitStack() as stack:
         for _ in range(300):
             stack.enter_context(socket.create_connection(address))
         connection = http.client.HTTPSConnection('localhost', address[1], timeout=60, context=context)
@@ -121,8 +121,8 @@ def test_a_body_is_bounded_whether_it_says_its_size_or_not(address):
     boxes = json.dumps(dict(verdict='accept', boxes=[dict(box=[1, 2, 3, 4], label=1)] * 200_000))
     assert call('POST', '/api/images/1/decision', boxes)[0].status == 413
     pieces = (b'x' * 65536 for _ in range(40))
-    answer, said = call('POST', '/api/images/1/decision', pieces)
-    assert (answer.status, said['detail']) == (413, 'expected at most 1 MiB')
+    answer, body = call('POST', '/api/images/1/decision', pieces)
+    assert (answer.status, body['detail']) == (413, 'expected at most 1 MiB')
     assert call('POST', '/api/folders', b'{}', **{'content-length': '-1'})[0].status in (400, 413)
 
 
@@ -130,8 +130,8 @@ def test_one_radiograph_sent_many_times_at_once_is_one(session, address, tmp_pat
     call, content, answers = caller(address), png(), []
 
     def send():
-        answer, said = call('POST', '/api/images?name=a.png', content)
-        answers.append((answer.status, said.get('id')))
+        answer, body = call('POST', '/api/images?name=a.png', content)
+        answers.append((answer.status, body.get('id')))
 
     threads = [threading.Thread(target=send) for _ in range(24)]
     for thread in threads:
@@ -144,9 +144,9 @@ def test_one_radiograph_sent_many_times_at_once_is_one(session, address, tmp_pat
 
 def test_too_many_who_wait_are_told_to_come_again(address, monkeypatch):
     monkeypatch.setattr(uploads, 'MOST_WAITING', 0)
-    answer, said = caller(address)('POST', '/api/images?name=a.png', png())
+    answer, body = caller(address)('POST', '/api/images?name=a.png', png())
     assert (answer.status, answer.headers['retry-after']) == (503, '5')
-    assert said['detail'].startswith('too many radiographs at once')
+    assert body['detail'].startswith('too many radiographs at once')
 
 
 def test_uploads_that_nobody_decided_on_are_bounded_and_go_at_the_end(
@@ -155,9 +155,9 @@ def test_uploads_that_nobody_decided_on_are_bounded_and_go_at_the_end(
     call = caller(address)
     monkeypatch.setattr(uploads, 'KEPT_BYTES', len(png()) + 100)
     assert call('POST', '/api/images?name=a.png', png())[1] == dict(id=1)
-    answer, said = call('POST', '/api/images?name=b.png', png(254))
+    answer, body = call('POST', '/api/images?name=b.png', png(254))
     assert answer.status == 507
-    assert 'hold uploads that nobody decided on; decide on some' in said['detail']
+    assert 'hold uploads that nobody decided on; decide on some' in body['detail']
     # A decided one is kept with the corrections, and makes room.
     assert call('POST', '/api/images/1/decision', dict(verdict='accept', boxes=[]))[0].status == 200
     assert call('POST', '/api/images?name=b.png', png(254))[1] == dict(id=2)

@@ -27,8 +27,8 @@ folder, *images = sys.argv[1:]
 for engine in ('openvino', 'onnxruntime'):
     inspect = Inspector(folder, engine, threads=1)
     for image in images:
-        said = inspect(image)
-        print(engine, said.verdict, said.boxes.tolist())
+        inspection = inspect(image)
+        print(engine, inspection.verdict, said.boxes.tolist())
 """
 
 
@@ -90,10 +90,10 @@ def test_a_wheel_inspects_without_a_checkout_pytorch_and_openmmlab(repo, tmp_pat
     tifffile.imwrite(images / 'sound.tif', spot(20, 30, 101), compression='lzw')
     for engine in ('openvino', 'onnxruntime'):
         found = tmp_path / engine
-        said = run(
+        result = run(
             bin_ / 'mmxray-infer', folder, images, '--out', found, '--engine', engine, '--threads', '1'
         )
-        assert '2 radiographs' in said and '1 rejected' in said
+        assert '2 radiographs' in result and '1 rejected' in result
         assert (found / 'shard-1-of-1').is_dir()
     for script in ('mmxray-infer', 'mmxray-inspect', 'mmxray-verify'):
         assert run(bin_ / script, '--version') == f'mmxray {projects.__version__}\n'
@@ -101,11 +101,11 @@ def test_a_wheel_inspects_without_a_checkout_pytorch_and_openmmlab(repo, tmp_pat
     assert fetch_page(bin_ / 'mmxray-inspect', folder, here).startswith('<!doctype html>')
 
     # From Python: -P leaves the working folder out of the search.
-    said = run(bin_ / 'python', '-P', '-c', INSPECT, folder, images / 'defect.png', images / 'sound.tif')
-    assert [row.split()[:2] for row in said.splitlines()] == [
+    result = run(bin_ / 'python', '-P', '-c', INSPECT, folder, images / 'defect.png', images / 'sound.tif')
+    assert [row.split()[:2] for row in result.splitlines()] == [
         [engine, verdict] for engine in ('openvino', 'onnxruntime') for verdict in ('reject', 'accept')
     ]
-    assert '[[16.0, 26.0, 24.0, 34.0]]' in said.splitlines()[0]
+    assert '[[16.0, 26.0, 24.0, 34.0]]' in result.splitlines()[0]
 
 
 def fetch_page(script, folder, cwd):

@@ -75,7 +75,7 @@ def test_a_shard_that_was_killed_is_no_part_of_a_table(repo, exported, archive, 
         'import sys, time; sys.path.insert(0, sys.argv.pop(1))\n'
         'from projects.line.runtime import archive\n'
         'row = archive._row\n'
-        'archive._row = lambda *said: (time.sleep(0.2), row(*said))[1]\n'
+        'archive._row = lambda *args: (time.sleep(0.2), row(*args))[1]\n'
         'from projects.line.runtime.command import main\n'
         'sys.exit(main())'
     )
@@ -95,9 +95,9 @@ def test_a_shard_that_was_killed_is_no_part_of_a_table(repo, exported, archive, 
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
     assert tool.main([str(out)]) == 1
-    said = capsys.readouterr().err
-    assert '1 of 2 shards missing or not complete (2/2); run tools/infer.py again with --shard 2/2' in said
-    assert said.count('\n') == 1 and not (out / 'images.csv').exists()
+    errors = capsys.readouterr().err
+    assert '1 of 2 shards missing or not complete (2/2); run tools/infer.py again with --shard 2/2' in errors
+    assert errors.count('\n') == 1 and not (out / 'images.csv').exists()
     inspect(exported, archive, out, [(2, 2)])
     assert tool.main([str(out)]) == 0
     inspect(exported, archive, tmp_path / 'whole', [(1, 1)])
@@ -110,8 +110,8 @@ def test_shards_that_do_not_belong_together_are_refused(exported, archive, tmp_p
     def refused(message):
         before = (out / 'images.csv').read_bytes()
         assert tool.main([str(out)]) == 1
-        said = capsys.readouterr().err
-        assert message in said and said.count('\n') == 1
+        errors = capsys.readouterr().err
+        assert message in errors and errors.count('\n') == 1
         assert (out / 'images.csv').read_bytes() == before
 
     inspect(exported, archive, out, [(1, 2), (2, 2)])

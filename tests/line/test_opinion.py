@@ -71,8 +71,8 @@ def test_what_is_unlike_sound_parts_is_flagged_and_the_verdict_stays(tmp_path, e
 
 def test_an_opinion_that_is_content_turns_no_reject_into_an_accept(tmp_path):
     inspect = Inspector(with_opinion(tmp_path / 'exported', threshold=1e9), cache=False)
-    said = inspect(spot(20, 30, 255))
-    assert (said.verdict, said.flagged) == ('reject', False)
+    inspection = inspect(spot(20, 30, 255))
+    assert (inspection.verdict, inspection.flagged) == ('reject', False)
 
 
 @pytest.mark.parametrize('name', ['memory.npy', 'features.onnx'])
@@ -124,8 +124,8 @@ def test_a_coreset_covers_its_points():
 
 
 def test_the_score_that_flags_keeps_its_bound():
-    said = flagging_score(list(range(100)), [str(k) for k in range(100)])
-    assert (said['flagged'], said['sound']) == (4, 100) and said['upper'] <= 0.1
+    result = flagging_score(list(range(100)), [str(k) for k in range(100)])
+    assert (result['flagged'], result['sound']) == (4, 100) and result['upper'] <= 0.1
     few = flagging_score(list(range(10)), [str(k) for k in range(10)])
     assert (few['threshold'], few['flagged']) == (9, 0) and few['upper'] == pytest.approx(0.2589)
     views = flagging_score([1, 5, 2, 3], ['a', 'a', 'b', 'b'])
@@ -152,8 +152,8 @@ def test_archive_service_and_page_tell_of_the_flag(tmp_path, capsys):
             call = caller(address)
             body = json.dumps(dict(paths=['stain.png']))
             program = {'x-inspect': '', 'content-type': 'application/json'}
-            (said,) = call('POST', '/v1/inspect', body, **program)[1]['results']
-            assert (said['verdict'], said['flagged']) == ('accept', True) and said['unusual'] > 1
+            (content,) = call('POST', '/v1/inspect', body, **program)[1]['results']
+            assert (content['verdict'], content['flagged']) == ('accept', True) and content['unusual'] > 1
             session.inspect(session.add('stain.png', archive / 'stain.png'))
             assert call('GET', '/api/state')[1]['items'][0]['flagged'] is True
             assert 'mmxray_flagged_total{verdict="accept"} 2.0' in call('GET', '/metrics')[1].decode()

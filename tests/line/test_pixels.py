@@ -42,8 +42,8 @@ def test_the_pitch_is_what_the_file_states(tags, expected):
     meta = read(dicom(RAMP, bits=12, **tags)).meta
     assert (meta.get('spacing'), meta.get('spacing_from')) == expected
     headers = packed(read(dicom(RAMP, bits=12, **tags)), dict(type='full'))[1]
-    said = headers.get('X-Spacing')
-    assert said is None if expected[0] is None else tuple(map(float, said.split(','))) == expected[0]
+    result = headers.get('X-Spacing')
+    assert result is None if expected[0] is None else tuple(map(float, result.split(','))) == expected[0]
 
 
 def test_windows_are_told_in_the_steps_of_the_page():

@@ -76,10 +76,10 @@ def test_the_layers_are_quantised_and_the_decoding_is_not(graph, run_in_subproce
 
 
 def check_layers(path, inputs):
-    said = quantise(path, inputs, likeness(path, inputs), 1.0, most_loss=10)
-    assert said['images'] == 8
-    assert said['float32'] == []
-    assert said['measure_after_plain_quantisation'] < 1
+    result = quantise(path, inputs, likeness(path, inputs), 1.0, most_loss=10)
+    assert result['images'] == 8
+    assert result['float32'] == []
+    assert result['measure_after_plain_quantisation'] < 1
     model = engines.core().read_model(path)
     assert len(quantised_layers(model)) == 2
     assert set(decoding(model)) >= {'/ReduceMax', 'boxes'}
@@ -99,9 +99,9 @@ def test_a_loss_beyond_the_limit_puts_layers_back(graph, run_in_subprocess):
 
 def check_loss(path, inputs):
     measure = likeness(path, inputs)
-    said = quantise(path, inputs, measure, 1.0, most_loss=1e-4)
-    assert said['float32']
-    assert measure(engines.load('openvino', path, threads=1)) > said['measure_after_plain_quantisation']
+    result = quantise(path, inputs, measure, 1.0, most_loss=1e-4)
+    assert result['float32']
+    assert measure(engines.load('openvino', path, threads=1)) > result['measure_after_plain_quantisation']
 
 
 def test_what_float32_loses_itself_counts(graph, run_in_subprocess):
@@ -119,6 +119,6 @@ def check_own_loss(path, inputs):
     def shifted(engine):
         return measure(engine) - 0.75 * most_loss
 
-    said = quantise(path, inputs, shifted, 1.0, most_loss)
-    assert said['float32']
+    result = quantise(path, inputs, shifted, 1.0, most_loss)
+    assert result['float32']
     assert shifted(engines.load('openvino', path, threads=1)) >= 1 - most_loss

@@ -47,19 +47,19 @@ def test_a_decision_is_recorded_with_who_when_and_what_the_detector_said(inspect
     ):
         call = caller(address)
         key = open_image(session, tmp_path / 'a.png')
-        said = call('GET', f'/api/images/{key}')[1]
-        body = dict(verdict='reject', boxes=[BOX], part='p7', digest=said['digest'], viewed=dict(zoom=2.0))
+        content = call('GET', f'/api/images/{key}')[1]
+        body = dict(verdict='reject', boxes=[BOX], part='p7', digest=content['digest'], viewed=dict(zoom=2.0))
         answer, kept = call('POST', f'/api/images/{key}/decision', body)
         assert (answer.status, kept['revision'], kept['decision']) == (200, 1, 'reject')
         named = dict(verdict='withdraw', boxes=[], revision=1, inspector='ben')
         assert call('POST', f'/api/images/{key}/decision', named)[1]['decision'] is None
-        assert call('GET', f'/api/images/{key}')[1]['boxes'] == said['boxes'] == said['found']
+        assert call('GET', f'/api/images/{key}')[1]['boxes'] == content['boxes'] == content['found']
     first, second = record_of(tmp_path / 'out')
     assert (first['inspector'], first['known_by']) == ('anna', 'option')
     assert (second['inspector'], second['known_by'], second['verdict']) == ('ben', 'page', 'withdraw')
     assert first['time'].endswith('Z')
     assert first['time'] <= second['time']
-    assert (first['radiograph'], first['part'], first['viewed']) == (said['digest'], 'p7', dict(zoom=2.0))
+    assert (first['radiograph'], first['part'], first['viewed']) == (content['digest'], 'p7', dict(zoom=2.0))
     assert first['boxes'] == [{'box': [16, 26, 24, 34], 'class': 'critical'}]
     detector = first['detector']
     assert (detector['verdict'], detector['risk'], detector['threshold']) == ('reject', 1, 0.9)
@@ -77,9 +77,9 @@ def test_of_two_who_decide_at_once_the_second_is_told(inspector, tmp_path):
         key = open_image(session, tmp_path / 'a.png')
         place = f'/api/images/{key}/decision'
         assert call('POST', place, dict(verdict='reject', boxes=[BOX]))[0].status == 200
-        answer, said = call('POST', place, dict(verdict='accept', boxes=[], inspector='ben'))
+        answer, body = call('POST', place, dict(verdict='accept', boxes=[], inspector='ben'))
         assert answer.status == 409
-        assert said['detail'].startswith('anna decided on this radiograph meanwhile (reject, 20')
+        assert body['detail'].startswith('anna decided on this radiograph meanwhile (reject, 20')
         assert call('POST', place, dict(verdict='accept', boxes=[], revision=7))[0].status == 409
         assert call('POST', place, dict(verdict='accept', boxes=[], revision='1'))[0].status == 422
         assert call('POST', place, dict(verdict='accept', boxes=[], revision=1))[0].status == 200
@@ -94,8 +94,8 @@ def test_text_that_is_no_unicode_does_not_stop_the_page(inspector, tmp_path):
         key = open_image(session, tmp_path / 'a.png')
         place = f'/api/images/{key}/decision'
         odd = dict(verdict='accept', boxes=[], part='p\ud800', viewed={'\ud800': '\ud800'})
-        answer, said = call('POST', place, odd | dict(inspector='a\udc00'))
-        assert (answer.status, said['detail'][:15]) == (422, 'body.inspector:')
+        answer, body = call('POST', place, odd | dict(inspector='a\udc00'))
+        assert (answer.status, body['detail'][:15]) == (422, 'body.inspector:')
         assert call('POST', place, odd | {'digest': '\ud800'})[0].status == 400
         assert call('POST', place, odd | {'verdict': '\ud800'})[0].status == 400
         assert call('POST', place, odd)[0].status == 200
@@ -133,10 +133,10 @@ def test_decisions_of_another_detector_stay_its_own(inspector, tmp_path):
         item = session.items[key]
         assert (item.decision, item.decided['folder']) == ('reject', inspector.digest)
         session.decide(open_image(session, tmp_path / 'b.png', 254), 'accept', [])
-    said = json.loads((tmp_path / 'out' / 'corrections.json').read_text())
-    assert [image['detector'] for image in said['images']] == [inspector.digest, other.digest]
-    assert set(said['info']['detectors']) == {inspector.digest, other.digest}
-    assert 'origin' not in said['info']
+    content = json.loads((tmp_path / 'out' / 'corrections.json').read_text())
+    assert [image['detector'] for image in content['images']] == [inspector.digest, other.digest]
+    assert set(content['info']['detectors']) == {inspector.digest, other.digest}
+    assert 'origin' not in content['info']
 
 
 def test_a_second_reader_does_not_see_the_first(inspector, tmp_path):
@@ -149,8 +149,8 @@ def test_a_second_reader_does_not_see_the_first(inspector, tmp_path):
         assert (item.decision, item.revision, item.boxes) == (None, 0, item.found)
         session.decide(key, 'accept', [], revision=0)
     names = ('corrections.json', 'corrections-second.json')
-    said = [json.loads((tmp_path / 'out' / name).read_text())['images'][0] for name in names]
-    assert [(image['inspector'], image['verdict']) for image in said] == [
+    content = [json.loads((tmp_path / 'out' / name).read_text())['images'][0] for name in names]
+    assert [(image['inspector'], image['verdict']) for image in content] == [
         ('anna', 'reject'),
         ('ben', 'accept'),
     ]
@@ -217,8 +217,8 @@ def test_copies_and_corrections_must_fit_the_record(inspector, tmp_path, capsys)
     copies[2].unlink()
     (tmp_path / 'out' / 'corrections.json').write_text('{"images": []')
     assert verify.main([str(tmp_path / 'out')]) == 1
-    said = capsys.readouterr().err.splitlines()
-    assert [('not the radiograph' in line, 'bring it back' in line, 'follow' in line) for line in said] == [
+    errors = capsys.readouterr().err.splitlines()
+    assert [('not the radiograph' in line, 'bring it back' in line, 'follow' in line) for line in errors] == [
         (True, False, False),
         (False, True, False),
         (False, False, True),
@@ -260,8 +260,8 @@ def test_corrections_of_a_version_without_a_record_begin_it(inspector, tmp_path)
     entries = record_of(tmp_path / 'out')
     assert [entry['known_by'] for entry in entries] == ['taken over from corrections.json'] * 3
     assert entries[0]['previous'] == FIRST
-    said = json.loads((tmp_path / 'out' / 'corrections.json').read_text())
-    names = [[image['file_name'] for image in content['images']] for content in (before, said)]
+    stated = json.loads((tmp_path / 'out' / 'corrections.json').read_text())
+    names = [[image['file_name'] for image in content['images']] for content in (before, stated)]
     assert names[0] == names[1]
 
 

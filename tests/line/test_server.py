@@ -66,11 +66,11 @@ def send(server, name, image):
 def test_an_upload_is_inspected_and_its_16_bit_pixels_come_back(server):
     image = spot(20, 30, 65535, dtype=np.uint16)
     image[5, 6] = 40_001
-    answer, said = send(server, 'part.png', image)
+    answer, body = send(server, 'part.png', image)
     assert answer.status == 200
-    _, found = server('GET', f'/api/images/{said["id"]}')
+    _, found = server('GET', f'/api/images/{body["id"]}')
     assert (found['state'], found['size'], found['boxes'][0]['box']) == ('found', [64, 64], [16, 26, 24, 34])
-    answer, content = server('GET', f'/api/images/{said["id"]}/pixels')
+    answer, content = server('GET', f'/api/images/{body["id"]}/pixels')
     assert (answer.headers['x-height'], answer.headers['x-width']) == ('64', '64')
     assert np.array_equal(np.frombuffer(content, '<u2').reshape(64, 64), image)
 
@@ -123,11 +123,11 @@ def test_a_part_follows_from_the_rule_of_the_data_set(tmp_path):
 
 def test_corrections_are_trained_on_as_the_documentation_says(server, repo, tmp_path, monkeypatch):
     """The other radiographs have types, which a map turns into the classes of the corrections."""
-    _, said = send(server, 'part.png', spot(20, 30))
+    _, result = send(server, 'part.png', spot(20, 30))
     body = dict(
         verdict='reject', boxes=[dict(box=[16, 26, 24, 34], label=0), dict(box=[1, 1, 9, 9], label=1)]
     )
-    assert server('POST', f'/api/images/{said["id"]}/decision', body)[0].status == 200
+    assert server('POST', f'/api/images/{result["id"]}/decision', body)[0].status == 200
     (tmp_path / 'work_dirs').mkdir()
     (tmp_path / 'out').rename(tmp_path / 'work_dirs' / 'inspect')
     plant = tmp_path / 'data' / 'industrial'
@@ -160,12 +160,12 @@ def test_corrections_are_trained_on_as_the_documentation_says(server, repo, tmp_
 def decided_on(server):
     """What the page shows of day/1.png: decision, part, boxes and the risk that the detector gave it."""
     (item,) = [item for item in inspected(server) if item['name'] == 'day/1.png']
-    said = server('GET', f'/api/images/{item["id"]}')[1]
+    result = server('GET', f'/api/images/{item["id"]}')[1]
     return (
-        said['decision'],
-        said['part'],
-        [(b['box'], b['label'], b['score']) for b in said['boxes']],
-        said['risk'],
+        result['decision'],
+        result['part'],
+        [(b['box'], b['label'], b['score']) for b in result['boxes']],
+        result['risk'],
     )
 
 
@@ -202,13 +202,13 @@ def test_a_file_that_changed_is_another_radiograph(server, tmp_path):
     body = dict(verdict='accept', boxes=[], digest=server('GET', place)[1]['digest'])
     assert server('POST', f'{place}/decision', body)[0].status == 200
     cv2.imwrite(str(tmp_path / 'archive' / 'day' / '1.png'), spot(40, 30))
-    answer, said = server('GET', f'{place}/pixels')  # its boxes would be those of the other
-    assert (answer.status, said['detail'][:16]) == (400, 'its file changed')
+    answer, content = server('GET', f'{place}/pixels')  # its boxes would be those of the other
+    assert (answer.status, content['detail'][:16]) == (400, 'its file changed')
     server('POST', '/api/folders', dict(folder='day'))
     decision, _, (box,), _ = decided_on(server)
     assert (decision, box) == (None, ([36, 26, 44, 34], 1, 1))
-    answer, said = server('POST', f'{place}/decision', body)
-    assert (answer.status, said['detail'][:31]) == (400, 'this is not the radiograph that')
+    answer, content = server('POST', f'{place}/decision', body)
+    assert (answer.status, content['detail'][:31]) == (400, 'this is not the radiograph that')
     assert len(json.loads((tmp_path / 'out' / 'corrections.json').read_text())['images']) == 1
 
 
@@ -217,9 +217,9 @@ def test_one_sitting_at_a_time_keeps_corrections_in_a_place(server, tmp_path, ca
         port = str(taken.getsockname()[1])
         command = [str(tmp_path / 'exported'), '--out', str(tmp_path / 'out'), '--port', port]
         assert inspect_page.main(command) == 1
-    said = capsys.readouterr().err
+    errors = capsys.readouterr().err
     assert (
-        said
+        errors
         == f'error: {tmp_path}/out: another page keeps corrections there; end it, or give another --out\n'
     )
     server.session.close()
@@ -240,7 +240,7 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(server, tmp_path):
             send(server, 'up.png', noise),
         ]
     expected = f'{tmp_path}/out: not kept (File too large); make room there, then try again'
-    assert [(answer.status, said['detail']) for answer, said in answers] == [(507, expected)] * 3
+    assert [(answer.status, case['detail']) for answer, case in answers] == [(507, expected)] * 3
     kept = [path.name for path in (tmp_path / 'out').rglob('*') if path.is_file()]
     assert not [name for name in kept if name.endswith('.part') or name.startswith(('up', 'corrections'))]
     assert not [item for item in inspected(server) if item['decision']]
@@ -250,25 +250,25 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(server, tmp_path):
 def test_dicom_without_a_suffix_is_taken(server, tmp_path):
     content = dicom(spot(20, 30))
     for name in ('1.2.840.10008', 'IM0001', 'part.ima', 'script.html'):
-        answer, said = server('POST', f'/api/images?name={name}', content)
+        answer, result = server('POST', f'/api/images?name={name}', content)
         assert answer.status == 200
-        found = server('GET', f'/api/images/{said["id"]}')[1]
+        found = server('GET', f'/api/images/{result["id"]}')[1]
         assert (found['state'], found['part']) == ('found', '')  # the name of a file is no part
     for name, body in (('IM2', b'no radiograph'), ('1.2.3', (tmp_path / 'secret.png').read_bytes())):
-        answer, said = server('POST', f'/api/images?name={name}', body)
-        assert (answer.status, said['detail'][:21]) == (415, 'expected a radiograph')
+        answer, result = server('POST', f'/api/images?name={name}', body)
+        assert (answer.status, result['detail'][:21]) == (415, 'expected a radiograph')
     for name in ('', '...'):
-        answer, said = server('POST', f'/api/images?name={name}', content)
-        assert (answer.status, said['detail'][:21]) == (415, 'expected a radiograph')
+        answer, result = server('POST', f'/api/images?name={name}', content)
+        assert (answer.status, result['detail'][:21]) == (415, 'expected a radiograph')
     assert len(list((tmp_path / 'out' / 'uploads').iterdir())) == 4
 
 
 def test_two_radiographs_of_one_name_do_not_share_boxes_and_pixels(server, tmp_path):
     first, second = spot(20, 30), spot(22, 34)
     for image, box in ((first, [16, 26, 24, 34]), (second, [18, 30, 26, 38])):
-        _, said = send(server, 'part.png', image)
+        _, result = send(server, 'part.png', image)
         body = dict(verdict='reject', boxes=[dict(box=box, label=0)])
-        assert server('POST', f'/api/images/{said["id"]}/decision', body)[0].status == 200
+        assert server('POST', f'/api/images/{result["id"]}/decision', body)[0].status == 200
     # The same file again is the same radiograph.
     assert send(server, 'part.png', first)[1]['id'] == 1
     coco = json.loads((tmp_path / 'out' / 'corrections.json').read_text())
@@ -287,16 +287,16 @@ def test_a_file_that_changed_since_it_was_inspected_is_not_kept(server, tmp_path
     (item,) = [item for item in inspected(server) if item['name'] == 'day/1.png']
     cv2.imwrite(str(tmp_path / 'archive' / 'day' / '1.png'), spot(40, 30))
     body = dict(verdict='reject', boxes=[dict(box=[16, 26, 24, 34], label=0)])
-    answer, said = server('POST', f'/api/images/{item["id"]}/decision', body)
-    assert (answer.status, said['detail'][:16]) == (400, 'its file changed')
+    answer, content = server('POST', f'/api/images/{item["id"]}/decision', body)
+    assert (answer.status, content['detail'][:16]) == (400, 'its file changed')
     assert not (tmp_path / 'out' / 'corrections.json').exists()
     assert not [path for path in (tmp_path / 'out' / 'images').rglob('*') if path.is_file()]
 
 
 def test_a_part_is_not_accepted_with_a_critical_defect_as_its_truth(server, tmp_path):
-    _, said = send(server, 'part.png', spot(20, 30))
+    _, result = send(server, 'part.png', spot(20, 30))
     critical, minor = ([dict(box=[16, 26, 24, 34], label=label)] for label in (0, 1))
-    place = f'/api/images/{said["id"]}/decision'
+    place = f'/api/images/{result["id"]}/decision'
     answer, reason = server('POST', place, dict(verdict='accept', boxes=critical))
     assert answer.status == 400
     assert reason['detail'] == 'a critical defect is still marked: take its box away, or reject'
@@ -308,12 +308,14 @@ def test_a_part_is_not_accepted_with_a_critical_defect_as_its_truth(server, tmp_
 @pytest.mark.parametrize('boxes', [[], [dict(box=[16, 26, 24, 34], label=1)]], ids=['none', 'minor'])
 def test_a_part_is_not_rejected_without_saying_where(server, tmp_path, boxes):
     """Without a box, the next training would take it for a part without a defect."""
-    _, said = send(server, 'part.png', spot(20, 30))
-    answer, reason = server('POST', f'/api/images/{said["id"]}/decision', dict(verdict='reject', boxes=boxes))
+    _, result = send(server, 'part.png', spot(20, 30))
+    answer, reason = server(
+        'POST', f'/api/images/{result["id"]}/decision', dict(verdict='reject', boxes=boxes)
+    )
     assert answer.status == 400
     assert reason['detail'].startswith('expected a box of critical around what rejects the part')
     assert not (tmp_path / 'out' / 'corrections.json').exists()
-    assert server('GET', f'/api/images/{said["id"]}')[1]['decision'] is None
+    assert server('GET', f'/api/images/{result["id"]}')[1]['decision'] is None
 
 
 def test_the_last_decision_counts_whichever_item_of_the_list_it_is_of(server, tmp_path):
@@ -325,9 +327,9 @@ def test_the_last_decision_counts_whichever_item_of_the_list_it_is_of(server, tm
     server.session.inspect_all([first, second])
     server.session.decide(second, 'accept', [])
     server.session.decide(first, 'reject', [dict(box=[16, 26, 24, 34], label=0)])
-    said = json.loads((tmp_path / 'out' / 'corrections.json').read_text())
-    assert [row['verdict'] for row in said['images']] == ['reject']
-    assert len(said['annotations']) == 1
+    content = json.loads((tmp_path / 'out' / 'corrections.json').read_text())
+    assert [row['verdict'] for row in content['images']] == ['reject']
+    assert len(content['annotations']) == 1
 
 
 def test_corrections_in_other_classes_are_not_mixed(server, tmp_path, capsys):
@@ -341,19 +343,19 @@ def test_corrections_in_other_classes_are_not_mixed(server, tmp_path, capsys):
     with pytest.raises(ArchiveError, match='critical.*minor.*defect.*give another --out'):
         Session(Inspector(other), tmp_path / 'out')
     assert inspect_page.main([str(other), '--out', str(tmp_path / 'out')]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f'error: {record}: holds corrections in the classes')
-    assert said.count('\n') == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith(f'error: {record}: holds corrections in the classes')
+    assert errors.count('\n') == 1
     assert path.read_bytes() == kept
-    said = json.loads(kept)
-    (image,), (box,) = said['images'], said['annotations']
+    errors = json.loads(kept)
+    (image,), (box,) = errors['images'], errors['annotations']
     record.unlink()  # as a version without one left them
     for damaged in (
         '{"images": ',
-        json.dumps(said | dict(images=[image, image])),
-        json.dumps(said | dict(images=[image | dict(verdict='perhaps')])),
-        json.dumps(said | dict(annotations=[box | dict(category_id=3)])),
-        json.dumps(said | dict(annotations=[box | dict(image_id=2)])),
+        json.dumps(errors | dict(images=[image, image])),
+        json.dumps(errors | dict(images=[image | dict(verdict='perhaps')])),
+        json.dumps(errors | dict(annotations=[box | dict(category_id=3)])),
+        json.dumps(errors | dict(annotations=[box | dict(image_id=2)])),
     ):
         path.write_text(damaged)
         with pytest.raises(ArchiveError, match='expected corrections of this page'):
@@ -376,10 +378,10 @@ def test_names_that_are_no_text_or_too_long_are_served(server, tmp_path):
     assert server('GET', '/api/folders')[1] == ['day', 'd?']
     assert server('POST', '/api/folders', dict(folder='d?'))[1] == dict(added=2, outside=0)
     assert [found['risk'] for found in inspected(server)] == [1, pytest.approx(200 / 255)]
-    answer, said = send(server, 'p' * 300 + '.png', spot(20, 30))
+    answer, content = send(server, 'p' * 300 + '.png', spot(20, 30))
     assert answer.status == 200
     body = dict(verdict='reject', boxes=[dict(box=[16, 26, 24, 34], label=0)])
-    for key in (item['id'], said['id']):
+    for key in (item['id'], content['id']):
         assert server('POST', f'/api/images/{key}/decision', body)[0].status == 200
     for row in json.loads((tmp_path / 'out' / 'corrections.json').read_text())['images']:
         assert (tmp_path / 'out' / 'images' / row['file_name']).is_file()
@@ -468,8 +470,8 @@ def test_whatever_goes_wrong_with_a_radiograph_is_said(tmp_path):
 )
 def test_a_decision_that_cannot_be_is_refused(server, tmp_path, body):
     send(server, 'part.png', spot(20, 30))
-    answer, said = server('POST', '/api/images/1/decision', body)
-    assert (answer.status, list(said)) == (400, ['detail'])
+    answer, content = server('POST', '/api/images/1/decision', body)
+    assert (answer.status, list(content)) == (400, ['detail'])
     assert not (tmp_path / 'out' / 'corrections.json').exists()
 
 
@@ -518,9 +520,9 @@ def test_addresses_of_ipv6_are_names_too():
 
 def test_uploads_of_the_wrong_kind_size_or_place_are_refused(server, tmp_path, monkeypatch):
     assert send(server, 'script.html', spot(1, 1))[0].status == 415
-    answer, said = server('POST', '/api/images?name=a.png', b'no radiograph')
+    answer, body = server('POST', '/api/images?name=a.png', b'no radiograph')
     assert answer.status == 415
-    assert 'a.png: expected PNG' in said['detail']
+    assert 'a.png: expected PNG' in body['detail']
     send(server, '..%2F..%2Fup.png', spot(20, 30))
     monkeypatch.setattr('projects.line.page.guard.MAX_FRAME_BYTES', 1000)
     assert server('POST', '/api/images?name=large.png', bytes(2000))[0].status == 413

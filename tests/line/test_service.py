@@ -49,9 +49,9 @@ def program(kind='application/octet-stream'):
 
 
 def test_an_upload_is_inspected_and_nothing_is_kept(call, session):
-    answer, said = call('POST', '/v1/inspect?name=part%207.png', png(), **program())
+    answer, body = call('POST', '/v1/inspect?name=part%207.png', png(), **program())
     assert answer.status == 200
-    (result,) = said['results']
+    (result,) = body['results']
     assert (result['name'], result['verdict'], result['risk']) == ('part_7.png', 'reject', 1)
     assert result['boxes'] == [{'box': [16, 26, 24, 34], 'class': 'critical', 'score': 1}]
     assert (result['size'], result['threshold'], result['engine']) == ([64, 64], 0.9, 'openvino')
@@ -74,12 +74,12 @@ def test_what_cannot_be_read_is_no_acceptance(call):
 
 def test_a_batch_of_the_archive_is_inspected_in_order(call):
     paths = ['day/bad.png', 'torn.png', 'day/good.png', 'none.png']
-    answer, said = call('POST', '/v1/inspect', dict(paths=paths), **program('application/json'))
+    answer, body = call('POST', '/v1/inspect', dict(paths=paths), **program('application/json'))
     assert answer.status == 200
-    verdicts = [result['verdict'] for result in said['results']]
+    verdicts = [result['verdict'] for result in body['results']]
     assert verdicts == ['reject', 'unreadable', 'accept', 'unreadable']
-    assert [result['name'] for result in said['results']] == paths
-    assert said['results'][1]['reason'].startswith('torn.png: expected')
+    assert [result['name'] for result in body['results']] == paths
+    assert body['results'][1]['reason'].startswith('torn.png: expected')
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_a_batch_of_the_archive_is_inspected_in_order(call):
     ids=['above', 'link', 'absolute', 'nul', 'none', 'text', 'number', 'many', 'nothing', 'deep'],
 )
 def test_a_batch_that_cannot_be_is_refused(call, body):
-    answer, said = call('POST', '/v1/inspect', body, **program('application/json'))
-    assert (answer.status, said['detail'][:6]) == (400, 'paths:')
+    answer, content = call('POST', '/v1/inspect', body, **program('application/json'))
+    assert (answer.status, content['detail'][:6]) == (400, 'paths:')
 
 
 def test_a_page_of_another_site_cannot_have_anything_inspected(call):
@@ -116,8 +116,8 @@ def test_health_needs_no_login_and_the_rest_does(session, monkeypatch):
         assert call('GET', '/health/ready')[1] == dict(status='ready')
         for path in ('/version', '/metrics', '/openapi.json', '/'):
             assert call('GET', path)[0].status == 401
-        said = dict(authorization='Bearer secret')
-        assert call('POST', '/v1/inspect?name=a.png', png(), **program(), **said)[0].status == 200
+        result = dict(authorization='Bearer secret')
+        assert call('POST', '/v1/inspect?name=a.png', png(), **program(), **result)[0].status == 200
         monkeypatch.setattr(service, 'LEAST_ROOM', 2**80)
         assert call('GET', '/health/ready')[0].status == 503
 
@@ -143,8 +143,8 @@ def test_metrics_count_what_was_inspected_wherever_it_came_from(call, session):
 
 
 def test_version_and_description(call, session):
-    said = call('GET', '/version')[1]
-    assert (said['version'], said['folder']) == (__version__, session.inspector.digest)
+    body = call('GET', '/version')[1]
+    assert (body['version'], body['folder']) == (__version__, session.inspector.digest)
     described = call('GET', '/openapi.json')[1]
     assert set(described['paths']) == {'/v1/inspect', '/health/live', '/health/ready', '/version', '/metrics'}
     kinds = described['paths']['/v1/inspect']['post']['requestBody']['content']
@@ -165,8 +165,8 @@ def test_logs_are_json_lines_whatever_a_name_holds(session, tmp_path):
                 handler.close()
         logger.setLevel(logging.NOTSET)
     (line,) = (tmp_path / 'log').read_text().splitlines()
-    said = json.loads(line)
-    assert (said['event'], said['verdict'], said['folder']) == (
+    content = json.loads(line)
+    assert (content['event'], content['verdict'], content['folder']) == (
         'inspected',
         'reject',
         session.inspector.digest,

@@ -42,13 +42,13 @@ def test_the_shadow_of_a_watched_folder_records_and_decides_nothing(detectors, t
     wait_for(lambda: watch.shadow.counts.total() == 4)
     stop.set()
     thread.join(60)
-    assert {said['name']: said['verdict'] for said in results} == {
+    assert {case['name']: case['verdict'] for case in results} == {
         'a.png': 'reject',
         'b.png': 'accept',
         'c.png': 'accept',
         'torn.png': 'unreadable',
     }
-    assert all(said['folder'] == detectors[0].digest for said in results)
+    assert all(case['folder'] == detectors[0].digest for case in results)
     recorded = {row['name']: row for row in rows(out / 'shadow.jsonl')}
     assert recorded['b.png']['agree'] is False
     assert recorded['b.png']['first']['verdict'] == 'accept'
@@ -103,17 +103,17 @@ def test_the_link_leads_to_the_next_detector_and_back(tmp_path, capsys):
     thread = threading.Thread(target=watch.run, args=(stop, 0.01))
     thread.start()
     try:
-        said = arrive('a')
-        assert (said['verdict'], said['folder']) == ('accept', digests['one'])
+        result = arrive('a')
+        assert (result['verdict'], result['folder']) == ('accept', digests['one'])
         lead(second)
-        said = arrive('b')
-        assert (said['verdict'], said['folder']) == ('reject', digests['two'])
+        result = arrive('b')
+        assert (result['verdict'], result['folder']) == ('reject', digests['two'])
         lead(broken)
-        said = arrive('c')  # refused: the one before goes on
-        assert (said['verdict'], said['folder']) == ('reject', digests['two'])
+        result = arrive('c')  # refused: the one before goes on
+        assert (result['verdict'], result['folder']) == ('reject', digests['two'])
         lead(first)
-        said = arrive('d')
-        assert (said['verdict'], said['folder']) == ('accept', digests['one'])
+        result = arrive('d')
+        assert (result['verdict'], result['folder']) == ('accept', digests['one'])
     finally:
         stop.set()
         thread.join(60)
@@ -132,7 +132,7 @@ def test_the_operator_sees_the_last_verdicts(detectors, tmp_path):
             call('POST', f'/v1/inspect?name=p{k}.png', content, **program)
         call('POST', '/v1/inspect?name=torn.png', b'\x89PNG', **program)
         last = call('GET', '/api/last')[1]['last']
-        assert [said['verdict'] for said in last[:3]] == ['unreadable', 'reject', 'accept']
+        assert [case['verdict'] for case in last[:3]] == ['unreadable', 'reject', 'accept']
         assert len(last) == 13 and last[1]['name'] == 'p14.png'
         answer, picture = call('GET', f'/api/last/{last[1]["key"]}/picture')
         assert answer.status == 200 and picture.startswith(b'\x89PNG')

@@ -51,20 +51,20 @@ def test_a_report_says_what_was_found(exported, tmp_path):
     assert infer.main([str(exported), str(archive), '--out', str(out), '--sr', '--overlays', 'none']) == 0
     reports = out / 'shard-1-of-1' / 'reports'
     assert sorted(path.name for path in reports.iterdir()) == ['bad.dcm.sr.dcm', 'good.dcm.sr.dcm']
-    said = pydicom.dcmread(reports / 'bad.dcm.sr.dcm')
-    assert said.Modality == 'SR' and said.file_meta.MediaStorageSOPInstanceUID == said.SOPInstanceUID
-    assert (said.PatientID, said.StudyInstanceUID) == ('P0042', '1.2.3.4')
-    (referenced,) = said.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    result = pydicom.dcmread(reports / 'bad.dcm.sr.dcm')
+    assert result.Modality == 'SR' and result.file_meta.MediaStorageSOPInstanceUID == result.SOPInstanceUID
+    assert (result.PatientID, result.StudyInstanceUID) == ('P0042', '1.2.3.4')
+    (referenced,) = result.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
     (image,) = referenced.ReferencedSOPSequence
     assert image.ReferencedSOPInstanceUID == source.SOPInstanceUID
-    values = {i.ConceptNameCodeSequence[0].CodeValue: i for i in named(said, 'NUM')}
+    values = {i.ConceptNameCodeSequence[0].CodeValue: i for i in named(result, 'NUM')}
     assert float(values['risk'].MeasuredValueSequence[0].NumericValue) == 1
     assert float(values['score'].MeasuredValueSequence[0].NumericValue) == 1
     assert float(values['threshold'].MeasuredValueSequence[0].NumericValue) == 0.9
-    (region,) = named(said, 'SCOORD')
+    (region,) = named(result, 'SCOORD')
     corners = np.reshape(region.GraphicData, (-1, 2))
     assert [*corners.min(0), *corners.max(0)] == [16, 26, 24, 34]
-    codes = [i.ConceptCodeSequence[0].CodeValue for i in named(said, 'CODE')]
+    codes = [i.ConceptCodeSequence[0].CodeValue for i in named(result, 'CODE')]
     assert 'reject' in codes and 'critical' in codes
     good = [
         i.ConceptCodeSequence[0].CodeValue
@@ -98,15 +98,17 @@ def test_the_watched_folder_writes_reports_before_results(exported, tmp_path):
 def test_dicom_without_the_ids_of_an_archive_is_named(exported, tmp_path, capsys):
     path = radiograph(tmp_path / 'a.dcm', StudyInstanceUID='')
     assert infer.main([str(exported), str(path), '--out', str(tmp_path / 'found'), '--sr']) == 0
-    said = capsys.readouterr().err
-    assert 'a.dcm: structured report none: lacks StudyInstanceUID, which a report refers to' in said
+    errors = capsys.readouterr().err
+    assert 'a.dcm: structured report none: lacks StudyInstanceUID, which a report refers to' in errors
     assert not list((tmp_path / 'found').rglob('*.sr.dcm'))
 
 
 def test_attributes_of_another_type_stop_nothing(exported, tmp_path):
     path = radiograph(tmp_path / 'a.dcm', Modality='SR')  # no image's
-    said = write_report(path, as_result('a.dcm', 'ab', Inspector(exported)(path), Inspector(exported)), path)
-    assert said.startswith('none: ') and 'SR' in said
+    inspection = write_report(
+        path, as_result('a.dcm', 'ab', Inspector(exported)(path), Inspector(exported)), path
+    )
+    assert inspection.startswith('none: ') and 'SR' in inspection
 
 
 def test_without_highdicom_the_remedy_is_said(exported, tmp_path, capsys, monkeypatch):

@@ -161,7 +161,7 @@ def test_nothing_is_lost_or_twice_over_kills(repo, root, tmp_path):
     rng, count = random.Random(0), 60
     arrived = threading.Thread(target=arrive, args=(root, count))
     arrived.start()
-    said = []
+    messages = []
     for _ in range(5):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             before = len(list(out.rglob('*.png.json')))
@@ -170,17 +170,17 @@ def test_nothing_is_lost_or_twice_over_kills(repo, root, tmp_path):
             )
             threading.Event().wait(rng.uniform(0, 0.3))
             process.kill()
-            said += process.stdout.read().splitlines()
+            messages += process.stdout.read().splitlines()
     arrived.join()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         wait_for(lambda: len(results_of(out)) == count, 120)
         process.terminate()
-        said += process.stdout.read().splitlines()
+        messages += process.stdout.read().splitlines()
     assert process.returncode == 0
     for k in range(count):
         result = results_of(out)[f'{k}.png.json']
         assert (result['verdict'], result['name']) == ('reject' if k % 2 else 'accept', f'{k}.png')
-    told = [line.partition(':')[0] for line in said if line.endswith(('accept', 'reject'))]
+    told = [line.partition(':')[0] for line in messages if line.endswith(('accept', 'reject'))]
     assert len(told) == len(set(told))
 
 
@@ -222,6 +222,6 @@ def test_an_address_of_no_broker_is_refused(inspector, root, tmp_path, capsys, a
         address,
     ]
     assert infer.main(command) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f'error: {address}: expected')
-    assert said.count('\n') == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith(f'error: {address}: expected')
+    assert errors.count('\n') == 1

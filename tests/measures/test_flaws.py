@@ -101,9 +101,11 @@ def test_sightings_are_not_flaws(known):
             images.append(image(found, [(50, 50, side, 0)], len(images), part, **flaws))
     pod = measure_pod(match_all(images), 0.5)
     assert (pod.rows, pod.fit.flaws) == (('flaws', 20) if known else ('boxes', 200))
-    said = [problem for problem in pod.fit.problems if 'each box is a row (200)' in problem]
-    assert len(said) == (not known)
-    assert known or said[0].startswith('sightings, not flaws: ') and '20 parts have several views' in said[0]
+    result = [problem for problem in pod.fit.problems if 'each box is a row (200)' in problem]
+    assert len(result) == (not known)
+    assert (
+        known or result[0].startswith('sightings, not flaws: ') and '20 parts have several views' in result[0]
+    )
 
 
 def test_pod_refuses_what_it_cannot_measure():

@@ -16,7 +16,7 @@ def images(name, names, group=None, parts=None):
     return ImageSet(name, f'{name}.json', 'images', list(names), records, info=dict(group=group))
 
 
-def said(train, test):
+def adjacent(train, test):
     return [f'{f.level} {f.text}' for f in _shared_groups(train, test)]
 
 
@@ -34,17 +34,17 @@ def test_parts_that_are_counted_are_no_frames(pattern):
     train, test = (
         images(n, views(k, pattern), r'P?[0-9]{2,}') for n, k in (('train', TRAIN), ('test', TEST))
     )
-    assert said(train, test) == []
+    assert adjacent(train, test) == []
 
 
 def test_without_known_parts_numbers_count_frames():
-    (line,) = said(images('train', views(TRAIN)), images('test', views(TEST)))
+    (line,) = adjacent(images('train', views(TRAIN)), images('test', views(TEST)))
     assert line == 'warning 4 of 4 images of test have an adjacent frame in train by their file names'
 
 
 def test_frames_of_one_part_on_both_sides_stay_a_warning():
     names = [[f'castA/{k:04d}.png' for k in numbers] for numbers in (TRAIN, TEST)]
-    found = said(*(images(n, k, '^[^/]+') for n, k in zip(('train', 'test'), names, strict=True)))
+    found = adjacent(*(images(n, k, '^[^/]+') for n, k in zip(('train', 'test'), names, strict=True)))
     assert len(found) == 2 and all(line.startswith('warning 2 of 2 images of test') for line in found)
     assert 'share a part' in found[0] and 'adjacent frame' in found[1]
 
@@ -54,7 +54,7 @@ def test_a_frame_number_taken_for_the_part_is_still_told_of(group):
     train = [f'cast{s}_{k:04d}.png' for s in 'AB' for k in TRAIN]
     test = [f'cast{s}_{k:04d}.png' for s in 'AB' for k in TEST]
     # The rule makes one part of frame 8 of both castings, which shows nothing of what the number counts.
-    (line,) = said(images('train', train, group), images('test', test, group))
+    (line,) = adjacent(images('train', train, group), images('test', test, group))
     assert re.match(r'note 4 of 4 images of test have the number before or after one of train', line)
     assert 'each is a part of its own' in line
 
@@ -63,10 +63,10 @@ def test_parts_of_a_table_over_one_running_number():
     """Serial numbers from elsewhere: several images of a part show that the number does not stand for it."""
     train = images('train', [f'img_{k:04d}.png' for k in (1, 2, 5, 6)], parts=['SN7', 'SN7', 'SN2', 'SN2'])
     test = images('test', [f'img_{k:04d}.png' for k in (3, 4)], parts=['SN9', 'SN9'])
-    assert said(train, test) == []
+    assert adjacent(train, test) == []
     single = images('test', ['img_0003.png', 'img_0007.png'], parts=['SN9', 'SN4'])
     alone = images('train', ['img_0002.png', 'img_0008.png'], parts=['SN7', 'SN2'])
-    assert said(alone, single)[0].startswith('note 2 of 2 images')
+    assert adjacent(alone, single)[0].startswith('note 2 of 2 images')
 
 
 def test_an_image_without_a_part_among_known_ones_counts_as_a_frame():
@@ -76,4 +76,4 @@ def test_an_image_without_a_part_among_known_ones_counts_as_a_frame():
         record['part'] = None
     test.info.clear()
     train.info.clear()
-    assert said(train, test)[0].startswith('warning 4 of 4')
+    assert adjacent(train, test)[0].startswith('warning 4 of 4')

@@ -589,19 +589,19 @@ def test_a_damaged_coco_file_stops_or_blocks(tmp_path, capsys):
         refused(capsys, 1, f'all are in quarantine; the first is instances.json.*{reason}', 'coco', src, out)
     (src / 'instances.json').write_text(json.dumps(good))
     (src / 'second.json').write_text('{"images": ')
-    code, said, _ = run(capsys, 'coco', src, out)
+    code, text, _ = run(capsys, 'coco', src, out)
     assert code == 0
     assert not (out / 'unlabeled').exists()  # second.json may have been about them
-    assert 'perhaps annotated in second.json, which is in quarantine' in said
+    assert 'perhaps annotated in second.json, which is in quarantine' in text
 
 
 def test_a_json_that_is_no_annotation_is_one_of_the_other_files(tmp_path, capsys):
     src, out = make_coco(tmp_path / 'src'), tmp_path / 'out'
     run(capsys, 'coco', src, tmp_path / 'without')
     (src / 'notes.json').write_text('{"generator": 1}')
-    code, said, _ = run(capsys, 'coco', src, out)
+    code, text, _ = run(capsys, 'coco', src, out)
     assert code == 0
-    assert re.search(r'other files: 1 in = 1 left out \(\.json: 1\)', said)
+    assert re.search(r'other files: 1 in = 1 left out \(\.json: 1\)', text)
     assert not (out / 'quarantine.txt').exists() or 'notes' not in (out / 'quarantine.txt').read_text()
     unlabeled = [sorted(p.name for p in (o / 'unlabeled').rglob('*.*')) for o in (out, tmp_path / 'without')]
     assert unlabeled[0] == unlabeled[1] != []
@@ -669,8 +669,8 @@ def test_boxes_drawn_on_an_image_of_another_size_are_put_aside(kind, tmp_path, c
         declare(kind, src, name, *size)
     code, text, err = run(capsys, kind, src, out, *GROUP)
     assert code == 0
-    said = r'quarantine: images/P00_a\.tif: expected an image of 128 x 96 px as annotated, found 64 x 48\n'
-    assert re.fullmatch(said, err), err
+    result = r'quarantine: images/P00_a\.tif: expected an image of 128 x 96 px as annotated, found 64 x 48\n'
+    assert re.fullmatch(result, err), err
     rows, _, _ = read_splits(out)
     assert 'P00_a' not in rows and all(f'P0{k}_a' in rows for k in range(1, 6))
     assert 'boxes: 30 in = ' in text and '1 left out (image or annotation in quarantine: 1)' in text

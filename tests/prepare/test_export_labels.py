@@ -40,8 +40,8 @@ def test_labels_come_back_as_they_went(src, convert, capsys):
     assert '6 images, 11 boxes, of which 4 have a polygon or mask and 2 are crowd' in capsys.readouterr().out
     out.rename(src.parent / 'before')
     (src.parent / 'instances_default.json').rename(src / 'annotations/instances_default.json')
-    code, said, err, again = convert('coco')
-    assert (code, err) == (0, '') and 'clipped' not in said and 'turned' not in said
+    code, text, err, again = convert('coco')
+    assert (code, err) == (0, '') and 'clipped' not in text and 'turned' not in text
     assert objects(again) == objects(found)
 
 

@@ -22,22 +22,22 @@ from helpers.label_sets import (
 def test_a_mask_of_one_region_is_an_object_whatever_cvat_calls_it(src, convert):
     one = dict(segmentation=rle((40, 30, 80, 50)), bbox=[40.0, 30.0, 40.0, 20.0], iscrowd=1)
     coco(src, [(k, 1 + k % 2, one) for k in range(1, 7)])
-    code, said, err, found = convert('coco')
+    code, text, err, found = convert('coco')
     assert (code, err) == (0, '')
     assert all(boxes(a)[0][1:] == ([40, 30, 40, 20], 0) for a in found.values())
-    assert 'repaired: mask of one region marked as crowd read as one object: 6' in said
-    assert 'crowd' not in said.replace('marked as crowd', '')
+    assert 'repaired: mask of one region marked as crowd read as one object: 6' in text
+    assert 'crowd' not in text.replace('marked as crowd', '')
 
 
 def test_crowd_of_several_regions_stays_and_is_counted(src, convert):
     several = dict(segmentation=rle((1, 1, 9, 9), (30, 30, 40, 40)), bbox=[1, 1, 39, 39], iscrowd=1)
     region = dict(bbox=[50.0, 50.0, 30.0, 30.0], iscrowd=1)
     coco(src, [*PLAIN, (1, 1, several), (1, 1, dict(bbox=[1.0, 1.0, 5.0, 5.0])), (2, 2, region)])
-    code, said, _, found = convert('coco')
+    code, text, _, found = convert('coco')
     assert code == 0
     assert boxes(found['s1']) == [('crack', [1, 1, 39, 39], 1), ('crack', [1, 1, 5, 5], 0)]
     assert boxes(found['s2'])[1] == ('pore', [50, 50, 30, 30], 1)
-    assert 'crowd boxes, neither learnt nor counted: 2 in = ' in said
+    assert 'crowd boxes, neither learnt nor counted: 2 in = ' in text
 
 
 def test_a_set_of_crowd_alone_is_refused(src, convert):
@@ -78,17 +78,17 @@ def test_a_turned_box_of_cvat_in_coco(src, convert):
     for degrees in (90.0, '270', -90):
         turned = dict(bbox=[30.0, 40.0, 60.0, 8.0], attributes=dict(occluded=False, rotation=degrees))
         coco(src, [*PLAIN, (1, 1, dict(turned, segmentation=[]))])
-        code, said, err, found = convert('coco')
-        assert (code, err) == (0, '') and COUNTED in said
+        code, text, err, found = convert('coco')
+        assert (code, err) == (0, '') and COUNTED in text
         assert boxes(found['s1']) == [('crack', UPRIGHT, 0)]
         assert found['s1'][0]['area'] == 480
         shutil.rmtree(src.parent / 'out')
     # A polygon is what was drawn, whatever the box beside it is.
     polygon = dict(segmentation=[[10, 10, 30, 20, 10, 20]], bbox=[5, 5, 9, 9], attributes=dict(rotation=30))
     coco(src, [*PLAIN, (1, 1, polygon), (1, 1, dict(bbox=[3, 3, 9, 5], attributes=dict(rotation=0)))])
-    code, said, _, found = convert('coco')
+    code, text, _, found = convert('coco')
     assert boxes(found['s1']) == [('crack', [10, 10, 20, 10], 0), ('crack', [3, 3, 9, 5], 0)]
-    assert COUNTED in said
+    assert COUNTED in text
 
 
 def test_the_extent_of_a_box_at_any_angle(src, convert):
@@ -126,11 +126,11 @@ def test_turned_boxes_of_cvat_and_rolabelimg_in_voc(src, convert):
     voc(src, 3, f'<robndbox>{corners}</robndbox>')
     voc(src, 4, BNDBOX + attribute.replace('90.0', '0.0'))
     voc(src, 5, BNDBOX)
-    code, said, err, found = convert('voc')
+    code, text, err, found = convert('voc')
     assert (code, err) == (0, '')
     assert [boxes(found[f's{k}'])[0][1] for k in (1, 2, 3)] == [UPRIGHT] * 3
     assert [boxes(found[f's{k}'])[0][1] for k in (4, 5)] == [[30, 40, 60, 8]] * 2
-    assert COUNTED[:-1] + '3' in said
+    assert COUNTED[:-1] + '3' in text
 
 
 def test_a_turned_box_without_its_angle_is_put_aside(src, convert):
@@ -159,8 +159,8 @@ def test_a_turned_box_of_labelme_and_xanylabeling(kind, src, convert):
     labelme(src, 1, shape('crack', SLANTED, kind), PORE)
     for k in range(2, 7):
         labelme(src, k, PORE)
-    code, said, err, found = convert('labelme')
-    assert (code, err) == (0, '') and COUNTED in said
+    code, text, err, found = convert('labelme')
+    assert (code, err) == (0, '') and COUNTED in text
     assert boxes(found['s1']) == [('crack', [25, 20, 35, 35], 0), ('pore', [80, 20, 6, 6], 0)]
     assert found['s1'][0]['segmentation'] == [[float(v) for p in SLANTED for v in p]]
 
@@ -172,8 +172,8 @@ def test_a_row_of_four_corners_is_yolo_obb(src, convert):
     dump(src / 'labels/s1.txt', f'0 {row}\n1 .2 .2 .4 .2 .4 .4 .2 .4\n')
     for k in range(2, 7):
         dump(src / f'labels/s{k}.txt', '1 .5 .5 .1 .1\n')
-    code, said, err, found = convert('yolo')
-    assert (code, err) == (0, '') and COUNTED in said
+    code, text, err, found = convert('yolo')
+    assert (code, err) == (0, '') and COUNTED in text
     np.testing.assert_allclose(found['s1'][0]['bbox'], [25, 20, 35, 35], atol=0.01)
 
 
@@ -191,10 +191,10 @@ def test_difficult_objects_are_to_be_ignored(tool, src, convert):
             for path in src.glob('json/*.json'):
                 path.unlink()
             coco(src, [*PLAIN, (1, 1, odd)])
-        code, said, err, found = convert(tool)
+        code, text, err, found = convert(tool)
         assert (code, err) == (0, '')
         assert found['s1'][0]['iscrowd'] == 1
-        assert 'object marked difficult or to be ignored kept as iscrowd: ' in said
+        assert 'object marked difficult or to be ignored kept as iscrowd: ' in text
         shutil.rmtree(src.parent / 'out')
 
 
@@ -232,14 +232,14 @@ def test_two_different_annotations_of_one_image_are_both_put_aside(src, convert)
         labelme(src, k, PORE)
     labelme(src, 1, shape('crack', [[50, 50], [60, 60]]), name='second_opinion')
     labelme(src, 2, PORE, name='again')
-    code, said, err, found = convert('labelme')
+    code, text, err, found = convert('labelme')
     assert code == 0 and 's1' not in found and boxes(found['s2']) == [('pore', [80, 20, 6, 6], 0)]
     assert 'images/s1.png: expected one annotation per image, found different ones' in err
     assert 'json/s1.json' in err and 'json/second_opinion.json' in err
     # again.json sorts before s2.json and says the same.
     assert 'a second one, equal to that in json/again.json' in err
-    assert 'boxes: 8 in = ' in said
-    assert 'image or annotation in quarantine: 2' in said and 'annotation in quarantine: 1' in said
+    assert 'boxes: 8 in = ' in text
+    assert 'image or annotation in quarantine: 2' in text and 'annotation in quarantine: 1' in text
 
 
 def test_exports_that_contradict_each_other_are_named_and_not_the_group(src, convert):
@@ -257,9 +257,9 @@ def test_exports_that_repeat_each_other_are_read_once(src, convert):
     for split, some in (('train', range(1, 5)), ('val', range(5, 7))):
         rows = [(1, 1, dict(bbox=[9, 9, 9, 9])), *PLAIN]
         coco(src, [r for r in rows if r[0] in some], f'annotations/instances_{split}.json', images=some)
-    code, said, _, found = convert('coco')
+    code, text, _, found = convert('coco')
     assert code == 0 and sum(map(len, found.values())) == 6 and len(found) == 6
-    assert 'boxes: 12 in = ' in said and 'annotation in quarantine: 6' in said
+    assert 'boxes: 12 in = ' in text and 'annotation in quarantine: 6' in text
 
 
 def test_too_few_parts_because_of_quarantine_say_so(src, convert):
@@ -293,8 +293,8 @@ def test_class_numbers_from_one_are_refused_as_a_whole(classes, src, convert):
 
 def test_a_class_that_no_row_has_is_named(src, convert):
     yolo(src, ['1 .5 .5 .2 .1'])
-    code, said, _, _ = convert('yolo')
-    assert code == 0 and "no row of class 0 ('crack')" in said
+    code, text, _, _ = convert('yolo')
+    assert code == 0 and "no row of class 0 ('crack')" in text
 
 
 def test_where_most_files_are_refused_nothing_is_written(src, convert):
@@ -381,10 +381,10 @@ def test_key_points_that_are_stated_leave_the_box(src, convert):
         ['0 .5 .5 .25 .125 .45 .5 2 .55 .5 2', '1.0 .5 .5 .25 .125'],
         names='names: [crack, pore]\nkpt_shape: [2, 3]\n',
     )
-    code, said, _, found = convert('yolo')
+    code, text, _, found = convert('yolo')
     assert code == 0
     assert boxes(found['s1']) == [('crack', [48, 42, 32, 12], 0), ('pore', [48, 42, 32, 12], 0)]
-    assert 'key points of an object left out, its box kept: 6' in said
+    assert 'key points of an object left out, its box kept: 6' in text
 
 
 def test_labels_that_label_studio_gave_to_two_images_block_both(src, convert):
@@ -392,10 +392,10 @@ def test_labels_that_label_studio_gave_to_two_images_block_both(src, convert):
     for k, stem in enumerate(('0000_7436', '0000_6dd1')):
         draw(src / f'images/{stem}.png', 20 + k)
     dump(src / 'labels/0000.txt', '0 .5 .5 .2 .2\n')
-    code, said, err, _ = convert('yolo')
+    code, text, err, _ = convert('yolo')
     assert code == 0 and 'labels/0000.txt: expected its image' in err
     assert not (src.parent / 'out/unlabeled').exists()
-    assert 'image or annotation in quarantine: 2' in said
+    assert 'image or annotation in quarantine: 2' in text
 
 
 # ----------------------------------------------------------------------------------------------- COCO
@@ -424,17 +424,17 @@ def test_ids_that_are_truth_values_are_refused(src, convert):
 
 
 @pytest.mark.parametrize(
-    ('text', 'said'),
+    ('text', 'expected'),
     [
         ('crack: Critical\npore: minor\n', "'crack': 'Critical'"),
         ('crack: critical\nno: minor\n', 'False: '),
         ('crack: critical\n3: minor\n', '3: '),
     ],
 )
-def test_a_severity_that_is_none_is_named(text, said, src, convert):
+def test_a_severity_that_is_none_is_named(text, expected, src, convert):
     coco(src, PLAIN)
     code, _, err, _ = convert('coco', severity=text)
-    assert code == 2 and said in err and 'expected YAML lines' in err
+    assert code == 2 and expected in err and 'expected YAML lines' in err
 
 
 def test_severity_with_a_byte_order_mark(src, convert):

@@ -128,8 +128,8 @@ def losses(stem, root, steps=3):
         batch = dict(
             inputs=[item['inputs'] for item in items], data_samples=[item['data_samples'] for item in items]
         )
-        said = model.train_step(batch, optimizer)
-        found.append({key: float(value) for key, value in said.items()})
+        result = model.train_step(batch, optimizer)
+        found.append({key: float(value) for key, value in result.items()})
     return found
 
 

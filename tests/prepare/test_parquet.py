@@ -72,8 +72,8 @@ def test_bad_json_is_one_line_and_leaves_nothing(tmp_path, capsys, content, mess
     source = tmp_path / 'a.json'
     source.write_text(content)
     assert tool.main([str(source), str(tmp_path / 'a.parquet')]) == 2
-    said = capsys.readouterr().err
-    assert said.count('\n') == 1 and said.startswith(f'{source}: expected')
+    result = capsys.readouterr().err
+    assert result.count('\n') == 1 and result.startswith(f'{source}: expected')
     with pytest.raises(UsageError, match=message):
         convert_labels(source, tmp_path / 'a.parquet')
     assert [path.name for path in tmp_path.iterdir()] == ['a.json']
@@ -118,8 +118,10 @@ def test_a_large_conversion_is_written_as_parquet_by_itself(tmp_path, monkeypatc
     monkeypatch.setattr(write, 'MOST_IN_JSON', 11)
     many.parent.mkdir()
     many.write_text('of an earlier conversion')
-    (said,) = write.write_coco(many, images, ['crack'], dict(a=1))
-    assert said == 'train.parquet in place of train.json (12 images): write it as `ann_file` into the config'
+    (result,) = write.write_coco(many, images, ['crack'], dict(a=1))
+    assert (
+        result == 'train.parquet in place of train.json (12 images): write it as `ann_file` into the config'
+    )
     assert not many.exists()
     monkeypatch.undo()
     monkeypatch.setattr('projects.radiograph.safe_parse.MAX_JSON', 1 << 10)

@@ -110,7 +110,7 @@ def test_groups_hold_about_as_many_boxes():
 
 
 @pytest.mark.parametrize(
-    ('row', 'said'),
+    ('row', 'expected'),
     [
         ('1 1 2 3 4', 'expected pixel edges'),
         ('1 8.5 8.5 1.5 2.5', 'expected pixel edges'),
@@ -119,9 +119,9 @@ def test_groups_hold_about_as_many_boxes():
         ('7 1.5 2.5 1.5 2.5', 'film 7 as W0001_0007.png'),
     ],
 )
-def test_damaged_rows_are_named(films, tmp_path, capsys, row, said):
+def test_damaged_rows_are_named(films, tmp_path, capsys, row, expected):
     (films / 'W0001' / 'ground_truth.txt').write_text(f'{row}\n')
-    refused(capsys, 1, said, 'gdxray-welds', films, tmp_path / 'out', '--tile', 64)
+    refused(capsys, 1, expected, 'gdxray-welds', films, tmp_path / 'out', '--tile', 64)
 
 
 def test_a_mask_of_another_size_is_named(films, tmp_path, capsys):
@@ -130,7 +130,7 @@ def test_a_mask_of_another_size_is_named(films, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ('options', 'said'),
+    ('options', 'expected'),
     [
         (['--tile', 8], 'a tile of 32 px'),
         (['--folds', 1], '2 to 4'),
@@ -138,7 +138,7 @@ def test_a_mask_of_another_size_is_named(films, tmp_path, capsys):
         (['--overlap', -1], ''),
     ],
 )
-def test_wrong_arguments_are_refused(films, tmp_path, capsys, options, said):
-    refused(capsys, 2, said, 'gdxray-welds', films, tmp_path / 'out', *options)
+def test_wrong_arguments_are_refused(films, tmp_path, capsys, options, expected):
+    refused(capsys, 2, expected, 'gdxray-welds', films, tmp_path / 'out', *options)
     refused(capsys, 2, 'expected the folder of GDXray welds', 'gdxray-welds', tmp_path, tmp_path / 'out')
     refused(capsys, 2, 'outside of the source', 'gdxray-welds', films, films / 'out')

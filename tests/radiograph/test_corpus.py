@@ -37,5 +37,5 @@ def test_a_file_that_is_read_otherwise_is_named(turned, tmp_path, capsys, monkey
     if turned:
         monkeypatch.setattr(reader_corpus, 'read', upside_down)
     assert reader_corpus.main([str(tmp_path)]) == turned
-    said = capsys.readouterr().out
-    assert ('1 wrong' in said) == turned and '1 foreign' in said
+    printed = capsys.readouterr().out
+    assert ('1 wrong' in printed) == turned and '1 foreign' in printed

@@ -46,8 +46,8 @@ def test_others_of_the_kind_are_inside(band):
 @pytest.mark.parametrize('what', [what for what, _ in spoilt(plate(0))])
 def test_frames_without_a_picture_are_outside(what, band):
     for seed in range(5):
-        said = outside(measure(dict(spoilt(plate(seed), seed))[what]), band)
-        assert said and all(', expected ' in words for words in said)
+        result = outside(measure(dict(spoilt(plate(seed), seed))[what]), band)
+        assert result and all(', expected ' in words for words in result)
 
 
 def test_few_radiographs_make_no_band():

@@ -51,6 +51,6 @@ def test_a_rule_finds_the_part_in_a_path(rule, name, part):
 def test_parts_of_several_folders_are_told_of():
     one = {'a/P1_1.png': 'P1', 'a/P1_2.png': 'P1', 'b/P2.png': 'P2', 'P1.png': 'P1', 'b/x.png': None}
     assert of_several_folders(one) is None and of_several_folders({}) is None
-    said = of_several_folders(one | {'b/P1.png': 'P1'})
-    assert said.startswith('1 of 2 parts have images in several folders, such as P1 in a and b: ')
-    assert '\n' not in said
+    result = of_several_folders(one | {'b/P1.png': 'P1'})
+    assert result.startswith('1 of 2 parts have images in several folders, such as P1 in a and b: ')
+    assert '\n' not in result

@@ -547,19 +547,19 @@ def test_an_animated_png_is_refused():
         files.append(png_of(chunks))
     for kind in (b'acTL', b'fcTL', b'fdAT'):
         files.append(png_of([chunk for chunk in chunks if chunk[0] in (kind, b'IHDR', b'IDAT', b'IEND')]))
-    said = in_process(refusals, files, seconds=120)
-    assert said == ['a.png: expected one image, found an animated PNG; export single images'] * 5
+    result = in_process(refusals, files, seconds=120)
+    assert result == ['a.png: expected one image, found an animated PNG; export single images'] * 5
 
 
 def refusals(files):
     """What is said of each file."""
-    said = []
+    messages = []
     for data in files:
         try:
-            said.append(str(read(data, name='a.png').meta))
+            messages.append(str(read(data, name='a.png').meta))
         except ImagingError as error:
-            said.append(str(error))
-    return said
+            messages.append(str(error))
+    return messages
 
 
 def test_empty_foreign_and_missing_files(tmp_path):

@@ -158,7 +158,7 @@ def test_another_machine_goes_on_from_the_uploaded_shards(source, tmp_path, buck
 def test_two_machines_do_not_pack_into_one_url(source, tmp_path, bucket, monkeypatch):
     """The second is refused while the first is at work; of two that began at once, one goes on."""
     pack(source, tmp_path / 'local', Recipe(64))
-    url, said = f'{bucket}/packed', []
+    url, outcome = f'{bucket}/packed', []
 
     def slow(results, total):
         for number, result in enumerate(results):
@@ -171,7 +171,7 @@ def test_two_machines_do_not_pack_into_one_url(source, tmp_path, bucket, monkeyp
                         StoreError, match='is packing into it too, expected one machine'
                     ) as caught:
                         pack_to_url(source, url, Recipe(64))
-                    said.append(str(caught.value))
+                    outcome.append(str(caught.value))
                     stop.set()
                     beat.join()
             yield result
@@ -185,7 +185,7 @@ def test_two_machines_do_not_pack_into_one_url(source, tmp_path, bucket, monkeyp
             remote.write_bytes(f'{url}/writer.json', json.dumps(found).encode())
 
     pack_to_url(source, url, Recipe(64), progress=slow)
-    assert len(said) == 1 and '\n' not in said[0]
+    assert len(outcome) == 1 and '\n' not in outcome[0]
     assert objects(url) == contents(tmp_path / 'local')
 
 

@@ -135,16 +135,16 @@ def test_copies_of_a_test_set_prove_once(tmp_path, faultless, second):
     folders = two_copies(tmp_path, second)
     if second is renamed:
         for run in folders:
-            said = json.loads((run / 'predictions.json').read_text())
-            said['digests'] = {
+            content = json.loads((run / 'predictions.json').read_text())
+            content['digests'] = {
                 image['file_name']: image['file_name'].removeprefix('copy/')
-                for image in said['truth']['images']
+                for image in content['truth']['images']
             }
-            (run / 'predictions.json').write_text(json.dumps(said))
-    said = measured(*folders)
-    assert [one.image_set for one in said] == [0, 0]
-    assert sorted(one.parts.proven for one in said) == [False, True]
-    (other,) = [one for one in said if not one.parts.proven]
+            (run / 'predictions.json').write_text(json.dumps(content))
+    content = measured(*folders)
+    assert [one.image_set for one in content] == [0, 0]
+    assert sorted(one.parts.proven for one in content) == [False, True]
+    (other,) = [one for one in content if not one.parts.proven]
     assert other.parts.statement.endswith('no proof: another model was chosen on val.')
 
 
@@ -154,8 +154,8 @@ def test_parts_are_compared_by_the_rule_of_the_data_set(tmp_path, faultless):
     run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), truth, val=val)
     images = [dict(file_name='p007_view9-0123456789ab.png', part='as the page said')]
     for rule, proven in (('(p[0-9]+)_', False), (None, True)):
-        said = json.loads((run / 'predictions.json').read_text())
-        (run / 'predictions.json').write_text(json.dumps(said | dict(population=dict(part_rule=rule))))
+        content = json.loads((run / 'predictions.json').read_text())
+        (run / 'predictions.json').write_text(json.dumps(content | dict(population=dict(part_rule=rule))))
         (tmp_path / 'train.json').write_text(json.dumps(dict(images=images)))
         runs, _ = read_runs([run])
         runs[0].predictions.population = dict(part_rule=rule)
@@ -339,9 +339,9 @@ def test_the_population_is_said_where_it_is_recorded():
         for k in range(4)
     ]
     coco = dict(images=images, info=dict(converter='tools/convert_dataset.py coco', group='P[0-9]+'))
-    said = describe_population(coco, ['12-bit'])
-    assert (said['images'], said['parts'], said['part_rule']) == (4, 2, 'P[0-9]+')
-    words = population_in_words(said)
+    result = describe_population(coco, ['12-bit'])
+    assert (result['images'], result['parts'], result['part_rule']) == (4, 2, 'P[0-9]+')
+    words = population_in_words(result)
     assert words.startswith(
         'Population: 2 parts on 4 images; series S1; dates 2026-03-04; machine M2; depth 12-bit;'
     )
@@ -427,9 +427,9 @@ def test_the_exported_engine_is_tested_and_judged_at_its_own_threshold(exported,
     path, data = exported
     assert test_tool.main([str(path), str(data / 'test.json')]) == 0
     tested = tmp_path / 'line.test'
-    said = json.loads((tested / 'test.json').read_text())
-    assert said['metrics']['xray/AP50_critical'] == pytest.approx(1)
-    assert said['metrics']['xray/AP50_minor'] is None
+    content = json.loads((tested / 'test.json').read_text())
+    assert content['metrics']['xray/AP50_critical'] == pytest.approx(1)
+    assert content['metrics']['xray/AP50_minor'] is None
     assert sorted(p.name for p in path.iterdir()) == ['metadata.json', 'model.onnx']  # nothing is added to it
     assert report.main(['--exported', str(path), '--out', str(tmp_path / 'report'), '--gallery', '0']) == 0
     printed = capsys.readouterr().out
@@ -462,9 +462,9 @@ def test_what_is_no_test_of_the_folder_is_left_out(exported, tmp_path, capsys):
     assert 'not tested; run tools/test.py' in capsys.readouterr().err
     test_tool.main([str(path), str(data / 'test.json')])
     file = tmp_path / 'line.test' / 'test.json'
-    said = json.loads(file.read_text())
-    said['exported']['files'] = {'model.onnx': '0' * 64}
-    file.write_text(json.dumps(said))
+    content = json.loads(file.read_text())
+    content['exported']['files'] = {'model.onnx': '0' * 64}
+    file.write_text(json.dumps(content))
     capsys.readouterr()
     assert report.main(['--exported', str(path)]) == 1
     assert 'has another graph than was tested' in capsys.readouterr().err
@@ -473,28 +473,28 @@ def test_what_is_no_test_of_the_folder_is_left_out(exported, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ('argv', 'said'),
+    ('argv', 'expected'),
     [
         (['--val'], '--val: of CONFIG CHECKPOINT alone'),
         (['--cfg-options', 'a=1'], '--cfg-options: of CONFIG CHECKPOINT alone'),
     ],
 )
-def test_options_of_the_other_form_are_refused(exported, capsys, argv, said):
+def test_options_of_the_other_form_are_refused(exported, capsys, argv, expected):
     path, data = exported
     with pytest.raises(SystemExit) as stopped:
         test_tool.main([str(path), str(data / 'test.json'), *argv])
-    assert stopped.value.code == 2 and said in capsys.readouterr().err
+    assert stopped.value.code == 2 and expected in capsys.readouterr().err
 
 
 def test_parts_that_the_folder_was_trained_on_prove_nothing(exported, tmp_path, capsys):
     path, data = exported
     train = data / 'train.json'
     train.write_text(json.dumps(dict(images=[dict(file_name='P07_b.png', part='as the page said')])))
-    said = json.loads((path / 'metadata.json').read_text())
-    said.pop('format')
-    said.pop('checksum')
-    said['origin']['data']['train'][str(train)] = hashlib.sha256(train.read_bytes()).hexdigest()
-    folder.write(path, Exported(**said))
+    content = json.loads((path / 'metadata.json').read_text())
+    content.pop('format')
+    content.pop('checksum')
+    content['origin']['data']['train'][str(train)] = hashlib.sha256(train.read_bytes()).hexdigest()
+    folder.write(path, Exported(**content))
     test_tool.main([str(path), str(data / 'test.json')])
     report.main(['--exported', str(path)])
     printed = capsys.readouterr().out
@@ -506,10 +506,10 @@ def test_a_folder_that_was_changed_after_its_test_is_left_out(exported, capsys, 
     """Its threshold, say, picked off the curve of the report, with checksums that fit again."""
     path, data = exported
     test_tool.main([str(path), str(data / 'test.json')])
-    said = json.loads((path / 'metadata.json').read_text())
-    said.pop('format')
-    said.pop('checksum')
-    folder.write(path, Exported(**(said | change)))
+    content = json.loads((path / 'metadata.json').read_text())
+    content.pop('format')
+    content.pop('checksum')
+    folder.write(path, Exported(**(content | change)))
     capsys.readouterr()
     assert report.main(['--exported', str(path)]) == 1
     printed = capsys.readouterr()
@@ -530,10 +530,10 @@ def test_copies_of_a_radiograph_are_no_further_parts_of_the_folders_test(exporte
 
 def test_another_map_of_severities_is_said():
     assert another_map(None, dict(severity='plant.yaml')) == another_map('a', dict(severity='a')) == {}
-    said = describe_population(dict(images=[dict(file_name='a')]), []) | another_map(
+    result = describe_population(dict(images=[dict(file_name='a')]), []) | another_map(
         'b.yaml', dict(severity=None)
     )
-    assert 'severities by b.yaml, which is not the map of the validation set' in population_in_words(said)
+    assert 'severities by b.yaml, which is not the map of the validation set' in population_in_words(result)
 
 
 def test_a_folder_goes_before_a_checkpoint_on_the_same_images(exported, tmp_path, capsys):
@@ -565,9 +565,9 @@ def test_a_refused_frame_is_a_third_outcome(exported, tmp_path, capsys):
     assert test_tool.main([str(path), str(data / 'test.json')]) == 0
     printed = capsys.readouterr().out
     assert '3 of 84 radiographs were refused' in printed and 'P03_a.png: holds no picture' in printed
-    said = json.loads((tmp_path / 'line.test' / 'predictions.json').read_text())
-    assert list(said['refused']) == ['P03_a.png', 'P80_a.png', 'P81_a.png']
-    assert 'expected 8-bit unsigned pixels' in said['refused']['P80_a.png']
+    content = json.loads((tmp_path / 'line.test' / 'predictions.json').read_text())
+    assert list(content['refused']) == ['P03_a.png', 'P80_a.png', 'P81_a.png']
+    assert 'expected 8-bit unsigned pixels' in content['refused']['P80_a.png']
 
     assert report.main(['--exported', str(path), '--out', str(tmp_path / 'report')]) == 0
     printed = capsys.readouterr().out
@@ -593,10 +593,10 @@ def test_a_refused_frame_is_a_third_outcome(exported, tmp_path, capsys):
 def test_the_gray_level_band_of_a_folder_refuses_and_does_not_stop(exported, tmp_path, capsys):
     path, data = exported
     levels = [measure(cv2.imread(str(data / 'images' / f'P{k:02d}_a.png'), -1)) for k in range(84)]
-    said = json.loads((path / 'metadata.json').read_text())
-    said.pop('format')
-    said.pop('checksum')
-    folder.write(path, Exported(**(said | dict(gray_levels=band_of(levels)))))
+    content = json.loads((path / 'metadata.json').read_text())
+    content.pop('format')
+    content.pop('checksum')
+    folder.write(path, Exported(**(content | dict(gray_levels=band_of(levels)))))
     cv2.imwrite(str(data / 'images' / 'P70_a.png'), spot(20, 30, 250, SIDE) // 4)
     assert test_tool.main([str(path), str(data / 'test.json')]) == 0
     refused = json.loads((tmp_path / 'line.test' / 'predictions.json').read_text())['refused']

@@ -61,16 +61,16 @@ def pair(tmp_path):
 
 
 def edit(file, change):
-    said = json.loads(file.read_text())
-    change(said)
-    file.write_text(json.dumps(said))
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
 
 
 # ------------------------------------------------------------------------------- the tables of the terminal
 
 
 def test_tables_by_task_with_provenance(pair, probes, capsys):
-    edit(probes[0] / 'test.json', lambda said: said.update(dirty=True))
+    edit(probes[0] / 'test.json', lambda content: content.update(dirty=True))
     assert main([str(pair[0]), str(probes[0])]) == 0
     printed = capsys.readouterr().out
     assert printed.index('Detection') < printed.index('Linear probe')
@@ -84,10 +84,10 @@ def test_tables_by_task_with_provenance(pair, probes, capsys):
 @pytest.mark.parametrize(
     ('broken', 'reason'),
     [
-        (lambda said: said.pop('commit'), 'lacks commit'),
-        (lambda said: said.update(metrics={}), 'no measures'),
-        (lambda said: said['metrics'].update({'xray/AP50': math.inf}), 'not finite: AP50'),
-        (lambda said: said.update(metrics={'other': 1.0}), 'says AP50 None, its predictions give'),
+        (lambda content: content.pop('commit'), 'lacks commit'),
+        (lambda content: content.update(metrics={}), 'no measures'),
+        (lambda content: content['metrics'].update({'xray/AP50': math.inf}), 'not finite: AP50'),
+        (lambda content: content.update(metrics={'other': 1.0}), 'says AP50 None, its predictions give'),
     ],
 )
 def test_a_bad_run_is_named_and_the_rest_stays(pair, capsys, broken, reason):
@@ -121,7 +121,7 @@ def test_rows_are_told_apart(drawn, tmp_path, capsys):
 def test_series_that_were_left_out_are_shown_whichever_they_are(pair, capsys):
     edit(
         pair[0] / 'test.json',
-        lambda said: said['metrics'].update({'xray/AP50_without_C0021-C0030': 0.4321}),
+        lambda content: content['metrics'].update({'xray/AP50_without_C0021-C0030': 0.4321}),
     )
     assert main([str(pair[0])]) == 0
     header, _, row = capsys.readouterr().out.splitlines()[2:5]
@@ -174,16 +174,16 @@ def test_the_printed_latency_is_shown(written):
 
 
 def test_the_verdict_names_arms_difference_interval_and_escapes(written):
-    said = json.loads((written / 'report.json').read_text())
-    answer, escapes = said['verdict']
+    content = json.loads((written / 'report.json').read_text())
+    answer, escapes = content['verdict']
     assert 'simsiam reaches AP50' in answer
     assert 'arm-swap test over 18 parts; 95 % interval' in answer  # two parts have no defect
-    (contrast,) = [c for c in said['comparisons'] if c['measure'] == 'AP50']
+    (contrast,) = [c for c in content['comparisons'] if c['measure'] == 'AP50']
     parts = contrast['parts']
     assert 0 < parts['low'] < parts['difference'] < parts['high'] and parts['verdict'] == 'candidate higher'
     assert f'{parts["low"]:+.3f} to {parts["high"]:+.3f}' in answer and 'simsiam is better' in answer
     for name in ('scratch', 'simsiam'):
-        seeds = [run['detection'] for run in said['runs'] if run['arm'] == name]
+        seeds = [run['detection'] for run in content['runs'] if run['arm'] == name]
         missed = [one['escapes'] for one in seeds]
         assert missed[0] != missed[1]
         words = f'{sum(missed) / 2:.1f} ({min(missed)} to {max(missed)} over 2 seeds)'
@@ -195,12 +195,12 @@ def test_the_verdict_names_arms_difference_interval_and_escapes(written):
 
 
 def test_what_becomes_of_defects_is_counted_by_type_and_by_size(written):
-    said = json.loads((written / 'report.json').read_text())
+    content = json.loads((written / 'report.json').read_text())
     for name, key in (('types', 'by_type'), ('sizes', 'by_size')):
         with (written / f'{name}.csv').open() as file:
             rows = list(csv.DictReader(file))
         for row in rows:
-            (run,) = [r for r in said['runs'] if (r['arm'], str(r['seed'])) == (row['arm'], row['seed'])]
+            (run,) = [r for r in content['runs'] if (r['arm'], str(r['seed'])) == (row['arm'], row['seed'])]
             of = run['detection'][key]
             of = of[row['type']] if name == 'types' else of[row['class']][row["COCO's size"]]
             counted = [int(row[column]) for column in ('found', 'wrong severity', 'missed')]
@@ -209,14 +209,14 @@ def test_what_becomes_of_defects_is_counted_by_type_and_by_size(written):
 
 
 def test_masks_have_their_own_precision_and_the_sizes_that_they_give(pair, tmp_path):
-    def of_twice_the_size(said):
-        for detection in said['detections']:
+    def of_twice_the_size(record):
+        for detection in record['detections']:
             area = 4 * detection['bbox'][2] * detection['bbox'][3]
             detection |= dict(segmentation=dict(size=[96, 96], counts=''), area=area)
 
     for run in pair:
         edit(run / 'predictions.json', of_twice_the_size)
-        edit(run / 'test.json', lambda said: said['metrics'].update({'xray/segm_AP50': 0.4321}))
+        edit(run / 'test.json', lambda record: record['metrics'].update({'xray/segm_AP50': 0.4321}))
     out = tmp_path / 'report'
     assert main([*map(str, pair), '--out', str(out)]) == 0
     with (out / 'sizing.csv').open() as file:
@@ -229,7 +229,10 @@ def test_masks_have_their_own_precision_and_the_sizes_that_they_give(pair, tmp_p
 
 def test_a_measure_that_is_not_a_number_is_none_of_a_mean(pair, tmp_path):
     for run, value in zip(pair, (math.nan, 0.25), strict=True):
-        edit(run / 'test.json', lambda said, value=value: said['metrics'].update({'xray/AP_small': value}))
+        edit(
+            run / 'test.json',
+            lambda content, value=value: content['metrics'].update({'xray/AP_small': value}),
+        )
     assert main([*map(str, pair), '--out', str(tmp_path / 'out'), '--gallery', '0']) == 0
     with (tmp_path / 'out' / 'arms.csv').open() as file:
         assert {row['arm']: row['AP_small'] for row in csv.DictReader(file)} == dict(
@@ -238,11 +241,11 @@ def test_a_measure_that_is_not_a_number_is_none_of_a_mean(pair, tmp_path):
 
 
 def test_every_escape_and_false_alarm_is_in_the_table(written):
-    said = json.loads((written / 'report.json').read_text())
+    content = json.loads((written / 'report.json').read_text())
     with (written / 'escapes_and_false_alarms.csv').open() as file:
         rows = list(csv.DictReader(file))
     escapes = [row for row in rows if row['kind'] in ('missed', 'called minor')]
-    assert len(escapes) == sum(run['detection']['escapes'] for run in said['runs'])
+    assert len(escapes) == sum(run['detection']['escapes'] for run in content['runs'])
     assert rows[: len(escapes)] == escapes  # they come first
     page = (written / 'index.html').read_text()
     items = json.loads(page.split('id="items">')[1].split('</script>')[0])
@@ -269,8 +272,8 @@ def test_every_escape_has_its_picture_in_the_page_or_beside_it(written, drawn, t
         (row['arm'], row['seed'], row['file'], str(round(float(row['size']), 1))) for row in escapes
     )
     assert choices['part'] == sorted({row['part'] for row in escapes})
-    said = json.loads((written / 'report.json').read_text())
-    assert said['pictures'] == dict(in_page=10, beside=len(beside))
+    content = json.loads((written / 'report.json').read_text())
+    assert content['pictures'] == dict(in_page=10, beside=len(beside))
     assert f'The other {len(beside)} escapes lie beside this page' in page
 
     # A second report in the same place leaves nothing of the first; none are drawn where none are asked for.
@@ -330,10 +333,10 @@ def test_thresholds_come_from_val_alone(tmp_path):
     run = draw_run(tmp_path, tmp_path / 'run', truth)
     (group,) = gather(read_runs([run])[0], Settings(resamples=5))
     before = group.arms[0].members[0].threshold
-    said = json.loads((run / 'predictions_val.json').read_text())
-    for detection in said['detections']:
+    content = json.loads((run / 'predictions_val.json').read_text())
+    for detection in content['detections']:
         detection['score'] /= 2
-    (run / 'predictions_val.json').write_text(json.dumps(said))
+    (run / 'predictions_val.json').write_text(json.dumps(content))
     (group,) = gather(read_runs([run])[0], Settings(resamples=5))
     assert group.arms[0].members[0].threshold == pytest.approx(before / 2, abs=1e-4) != 0
     (run / 'predictions_val.json').write_text('{"task": ')
@@ -391,11 +394,11 @@ def pretrain(folder, weights):
 
 def test_seeds_of_one_pretraining_are_said_to_be(tmp_path):
     runs = draw_study(tmp_path / 'one', {'scratch': 0.25, 'simsiam': 0.9})
-    said = write_report(tmp_path / 'out', read_runs(runs)[0], [], Settings(resamples=50), 0)
+    result = write_report(tmp_path / 'out', read_runs(runs)[0], [], Settings(resamples=50), 0)
     caveat = 'start from one pretraining; how much another would change is not in the interval'
-    assert f'all seeds of simsiam {caveat}' in said['verdict'][0]
-    assert all(c['pretrainings'] == dict(baseline=0, candidate=1) for c in said['comparisons'])
-    starts = {run['arm']: run['pretraining'] for run in said['runs']}
+    assert f'all seeds of simsiam {caveat}' in result['verdict'][0]
+    assert all(c['pretrainings'] == dict(baseline=0, candidate=1) for c in result['comparisons'])
+    starts = {run['arm']: run['pretraining'] for run in result['runs']}
     assert starts == {'scratch': None, 'simsiam': 'elsewhere/epoch_20.pth'}
     with (tmp_path / 'out' / 'arms.csv').open() as file:
         assert {row['arm']: row['pretrainings'] for row in csv.DictReader(file)} == dict(
@@ -413,8 +416,8 @@ def test_pretrainings_and_not_their_seeds_are_the_units(tmp_path):
     settings = Settings(resamples=50)
     (group,) = gather(read_runs(runs)[0], settings)
     pretrain(runs[5], 'another.pth')
-    said = write_report(tmp_path / 'out', read_runs(runs)[0], [], settings, 0)
-    contrast = said['comparisons'][0]
+    result = write_report(tmp_path / 'out', read_runs(runs)[0], [], settings, 0)
+    contrast = result['comparisons'][0]
     assert contrast['pretrainings'] == dict(baseline=0, candidate=2)
     assert 'one pretraining' not in contrast['words']
     seeds, before = contrast['seeds'], group.contrasts[0].seeds
@@ -566,7 +569,9 @@ def test_of_all_runs_on_a_test_set_one_keeps_its_proof(proven, tmp_path):
     for folder, stem in ((tmp_path / 'other', other), (tmp_path / 'few' / 'seed4-frac10', STEM)):
         folder.parent.mkdir(exist_ok=True)
         shutil.copytree(proven[0], folder)
-        edit(folder / 'test.json', lambda said, stem=stem: said.update(config=stem.format(arm='scratch')))
+        edit(
+            folder / 'test.json', lambda content, stem=stem: content.update(config=stem.format(arm='scratch'))
+        )
         (config,) = folder.glob('*.py')
         config.rename(folder / f'{stem.format(arm="scratch")}.py')
         folders.append(folder)
@@ -578,8 +583,8 @@ def test_of_all_runs_on_a_test_set_one_keeps_its_proof(proven, tmp_path):
     (best,) = [m for m in members if m.parts.proven]
     assert best.chosen and best.on_val == max(m.on_val for m in members)
     for one in members:
-        said = one.parts.statement
-        assert one is best or said.endswith('no proof: another model was chosen on val.')
+        content = one.parts.statement
+        assert one is best or content.endswith('no proof: another model was chosen on val.')
     for group in groups:
         escapes = verdict([group, *(g for g in groups if g is not group)])[1]
         assert f'seed {best.run.seed}, the best on val): {best.parts.statement}' in escapes
@@ -616,22 +621,22 @@ def test_parts_that_training_or_val_has_seen_prove_nothing(prove):
 
 @pytest.mark.parametrize(('max_escape', 'begins'), [(0.08, 'Not proven: '), (0.01, 'Not proven: ')])
 @pytest.mark.parametrize(
-    ('trained', 'said'),
+    ('trained', 'expected'),
     [
         ('p007', ' No bound holds: parts of test are in train.'),
         (None, f' No bound holds: {UNKNOWN}'),
         ('t1', ''),
     ],
 )
-def test_a_bound_that_proves_nothing_holds_for_no_leak_either(prove, max_escape, begins, trained, said):
+def test_a_bound_that_proves_nothing_holds_for_no_leak_either(prove, max_escape, begins, trained, expected):
     parts = prove(trained=[dict(part=trained)], max_escape=max_escape)
     assert not parts.proven and parts.statement.startswith(begins) and 'at most' in parts.statement
-    assert said in parts.statement
+    assert expected in parts.statement
     assert ('No bound' in parts.statement) == (trained != 't1')
 
 
 @pytest.mark.parametrize(
-    ('trained', 'said'),
+    ('trained', 'expected'),
     [
         ([dict(part='p007'), dict(part='t1')], 'no proof: parts of test are in train.'),
         ([dict(part='p007'), dict(file_name='x.png')], 'no proof: parts of test are in train.'),
@@ -642,12 +647,12 @@ def test_a_bound_that_proves_nothing_holds_for_no_leak_either(prove, max_escape,
         ([7], UNKNOWN),
     ],
 )
-def test_the_parts_of_training_are_read_where_its_file_is(prove, trained, said):
+def test_the_parts_of_training_are_read_where_its_file_is(prove, trained, expected):
     """What is not known cannot be shown to be apart from test."""
     parts = prove(trained=trained)
-    assert parts.proven == (said is None)
+    assert parts.proven == (expected is None)
     assert parts.statement.startswith('Proven: ') == parts.proven
-    assert said is None or said in parts.statement
+    assert expected is None or expected in parts.statement
 
 
 def test_the_rule_of_test_tells_parts_of_training_that_no_id_does(tmp_path):
@@ -655,7 +660,7 @@ def test_the_rule_of_test_tells_parts_of_training_that_no_id_does(tmp_path):
     truth, val = draw_truth(tmp_path, 100), draw_val(tmp_path, 64)
     truth['info'] = dict(group='^([a-z][0-9]{3})_')
     run = draw_run(tmp_path, tmp_path / 'run', truth, val=val, seed=4, **PROVING)
-    edit(run / 'predictions.json', lambda said: said.update(population=describe_population(truth, [])))
+    edit(run / 'predictions.json', lambda content: content.update(population=describe_population(truth, [])))
     proofs = {}
     for name in ('t001_v0.png', 'p007_v9.png', 'frame.png'):
         (tmp_path / 'train.json').write_text(json.dumps(dict(images=[dict(file_name=name)])))
@@ -689,7 +694,9 @@ def test_a_copy_of_a_test_radiograph_under_another_name_is_found_by_its_content(
     run = draw_run(tmp_path, tmp_path / 'run', truth, val=val, seed=4, **PROVING)
     for file, of in (('predictions.json', truth), ('predictions_val.json', val)):
         names = [image['file_name'] for image in of['images']]
-        edit(run / file, lambda said, n=names: said.update(digests=digest_images(tmp_path / 'images', n)))
+        edit(
+            run / file, lambda content, n=names: content.update(digests=digest_images(tmp_path / 'images', n))
+        )
     (group,) = gather(read_runs([run])[0], Settings(max_escape=0.2, resamples=5))
     parts = group.arms[0].members[0].parts
     assert parts.proven == (side is None)
@@ -701,8 +708,8 @@ def recorded(sha256, of):
 
     def change(run):
         file = run.parent / 'train.json'
-        said = sha256 or hashlib.sha256(file.read_bytes()).hexdigest()
-        facts = dict(labels_sha256={str(file): said}) if of == 'all' else dict(subset_sha256=said)
+        result = sha256 or hashlib.sha256(file.read_bytes()).hexdigest()
+        facts = dict(labels_sha256={str(file): result}) if of == 'all' else dict(subset_sha256=result)
         (run / 'run.json').write_text(json.dumps(facts if of else dict(train_images=2)))
 
     return change
@@ -737,8 +744,8 @@ def test_outside_of_a_study_the_starts_say_which_file_a_run_learnt_from(prove, s
     def change(run):
         file = run.parent / 'train.json'
         own = hashlib.sha256(file.read_bytes()).hexdigest()
-        said = [{str(file): own if start == 'own' else start} if start else None for start in starts]
-        notes = [dict(commit='a' * 40) | (dict(labels_sha256=labels) if labels else {}) for labels in said]
+        result = [{str(file): own if start == 'own' else start} if start else None for start in starts]
+        notes = [dict(commit='a' * 40) | (dict(labels_sha256=labels) if labels else {}) for labels in result]
         (run / 'starts.json').write_text(json.dumps(dict(starts=notes)))
 
     parts = prove(trained=[dict(part='t1')], change_run=change)
@@ -766,10 +773,10 @@ WRAPPED = {
 
 @pytest.mark.parametrize('wrapper', WRAPPED)
 @pytest.mark.parametrize(
-    ('part', 'said'),
+    ('part', 'expected'),
     [('p007', 'no proof: parts of test are in train.'), ('t1', ''), (None, UNKNOWN)],
 )
-def test_the_parts_of_training_are_read_inside_of_wrappers(prove, wrapper, part, said):
+def test_the_parts_of_training_are_read_inside_of_wrappers(prove, wrapper, part, expected):
     def wrap(run):
         files = [f"data_root='{run.parent}', ann_file='{name}.json'" for name in ('train', 'more')]
         (run.parent / 'more.json').write_text(json.dumps(dict(images=[dict(part='t2')])))
@@ -779,7 +786,7 @@ def test_the_parts_of_training_are_read_inside_of_wrappers(prove, wrapper, part,
         config.write_text(f'{model}\ntrain_dataloader = dict(dataset={dataset})\n')
 
     parts = prove(trained=[dict(part=part)], change_run=wrap)
-    assert parts.proven == (part == 't1') and said in parts.statement
+    assert parts.proven == (part == 't1') and expected in parts.statement
 
 
 def test_a_proof_of_another_data_set_is_not_told_of_the_first_arm(proven, tmp_path):
@@ -838,8 +845,8 @@ def test_the_bound_of_pod_in_mm_is_not_rounded_below_itself(tmp_path):
         for init in ('scratch', 'simsiam')
     ]
 
-    def lift(said):
-        for detection in said['detections']:  # above the fixed threshold, in the same order
+    def lift(record):
+        for detection in record['detections']:  # above the fixed threshold, in the same order
             detection['score'] = 0.9 + detection['score'] / 10
 
     for run in runs:
@@ -1021,8 +1028,8 @@ def test_the_origin_names_the_training_and_the_pretraining(tmp_path):
     header, *rows = table('origin', tmp_path)
     rows = {row['arm']: row for row in (dict(zip(header, row)) for row in rows)}
     assert rows['scratch']['commit'] == tested['commit'][:12] and rows['scratch']['pretraining'] == '–'
-    said = f'{"a" * 12} then {"b" * 12} (tested: {tested["commit"][:12]})'
-    assert rows['simsiam']['commit'] == said
+    result = f'{"a" * 12} then {"b" * 12} (tested: {tested["commit"][:12]})'
+    assert rows['simsiam']['commit'] == result
     assert rows['simsiam']['hardware'] == f'1 x H100 (tested: {tested["hardware"]})'
     assert rows['simsiam']['pretraining'] == 'simsiam_narrow/seed2-frac100'
     _, row = table('pretrainings', tmp_path)
@@ -1038,11 +1045,11 @@ def test_the_origin_names_the_training_and_the_pretraining(tmp_path):
 def test_probes_are_compared_and_shown(probes, tmp_path):
     out = tmp_path / 'out'
     assert main([*map(str, probes), '--out', str(out)]) == 0
-    said = json.loads((out / 'report.json').read_text())
-    assert 'simsiam reaches mAP' in said['verdict'][0] and 'simsiam is better' in said['verdict'][0]
-    assert said['verdict'][1].startswith('Escapes are counted for detectors')
-    (contrast,) = said['comparisons']
-    values = {run['arm']: run['metrics'] for run in said['runs']}
+    content = json.loads((out / 'report.json').read_text())
+    assert 'simsiam reaches mAP' in content['verdict'][0] and 'simsiam is better' in content['verdict'][0]
+    assert content['verdict'][1].startswith('Escapes are counted for detectors')
+    (contrast,) = content['comparisons']
+    values = {run['arm']: run['metrics'] for run in content['runs']}
     difference = values['simsiam']['mAP'] - values['scratch']['mAP']
     assert contrast['parts']['difference'] == pytest.approx(difference)
     assert contrast['parts']['low'] < difference < contrast['parts']['high']
@@ -1051,7 +1058,7 @@ def test_probes_are_compared_and_shown(probes, tmp_path):
     for arm, row in rows.items():
         for name in ('mAP', 'AP_critical', 'AP_minor', 'accuracy', 'balanced_accuracy', 'ece'):
             assert row[name] == f'{100 * values[arm][name]:.1f}'
-    for run in said['runs']:
+    for run in content['runs']:
         right = sum(run['confusion'][label][label] for label in (0, 1))
         assert right / sum(map(sum, run['confusion'])) == pytest.approx(run['metrics']['accuracy'])
         assert run['calibration']['error'] == pytest.approx(run['metrics']['ece'])
@@ -1063,7 +1070,10 @@ def test_probes_are_compared_and_shown(probes, tmp_path):
 def test_probes_at_two_input_sizes_are_two_recipes(probes, tmp_path):
     larger = tmp_path / 'larger'
     shutil.copytree(probes[0], larger)
-    edit(larger / 'test.json', lambda said: said.update(config=said['config'].replace('128px', '256px')))
+    edit(
+        larger / 'test.json',
+        lambda content: content.update(config=content['config'].replace('128px', '256px')),
+    )
     groups = gather(read_runs([*probes, larger])[0], Settings(resamples=5))
     recipe = '1xb64-linear-coslr-20e'
     assert {group.recipe: len(group.arms) for group in groups} == {
@@ -1082,7 +1092,7 @@ def test_probes_stand_beside_table_2(probes):
 
 
 def test_a_probe_is_measured_again_from_its_scores(probes):
-    edit(probes[0] / 'test.json', lambda said: said['metrics'].update({'xray/mAP': 0.99}))
+    edit(probes[0] / 'test.json', lambda content: content['metrics'].update({'xray/mAP': 0.99}))
     runs, (line,) = read_runs(probes)
     assert [run.init for run in runs] == ['simsiam']
     assert 'test.json says mAP 0.99, its predictions give' in line
@@ -1101,7 +1111,7 @@ def test_a_probe_that_says_one_class_is_named(probes, tmp_path):
 
 
 def test_probes_on_other_labels_or_parts_do_not_compare(probes):
-    edit(probes[1] / 'predictions.json', lambda said: said['images'][5].update(part='elsewhere'))
+    edit(probes[1] / 'predictions.json', lambda content: content['images'][5].update(part='elsewhere'))
     _, (line,) = read_runs(probes)
     assert 'another label, part or place of p002_v1.png' in line
 
@@ -1119,7 +1129,7 @@ def test_a_probe_on_few_parts_is_tested_over_all_of_them(tmp_path):
     assert contrast.parts.verdict == 'candidate higher' and contrast.parts.difference > 0.2
     assert (contrast.parts.low, contrast.parts.per_unit) == (None, {})
     for run in runs:
-        edit(run / 'predictions.json', lambda said: [image.pop('part') for image in said['images']])
+        edit(run / 'predictions.json', lambda content: [image.pop('part') for image in content['images']])
     (group,) = gather(read_runs(runs)[0], Settings(resamples=50))
     assert group.contrasts[0].reason.startswith('24 of 24 images have no part id')
 
@@ -1135,10 +1145,10 @@ def test_few_parts_get_an_exact_test(tmp_path):
     ]
     answer, _ = verdict(gather(read_runs(runs)[0], Settings(resamples=5)))
     assert 'exact arm-swap test over 6 parts, which cannot be below 0.0312' in answer
-    said = write_report(tmp_path / 'out', read_runs(runs)[0], [], Settings(resamples=5), 0)
+    result = write_report(tmp_path / 'out', read_runs(runs)[0], [], Settings(resamples=5), 0)
     with (tmp_path / 'out' / 'differences.csv').open() as file:
         rows = [row for row in csv.DictReader(file) if row['measure'] == 'AP50']
-    parts = next(c['parts'] for c in said['comparisons'] if c['measure'] == 'AP50')
+    parts = next(c['parts'] for c in result['comparisons'] if c['measure'] == 'AP50')
     assert {row['part']: row['difference'] for row in rows} == {
         part: f'{value:+.3f}' for part, value in parts.per_unit.items()
     }
@@ -1194,35 +1204,35 @@ def test_arms_of_two_recipes_do_not_stand_in_one_table_of_the_paper(tmp_path):
 # ------------------------------------------------------------------------------------------------ bad runs
 
 
-def no_boxes(said):
-    said['detections'] = []
+def no_boxes(record):
+    record['detections'] = []
 
 
-def nan_scores(said):
-    said['detections'][3]['score'] = float('nan')
+def nan_scores(record):
+    record['detections'][3]['score'] = float('nan')
 
 
-def fewer_detections(said):
-    del said['detections'][::2]
+def fewer_detections(record):
+    del record['detections'][::2]
 
 
-def other_classes(said):
-    said['classes'] = ['critical', 'harmless']
-    said['truth']['categories'][1]['name'] = 'harmless'
+def other_classes(record):
+    record['classes'] = ['critical', 'harmless']
+    record['truth']['categories'][1]['name'] = 'harmless'
 
 
-def other_images(said):
-    said['truth']['images'][0]['file_name'] = 'elsewhere.png'
+def other_images(record):
+    record['truth']['images'][0]['file_name'] = 'elsewhere.png'
 
 
-def other_annotations(said):
-    said['sha256'] = 'f' * 64
+def other_annotations(record):
+    record['sha256'] = 'f' * 64
 
 
-def other_severity(said):
+def other_severity(record):
     """Of the same file another severity map makes another truth; the numbers of these boxes stay."""
-    moved = dict(said['truth']['annotations'][0], id=999, iscrowd=1, bbox=[0, 0, 1, 1])
-    said['truth']['annotations'].append(moved)
+    moved = dict(record['truth']['annotations'][0], id=999, iscrowd=1, bbox=[0, 0, 1, 1])
+    record['truth']['annotations'].append(moved)
 
 
 @pytest.mark.parametrize(
@@ -1234,7 +1244,7 @@ def other_severity(said):
         (other_images, 'was tested on other images than'),
         (other_annotations, 'another version of the annotations'),
         (other_severity, 'have different annotations of image 1'),
-        (lambda said: said.pop('window'), 'not of this version'),
+        (lambda content: content.pop('window'), 'not of this version'),
     ],
 )
 def test_bad_predictions_leave_the_run_out_by_name(pair, change, reason):
@@ -1330,7 +1340,7 @@ def test_weights_of_another_place_have_no_curves(pair, tmp_path):
     [('AP50', 0.9), ('AP50', None), ('AP50', math.nan), ('AP50_critical', math.nan), ('AP50_minor', None)],
 )
 def test_numbers_that_do_not_follow_from_the_predictions_leave_the_run_out(pair, name, value):
-    edit(pair[0] / 'test.json', lambda said: said['metrics'].update({f'xray/{name}': value}))
+    edit(pair[0] / 'test.json', lambda content: content['metrics'].update({f'xray/{name}': value}))
     runs, (line,) = read_runs(pair[:1])
     assert runs == [] and f'says {name} {value}, its predictions give 0.' in line
 
@@ -1346,7 +1356,7 @@ def test_a_test_set_without_a_box_leaves_the_run_out_and_the_report_stands(pair,
 
 def test_val_that_is_the_test_set_or_has_other_classes_leaves_the_run_out(pair):
     test, val = (json.loads((pair[0] / f'predictions{which}.json').read_text()) for which in ('', '_val'))
-    edit(pair[0] / 'predictions_val.json', lambda said: said.update(sha256=test['sha256']))
+    edit(pair[0] / 'predictions_val.json', lambda content: content.update(sha256=test['sha256']))
     assert f'{val["ann_file"]} is the test set, on which nothing may be fixed' in read_runs(pair[:1])[1][0]
     edit(pair[1] / 'predictions_val.json', other_classes)
     (line,) = read_runs(pair[1:])[1]

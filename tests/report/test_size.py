@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import resource
 from projects.report.measured import Settings, measure_run
 from projects.report.predictions import read_predictions
-said = read_predictions(Path(sys.argv[1]))
-run = SimpleNamespace(predictions=said, val=None, result=dict(metrics=dict(AP50=0)), exported=None)
+predictions = read_predictions(Path(sys.argv[1]))
+run = SimpleNamespace(predictions=predictions, val=None, result=dict(metrics=dict(AP50=0)), exported=None)
 measured = measure_run(run, Settings())
 usage = resource.getrusage(resource.RUSAGE_SELF)
 print(len(measured.matched), usage.ru_maxrss, round(usage.ru_utime + usage.ru_stime))

@@ -47,8 +47,8 @@ def folds(tmp_path):
 def coco_ap50(predictions):
     """AP50 by faster-coco-eval over the images of all folds, the mean over the classes."""
     images, annotations, detections = [], [], []
-    for fold, said in enumerate(predictions):
-        content = json.loads(said.read_text())
+    for fold, case in enumerate(predictions):
+        content = json.loads(case.read_text())
         for kind, into in (('images', images), ('annotations', annotations)):
             into += [dict(item) for item in content['truth'][kind]]
         detections += [

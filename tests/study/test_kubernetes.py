@@ -75,9 +75,9 @@ def test_the_plan_is_dry_run_with_the_profile(repo, plan, cluster):
     shown = snakemake(repo, plan, '--dry-run')
     assert shown.returncode == 0, shown.stdout + shown.stderr
     for name, gpus in (('train_a', 4), ('test_a', 0)):
-        said = re.search(rf'rule {name}:.*?resources: ([^\n]*)', shown.stdout + shown.stderr, re.DOTALL)[1]
+        text = re.search(rf'rule {name}:.*?resources: ([^\n]*)', shown.stdout + shown.stderr, re.DOTALL)[1]
         for wanted in (f'gpu={gpus}', 'runtime=90', 'mem_mb=64000', 'cpus_per_task=16'):
-            assert wanted in said
+            assert wanted in text
     assert list(cluster.iterdir()) == []
 
 
@@ -115,7 +115,7 @@ def test_a_job_that_fails_or_is_gone_has_failed(tmp_path, cluster, capsys):
 
 
 @pytest.mark.parametrize(
-    ('state', 'said'),
+    ('state', 'expected'),
     [
         ({}, 'running'),
         (dict(active=1), 'running'),
@@ -124,9 +124,9 @@ def test_a_job_that_fails_or_is_gone_has_failed(tmp_path, cluster, capsys):
         (dict(succeeded=1), 'success'),
     ],
 )
-def test_states_of_a_job(cluster, state, said):
+def test_states_of_a_job(cluster, state, expected):
     (cluster / 'a').write_text(json.dumps(dict(status=state)))
-    assert kubernetes.status('a') == said
+    assert kubernetes.status('a') == expected
 
 
 def test_what_is_missing_is_one_line(tmp_path, cluster, monkeypatch, capsys):
@@ -135,8 +135,8 @@ def test_what_is_missing_is_one_line(tmp_path, cluster, monkeypatch, capsys):
 
     def refused(message):
         assert tool.main(['submit', str(script)]) == 1
-        said = capsys.readouterr().err
-        assert message in said and said.count('\n') == 1
+        errors = capsys.readouterr().err
+        assert message in errors and errors.count('\n') == 1
 
     monkeypatch.setenv('MMXRAY_CLAIM', 'mmxray:/elsewhere')
     refused('lies outside /elsewhere, which the pods mount')
@@ -146,8 +146,8 @@ def test_what_is_missing_is_one_line(tmp_path, cluster, monkeypatch, capsys):
     (tmp_path / 'bin' / 'kubectl').write_text('#!/bin/sh\necho "quota\nexceeded" >&2; exit 1\n')
     refused('kubectl create: quota exceeded; check account')
     assert tool.main(['status', 'a']) == 0  # the pod goes on
-    said = capsys.readouterr()
-    assert said.out == 'running\n' and 'quota exceeded' in said.err
+    errors = capsys.readouterr()
+    assert errors.out == 'running\n' and 'quota exceeded' in errors.err
     monkeypatch.setenv('PATH', str(tmp_path))
     refused('kubectl: not found')
     monkeypatch.delenv('MMXRAY_IMAGE')

@@ -235,7 +235,7 @@ def test_a_wrong_study_is_one_line_and_exit_2(study, capsys, text, message):
 
 
 def test_wrong_arms_are_one_line_and_exit_2(study, capsys):
-    for said, message in (
+    for case, message in (
         (dict(arms=['scratch', 'scratch']), 'scratch/seed0-frac100 is asked for twice'),
         (dict(arms=['absent']), 'configs/small/absent.py: no such file'),
         (dict(arm=', epoch: 3'), 'expected `config` and optionally seeds'),
@@ -244,7 +244,7 @@ def test_wrong_arms_are_one_line_and_exit_2(study, capsys):
         (dict(arm=', pretrain_epochs_factor: 2'), 'scratch.py starts from no pretraining of this study'),
         (dict(arms=['neither']), 'neither.py: expected a model with a backbone or a teacher, not '),
     ):
-        assert main([str(study(**said)), '--dry-run']) == 2
+        assert main([str(study(**case)), '--dry-run']) == 2
         assert message in capsys.readouterr().err
     assert main(['absent.yaml', '--dry-run']) == 2
     assert 'absent.yaml: no such study' in capsys.readouterr().err
@@ -321,9 +321,9 @@ def test_a_dry_run_of_a_fresh_clone_takes_the_recorded_times(study, capsys):
 def test_a_dry_run_reckons_with_the_hours_that_a_study_states(study, capsys):
     text = "seeds: [0, 1]\nfractions: [10, 100]\ngpus: 4\nhours: {simsiam_*: 2, 'scr*': 0.5}"
     assert main([str(study(text)), '--dry-run']) == 0
-    said = capsys.readouterr().out.splitlines()[-1]
+    printed = capsys.readouterr().out.splitlines()[-1]
     # One pretraining of 2 hours, two shares of two seeds of one arm, which all have as many updates.
-    assert said.endswith('5 trainings of about 4:00 h one by one on 4 GPUs, 16 GPU hours')
+    assert printed.endswith('5 trainings of about 4:00 h one by one on 4 GPUs, 16 GPU hours')
 
 
 def test_an_arm_waits_for_the_file_that_its_user_supplies(study, capsys):
@@ -1030,8 +1030,8 @@ def test_slurm_reserves_the_gpus_of_a_training_and_one_for_a_test(study, tmp_pat
     command += ['--directory', str(tmp_path), '--config', f'plan={plan}', '--dry-run', '--cores', '1']
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     for name, gpus in (('train_scratch_seed0_frac100', 4), ('test_scratch_seed0_frac100', 1)):
-        said = re.search(rf'rule {name}:.*?resources: ([^\n]*)', shown, re.DOTALL)[1]
-        resources = dict(pair.split('=') for pair in said.split(', '))
+        result = re.search(rf'rule {name}:.*?resources: ([^\n]*)', shown, re.DOTALL)[1]
+        resources = dict(pair.split('=') for pair in result.split(', '))
         resources = {key: int(value) if value.isdigit() else value for key, value in resources.items()}
         job = SimpleNamespace(resources=Resources(resources), threads=1)
         paths = dict.fromkeys(
@@ -1089,8 +1089,8 @@ def test_a_rate_at_which_the_loss_is_not_finite_does_not_end_its_arm(classifier)
     (steep,) = [job for job in planned.jobs if job.trial and job.lr_factor == 1e30]
     assert step.do(planned, steep) == 0  # so that Snakemake goes on
     assert (planned.root / steep.marker).is_file() and study_plan.is_done(planned, steep)
-    said = xray_digests.read_json(planned.root / steep.folder / 'failed.json')
-    assert 'loss not finite' in said['reason']
+    content = xray_digests.read_json(planned.root / steep.folder / 'failed.json')
+    assert 'loss not finite' in content['reason']
     run = xray_digests.read_json(planned.root / steep.folder / 'run.json')
     assert run['left_out'] and not run['trained']
     recorded = results.record(planned)
@@ -1167,12 +1167,12 @@ INIT = ", init_cfg=dict(type='Pretrained', checkpoint='work_dirs/first/epoch_2.p
 
 def run_alone(command, folder, **env):
     """Run a command in a process group of its own, which ends with it; returns exit code and words."""
-    with (folder / 'said.txt').open('w+') as said:
+    with (folder / 'said.txt').open('w+') as result:
         running = subprocess.Popen(
             command,
             cwd=folder,
             env=os.environ | env,
-            stdout=said,
+            stdout=result,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
@@ -1182,8 +1182,8 @@ def run_alone(command, folder, **env):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
             running.wait(timeout=60)
-        said.seek(0)
-        return code, said.read()
+        result.seek(0)
+        return code, result.read()
 
 
 def test_a_study_killed_in_the_middle_goes_on_and_repeats_nothing(classifier, tmp_path, repo):
@@ -1205,15 +1205,15 @@ def test_a_study_killed_in_the_middle_goes_on_and_repeats_nothing(classifier, tm
     root = tmp_path / 'work_dirs' / 'study' / 'trial'
     first, run = root / 'first' / 'seed0-frac100', root / 'second' / 'seed0-frac100'
 
-    code, said = run_alone(command, tmp_path, PYTHONPATH=str(tmp_path))
-    assert code == -signal.SIGKILL, said
-    assert said.count('written for 4 GPUs a training, this machine has none') == 1
+    code, printed = run_alone(command, tmp_path, PYTHONPATH=str(tmp_path))
+    assert code == -signal.SIGKILL, printed
+    assert printed.count('written for 4 GPUs a training, this machine has none') == 1
     assert (first / 'trained').is_file() and (run / 'epoch_2.pth').is_file()
     assert not (run / 'trained').exists() and not (run / 'epoch_3.pth').exists()
 
-    code, said = run_alone(command, tmp_path, PYTHONPATH=str(tmp_path))
-    assert code == 1, said  # the broken arm
-    assert 'failed: broken/seed0-frac10: ' in said and 'no `series`' in said
+    code, printed = run_alone(command, tmp_path, PYTHONPATH=str(tmp_path))
+    assert code == 1, printed  # the broken arm
+    assert 'failed: broken/seed0-frac10: ' in printed and 'no `series`' in printed
     runs = json.loads((tmp_path / 'trial.results.json').read_text())['runs']
     assert {name: run['status'] for name, run in runs.items()} == {
         'broken/seed0-frac10': 'failed',

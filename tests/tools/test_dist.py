@@ -74,13 +74,13 @@ def test_two_nodes_of_which_one_fails_train_the_weights_of_one_process(classifie
     text += "custom_imports['imports'].append('failing')\ncustom_hooks.append(dict(type='FailOnce'))\n"
     classifier.write_text(text)
     port, nodes = free_port(), []
-    said = [tmp_path / 'node0.txt', tmp_path / 'node1.txt']
+    result = [tmp_path / 'node0.txt', tmp_path / 'node1.txt']
     for rank in range(2):
         environment = dict(
             NNODES='2', NODE_RANK=str(rank), PORT=str(port), MAX_RESTARTS='1', PYTHONPATH=str(tmp_path)
         )
         command = [repo / 'tools' / 'dist_train.sh', classifier, '1', '--work-dir', 'two']
-        with said[rank].open('w') as file:
+        with result[rank].open('w') as file:
             nodes.append(
                 subprocess.Popen(
                     [str(word) for word in command],
@@ -96,7 +96,7 @@ def test_two_nodes_of_which_one_fails_train_the_weights_of_one_process(classifie
         for node in nodes:
             if node.poll() is None:
                 os.killpg(node.pid, signal.SIGKILL)
-    output = ''.join(file.read_text() for file in said)
+    output = ''.join(file.read_text() for file in result)
     assert codes == [0, 0], output
     assert 'no CUDA: nccl -> gloo, 2 ranks' in output
     assert re.search(r'resumes two/resume_3\.pth', output), output
@@ -159,12 +159,12 @@ sync_bn = 'torch'
     classifier.write_text(text)
     done = script(repo, 'dist_train.sh', classifier, 2, '--work-dir', 'probe')
     assert done.returncode == 0, done.stderr
-    for said in (
+    for case in (
         'AmpOptimWrapper -> OptimWrapper (fp32)',
         'nccl -> gloo',
         'device_ids -> None',
     ):
-        assert done.stdout.count(said) == 1, done.stdout
+        assert done.stdout.count(case) == 1, done.stdout
     assert 'SyncBN' not in done.stdout  # Swin has none to replace
     log = next((tmp_path / 'probe').rglob('*.log')).read_text()
     assert '(mask_token), allowed' in log
@@ -324,7 +324,7 @@ def test_ranks_that_fail_end_in_one_line_and_its_exit_code(classifier, repo):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ('how', 'traces', 'said', 'code'),
+    ('how', 'traces', 'expected', 'code'),
     [
         ('fault', 1, 'RuntimeError: a fault of the code (rank 1 of 2, exit code 1)', 1),
         (
@@ -337,7 +337,7 @@ def test_ranks_that_fail_end_in_one_line_and_its_exit_code(classifier, repo):
     ],
 )
 def test_the_ranks_that_a_failed_one_takes_down_say_nothing(
-    classifier, tmp_path, repo, how, traces, said, code
+    classifier, tmp_path, repo, how, traces, expected, code
 ):
     (tmp_path / 'faulty.py').write_text(FAULTY_RANK)
     classifier.write_text(
@@ -346,7 +346,7 @@ def test_the_ranks_that_a_failed_one_takes_down_say_nothing(
     )
     done = script(repo, 'dist_train.sh', classifier, 2, PYTHONPATH=str(tmp_path), HOW=how)
     assert done.returncode == code
-    assert done.stderr.splitlines()[-1] == f'error: {said}'
+    assert done.stderr.splitlines()[-1] == f'error: {expected}'
     assert done.stderr.count('error:') == 1
     assert done.stderr.count('Traceback') == traces
 

@@ -52,33 +52,33 @@ def test_a_fault_of_the_code_keeps_the_traceback_of_one_rank(rank):
 
 
 @pytest.mark.parametrize(
-    ('exitcode', 'said', 'code'),
+    ('exitcode', 'expected', 'code'),
     [
         (-9, 'killed (SIGKILL), as by a system that runs out of memory; --resume goes on', 137),
         (-11, 'ended by SIGSEGV; --resume goes on', 139),
         (3, 'ended without giving a reason; look above', 3),
     ],
 )
-def test_a_rank_that_says_nothing_is_told_from_those_it_took_down(rank, exitcode, said, code):
+def test_a_rank_that_says_nothing_is_told_from_those_it_took_down(rank, exitcode, expected, code):
     failures = {
         0: rank(0, LOST),
         1: rank(1, exitcode=-6),
         2: rank(2, exitcode=exitcode),
         3: rank(3, exitcode=-15),
     }
-    assert launch.describe(failures, 4, 4, left=0) == f'error: {said} (rank 2 of 4, exit code {code})'
+    assert launch.describe(failures, 4, 4, left=0) == f'error: {expected} (rank 2 of 4, exit code {code})'
     assert launch.exit_code(failures[2]) == code
 
 
 def test_ranks_that_were_all_stopped_name_the_remedy(rank):
     failures = {0: rank(0, exitcode=143), 1: rank(1, exitcode=-15)}
-    said = launch.describe(failures, 2, 2, left=0)
-    assert said == 'error: stopped by SIGTERM; --resume goes on (rank 0 of 2, exit code 143)'
+    result = launch.describe(failures, 2, 2, left=0)
+    assert result == 'error: stopped by SIGTERM; --resume goes on (rank 0 of 2, exit code 143)'
 
 
 def test_a_node_whose_ranks_only_lost_others_refers_to_them(rank):
-    said = launch.describe({1: rank(1, torch.distributed.DistBackendError('NCCL timed out'))}, 4, 2, left=0)
-    assert said.startswith('error: no connection to another rank (NCCL timed out); another node says why')
+    result = launch.describe({1: rank(1, torch.distributed.DistBackendError('NCCL timed out'))}, 4, 2, left=0)
+    assert result.startswith('error: no connection to another rank (NCCL timed out); another node says why')
 
 
 def test_another_launcher_gets_the_error_printed(monkeypatch, capsys):
@@ -105,8 +105,8 @@ def test_wrong_use_of_a_tool_is_said_once(repo, tool, arguments, code):
     command += [repo / 'tools' / f'{tool}.py', *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == code
-    said = done.stdout + done.stderr
-    assert said.count('usage:') == 1
+    printed = done.stdout + done.stderr
+    assert printed.count('usage:') == 1
     assert 'rank' not in done.stderr
 
 

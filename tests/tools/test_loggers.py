@@ -41,12 +41,12 @@ def trained(tiny_coco, tmp_path, repo):
 
 
 def test_mlflow_has_scalars_pictures_and_config(trained):
-    said, folder, _ = trained(
+    result, folder, _ = trained(
         'mlflow',
         'visualizer.vis_backends.1.type=MLflowVisBackend',
         'visualizer.vis_backends.1.exp_name=castings',
     )
-    assert 'Could not log' not in said
+    assert 'Could not log' not in result
     (run,) = (path.parent for path in folder.rglob('mlruns/*/*/metrics') if path.is_dir())
     assert (run / 'metrics/loss').read_text() and (run / 'metrics/xray/AP50').read_text()
     assert 'LoadXray' in (run / 'artifacts/config.py').read_text()

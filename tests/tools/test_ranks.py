@@ -39,10 +39,10 @@ def test_the_families_are_those_that_the_recipes_teach():
 @pytest.mark.parametrize(('family', 'ranks'), matrix())
 def test_a_family_trains_tests_and_resumes(family, ranks, run, tiny_coco, tmp_path):
     root = tiny_coco(n=LABELLED, unlabeled=UNLABELLED, masks=True)
-    said = check_family(run, family, ranks, root, tmp_path)
-    assert said.count(f'no CUDA: nccl -> gloo, {ranks} ranks') == 1
+    result = check_family(run, family, ranks, root, tmp_path)
+    assert result.count(f'no CUDA: nccl -> gloo, {ranks} ranks') == 1
     if family.method == 'simsiam':  # its neck and predictor have SyncBN that no config names
-        assert 'no CUDA: SyncBN -> BN in' in said
+        assert 'no CUDA: SyncBN -> BN in' in result
 
 
 LOSSES = """

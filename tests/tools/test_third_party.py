@@ -28,7 +28,7 @@ def test_nothing_under_gpl_or_agpl_is_installed_to_run():
     assert len(rows) > 100
     # Several licences apart by commas are of different files, or for the user to choose from.
     free = ('BSD', 'MIT', 'Apache', 'Public Domain', 'Lesser', 'LGPL')
-    found = [(name, said) for name, said in rows if re.search('GPL|General Public', said)]
+    found = [(name, case) for name, case in rows if re.search('GPL|General Public', case)]
     assert [row for row in found if not any(word in row[1] for word in free)] == []
 
 

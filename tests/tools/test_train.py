@@ -27,8 +27,8 @@ def test_trains_into_the_folder_of_the_configs_name(classifier, tmp_path, capsys
     assert main([str(classifier)]) == 0
     folder = tmp_path / 'work_dirs' / classifier.stem
     assert (folder / 'epoch_2.pth').is_file()
-    said = capsys.readouterr().out
-    line = next(line for line in said.splitlines() if line.startswith('commit '))
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if line.startswith('commit '))
     assert re.match(r'commit ([0-9a-f]{40}|unknown)', line)
     assert f'config {classifier}' in line
     assert 'seed 0' in line
@@ -221,10 +221,10 @@ def test_resume_takes_the_last_whole_checkpoint(classifier, capsys, tmp_path, da
     capsys.readouterr()
     time.sleep(1.1)  # runners of one process share what has the same name, and a name is good for a second
     assert main([str(classifier), '--work-dir', str(folder), '--resume', *options]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     whole = 1 if damage == 'checkpoint' else 2
-    assert re.search(rf'resumes \S+epoch_{whole}\.pth', said)
-    assert ('epoch_2.pth: not a readable PyTorch checkpoint' in said) == (damage == 'checkpoint')
+    assert re.search(rf'resumes \S+epoch_{whole}\.pth', printed)
+    assert ('epoch_2.pth: not a readable PyTorch checkpoint' in printed) == (damage == 'checkpoint')
     assert (folder / 'epoch_3.pth').is_file()
 
 
@@ -261,23 +261,23 @@ def fitted(**changes):
 
 
 def test_a_fraction_of_the_batch_is_accumulated():
-    cfg, (said,) = fitted()
+    cfg, (result,) = fitted()
     assert cfg.optim_wrapper.accumulative_counts == 4
     assert (cfg.optim_wrapper.optimizer.lr, cfg.custom_hooks[0].lr) == (0.05, 0.05)
     assert cfg.param_scheduler[0].end == 2000  # counted in iterations, of which there are four an update
     assert (cfg.param_scheduler[1].end, cfg.param_scheduler[1].T_max) == (100, 100)
-    assert said.startswith('batch: 1 x 64 = 64, written for 256: gradients of 4 steps are added up')
-    assert 'learning rate 0.05 as written; batch norm sees 64 images' in said
+    assert result.startswith('batch: 1 x 64 = 64, written for 256: gradients of 4 steps are added up')
+    assert 'learning rate 0.05 as written; batch norm sees 64 images' in result
 
 
 def test_another_batch_scales_every_learning_rate():
-    cfg, (said,) = fitted(**{'train_dataloader.batch_size': 512})
+    cfg, (result,) = fitted(**{'train_dataloader.batch_size': 512})
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.1)
     assert cfg.custom_hooks[0].lr == pytest.approx(0.1)
     assert cfg.param_scheduler[1].eta_min == pytest.approx(2e-3)
     assert 'accumulative_counts' not in cfg.optim_wrapper
-    assert said.startswith('batch: 1 x 512 = 512, written for 256: learning rate times 2 = 0.1, ')
-    assert said.endswith('of the predictor (SimSiamHook) 0.1')
+    assert result.startswith('batch: 1 x 512 = 512, written for 256: learning rate times 2 = 0.1, ')
+    assert result.endswith('of the predictor (SimSiamHook) 0.1')
     cfg, _ = fitted(**{'train_dataloader.batch_size': 100})
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.05 * 100 / 256)
 
@@ -288,8 +288,8 @@ def test_the_batch_as_written_changes_nothing():
         {'optim_wrapper.accumulative_counts': 4},
         {'auto_scale_lr': None},
     ):
-        cfg, said = fitted(**changes)
-        assert said == []
+        cfg, result = fitted(**changes)
+        assert result == []
         assert cfg.optim_wrapper.optimizer.lr == cfg.custom_hooks[0].lr == 0.05
         assert cfg.param_scheduler[0].end == 500
 
@@ -298,7 +298,7 @@ ENABLED = ['--cfg-options', 'auto_scale_lr.enable=True']
 
 
 @pytest.mark.parametrize(
-    ('asked', 'batch', 'rate', 'said'),
+    ('asked', 'batch', 'rate', 'expected'),
     [
         (ENABLED, 8, 0.1, 'gradients of 2 steps are added up, learning rate 0.1 as written'),
         (ENABLED, 6, 0.1 * 4 / 6, 'learning rate times 0.666667 = 0.0666667'),
@@ -306,12 +306,12 @@ ENABLED = ['--cfg-options', 'auto_scale_lr.enable=True']
         (['--auto-scale-lr'], 6, 0.1 * 4 / 6, 'learning rate times 0.666667 = 0.0666667'),
     ],
 )
-def test_asking_for_a_scaled_rate_scales_it_once(classifier, capsys, asked, batch, rate, said):
+def test_asking_for_a_scaled_rate_scales_it_once(classifier, capsys, asked, batch, rate, expected):
     """mmengine's own scaling would come on top; what counts is the optimizer's rate."""
     text = f"auto_scale_lr = dict(base_batch_size={batch})\ntrain_cfg['max_epochs'] = 1\n"
     classifier.write_text(classifier.read_text() + text)
     assert main([str(classifier), '--work-dir', 'run', *asked]) == 0
-    assert said in capsys.readouterr().out
+    assert expected in capsys.readouterr().out
     (group,) = torch.load('run/epoch_1.pth')['optimizer']['param_groups']
     assert group['lr'] == pytest.approx(rate)
 
@@ -335,9 +335,9 @@ def test_a_scaled_rate_needs_the_batch_it_was_written_for(classifier, capsys):
     ],
 )
 def test_views_larger_than_what_they_are_cut_from_are_named(stem, size, cut):
-    said = running.magnified_views(running.read_config(str(find(stem)), [f'xray_load.size={size}']))
-    assert len(said) == (cut is not None)
-    assert not cut or cut in said[0]
+    result = running.magnified_views(running.read_config(str(find(stem)), [f'xray_load.size={size}']))
+    assert len(result) == (cut is not None)
+    assert not cut or cut in result[0]
 
 
 def test_magnified_views_are_said_at_the_start(classifier, tmp_path, capsys):
@@ -345,11 +345,11 @@ def test_magnified_views_are_said_at_the_start(classifier, tmp_path, capsys):
     classifier.write_text(classifier.read_text().replace('\nloader = dict(', f'\n{crop}loader = dict('))
     options = ['--cfg-options', 'train_cfg.max_epochs=1']
     assert main([str(classifier), '--work-dir', 'run', *options]) == 0
-    said = (
+    result = (
         'warning: views of 40 px are magnified, cut as 18 px or more from radiographs shrunk to 64 px; raise'
     )
-    assert said in capsys.readouterr().out
-    assert said in next((tmp_path / 'run').rglob('*.log')).read_text()
+    assert result in capsys.readouterr().out
+    assert result in next((tmp_path / 'run').rglob('*.log')).read_text()
 
 
 def errors(capsys):

@@ -127,13 +127,13 @@ def run_of(classes, severity=None):
 
 
 @pytest.mark.parametrize(
-    ('classes', 'severity', 'said'),
+    ('classes', 'severity', 'message'),
     [
         (('defect',), None, r'Box head: defect \(crack, hot_tear, .*, flash\)'),
         (('critical', 'minor'), 'castings', r'Box head: critical \(crack, .*\), minor \(gas_pore, .*\)'),
     ],
 )
-def test_a_whole_detector_of_types_arrives_in_a_run_of_classes(tmp_path, request, classes, severity, said):
+def test_a_whole_detector_of_types_arrives_in_a_run_of_classes(tmp_path, request, classes, severity, message):
     file = tmp_path / 'drawn.pth'
     state = drawn_detector(file, TYPES)
     runner, log = hand_over(
@@ -143,7 +143,7 @@ def test_a_whole_detector_of_types_arrives_in_a_run_of_classes(tmp_path, request
         load_from=file,
         cfg=run_of(classes, severity),
     )
-    assert len(re.findall(said, log)) == 1
+    assert len(re.findall(message, log)) == 1
     assert 'mismatched: none' in log
     expected = box_head.map_heads(
         state, runner.model.state_dict(), box_head.group_classes(TYPES, classes, severity)

@@ -70,9 +70,9 @@ def test_collate_fn_keeps_its_own_arguments():
 
 
 def test_what_nobody_asked_for_is_not_said():
-    said = 'from projects.xray import compat; import mmdet.datasets, mmpretrain.datasets'
+    result = 'from projects.xray import compat; import mmdet.datasets, mmpretrain.datasets'
     done = subprocess.run(
-        [sys.executable, '-c', said],
+        [sys.executable, '-c', result],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],
@@ -255,11 +255,11 @@ def cuda_config():
 
 def test_one_process_without_cuda_trains_in_fp32():
     cfg = cuda_config()
-    said = compat.adapt_to_cpu(cfg)
+    result = compat.adapt_to_cpu(cfg)
     assert cfg.optim_wrapper == dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
     assert cfg.model == cuda_config().model  # mmengine reverts SyncBN itself when not distributed
-    assert len(said) == 1
-    assert 'fp32' in said[0]
+    assert len(result) == 1
+    assert 'fp32' in result[0]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_launched_ranks_without_cuda_meet_on_gloo(monkeypatch, launcher, ranks):
     cfg = cuda_config()
     cfg.find_unused_parameters = True
     try:
-        said = compat.adapt_to_cpu(cfg, launcher)
+        result = compat.adapt_to_cpu(cfg, launcher)
         assert torch.distributed.get_backend() == 'gloo'
         assert os.environ['RANK'] == '0'
         assert os.environ['WORLD_SIZE'] == '1'
@@ -293,7 +293,7 @@ def test_launched_ranks_without_cuda_meet_on_gloo(monkeypatch, launcher, ranks):
     assert cfg.model_wrapper_cfg.device_ids is None
     assert cfg.model_wrapper_cfg.find_unused_parameters
     assert (cfg.model, cfg.sync_bn) == (cuda_config().model, 'torch')  # the built model is asked
-    assert len(said) == 3, said
+    assert len(result) == 3, result
 
 
 @pytest.fixture

@@ -179,12 +179,12 @@ def test_not_a_coco_file(tmp_path, content):
 
 def test_files_that_could_fill_the_memory_are_refused(tmp_path):
     path = tmp_path / 'train.json'
-    for content, said in {
+    for content, case in {
         b'{"images": [' + b'[],' * 1_000_001 + b'[]]}': 'at most 1000000 lists',
         b'{"images": [' + b'[' * 101 + b']' * 101 + b']}': 'at most 100 lists within each other',
     }.items():
         path.write_bytes(content)
-        with pytest.raises(DatasetError, match=f'^{path}: expected .*{said}'):
+        with pytest.raises(DatasetError, match=f'^{path}: expected .*{case}'):
             load_defects(path, ('crack',))
     with path.open('wb') as file:
         file.truncate(49 * 2**20)

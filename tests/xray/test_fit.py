@@ -43,7 +43,7 @@ def test_the_doctor_counts_images_for_every_rank():
 
 
 @pytest.mark.parametrize(
-    ('options', 'said'),
+    ('options', 'expected'),
     [
         (
             ['train_dataloader.drop_last=True', 'train_dataloader.batch_size=17'],
@@ -57,9 +57,11 @@ def test_the_doctor_counts_images_for_every_rank():
         ),
     ],
 )
-def test_a_training_that_fits_not_stops_before_its_first_batch(classifier, tmp_path, capsys, options, said):
+def test_a_training_that_fits_not_stops_before_its_first_batch(
+    classifier, tmp_path, capsys, options, expected
+):
     assert main([str(classifier), '--work-dir', 'run', '--cfg-options', *options]) == 1
-    assert capsys.readouterr().err.endswith(said)
+    assert capsys.readouterr().err.endswith(expected)
     assert not list((tmp_path / 'run').glob('*.pth'))
     assert not (tmp_path / 'run' / 'starts.json').exists()
 

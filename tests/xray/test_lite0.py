@@ -61,14 +61,14 @@ def test_strides_and_channels():
 
 
 @pytest.mark.parametrize(
-    ('name', 'said'),
+    ('name', 'expected'),
     [
         ('package://efficientnet-lite9', 'no such weights, expected one of package://efficientnet-lite0'),
         ('package://', 'no such weights'),
     ],
 )
-def test_unknown_weights_are_refused(name, said):
-    with pytest.raises(CheckpointError, match=said) as caught:
+def test_unknown_weights_are_refused(name, expected):
+    with pytest.raises(CheckpointError, match=expected) as caught:
         CheckpointLoader.load_checkpoint(name, logger='silent')
     assert '\n' not in str(caught.value)
 

@@ -40,8 +40,8 @@ def judge(path, *options):
     ],
 )
 def test_a_misspelt_option_names_the_one_that_was_meant(path, key, meant):
-    (said,) = judge(path, (key, 1))
-    assert said.endswith(f'did you mean `{meant}`?') and key.split('.')[-1] in said or meant in said
+    (result,) = judge(path, (key, 1))
+    assert result.endswith(f'did you mean `{meant}`?') and key.split('.')[-1] in result or meant in result
 
 
 @pytest.mark.parametrize(

@@ -133,8 +133,8 @@ def test_a_packed_store_takes_the_place_of_the_folder(tmp_path, archive):
 )
 def test_bad_settings_are_one_line(tmp_path, archive, capsys, text, message):
     code, out = run(tmp_path, archive, text)
-    said = capsys.readouterr().err
-    assert code == 2 and message in said and said.count('\n') == 1 and not out.exists()
+    errors = capsys.readouterr().err
+    assert code == 2 and message in errors and errors.count('\n') == 1 and not out.exists()
 
 
 def test_an_empty_archive_is_one_line(tmp_path, capsys):

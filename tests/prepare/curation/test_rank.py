@@ -46,7 +46,7 @@ SECOND = {
 
 
 def test_uncertainty_and_disagreement(tmp_path):
-    a, b = (read_found(write(tmp_path / k, said)) for k, said in (('a', FIRST), ('b', SECOND)))
+    a, b = (read_found(write(tmp_path / k, case)) for k, case in (('a', FIRST), ('b', SECOND)))
     assert uncertainty(a, 'sound.png') == 0 and uncertainty(a, 'near.png') == pytest.approx(0.98)
     assert uncertainty(a, 'sure.png') == pytest.approx(0.02)
     expected = {
@@ -81,8 +81,11 @@ def test_the_tool_writes_a_table_and_a_list(tmp_path, capsys):
         'image,uncertainty,disagreement',
         'alone.png,0.100000,0.900000',
     ]
-    said = capsys.readouterr().out
-    assert '6 of 6 radiographs, by disagreement' in said and 'note: 1 radiographs could not be read' in said
+    printed = capsys.readouterr().out
+    assert (
+        '6 of 6 radiographs, by disagreement' in printed
+        and 'note: 1 radiographs could not be read' in printed
+    )
     assert tool.main([str(a), str(b), str(listed), '--most', '2', '--by', 'disagreement']) == 0
     assert listed.read_text() == 'alone.png\nmoved.png\n'
 
@@ -99,7 +102,7 @@ def test_what_does_not_fit_is_one_line(tmp_path, capsys):
         (tmp_path, 'merge its shards'),
     ):
         assert tool.main([str(a), str(other), str(tmp_path / 'x.csv')]) == 2
-        said = capsys.readouterr().err
-        assert message in said and said.count('\n') == 1
+        errors = capsys.readouterr().err
+        assert message in errors and errors.count('\n') == 1
     with pytest.raises(UsageError):
         read_found(tmp_path)

@@ -124,7 +124,7 @@ def backbone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('damage', 'said'),
+    ('damage', 'expected'),
     [
         ('cut', 'not a readable safetensors file'),
         ('header', 'not a readable safetensors file'),
@@ -133,7 +133,7 @@ def backbone(tmp_path):
         ('bit', 'its tensors are not those that were written'),
     ],
 )
-def test_damage_is_one_line(backbone, tmp_path, request, damage, said):
+def test_damage_is_one_line(backbone, tmp_path, request, damage, expected):
     content = bytearray(backbone.read_bytes())
     if damage == 'cut':
         content = content[:-100]
@@ -150,7 +150,7 @@ def test_damage_is_one_line(backbone, tmp_path, request, damage, said):
     with pytest.raises(compat.CheckpointError) as caught:
         hand_over(detector(RESNET, backbone), tmp_path, request)
     text = str(caught.value)
-    assert text.startswith(f'{backbone}: {said}')
+    assert text.startswith(f'{backbone}: {expected}')
     assert '\n' not in text
     assert 'epoch_N.pth' in text
 

@@ -307,7 +307,7 @@ def pretrained_as(cfg, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('theirs', 'own', 'said'),
+    ('theirs', 'own', 'expected'),
     [
         (chain(FULL), chain(NARROW), "window {'type': 'full'}.* expected window {'type': 'absolute'"),
         (
@@ -321,15 +321,15 @@ def pretrained_as(cfg, tmp_path):
         (chain(dict(FULL, log=True)), chain(), "'log': True"),
     ],
 )
-def test_weights_of_radiographs_loaded_otherwise_are_refused(tmp_path, request, theirs, own, said):
+def test_weights_of_radiographs_loaded_otherwise_are_refused(tmp_path, request, theirs, own, expected):
     file = pretrained_as(theirs, tmp_path)
-    with pytest.raises(handover.HandoverError, match=said) as caught:
+    with pytest.raises(handover.HandoverError, match=expected) as caught:
         hand_over(detector(RESNET_TARGET, file), tmp_path, request, cfg=own)
     assert str(caught.value).startswith(str(file)) and '\n' not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ('theirs', 'own', 'said'),
+    ('theirs', 'own', 'expected'),
     [
         (
             chain(NARROW, size=512, wrapped=True),
@@ -341,15 +341,15 @@ def test_weights_of_radiographs_loaded_otherwise_are_refused(tmp_path, request, 
         (
             "model = dict(type='FasterRCNN')\nimg_norm_cfg = dict(mean=[1, 2, 3])",
             chain(),
-            'loaded as   not said',
+            'loaded as   not expected',
         ),
-        ('train_dataloader = open(', chain(), 'loaded as   not said'),
-        ('raise SystemExit', chain(), 'loaded as   not said'),  # it is read, never run
+        ('train_dataloader = open(', chain(), 'loaded as   not expected'),
+        ('raise SystemExit', chain(), 'loaded as   not expected'),  # it is read, never run
     ],
 )
-def test_weights_loaded_alike_or_of_unknown_origin_pass_and_say_so(tmp_path, request, theirs, own, said):
+def test_weights_loaded_alike_or_of_unknown_origin_pass_and_say_so(tmp_path, request, theirs, own, expected):
     _, log = hand_over(detector(RESNET_TARGET, pretrained_as(theirs, tmp_path)), tmp_path, request, cfg=own)
-    assert said in log
+    assert expected in log
 
 
 @MODELS.register_module(force=True)

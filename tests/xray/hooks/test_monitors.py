@@ -152,10 +152,10 @@ def test_probe_reads_the_labels_behind_a_url(tiny_coco, tmp_path, web):
 def test_probe_without_labels_is_off(tiny_coco, tmp_path, web, remote):
     root = tiny_coco(unlabeled=32, size=48)
     (root / 'val.json').unlink()
-    place, said = (f'{web}/data', 'expected an object') if remote else (root, 'no such annotation file')
+    place, result = (f'{web}/data', 'expected an object') if remote else (root, 'no such annotation file')
     run(place, tmp_path / 'run', siamese(False), VIEWS, dict(ProbeHook={}), epochs=1)
     log = next((tmp_path / 'run').rglob('*.log')).read_text()
-    assert f'Probe: off, no readable labelled split beside the archive ({place}/val.json: {said}' in log
+    assert f'Probe: off, no readable labelled split beside the archive ({place}/val.json: {result}' in log
 
 
 def spoil_split(root, damage):
@@ -181,7 +181,7 @@ def spoil_split(root, damage):
 
 
 @pytest.mark.parametrize(
-    ('damage', 'said'),
+    ('damage', 'expected'),
     [
         ('missing', r'no readable labelled split .*train_000\.png: expected a readable file'),
         ('torn', r'no readable labelled split .*train_000\.png: expected a complete PNG'),
@@ -192,13 +192,13 @@ def spoil_split(root, damage):
         ('crowd', 'no readable labelled split beside the archive .*crowd boxes'),
     ],
 )
-def test_a_bad_labelled_split_costs_the_probe_alone(tiny_coco, tmp_path, damage, said):
+def test_a_bad_labelled_split_costs_the_probe_alone(tiny_coco, tmp_path, damage, expected):
     root = tiny_coco(n=4, unlabeled=16, size=96)
     spoil_split(root, damage)
     runner = run(root, tmp_path / 'run', siamese(False), VIEWS, dict(ProbeHook={}), epochs=1)
     assert runner.iter == 1
     log = next((tmp_path / 'run').rglob('*.log')).read_text()
-    assert re.search(f'Probe: off, {said}', log)
+    assert re.search(f'Probe: off, {expected}', log)
     assert not [row for row in scalars(tmp_path / 'run') if 'probe/knn_accuracy' in row]
 
 

@@ -341,19 +341,19 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ('model', 'said'),
+    ('model', 'expected'),
     [
         (dict(width=6), r'net.0.weight is of shape \(8, 4\), expected of shape \(6, 4\)'),
         (dict(bias=False), r'net.4.bias is of shape \(2,\), expected absent'),
     ],
 )
-def test_the_weights_of_another_model_are_refused(finished, tmp_path, model, said):
+def test_the_weights_of_another_model_are_refused(finished, tmp_path, model, expected):
     """mmengine loads what fits; the optimizer's state would go to weights of another shape."""
     folder = shutil.copytree(finished, tmp_path / 'copy')
     arguments = settings(folder, minutes=60)
     arguments['model'] |= model
     del arguments['custom_hooks'][0]  # EMAHook stops at another shape by itself
-    with pytest.raises(ResumeError, match=rf'resume_15.pth: {said}; go on with the config'):
+    with pytest.raises(ResumeError, match=rf'resume_15.pth: {expected}; go on with the config'):
         train(arguments, resume=True)
 
 
@@ -381,10 +381,10 @@ def test_the_last_whole_checkpoint_is_taken(finished, tmp_path, damage):
     elif damage == 'pickle':
         content = b'\x80\x02cposix\nsystem\nq\x00.'
     newest.write_bytes(content)
-    said = []
+    messages = []
     whole = newest if damage == 'none' else folder / 'epoch_2.pth'
-    assert newest_checkpoint(folder, said.append) == whole
-    assert [str(newest) in line for line in said] == ([] if damage == 'none' else [True])
+    assert newest_checkpoint(folder, messages.append) == whole
+    assert [str(newest) in line for line in messages] == ([] if damage == 'none' else [True])
 
 
 def test_an_older_run_in_the_same_folder_is_not_taken(finished, tmp_path):
