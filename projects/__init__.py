@@ -37,7 +37,7 @@ if not any(type(finder).__name__ == OperatorsFinder.__name__ for finder in sys.m
 
 
 def end_without_packages(main: Path) -> None:
-    """End a tool in one line where another Python runs it than the one that `make setup` made.
+    """End a tool in one line when a Python other than the one of `make setup` runs it.
 
     It stands here because every tool imports this first. doctor.py goes on: it lists what is missing.
 

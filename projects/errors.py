@@ -5,6 +5,10 @@ class MMXrayError(Exception):
     """What a user can mend: one line that names the file, what was expected and the remedy."""
 
 
+class UsageError(MMXrayError, ValueError):
+    """The command line asks for what cannot be; one line with the remedy."""
+
+
 def one_line(error: BaseException, limit: int = 200) -> str:
     """Return what an exception of any library says, in one line.
 

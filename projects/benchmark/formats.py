@@ -22,7 +22,7 @@ Reader = Callable[[np.ndarray], object]
 
 
 def touch(image: np.ndarray) -> int:
-    """Look at 64 pixels: a view needs what it shows alone, a checksum all."""
+    """Read 64 pixels, as a view reads part of an image; a checksum reads all of it."""
     return int(image[::64, ::64].sum())
 
 

@@ -1,4 +1,4 @@
-"""What an exported graph spends its time on, and the machine's matrix-product rate to hold it against."""
+"""What an exported graph spends its time on, and the machine's matrix-product rate to compare it with."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .variants import BenchmarkError, Variant
+from .errors import BenchmarkError
+from .variants import Variant
 
 WEIGHTED = ('Convolution', 'MatMul')
 
@@ -48,7 +49,7 @@ def _count_macs(graph: Path, arrays: list[np.ndarray], threads: int) -> int:
 def _time_decoding(graph: Path, arrays: list[np.ndarray], threads: int) -> float:
     """Return the share of a graph's time that box decoding and NMS take.
 
-    Of each node the best of ten counts: what else the machine does lengthens now one, now another.
+    The best of ten runs counts for each node: other load lengthens another node in each run.
     """
     from projects.line.runtime import engines
 
@@ -66,7 +67,7 @@ def _time_decoding(graph: Path, arrays: list[np.ndarray], threads: int) -> float
 def of_the_network(model) -> set[str]:
     """Name the nodes of OpenVINO's runtime model that are not box decoding and NMS.
 
-    Those of the network's modules, and three that bear no module's name: normalisation before the backbone,
+    Those of the network's modules, and three without a module's name: normalisation before the backbone,
     what scales INT8 maps for RoIAlign, and what joins RoIs before the box head.
     """
     from projects.line.export.int8 import NETWORK

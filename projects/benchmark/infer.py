@@ -21,26 +21,21 @@ import numpy as np
 from projects.errors import one_line
 
 from .detectors import count_in_torch, load_detector
+from .errors import BenchmarkError
 from .graphs import profile
 from .variants import (
     IN_PYTORCH,
     PATIENCE,
     STAGES,
     STOCK,
-    BenchmarkError,
     Variant,
     run_in_subprocess,
 )
 
 GOALS = {'r50-int8': 7, 'student-int8': 25}
-
-
 """How many times as fast as mmdet the untrained exports are to be."""
-
-
-MOST_OUTSIDE = 0.15  # of the time, that is not the network
-
-
+MOST_OUTSIDE = 0.15
+"""Largest share of the time that may go to anything but the network."""
 LEAST_STREAMED = 30  # radiographs, in throughput mode
 
 

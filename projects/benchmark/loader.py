@@ -132,14 +132,14 @@ def one_pass(loader) -> int:
 
 
 def decode(files: list[Path]) -> int:
-    """Decode radiographs and do nothing with them: what no pipeline from these files can exceed."""
+    """Decode radiographs and do nothing with them: the limit of every pipeline from these files."""
     for file in files:
         read(file)
     return len(files)
 
 
 def rate(run: Callable[[], int], seconds: float) -> float:
-    """Return how many a second of processor time `run` gets through, repeating it for at least so long."""
+    """Return how many images `run` reads per second of processor time, repeated for at least so long."""
     count, start = 0, time.process_time()
     while (elapsed := time.process_time() - start) < seconds or not count:
         count += run()

@@ -95,13 +95,13 @@ def measure(config: str, checkpoint: str | None, data: Path) -> int:
     memory = memory_of(features, inspector, sound_of(train).paths)
     held = sound_of(val)
     scores = [score_of(features, memory, inspector, path) for path in held.paths]
-    said = flagging_score(scores, [recorded_part(image) for image in held.truth['images']])
+    rule = flagging_score(scores, [recorded_part(image) for image in held.truth['images']])
     scores = np.array([score_of(features, memory, inspector, path) for path in test.paths])
-    show(test.truth, scores, said, len(sound_of(train).paths))
+    show(test.truth, scores, rule, len(sound_of(train).paths))
     return 0
 
 
-def show(truth: dict[str, Any], scores: np.ndarray, said: dict[str, Any], learnt: int) -> None:
+def show(truth: dict[str, Any], scores: np.ndarray, rule: dict[str, Any], learnt: int) -> None:
     """Print a row for all flaws, and for each type those of the radiographs that show it."""
     ids = [image['id'] for image in truth['images']]
     types: dict[str, set[int]] = {category['name']: set() for category in truth['categories']}
@@ -110,17 +110,17 @@ def show(truth: dict[str, Any], scores: np.ndarray, said: dict[str, Any], learnt
         types[names[annotation['category_id']]].add(annotation['image_id'])
     flawed = set().union(*types.values())
     sound = scores[[k for k, number in enumerate(ids) if number not in flawed]]
-    above = float((sound > said['threshold']).mean())
+    above = float((sound > rule['threshold']).mean())
     print(
-        f'{learnt} sound radiographs learnt; threshold {said["threshold"]:.4g}: {said["flagged"]} of '
-        f'{said["sound"]} held-out sound parts flagged, at most {said["upper"]:.1%}; of {len(sound)} sound '
+        f'{learnt} sound radiographs learnt; threshold {rule["threshold"]:.4g}: {rule["flagged"]} of '
+        f'{rule["sound"]} held-out sound parts flagged, at most {rule["upper"]:.1%}; of {len(sound)} sound '
         f'test radiographs {above:.1%}'
     )
     print('type | radiographs | AUROC | flagged')
     for name, shown in dict(sorted(types.items()), **{'any': flawed}).items():
         own = scores[[k for k, number in enumerate(ids) if number in shown]]
         if len(own):
-            print(f'{name} | {len(own)} | {auroc(own, sound):.3f} | {(own > said["threshold"]).mean():.1%}')
+            print(f'{name} | {len(own)} | {auroc(own, sound):.3f} | {(own > rule["threshold"]).mean():.1%}')
 
 
 def auroc(flawed: np.ndarray, sound: np.ndarray) -> float:

@@ -155,12 +155,12 @@ def _paint(page: Any) -> None:
     """Print how long painting takes at each zoom and filter."""
     for zoom in ('fit', 0.5, 1, 2):
         for kind in ('none', 'highpass', 'local'):
-            said = page.evaluate(PAINT, [zoom, kind])
-            size = f'{said["width"]} x {said["height"]} px on {said["screen"][0]} x {said["screen"][1]}'
-            middle, worst = (1000 * value(said['seconds']) for value in (np.median, max))
+            drawn = page.evaluate(PAINT, [zoom, kind])
+            size = f'{drawn["width"]} x {drawn["height"]} px on {drawn["screen"][0]} x {drawn["screen"][1]}'
+            middle, worst = (1000 * value(drawn['seconds']) for value in (np.median, max))
             print(
                 f'paint {size}, zoom {zoom}, filter {kind}: {middle:.0f} ms '
-                f'(median of {len(said["seconds"])}), {worst:.0f} ms at most'
+                f'(median of {len(drawn["seconds"])}), {worst:.0f} ms at most'
             )
 
 

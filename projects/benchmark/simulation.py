@@ -1,7 +1,7 @@
-"""Hours and cost of a pretraining on an archive, from measured rates: what cannot be run is computed.
+"""Hours and cost of a pretraining on an archive, computed from measured rates.
 
 Each stage of the loader works at the same time as the others, so that the slowest one sets the pace; it is
-named. Nothing else is assumed than that rates measured on a few images hold for many.
+named. The only assumption is that rates measured on a few images hold for many.
 """
 
 from dataclasses import dataclass

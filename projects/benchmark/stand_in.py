@@ -76,7 +76,7 @@ def export_to(path: Path, **changes: Any) -> Path:
     """
     path.mkdir()
     bright_spot_graph(path / 'model.onnx')
-    said: dict[str, Any] = dict(
+    stated: dict[str, Any] = dict(
         engines=dict(openvino='model.onnx', onnxruntime='model.onnx'),
         precision='fp32',
         input=[SIDE, SIDE],
@@ -93,7 +93,7 @@ def export_to(path: Path, **changes: Any) -> Path:
         threshold_reason='by hand',
         depths=['8-bit unsigned'],
     )
-    folder.write(path, Exported(**(said | changes)))
+    folder.write(path, Exported(**(stated | changes)))
     return path
 
 

@@ -20,7 +20,6 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch.utils.flop_counter import FlopCounterMode
 
-from projects.errors import MMXrayError
 from projects.report.results import format_table
 from projects.xray import compat, running
 from projects.xray.classes import CASTINGS
@@ -29,6 +28,7 @@ from projects.xray.datasets import quiet
 from projects.xray.hooks.channels_last import to_channels_last
 
 from . import loader
+from .errors import BenchmarkError
 from .published import published_name
 
 VARIANTS = (loader.STOCK, loader.FILES, loader.PACKED)
@@ -36,10 +36,6 @@ LOSS_STEPS = 5
 """Steps whose loss is compared, on the same batches from the same weights."""
 PREFETCHED = 2
 """Batches that a loader's worker prepares ahead, PyTorch's default."""
-
-
-class BenchmarkError(MMXrayError, RuntimeError):
-    """A variant did not train; one line with what it said."""
 
 
 @dataclass
@@ -208,7 +204,7 @@ def serve(pipe: Connection, path: str, options: list[str], root: Path, variant: 
     facts = Steps(variant, batch, losses, flops, matmul_rate(amp), [], 0)
     torch.cuda.empty_cache()  # the others need the room; without CUDA it does nothing
     pipe.send(facts)
-    # What the workers prepare while others have their turn says nothing about their speed.
+    # Batches that workers prepare during the turns of others say nothing about their speed.
     ready = max(1, config.train_dataloader.num_workers * PREFETCHED)
     try:
         while steps := pipe.recv():
@@ -298,7 +294,7 @@ def ask(pipe: Connection, name: str, order: int | None):
         pipe.send(order)
         return pipe.recv()
     except (EOFError, OSError):
-        raise BenchmarkError(f'{name}: its process ended early; see what it said above') from None
+        raise BenchmarkError(f'{name}: its process ended early; see its message above') from None
 
 
 def table(measured: dict[str, list[Steps]]) -> str:

@@ -76,8 +76,8 @@ def _started(server: subprocess.Popen) -> tuple[str, int]:
 
 def _largest_memory(process: int) -> int:
     """Return the largest resident memory of a process so far, in bytes."""
-    said = Path(f'/proc/{process}/status').read_text()
-    return int(re.findall(r'VmHWM:\s+(\d+) kB', said)[0]) * 1024
+    text = Path(f'/proc/{process}/status').read_text()
+    return int(re.findall(r'VmHWM:\s+(\d+) kB', text)[0]) * 1024
 
 
 def _send(address: tuple[str, int], image: Path, number: int) -> int:

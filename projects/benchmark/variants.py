@@ -11,32 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.errors import MMXrayError, one_line
+from projects.errors import one_line
+
+from .errors import BenchmarkError
 
 STOCK = 'mmdet, PyTorch'
-
-
 TORCHVISION = 'torchvision, PyTorch'
-
-
 BASELINE = 'configs/faster_rcnn/faster-rcnn_r50-in1k-pre_fpn_4xb4-2x_industrial.py'
-
-
 STUDENT = 'configs/distill/faster-rcnn_r18-in1k-pre_fpn64_4xb4-2x_industrial.py'
-
-
 CALIBRATION = 4
-
-
 PATIENCE = 3600  # seconds for one answer of a variant
-
-
 STAGES = ('decode', 'window', 'network', 'NMS', 'merge')
 IN_PYTORCH = ('mmdet', 'torchvision')
-
-
-class BenchmarkError(MMXrayError, RuntimeError):
-    """A variant did not run; one line with what it said."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Radiographs through a watched folder whose process is killed at random: none lost, none told twice.
+"""Radiographs through a watched folder whose process is killed at random: none lost, none reported twice.
 
 Without arguments it draws a radiograph, and a detector that takes no time stands in for yours.
 
@@ -22,7 +22,7 @@ from .stand_in import SIDE, add_arguments, chosen
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print what became of the radiographs; returns 1 where one was lost, or told twice."""
+    """Print what became of the radiographs; returns 1 where one was lost, or reported twice."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     add_arguments(parser)
     parser.add_argument('--radiographs', type=int, default=10_000, metavar='N', help='that arrive (10,000)')

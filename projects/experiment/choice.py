@@ -227,16 +227,16 @@ def _pretraining(facts: Facts, choice: Choice) -> Pretraining | None:
             f'to pretrain on, {FEWEST} are the least: the arms are ImageNet weights and none'
         )
         return None
-    said = f'{images} unlabelled radiographs'
+    source = f'{images} unlabelled radiographs'
     if not archive:
-        said = f'the {images} training radiographs without their labels, since there is no archive'
+        source = f'the {images} training radiographs without their labels, since there is no archive'
     if images < ENOUGH:
         choice.warnings.append(
             f'pretraining on {images} radiographs is unlikely to pay, {ENOUGH:,} are the least that may; '
             'what does pay: ImageNet weights (the baseline arm), more labels, above all of critical flaws, '
             f'and unlabelled radiographs of the same parts in {facts.root}/unlabeled'
         )
-    choice.reasons['pretraining'] = said
+    choice.reasons['pretraining'] = source
     whole = 2 ** int(math.log2(images))  # the largest batch without a remainder too large
     if choice.scale == 'cpu':
         batch = min(32, whole)

@@ -10,6 +10,7 @@ import torch
 
 from projects.study import schedule
 from projects.study.plan import Job, read_study
+from projects.study.schedule import clock
 from projects.xray.classes import SEVERITY_MAPS
 from projects.xray.configs import ConfigError, load_config
 from projects.xray.names import own_images
@@ -213,9 +214,3 @@ def _line(path: str, cost: Cost) -> str:
         f'times as long (epochs_factor: 3 in the study): {clock(3 * cost.train_seconds)}'
         + (f'; a test of {cost.tested} radiographs: {clock(cost.test_seconds)}' if cost.tested else '')
     )
-
-
-def clock(seconds: float) -> str:
-    """A time as minutes, or hours and minutes."""
-    minutes = round(seconds / 60)
-    return f'{minutes // 60}:{minutes % 60:02d} h' if minutes >= 60 else f'{max(minutes, 1)} min'

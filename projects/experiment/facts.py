@@ -149,10 +149,10 @@ def find_window(folder: Path, names: list[str]) -> tuple[dict, str]:
         raise ExperimentError(f'{folder}: expected readable radiographs ({error}); copy them again')
     darkest, brightest = min(f[0] for f in found), max(f[1] for f in found)
     low, high = min(f[2] for f in found), max(f[3] for f in found)
-    said = f'gray levels {darkest:g} to {brightest:g} of the {low:g} to {high:g} that the files state'
+    reason = f'gray levels {darkest:g} to {brightest:g} of the {low:g} to {high:g} that the files state'
     if not np.isfinite([low, high]).all():  # floating point states no range
         return dict(type='absolute', low=darkest, high=brightest), f'gray levels {darkest:g} to {brightest:g}'
     if darkest >= 0 and brightest < high / 4 and brightest > 0:
         top = 2 ** int(np.ceil(np.log2(brightest + 1))) - 1
-        return dict(type='absolute', low=0, high=top), said
-    return dict(type='full'), said
+        return dict(type='absolute', low=0, high=top), reason
+    return dict(type='full'), reason

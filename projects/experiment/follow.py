@@ -28,7 +28,7 @@ class Step:
         title: What it does, in a few words.
         example: The command as a user types it, with the baseline's run where the best one is not known yet.
         command: The tool and its arguments, known when the steps before are done.
-        done: Whether it need not run again.
+        done: Whether it does not have to run again.
     """
 
     title: str

@@ -325,8 +325,8 @@ def _scratch() -> str:
 
 
 def _from_backbone(checkpoint: str, init: str) -> str:
-    said = 'continued from ImageNet weights' if init.startswith('in1k') else "instead of ImageNet's"
-    return f"""# SimSiam weights of its own radiographs, {said}.
+    origin = 'continued from ImageNet weights' if init.startswith('in1k') else "instead of ImageNet's"
+    return f"""# SimSiam weights of its own radiographs, {origin}.
 model = dict(
     backbone=dict(
         init_cfg=dict(

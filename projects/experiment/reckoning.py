@@ -1,4 +1,4 @@
-"""What a recipe would cost on this machine's processor, reckoned from its arithmetic: no step is run."""
+"""What a recipe would cost on this machine's processor, computed from its operations: no step is run."""
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -16,7 +16,7 @@ RADIOGRAPHS = 1000
 
 
 def cost_on_cpu(cfg: Config) -> str | None:
-    """Say how long a recipe takes on this CPU for a thousand radiographs; None where it cannot be reckoned.
+    """Say how long a recipe takes on this CPU for a thousand radiographs; None where it cannot be computed.
 
     The operations of backbone, neck and proposal network are counted on tensors without content; a backward
     pass costs twice a forward one, and a frozen backbone has none.
@@ -42,7 +42,7 @@ def _clock(seconds: float) -> str:
 
 
 def _forward_operations(cfg: Config) -> int:
-    """Floating-point operations of a radiograph's way forward."""
+    """Floating-point operations of a radiograph's forward pass."""
     model = cfg.model.to_dict()
     if cfg.get('data_preprocessor'):
         model['data_preprocessor'] = cfg.data_preprocessor.to_dict()

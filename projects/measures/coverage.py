@@ -126,8 +126,8 @@ def cover_proof(sets: int, seed: int) -> Iterator[Row]:
         seed: Of the draws.
 
     Yields:
-        Critical parts of val and of test, power that is said, share of sets proven, and the same power of the
-        highest threshold that val proves.
+        Critical parts of val and of test, power that is printed, share of sets proven, and the same power of
+        the highest threshold that val proves.
     """
     for val, test in ((100, 200), (200, 200), (300, 600), (1000, 1000)):
         generator = np.random.default_rng(seed)
@@ -196,7 +196,7 @@ TABLES: dict[str, tuple[str, Row, Callable[[int, int], Iterator[Row]]]] = {
         [
             'critical parts of val',
             'of test',
-            'power said',
+            'power printed',
             'proven',
             'power of the highest threshold val proves',
         ],

@@ -218,7 +218,7 @@ def judge_parts(
         max_escape: The escape rate to prove, in (0, 1).
         threshold: To judge.
         confidence: One-sided.
-        of: The set that the parts are of. Those of another than 'test' are said to have chosen the model.
+        of: The set of the parts. The statement on any other than 'test' says that they chose the model.
 
     Raises:
         StatisticsError: `max_escape` is not in (0, 1).

@@ -1,4 +1,4 @@
-"""Classes of a data set: alike in every split and in the model's heads, shown in each, and crowd."""
+"""Classes of a data set: equal in every split and in the model's heads, present in each; and crowd."""
 
 from collections import Counter
 from collections.abc import Sequence

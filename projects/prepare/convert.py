@@ -289,7 +289,7 @@ def _box(item: dict, height: int, width: int, ledger: Ledger) -> dict | None:
         box['clipped_from'] = [x1, y1, x2 - x1, y2 - y1]
     if item.get('ignore'):
         ledger.repairs['object marked difficult or to be ignored kept as iscrowd'] += 1
-        # `ignore` too: who converts this file again must not take its mask for CVAT's.
+        # `ignore` too: a later conversion of this file must not take its mask for CVAT's.
         box |= dict(iscrowd=1, ignore=1)
     return box | {key: item[key] for key in ('segmentation', 'iscrowd') if key in item}
 

@@ -17,7 +17,7 @@ LARGE_FILE = 16 * 2**20
 class MemoryBudget:
     """Bytes that threads share.
 
-    A request for more than the whole budget waits until nobody holds any of it, and then runs alone.
+    A request for more than the whole budget waits until all of it is free, and then runs alone.
     """
 
     def __init__(self, size: int) -> None:

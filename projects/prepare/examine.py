@@ -1,4 +1,4 @@
-"""Everything that is to be said of a config's data set: its images probed once, then judged."""
+"""The whole check of a config's data set: its images scanned once, then judged."""
 
 import datetime
 import hashlib

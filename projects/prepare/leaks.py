@@ -280,7 +280,7 @@ def _copies_within(s: ImageSet, probes: Scans) -> list[Finding]:
 
 
 def _unlisted_copies(unlisted: ImageSet, sets: Sequence[ImageSet], probes: Scans) -> list[Finding]:
-    """Copies of listed images among those that no list names: who adds them to a split adds a leak."""
+    """Copies of listed images among those that no list names: added to a split, they are a leak."""
     copies = _by_pixels(unlisted, probes)
     pairs = [
         (originals[0], copy, f'{s.name}, pixel-equal')

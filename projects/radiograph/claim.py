@@ -1,8 +1,8 @@
 """Who packs into a URL: one machine at a time, without a clock that they share.
 
-The writer keeps an object `writer.json` that it changes every few seconds. Whoever comes later watches it: if
-it changes, somebody is at work; if it does not for three times as long, that one was killed, and its place is
-taken.
+The writer keeps an object `writer.json` that it changes every few seconds. A machine that comes later watches
+it: if it changes, another is at work; if it does not for three times as long, that one was killed, and the
+later one takes its place.
 """
 
 import json

@@ -89,7 +89,7 @@ def band_of(frames: Sequence[Levels]) -> Band:
     """Return the band that radiographs span, and somewhat beyond.
 
     Args:
-        frames: what `measure` said of each.
+        frames: what `measure` returned for each.
 
     Returns:
         Lowest and highest value of each statistic; empty where there are fewer than `MIN_FRAMES`.

@@ -168,16 +168,18 @@ def _reported(folder: str, manifest: str) -> dict[str, tuple[str, str]]:
     prefix = f'{prefix}/' if prefix else ''
     place = manifest.rpartition('/')[0]
     try:
-        said: dict[str, Any] = json.loads(_content(manifest))
-        columns = [column.strip() for column in said['fileSchema'].split(',')]
+        content: dict[str, Any] = json.loads(_content(manifest))
+        columns = [column.strip() for column in content['fileSchema'].split(',')]
         if (
-            said['fileFormat'] != 'CSV'
-            or said['sourceBucket'] != bucket
+            content['fileFormat'] != 'CSV'
+            or content['sourceBucket'] != bucket
             or not {'Key', 'Size', 'ETag'} <= set(columns)
         ):
-            raise ValueError(f'{said["fileFormat"]} of {said["sourceBucket"]} with {", ".join(columns)}')
+            raise ValueError(
+                f'{content["fileFormat"]} of {content["sourceBucket"]} with {", ".join(columns)}'
+            )
         found = {}
-        for file in said['files']:
+        for file in content['files']:
             # Of `<bucket>/<config>/data/<name>` the data lies where the manifest's own folder says.
             data = _content(_data_of(place, file['key']))
             for values in csv.reader(io.StringIO(gzip.decompress(data).decode(), newline='')):

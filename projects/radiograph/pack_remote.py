@@ -81,7 +81,7 @@ def _pack(
     _take_up(draft, url, there)
 
     def begin(results: Iterator[Any], total: int) -> Iterator[Any]:
-        # Before any radiograph is decoded: whoever may not write there learns it now.
+        # Before any radiograph is decoded: a missing right to write is found now.
         if HEAD not in there:
             write_bytes(join(url, HEAD), (draft / HEAD).read_bytes())
             there.add(HEAD)

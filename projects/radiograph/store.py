@@ -210,7 +210,7 @@ class RemoteStore(Store):
         """Fetch the index, unless it is kept already."""
         self.folder = folder.rstrip('/')
         head = self._open(read_head(self.folder))
-        # Packed anew, another head: what is kept of the former store is not read.
+        # A store that was packed again has another head: blocks of the former one are not read.
         key = hashlib.sha256(f'{self.folder}\n{json.dumps(head)}'.encode()).hexdigest()[:32]
         self._blocks = BlockCache(self.folder, key)
         self._index, self._names = (self._map_whole(name, head[name]) for name in ('index.bin', 'names.bin'))

@@ -218,7 +218,7 @@ def _record(item: Item, pixels: np.ndarray | None, real: Path) -> dict:
         around=list(around),
         box=[round(float(v), 1) for v in item.box],
         truth=[row for row in truth if row[0]],
-        said=[row for row in found if row[0]][:20],
+        detected=[row for row in found if row[0]][:20],
     )
 
 

@@ -1,4 +1,4 @@
-"""What stands on top of the page: escape, false reject, and whether the one model that counts is proven."""
+"""The top of the page: escape, false reject, and whether the one model that counts is proven."""
 
 from collections.abc import Sequence
 

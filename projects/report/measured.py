@@ -66,7 +66,7 @@ class Measured:
         flaws: By class, the flaws of the POD.
         pods: POD by class; those that can be measured, on generated data also by size and contrast.
         notes: Why something is missing.
-        confusion: Of an image classifier: rows the truth, columns what was said.
+        confusion: Of an image classifier: rows the truth, columns the prediction.
         calibration: Of an image classifier.
     """
 

@@ -63,7 +63,7 @@ def keep_one_proof(measured: Sequence[Measured]) -> None:
     """Leave what is proven on one set of images to one run, and only on parts that it has not seen.
 
     An exported folder goes before a checkpoint, as it is what runs on the line; among several it is the best
-    one on val. Of the others it is said that the bound of their escape rate does not hold either.
+    one on val. The statements of the others say that the bound of their escape rate does not hold either.
 
     The bound holds for one model that was fixed before test was opened: of the best of eight on the test set
     it was broken in 21 % of simulated sets instead of 5 %. It is the same whether the eight differ in their
@@ -106,7 +106,7 @@ def _statement(one: Measured, why: str, unknown: int) -> str:
             f'{escape.events} of {escape.units} critical parts escaped at score >= '
             f'{floored(one.parts.threshold)}; no proof: {why}.'
         )
-    if why and one.parts.measures.escape.units:  # a bound is said as well
+    if why and one.parts.measures.escape.units:  # the statement has a bound as well
         statement += f' No bound holds: {why}.'
     if not why and unknown:
         statement += (
@@ -156,7 +156,7 @@ def unfit_for_proof(run: Run) -> str:
     """Say why escapes of these test parts prove nothing of other parts.
 
     Training or val has seen them, or that cannot be excluded. An image is the same by its content, or by its
-    name, size and boxes, whatever part it is said to show.
+    name, size and boxes, whatever part its record names.
 
     Returns:
         The reason; '' where every part of training and val is known and none is of test.
@@ -231,7 +231,7 @@ def _seen_in(run: Run, files: Mapping[str, str | None], noted: bool = True) -> _
 
 
 def _copied(predictions: Predictions) -> bool:
-    """Whether images of one content are said to show several parts, each of which would count."""
+    """Whether images of one content have several part ids, each of which would count."""
     parts: dict[str, set] = {}
     for name, part in zip(predictions.names(), predictions.parts(), strict=True):
         if name in predictions.digests and name not in predictions.refused:  # blank frames are alike

@@ -1,4 +1,4 @@
-"""One run of a study as a Kubernetes job, by kubectl: submitted, asked for, cancelled.
+"""One run of a study as a Kubernetes job, by kubectl: submitted, queried, cancelled.
 
 Snakemake's own executor for Kubernetes moves each file of a run through an object store, as it assumes no
 shared file system. A run's folder holds checkpoints and logs that grow while it runs, and the study reads
@@ -18,7 +18,7 @@ from projects.errors import MMXrayError
 
 
 class KubernetesError(MMXrayError, RuntimeError):
-    """A job that cannot be submitted or asked for; one line with the remedy."""
+    """A job that cannot be submitted or queried; one line with the remedy."""
 
 
 def manifest(script: Path, gpus: int, cpus: int, memory_mb: int, minutes: int) -> dict[str, Any]:
@@ -84,10 +84,10 @@ def submit(script: Path, gpus: int, cpus: int, memory_mb: int, minutes: int) -> 
 
 def status(name: str) -> str:
     """Return 'running', 'success' or 'failed'; a job that is gone has failed."""
-    said = kubectl('get', 'job', name, '--ignore-not-found', '-o', 'json')
-    if not said.strip():
+    answer = kubectl('get', 'job', name, '--ignore-not-found', '-o', 'json')
+    if not answer.strip():
         return 'failed'
-    state = json.loads(said).get('status', {})
+    state = json.loads(answer).get('status', {})
     if state.get('succeeded'):
         return 'success'
     ended = any(c['type'] == 'Failed' and c['status'] == 'True' for c in state.get('conditions', []))

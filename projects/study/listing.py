@@ -2,7 +2,7 @@
 
 from .devices import gpus_here
 from .plan import Study, is_done
-from .schedule import seconds_of, stated_hours, wall_seconds
+from .schedule import clock, seconds_of, stated_hours, wall_seconds
 
 
 def show(study: Study, side_by_side: int) -> None:
@@ -47,9 +47,3 @@ def show(study: Study, side_by_side: int) -> None:
         )
     for config, file in study.left_out.items():
         print(f'left out: {config}: needs {file}, which is not there')
-
-
-def clock(seconds: float) -> str:
-    """Write a time as hours and minutes."""
-    minutes = round(seconds / 60)
-    return f'{minutes // 60}:{minutes % 60:02d} h' if minutes >= 60 else f'{max(minutes, 1)} min'

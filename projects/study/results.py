@@ -1,4 +1,4 @@
-"""What a study measured, run by run: `<study>.results.json` beside its file, and the README's tables."""
+"""What a study measured, run by run: `<study>.results.json` beside its file, and its tables in documents."""
 
 import fcntl
 import hashlib
@@ -219,7 +219,7 @@ def _spread(values: Sequence[float | None]) -> str:
 
 
 def write_readme(readme: Path, files: Sequence[Path]) -> int:
-    """Write the tables of studies between the marks of a README.
+    """Write the tables of studies between the marks of a document.
 
     Raises:
         RecordError: The README lacks the marks, or no study has records.

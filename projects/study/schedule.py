@@ -137,3 +137,9 @@ def wall_seconds(study: Study, seconds: Mapping[str, float], places: int, gpus: 
         now, name = heapq.heappop(running)
         places += sizes[name]
     return now
+
+
+def clock(seconds: float) -> str:
+    """Write a time as minutes, or as hours and minutes."""
+    minutes = round(seconds / 60)
+    return f'{minutes // 60}:{minutes % 60:02d} h' if minutes >= 60 else f'{max(minutes, 1)} min'

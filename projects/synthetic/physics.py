@@ -1,4 +1,4 @@
-"""Generated radiographs of castings: the physics, the parts, the 19 defect types and their boxes.
+"""The physics of a generated radiograph: spectrum, attenuation, scatter, unsharpness, noise.
 
 A part is a stack of outlines (plates, ribs, bosses, holes) in millimetres; a view projects it along a tilted,
 slightly diverging beam into a map of path lengths; Beer-Lambert, scatter, unsharpness and noise make the

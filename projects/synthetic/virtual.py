@@ -45,7 +45,7 @@ def draw_virtual(
         out: New folder.
         recipe: Which flaws.
         seed: Another one draws other flaws.
-        window: See `radiograph.read.apply_window`.
+        window: See `radiograph.window.apply_window`.
         film: Less metal is darker.
         label: The one class of all flaws; None: their types.
         group: Regular expression whose first group in the name is the part; None: each image is its own.

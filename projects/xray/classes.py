@@ -10,7 +10,7 @@ GDXRAY_PALETTE = [(213, 94, 0)]
 
 # Seven critical and twelve minor types, the scheme of Appl. Sci. 2024, 14(7), 2785, section 3.1.
 # The paper does not name its types; these are the common ones of aluminium and iron castings
-# (ASTM E155, E2422), and the ones that `synthetic.py` draws. A plant brings its own map.
+# (ASTM E155, E2422), and the ones that `synthetic/defects.py` draws. A plant brings its own map.
 CASTINGS = {
     'crack': 'critical',
     'hot_tear': 'critical',

@@ -200,7 +200,7 @@ def repair_epoch_resume() -> None:
     """Count the batches of an epoch from the one with which a resumed run goes on.
 
     Reason: mmengine's epoch loop counts from 0, also where the loader's batch sampler starts later
-    (`resuming.SeededBatches.first`).
+    (`seeding.SeededBatches.first`).
     Symptom: log lines and "last batch of the epoch" are off in the epoch in which a run is resumed.
     Obsolete: when `EpochBasedTrainLoop` skips finished batches as `IterBasedTrainLoop` does (0.10.12).
     """

@@ -1,8 +1,8 @@
 """Metrics with the severity in mind: average precision, recall at few false alarms, at box and image level.
 
-All values are fractions in [0, 1] but false alarms per image. What the images cannot tell is nan: the AP of a
-class without ground truth, which is left out of the mean. After an evaluation `predictions` holds what the
-model said of every image, for `report.predictions`.
+All values are fractions in [0, 1], except false alarms per image. What the images cannot tell is nan: the AP
+of a class without ground truth, which is left out of the mean. After an evaluation `predictions` holds what
+the model predicted on every image, for `report.predictions`.
 """
 
 import math

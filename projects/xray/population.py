@@ -108,8 +108,8 @@ def digest_content(path: Path) -> str | None:
 
     A copy has those of its original, also where it was saved in another lossless format, turned by quarters,
     mirrored, or its gray levels were multiplied or shifted: the sums of rows and columns, above the lowest
-    value and over their greatest common divisor, are the same then, but for their order. Two radiographs with
-    noise have never all these sums alike. A lossy copy, a crop or another view has other digits. Of a file
+    value and over their greatest common divisor, are then the same in some order. Two radiographs with noise
+    never have all these sums in common. A lossy copy, a crop or another view has other digits. Of a file
     that is no picture of integers they are those of its bytes.
     """
     try:

@@ -1,4 +1,4 @@
-"""Modules under their names of version 0.1: dumped configs and line scripts that say them still import.
+"""Modules under their names of version 0.1, so that dumped configs and line scripts still import them.
 
 They go with version 0.3. A finder does it, so that nothing in this package imports upwards: the new module is
 imported only when somebody asks for the old name.

@@ -15,16 +15,12 @@ import mmengine.runner
 import torch
 from mmengine.config import Config
 
-from projects.errors import MMXrayError
+from projects.errors import MMXrayError, UsageError
 from projects.xray.hooks.resume import ResumeError, newest_checkpoint
 
 from . import compat, spelling, variables
 from .options import parse_value
 from .provenance import REPO
-
-
-class UsageError(MMXrayError, ValueError):
-    """The command line asks for what cannot be; one line with the remedy."""
 
 
 def read_config(path: str, options: list[str] | None = None) -> Config:
@@ -55,8 +51,8 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
             f'{path}: not readable as a config ({type(error).__name__}: {_line(error)}); correct the file, '
             'or the base that it names'
         ) from error
-    if said := spelling.misspelt_top(cfg):
-        raise UsageError(f'{path}: {said}')
+    if misspelling := spelling.misspelt_top(cfg):
+        raise UsageError(f'{path}: {misspelling}')
     added = {option: spelling.absent_part(cfg, key) for option, (key, _) in pairs.items()}
     for option, (key, value) in pairs.items():
         if (key, value) in own:
@@ -71,8 +67,8 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
         except Exception as error:  # merge_from_dict raises whatever the nested containers raise
             raise _misfit(option, path, error) from error
     for option, parts in added.items():
-        if parts and not parts[0].startswith('xray_') and (said := spelling.misspelt(cfg, parts)):
-            raise UsageError(f"--cfg-options: '{option}': {said}")
+        if parts and not parts[0].startswith('xray_') and (misspelling := spelling.misspelt(cfg, parts)):
+            raise UsageError(f"--cfg-options: '{option}': {misspelling}")
     return cfg
 
 
@@ -207,9 +203,9 @@ def fit_batch(cfg: Config) -> list[str]:
     `auto_scale_lr.base_batch_size` is the batch for which the learning rate was written. When the ranks
     together load a fraction of it, the gradients of several steps are added up before an update, and the
     schedules that count iterations are stretched. When that does not come out even, learning rates are
-    scaled linearly (Goyal et al., arXiv:1706.02677), that of `SimSiamHook` too. Batch norm is not made up
-    for: it sees what the ranks load at once. `auto_scale_lr.enable`, with which mmengine would scale once
-    more, asks for what is done anyway and is switched off.
+    scaled linearly (Goyal et al., arXiv:1706.02677), that of `SimSiamHook` too. Batch norm is not
+    corrected: it sees only what the ranks load at once. `auto_scale_lr.enable`, with which mmengine would
+    scale once more, asks for what is done anyway and is switched off.
 
     Args:
         cfg: Config, changed in place; the process group, if any, has been started.

@@ -33,7 +33,7 @@ _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90
 class LoadXray(BaseTransform):
     """Read a radiograph as one channel, window it, and shrink it if asked to.
 
-    From a file, or from a packed store (`packing.py`) where `img_path` lies in one: the same pixels.
+    From a file, or from a packed store (`radiograph/store.py`) where `img_path` lies in one: the same pixels.
 
     Required key: `img_path`. Added keys: `img` (H, W), `img_shape`, `ori_shape`. Where the dataset gives
     `height` and `width`, the image must have that size: boxes would lie elsewhere otherwise.

@@ -37,12 +37,12 @@ def own_data(options: Sequence[tuple[str, object]]) -> Iterator[None]:
     original = Config._file2dict
 
     def read(*args, **kwargs):
-        said, text, environment = original(*args, **kwargs)
+        content, text, environment = original(*args, **kwargs)
         for key, value in options:
-            if OWN in said:
-                _set(said[OWN], key, value)
+            if OWN in content:
+                _set(content[OWN], key, value)
                 reached.add(key)
-        return said, text, environment
+        return content, text, environment
 
     Config._file2dict = staticmethod(read)
     try:

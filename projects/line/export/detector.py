@@ -144,7 +144,7 @@ def untrained_detector(cfg: Config, seed: int = 0) -> torch.nn.Module:
 
     Every layer counts: OpenMMLab begins residual branches with a gamma of 0, which would leave them out of
     what is compared, and batch norm has the statistics of some drawn radiographs, without which the residual
-    sums of a deep backbone would run out of all bounds.
+    sums of a deep backbone would grow without bound.
     """
     cfg.model.backbone.init_cfg = None
     with torch.random.fork_rng(devices=[]):
@@ -262,7 +262,7 @@ def _scale_of(cfg: Config, pipeline: Sequence[Mapping]) -> list[int] | float:
 
 
 def describe_data(cfg: Config, checkpoint: str, truth: dict) -> dict:
-    """Say what the detector has seen, for its proof on parts that it has not, and how its data are read.
+    """Return which data the detector has seen, for a proof on other parts, and how they are read.
 
     Args:
         cfg: The detector's.

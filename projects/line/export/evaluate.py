@@ -110,11 +110,11 @@ def _without_masks(truth: dict) -> dict:
     return dict(images=truth['images'], annotations=rows, categories=truth['categories'])
 
 
-def _masks(said: Inspection) -> list[dict]:
+def _masks(inspection: Inspection) -> list[dict]:
     """Return what COCO keeps of the mask of each detection; nothing of a detector of boxes alone."""
-    if said.masks is None:
-        return [{}] * len(said.scores)
-    return [dict(segmentation=mask.rle(said.pixels.shape), area=mask.area) for mask in said.masks]
+    if inspection.masks is None:
+        return [{}] * len(inspection.scores)
+    return [dict(segmentation=mask.rle(inspection.pixels.shape), area=mask.area) for mask in inspection.masks]
 
 
 def _average_precisions(truth: dict, found: Sequence[tuple]) -> dict[str, float | None]:

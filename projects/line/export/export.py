@@ -90,26 +90,26 @@ def export(
     exported.gray_levels = band_of(levels)
     if train:
         exported.depths = sorted({*exported.depths, *survey(train.paths, exported)[0]})
-    whole = TraceableDetector(detector, exported.input).eval()
+    traceable = TraceableDetector(detector, exported.input).eval()
     reference = ask_mmdet(cfg, detector, val.at(evenly(len(val.paths), images)), exported)
     limits = most_loss, most_critical_loss
     with draft_folder(out) as draft:
-        write_onnx(whole, draft / GRAPHS['onnxruntime'])
+        write_onnx(traceable, draft / GRAPHS['onnxruntime'])
         write_openvino(draft / GRAPHS['onnxruntime'], draft / GRAPHS['openvino'])
         exported.engines = dict(GRAPHS)
         # Before INT8 too: its losses are the quantisation's alone if the graph says what mmdet says.
         for engine in ('openvino',) if train else GRAPHS:
             _prove(exported, draft, engine, reference, limits)
         if train:
-            exported.calibration = _to_int8(exported, draft, whole, train, reference, limits)
+            exported.calibration = _to_int8(exported, draft, traceable, train, reference, limits)
             _prove(exported, draft, 'openvino', reference, limits)
         found = inspector_predictions(Inspector(draft, cache=False), val.paths, 'threshold')
         choose_threshold(exported, val.truth, found, max_escape)
         exported.reference = reference_of(exported, val.truth, levels, found)
         exported.origin['val_ap50'] = ap50_measures(val.truth, found)['AP50'](np.arange(len(found)))
         if second_opinion:
-            prepare = Inspector.of(exported, torch_engine(whole))
-            add_opinion(exported, draft, whole, prepare, read_split(cfg, 'train'), val)
+            prepare = Inspector.of(exported, torch_engine(traceable))
+            add_opinion(exported, draft, traceable, prepare, read_split(cfg, 'train'), val)
         folder.write(draft, exported)
     return exported
 
@@ -133,24 +133,24 @@ def export_untrained(cfg: Config, out: Path, side: int, images: Sequence[Path] =
     """
     detector = untrained_detector(cfg)
     exported = describe(cfg, None, detector, [(side, side)])
-    whole = TraceableDetector(detector, exported.input).eval()
+    traceable = TraceableDetector(detector, exported.input).eval()
     with draft_folder(out) as draft:
         traced, graph = draft / GRAPHS['onnxruntime'], draft / GRAPHS['openvino']
-        write_onnx(whole, traced)
+        write_onnx(traceable, traced)
         write_openvino(traced, graph)
         exported.engines = dict(GRAPHS)
         if images:
-            prepare = Inspector.of(exported, torch_engine(whole))
+            prepare = Inspector.of(exported, torch_engine(traceable))
             inputs = [prepare.input_of(path) for path in images]
-            quantise(graph, inputs, lambda engine: 1.0, 1.0, 1.0, is_transformer(whole))
+            quantise(graph, inputs, lambda engine: 1.0, 1.0, 1.0, is_transformer(traceable))
             traced.unlink()
             exported.engines, exported.precision = dict(openvino=GRAPHS['openvino']), 'int8'
         folder.write(draft, exported)
 
 
-def _to_int8(exported, draft, whole, train, reference, limits) -> dict:
+def _to_int8(exported, draft, traceable, train, reference, limits) -> dict:
     """Quantise the OpenVINO graph in `draft`; ONNX Runtime's is left out, so that a folder has one answer."""
-    prepare = Inspector.of(exported, torch_engine(whole))
+    prepare = Inspector.of(exported, torch_engine(traceable))
     inputs = [prepare.input_of(path) for path in _progress(train.paths, 'calibration')]
     truth, everything = reference.images.truth, np.arange(len(reference.images.paths))
     before = {name: ap(everything) for name, ap in ap50_measures(truth, reference.alone).items()}
@@ -173,16 +173,16 @@ def _to_int8(exported, draft, whole, train, reference, limits) -> dict:
             shares.append((1 - overlap) / (1 - MIN_MASK_IOU['int8']))
         return 1 - max(shares)
 
-    calibration = quantise(draft / GRAPHS['openvino'], inputs, left, 1.0, 1.0, is_transformer(whole))
+    calibration = quantise(draft / GRAPHS['openvino'], inputs, left, 1.0, 1.0, is_transformer(traceable))
     (draft / GRAPHS['onnxruntime']).unlink()
     exported.engines = dict(openvino=GRAPHS['openvino'])
     exported.precision = 'int8'
     return calibration
 
 
-def is_transformer(whole: TraceableDetector) -> bool:
+def is_transformer(traceable: TraceableDetector) -> bool:
     """Whether the backbone is one, in which NNCF has to find the attention."""
-    return any(isinstance(module, torch.nn.LayerNorm) for module in whole.backbone.modules())
+    return any(isinstance(module, torch.nn.LayerNorm) for module in traceable.backbone.modules())
 
 
 @contextmanager

@@ -22,12 +22,12 @@ OPSET = 17  # RoiAlign with half-pixel coordinates, which mmcv calls aligned, ca
 # ------------------------------------------------------------------------------------------------- graphs
 
 
-def torch_engine(whole: TraceableDetector) -> engines.Engine:
+def torch_engine(traceable: TraceableDetector) -> engines.Engine:
     """Return the detector in PyTorch as an engine for `Inspector.of`."""
 
     def run(image, extent):
         with torch.no_grad():
-            found = whole(torch.from_numpy(image), torch.from_numpy(extent))
+            found = traceable(torch.from_numpy(image), torch.from_numpy(extent))
         return tuple(tensor.numpy() for tensor in found)
 
     return run
@@ -43,27 +43,30 @@ def inspector_of(cfg: Config, checkpoint: str, threshold: float | None = None) -
     return Inspector.of(exported, torch_engine(TraceableDetector(detector, exported.input).eval()), threshold)
 
 
-def write_onnx(whole: TraceableDetector, path: Path) -> None:
+def write_onnx(traceable: TraceableDetector, path: Path) -> None:
     """Trace the detector into an ONNX file."""
-    example = torch.full((1, 1, *whole.size), whole.mean), torch.tensor(whole.size, dtype=torch.float32)
+    example = (
+        torch.full((1, 1, *traceable.size), traceable.mean),
+        torch.tensor(traceable.size, dtype=torch.float32),
+    )
     traced = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         # Tracing warns of every Python number in a shape, and the size is fixed on purpose.
         warnings.simplefilter('ignore')
         torch.onnx.export(
-            whole,
+            traceable,
             example,
             traced,
             opset_version=OPSET,
             dynamo=False,  # the new exporter asks for onnxscript and has no torchvision NMS
             input_names=['image', 'extent'],
-            output_names=list(whole.outputs),
-            dynamic_axes={name: {0: 'found'} for name in whole.outputs},
+            output_names=list(traceable.outputs),
+            dynamic_axes={name: {0: 'found'} for name in traceable.outputs},
         )
     model = onnx.load_from_string(traced.getvalue())
     # torchvision's NMS returns all boxes that remain. Those beyond the limit are dropped later: skip them.
     nodes = [node for node in model.graph.node if node.op_type == 'NonMaxSuppression']
-    for node, cfg in zip(nodes, (whole.rpn_cfg, whole.rcnn_cfg), strict=True):
+    for node, cfg in zip(nodes, (traceable.rpn_cfg, traceable.rcnn_cfg), strict=True):
         node.input[2] = f'{node.name}/most'
         model.graph.initializer.append(
             onnx.numpy_helper.from_array(np.array([cfg.max_per_img], np.int64), node.input[2])

@@ -30,7 +30,7 @@ def quantise(
     """Replace an OpenVINO graph by its INT8 version (NNCF post-training quantisation).
 
     Backbone, FPN and heads are quantised, the decoding of boxes is not. When the measure falls by more than
-    `most_loss`, NNCF puts the most harmful layers back to float32 until it does not.
+    `most_loss`, NNCF puts the most harmful layers back to float32 until the loss is small enough.
 
     Args:
         graph: The `.xml` file, replaced.

@@ -22,10 +22,10 @@ def coreset(points: np.ndarray, count: int) -> np.ndarray:
 
 
 def flagging_score(scores: Sequence[float], parts: Sequence[str | None]) -> dict[str, Any]:
-    """Choose the score above which is flagged, from held-out sound radiographs.
+    """Choose the score above which a radiograph is flagged, from held-out sound radiographs.
 
-    The lowest at which the one-sided 95 % bound of the share of sound parts that are flagged is at most
-    `MOST_FLAGGED`; with fewer than 29 parts the highest score that was seen, which shows less.
+    It is the lowest score at which at most `MOST_FLAGGED` of the sound parts are flagged, by the one-sided
+    95 % bound. Fewer than 29 parts cannot show that: then it is the highest score of them.
 
     Args:
         scores: Of each radiograph.

@@ -31,14 +31,14 @@ class PatchFeatures(nn.Module):
     projected to `CHANNELS` (a matrix of seed 0).
 
     Args:
-        whole: The detector, of one channel.
+        traceable: The detector, of one channel.
     """
 
-    def __init__(self, whole: TraceableDetector):
+    def __init__(self, traceable: TraceableDetector):
         super().__init__()
-        self.backbone, self.mean, self.std = whole.backbone, whole.mean, whole.std
+        self.backbone, self.mean, self.std = traceable.backbone, traceable.mean, traceable.std
         with torch.no_grad():
-            maps = self.backbone(torch.zeros(1, 1, *whole.size))
+            maps = self.backbone(torch.zeros(1, 1, *traceable.size))
         self.stages = (1, 2) if len(maps) > 2 else (0, len(maps) - 1)
         count = sum(maps[k].shape[1] for k in self.stages)
         drawn = np.random.default_rng(0).normal(0, CHANNELS**-0.5, (CHANNELS, count, 1, 1))
@@ -52,13 +52,13 @@ class PatchFeatures(nn.Module):
         return functional.conv2d(torch.cat([fine, coarse], 1), self.projection)
 
 
-def write_features(whole: TraceableDetector, path: Path) -> None:
+def write_features(traceable: TraceableDetector, path: Path) -> None:
     """Trace the features into an ONNX file, which both engines read."""
-    example = torch.full((1, 1, *whole.size), whole.mean)
+    example = torch.full((1, 1, *traceable.size), traceable.mean)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')  # sizes are fixed on purpose
         torch.onnx.export(
-            PatchFeatures(whole).eval(),
+            PatchFeatures(traceable).eval(),
             (example,),
             path,
             opset_version=17,
@@ -77,7 +77,7 @@ def sound_of(images: Radiographs) -> Radiographs:
 def add_opinion(
     exported: Exported,
     draft: Path,
-    whole: TraceableDetector,
+    traceable: TraceableDetector,
     inspector: Inspector,
     train: Radiographs,
     val: Radiographs,
@@ -87,7 +87,7 @@ def add_opinion(
     Args:
         exported: The folder's metadata.
         draft: The folder.
-        whole: The detector.
+        traceable: The detector.
         inspector: It prepares radiographs as the runtime does.
         train: Radiographs of which the sound ones are learnt.
         val: Of which the sound ones are held out, to choose the score that flags.
@@ -101,7 +101,7 @@ def add_opinion(
             f'second opinion: {len(learnt.paths)} sound radiographs in train and {len(held.paths)} in val, '
             f'expected at least {FEWEST} of each; add some, or export without --second-opinion'
         )
-    write_features(whole, draft / GRAPH)
+    write_features(traceable, draft / GRAPH)
     features: Any = engines.load('onnxruntime', draft / GRAPH)
     memory = memory_of(features, inspector, learnt.paths)
     np.save(draft / MEMORY, memory)

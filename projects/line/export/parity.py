@@ -14,6 +14,7 @@ from projects.line.runtime import Exported, Inspection, Inspector
 from projects.measures import comparison
 from projects.measures.bounds import StatisticsError
 from projects.measures.images import read_images
+from projects.measures.matching import box_iou
 from projects.measures.ranking import average_precision_at
 from projects.radiograph.parts import recorded_unit
 
@@ -61,9 +62,9 @@ class Found(tuple):
 class Reference:
     """What mmdet says of validation images.
 
-    A graph has one input size. mmdet pads an image by itself to the next multiple of 32, in a batch to the
-    size of the largest; what lies beyond the border reaches boxes near it. So boxes are compared with those
-    of mmdet padding as in such a batch, and AP50 with that of mmdet as it is tested, image by image.
+    A graph has one input size. mmdet pads a single image to the next multiple of 32, and a batch to the size
+    of its largest image; the padding changes boxes near the border. Boxes are therefore compared with mmdet
+    padding as in such a batch, and AP50 with mmdet as it is tested, image by image.
 
     Attributes:
         images: The images.
@@ -159,12 +160,12 @@ def inspector_predictions(inspector: Inspector, paths: Sequence[str], name: str)
     return [Found.of(one.boxes, one.scores, one.labels, _whole_masks(one)) for one in found]
 
 
-def _whole_masks(said: Inspection) -> np.ndarray | None:
+def _whole_masks(inspection: Inspection) -> np.ndarray | None:
     """Masks (N, H, W) bool over the whole image; None without."""
-    if said.masks is None:
+    if inspection.masks is None:
         return None
-    whole = np.zeros((len(said.masks), *said.pixels.shape), bool)
-    for layer, mask in zip(whole, said.masks, strict=True):
+    whole = np.zeros((len(inspection.masks), *inspection.pixels.shape), bool)
+    for layer, mask in zip(whole, inspection.masks, strict=True):
         height, width = mask.pixels.shape
         layer[mask.top : mask.top + height, mask.left : mask.left + width] = mask.pixels
     return whole
@@ -180,23 +181,18 @@ def compare_boxes(reference: Sequence[tuple], found: Sequence[tuple]) -> dict:
     """
     boxes, extra, differences, overlaps = 0, 0, [], []
     with_masks = any(getattr(one, 'masks', None) is not None for one in reference)
-    for said, other_said in zip(reference, found, strict=True):
-        (box, score, label), (other, other_score, other_label) = said, other_said
+    for first, second in zip(reference, found, strict=True):
+        (box, score, label), (other, other_score, other_label) = first, second
         boxes += len(box)
         extra += max(len(other) - len(box), 0)
         if not len(box) or not len(other):
             continue
-        corner = np.minimum(box[:, None, 2:], other[None, :, 2:]) - np.maximum(
-            box[:, None, :2], other[None, :, :2]
-        )
-        inner = corner.clip(0).prod(2)
-        area, other_area = ((b[:, 2:] - b[:, :2]).prod(1) for b in (box, other))
-        iou = inner / np.maximum(area[:, None] + other_area - inner, 1e-9)
+        iou = box_iou(box, other)
         iou[label[:, None] != other_label] = 0
         best = iou.argmax(1)
         same = iou[np.arange(len(box)), best] >= MIN_SAME_IOU
         differences += np.abs(score - other_score[best])[same].tolist()
-        masks, others = (getattr(one, 'masks', None) for one in (said, other_said))
+        masks, others = (getattr(one, 'masks', None) for one in (first, second))
         if masks is not None and others is not None:
             again = iou[np.arange(len(box)), best] >= 0.5
             overlaps += [_mask_iou(masks[k], others[best[k]]) for k in np.flatnonzero(again)]

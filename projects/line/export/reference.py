@@ -40,7 +40,7 @@ def reference_of(
     return dict(
         radiographs=len(levels),
         units=units,
-        gray={key: _described([said[key] for said in levels]) for key in GRAYS},
+        gray={key: _described([level[key] for level in levels]) for key in GRAYS},
         risk={
             kind: dict(
                 count=len(risks),

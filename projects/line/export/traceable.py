@@ -9,11 +9,12 @@ from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.models.task_modules import DeltaXYWHBBoxCoder
 from torch import nn
 
+from projects.errors import MMXrayError
 from projects.line.runtime.masks import THRESHOLD
 from projects.xray.preprocessors import XrayDetDataPreprocessor
 
 
-class UnsupportedDetector(ValueError):
+class UnsupportedDetectorError(MMXrayError, ValueError):
     """The detector has a part that `TraceableDetector` does not reproduce; one line with the remedy."""
 
 
@@ -33,7 +34,7 @@ class TraceableDetector(nn.Module):
         size: Height and width of the input in px, multiples of the preprocessor's `pad_size_divisor`.
 
     Raises:
-        UnsupportedDetector: Another kind of detector, or a part of another kind.
+        UnsupportedDetectorError: Another kind of detector, or a part of another kind.
     """
 
     def __init__(self, detector: FasterRCNN | MaskRCNN, size: tuple[int, int]):
@@ -42,7 +43,7 @@ class TraceableDetector(nn.Module):
         preprocessor = detector.data_preprocessor
         divisor = preprocessor.pad_size_divisor
         if size[0] % divisor or size[1] % divisor:
-            raise UnsupportedDetector(
+            raise UnsupportedDetectorError(
                 f'input of {size[1]} x {size[0]} px, expected multiples of {divisor}; pad it to them'
             )
         self.size = tuple(size)
@@ -162,7 +163,7 @@ def _one_channel(backbone: nn.Module) -> nn.Module:
     backbone = copy.deepcopy(backbone)
     stems = [m for m in backbone.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3]
     if len(stems) != 1:
-        raise UnsupportedDetector(
+        raise UnsupportedDetectorError(
             f'{type(backbone).__name__}: {len(stems)} convolutions of 3 channels, expected one, the first; '
             'use tools/test.py for others'
         )
@@ -211,7 +212,7 @@ def _check(detector) -> None:
         ]
     missing = [name for name, there in wanted if not there]
     if missing:
-        raise UnsupportedDetector(
+        raise UnsupportedDetectorError(
             f'{type(detector).__name__}: expected {", ".join(missing)}; only Faster and Mask R-CNN of this '
             'kind are exported: use tools/test.py for others'
         )

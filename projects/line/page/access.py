@@ -71,8 +71,8 @@ class Access:
             return User(name, role, 'proxy') if role in ROLES else None
         return self._by_token(headers.get('authorization', ''))
 
-    def _by_token(self, said: str) -> User | None:
-        kind, _, value = said.partition(' ')
+    def _by_token(self, header: str) -> User | None:
+        kind, _, value = header.partition(' ')
         if kind.lower() == 'basic':  # a browser asks for a name and a password: the password is the token
             try:
                 value = base64.b64decode(value, validate=True).decode().partition(':')[2]
@@ -114,12 +114,12 @@ def read_tokens(path: Path) -> dict[str, User]:
     return found
 
 
-def add_user(path: Path, said: str) -> str:
+def add_user(path: Path, entry: str) -> str:
     """Add a user to a file of tokens.
 
     Args:
         path: The file; it is made where there is none, for its owner alone.
-        said: 'name:role'.
+        entry: 'name:role'.
 
     Returns:
         The token, which is kept nowhere.
@@ -128,9 +128,9 @@ def add_user(path: Path, said: str) -> str:
         AccessError: It is not a name and a role.
         OSError: It cannot be written.
     """
-    name, _, role = said.rpartition(':')
+    name, _, role = entry.rpartition(':')
     if not name or role not in ROLES or not name.isprintable() or len(name) > LONGEST_NAME:
-        raise AccessError(f'--add-user {said}: expected NAME:ROLE with a role of {" or ".join(ROLES)}')
+        raise AccessError(f'--add-user {entry}: expected NAME:ROLE with a role of {" or ".join(ROLES)}')
     token = secrets.token_urlsafe(32)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), 'a') as file:
         file.write(f'{name}:{role}:{hashlib.sha256(token.encode()).hexdigest()}\n')

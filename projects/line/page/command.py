@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
-from projects import __version__
+from projects.arguments import ToolParser
 from projects.line.runtime import FolderError, Inspector
 from projects.line.runtime.archive import ArchiveError, check_apart
 from projects.line.runtime.drift import Line
@@ -28,9 +28,8 @@ EVERY_ADDRESS = ('', '0', '0.0.0.0', '::')
 
 def options() -> argparse.ArgumentParser:
     """Return what the command line takes."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description='Serve the inspection page of an exported detector on this machine.',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='example:\n  %(prog)s exported/NAME --images data/synthetic/images',
     )
     parser.add_argument('model', nargs='?', help='folder that tools/export.py wrote')
@@ -89,7 +88,6 @@ def options() -> argparse.ArgumentParser:
     access.add_argument(
         '--proxy', action='append', metavar='ADDRESS', help='from which these are believed (this machine)'
     )
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     return parser
 
 

@@ -16,10 +16,10 @@ PAUSE_LINES, PAUSE_SECONDS = 20, 1e-4
 def write_corrections(
     path: Path, entries: Iterable[dict[str, Any]], classes: list[str], rule: str | None
 ) -> None:
-    """Write the decisions that count, as annotated images; withdrawn ones and unreadable files are none.
+    """Write the decisions that count, as annotated images: not those withdrawn or on unreadable files.
 
-    Line by line, with pauses: fifty thousand in one text, or without a stop, would hold up whoever decides
-    meanwhile, since threads of one process take turns of 5 ms.
+    Line by line, with pauses: fifty thousand in one text, or without a stop, would delay decisions that are
+    made meanwhile, since threads of one process take turns of 5 ms.
 
     Args:
         path: The file.
@@ -57,7 +57,7 @@ def _pause(number: int) -> None:
 
 
 def _image(number: int, entry: dict[str, Any]) -> dict[str, Any]:
-    """Return the image; who decided and what the detector said stand with it, each with its own detector."""
+    """Return the image with who decided and what the detector found, each with its own detector."""
     height, width = entry['size']
     row = dict(id=number, file_name=entry['file'], width=width, height=height, verdict=entry['verdict'])
     if entry['part']:
@@ -91,13 +91,13 @@ def read_corrections(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         ArchiveError: They are damaged, or no page's.
     """
     try:
-        said = json.loads(path.read_text())
-        classes = [category['name'] for category in said['categories']]
-        rows = {image['id']: (image, []) for image in said['images']}
-        for annotation in said['annotations']:
+        content = json.loads(path.read_text())
+        classes = [category['name'] for category in content['categories']]
+        rows = {image['id']: (image, []) for image in content['images']}
+        for annotation in content['annotations']:
             rows[annotation['image_id']][1].append(annotation)
         found = [_as_entry(*row, classes) for row in rows.values()]
-        if len({entry['file'] for entry in found}) < len(said['images']):
+        if len({entry['file'] for entry in found}) < len(content['images']):
             raise ValueError('an id or name twice')
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise ArchiveError(f'{path}: expected corrections of this page; give another --out') from None

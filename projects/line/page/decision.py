@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from projects.errors import MMXrayError
 from projects.line.runtime.folder import Exported
 
 from .items import LONGEST_PART, Item
@@ -12,7 +13,7 @@ MOST_FACTS = 20
 LONGEST_FACT = 200  # characters
 
 
-class ConflictError(ValueError):
+class ConflictError(MMXrayError, ValueError):
     """Somebody decided on the radiograph since the inspector saw it."""
 
 

@@ -59,7 +59,7 @@ class Decisions:
         if self.latest:
             self.write()
         if len(self.latest) > AT_ONCE:
-            # Millions of objects that stay: to go through them for garbage would hold up a decision.
+            # Millions of objects that stay: a garbage collection that visits them would delay a decision.
             gc.collect()
             gc.freeze()
 
@@ -109,7 +109,7 @@ class Decisions:
         by: dict[str, str],
         viewed: dict[str, Any],
     ) -> None:
-        """Add a decision to the record; the caller lets no other one in meanwhile.
+        """Add a decision to the record; the caller makes sure that no other one is added meanwhile.
 
         Args:
             item: The radiograph with what the detector found.
@@ -202,7 +202,7 @@ class Decisions:
         )
 
     def _proposal(self, item: Item) -> dict[str, Any]:
-        """Return what the detector said of an item, with its scores, and which detector that was."""
+        """Return what the detector found on an item, with its scores, and which detector it was."""
         inspector = self.inspector
         return dict(
             folder=inspector.digest,

@@ -26,7 +26,7 @@ HEADERS = {
     'Cache-Control': 'no-store',
 }
 CODED_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-# Whoever sees that the server lives learns nothing else of it.
+# These answer without a login, and tell only that the server works.
 WITHOUT_LOGIN = ('/health/live', '/health/ready')
 UPLOADS = ('/api/images', '/v1/inspect')
 # Types that a page of another site cannot send without asking first.
@@ -89,7 +89,7 @@ class Guard:
 
 
 async def _drain(receive: Receive) -> None:
-    """Take what is left of a body and forget it, for a while: who still sends does not read the answer."""
+    """Read and drop the rest of a body, for a while: a client that still sends does not read the answer."""
     seen = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
@@ -113,7 +113,7 @@ def _bounded(receive: Receive, most: int) -> Receive:
         begin = begin or time.monotonic()
         left = begin + BODY_SECONDS + seen / SLOWEST_BYTES - time.monotonic()
         try:
-            # After the body comes only the client's going, for which there is no haste.
+            # After the body only the end of the connection is awaited, which has no deadline.
             message = await asyncio.wait_for(receive(), max(left, 0.001) if more else None)
         except TimeoutError:
             raise HTTPException(408, 'the body did not come in time', dict(connection='close')) from None

@@ -10,7 +10,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; what breaks lines in a name is escaped by JSON."""
-        said = dict(
+        entry = dict(
             time=datetime.fromtimestamp(record.created, UTC).isoformat(timespec='milliseconds'),
             level=record.levelname.lower(),
             logger=record.name,
@@ -18,8 +18,8 @@ class JsonLines(logging.Formatter):
             **getattr(record, 'facts', {}),
         )
         if record.exc_info:
-            said['error'] = self.formatException(record.exc_info)
-        return json.dumps(said, default=str)
+            entry['error'] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
 
 
 def log_to(file: str) -> None:

@@ -61,13 +61,13 @@ class Metrics:
             Gauge('watched_runs', '1 while a process inspects the watched folder', **shared).set_function(
                 lambda: float(read_kept(watched)['runs'])
             )
-        said = {
+        gauges = {
             'average': Gauge('drift_average', 'EWMA of a drift chart', ['chart'], **shared),
             'count': Gauge('drift_count', 'Radiographs in a drift chart', ['chart'], **shared),
         }
         limit = Gauge('drift_limit', 'Limits of a drift chart', ['chart', 'side'], **shared)
         for name, chart in drift.charts.items():
-            for key, gauge in said.items():
+            for key, gauge in gauges.items():
                 gauge.labels(name).set_function(
                     lambda name=name, key=key: float(getattr(drift.standings[name], key))
                 )
@@ -75,21 +75,23 @@ class Metrics:
                 if value is not None:
                     limit.labels(name, side).set(value)
 
-    def count(self, name: str, said: Inspection | ImagingError) -> None:
+    def count(self, name: str, outcome: Inspection | ImagingError) -> None:
         """Count an inspection, and log it."""
-        if isinstance(said, ImagingError):
+        if isinstance(outcome, ImagingError):
             self._verdicts.labels('unreadable').inc()
-            log.info('inspected', extra=dict(facts=dict(name=name, verdict='unreadable', reason=str(said))))
+            log.info(
+                'inspected', extra=dict(facts=dict(name=name, verdict='unreadable', reason=str(outcome)))
+            )
             return
-        self._verdicts.labels(said.verdict).inc()
-        if said.flagged:
-            self._flagged.labels(said.verdict).inc()
-        self._risk.observe(said.risk)
-        self._gray.observe(float(said.pixels.mean()) / (257 if said.pixels.dtype.itemsize == 2 else 1))
-        for stage, seconds in said.seconds.items():
+        self._verdicts.labels(outcome.verdict).inc()
+        if outcome.flagged:
+            self._flagged.labels(outcome.verdict).inc()
+        self._risk.observe(outcome.risk)
+        self._gray.observe(float(outcome.pixels.mean()) / (257 if outcome.pixels.dtype.itemsize == 2 else 1))
+        for stage, seconds in outcome.seconds.items():
             self._seconds.labels(stage).observe(seconds)
-        facts = dict(name=name, verdict=said.verdict, risk=said.risk, folder=said.folder)
-        log.info('inspected', extra=dict(facts=facts | dict(seconds=sum(said.seconds.values()))))
+        facts = dict(name=name, verdict=outcome.verdict, risk=outcome.risk, folder=outcome.folder)
+        log.info('inspected', extra=dict(facts=facts | dict(seconds=sum(outcome.seconds.values()))))
 
     def call(self, chart: str) -> None:
         """Log that a drift chart calls."""

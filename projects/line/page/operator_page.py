@@ -24,21 +24,23 @@ def operator() -> FileResponse:
 
 @router.get('/api/last')
 def last(session: Sitting) -> dict[str, Any]:
-    """Give the last verdicts, newest first, and what is to be said of the detector.
+    """Give the last verdicts, newest first, and what is to be known of the detector.
 
     `away` says why none is to be shown: where the watched folder's process does not run, the newest of the
     others would be taken for that of the next part.
     """
-    said: dict[str, Any] = dict(last=session.last.listed(), requalify=session.drift.requalify, away='')
-    said['replaced'] = as_text(session.served.replaced())
+    answer: dict[str, Any] = dict(last=session.last.listed(), requalify=session.drift.requalify, away='')
+    answer['replaced'] = as_text(session.served.replaced())
     if session.watched is None:
-        return said
+        return answer
     kept = read_kept(session.watched)
     if not kept['runs']:
-        return said | dict(last=[], away=f'nothing inspects the folder whose results go to {session.watched}')
-    said['requalify'] += [f'watched folder: {reason}' for reason in kept['requalify']]
-    together = sorted([*said['last'], *kept['last']], key=lambda facts: facts['time'], reverse=True)
-    return said | dict(last=together[:MOST])
+        return answer | dict(
+            last=[], away=f'nothing inspects the folder whose results go to {session.watched}'
+        )
+    answer['requalify'] += [f'watched folder: {reason}' for reason in kept['requalify']]
+    together = sorted([*answer['last'], *kept['last']], key=lambda facts: facts['time'], reverse=True)
+    return answer | dict(last=together[:MOST])
 
 
 @router.get('/api/last/{key}/picture')

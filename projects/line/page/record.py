@@ -1,8 +1,8 @@
 """The record of decisions: `decisions.jsonl`, append-only, each line bound to the one before by its hash.
 
 A line carries in `previous` the SHA-256 of the line before it, its line feed included, and the first one
-zeros. The hash of the last line (`tail -n 1 decisions.jsonl | sha256sum`) stands for the whole record: who
-notes it elsewhere, such as in a shift's protocol, can show later that nothing before it was changed.
+zeros. The hash of the last line (`tail -n 1 decisions.jsonl | sha256sum`) stands for the whole record: noted
+elsewhere, such as in a shift's protocol, it shows later that nothing before it was changed.
 """
 
 import errno
@@ -24,8 +24,8 @@ def read_record(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     """Read a record and prove that each line follows from the one before.
 
     Args:
-        path: The file; none is an empty record. A last line without a line feed is not of the record: what
-            a power cut left of a decision that nobody was told is kept.
+        path: The file; none is an empty record. A last line without a line feed is not of the record: it is
+            what a power cut left of a decision whose client got no answer.
 
     Yields:
         Each entry and the hash of its line.

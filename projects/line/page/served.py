@@ -43,7 +43,7 @@ class Served:
 def _state(path: Path) -> tuple[int, ...]:
     """Return what changes with a file's content, or with the link that leads there; () where it is gone."""
     try:
-        said = path.stat()
+        facts = path.stat()
     except OSError:
         return ()
-    return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns

@@ -100,8 +100,8 @@ async def inspect(
         files = [_inside(session, path) for path in asked.paths]
         async with limits.place():
             found = [
-                await run_in_threadpool(_inspect, session, said, file)
-                for said, file in zip(asked.paths, files, strict=True)
+                await run_in_threadpool(_inspect, session, path, file)
+                for path, file in zip(asked.paths, files, strict=True)
             ]
         return dict(results=found)
     draft = session.uploads / f'{uuid.uuid4().hex}.part'
@@ -135,12 +135,12 @@ def _inspect(session: Session, name: str, file: Path) -> dict[str, Any]:
     try:
         digest = sha256(file)
     except OSError as error:
-        said = ImagingError(f'{name}: expected a readable file ({error.strerror}); correct the path')
+        outcome = ImagingError(f'{name}: expected a readable file ({error.strerror}); correct the path')
         digest = ''
-        session.metrics.count(name, said)
+        session.metrics.count(name, outcome)
     else:
-        said = session.detect(name, file, digest)
-    result = as_result(as_text(name), digest, said, session.inspector)
+        outcome = session.detect(name, file, digest)
+    result = as_result(as_text(name), digest, outcome, session.inspector)
     reason = as_text(result['reason'].replace(str(file), name))
     return result | dict(reason=reason, requalify=session.drift.requalify)
 

@@ -68,7 +68,7 @@ class Session:
         self.user = dict(inspector=name, known_by='option') if name else _login()
         # A frame of 256 MiB may take three times that to decode: one after the other.
         self.decoding = threading.BoundedSemaphore(1)
-        # Of its own: who opens a radiograph does not wait for a folder that is being inspected.
+        # Its own: opening a radiograph does not wait for a folder that is being inspected.
         self.showing = threading.BoundedSemaphore(1)
         self.items: dict[int, Item] = {}
         self.changes = 0
@@ -103,7 +103,7 @@ class Session:
             self.drift.close()
 
     def _drop_uploads(self) -> None:
-        """Take away what was sent and not decided on: whoever wants it inspected sends it again."""
+        """Remove uploads that nobody decided on; they can be sent again."""
         shutil.rmtree(self.uploads, ignore_errors=True)
 
     def _put(self, key: int, item: Item) -> None:
@@ -129,16 +129,16 @@ class Session:
         return Item(name, path, digest, part=(part or '')[:LONGEST_PART])
 
     def detect(self, name: str, path: Path, digest: str) -> Inspection | ImagingError:
-        """Run the detector on a file, count, chart and log what it says; one file after the other."""
+        """Run the detector on a file; count, chart and log the outcome; one file after the other."""
         with self.decoding:
-            said = self.inspector.attempt(path)
+            outcome = self.inspector.attempt(path)
             if self.shadow:
-                self.shadow.see(as_text(name), digest, path, said, self.inspector)
-        self.last.add(as_text(name), said, self.inspector.threshold)
-        self.metrics.count(as_text(name), said)
-        for chart in self.drift.update(as_text(name), digest, said):
+                self.shadow.see(as_text(name), digest, path, outcome, self.inspector)
+        self.last.add(as_text(name), outcome, self.inspector.threshold)
+        self.metrics.count(as_text(name), outcome)
+        for chart in self.drift.update(as_text(name), digest, outcome):
             self.metrics.call(chart)
-        return said
+        return outcome
 
     def inspect(self, key: int) -> None:
         """Run the detector on an item unless it has seen these bytes; what was decided on them comes back."""
@@ -146,24 +146,24 @@ class Session:
         try:
             digest = sha256(item.path)
             known = digest == item.digest and not item.reason
-            said = None if known else self.detect(item.name, item.path, digest)
+            outcome = None if known else self.detect(item.name, item.path, digest)
         except OSError as error:
             digest = ''
-            said = ImagingError(f'{item.name}: expected a readable file ({error.strerror}); open it again')
-        now = replace(item, state='found') if said is None else self._item(item.name, item.path, digest)
-        if isinstance(said, ImagingError):
-            now.reason, now.state = as_text(str(said).replace(str(item.path), item.name)), 'unreadable'
-        elif said:
-            now.size, now.risk, now.state = said.pixels.shape, said.risk, 'found'
-            now.flagged = said.flagged
+            outcome = ImagingError(f'{item.name}: expected a readable file ({error.strerror}); open it again')
+        now = replace(item, state='found') if outcome is None else self._item(item.name, item.path, digest)
+        if isinstance(outcome, ImagingError):
+            now.reason, now.state = as_text(str(outcome).replace(str(item.path), item.name)), 'unreadable'
+        elif outcome:
+            now.size, now.risk, now.state = outcome.pixels.shape, outcome.risk, 'found'
+            now.flagged = outcome.flagged
             now.found = [
                 dict(box=[round(float(v), 1) for v in box], label=int(label), score=float(score))
-                for box, label, score in zip(said.boxes, said.labels, said.scores, strict=True)
+                for box, label, score in zip(outcome.boxes, outcome.labels, outcome.scores, strict=True)
             ]
-            for row, mask in zip(now.found, said.masks or []):
+            for row, mask in zip(now.found, outcome.masks or []):
                 row['outlines'] = mask.outlines()
             now.boxes = list(now.found)
-            now.thumbnail = thumbnail(said.pixels)
+            now.thumbnail = thumbnail(outcome.pixels)
         with self.lock:
             self._put(key, replace(now, **self.decisions.give_back(now)))
 

@@ -78,7 +78,7 @@ async def upload(session: Sitting, limits: Bounds, request: Request, name: str) 
 
 
 def plain_name(name: str) -> str:
-    """Return the last part of a file's name, without what a path or a shell could take for its own."""
+    """Return the last part of a file's name, without characters that mean something in a path or a shell."""
     return re.sub(r'[^\w.-]+', '_', Path(name.replace('\\', '/')).name).lstrip('.')
 
 

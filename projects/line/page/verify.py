@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from projects import __version__
+from projects.arguments import ToolParser
 from projects.line.runtime.archive import ArchiveError
 from projects.radiograph.files import sha256
 
@@ -16,9 +16,8 @@ from .record import FIRST, RECORD, read_record
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description='Prove that a record of decisions was not changed, and that it fits its radiographs.',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='exit status: 0 whole, 1 not, 2 wrong use\n\nexample:\n  %(prog)s work_dirs/inspect',
     )
     parser.add_argument('out', type=Path, help=f'folder of {RECORD}, --out of the page')
@@ -27,7 +26,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='HASH',
         help='of a last line that was noted elsewhere: the record must still hold that line',
     )
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     return parser.parse_args(argv)
 
 
@@ -92,9 +90,9 @@ def _derived(out: Path, latest: dict[tuple[str, str], dict[str, Any]]) -> list[s
         }
         path = out / name
         try:
-            said = json.loads(path.read_text()) if path.is_file() else dict(images=[], annotations=[])
-            boxes = Counter(annotation['image_id'] for annotation in said['annotations'])
-            found = {i['file_name']: (i['verdict'], boxes[i['id']]) for i in said['images']}
+            corrections = json.loads(path.read_text()) if path.is_file() else dict(images=[], annotations=[])
+            boxes = Counter(annotation['image_id'] for annotation in corrections['annotations'])
+            found = {i['file_name']: (i['verdict'], boxes[i['id']]) for i in corrections['images']}
         except (ValueError, KeyError, TypeError):
             found = None
         if found != expected:

@@ -74,10 +74,10 @@ def find_images(
 ) -> tuple[Path, list[str]]:
     """List radiographs below a folder, sorted, and what may be one; or one file.
 
-    A torn copy is a part that somebody has to look at: what is listed is inspected or set aside with its
-    reason. Listed is what has a radiograph's suffix; what begins as DICOM does, and with it all other files
-    of its suffix; what cannot be read; and without a suffix, or with a number for one, all but text and
-    hidden files. `DICOMDIR` and what macOS keeps in `._` files is none.
+    A torn copy is a part that somebody has to look at: a listed file is inspected, or set aside with its
+    reason. Listed are files with a radiograph's suffix; files that begin as DICOM does, and then all other
+    files of that suffix; files that cannot be read; and, of files without a suffix or with a number for one,
+    all except text and hidden files. `DICOMDIR` and macOS's `._` files are never listed.
 
     Args:
         source: The folder or file.
@@ -249,27 +249,27 @@ def _inspect_shard(
     written, took = time.monotonic(), 0.0
     with (folder / JOURNAL).open('a') as journal:
         results = zip(todo, inspector.stream(files()), strict=True)
-        for name, said in progress(results, len(mine) - len(todo), len(mine)):
+        for name, outcome in progress(results, len(mine) - len(todo), len(mine)):
             picture = folder / 'overlays' / fitting_name(name, '.png')
-            if isinstance(said, Inspection) and (
-                overlays == 'all' or overlays == 'rejected' and said.verdict == 'reject'
+            if isinstance(outcome, Inspection) and (
+                overlays == 'all' or overlays == 'rejected' and outcome.verdict == 'reject'
             ):
-                _write_picture(picture, said, inspector.threshold)
+                _write_picture(picture, outcome, inspector.threshold)
             else:
                 picture.unlink(missing_ok=True)  # of the file that had this name
-            if report and isinstance(said, Inspection):
-                report(name, root / name, said, folder / 'reports' / fitting_name(name, '.sr.dcm'))
+            if report and isinstance(outcome, Inspection):
+                report(name, root / name, outcome, folder / 'reports' / fitting_name(name, '.sr.dcm'))
             # After its picture: a line says that nothing is left to do.
-            journal.write(json.dumps(_row(name, said, stamps.pop(name))) + '\n')
+            journal.write(json.dumps(_row(name, outcome, stamps.pop(name))) + '\n')
             journal.flush()
-            failed += isinstance(said, ImagingError)
+            failed += isinstance(outcome, ImagingError)
             if time.monotonic() - written > max(TABLES_SECONDS, TABLES_RATIO * took):
                 begin = time.monotonic()
                 counts()
                 written = time.monotonic()
                 took = written - begin
     summary = counts()
-    # Last: a shard without it was killed, and is no part of a merged table (merge.py).
+    # Last: a shard without it was killed, and is not merged (merge.py).
     done_with = dict(radiographs=summary.radiographs, opinion=bool(inspector.opinion), head=_head(inspector))
     with text_draft(folder / DONE) as file:
         file.write(json.dumps(done_with) + '\n')
@@ -289,10 +289,10 @@ def fitting_name(name: str, end: str) -> str:
 def stamp_of(path: Path) -> list[int] | None:
     """Return size in bytes and time of change in ns of a file; None where there is none."""
     try:
-        said = path.stat()
+        facts = path.stat()
     except OSError:
         return None
-    return [said.st_size, said.st_mtime_ns]
+    return [facts.st_size, facts.st_mtime_ns]
 
 
 def _keep_valid(folder: Path, root: Path, names: set[str]) -> set[str]:
@@ -318,7 +318,7 @@ def _keep_valid(folder: Path, root: Path, names: set[str]) -> set[str]:
 def _claim(folder: Path, inspector: Inspector, root: Path) -> None:
     """Record what a shard is made with, or refuse to mix two runs; cut off a line half written."""
     exported = inspector.exported
-    said = dict(
+    settings = dict(
         archive=str(root.resolve()),
         engine=inspector.engine,
         threshold=inspector.threshold,
@@ -332,13 +332,13 @@ def _claim(folder: Path, inspector: Inspector, root: Path) -> None:
             earlier = json.loads(path.read_text())
         except ValueError:
             earlier = None
-        if earlier != json.loads(json.dumps(said)):
+        if earlier != json.loads(json.dumps(settings)):
             raise ArchiveError(
                 f'{folder}: holds results of another detector, engine, threshold or archive ({RUN}); give '
                 'another --out'
             )
     with text_draft(path) as file:
-        file.write(json.dumps(said, indent=1) + '\n')
+        file.write(json.dumps(settings, indent=1) + '\n')
     journal = folder / JOURNAL
     if journal.is_file():
         with journal.open('rb+') as file:
@@ -353,24 +353,27 @@ def _claim(folder: Path, inspector: Inspector, root: Path) -> None:
             file.truncate(end)
 
 
-def _row(name: str, said: Inspection | ImagingError, stamp: list[int] | None) -> dict[str, Any]:
-    if isinstance(said, ImagingError):
-        return dict(image=name, error=str(said))
-    opinion = {} if said.unusual is None else dict(unusual=said.unusual, flagged=said.flagged)
+def _row(name: str, outcome: Inspection | ImagingError, stamp: list[int] | None) -> dict[str, Any]:
+    if isinstance(outcome, ImagingError):
+        return dict(image=name, error=str(outcome))
+    masks = {}
+    if outcome.masks is not None:
+        masks['masks'] = [mask.rle(outcome.pixels.shape) for mask in outcome.masks]
+    opinion = {} if outcome.unusual is None else dict(unusual=outcome.unusual, flagged=outcome.flagged)
     return dict(
         opinion,
         image=name,
         stamp=stamp,
-        height=said.pixels.shape[0],
-        width=said.pixels.shape[1],
-        verdict=said.verdict,
-        risk=said.risk,
-        folder=said.folder,
+        height=outcome.pixels.shape[0],
+        width=outcome.pixels.shape[1],
+        verdict=outcome.verdict,
+        risk=outcome.risk,
+        folder=outcome.folder,
         # float32 as it is: every number that was found can be read back.
-        boxes=said.boxes.tolist(),
-        scores=said.scores.tolist(),
-        labels=said.labels.tolist(),
-        **({} if said.masks is None else dict(masks=[mask.rle(said.pixels.shape) for mask in said.masks])),
+        boxes=outcome.boxes.tolist(),
+        scores=outcome.scores.tolist(),
+        labels=outcome.labels.tolist(),
+        **masks,
     )
 
 
@@ -399,9 +402,9 @@ def _head(inspector: Inspector) -> dict[str, Any]:
     )
 
 
-def _write_picture(path: Path, said: Inspection, threshold: float) -> None:
+def _write_picture(path: Path, inspection: Inspection, threshold: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    coded, content = cv2.imencode('.png', overlay(said, threshold))
+    coded, content = cv2.imencode('.png', overlay(inspection, threshold))
     if not coded:
         raise ArchiveError(f'{path}: the overlay could not be coded as PNG; run with --overlays none')
     path.write_bytes(content.tobytes())

@@ -11,7 +11,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from projects.errors import MMXrayError
 
-ACKNOWLEDGED = 10.0  # seconds to wait for the broker's word
+ACKNOWLEDGED = 10.0  # seconds to wait for the broker's acknowledgement
 
 
 class BrokerError(MMXrayError, ValueError):
@@ -61,7 +61,7 @@ class Broker:
         self._client.loop_start()
 
     def send(self, result: dict[str, Any]) -> bool:
-        """Send a result, and wait for the broker's word; returns whether it came."""
+        """Send a result, and wait for the broker's acknowledgement; returns whether it came."""
         if not self._client.is_connected():
             return False
         sent = self._client.publish(self.topic, json.dumps(result), qos=1)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from projects import __version__
+from projects.arguments import ToolParser
 from projects.radiograph.files import sha256
 
 from . import FolderError, Inspector
@@ -32,12 +32,11 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
     """
     source = '{FOLDER | CONFIG CHECKPOINT}' if with_configs else 'FOLDER'
     called = 'python tools/infer.py' if with_configs else 'mmxray-infer'
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         prog=called.rpartition('/')[2],
         description='Inspect radiographs: COCO JSON, CSV and overlays per shard; bad files are set aside; a '
         'restart goes on.',
         usage=f'{called.rpartition("/")[2]} [options] {source} IMAGES --out DIR',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='exit status: 0 inspected, 1 failed, 2 wrong use, 3 none of those to do could be read\n\n'
         f'example:\n  {called} work_dirs/export/NAME archive/2026 --out found --shard 2/8',
     )
@@ -84,14 +83,13 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
     parser.add_argument(
         '--overlays', choices=('none', 'rejected', 'all'), default='rejected', help='pictures to write'
     )
-    parser.add_argument('--version', action='version', version=f'mmxray {__version__}')
     args = parser.parse_args(argv)
     _check(parser, args, with_configs)
     return args
 
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace, with_configs: bool) -> None:
-    """Refuse what cannot be meant."""
+    """Refuse options that do not go together."""
     if len(args.source) not in (2, 3)[: 1 + with_configs]:
         wrong = 'expected FOLDER IMAGES'
         parser.error(f'{wrong}, or CONFIG CHECKPOINT IMAGES' if with_configs else wrong)
@@ -180,8 +178,8 @@ def infer(args: argparse.Namespace, inspector: Inspector) -> int:
 def reporter(inspector: Inspector) -> Report:
     """Return what writes the structured report of a radiograph of an archive."""
 
-    def report(name: str, path: Path, said: Inspection, target: Path) -> None:
-        why = write_report(path, as_result(name, sha256(path), said, inspector), target)
+    def report(name: str, path: Path, inspection: Inspection, target: Path) -> None:
+        why = write_report(path, as_result(name, sha256(path), inspection, inspector), target)
         if why.startswith('none: lacks'):
             print(f'{path}: structured report {why}', file=sys.stderr)
 
@@ -202,7 +200,7 @@ def watch(args: argparse.Namespace, inspector: Inspector) -> int:
         shadow = Inspector(args.shadow, **args.options) if args.shadow else None
         newer = Successor(args, inspector)
         watched = Watch(inspector, root, out, args.settle, broker, Line.of(args), report, shadow, newer)
-        watched.run(stop, said=say_results())
+        watched.run(stop, on_result=say_results())
         if watched.shadow:
             print(watched.shadow.in_words())
     finally:
@@ -232,8 +230,8 @@ class Successor:
         try:
             other = Inspector(place, threshold=self._args.threshold, **self._args.options)
         except (FolderError, EngineError, OSError) as error:
-            said = ' '.join(str(error).split())
-            print(f'not taken, {self._digest} goes on: {said}', file=sys.stderr, flush=True)
+            reason = ' '.join(str(error).split())
+            print(f'not taken, {self._digest} goes on: {reason}', file=sys.stderr, flush=True)
             return None
         print(f'detector {other.digest}, before it {self._digest}', flush=True)
         self._digest = other.digest

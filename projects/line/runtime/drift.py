@@ -157,23 +157,23 @@ class Drift:
     def requalify(self) -> list[str]:
         """Say which charts have called; empty while the line is as it was at the proof."""
         return [
-            f'{WORDS[name]} {said.called["side"]} since {said.called["time"]}'
-            for name, said in self.standings.items()
-            if said.called
+            f'{WORDS[name]} {standing.called["side"]} since {standing.called["time"]}'
+            for name, standing in self.standings.items()
+            if standing.called
         ]
 
-    def update(self, name: str, digest: str, said: Inspection | ImagingError) -> list[str]:
+    def update(self, name: str, digest: str, outcome: Inspection | ImagingError) -> list[str]:
         """Take in a radiograph that was inspected.
 
         Args:
             name: From which the part is known.
             digest: SHA-256 of its file; one that was among the last 5,000 does not count again.
-            said: What `Inspector.attempt` returned; what cannot be read has no values.
+            outcome: What `Inspector.attempt` returned; what cannot be read has no values.
 
         Returns:
             Names of the charts that call for the first time.
         """
-        if not isinstance(said, Inspection) or not self.charts:
+        if not isinstance(outcome, Inspection) or not self.charts:
             return []
         with self._lock:
             key = digest[:_DIGITS]
@@ -183,19 +183,21 @@ class Drift:
                 self._recent[key] = None
                 if len(self._recent) > _RECENT:
                     del self._recent[next(iter(self._recent))]
-            calling = [chart for chart, value in self._values(name, said).items() if self._add(chart, value)]
+            calling = [
+                chart for chart, value in self._values(name, outcome).items() if self._add(chart, value)
+            ]
             self._stale = True
             if calling or time.monotonic() - self._saved > SAVE_SECONDS:
                 with suppress(OSError):  # a full disk: with the next one, or at the end
                     self._save()
             return calling
 
-    def _values(self, name: str, said: Inspection) -> dict[str, float]:
-        rejected = float(said.verdict == 'reject')
+    def _values(self, name: str, outcome: Inspection) -> dict[str, float]:
+        rejected = float(outcome.verdict == 'reject')
         if self.reference_part and part_by_rule(self.rule, name) == self.reference_part:
             return dict(reference_part=rejected)
-        values = {key: said.levels[key] for key in GRAYS}
-        return values | {'rejected' if rejected else 'accepted': said.risk, 'rejects': rejected}
+        values = {key: outcome.levels[key] for key in GRAYS}
+        return values | {'rejected' if rejected else 'accepted': outcome.risk, 'rejects': rejected}
 
     def _add(self, name: str, value: float) -> bool:
         """Add a value to a chart; returns whether it calls for the first time."""
@@ -259,7 +261,9 @@ class Drift:
             other = {key: content.get(key) for key in self._of} != self._of
             if not other and not requalified:
                 self.standings |= {
-                    name: Standing(**said) for name, said in content['charts'].items() if name in self.charts
+                    name: Standing(**standing)
+                    for name, standing in content['charts'].items()
+                    if name in self.charts
                 }
                 self._recent = dict.fromkeys(content['recent'])
         except FileNotFoundError:
@@ -326,13 +330,13 @@ def _mixed(verdict: str, groups: dict[str, Any], of_kind: dict[str, float], each
     weights: list[float] = []
     total = squares = 0.0
     for kind, group in groups.items():
-        said = group[verdict]
-        if not said['count'] or not of_kind[kind]:
+        measured = group[verdict]
+        if not measured['count'] or not of_kind[kind]:
             continue
         one = of_kind[kind] / group['count']  # weight of one radiograph
-        values += said['quantiles']
-        weights += [one * said['count'] / len(said['quantiles'])] * len(said['quantiles'])
-        total, squares = total + one * said['count'], squares + one**2 * said['count']
+        values += measured['quantiles']
+        weights += [one * measured['count'] / len(measured['quantiles'])] * len(measured['quantiles'])
+        total, squares = total + one * measured['count'], squares + one**2 * measured['count']
     units = each * total**2 / squares if squares else 0.0
     return value_chart(verdict, VALUE_WEIGHT, values, weights, units) if units >= FEWEST else None
 

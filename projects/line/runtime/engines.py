@@ -103,7 +103,7 @@ def _cached(graph: Path, settings: dict[str, Any], cache: Path) -> Any:
     """Take what an earlier start of this user compiled, if it is of this machine; else compile, and keep it.
 
     Not by OpenVINO's own CACHE_DIR: that loads weights with a flipped bit without a word. A checksum would
-    not do: whoever may write to the folder could put in another graph, with its checksum.
+    not do: a user who can write to the folder could put in another graph with its checksum.
     """
     import openvino
 
@@ -133,7 +133,7 @@ def _cached(graph: Path, settings: dict[str, Any], cache: Path) -> Any:
 
 
 def _code(secret: bytes, name: str, content: bytes) -> bytes:
-    """Return the code that proves that content of this name was kept by who knows the secret."""
+    """Return the code that proves that content of this name was kept by a user who knows the secret."""
     return hmac.digest(secret, name.encode() + b'\0' + content, 'sha256')
 
 
@@ -152,8 +152,8 @@ def _secret() -> bytes | None:
                 os.link(made, path)  # whole, and never over another's
             finally:
                 made.unlink()
-        said = path.stat()
-        if said.st_uid == os.getuid() and not said.st_mode & 0o077:
+        facts = path.stat()
+        if facts.st_uid == os.getuid() and not facts.st_mode & 0o077:
             secret = path.read_bytes()
             return secret if len(secret) == 32 else None
     return None
@@ -168,7 +168,7 @@ def _onnxruntime(graph: Path, threads: int, streams: int) -> Engine:
     options.log_severity_level = 3  # errors: each constant that it leaves out would be a warning
     session = onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
 
-    names = [said.name for said in session.get_inputs()]
+    names = [node.name for node in session.get_inputs()]
 
     def run(*inputs: np.ndarray) -> Any:
         return tuple(session.run(None, dict(zip(names, inputs, strict=True))))

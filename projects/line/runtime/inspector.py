@@ -410,7 +410,7 @@ def _merge(
         Boxes, scores and labels, best first, and of each the positions of those that it is made of among all
         of `found`.
     """
-    tiles = np.repeat(np.arange(len(found)), [len(said[1]) for said in found])
+    tiles = np.repeat(np.arange(len(found)), [len(tile[1]) for tile in found])
     columns = [np.concatenate(column) for column in zip(*found, strict=True)]
     order = np.argsort(-columns[1], kind='stable')
     boxes, scores, labels, cut, tiles = (column[order] for column in (*columns, tiles))

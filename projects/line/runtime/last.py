@@ -37,12 +37,12 @@ class LastVerdicts:
         self._count = 0
         self._lock = threading.Lock()
 
-    def add(self, name: str, said: Inspection | ImagingError, threshold: float) -> dict[str, Any]:
+    def add(self, name: str, outcome: Inspection | ImagingError, threshold: float) -> dict[str, Any]:
         """Take in a verdict.
 
         Args:
             name: Of the radiograph.
-            said: What `Inspector.attempt` returned.
+            outcome: What `Inspector.attempt` returned.
             threshold: Of the boxes that are drawn.
 
         Returns:
@@ -52,12 +52,16 @@ class LastVerdicts:
         facts: dict[str, Any] = dict(name=name, verdict='unreadable', flagged=False)
         facts['time'] = datetime.now(UTC).isoformat(timespec='milliseconds').replace('+00:00', 'Z')
         picture = b''
-        if isinstance(said, Inspection):
-            facts |= dict(verdict=said.verdict, flagged=said.flagged)
-            scale = min(SIDE / max(said.pixels.shape), 1)
-            size = [max(round(side * scale), 1) for side in reversed(said.pixels.shape)]  # also of a sliver
-            small = cv2.resize(said.pixels, size, interpolation=cv2.INTER_AREA)
-            drawn = overlay(replace(said, pixels=small, boxes=said.boxes * scale, masks=None), threshold)
+        if isinstance(outcome, Inspection):
+            facts |= dict(verdict=outcome.verdict, flagged=outcome.flagged)
+            scale = min(SIDE / max(outcome.pixels.shape), 1)
+            size = [
+                max(round(side * scale), 1) for side in reversed(outcome.pixels.shape)
+            ]  # also of a sliver
+            small = cv2.resize(outcome.pixels, size, interpolation=cv2.INTER_AREA)
+            drawn = overlay(
+                replace(outcome, pixels=small, boxes=outcome.boxes * scale, masks=None), threshold
+            )
             picture = cv2.imencode('.png', drawn)[1].tobytes()
         with self._lock:
             self._count += 1
@@ -99,13 +103,15 @@ class KeptVerdicts:
         self._living = threading.Thread(target=self._live, daemon=True)
         self._living.start()
 
-    def add(self, name: str, said: Inspection | ImagingError, threshold: float, requalify: list[str]) -> None:
+    def add(
+        self, name: str, outcome: Inspection | ImagingError, threshold: float, requalify: list[str]
+    ) -> None:
         """Keep a verdict, and why the detector is to be qualified again; see `LastVerdicts.add`.
 
         Raises:
             OSError: It cannot be written.
         """
-        facts = self._last.add(name, said, threshold)
+        facts = self._last.add(name, outcome, threshold)
         self._requalify = requalify
         if facts['picture']:
             write_whole(self._path(facts['key']), self._last.picture(facts['key']))

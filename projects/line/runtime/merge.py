@@ -41,11 +41,11 @@ def merge_shards(out: Path) -> Summary:
             count.quarantined += 'error' in row
             count.rejected += row.get('verdict') == 'reject'
             count.flagged += bool(row.get('flagged'))
-        said = _read(folder / DONE)['radiographs']
-        if len(seen) - before != said:
+        completed = _read(folder / DONE)['radiographs']
+        if len(seen) - before != completed:
             raise ArchiveError(
-                f'{folder}: {len(seen) - before} radiographs in its journal, expected the {said} that it was '
-                'completed with; inspect the shard again'
+                f'{folder}: {len(seen) - before} radiographs in its journal, expected the {completed} that '
+                'it was completed with; inspect the shard again'
             )
     try:
         write_tables(out, [folder / JOURNAL for folder in shards], done['head'], done['opinion'])
@@ -84,7 +84,7 @@ def _shards(out: Path) -> list[Path]:
 
 
 def _agreed(shards: list[Path]) -> dict[str, Any]:
-    """Return what the first shard was completed with, which but for a number all shards share."""
+    """Return what the first shard was completed with; all shards share it, except their numbers."""
     done = _read(shards[0] / DONE)
     run = _read(shards[0] / RUN)
     for folder in shards[1:]:

@@ -62,10 +62,10 @@ class SecondOpinion:
     """
 
     def __init__(self, folder: Path, exported: Exported, engine: str, threads: int | None = None):
-        said = exported.opinion
-        self.threshold = float(said['threshold'])
-        self._features: Any = engines.load(engine, folder / said['graph'], threads)
-        path = folder / said['memory']
+        opinion = exported.opinion
+        self.threshold = float(opinion['threshold'])
+        self._features: Any = engines.load(engine, folder / opinion['graph'], threads)
+        path = folder / opinion['memory']
         try:
             self._memory = np.load(path, allow_pickle=False)
             fits = self._memory.ndim == 2 and self._memory.dtype == np.float32

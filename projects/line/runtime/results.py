@@ -9,14 +9,14 @@ from .inspector import Inspection, Inspector
 
 
 def as_result(
-    name: str, digest: str, said: Inspection | ImagingError, inspector: Inspector
+    name: str, digest: str, outcome: Inspection | ImagingError, inspector: Inspector
 ) -> dict[str, Any]:
     """Return what an inspection found, or why there is none, which is no acceptance.
 
     Args:
-        name: Of the radiograph, as who asked calls it.
+        name: Of the radiograph, as the caller names it.
         digest: SHA-256 of its file; '' where that is not known.
-        said: What `Inspector.attempt` returned.
+        outcome: What `Inspector.attempt` returned.
         inspector: The detector.
 
     Returns:
@@ -43,22 +43,22 @@ def as_result(
         seconds={},
         time=datetime.now(UTC).isoformat(timespec='milliseconds').replace('+00:00', 'Z'),
     )
-    if isinstance(said, ImagingError):
-        return result | dict(reason=str(said))
+    if isinstance(outcome, ImagingError):
+        return result | dict(reason=str(outcome))
     boxes = [
         {'box': box, 'class': severity, 'score': score}
         for box, severity, score in zip(
-            said.boxes.tolist(), said.severities, said.scores.tolist(), strict=True
+            outcome.boxes.tolist(), outcome.severities, outcome.scores.tolist(), strict=True
         )
     ]
-    for row, mask in zip(boxes, said.masks or []):
-        row |= dict(mask=mask.rle(said.pixels.shape), area=mask.area)
+    for row, mask in zip(boxes, outcome.masks or []):
+        row |= dict(mask=mask.rle(outcome.pixels.shape), area=mask.area)
     return result | dict(
-        verdict=said.verdict,
-        risk=said.risk,
+        verdict=outcome.verdict,
+        risk=outcome.risk,
         boxes=boxes,
-        size=list(said.pixels.shape),
-        unusual=said.unusual,
-        flagged=said.flagged,
-        seconds={stage: round(seconds, 6) for stage, seconds in said.seconds.items()},
+        size=list(outcome.pixels.shape),
+        unusual=outcome.unusual,
+        flagged=outcome.flagged,
+        seconds={stage: round(seconds, 6) for stage, seconds in outcome.seconds.items()},
     )

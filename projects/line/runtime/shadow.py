@@ -39,19 +39,19 @@ class Shadow:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def see(
-        self, name: str, digest: str, path: Path, said: Inspection | ImagingError, first: Inspector
+        self, name: str, digest: str, path: Path, outcome: Inspection | ImagingError, first: Inspector
     ) -> None:
-        """Inspect a radiograph too, and record both verdicts; what goes wrong is not the first's matter.
+        """Inspect a radiograph too, and record both verdicts; a failure here does not affect the first.
 
         Args:
             name: Of the radiograph.
             digest: SHA-256 of its file.
             path: Its file.
-            said: What the first found.
+            outcome: What the first found.
             first: The first.
         """
         other = self.inspector.attempt(path)
-        both = _facts(said, first), _facts(other, self.inspector)
+        both = _facts(outcome, first), _facts(other, self.inspector)
         self.counts[both[0]['verdict'], both[1]['verdict']] += 1
         row = dict(
             time=datetime.now(UTC).isoformat(timespec='milliseconds').replace('+00:00', 'Z'),
@@ -78,8 +78,10 @@ class Shadow:
         return f'shadow: {total}{f" ({words})" if words else ""}; each in {self.path}'
 
 
-def _facts(said: Inspection | ImagingError, inspector: Inspector) -> dict[str, Any]:
+def _facts(outcome: Inspection | ImagingError, inspector: Inspector) -> dict[str, Any]:
     facts: dict[str, Any] = dict(folder=inspector.digest, threshold=inspector.threshold)
-    if isinstance(said, ImagingError):
-        return facts | dict(verdict='unreadable', risk=None, reason=str(said))
-    return facts | dict(verdict=said.verdict, risk=said.risk, seconds=round(sum(said.seconds.values()), 6))
+    if isinstance(outcome, ImagingError):
+        return facts | dict(verdict='unreadable', risk=None, reason=str(outcome))
+    return facts | dict(
+        verdict=outcome.verdict, risk=outcome.risk, seconds=round(sum(outcome.seconds.values()), 6)
+    )

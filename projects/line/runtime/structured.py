@@ -94,9 +94,9 @@ def report_of(source: Any, result: dict[str, Any]) -> Any:
 
     ratio = codes.UCUM.NoUnits
     image = sr.SourceImageForMeasurementGroup.from_source_image(source)
-    said = [(('verdict', 'Verdict'), (result['verdict'], result['verdict']))]
+    evaluations = [(('verdict', 'Verdict'), (result['verdict'], result['verdict']))]
     if result['flagged']:
-        said.append((('opinion', 'Second opinion'), ('unusual', 'unlike sound parts: look at it')))
+        evaluations.append((('opinion', 'Second opinion'), ('unusual', 'unlike sound parts: look at it')))
     verdict = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=_uid(result, 'verdict'), identifier='radiograph'),
         measurements=[
@@ -104,7 +104,7 @@ def report_of(source: Any, result: dict[str, Any]) -> Any:
             sr.Measurement(_code('threshold', 'Threshold'), result['threshold'], ratio),
         ],
         qualitative_evaluations=[
-            sr.QualitativeEvaluation(_code(*name), _code(*value)) for name, value in said
+            sr.QualitativeEvaluation(_code(*name), _code(*value)) for name, value in evaluations
         ],
         source_images=[image],
     )
@@ -137,12 +137,12 @@ def report_of(source: Any, result: dict[str, Any]) -> Any:
     )
 
 
-def _finding(source: Any, result: dict[str, Any], number: int, said: dict[str, Any]) -> Any:
+def _finding(source: Any, result: dict[str, Any], number: int, found: dict[str, Any]) -> Any:
     import numpy as np
     from highdicom import sr
     from pydicom.sr.codedict import codes
 
-    x1, y1, x2, y2 = said['box']
+    x1, y1, x2, y2 = found['box']
     corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]])
     return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
@@ -151,8 +151,8 @@ def _finding(source: Any, result: dict[str, Any], number: int, said: dict[str, A
         referenced_region=sr.ImageRegion(
             sr.GraphicTypeValues.POLYLINE, corners, sr.SourceImageForRegion.from_source_image(source)
         ),
-        finding_type=_code(said['class'], said['class']),
-        measurements=[sr.Measurement(_code('score', 'Score'), said['score'], codes.UCUM.NoUnits)],
+        finding_type=_code(found['class'], found['class']),
+        measurements=[sr.Measurement(_code('score', 'Score'), found['score'], codes.UCUM.NoUnits)],
     )
 
 
@@ -164,5 +164,5 @@ def _code(value: str, meaning: str) -> Any:
 
 def _uid(result: dict[str, Any], what: str) -> str:
     """Return a UID (ISO/IEC 9834-8): the same radiograph, detector and threshold have the same report."""
-    said = f'{result["radiograph"]} {result["folder"]} {result["threshold"]} {what}'
-    return f'2.25.{int(hashlib.sha256(said.encode()).hexdigest()[:32], 16)}'
+    identity = f'{result["radiograph"]} {result["folder"]} {result["threshold"]} {what}'
+    return f'2.25.{int(hashlib.sha256(identity.encode()).hexdigest()[:32], 16)}'

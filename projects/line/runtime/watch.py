@@ -1,8 +1,8 @@
 """A watched folder: radiographs are inspected as they arrive complete, once each, over restarts and kills.
 
 For each radiograph there is one result, `<out>/results/<name>.json`, which is written whole or not at all,
-and which says of which state of the file it is. There is no other memory: what has no result of its present
-state is inspected. The folder is listed again and again, since a share of another machine tells nobody of a
+and which says of which state of the file it is. There is no other memory: a file without a result of its
+present state is inspected. The folder is listed again and again, since a share of another machine reports no
 new file.
 """
 
@@ -27,6 +27,7 @@ RESULTS, OUTBOX = 'results', 'outbox'
 # What copying programs call a file that they have not finished.
 UNFINISHED = ('.part', '.tmp', '.filepart', '.crdownload', '~')
 
+OnResult = Callable[[dict[str, Any]], object]
 Stamp = list[int]
 """Size of a file in bytes, and when it changed, in ns."""
 
@@ -79,14 +80,14 @@ class Watch:
         self,
         stop: threading.Event,
         every: float = 1.0,
-        said: Callable[[dict[str, Any]], object] = lambda result: None,
+        on_result: OnResult = lambda result: None,
     ) -> None:
         """Inspect what arrives until `stop` is set.
 
         Args:
             stop: The radiograph that is being inspected is finished.
             every: Seconds between two looks into the folder.
-            said: Called with each result once it is kept.
+            on_result: Called with each result once it is kept.
 
         Raises:
             ArchiveError: Another process watches with this `out`, the folder cannot be listed, or a result
@@ -106,12 +107,12 @@ class Watch:
             except OSError as error:
                 raise self._not_written(error) from None
             try:
-                self._go_on(stop, every, said)
+                self._go_on(stop, every, on_result)
             finally:
                 self._last.close()
                 self.drift.close()
 
-    def _go_on(self, stop: threading.Event, every: float, said: Callable[[dict[str, Any]], object]) -> None:
+    def _go_on(self, stop: threading.Event, every: float, on_result: OnResult) -> None:
         while not stop.is_set():
             self._send_left()
             for name in self._complete():
@@ -119,7 +120,7 @@ class Watch:
                     return
                 self._change_detector()
                 if (result := self._inspect(name)) is not None:
-                    said(result)
+                    on_result(result)
             stop.wait(every)
 
     def _change_detector(self) -> None:
@@ -147,8 +148,8 @@ class Watch:
     def _has_result(self, name: str, stamp: Stamp) -> bool:
         if name not in self._done:
             try:
-                said = json.loads(self._path(name).read_bytes())['stamp']
-                self._done[name] = said
+                done = json.loads(self._path(name).read_bytes())['stamp']
+                self._done[name] = done
             except (OSError, ValueError, KeyError, TypeError):
                 return False
         return self._done[name] == stamp
@@ -164,12 +165,12 @@ class Watch:
             digest = sha256(path)
         except OSError:
             digest = ''
-        said = self.inspector.attempt(path)
+        outcome = self.inspector.attempt(path)
         if stamp is None or stamp_of(path) != stamp:
             return None  # the next look takes it as new
         shown = os.fsencode(name).decode(errors='replace')
-        self.drift.update(shown, digest, said)
-        result = as_result(shown, digest, said, self.inspector) | dict(stamp=stamp)
+        self.drift.update(shown, digest, outcome)
+        result = as_result(shown, digest, outcome, self.inspector) | dict(stamp=stamp)
         result['requalify'] = self.drift.requalify
         try:
             # Before its result: what has a result has its report.
@@ -184,14 +185,14 @@ class Watch:
                 # Before its result: after a kill between the two, it is inspected again and not yet sent.
                 write_whole(self._waiting(name), content, durable=True)
             write_whole(self._path(name), content, durable=True)
-            self._last.add(shown, said, self.inspector.threshold, self.drift.requalify)
+            self._last.add(shown, outcome, self.inspector.threshold, self.drift.requalify)
         except OSError as error:
             raise self._not_written(error) from None
         self._done[name] = stamp
         if self.receiver and self.receiver.send(result):
             self._waiting(name).unlink()
         if self.shadow:
-            self.shadow.see(shown, digest, path, said, self.inspector)
+            self.shadow.see(shown, digest, path, outcome, self.inspector)
         return result
 
     def _not_written(self, error: OSError) -> ArchiveError:
@@ -204,7 +205,7 @@ class Watch:
         return self.out / OUTBOX / fitting_name(name, '.json')
 
     def _send_left(self) -> None:
-        """Send what a receiver that was away has not got, in the order of the files' names."""
+        """Send the results that a receiver missed while it was away, in the order of the files' names."""
         if not self.receiver:
             return
         for path in sorted((self.out / OUTBOX).rglob('*.json')):

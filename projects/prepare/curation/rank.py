@@ -1,4 +1,4 @@
-"""What of an archive is worth labelling next, from what two exported detectors said of it."""
+"""What of an archive is worth labelling next, from what two exported detectors found on it."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ ORDERS = ('both', 'uncertainty', 'disagreement')
 
 @dataclass
 class Found:
-    """What one detector said of an archive.
+    """What one detector found on an archive.
 
     Attributes:
         threshold: Score from which a box counts.

@@ -17,8 +17,8 @@ class Settings:
     Attributes:
         archive: Folder of radiographs, packed store, or the URL of either.
         calibration: Regular expression, searched in the name: such frames show no part.
-        blank: An image whose gray levels, but for 0.5 % at either end, span less than this share of what its
-            file can hold shows nothing. Constant images are blank at 0, too.
+        blank: An image shows nothing if the middle 99 % of its gray levels span less than this share of what
+            its file can hold. Constant images are blank at 0, too.
         near_duplicates: How many of a group of near duplicates stay.
         series_by: Regular expression whose first group, or match, is the series of a name.
         series_most: How many images of a series stay, evenly over it.

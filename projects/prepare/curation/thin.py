@@ -1,4 +1,4 @@
-"""Near duplicates within one set, thinned: what goes resembles one that stays, and no two of those do."""
+"""Near duplicates within one set, thinned: what goes resembles one that stays; no two that stay do."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Faster training arithmetic."""
+"""Training with the channels of a pixel side by side in memory, which tensor cores compute faster."""
 
 import torch
 from mmengine.hooks import Hook
@@ -15,8 +15,8 @@ class ChannelsLastHook(Hook):
     No recipe without mixed precision names it: on a CPU a SimSiam step of ResNet-18 takes five sixths of the
     time, but gradients differ from those in double precision by up to 0.5 %, instead of 0.003 %, where views
     are nearly alike (eight generated radiographs, PyTorch 2.10), so that loss curves part after a few steps.
-    On an H100 in mixed precision one of ResNet-50 takes five sixths of the time, too (README): there add it
-    to `custom_hooks`, as the pretraining in configs/one_gpu does.
+    On an H100 in mixed precision one of ResNet-50 takes five sixths of the time, too (docs/speed.md): there
+    add it to `custom_hooks`, as the pretraining in configs/one_gpu does.
     """
 
     def before_run(self, runner) -> None:

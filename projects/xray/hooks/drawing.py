@@ -1,4 +1,4 @@
-"""What the hooks that draw share."""
+"""Drawing for hooks: repeatable draws, a model's input size, figures as arrays."""
 
 import io
 import random

@@ -1,4 +1,4 @@
-"""Weights are proven to have arrived before the first iteration."""
+"""Proof, before the first iteration, that the named weights have arrived in the model."""
 
 import re
 from collections.abc import Sequence

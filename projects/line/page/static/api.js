@@ -15,8 +15,8 @@ export async function call(path, body, raw) {
 }
 
 async function refusal(answer) {
-  const said = await answer.json().catch(() => ({}));
-  return typeof said.detail === 'string' ? said.detail : `${answer.statusText || 'refused'} (${answer.status})`;
+  const body = await answer.json().catch(() => ({}));
+  return typeof body.detail === 'string' ? body.detail : `${answer.statusText || 'refused'} (${answer.status})`;
 }
 
 export const json = async (path, body) => (await call(path, body)).json();

@@ -9,7 +9,7 @@ const rows = () => {
 };
 
 /** Counts and bound in the words of the report, which the folder carries; an older folder has estimates alone. */
-function said(row, key) {
+function rate(row, key) {
   if (!row || row[key] === null) return 'not estimable';
   return row[`${key}_words`] || `estimated ${(100 * row[key]).toFixed(1)} %, without a bound: export again for it`;
 }
@@ -23,7 +23,7 @@ export function drawCurve() {
   $('curve-at').setAttribute('d', `M${x} 10V110`);
   const [above, below] = rows();
   const words = page.state.curve.length
-    ? [`escape ${said(above, 'escape')}`, `false reject ${said(below, 'false_reject')}`]
+    ? [`escape ${rate(above, 'escape')}`, `false reject ${rate(below, 'false_reject')}`]
     : ['no curve: validation had no parts'];
   $('rates').replaceChildren(...words.map(text => { const line = document.createElement('div'); line.textContent = text; return line; }));
 }

@@ -37,15 +37,15 @@ function picture(chart) {
 
 /** Ask the server how the charts stand, and draw them. */
 export async function drawDrift() {
-  const said = await json('/api/drift');
-  $('drift').classList.toggle('requalify', Boolean(said.requalify.length));
-  $('requalify').textContent = said.requalify.length ? '▲ Requalify the detector: see Drift' : '';
-  $('replaced').textContent = said.replaced ? `▲ ${said.replaced}` : '';
-  $('drift-said').textContent = said.requalify.length
-    ? `Requalify the detector: ${said.requalify.join('; ')}`
-    : said.charts.length ? 'Drift: as at the proof' : '';
+  const drift = await json('/api/drift');
+  $('drift').classList.toggle('requalify', Boolean(drift.requalify.length));
+  $('requalify').textContent = drift.requalify.length ? '▲ Requalify the detector: see Drift' : '';
+  $('replaced').textContent = drift.replaced ? `▲ ${drift.replaced}` : '';
+  $('drift-status').textContent = drift.requalify.length
+    ? `Requalify the detector: ${drift.requalify.join('; ')}`
+    : drift.charts.length ? 'Drift: as at the proof' : '';
   $('drift-charts').replaceChildren(
-    ...said.charts.flatMap(chart => [element('small', words(chart), {class: chart.called.time ? 'called' : ''}), ...chart.history.length ? [picture(chart)] : []]),
-    ...said.notes.map(note => element('small', note)),
+    ...drift.charts.flatMap(chart => [element('small', words(chart), {class: chart.called.time ? 'called' : ''}), ...chart.history.length ? [picture(chart)] : []]),
+    ...drift.notes.map(note => element('small', note)),
   );
 }

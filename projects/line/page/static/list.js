@@ -27,20 +27,20 @@ const OTHER = 'another detector is served now than the one on this page: reload 
 /** Ask the server what changed since it was asked last; `first` is called with its first answer. */
 export async function refresh(first) {
   const mine = ++asked;
-  let said = await json(`/api/state?since=${changes}`);
+  let state = await json(`/api/state?since=${changes}`);
   const {sitting, folder} = page.state;
-  if (sitting && said.sitting !== sitting) {  // the server was started again: its numbers stand for others
-    said = await json('/api/state');
-    if (said.folder !== folder) throw new Error(OTHER);
+  if (sitting && state.sitting !== sitting) {  // the server was started again: its numbers stand for others
+    state = await json('/api/state');
+    if (state.folder !== folder) throw new Error(OTHER);
   }
   if (mine < applied) return;  // a later one was faster
-  applied = mine; changes = said.changes || 0;
-  const items = new Map(said.classes ? [] : page.state.items.map(i => [i.id, i]));
-  for (const item of said.items) {
+  applied = mine; changes = state.changes || 0;
+  const items = new Map(state.classes ? [] : page.state.items.map(i => [i.id, i]));
+  for (const item of state.items) {
     const known = page.busy.has(item.id) && items.get(item.id);
     items.set(item.id, known ? {...item, decision: known.decision} : item);
   }
-  page.state = {...page.state, ...said, items: [...items.values()]};
+  page.state = {...page.state, ...state, items: [...items.values()]};
   if (page.threshold === null && first) first();
   drawList();
   later();
@@ -94,8 +94,8 @@ export function drawList() {  // rows stay: one that is replaced while it is pre
   order().forEach((item, k) => {
     if (!rows.has(item.id)) rows.set(item.id, newRow(item));
     const row = rows.get(item.id), on = Boolean(page.current && page.current.id === item.id);
-    const said = `${item.state} ${item.risk} ${item.decision} ${item.thumbnail} ${on} ${isDraft(item)} ${blind()} ${item.reason}`;
-    if (row.said !== said) { row.said = said; fillRow(row, item, on); }
+    const content = `${item.state} ${item.risk} ${item.decision} ${item.thumbnail} ${on} ${isDraft(item)} ${blind()} ${item.reason}`;
+    if (row.content !== content) { row.content = content; fillRow(row, item, on); }
     row.hidden = !kind(item) || !`${item.name} ${item.part || ''}`.toLowerCase().includes(wanted);
     hidden += row.hidden;
     if ($('items').children[k] !== row) $('items').insertBefore(row, $('items').children[k] || null);

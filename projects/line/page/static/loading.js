@@ -44,7 +44,7 @@ export async function load(id) {
   return {item, image: item.state === 'found' ? await pixelsOf(id, item.digest) : null};
 }
 
-/** Fetch ahead what will be asked for next; what fails will be said when it is opened. */
+/** Fetch ahead what will be asked for next; what fails is shown when it is opened. */
 export function ahead(ids) {
   for (const id of ids) load(id).catch(() => {});
 }

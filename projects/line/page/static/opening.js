@@ -20,24 +20,24 @@ export const blind = () => $('blind').checked;
 
 /** Show a radiograph; returns what there is to say. */
 export async function open(id, back = false) {
-  const mine = ++page.turn, {item: said, image} = await load(id);
+  const mine = ++page.turn, {item, image} = await load(id);
   if (mine !== page.turn) return '';  // another was asked for meanwhile
-  if (said.state === 'waiting') return 'not inspected yet';
+  if (item.state === 'waiting') return 'not inspected yet';
   let word = '';
   const draft = page.drafts.get(id);
-  if (draft && draft.digest !== said.digest) {
+  if (draft && draft.digest !== item.digest) {
     page.drafts.delete(id);
     word = image ? 'its file changed: what was drawn on it is gone' : 'its file can no longer be read: what was drawn on it is gone';
   }
-  if (page.drafts.has(id)) draft.revision = said.revision;  // who decided meanwhile was said
+  if (page.drafts.has(id)) draft.revision = item.revision;  // who decided meanwhile has been shown
   if (page.current && page.current.id !== id && !back) before.push(page.current.id);
   // Together, so that name, boxes and pixels on the page are always of one radiograph.
-  page.current = page.drafts.get(id) || said; page.image = image; page.selected = null;
-  page.revealed = !covers(said);
+  page.current = page.drafts.get(id) || item; page.image = image; page.selected = null;
+  page.revealed = !covers(item);
   if (!image) page.looked.add(id);
-  if (image && !seen.has(keyOf(said))) seen.set(keyOf(said), new Uint8Array(256));
+  if (image && !seen.has(keyOf(item))) seen.set(keyOf(item), new Uint8Array(256));
   endGesture(); closeViews();
-  viewer.show(image, seen.get(keyOf(said)));
+  viewer.show(image, seen.get(keyOf(item)));
   page.seen = performance.now();
   changed();
   told(refresh());
@@ -106,7 +106,7 @@ export async function pick() {
   return outside ? `${outside} lead out of the archive: look at those parts otherwise` : '';
 }
 
-/** Send files one after the other; those that are refused are said together. */
+/** Send files one after the other; those that are refused are named together. */
 export async function send(files) {
   const refused = [];
   for (const file of files) {

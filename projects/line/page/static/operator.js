@@ -15,29 +15,29 @@ function element(name, text, attributes = {}) {
 }
 
 /** What is to be done: an accepted part that the second opinion flags is to be looked at. */
-const kindOf = said => said.verdict === 'accept' && said.flagged ? 'flagged' : said.verdict;
+const kindOf = result => result.verdict === 'accept' && result.flagged ? 'flagged' : result.verdict;
 
-function pieces(said) {
-  const kind = kindOf(said), verdict = element('div', undefined, {class: `verdict ${kind}`});
+function pieces(result) {
+  const kind = kindOf(result), verdict = element('div', undefined, {class: `verdict ${kind}`});
   verdict.append(element('span', SHAPES[kind], {class: 'shape', 'aria-hidden': 'true'}), element('span', WORDS[kind], {class: 'word'}),
-    element('span', said.name), element('time', new Date(said.time).toLocaleTimeString(), {datetime: said.time}));
-  if (!said.picture) return [verdict];
-  return [verdict, element('img', undefined, {src: `/api/last/${said.key}/picture`, alt: `radiograph ${said.name}`})];
+    element('span', result.name), element('time', new Date(result.time).toLocaleTimeString(), {datetime: result.time}));
+  if (!result.picture) return [verdict];
+  return [verdict, element('img', undefined, {src: `/api/last/${result.key}/picture`, alt: `radiograph ${result.name}`})];
 }
 
 async function draw() {
   try {
     const {last, requalify, replaced, away} = await json('/api/last'), now = JSON.stringify(last);
     if (away) throw new Error(away);
-    $('said').textContent = [replaced, requalify.length ? `Requalify the detector: ${requalify.join('; ')}` : ''].filter(Boolean).join('. ');
+    $('status').textContent = [replaced, requalify.length ? `Requalify the detector: ${requalify.join('; ')}` : ''].filter(Boolean).join('. ');
     if (now !== drawn) {
       drawn = now;
       const [newest, ...before] = last;
       $('newest').replaceChildren(...newest ? pieces(newest) : [element('p', 'Nothing has been inspected yet.')]);
-      $('before').replaceChildren(...before.map(said => { const row = element('li'); row.append(...pieces(said)); return row; }));
+      $('before').replaceChildren(...before.map(result => { const row = element('li'); row.append(...pieces(result)); return row; }));
     }
   } catch (error) {
-    $('said').textContent = `No verdict is shown: ${error.message}`;  // an old one must not be taken for the next part's
+    $('status').textContent = `No verdict is shown: ${error.message}`;  // an old one must not be taken for the next part's
     $('newest').replaceChildren(); $('before').replaceChildren(); drawn = '';
   }
   document.documentElement.dataset.ready = 'yes';

@@ -30,9 +30,9 @@ export async function toggleViews(open, covered) {
   $('views').replaceChildren(...loaded.map(({item, image}) => {
     const figure = element('button', undefined, {class: item.id === page.current.id ? 'view on' : 'view'});
     const frame = element('span', undefined, {class: 'frame'}), pixels = element('canvas'), above = element('canvas');
-    const said = item.state === 'found' && !covered(item) ? `, detector: ${proposal(item)}` : '';
+    const proposed = item.state === 'found' && !covered(item) ? `, detector: ${proposal(item)}` : '';
     frame.append(pixels, above);
-    figure.append(frame, element('span', `${item.name.split('/').pop()}: ${wordOf(item)}${said}`, {class: 'caption'}));
+    figure.append(frame, element('span', `${item.name.split('/').pop()}: ${wordOf(item)}${proposed}`, {class: 'caption'}));
     figure.onclick = () => { closeViews(); open(item.id); };
     if (!image) { frame.replaceChildren(element('span', item.reason)); return figure; }
     const viewer = new Viewer(pixels), boxes = (page.drafts.get(item.id) || item).boxes;
