@@ -5,7 +5,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .parts import Flaw
+from .parts import Flaw, Part
 from .physics import PITCH, _clouds, ellipsoid_chord
 
 # -------------------------------------------------------------------------------------------- defects
@@ -41,19 +41,26 @@ def _walk(rng, length, count, wander, jag):
     return points + rng.normal(0, jag, points.shape)
 
 
-def _blob(rng, length, rough, stretch=1.0, harmonics=7, turn=None):
+def _blob(
+    rng: np.random.Generator,
+    length: float,
+    rough: float,
+    stretch: float = 1.0,
+    harmonics: int = 7,
+    turn: float | None = None,
+) -> np.ndarray:
     """A filled irregular outline, float32 0..1 on its own canvas.
 
     Args:
-        rng (np.random.Generator): Source of the draw.
-        length (float): Longest side, mm.
-        rough (float): Relative size of its lobes.
-        stretch (float): Length over width.
-        harmonics (int): Fourier terms of the outline; more are more ragged.
-        turn (float | None): Direction of the long axis, radians; None draws one.
+        rng: Source of the draw.
+        length: Longest side, mm.
+        rough: Relative size of its lobes.
+        stretch: Length over width.
+        harmonics: Fourier terms of the outline; more are more ragged.
+        turn: Direction of the long axis, radians; None draws one.
 
     Returns:
-        np.ndarray: Square map at STEP.
+        Square map at STEP.
     """
     half = _canvas(length)
     angle = np.linspace(0, 2 * np.pi, 96, endpoint=False)
@@ -298,20 +305,28 @@ KINDS = {
 }
 
 
-def _place(rng, part, kind, radius, thickness, height, taken):
+def _place(
+    rng: np.random.Generator,
+    part: Part,
+    kind: Kind,
+    radius: float,
+    thickness: np.ndarray,
+    height: np.ndarray,
+    taken: list,
+) -> tuple | None:
     """Choose a spot of the reference view that suits the type; None where there is none.
 
     Args:
-        rng (np.random.Generator): Source of the draw.
-        part (Part): The part.
-        kind (Kind): The defect type.
-        radius (float): Half length of the defect, mm.
-        thickness (np.ndarray): Path in mm in the reference view, (256, 256).
-        height (np.ndarray): Mean height of the metal there, mm.
-        taken (list): x, y, radius (mm) of the defects already placed.
+        rng: Source of the draw.
+        part: The part.
+        kind: The defect type.
+        radius: Half length of the defect, mm.
+        thickness: Path in mm in the reference view, (256, 256).
+        height: Mean height of the metal there, mm.
+        taken: x, y, radius (mm) of the defects already placed.
 
     Returns:
-        tuple | None: x, y, z in mm, and the angle: an edge's direction, else 0.
+        x, y, z in mm, and the angle: an edge's direction, else 0.
     """
     size = thickness.shape[0]
     step = part.field / size

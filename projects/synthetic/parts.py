@@ -12,12 +12,12 @@ class Feature:
     """An outline between two heights, added or cut away.
 
     Attributes:
-        outline (np.ndarray): (n, 2) mm, closed.
-        normals (np.ndarray): (n, 2) unit vectors pointing outwards.
-        low, high (float): Heights in mm; the beam runs along z, towards the tube upwards.
-        solid (bool): Metal (True) or a cavity (False). Later features win.
-        draft (float): mm by which the outline is wider at `low` than at `high` (casting draft and fillet).
-        machined (bool): A sharp, through-going cut (drilled hole) made after casting.
+        outline: (n, 2) mm, closed.
+        normals: (n, 2) unit vectors pointing outwards.
+        low, high: Heights in mm; the beam runs along z, towards the tube upwards.
+        solid: Metal (True) or a cavity (False). Later features win.
+        draft: mm by which the outline is wider at `low` than at `high` (casting draft and fillet).
+        machined: A sharp, through-going cut (drilled hole) made after casting.
     """
 
     outline: np.ndarray
@@ -44,11 +44,11 @@ class Flaw:
     """A defect in its part.
 
     Attributes:
-        type (str): A key of classes.CASTINGS.
-        path (np.ndarray): float32 map of the path that is missing (negative: extra), mm, at PITCH / 2.
-        position (tuple): x, y, z of the map's centre in the part, mm.
-        extent (float): Height along the beam in mm, which a tilted view smears.
-        angle (float): Rotation of the map in the part, radians.
+        type: A key of classes.CASTINGS.
+        path: float32 map of the path that is missing (negative: extra), mm, at PITCH / 2.
+        position: x, y, z of the map's centre in the part, mm.
+        extent: Height along the beam in mm, which a tilted view smears.
+        angle: Rotation of the map in the part, radians.
     """
 
     type: str

@@ -40,17 +40,17 @@ SPECTRA = {
 }
 
 
-def transmission(thickness, spectrum):
+def transmission(thickness: np.ndarray, spectrum: Spectrum) -> np.ndarray:
     """Share of the detected quanta that pass unscattered: sum over bins of w·exp(-mu·t) (Beer-Lambert).
 
     One bin of weight 1 is the mono-energetic case; several harden the beam: -log T grows slower than t.
 
     Args:
-        thickness (np.ndarray): Path length in mm, any shape.
-        spectrum (Spectrum): Bins; the weights include the detector's response and sum to 1.
+        thickness: Path length in mm, any shape.
+        spectrum: Bins; the weights include the detector's response and sum to 1.
 
     Returns:
-        np.ndarray: float32, same shape, in (0, 1].
+        float32, same shape, in (0, 1].
     """
     thickness = np.asarray(thickness, np.float32)
     total = np.zeros_like(thickness)
@@ -59,17 +59,17 @@ def transmission(thickness, spectrum):
     return total
 
 
-def ellipsoid_chord(shape, centre, axes, angle=0.0):
+def ellipsoid_chord(shape: tuple, centre: tuple, axes: tuple, angle: float = 0.0) -> np.ndarray:
     """Path of parallel rays through an ellipsoid: d = 2c·sqrt(1 - x²/a² - y²/b²), 0 outside.
 
     Args:
-        shape (tuple): Rows, columns of the map.
-        centre (tuple): x, y in pixels.
-        axes (tuple): Half axes a, b in pixels (in the plane) and c along the beam, in the unit wanted back.
-        angle (float): Rotation of a against x, radians.
+        shape: Rows, columns of the map.
+        centre: x, y in pixels.
+        axes: Half axes a, b in pixels (in the plane) and c along the beam, in the unit wanted back.
+        angle: Rotation of a against x, radians.
 
     Returns:
-        np.ndarray: float32 (H, W), in the unit of c.
+        float32 (H, W), in the unit of c.
     """
     x = np.arange(shape[1], dtype=np.float32)[None] - centre[0]
     y = np.arange(shape[0], dtype=np.float32)[:, None] - centre[1]
@@ -83,16 +83,16 @@ def geometric_blur(signal, sigma):
     return cv2.GaussianBlur(signal, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
 
 
-def add_scatter(signal, spr, sigma):
+def add_scatter(signal: np.ndarray, spr: float, sigma: float) -> np.ndarray:
     """Scattered quanta: N + SPR·(G * N), the Gaussian taken at an eighth of the resolution.
 
     Args:
-        signal (np.ndarray): Unscattered quanta, float32 (H, W).
-        spr (float): Scatter-to-primary ratio, 0.2-2 for castings.
-        sigma (float): Width of the scatter kernel in pixels, 30-150.
+        signal: Unscattered quanta, float32 (H, W).
+        spr: Scatter-to-primary ratio, 0.2-2 for castings.
+        sigma: Width of the scatter kernel in pixels, 30-150.
 
     Returns:
-        np.ndarray: float32 (H, W); contrast falls by 1 / (1 + SPR) where the signal is flat.
+        float32 (H, W); contrast falls by 1 / (1 + SPR) where the signal is flat.
     """
     height, width = signal.shape
     small = cv2.resize(signal, (max(1, width // 8), max(1, height // 8)), interpolation=cv2.INTER_AREA)
@@ -100,20 +100,22 @@ def add_scatter(signal, spr, sigma):
     return cv2.scaleAdd(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), spr, signal)
 
 
-def add_noise(signal, rng, blur=0.0, electronic=0.0):
+def add_noise(
+    signal: np.ndarray, rng: np.random.Generator, blur: float = 0.0, electronic: float = 0.0
+) -> np.ndarray:
     """Quantum noise, the scintillator's blur of it, and the electronics' noise.
 
     Quanta are Poisson. Above 50 a pixel's Poisson law is drawn as the normal of the same mean and variance
     (skewness below 0.15), which is an order of magnitude faster; below, as itself.
 
     Args:
-        signal (np.ndarray): Expected quanta per pixel, float32 (H, W).
-        rng (np.random.Generator): Source of the draw.
-        blur (float): Sigma of the scintillator's light spread in pixels; 0 leaves the noise white.
-        electronic (float): Standard deviation of the read-out noise in quanta.
+        signal: Expected quanta per pixel, float32 (H, W).
+        rng: Source of the draw.
+        blur: Sigma of the scintillator's light spread in pixels; 0 leaves the noise white.
+        electronic: Standard deviation of the read-out noise in quanta.
 
     Returns:
-        np.ndarray: float32 (H, W), not negative before the read-out noise.
+        float32 (H, W), not negative before the read-out noise.
     """
     noisy = rng.standard_normal(signal.shape, np.float32)
     noisy *= cv2.sqrt(signal)

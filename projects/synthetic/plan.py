@@ -8,7 +8,7 @@ import numpy as np
 from projects.xray.classes import CASTINGS
 
 from .defects import KINDS
-from .view import make_part, render
+from .view import Radiograph, make_part, render
 
 # ---------------------------------------------------------------------------------------------- plan
 
@@ -22,17 +22,17 @@ class View(NamedTuple):
     split: str
 
 
-def plan(images, seed, kind=0, extra=0):
+def plan(images: int, seed: int, kind: int = 0, extra: int = 0) -> list[View]:
     """Lay out a data set: parts of 2 to 4 views, at least 45 % of the images from sound parts, split by part.
 
     Args:
-        images (int): How many images.
-        seed (int): Of the data set.
-        kind (int): Keeps the draws of labelled (0) and unlabelled (1) parts apart.
-        extra (int): Defects wanted in a defective part beyond its one to four; all are then of one severity.
+        images: How many images.
+        seed: Of the data set.
+        kind: Keeps the draws of labelled (0) and unlabelled (1) parts apart.
+        extra: Defects wanted in a defective part beyond its one to four; all are then of one severity.
 
     Returns:
-        list[View]: In order of part and view; parts with a critical defect, with minor ones alone and with
+        In order of part and view; parts with a critical defect, with minor ones alone and with
             none are each split 60/20/20.
     """
     rng = np.random.default_rng([seed, 7, kind])
@@ -72,19 +72,21 @@ def _part(seed, kind, number, types, size):
     return make_part([seed, kind, number], types, size)
 
 
-def draw(view, seed, kind=0, size=1024, bits=16, depth=1.0):
+def draw(
+    view: View, seed: int, kind: int = 0, size: int = 1024, bits: int = 16, depth: float = 1.0
+) -> Radiograph:
     """Draw one planned image; the draw depends on (seed, kind, part, view) alone.
 
     Args:
-        view (View): From `plan`.
-        seed (int): Of the data set.
-        kind (int): As given to `plan`.
-        size (int): Pixels of the square detector.
-        bits (int): 8, 12, 14 or 16.
-        depth (float): As given to `render`.
+        view: From `plan`.
+        seed: Of the data set.
+        kind: As given to `plan`.
+        size: Pixels of the square detector.
+        bits: 8, 12, 14 or 16.
+        depth: As given to `render`.
 
     Returns:
-        Radiograph: Pixels and defects.
+        Pixels and defects.
     """
     part = _part(seed, kind, view.part, view.types, size)
     return render(part, [seed, kind, view.part, view.view + 1], size, bits, depth)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .parts import Part
+
 
 @dataclass(frozen=True)
 class Pose:
@@ -21,18 +23,24 @@ class Pose:
         return (self.distance / (self.distance - z)) * (points @ self.matrix.T) + z * self.lean + self.shift
 
 
-def make_pose(rotation=0.0, tilt=0.0, direction=0.0, shift=(0.0, 0.0), distance=1e9):
+def make_pose(
+    rotation: float = 0.0,
+    tilt: float = 0.0,
+    direction: float = 0.0,
+    shift: tuple = (0.0, 0.0),
+    distance: float = 1e9,
+) -> Pose:
     """A parallel or diverging view: rotation about the beam, tilt towards a direction (radians), shift (mm).
 
     Args:
-        rotation (float): In the plane.
-        tilt (float): Angle between the part's z axis and the beam; x shrinks by its cosine along `direction`.
-        direction (float): Of the tilt in the detector plane.
-        shift (tuple): x, y in mm.
-        distance (float): Tube to part in mm; height z is magnified by distance / (distance - z).
+        rotation: In the plane.
+        tilt: Angle between the part's z axis and the beam; x shrinks by its cosine along `direction`.
+        direction: Of the tilt in the detector plane.
+        shift: x, y in mm.
+        distance: Tube to part in mm; height z is magnified by distance / (distance - z).
 
     Returns:
-        Pose: The projection.
+        The projection.
     """
     turn = np.array([[np.cos(rotation), -np.sin(rotation)], [np.sin(rotation), np.cos(rotation)]])
     along = np.array([np.cos(direction), np.sin(direction)])
@@ -66,7 +74,7 @@ def _fill(mask, feature, z, pose, step, value):
     cv2.fillPoly(mask, [np.rint(points * 16).astype(np.int32)], value, cv2.LINE_AA, 4)
 
 
-def path_lengths(part, pose, size, step):
+def path_lengths(part: Part, pose: Pose, size: int, step: float) -> tuple:
     """Path through the part's metal, without defects.
 
     Each slab of the part is painted where the beam meets it (metal over air, cavities over metal, in order),
@@ -74,13 +82,13 @@ def path_lengths(part, pose, size, step):
     sharp.
 
     Args:
-        part (Part): What to look at.
-        pose (Pose): From where.
-        size (int): Pixels of the square map.
-        step (float): mm per pixel.
+        part: What to look at.
+        pose: From where.
+        size: Pixels of the square map.
+        step: mm per pixel.
 
     Returns:
-        tuple: Thickness in mm, float32 (size, size), and the mean height of the metal in mm, same shape.
+        Thickness in mm, float32 (size, size), and the mean height of the metal in mm, same shape.
     """
     thickness = np.zeros((size, size), np.float32)
     moment = np.zeros_like(thickness)

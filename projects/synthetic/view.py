@@ -1,5 +1,6 @@
 """One generated radiograph: a part with its flaws, projected, exposed and digitised."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -7,9 +8,19 @@ import cv2
 import numpy as np
 
 from .defects import STEP, _add_flaw
-from .parts import FAMILIES, Part
-from .physics import PITCH, SPECTRA, _clouds, add_noise, add_scatter, digitise, geometric_blur, transmission
-from .projection import make_pose, path_lengths
+from .parts import FAMILIES, Flaw, Part
+from .physics import (
+    PITCH,
+    SPECTRA,
+    Spectrum,
+    _clouds,
+    add_noise,
+    add_scatter,
+    digitise,
+    geometric_blur,
+    transmission,
+)
+from .projection import Pose, make_pose, path_lengths
 
 # Below either of these a defect is left out of the picture and of the annotation: see `_draw_flaw`.
 MIN_CONTRAST = 0.02
@@ -22,16 +33,16 @@ MIN_DETECTABILITY = 10.0
 FOOTPRINT = 0.15
 
 
-def make_part(seed, types=(), size=1024):
+def make_part(seed: int | Sequence[int], types: Sequence[str] = (), size: int = 1024) -> Part:
     """Draw a casting, its defects and its exposure.
 
     Args:
-        seed (int | sequence[int]): Whatever identifies the part.
-        types (sequence[str]): Defect types wanted; one that finds no room is left out.
-        size (int): Pixels of the detector, which set the field of view (size·PITCH mm) and the part's scale.
+        seed: Whatever identifies the part.
+        types: Defect types wanted; one that finds no room is left out.
+        size: Pixels of the detector, which set the field of view (size·PITCH mm) and the part's scale.
 
     Returns:
-        Part: Positions in mm about the centre of the field.
+        Positions in mm about the centre of the field.
     """
     rng = np.random.default_rng(seed)
     field_of_view = size * PITCH
@@ -81,11 +92,11 @@ class Defect:
     """A defect as seen in one view.
 
     Attributes:
-        type (str): A key of classes.CASTINGS.
-        bbox (tuple): x, y, width, height in pixels, the tight rectangle of the footprint.
-        mask (np.ndarray): bool (height, width), the footprint inside the box.
-        contrast (float): max |N_with / N_without - 1| of the expected signals, scatter included.
-        flaw (int): Which of its part's flaws it is, the same in every view.
+        type: A key of classes.CASTINGS.
+        bbox: x, y, width, height in pixels, the tight rectangle of the footprint.
+        mask: bool (height, width), the footprint inside the box.
+        contrast: max |N_with / N_without - 1| of the expected signals, scatter included.
+        flaw: Which of its part's flaws it is, the same in every view.
     """
 
     type: str
@@ -102,19 +113,21 @@ class Radiograph(NamedTuple):
     defects: list
 
 
-def _project_path(flaw, pose, magnified, centre, shape, depth):
+def _project_path(
+    flaw: Flaw, pose: Pose, magnified: float, centre: np.ndarray, shape: tuple, depth: float
+) -> np.ndarray:
     """Project a flaw's path in the beam onto the detector, leaning with the view.
 
     Args:
-        flaw (Flaw): Has `path`, mm on a grid of STEP mm.
-        pose (Pose): The view.
-        magnified (float): Magnification at the flaw's height.
-        centre (np.ndarray): (2,) x, y of the flaw's middle, px from the corner of the window.
-        shape (tuple): Width and height of the window, px.
-        depth (float): Factor on the defect's extent along the beam.
+        flaw: Has `path`, mm on a grid of STEP mm.
+        pose: The view.
+        magnified: Magnification at the flaw's height.
+        centre: (2,) x, y of the flaw's middle, px from the corner of the window.
+        shape: Width and height of the window, px.
+        depth: Factor on the defect's extent along the beam.
 
     Returns:
-        np.ndarray: float32 (height, width) mm.
+        float32 (height, width) mm.
     """
     turn = np.array([[np.cos(flaw.angle), -np.sin(flaw.angle)], [np.sin(flaw.angle), np.cos(flaw.angle)]])
     forward = pose.matrix @ turn * (magnified * STEP / PITCH)
@@ -134,7 +147,15 @@ def _project_path(flaw, pose, magnified, centre, shape, depth):
     return path
 
 
-def _draw_flaw(thickness, part, number, pose, spectrum, full, depth=1.0):
+def _draw_flaw(
+    thickness: np.ndarray,
+    part: Part,
+    number: int,
+    pose: Pose,
+    spectrum: Spectrum,
+    full: float,
+    depth: float = 1.0,
+) -> Defect | None:
     """Draw a defect into the thickness map, in its window only.
 
     The path is missing from metal that is there (never more than 95 % of it, except for a misrun) and added
@@ -144,16 +165,16 @@ def _draw_flaw(thickness, part, number, pose, spectrum, full, depth=1.0):
     observer of a known signal in white noise, MIN_DETECTABILITY.
 
     Args:
-        thickness (np.ndarray): float32 (H, W) mm; changed in place where the defect is drawn.
-        part (Part): Has the flaw, and its exposure.
-        number (int): Of the flaw in `part.flaws`.
-        pose (Pose): The view.
-        spectrum (Spectrum): The beam.
-        full (float): Signal that saturates the detector, as a share of the unattenuated quanta.
-        depth (float): Factor on the defect's extent along the beam.
+        thickness: float32 (H, W) mm; changed in place where the defect is drawn.
+        part: Has the flaw, and its exposure.
+        number: Of the flaw in `part.flaws`.
+        pose: The view.
+        spectrum: The beam.
+        full: Signal that saturates the detector, as a share of the unattenuated quanta.
+        depth: Factor on the defect's extent along the beam.
 
     Returns:
-        Defect | None: What was drawn.
+        What was drawn.
     """
     flaw, exposure = part.flaws[number], part.exposure
     size = thickness.shape[0]
@@ -205,18 +226,20 @@ def _draw_flaw(thickness, part, number, pose, spectrum, full, depth=1.0):
     return Defect(flaw.type, box, mask, contrast, number)
 
 
-def render(part, seed, size=1024, bits=16, depth=1.0):
+def render(
+    part: Part, seed: int | Sequence[int], size: int = 1024, bits: int = 16, depth: float = 1.0
+) -> Radiograph:
     """Take a radiograph of a part.
 
     Args:
-        part (Part): From `make_part` with the same `size`.
-        seed (int | sequence[int]): Identifies the view: its pose and its noise.
-        size (int): Pixels of the square detector.
-        bits (int): 8, 12, 14 or 16.
-        depth (float): Factor on the defects' extent along the beam: 1 as in practice, 3 for all to see.
+        part: From `make_part` with the same `size`.
+        seed: Identifies the view: its pose and its noise.
+        size: Pixels of the square detector.
+        bits: 8, 12, 14 or 16.
+        depth: Factor on the defects' extent along the beam: 1 as in practice, 3 for all to see.
 
     Returns:
-        Radiograph: Pixels 0..2^bits - 1 (brighter: less metal) and the defects in them.
+        Pixels 0..2^bits - 1 (brighter: less metal) and the defects in them.
     """
     rng = np.random.default_rng(seed)
     exposure, spectrum = part.exposure, SPECTRA[part.material]
