@@ -27,8 +27,12 @@ class ToolParser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         """Parse the command line, which ends here with --version; wrong use ends with status 2."""
-        self.add_argument('--version', action='version', version=f'mmxray {__version__}')
+        self.add_version()
         return super().parse_args(args, namespace)
+
+    def add_version(self) -> None:
+        """Add `--version`, the last option; `parse_args` does so, `parse_known_args` does not."""
+        self.add_argument('--version', action='version', version=f'mmxray {__version__}')
 
     def add_workers(self) -> None:
         """Add `--workers`, by default as many as this process has cores."""

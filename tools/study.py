@@ -41,6 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     # How Snakemake calls back: one step, and the GPUs that the plan has for it.
     parser.add_argument('--job', help=argparse.SUPPRESS)
     parser.add_argument('--gpus', type=int, help=argparse.SUPPRESS)
+    parser.add_version()
     args, args.further = parser.parse_known_args(argv)
     if args.further and (args.dry_run or args.readme or args.job):
         parser.error(f'unknown option {args.further[0]}')
