@@ -51,11 +51,11 @@ def test_a_watched_folder_that_nobody_inspects_shows_no_verdict(browser, tmp_pat
         expect(page.locator('#newest')).to_contain_text('arrived.png')
         expect(page.locator('#newest .word')).to_have_text('Reject')
         wait_for(lambda: page.evaluate("document.querySelector('#newest img').naturalWidth > 0"))
-        expect(page.locator('#said')).to_have_text(
+        expect(page.locator('#status')).to_have_text(
             'Requalify the detector: watched folder: contrast low since 2026-11-29'
         )
         kept.close()
         os.utime(found / 'last' / 'verdicts.json', (0, 0))
-        expect(page.locator('#said')).to_contain_text('No verdict is shown: nothing inspects the folder')
+        expect(page.locator('#status')).to_contain_text('No verdict is shown: nothing inspects the folder')
         expect(page.locator('#newest')).to_have_text('')
     page.close()

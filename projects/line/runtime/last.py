@@ -57,7 +57,7 @@ class LastVerdicts:
             scale = min(SIDE / max(outcome.pixels.shape), 1)
             size = [
                 max(round(side * scale), 1) for side in reversed(outcome.pixels.shape)
-            ]  # also of a sliver
+            ]  # or of a sliver
             small = cv2.resize(outcome.pixels, size, interpolation=cv2.INTER_AREA)
             drawn = overlay(
                 replace(outcome, pixels=small, boxes=outcome.boxes * scale, masks=None), threshold
