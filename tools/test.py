@@ -20,6 +20,8 @@ from projects.arguments import ToolParser  # noqa: E402
 if TYPE_CHECKING:
     from mmengine.runner import TestLoop
 
+    from projects.xray.datasets import XrayDefects
+
 VERSIONS = ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain', 'numpy')
 SHOWN = 10  # refused frames that are listed
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -127,6 +129,8 @@ def test(args: argparse.Namespace, running: ModuleType, argv: Sequence[str] | No
         with on_val(runner, cfg):
             val_metrics = runner.test()
             keep_predictions(folder / FILES['val'], runner.test_loop, args.checkpoint, running)
+        if running.is_main():
+            tell_power(folder, runner.test_loop.dataloader.dataset)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()
@@ -143,6 +147,39 @@ def test(args: argparse.Namespace, running: ModuleType, argv: Sequence[str] | No
         write_json(folder / 'test.json', result | origin(argv, args.config), indent=2)
         print(f'wrote {folder / "test.json"}')
     return 0
+
+
+def tell_power(folder: Path, test_set: 'XrayDefects') -> None:
+    """Say where val puts the threshold of parts, and how likely test proves it, before test is opened.
+
+    Args:
+        folder: With the predictions of val; those of an image classifier have no threshold.
+        test_set: Of which the annotations alone are read.
+    """
+    from projects.errors import MMXrayError
+    from projects.measures.images import read_images
+    from projects.measures.matching import match_all
+    from projects.measures.parts import gather_parts
+    from projects.measures.proof import choose_threshold
+    from projects.report.measured import Settings
+    from projects.report.predictions import FILES, read_predictions
+    from projects.xray.datasets import load_defects
+
+    if not (folder / FILES['val']).is_file():
+        return
+    try:
+        val = read_predictions(folder, 'val')
+        if val.task != 'detection':
+            return
+        truth = load_defects(test_set.ann_file, val.classes, test_set.severity)
+        parts, of_test = (
+            gather_parts(match_all(images)) for images in (val.inspected, read_images(truth, []))
+        )
+        critical = sum(part.truth == 'critical' for part in of_test)
+        said = choose_threshold(parts, Settings().max_escape, critical).statement
+    except MMXrayError as error:
+        said = f'no threshold of parts: {error}'
+    print(f'before test is opened: {said}')
 
 
 def test_folder(args: argparse.Namespace, running: ModuleType, argv: Sequence[str] | None = None) -> int:

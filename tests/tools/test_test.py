@@ -15,6 +15,7 @@ from helpers.detector import DETECTOR, save_model
 from projects.measures.ranking import average_precision_at
 from projects.report.predictions import read_predictions
 from projects.xray import compat, datasets, metrics, preprocessors, transforms  # noqa: F401
+from projects.xray.configs import load_config
 from projects.xray.hooks import pictures as hooks_pictures
 from tools.test import main
 
@@ -108,6 +109,26 @@ def test_a_detectors_measures_follow_from_its_predictions_alone(detector, tmp_pa
     for image, of_test in zip(read_predictions(folder, 'val').inspected, kept.inspected, strict=True):
         assert image.scores.tolist() == of_test.scores.tolist()  # here val is test
     assert len(list(Path('pictures').glob('*.png'))) == 4  # those of the test
+
+
+@pytest.mark.parametrize('known', [True, False])
+def test_the_power_of_the_proof_is_said_before_test_is_opened(detector, tmp_path, capsys, known):
+    config = detector(empty=1)
+    val = 'val_dataloader = test_dataloader\nval_evaluator = test_evaluator\nval_cfg = dict()\n'
+    config.write_text(config.read_text() + val)
+    ann_file = Path(load_config(config).test_dataloader.dataset.data_root, 'test.json')
+    if not known:
+        coco = json.loads(ann_file.read_text())
+        coco['images'] = [{k: v for k, v in image.items() if k != 'part'} for image in coco['images']]
+        ann_file.write_text(json.dumps(coco))
+    low = ['--cfg-options', 'model.test_cfg.rcnn.score_thr=0.0']
+    assert main([str(config), 'epoch_1.pth', '--val', *low]) == 0
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith('before test is')]
+    if known:
+        assert 'chosen on 2 critical parts of val' in said and '2 critical test parts prove' in said
+        assert 'with a probability of 0.0 %' in said and 'critical parts in each of val and test do' in said
+    else:
+        assert said.startswith('before test is opened: no threshold of parts: parts not known: 4 of 4 images')
 
 
 def test_a_classifiers_predictions_are_kept(tested, tmp_path):
