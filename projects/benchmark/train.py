@@ -137,13 +137,14 @@ def train_step(model, optim, batch) -> float:
     return losses['loss'].item()  # waits for the device
 
 
-def matmul_rate(amp: bool) -> float:
+def matmul_rate(amp: bool, side: int | None = None) -> float:
     """Measure floating-point operations a second of a product of two large square matrices, best of 5.
 
     Args:
         amp: in float16. Otherwise in float32, on a GPU with TF32's mantissa where its convolutions have it.
+        side: of the matrices; by default 2048, on a GPU 8192, where 2048 takes little more than a launch.
     """
-    size = 8192 if torch.cuda.is_available() else 2048  # a GPU needs little more than a launch for the latter
+    size = side or (8192 if torch.cuda.is_available() else 2048)
     dtype = torch.float16 if amp else torch.float32
     former, seconds = torch.backends.cuda.matmul.allow_tf32, []
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32

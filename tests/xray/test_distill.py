@@ -225,7 +225,7 @@ def test_a_teacher_that_is_not_whole_stops_the_run(distilled, tmp_path, monkeypa
 def run(distilled, tiny_coco, tmp_path, monkeypatch):
     """Options with which the small configs read a drawn set and the drawn teacher, in `tmp_path`."""
     monkeypatch.chdir(tmp_path)
-    root = tiny_coco(n=16, empty=6)
+    root = tiny_coco(n=8, empty=3)
     options = [f'val_evaluator.ann_file={root}/val.json', f'test_evaluator.ann_file={root}/test.json']
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         options += [
@@ -261,7 +261,7 @@ def test_a_student_is_trained_resumed_and_tested_as_a_plain_detector(distilled, 
     assert 'distill.loss_fpn0' in log
     changed = [key for key in second if not torch.equal(second[key], first[key])]
     assert [key for key in changed if key.startswith('distiller.connectors.')]
-    assert torch.load('run/epoch_2.pth')['meta']['iter'] == 8
+    assert torch.load('run/epoch_2.pth')['meta']['iter'] == 4
     student = tensors('run/student.pth')
     assert all(torch.equal(second[f'architecture.{key}'], value) for key, value in student.items())
 

@@ -60,6 +60,7 @@ def probe(data, work, balanced=False):
         loader.update(batch_size=16, num_workers=0, persistent_workers=False)
         loader.dataset.data_root = str(data)
         next(step for step in loader.dataset.pipeline if step.type == 'XrayResize').scale = (64, 64)
+    cfg.train_cfg.val_interval = cfg.train_cfg.max_epochs
     cfg.train_dataloader.dataset.balanced = balanced
     cfg.work_dir, cfg.seed = str(work), 0
     running.prepare(cfg, 'none')
