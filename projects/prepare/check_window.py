@@ -20,7 +20,7 @@ class GrayLevels:
         histogram: (256,) counts after windowing.
         mean: of the windowed gray levels.
         std: of the windowed gray levels.
-        low: 0.5th percentile of a regular sample of the pixel values, in the file's units; nan where all
+        low: 0.5th percentile of pixels of each image alike, all over it, in the file's units; nan where all
             images are in a packed store, windowed already.
         high: 99.5th percentile.
     """

@@ -20,6 +20,7 @@ import numpy as np
 from projects.radiograph.files import sha256
 from projects.radiograph.gray_levels import Levels, measure
 from projects.radiograph.image import ImagingError, Radiograph
+from projects.radiograph.quantiles import sample_pixels
 from projects.radiograph.read import read
 from projects.radiograph.remote import is_url, read_bytes
 from projects.radiograph.store import Store, locate
@@ -28,6 +29,8 @@ from projects.radiograph.window import apply_window, count_codes
 PLAIN = dict(type='percentile', low=0.5, high=99.5)
 COARSE = 16
 """Shrinkage, per side, of the copy in which crops of other images are looked for."""
+MOST_SAMPLED = 65_536
+"""Pixel values that are kept of an image, at most: with many images some 4 million in all, 64 of each."""
 
 
 @dataclass
@@ -44,13 +47,15 @@ class Scan:
         width: in px.
         low: smallest pixel value.
         high: largest pixel value.
+        dark: 0.5th percentile of the pixel values, of all of them where they are integers without sign.
+        bright: 99.5th percentile.
         at_low: share of the pixels with the smallest value.
         at_high: share with the largest.
         file_hash: SHA-256 of the file.
         pixel_hash: SHA-256 of type, shape and pixels.
         histogram: (256,) int64, gray levels after windowing.
         levels: their statistics, see `radiograph.gray_levels`.
-        sample: (n,) float32, pixel values at regular positions, in the file's units.
+        sample: (n,) float32, values of pixels all over the image, in the file's units.
         dhash: 64-bit difference hash of `plain`, the image under a percentile window of its own, so that what
             resembles what does not depend on the window of a config.
         small: (32, 32) uint8 of it.
@@ -67,6 +72,8 @@ class Scan:
     width: int = 0
     low: float = 0
     high: float = 0
+    dark: float = 0
+    bright: float = 0
     at_low: float = 0
     at_high: float = 0
     file_hash: bytes = b''
@@ -128,6 +135,7 @@ def scan_image(path: str, window: dict, samples: int) -> Scan:
         return Scan(error=str(error).removeprefix(f'{path}: '))
     pixels = np.ascontiguousarray(radiograph.pixels)
     (height, width), low, high = pixels.shape, pixels.min(), pixels.max()
+    dark, bright = _middle(pixels)
     # One pass over the large image; everything smaller is made from the quarter.
     quarter = _plain(radiograph, _shrunk(pixels, width / 4, height / 4))
     small = cv2.resize(quarter, (32, 32), interpolation=cv2.INTER_AREA)
@@ -145,18 +153,29 @@ def scan_image(path: str, window: dict, samples: int) -> Scan:
         width=width,
         low=float(low),
         high=float(high),
+        dark=dark,
+        bright=bright,
         at_low=np.count_nonzero(pixels == low) / pixels.size,
         at_high=np.count_nonzero(pixels == high) / pixels.size,
         file_hash=file_hash,
         pixel_hash=hashed.digest(),
         histogram=count_codes(image),
         levels=measure(image),
-        sample=pixels.ravel()[:: max(1, pixels.size // samples)][:samples].astype(np.float32),
+        sample=sample_pixels(pixels, samples).astype(np.float32),
         dhash=difference_hash(small),
         small=small,
         coarse=_shrunk(quarter, width / COARSE, height / COARSE),
         thumbnail=cv2.imencode('.jpg', thumbnail, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes(),
     )
+
+
+def _middle(pixels: np.ndarray) -> tuple[float, float]:
+    """Return the values between which the middle 99 % of the pixels lie."""
+    if pixels.dtype in (np.uint8, np.uint16):
+        reached = np.cumsum(count_codes(pixels))
+        wanted = np.array([0.005, 0.995]) * pixels.size
+        return tuple(float(v) for v in np.searchsorted(reached, wanted))
+    return tuple(float(v) for v in np.percentile(sample_pixels(pixels, MOST_SAMPLED), [0.5, 99.5]))
 
 
 def _shrunk(image: np.ndarray, width: float, height: float) -> np.ndarray:
@@ -206,7 +225,7 @@ class Scans:
         self._places: dict[str, list[tuple]] = {}
         self._scans: dict[str, Scan] = {}
         # 4 million values in all, however many images.
-        samples = min(max(4_000_000 // max(len(tasks), 1), 64), 4096)
+        samples = min(max(4_000_000 // max(len(tasks), 1), 64), MOST_SAMPLED)
         for path, found in _map([(path, window, samples) for path, window in tasks.items()], workers):
             self._keep(path, found)
             progress(1)

@@ -2,9 +2,11 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from .image import ImagingError
+from .safe_parse import is_printable
 
 SUFFIXES = ('.png', '.tif', '.tiff', '.dcm', '.dicom', '.dic', '.jpg', '.jpeg', '.bmp')
 """File suffixes of radiographs, in lower case. The content decides how a file is read, not its suffix."""
@@ -71,6 +73,11 @@ def is_companion(path: str | Path) -> bool:
 def may_be_dicom(suffix: str) -> bool:
     """Whether files with this suffix are looked into: archives name theirs by UID, or by a number."""
     return suffix[1:].isdecimal() or not suffix
+
+
+def unlistable(names: Iterable[str]) -> str | None:
+    """Return the first name that a list of one name a line cannot hold; None where there is none."""
+    return next((name for name in names if not is_printable(name) or name != name.strip()), None)
 
 
 def list_radiographs(folder: str | Path) -> tuple[list[str], dict[str, int]]:

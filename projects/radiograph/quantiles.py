@@ -7,11 +7,41 @@ bounds, these need neither of them before the pass, and a dead pixel does not wi
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
 _PENDING = 2**22  # values that wait before they are counted, 16 MB
 _DROPPED = 4  # bits of the mantissa
+_STEPS = 0.7548776662466927, 0.5698402909980532  # 1/g and 1/g**2, of g**3 = g + 1
+
+
+def sample_pixels(pixels: np.ndarray, count: int) -> np.ndarray:
+    """Return some pixels of an image, spread evenly over its area.
+
+    Every k-th pixel will not do: where the width is a multiple of k they are those of a few columns, and of a
+    large image, of the first column alone. These lie on the R2 sequence (Roberts 2018), whose points are
+    spread evenly in rows and in columns, however many they are.
+
+    Args:
+        pixels: (H, W).
+        count: how many; an image of fewer gives all.
+
+    Returns:
+        (min(count, H * W),) of the same type.
+    """
+    if pixels.size <= count:
+        return pixels.ravel()
+    rows, columns = _places(count)
+    height, width = pixels.shape
+    return pixels[(rows * height).astype(np.intp), (columns * width).astype(np.intp)]
+
+
+@lru_cache(8)
+def _places(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(count,) rows and columns of the R2 sequence, in 0..1."""
+    rows, columns = ((0.5 + step * np.arange(1, count + 1)) % 1 for step in _STEPS)
+    return rows, columns
 
 
 class GraySketch:

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 
 from .image import ImagingError, Radiograph
-from .quantiles import GraySketch
+from .quantiles import GraySketch, sample_pixels
 from .read import read
 
+_SAMPLED = 65_536  # pixels of an image that a data set's window looks at, at most
 _WINDOW_KEYS = {
     'full': set(),
     'absolute': {'low', 'high'},
@@ -237,10 +238,10 @@ def _evaluate(values: np.ndarray, curve: tuple[Any, ...], invert: bool, dtype: s
 
 
 def dataset_window(paths: Iterable[str | Path], low: float = 0.5, high: float = 99.5) -> dict[str, Any]:
-    """One absolute window for a data set: percentiles over a regular sample of all its pixels.
+    """One absolute window for a data set: percentiles over an even sample of all its pixels.
 
     Args:
-        paths: radiographs; at most some 65,536 pixels of each are used. Memory does not grow with them.
+        paths: radiographs; at most 65,536 pixels of each are used. Memory does not grow with them.
         low: lower percentile, 0..100.
         high: upper percentile.
 
@@ -252,8 +253,7 @@ def dataset_window(paths: Iterable[str | Path], low: float = 0.5, high: float = 
     """
     sketch = GraySketch()
     for path in paths:
-        flat = read(path, frame=0).pixels.ravel()
-        sketch.add(flat[:: max(1, flat.size >> 16)])
+        sketch.add(sample_pixels(read(path, frame=0).pixels, _SAMPLED))
     if not len(sketch):
         raise ImagingError('dataset window: expected at least one radiograph; check the folder')
     first, last = sketch.percentiles([low, high])

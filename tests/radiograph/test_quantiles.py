@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from projects.radiograph import quantiles
-from projects.radiograph.quantiles import GraySketch
+from projects.radiograph.quantiles import GraySketch, sample_pixels
 
 SHARES = [0, 0.5, 25, 50, 99.5, 100]
 
@@ -40,6 +40,20 @@ def test_other_values_within_a_gray_level_of_the_window(low, width):
     if low < 4000 * width:
         assert np.abs(np.array(found) - exact).max() < max(gray, 1e-9)
     assert np.abs(np.array(found) - exact).max() <= np.abs(exact).max() / 2**20
+
+
+@pytest.mark.parametrize('shape', [(1024, 1024), (768, 572), (4096, 512), (1, 5000), (3, 3)])
+@pytest.mark.parametrize('count', [64, 4096])
+def test_a_sample_lies_all_over_an_image(shape, count):
+    """Whatever its width: of 1,024 columns every 16,384th pixel lies in the first one."""
+    rows, columns = np.indices(shape)
+    height, width = shape
+    ours = sample_pixels(rows * width + columns, count)
+    assert len(ours) == min(count, height * width)
+    for place, side in ((ours // width, height), (ours % width, width)):
+        quarters = np.bincount(place * 4 // side, minlength=4)
+        if side > 3:
+            assert np.abs(quarters / len(ours) - 0.25).max() < 0.06
 
 
 def test_memory_does_not_grow_with_the_data(monkeypatch):

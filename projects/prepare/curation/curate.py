@@ -11,7 +11,6 @@ import numpy as np
 from projects.radiograph import inventory, listing, remote
 from projects.radiograph.files import write_json, write_whole
 from projects.radiograph.image import ImagingError
-from projects.radiograph.safe_parse import is_printable
 from projects.radiograph.store import find_store
 
 from ..ledger import Ledger, UsageError
@@ -57,7 +56,7 @@ class Curation:
             if found.error:
                 self.reasons[name] = UNREADABLE, found.error
             elif self.settings.blank is not None:
-                span = span_of(found, scans.sample(self.path(name)))
+                span = span_of(found)
                 if found.low == found.high or span < self.settings.blank:
                     self.reasons[name] = BLANK, f'gray levels span {span:.2%} of the range'
 
@@ -178,20 +177,18 @@ def archive_names(archive: str) -> list[str]:
         raise UsageError(str(error)) from None
     if not names:
         raise UsageError(f'{archive}: no radiograph there; correct `archive`')
-    odd = next((name for name in names if not is_printable(name) or name != name.strip()), None)
-    if odd is not None:
+    if (odd := listing.unlistable(names)) is not None:
         raise UsageError(f'{archive}: {odd!r} is no name that a list can hold; rename the file')
     return names
 
 
-def span_of(found: Scan, sample: np.ndarray) -> float:
+def span_of(found: Scan) -> float:
     """Return what share of its file's range the middle 99 % of an image's gray levels span."""
-    low, high = np.percentile(sample, [0.5, 99.5])
     if np.issubdtype(np.dtype(found.dtype), np.floating):
         whole = max(abs(found.low), abs(found.high))  # a float file states no range
     else:
         whole = 2**found.bits - 1
-    return float((high - low) / whole) if whole else 0.0
+    return (found.bright - found.dark) / whole if whole else 0.0
 
 
 def write(chosen: Curation, out: Path) -> dict[str, Path]:

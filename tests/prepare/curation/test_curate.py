@@ -4,13 +4,15 @@ import json
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from projects.benchmark.archive import look_alikes
 from projects.prepare.curation import diversity
-from projects.prepare.curation.curate import archive_names
+from projects.prepare.curation.curate import archive_names, span_of
 from projects.prepare.curation.thin import near_groups
 from projects.prepare.ledger import UsageError
 from projects.prepare.resemblance import NEAR_BITS, NEAR_CORRELATION
+from projects.prepare.scan import scan_image
 from projects.radiograph.pack import pack
 from projects.radiograph.recipe import Recipe
 from projects.xray.datasets import XrayImages
@@ -89,6 +91,21 @@ def test_everything_stays_or_goes_with_a_reason(tmp_path, archive, capsys):
     assert [item['img_path'] for item in (dataset.get_data_info(k) for k in range(len(dataset)))] == [
         f'{archive}/{name}' for name in kept
     ]
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'float32'])
+def test_what_one_sees_of_a_part_is_not_what_a_few_columns_show(tmp_path, dtype):
+    """Of a large archive 64 pixels an image are kept: all over it, not those of one column of 1,024."""
+    white = 1.0 if dtype == 'float32' else np.iinfo(dtype).max
+    image = np.full((1024, 1024), white, dtype)
+    image[300:600, 300:500] = _part(np.random.default_rng(0))[:1, :1].astype(float) / 65535 * 0.1 * white
+    path = str(tmp_path / 'part.tif')
+    tifffile.imwrite(path, image)
+    found = scan_image(path, dict(type='percentile', low=0, high=100), 64)
+    assert span_of(found) > 0.5 and found.bright == white and found.dark < 0.2 * white
+    assert 0.5 * 0.057 < (found.sample < white).mean() < 2 * 0.057  # of 5.7 % of the area
+    cv2.imwrite(str(tmp_path / 'blank.png'), np.full((1024, 1024), 9, np.uint16))
+    assert span_of(scan_image(str(tmp_path / 'blank.png'), dict(type='full'), 64)) == 0
 
 
 def test_it_is_the_same_again_and_some_copies_may_stay(tmp_path, archive):
