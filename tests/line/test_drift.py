@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import threading
 from contextlib import closing
 
@@ -186,6 +187,22 @@ def test_the_state_of_another_detector_is_set_aside_and_a_damaged_one_refused(in
     other = Inspector(export_to(tmp_path / 'other', reference=inspector.exported.reference, iou=0.4))
     assert Drift(other, tmp_path).standings['p50'].count == 0
     assert len(list(tmp_path.glob('drift-*.json'))) == 1
+    shutil.copy(next(tmp_path.glob('drift-*.json')), tmp_path / 'drift.json')
+    content = json.loads((tmp_path / 'drift.json').read_text())
+    assert Drift(inspector, tmp_path).standings['p50'].count == 1
+    for wrong in (
+        dict(average='low'),
+        dict(average=float('nan')),
+        dict(count=None),
+        dict(history=[None]),
+        dict(called=dict(side='low')),
+        dict(called=[1]),
+        dict(colour='red'),
+    ):
+        charts = content['charts'] | dict(p50=content['charts']['p50'] | wrong)
+        (tmp_path / 'drift.json').write_text(json.dumps(content | dict(charts=charts)))
+        with pytest.raises(ArchiveError, match='damaged file; take it away'):
+            Drift(inspector, tmp_path)
     (tmp_path / 'drift.json').write_text('{"torn')
     with pytest.raises(ArchiveError, match='damaged file; take it away'):
         Drift(inspector, tmp_path)

@@ -142,6 +142,27 @@ def test_shards_that_do_not_belong_together_are_refused(exported, archive, tmp_p
     (second / 'done.json').write_text('{')
     refused('damaged; inspect the shard again')
     restore()
+    whole, done = ((folder / 'done.json').read_text() for folder in (out / 'shard-1-of-2', kept))
+    done = json.loads(done)
+    for wrong in (done | dict(head={}), done | dict(head=dict(categories=[1])), [done]):
+        for folder in (out / 'shard-1-of-2', second):
+            (folder / 'done.json').write_text(json.dumps(wrong))
+        refused('damaged; inspect the shard again')
+    (out / 'shard-1-of-2' / 'done.json').write_text(whole)
+    restore()
+    found = next(k for k, line in enumerate(lines) if json.loads(line).get('boxes'))
+    row = json.loads(lines[found])
+    for wrong in (
+        dict(image=[1]),
+        dict(scores=row['scores'][:-1]),
+        dict(labels=[-1] * len(row['labels'])),
+        dict(boxes=[box[:3] for box in row['boxes']]),
+        dict(masks=[]) | dict(boxes=7),
+    ):
+        changed = [*lines[:found], json.dumps(row | wrong) + '\n', *lines[found + 1 :]]
+        (second / 'journal.jsonl').write_text(''.join(changed))
+        refused(f'line {found + 1} is damaged')
+    restore()
     (out / 'shard-1-of-3').mkdir()
     refused('shards of 2 and of 3, expected one division')
 

@@ -226,6 +226,64 @@ def test_copies_and_corrections_must_fit_the_record(inspector, tmp_path, capsys)
     assert verify.main([str(tmp_path)]) == 2
 
 
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda said: said['annotations'][0].update(category_id=2),
+        lambda said: said['annotations'][0].update(bbox=[0, 0, 5, 5]),
+        lambda said: said['annotations'][0].update(category_id=0),
+        lambda said: said['annotations'].append(said['annotations'][0]),
+        lambda said: said['annotations'][0].update(image_id=99),
+        lambda said: said['categories'].reverse(),
+        lambda said: said['images'][0].update(verdict='accept'),
+        lambda said: said['images'][0].update(part='other'),
+        lambda said: said['images'][0].update(width=9),
+        lambda said: said['images'].append(said['images'][0] | dict(file_name='x.png')),
+        lambda said: said.update(images=7),
+        lambda said: said.clear(),
+    ],
+)
+def test_corrections_that_were_edited_do_not_follow_from_the_record(inspector, tmp_path, capsys, change):
+    """Whatever is learnt from them is compared: class and box of each flaw too."""
+    with closing(Session(inspector, tmp_path / 'out')) as session:
+        key = open_image(session, tmp_path / 'a.png')
+        session.decide(key, 'reject', [BOX, dict(box=[1, 2, 6.5, 8], label=1)], part='p7')
+    path = tmp_path / 'out' / 'corrections.json'
+    assert verify.main([str(tmp_path / 'out')]) == 0
+    said = json.loads(path.read_text())
+    change(said)
+    path.write_text(json.dumps(said))
+    capsys.readouterr()
+    assert verify.main([str(tmp_path / 'out')]) == 1
+    error = capsys.readouterr().err
+    assert 'corrections.json: does not follow from decisions.jsonl' in error and error.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda entry: entry.pop('reader'),
+        lambda entry: entry.update(file=['a']),
+        lambda entry: entry.update(size=[1]),
+        lambda entry: entry.update(boxes=[dict(box=[1, 2, 3, 4])]),
+        lambda entry: entry.update(boxes=[{'box': [1, 2, 3, 4], 'class': 'rust'}]),
+        lambda entry: entry.update(detector=dict(verdict='accept')),
+        lambda entry: entry.update(revision='1'),
+    ],
+)
+def test_a_last_line_that_is_no_decision_is_refused(inspector, tmp_path, capsys, change):
+    """Its hash is nowhere, so that it follows from the one before whatever it says."""
+    path = three_decisions(inspector, tmp_path)
+    *lines, last = path.read_bytes().splitlines(keepends=True)
+    entry = json.loads(last)
+    change(entry)
+    path.write_bytes(b''.join(lines) + json.dumps(entry).encode() + b'\n')
+    with pytest.raises(ArchiveError, match='line 3 is no decision of the page'):
+        Session(inspector, tmp_path / 'out')
+    assert verify.main([str(tmp_path / 'out')]) == 1
+    assert capsys.readouterr().err.count('\n') == 1
+
+
 def test_a_torn_last_line_was_never_kept(inspector, tmp_path):
     """A power cut leaves half a line; nobody was told that it is kept."""
     path = three_decisions(inspector, tmp_path)

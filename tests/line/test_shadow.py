@@ -78,6 +78,16 @@ def test_a_folder_is_not_its_own_shadow(detectors, tmp_path):
         Shadow(detectors[0], detectors[0], tmp_path)
 
 
+def test_once_the_line_goes_on_with_it_a_shadow_has_nothing_to_compare(detectors, tmp_path):
+    first, second = detectors
+    shadow = Shadow(second, first, tmp_path)
+    cv2.imwrite(str(tmp_path / 'a.png'), spot(20, 30, 120))
+    for now in (first, second):
+        said = now.attempt(tmp_path / 'a.png')
+        shadow.see('a.png', 'a' * 64, tmp_path / 'a.png', said, now)
+    assert len(rows(tmp_path / 'shadow.jsonl')) == 1 and '1 of 1 verdicts differ' in shadow.in_words()
+
+
 def test_the_link_leads_to_the_next_detector_and_back(tmp_path, capsys):
     first, second = (export_to(tmp_path / name, threshold=t) for name, t in (('one', 0.9), ('two', 0.43)))
     broken = export_to(tmp_path / 'broken', threshold=0.3)

@@ -626,6 +626,13 @@ def test_refused_names_that_are_no_test_images_are_said(exported, tmp_path, caps
 
 def test_an_unreadable_data_set_is_one_line(exported, tmp_path, capsys):
     path, data = exported
+    cv2.imwrite(str(data / 'images' / 'P07_a.png'), spot(20, 30, 250, SIDE)[:-8])
+    assert test_tool.main([str(path), str(data / 'test.json')]) == 1
+    error = capsys.readouterr().err
+    said = (
+        f'P07_a.png: {SIDE} x {SIDE - 8} px, but {data}/test.json says {SIDE} x {SIDE}; convert the data set'
+    )
+    assert error.count('\n') == 1 and said in error and not (tmp_path / 'line.test').exists()
     (data / 'images' / 'P07_a.png').unlink()
     assert test_tool.main([str(path), str(data / 'test.json')]) == 1
     error = capsys.readouterr().err

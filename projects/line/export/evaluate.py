@@ -44,7 +44,8 @@ def evaluate(
 
     Raises:
         FolderError: The folder cannot be used.
-        DatasetError: The annotations cannot be used, an image is missing, or none can be inspected.
+        DatasetError: The annotations cannot be used, an image is missing or of another size than they say, or
+            none can be inspected.
     """
     inspector = Inspector(source, engine)
     exported = inspector.exported
@@ -58,12 +59,19 @@ def evaluate(
             'there, or name their folder with --images'
         )
     found, masks, depths, refused = [], [], set(), {}
+    sizes = {image['file_name']: (image['height'], image['width']) for image in truth['images']}
     for name in _progress(names, engine):
         inspection = inspector.attempt(root / name)  # as on the line: one bad frame stops nothing
         if isinstance(inspection, ImagingError):
             refused[name] = ' '.join(str(inspection).removeprefix(f'{root / name}: ').split())
             found.append(NOTHING)
             continue
+        if inspection.pixels.shape != sizes[name]:  # its flaws would lie elsewhere
+            (height, width), said = inspection.pixels.shape, sizes[name]
+            raise DatasetError(
+                f'{root / name}: {width} x {height} px, but {ann_file} says {said[1]} x {said[0]}; convert '
+                'the data set again, or bring the image back'
+            )
         found.append((inspection.boxes, inspection.scores, inspection.labels))
         masks += _masks(inspection)
         depths.add(f'{inspection.bits}-bit')

@@ -81,6 +81,34 @@ def _annotation(number: int, image: int, entry: dict[str, Any], classes: list[st
     )
 
 
+def facts_of(entry: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what is learnt from an entry of the record: verdict, part, size, and boxes with class."""
+    image = _image(0, entry)
+    boxes = [(box['class'], *_annotation(0, 0, box, [box['class']])['bbox']) for box in entry['boxes']]
+    return image['verdict'], image.get('part', ''), image['width'], image['height'], sorted(boxes)
+
+
+def facts_in(path: Path) -> dict[str, tuple[Any, ...]]:
+    """Return what a file of corrections says of each radiograph, see `facts_of`; of no file, nothing.
+
+    Raises:
+        ValueError, KeyError, TypeError, IndexError: It is damaged.
+    """
+    if not path.is_file():
+        return {}
+    said = json.loads(path.read_text())
+    classes = [category['name'] for category in said['categories']]
+    boxes: dict[Any, list[tuple[Any, ...]]] = {image['id']: [] for image in said['images']}
+    for row in said['annotations']:
+        if row['category_id'] < 1:
+            raise ValueError('a label of no class')
+        boxes[row['image_id']].append((classes[row['category_id'] - 1], *row['bbox']))
+    return {
+        i['file_name']: (i['verdict'], i.get('part', ''), i['width'], i['height'], sorted(boxes[i['id']]))
+        for i in said['images']
+    }
+
+
 def read_corrections(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """Read corrections of a version that kept no record.
 

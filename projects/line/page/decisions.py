@@ -16,7 +16,7 @@ from projects.radiograph.files import draft_of, sha256
 from .corrections import read_corrections, write_corrections
 from .decision import ConflictError
 from .items import Item
-from .record import RECORD, Record
+from .record import RECORD, Record, check_entry
 
 # Up to so many radiographs the corrections are written with each decision, beyond it within `WAIT` seconds.
 AT_ONCE = 500
@@ -51,6 +51,7 @@ class Decisions:
         self._stale = False
         entries, self.record.entries = self.record.entries, []
         for entry in entries:
+            check_entry(self.record.path, entry)
             self._check_classes(self.record.path, entry['classes'])
             if entry['reader'] == self.reader:
                 self.latest[entry['file']] = entry

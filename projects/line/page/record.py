@@ -53,6 +53,29 @@ def read_record(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
             yield entry, previous
 
 
+def check_entry(path: Path, entry: dict[str, Any]) -> None:
+    """Make sure that an entry is a decision: the hash of a last line is nowhere, so that it proves nothing.
+
+    Raises:
+        ArchiveError: It is none.
+    """
+    try:
+        text = ('time', 'reader', 'inspector', 'file', 'radiograph', 'part', 'verdict')
+        right = all(isinstance(entry[key], str) for key in text) and type(entry['revision']) is int
+        detector, (height, width) = entry['detector'] or None, entry['size']
+        right &= height >= 0 and width >= 0 and (detector is None or {'folder', 'origin'} <= detector.keys())
+        for box in entry['boxes']:
+            x1, y1, x2, y2 = box['box']
+            right &= x2 >= x1 and y2 >= y1 and box['class'] in entry['classes']
+    except (KeyError, TypeError, ValueError, AttributeError):
+        right = False
+    if not right:
+        raise ArchiveError(
+            f'{path}: line {entry["number"]} is no decision of the page: the record was changed or damaged '
+            'there; bring back a copy of it, or give another --out'
+        )
+
+
 class Record:
     """A record that is added to, by one process at a time.
 

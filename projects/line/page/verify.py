@@ -1,9 +1,7 @@
 """The command that proves a record of decisions: unchanged, with its radiographs and corrections."""
 
 import argparse
-import json
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,8 @@ from projects.arguments import ToolParser
 from projects.line.runtime.archive import ArchiveError
 from projects.radiograph.files import sha256
 
-from .record import FIRST, RECORD, read_record
+from .corrections import facts_in, facts_of
+from .record import FIRST, RECORD, check_entry, read_record
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -61,6 +60,7 @@ def _read(path: Path) -> tuple[dict[tuple[str, str], dict[str, Any]], list[str]]
     """Return the last entry of each reader on each radiograph, and the hashes of all lines."""
     latest, hashes = {}, []
     for entry, digest in read_record(path):
+        check_entry(path, entry)
         latest[entry['reader'], entry['file']] = entry
         hashes.append(digest)
     return latest, hashes
@@ -84,16 +84,14 @@ def _derived(out: Path, latest: dict[tuple[str, str], dict[str, Any]]) -> list[s
     problems = []
     for reader, name in (('first', 'corrections.json'), ('second', 'corrections-second.json')):
         expected = {
-            e['file']: (e['verdict'], len(e['boxes']))
+            e['file']: facts_of(e)
             for (who, _), e in latest.items()
             if who == reader and e['verdict'] != 'withdraw' and e['size'] != [0, 0]
         }
         path = out / name
         try:
-            corrections = json.loads(path.read_text()) if path.is_file() else dict(images=[], annotations=[])
-            boxes = Counter(annotation['image_id'] for annotation in corrections['annotations'])
-            found = {i['file_name']: (i['verdict'], boxes[i['id']]) for i in corrections['images']}
-        except (ValueError, KeyError, TypeError):
+            found = facts_in(path)
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             found = None
         if found != expected:
             problems.append(

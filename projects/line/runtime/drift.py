@@ -261,7 +261,7 @@ class Drift:
             other = {key: content.get(key) for key in self._of} != self._of
             if not other and not requalified:
                 self.standings |= {
-                    name: Standing(**standing)
+                    name: _standing(standing)
                     for name, standing in content['charts'].items()
                     if name in self.charts
                 }
@@ -277,6 +277,23 @@ class Drift:
             # Of another detector or threshold: kept, as evidence of what was seen with it.
             stamp = datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')
             self.path.rename(self.path.with_name(f'drift-{stamp}.json'))
+
+
+def _standing(said: dict[str, Any]) -> Standing:
+    """Return how a chart stood.
+
+    Raises:
+        ValueError, TypeError: It is not what `Drift` writes.
+    """
+    found = Standing(**said)
+    numbers = [found.average, *found.history]
+    if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+        raise ValueError('an average that is none')
+    if type(found.count) is not int or not isinstance(found.called, dict):
+        raise TypeError('a count that is none')
+    if found.called and not {'time', 'side', 'average', 'count'} <= found.called.keys():
+        raise ValueError('a call without its time')
+    return found
 
 
 def charts_of(

@@ -55,9 +55,7 @@ class LastVerdicts:
         if isinstance(outcome, Inspection):
             facts |= dict(verdict=outcome.verdict, flagged=outcome.flagged)
             scale = min(SIDE / max(outcome.pixels.shape), 1)
-            size = [
-                max(round(side * scale), 1) for side in reversed(outcome.pixels.shape)
-            ]  # or of a sliver
+            size = [max(round(side * scale), 1) for side in reversed(outcome.pixels.shape)]  # or of a sliver
             small = cv2.resize(outcome.pixels, size, interpolation=cv2.INTER_AREA)
             drawn = overlay(
                 replace(outcome, pixels=small, boxes=outcome.boxes * scale, masks=None), threshold

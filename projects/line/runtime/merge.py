@@ -101,6 +101,8 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
         if not isinstance(content, dict) or path.name == DONE and content.keys() != _KEYS:
             raise ValueError
-    except (OSError, ValueError):
+        if path.name == DONE and not all(isinstance(c['name'], str) for c in content['head']['categories']):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ArchiveError(f'{path}: damaged; inspect the shard again') from None
     return content

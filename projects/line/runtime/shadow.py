@@ -48,8 +48,10 @@ class Shadow:
             digest: SHA-256 of its file.
             path: Its file.
             outcome: What the first found.
-            first: The first.
+            first: The first. Once the line goes on with the shadow's own folder there is nothing to compare.
         """
+        if first.digest == self.inspector.digest:
+            return
         other = self.inspector.attempt(path)
         both = _facts(outcome, first), _facts(other, self.inspector)
         self.counts[both[0]['verdict'], both[1]['verdict']] += 1

@@ -35,14 +35,25 @@ def _rows(journal: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, 1):
             try:
                 row = json.loads(line)
-                if not ('image' in row and ('error' in row or row.keys() >= RESULT)):
+                if not (isinstance(row['image'], str) and ('error' in row or _is_result(row))):
                     raise ValueError
-            except (ValueError, TypeError, AttributeError, RecursionError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise ArchiveError(
                     f'{journal}: line {number} is damaged, expected what an inspection wrote; delete it, and '
                     'its radiograph is inspected again'
                 ) from None
             yield row
+
+
+def _is_result(row: dict[str, Any]) -> bool:
+    """Whether a line has what was found: as many scores, labels and masks as boxes."""
+    count = len(row['boxes']) if row.keys() >= RESULT else -1
+    return (
+        all(len(row.get(key) or ()) == count for key in ('scores', 'labels'))
+        and len(row.get('masks') or row['boxes']) == count
+        and all(len(box) == 4 for box in row['boxes'])
+        and all(type(label) is int and label >= 0 for label in row['labels'])
+    )
 
 
 def write_tables(folder: Path, journals: Sequence[Path], head: dict[str, Any], opinion: bool = False) -> None:
