@@ -5,10 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects.arguments import ToolParser  # noqa: E402
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
@@ -59,9 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace, running: ModuleType) -> int:
     """Read the config, say where the run comes from, train."""
-    from projects.xray import provenance
-    from projects.xray.fit import check_fit
-
     cfg = running.read_experiment(args.config, args.cfg_options)
     running.set_work_dir(cfg, args.work_dir)
     seed = running.set_seed(cfg)
@@ -77,6 +78,15 @@ def train(args: argparse.Namespace, running: ModuleType) -> int:
     if args.auto_scale_lr:
         cfg.auto_scale_lr = dict(cfg.get('auto_scale_lr') or {}, enable=True)
     running.prepare(cfg, args.launcher)
+    with running.alone_in(cfg.work_dir):
+        return start(args, cfg, seed, running)
+
+
+def start(args: argparse.Namespace, cfg: 'Config', seed: int, running: ModuleType) -> int:
+    """Train with a config that is ready, in a work dir of this run alone."""
+    from projects.xray import provenance
+    from projects.xray.fit import check_fit
+
     fitted = [*running.fit_batch(cfg), *running.magnified_views(cfg)]
     last = running.choose_start(cfg.work_dir, args.resume)
     if last:
@@ -92,7 +102,8 @@ def train(args: argparse.Namespace, running: ModuleType) -> int:
     runner = running.build_runner(cfg)
     check_fit(runner)
     if running.is_main():
-        provenance.note_start(cfg, facts, seed, resumed=bool(last))
+        for line in provenance.note_start(cfg, facts, seed, resumed=bool(last)):
+            runner.logger.warning(line)
     runner.logger.info('Run: %s', '\n'.join(['; '.join(lines), *fitted]))
     runner.train()
     return 0

@@ -53,7 +53,7 @@ class _PackedImages(Sequence):
         indices: Which of its images.
     """
 
-    def __init__(self, store: Store, indices: range):
+    def __init__(self, store: Store, indices: range | np.ndarray):
         self.store = store
         self.indices = indices
 
@@ -63,7 +63,7 @@ class _PackedImages(Sequence):
     def __getitem__(self, index: int | slice):
         if isinstance(index, slice):
             return _PackedImages(self.store, self.indices[index])
-        return dict(img_path=join(str(self.store.folder), self.store.name(self.indices[index])))
+        return dict(img_path=join(str(self.store.folder), self.store.name(int(self.indices[index]))))
 
     def block_starts(self) -> np.ndarray:
         """See `Store.block_starts`."""
@@ -124,9 +124,13 @@ class XrayImages(BaseDataset):
     def load_data_list(self) -> Sequence[dict]:
         """Return one dict(img_path) per radiograph."""
         packed = find_store(self.img_prefix)
-        if packed and not self.ann_file:
+        if packed:
             store, folder = packed
-            images = _PackedImages(store, store.below(folder))
+            if self.ann_file:
+                paths = (f'{folder}/{name}' if folder else name for name in self._listed())
+                images = _PackedImages(store, np.fromiter(map(store.position, paths), np.int64))
+            else:
+                images = _PackedImages(store, store.below(folder))
             if not images:
                 raise DatasetError(
                     f'{self.img_prefix}: no image below this folder of a packed store; correct `data_prefix`'
@@ -332,8 +336,10 @@ class XrayDefects(CocoDataset):
         self._number_classes()
         learnt = np.bincount(table.labels()[1], minlength=len(table))
         make = self._masked_row if self._loads_masks() else self._row
-        if self._loads_masks() and (lacking := table.rows_without_masks()):
-            with_masks(table.coco(lacking), self.ann_file)  # which names them, before the training starts
+        if self._loads_masks():  # what is wrong with them is named before the training starts
+            if lacking := table.rows_without_masks():
+                with_masks(table.coco(lacking), self.ann_file)
+            table.check_once('masks', lambda coco: with_masks(coco, self.ann_file))
         return _Rows(np.arange(len(table)), make, learnt)
 
     def _loads_masks(self) -> bool:

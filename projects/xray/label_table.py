@@ -9,7 +9,7 @@ import json
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -41,6 +41,7 @@ from .parquet import SUFFIX as SUFFIX
 _KEPT = 16
 """Mapped files that stay; then the one that was opened longest ago goes."""
 _CHECKED = 1  # raise when what is checked or repaired changes
+_AT_A_TIME = 1024  # images that are Python objects at a time
 _SUSPECT = r'[\x00-\x1f\x7f-\x9f\x{2028}\x{2029}]|^/|(^|/)\.\.(/|$)'
 
 
@@ -63,7 +64,7 @@ class DefectTable:
         classes: Sequence[str] | None,
         severity: str | Mapping | None,
     ):
-        self.path, self.settings = path, (classes, severity)
+        self.path, self.mapped, self.settings = path, mapped, (classes, severity)
         self.info, self.repairs = facts['header'].get('info', {}), facts['repairs']
         reader = pa.ipc.open_file(pa.memory_map(str(mapped)))
         self.batches = [reader.get_batch(k) for k in range(reader.num_record_batches)]
@@ -152,6 +153,19 @@ class DefectTable:
             categories=self.categories,
             repairs=self.repairs,
         )
+
+    def check_once(self, what: str, check: Callable[[dict], object]) -> None:
+        """Have all records checked before they are used, once for this content on this machine.
+
+        Args:
+            what: Names the check.
+            check: Called with what `load_defects` returns, of some images at a time; raises where it fails.
+        """
+        mark = self.mapped.with_suffix(f'.{what}')
+        if not mark.is_file():
+            for start in range(0, len(self), _AT_A_TIME):
+                check(self.coco(range(start, min(start + _AT_A_TIME, len(self)))))
+            files.write_whole(mark, '')
 
     def rows_without_masks(self) -> list[int]:
         """Return the images that show a flaw without a mask."""
@@ -287,7 +301,8 @@ def _check(content: Any, path: str, place: Path, name: str) -> dict[str, Any]:
     files.write_json(place / f'{name}.json', facts)
     for old in sorted(place.glob('*.arrow'), key=lambda file: -file.stat().st_mtime_ns)[_KEPT:]:
         old.unlink(missing_ok=True)
-        old.with_suffix('.json').unlink(missing_ok=True)
+        for beside in old.parent.glob(f'{old.stem}.*'):  # its facts, and marks of what was checked
+            beside.unlink(missing_ok=True)
     pa.default_memory_pool().release_unused()
     return facts
 

@@ -31,7 +31,8 @@ def with_masks(coco: dict, ann_file: str) -> dict:
         The same with other annotations; `segmentation` of each is dict(size=[height, width], counts=str).
 
     Raises:
-        DatasetError: A flaw without a mask, or one that cannot be read; the message names the image.
+        DatasetError: A flaw without a mask, with one beside its box, or one that cannot be read; the message
+            names the image.
     """
     images = {image['id']: image for image in coco['images']}
     learnt = [ann for ann in coco['annotations'] if not ann['iscrowd']]
@@ -47,6 +48,11 @@ def with_masks(coco: dict, ann_file: str) -> dict:
     for ann in coco['annotations']:
         image = images[ann['image_id']]
         rle = _mask(ann, image, ann_file) if ann.get('segmentation') else None
+        if rle is not None and not ann['iscrowd'] and _apart(ann['segmentation'], rle, ann['bbox']):
+            raise DatasetError(
+                f'{ann_file}: annotation {ann["id"]} ({image["file_name"]}): its mask lies beside its box '
+                f'{ann["bbox"]}, expected both of one flaw, in px of the image; correct one of them'
+            )
         if rle is None or not coco_mask.area(rle):
             boxes += not ann['iscrowd']
             rle = _of_box(ann['bbox'], image['height'], image['width'])
@@ -54,6 +60,18 @@ def with_masks(coco: dict, ann_file: str) -> dict:
     if boxes:
         print_log(f'{ann_file}: {boxes} masks without a pixel; their boxes stand for them', logger='current')
     return dict(coco, annotations=annotations)
+
+
+def _apart(segmentation: list | dict, rle: dict, box: list[float]) -> bool:
+    """Whether a mask and its box [x, y, w, h] are more than a pixel apart, as of polygons from 0 to 1 are."""
+    if isinstance(segmentation, list):
+        corners = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in segmentation])
+        low, high = corners.min(0), corners.max(0)
+    else:
+        low = coco_mask.toBbox(rle)
+        low, high = low[:2], low[:2] + low[2:]
+    near, far = np.maximum(low, box[:2]), np.minimum(high, np.add(box[:2], box[2:]))
+    return bool((far - near < -1).any()) and bool((high > low).all())
 
 
 def pixels_of(segmentation: list | dict, height: int, width: int) -> np.ndarray:

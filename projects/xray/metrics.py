@@ -88,6 +88,8 @@ class XrayDefectMetric(BaseMetric):
         classes = dataset_meta['classes']
         if self.ann_file.endswith(SUFFIX):
             self.table = open_defects(self.ann_file, classes, self.severity)
+            if self.masks:
+                self.table.check_once('masks', lambda coco: with_masks(coco, self.ann_file))
             counted = set((self.table.labels()[0] + 1).tolist())
         else:
             self.table, self.truth = None, load_defects(self.ann_file, classes, self.severity)

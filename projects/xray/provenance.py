@@ -60,7 +60,7 @@ def config_files(path: Path) -> set[Path]:
     return found
 
 
-def note_start(cfg: Config, facts: dict, seed: int, resumed: bool) -> None:
+def note_start(cfg: Config, facts: dict, seed: int, resumed: bool) -> list[str]:
     """Add a start of a training to `starts.json`: one that is resumed may be of several commits and machines.
 
     Args:
@@ -68,6 +68,9 @@ def note_start(cfg: Config, facts: dict, seed: int, resumed: bool) -> None:
         facts: What `provenance` returned.
         seed: Of the training.
         resumed: Whether it goes on with what the folder holds; else earlier starts have no part in it.
+
+    Returns:
+        A line for each file of labels that is another than at an earlier start of the run.
     """
     file = Path(cfg.work_dir, 'starts.json')
     starts = []
@@ -79,8 +82,17 @@ def note_start(cfg: Config, facts: dict, seed: int, resumed: bool) -> None:
     gpus = mmengine.dist.get_world_size() if torch.cuda.is_available() else 0
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     labels = digest_labels(cfg, 'train_dataloader')
+    noted = [start['labels_sha256'] for start in starts if 'labels_sha256' in start]
+    others = sorted(
+        {name for before in noted for name in {*before, *labels} if before.get(name) != labels.get(name)}
+    )
     starts.append(facts | dict(gpus=gpus, seed=seed, date=date, labels_sha256=labels))
     write_json(file, dict(starts=starts))
+    return [
+        f'{name}: another than when this run began: what it learnt from is not known, and nothing is proven '
+        'of it; bring the file back, or train again without --resume'
+        for name in others
+    ]
 
 
 def _hardware() -> str:

@@ -1,6 +1,8 @@
 """What the tools that take a config share: reading it, where a result comes from, errors as one line."""
 
 import contextlib
+import errno
+import fcntl
 import functools
 import json
 import os
@@ -8,6 +10,7 @@ import re
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import mmengine.dist
@@ -166,6 +169,30 @@ def _leave() -> None:
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def alone_in(work_dir: str) -> Iterator[None]:
+    """Keep other trainings out of a work dir: two would write over each other's checkpoints and logs.
+
+    Raises:
+        UsageError: Another process trains there.
+    """
+    if not is_main():
+        yield
+        return
+    Path(work_dir).mkdir(parents=True, exist_ok=True)
+    with Path(work_dir, '.running').open('w') as file:
+        try:
+            # Of this process alone, unlike flock: loaders that outlive a kill by seconds do not hold it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UsageError(
+                    f'{work_dir}: another process is training there; wait for it, or give another --work-dir'
+                ) from None
+            # Else the file system has no locks.
+        yield
 
 
 def choose_start(work_dir: str, wanted: bool) -> str | None:

@@ -89,11 +89,12 @@ def test_load_from_starts_at_epoch_0_with_the_weights(classifier, tmp_path):
     assert re.search(r'matched +(\d+) of \1 tensors', next((tmp_path / 'b').rglob('*.log')).read_text())
 
 
-def test_a_killed_training_resumes_at_its_last_epoch(classifier, tmp_path, repo):
+def test_a_killed_training_resumes_at_its_last_epoch(classifier, tmp_path, repo, capsys):
     """kill -9 at any moment; the config's own load_from must not be taken for the run to go on with."""
     start = tmp_path / 'start.pth'
     assert main([str(classifier), '--work-dir', 'first', '--cfg-options', 'train_cfg.max_epochs=1']) == 0
     (tmp_path / 'first' / 'epoch_1.pth').rename(start)
+    capsys.readouterr()
     classifier.write_text(classifier.read_text() + f'load_from = {str(start)!r}\n')
 
     command = [sys.executable, repo / 'tools' / 'train.py', classifier, '--work-dir', 'run']
@@ -104,6 +105,8 @@ def test_a_killed_training_resumes_at_its_last_epoch(classifier, tmp_path, repo)
         while not (pointer.is_file() and re.search(r'epoch_([3-9]|\d\d+)\.pth', pointer.read_text())):
             assert process.poll() is None, process.stderr.read().decode()
             time.sleep(0.01)
+        assert main([str(classifier), '--work-dir', 'run']) == 2
+        assert 'run: another process is training there; wait for it' in one_line(capsys)
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -151,6 +154,11 @@ def test_every_start_of_a_run_notes_its_code_and_machine(classifier, tmp_path):
             file.write_text(lost)
         assert [start['commit'] for start in starts(2, '--resume')] == ['unknown', first['commit']]
     assert len(starts(1)) == 1  # from the beginning, whatever the folder holds
+    file_of_labels = Path(labels[0])
+    file_of_labels.write_text(file_of_labels.read_text() + '\n')
+    assert len(starts(2, '--resume')) == 2
+    log = sorted((tmp_path / 'run').rglob('*.log'))[-1].read_text()
+    assert f'{labels[0]}: another than when this run began' in log and 'without --resume' in log
 
 
 def one_line(capsys):

@@ -149,6 +149,32 @@ def test_masks_are_the_same_or_missing_alike(both, tmp_path, lacking):
         assert all(isinstance(instance['mask']['counts'], str) for instance in b['instances'])
 
 
+def test_masks_are_checked_before_anything_is_trained(both, tmp_path, cache, monkeypatch):
+    """In the data set and in the metric of validation, whose file is read at the end of an epoch."""
+    coco = any_coco(12)
+    for annotation in coco['annotations']:
+        x, y, w, h = annotation['bbox']
+        annotation['segmentation'] = [[x, y, x + w, y, x + w, y + h]]
+    good = both(coco)[1]
+    coco['annotations'][25]['segmentation'] = dict(size=[80, 100], counts=[7999])
+    options = dict(data_prefix=dict(img=str(tmp_path / 'images')), severity=SEVERITY)
+    options |= dict(
+        metainfo=dict(classes=CLASSES),
+        pipeline=[dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True)],
+    )
+    XrayDefects(ann_file=good, **options)
+    monkeypatch.setattr('projects.xray.datasets.with_masks', None)
+    XrayDefects(ann_file=good, **options)  # they were checked
+    monkeypatch.undo()
+    monkeypatch.setenv('MMXRAY_CACHE', str(cache.parent))
+    wrong = both(coco)[1]
+    with pytest.raises(DatasetError, match='annotation 26 .*expected run lengths that add up'):
+        XrayDefects(ann_file=wrong, **options)
+    metric = XrayDefectMetric(wrong, severity=SEVERITY, masks=True)
+    with pytest.raises(DatasetError, match='annotation 26 .*expected run lengths that add up'):
+        metric.dataset_meta = dict(classes=CLASSES)
+
+
 def test_what_leaves_no_box_is_refused_alike(both, tmp_path):
     for path in both(any_coco(20)):
         with pytest.raises(DatasetError, match='leaves 0 of 20 images and 0 boxes'):

@@ -93,6 +93,25 @@ def test_a_mask_that_cannot_be_read_is_named(wrong, write):
     assert str(path) in str(caught.value) and '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    'wrong',
+    [
+        [[0.1, 0.1, 0.9, 0.1, 0.9, 0.9]],
+        [[1.0, 30.0, 8.0, 30.0, 8.0, 39.0]],
+        encode(np.eye(40, 60, dtype=bool) & (np.arange(60) < 5)),
+    ],
+    ids=['from 0 to 1', 'elsewhere', 'run lengths elsewhere'],
+)
+def test_a_mask_beside_its_box_is_named(wrong, write):
+    """It would be learnt as the pixels of another place, or as its whole box."""
+    with pytest.raises(
+        DatasetError, match=r'annotation 2 \(P1.png\): its mask lies beside its box .*correct'
+    ) as caught:
+        read(write(RING, wrong))
+    assert '\n' not in str(caught.value)
+    assert len(read(write(RING, wrong, iscrowd=1))) == 2  # neither learnt nor counted
+
+
 @pytest.mark.parametrize('missing', [None, [], {}])
 def test_a_flaw_without_a_mask_is_no_flaw_to_learn(missing, write):
     path = write(RING, missing)
