@@ -34,7 +34,7 @@ TRAIN_CONFIGS = (
     'configs/small/simmim_swin-narrow_1xb32-coslr-20e_synthetic-96px.py',
 )
 
-ARCHIVE = ('leaks', 'crops', 'index', 'records', 'stream')
+ARCHIVE = ('leaks', 'crops', 'windows', 'index', 'records', 'stream')
 
 # Mixed precision needs a GPU.
 ALSO = ('amp', 'channels_last', 'amp+channels_last', 'compile', 'amp+channels_last+compile')
@@ -137,7 +137,7 @@ def _add_infer(commands: Any, **style: Any) -> None:
 def _add_archive(commands: Any, **style: Any) -> None:
     archive = commands.add_parser(
         'archive',
-        help='what an archive costs: leaks, crops, index, labels, a slow store',
+        help='what an archive costs: leaks, crops, windows, index, labels, a slow store',
         **style,
     )
     archive.set_defaults(run=run_archive, configs=())
@@ -151,11 +151,27 @@ def _add_archive(commands: Any, **style: Any) -> None:
     )
     archive.add_argument(
         '--images',
-        type=positive,
+        type=several,
+        nargs='+',
+        default=(10_000, 20_000, 40_000, 100_000),
+        metavar='N',
+        help='look-alikes to search; a fifth as many are searched for (10000 20000 40000 100000)',
+    )
+    archive.add_argument(
+        '--hosts',
+        type=several,
         nargs='+',
         default=(10_000, 20_000, 40_000),
         metavar='N',
-        help='look-alikes to search; a fifth as many are searched for (10000 20000 40000)',
+        help='radiographs in which crops of a fifth of them are looked up (10000 20000 40000)',
+    )
+    archive.add_argument(
+        '--windowed',
+        type=positive,
+        nargs='+',
+        default=(100, 1_000),
+        metavar='N',
+        help='radiographs that a window is found for (100 1000)',
     )
     archive.add_argument(
         '--records',
@@ -172,9 +188,25 @@ def _add_archive(commands: Any, **style: Any) -> None:
         '--steps', type=positive, default=20, metavar='N', help='training steps from it (20)'
     )
     archive.add_argument(
-        '--latency', type=float, default=50, metavar='MS', help='that each of its requests takes (50)'
+        '--latency', type=milliseconds, default=50, metavar='MS', help='that each of its requests takes (50)'
     )
     archive.add_argument('--threads', type=positive, default=1, metavar='N', help='threads of the search (1)')
+
+
+def several(text: str) -> int:
+    """Read a whole number above 1, whose logarithm is above 0."""
+    value = positive(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f'{value}: expected at least 2')
+    return value
+
+
+def milliseconds(text: str) -> float:
+    """Read a time of 0 to 60,000 ms."""
+    value = float(text)
+    if not 0 <= value <= 60_000:
+        raise argparse.ArgumentTypeError(f'{text}: expected 0 to 60000')
+    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -264,7 +296,7 @@ def run_infer(args: argparse.Namespace, facts: dict[str, Any]) -> int:
 
 def run_archive(args: argparse.Namespace, facts: dict[str, Any]) -> int:
     """Print what an archive costs: each measurement in a process of its own."""
-    from projects.benchmark import archive, records, streaming
+    from projects.benchmark import archive, levels, records, streaming
     from projects.benchmark.variants import run_in_subprocess
 
     print(heading(f'an archive as it grows; {args.threads} threads', facts), flush=True)
@@ -272,8 +304,11 @@ def run_archive(args: argparse.Namespace, facts: dict[str, Any]) -> int:
         rows, memory = run_in_subprocess('leaks', archive.leaks, tuple(args.images), args.threads)
         print(archive.leaks_table(rows) + f'\nlargest memory {memory:.2f} GiB\n', flush=True)
     if 'crops' in args.only:
-        rows, memory = run_in_subprocess('crops', archive.crops, tuple(args.images))
+        rows, memory = run_in_subprocess('crops', archive.crops, tuple(args.hosts))
         print(archive.leaks_table(rows, 'crops') + f'\nlargest memory {memory:.2f} GiB\n', flush=True)
+    if 'windows' in args.only:
+        rows = run_in_subprocess('windows', levels.measure_all, tuple(args.windowed))
+        print(levels.levels_table(rows) + '\n', flush=True)
     memory = [what for what in records.MEASURES if what in args.only]
     if memory:
         found = run_in_subprocess('memory', records.measure, memory, args.records, args.loaders)

@@ -36,8 +36,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--files', action='store_true', help='an object an image instead of blocks of 16 MiB')
     add('--kept', action='store_true', help='the disks hold the archive after the first epoch')
     add('--epochs', type=positive, default=100, metavar='N', help='epochs (100)')
-    add('--device-hour', type=float, default=0, metavar='P', help='price of an accelerator for an hour (0)')
-    add('--requests', type=float, default=0.0004, metavar='P', help='price of 1,000 requests (0.0004)')
+    add('--device-hour', type=price, default=0, metavar='P', help='price of an accelerator for an hour (0)')
+    add('--requests', type=price, default=0.0004, metavar='P', help='price of 1,000 requests (0.0004)')
     add(
         '--images',
         type=positive,
@@ -57,10 +57,18 @@ def rate(text: str) -> float:
     return value
 
 
+def price(text: str) -> float:
+    """Read a finite number that is not below 0."""
+    value = float(text)
+    if not (value >= 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f'{text}: expected a number of at least 0')
+    return value
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
-    image = round(args.image * 1000)
+    image = max(round(args.image * 1000), 1)
     blocks = dict(block_bytes=image) if args.files else {}
     rates = Rates(
         decode=args.decode,

@@ -115,13 +115,22 @@ def measure_streaming(
     Returns:
         'images', 'latency_ms', 'rate' (images/s), 'data_time' (share of the time that waits for data),
         'requests_packed' and 'requests_files' (each per image and epoch).
+
+    Raises:
+        StreamingError: See `slow_store`; or fewer images than a batch.
     """
     import fsspec
 
     from projects.radiograph import remote
     from projects.radiograph.pack_remote import pack_to_url
     from projects.radiograph.recipe import Recipe
+    from projects.xray import running
 
+    batch = running.read_experiment(config_path).train_dataloader.batch_size
+    if images < batch:
+        raise StreamingError(
+            f'{images} radiographs streamed: expected at least the {batch} of a batch; give --streamed more'
+        )
     with tempfile.TemporaryDirectory(prefix='benchmark-') as folder, slow_store(latency) as count:
         os.environ['MMXRAY_CACHE'] = f'{folder}/cache'
         source = Path(folder) / 'images'

@@ -5,7 +5,7 @@ import re
 import fsspec
 import pytest
 
-from projects.benchmark import records, streaming
+from projects.benchmark import levels, records, streaming
 from projects.radiograph.store import Store
 from projects.xray.label_table import open_defects
 from tools import benchmark
@@ -25,10 +25,34 @@ def test_drawn_labels_and_index_are_what_readers_take(tmp_path, monkeypatch):
 
 
 def test_leaks_and_crops_in_one_run(capsys):
-    arguments = ['archive', '--only', 'leaks', 'crops', '--images', '200', '400']
+    arguments = ['archive', '--only', 'leaks', 'crops', '--images', '200', '400', '--hosts', '200', '400']
     assert benchmark.main(arguments) == 0
     printed = capsys.readouterr().out
     assert len(re.findall(r'\n +(200|400) x +(40|80) ', printed)) == 4 and 'n log n' in printed
+
+
+def test_windows_are_those_of_all_pixels(capsys):
+    rows = levels.measure_all([40])
+    assert rows[0]['images'] == 40 and rows[0]['exact_high'] > rows[0]['exact_low'] + 500
+    assert rows[0]['off'] < 1
+    assert '40 ' in levels.levels_table(rows) and ' gray' in levels.levels_table(rows)
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [['--images', '1'], ['--latency', '-5'], ['--latency', 'nan'], ['--windowed', '0'], ['--only', 'x']],
+)
+def test_wrong_use_is_told_at_once(wrong):
+    with pytest.raises(SystemExit) as end:
+        benchmark.main(['archive', *wrong])
+    assert end.value.code == 2
+
+
+def test_less_than_a_batch_behind_the_store_is_one_line():
+    with pytest.raises(
+        streaming.StreamingError, match='31 radiographs .* expected at least the 32 of a batch'
+    ):
+        streaming.measure_streaming(str(benchmark.REPO / streaming.CONFIG), 31, 64, 0, 1)
 
 
 def test_memory_of_index_and_labels_over_loaders():

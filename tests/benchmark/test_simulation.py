@@ -58,7 +58,8 @@ def test_the_tool(capsys):
     assert 'accelerator (500 images/s)' in lines[2]
     assert simulate_archive.main(['--decode', '100', '--step', '500', '--files', '--images', '1000']) == 0
     assert 'object store (' in capsys.readouterr().out
-    for wrong in (['--decode', '0'], ['--step', 'inf'], ['--images', '0'], []):
+    assert simulate_archive.main(['--decode', '1', '--step', '1', '--image', '0.0001']) == 0  # a byte each
+    for wrong in (['--decode', '0'], ['--step', 'inf'], ['--images', '0'], ['--requests', '-1'], []):
         with pytest.raises(SystemExit) as end:
             simulate_archive.main(['--decode', '1', '--step', '1', *wrong] if wrong else [])
         assert end.value.code == 2
