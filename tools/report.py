@@ -97,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, sentence in judge_exported(groups) if exported else ():
         print(f'\n{name}: {sentence}')
     if args.out:
+        from projects.radiograph.files import write_whole
         from projects.report.page import write_report
 
         command = shlex.join(['python', 'tools/report.py', *(sys.argv[1:] if argv is None else argv)])
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.out, runs, refused, settings, args.gallery, command, latency, groups=groups
         )
         text = '\n\n'.join(f'**{t}**\n\n{format_table(h, r, markdown=True)}' for t, h, r in parts)
-        (args.out / 'results.md').write_text(f'{text}\n\n{provenance(results)}\n')
+        write_whole(args.out / 'results.md', f'{text}\n\n{provenance(results)}\n')
         print('\n' + '\n'.join(summary['verdict']))
         print(f'\nwritten: {args.out}/index.html, report.json, results.md and CSV tables')
         if beside := summary['pictures']['beside']:

@@ -16,7 +16,7 @@ from projects.xray.severity import read_severity_file
 
 from .decode import measure
 from .ledger import ConvertError, Counts, Ledger, UsageError
-from .split import SHARES, guess_views, split_groups
+from .split import SHARES, guess_views, one_spelling, split_groups
 from .tile import MIN_TILE, cut
 from .write import clip_box, place, write_coco
 
@@ -70,7 +70,9 @@ def convert(
     sizes = measure(images.paths)
     labelled = _load(found, images, sizes, ledger)
     types = _check_types(labelled, levels, severity)
-    parts = {name: _part(name, group) for name in images.paths}
+    parts, respelt = {name: _part(name, group) for name in images.paths}, None
+    if group is not None:
+        parts, respelt = one_spelling(parts)
     splits = _split(labelled, parts, levels, found)
 
     names = _short_names(images.paths)
@@ -106,7 +108,7 @@ def convert(
         shutil.copyfile(severity, out / 'severity.yaml')
     _write_quarantine(out / 'quarantine.txt', found)
     shared = group and of_several_folders({names.get(name, name): part for name, part in parts.items()})
-    ledger.notes += filter(None, [_say_no_group(images.paths) if group is None else shared])
+    ledger.notes += filter(None, [_say_no_group(images.paths) if group is None else shared, respelt])
     return ledger
 
 

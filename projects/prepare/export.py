@@ -1,9 +1,9 @@
 """Handing the labels of a converted data set back to labelling tools, as one COCO file."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
+from projects.radiograph.files import write_json
 from projects.radiograph.rle import decode_rle, outline
 from projects.radiograph.safe_parse import FormatError
 from projects.xray.parquet import SUFFIX
@@ -76,6 +76,5 @@ def export_labels(data: Path, out: Path, polygons_only: bool = False) -> Counter
                 'convert the data set again'
             ) from None
     categories = [dict(id=k, name=name) for name, k in names.items()]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(dict(images=images, categories=categories, annotations=annotations)))
+    write_json(out, dict(images=images, categories=categories, annotations=annotations), indent=None)
     return counts | Counter(images=len(images), boxes=len(annotations))

@@ -235,14 +235,17 @@ def _groups(own: ImageSet, other: ImageSet, key: str) -> list[set[str]]:
     """Return what each image of a set is grouped by: its id and, of parts, what the rules find in its name.
 
     The rules are the regular expressions that the converter noted in either set (`--group`). An id may come
-    from elsewhere, such as from the inspection page, and name the same part in another way.
+    from elsewhere, such as from the inspection page, and name the same part in another way; as typed by hand,
+    P07 and p07 are one.
     """
+    ids = sorted({*own.groups(key), *other.groups(key)} - {None})
+    spelt = {group.casefold(): group for group in ids}
     found = [{group} - {None} for group in own.groups(key)]
     if key == 'part':
         for rule in {own.info.get('group'), other.info.get('group')} - {None}:
             for names, name in zip(found, own.names, strict=True):
                 names |= {part_by_rule(rule, name)} - {None}
-    return found
+    return [{spelt.get(group.casefold(), group.casefold()) for group in names} for names in found]
 
 
 def _frame(name: str) -> tuple[str, int, str] | None:

@@ -35,6 +35,27 @@ class Views:
     example: list[str]
 
 
+def one_spelling(parts: dict[str, str]) -> tuple[dict[str, str], str | None]:
+    """Take parts that differ in upper and lower case alone for one: so they are typed by hand.
+
+    Args:
+        parts: Part of each image.
+
+    Returns:
+        The same with one spelling of each part, and a line about it; None where nothing was to be done.
+    """
+    found = sorted(set(parts.values()))
+    spelt = {part.casefold(): part for part in reversed(found)}
+    others = sorted(set(found) - set(spelt.values()))
+    if not others:
+        return parts, None
+    line = (
+        f'{len(others)} parts are written in upper and in lower case, such as {spelt[others[0].casefold()]} '
+        f'and {others[0]}: each is taken for one part'
+    )
+    return {name: spelt[part.casefold()] for name, part in parts.items()}, line
+
+
 def guess_views(names: Iterable[str]) -> Views | None:
     """Guess from file names which images show one part; None where they do not look like views.
 

@@ -1,12 +1,13 @@
 """Who packs into a URL: one machine at a time, without a clock that they share.
 
-The writer keeps an object `writer.json` that it changes every few seconds. A machine that comes later watches
-it: if it changes, another is at work; if it does not for three times as long, that one was killed, and the
-later one takes its place.
+The writer keeps an object `writer.json` that it changes every few seconds, in a thread of its own, since a
+shard may take minutes to upload. A machine that comes later watches it: if it changes, another is at work; if
+it does not for three times as long, that one was killed, and the later one takes its place.
 """
 
 import json
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -36,7 +37,10 @@ class Claim:
         if not own.is_file():
             write_whole(own, uuid.uuid4().hex)
         self.name, self.host = own.read_text(), socket.gethostname()
-        self.count, self.last = 0, 0.0
+        self.count = 0
+        self.taken: StoreError | None = None
+        self._done = threading.Event()
+        self._beat = threading.Thread(target=self._renew, daemon=True)
 
     def __enter__(self) -> 'Claim':
         """Take the URL, once nobody else is seen at work there.
@@ -56,10 +60,13 @@ class Claim:
                     raise self._busy(now)
         self._write()
         self.check()
+        self._beat.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Give the URL up, unless another machine has taken it."""
+        self._done.set()
+        self._beat.join()
         try:
             if self._read().get('name') == self.name:
                 remove(self.object)
@@ -78,12 +85,27 @@ class Claim:
             raise self._busy(found)
 
     def renewed(self, results: Iterator[Any]) -> Iterator[Any]:
-        """Pass results on, and change the claim as time passes."""
+        """Pass results on, as long as no other machine has taken the URL.
+
+        Raises:
+            StoreError: See `check`.
+        """
         for result in results:
-            if time.monotonic() - self.last > RENEWED_S:
+            if self.taken:
+                raise self.taken
+            yield result
+
+    def _renew(self) -> None:
+        """Change the claim as time passes, until it is given up or taken."""
+        while not self._done.wait(RENEWED_S):
+            try:
                 self.check()
                 self._write()
-            yield result
+            except StoreError as error:
+                self.taken = error
+                return
+            except RemoteError:  # a server that is busy: packing says so, or it answers the next time
+                continue
 
     def _busy(self, found: dict[str, Any]) -> StoreError:
         host = found.get('host', 'another machine')
@@ -96,7 +118,6 @@ class Claim:
         self.count += 1
         claim = dict(name=self.name, host=self.host, count=f'{uuid.uuid4().hex[:8]}-{self.count}')
         write_bytes(self.object, json.dumps(claim).encode())
-        self.last = time.monotonic()
 
     def _read(self) -> dict[str, Any]:
         if not exists(self.object):

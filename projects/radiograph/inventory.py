@@ -9,11 +9,14 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
+
+from projects.errors import one_line
 
 from .files import write_whole
 from .image import ImagingError
@@ -25,6 +28,7 @@ from .remote import RemoteError, exists, is_url, join, read_bytes, tags, write_b
 NAME = 'xray_inventory.csv.gz'
 SAVED = 20_000
 """Files read between two writings: a kill costs no more."""
+_DAMAGED = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zlib.error, csv.Error)
 
 
 class InventoryError(ImagingError):
@@ -102,15 +106,16 @@ def load(folder: str) -> list[Entry] | None:
         return None
     try:
         data = read_bytes(path) if is_url(path) else Path(path).read_bytes()
-        rows = list(csv.reader(io.StringIO(gzip.decompress(data).decode(), newline='')))
+        rows = list(_rows(data))
         if not rows or tuple(rows[0]) != Entry._fields:
             raise ValueError('another heading')
         return [Entry(*row) for row in rows[1:]]
     except RemoteError:
         raise
-    except (OSError, EOFError, ValueError, TypeError) as error:
+    except _DAMAGED as error:
         raise InventoryError(
-            f'{path}: expected an inventory ({error}); remove it, and run tools/list_images.py again'
+            f'{path}: expected an inventory ({one_line(error)}); remove it, and run tools/list_images.py '
+            'again'
         ) from None
 
 
@@ -129,7 +134,9 @@ def _part(folder: str, path: str, group: str | None) -> str:
 def _save(folder: str, entries: list[Entry]) -> None:
     text = io.StringIO(newline='')
     csv.writer(text, lineterminator='\n').writerows([Entry._fields, *entries])
-    data, path = gzip.compress(text.getvalue().encode(), 6, mtime=0), join(folder, NAME)
+    # Names of local files need not be UTF-8.
+    data = gzip.compress(text.getvalue().encode(errors='surrogateescape'), 6, mtime=0)
+    path = join(folder, NAME)
     if is_url(path):
         write_bytes(path, data)
         return
@@ -157,7 +164,10 @@ def _listed(folder: str) -> dict[str, tuple[str, str]]:
         return {path: (size, mark.strip('"')) for path, (size, _, mark) in marks.items()}
     found = {}
     for path in filter(_wanted, files_below(folder)):
-        state = Path(folder, path).stat()
+        try:
+            state = Path(folder, path).stat()
+        except FileNotFoundError:  # gone since it was listed
+            continue
         found[path] = str(state.st_size), str(state.st_mtime_ns)
     return found
 
@@ -182,7 +192,7 @@ def _reported(folder: str, manifest: str) -> dict[str, tuple[str, str]]:
         for file in content['files']:
             # Of `<bucket>/<config>/data/<name>` the data lies where the manifest's own folder says.
             data = _content(_data_of(place, file['key']))
-            for values in csv.reader(io.StringIO(gzip.decompress(data).decode(), newline='')):
+            for values in _rows(data):
                 row = dict(zip(columns, values, strict=True))
                 key = unquote_plus(row['Key'])
                 latest = (
@@ -192,12 +202,17 @@ def _reported(folder: str, manifest: str) -> dict[str, tuple[str, str]]:
                     found[key.removeprefix(prefix)] = row['Size'], row['ETag'].strip('"')
     except RemoteError:
         raise
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except _DAMAGED as error:
         raise InventoryError(
             f'{manifest}: expected the manifest of an S3 inventory report of {bucket}, in CSV with Key, Size '
-            f'and ETag ({error}); correct --report'
+            f'and ETag ({one_line(error)}); correct --report'
         ) from None
     return dict(sorted(found.items()))
+
+
+def _rows(data: bytes) -> Iterator[list[str]]:
+    """Yield the rows of a gzipped CSV file."""
+    return csv.reader(io.StringIO(gzip.decompress(data).decode(errors='surrogateescape'), newline=''))
 
 
 def _data_of(place: str, key: str) -> str:

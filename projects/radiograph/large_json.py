@@ -27,7 +27,7 @@ def read_object(path: Path, consume: Mapping[str, Consumer]) -> dict[str, Any]:
         OSError, UnicodeDecodeError: It cannot be read.
     """
     content: dict[str, Any] = {}
-    with path.open(encoding='utf-8') as file:
+    with path.open(encoding='utf-8-sig') as file:
         text = _Text(file)
         text.expect('{')
         if text.peek() == '}':

@@ -172,12 +172,16 @@ class Store:
             )
         return pixels.view(self.recipe.dtype).reshape(record.height, record.width)
 
-    def block_starts(self, indices: range) -> np.ndarray:
-        """Places in a range of images where another block of a shard begins, the first included.
+    def block_starts(self, indices: range | np.ndarray) -> np.ndarray:
+        """Places in some images where another block of a shard begins, the first included.
 
         Images between two of them lie close together: behind a URL one request reads them all.
+
+        Args:
+            indices: a range of images, or (n,) any of them; in the store's order, else blocks come again.
         """
-        lines = np.frombuffer(self._index, LINES)[indices.start : indices.stop]
+        rows = slice(indices.start, indices.stop) if isinstance(indices, range) else indices
+        lines = np.frombuffer(self._index, LINES)[rows]
         block = (lines['shard'].astype(np.uint64) << np.uint64(40)) + lines['offset'] // np.uint64(BLOCK)
         return np.flatnonzero(np.r_[True, block[1:] != block[:-1]])
 

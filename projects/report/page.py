@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2
 
 from projects.measures.parts import PartCurve, gather_parts, part_curve
+from projects.radiograph.files import write_whole
 from projects.xray.configs import differences
 
 from . import gallery
@@ -81,8 +82,7 @@ def write_report(
         pictures=dict(in_page=len(records), beside=len(beside)),
         command=command,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / 'report.json').write_text(json.dumps(_plain(summary), indent=1, allow_nan=False) + '\n')
+    write_whole(out / 'report.json', json.dumps(_plain(summary), indent=1, allow_nan=False) + '\n')
     _write_tables(out, everything, found)
     page = _render(
         groups,
@@ -102,7 +102,7 @@ def write_report(
         problems=summary['problems'],
         command=command,
     )
-    (out / 'index.html').write_text(page)
+    write_whole(out / 'index.html', page)
     return summary
 
 

@@ -87,7 +87,12 @@ def status(name: str) -> str:
     answer = kubectl('get', 'job', name, '--ignore-not-found', '-o', 'json')
     if not answer.strip():
         return 'failed'
-    state = json.loads(answer).get('status', {})
+    try:
+        state = json.loads(answer).get('status', {})
+    except (ValueError, AttributeError):
+        raise KubernetesError(
+            f'kubectl get: expected a job in JSON, got {answer[:40]!r}; check kubectl'
+        ) from None
     if state.get('succeeded'):
         return 'success'
     ended = any(c['type'] == 'Failed' and c['status'] == 'True' for c in state.get('conditions', []))
@@ -111,6 +116,8 @@ def kubectl(*arguments: str, content: str | None = None) -> str:
         )
     except FileNotFoundError:
         raise KubernetesError('kubectl: not found; install it, and log in to the cluster') from None
+    except OSError as error:
+        raise KubernetesError(f'kubectl: cannot be run ({error.strerror}); install it again') from None
     except subprocess.TimeoutExpired:
         raise KubernetesError(
             'kubectl: no answer of the cluster within 120 s; check the connection'

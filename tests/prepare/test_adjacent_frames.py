@@ -37,6 +37,15 @@ def test_parts_that_are_counted_are_no_frames(pattern):
     assert adjacent(train, test) == []
 
 
+def test_a_part_is_one_in_either_case():
+    train = images('train', ['x.png', 'y.png'], parts=['P07', 'P08'])
+    test = images('test', ['u.png', 'v.png'], parts=['p07', 'P09'])
+    assert adjacent(train, test) == [
+        'warning 1 of 2 images of test share a part or series with train: 1 part (p07)'
+    ]
+    assert adjacent(test, train)[0].endswith('with test: 1 part (p07)')
+
+
 def test_without_known_parts_numbers_count_frames():
     (line,) = adjacent(images('train', views(TRAIN)), images('test', views(TEST)))
     assert line == 'warning 4 of 4 images of test have an adjacent frame in train by their file names'

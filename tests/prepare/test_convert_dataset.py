@@ -390,6 +390,22 @@ def test_without_group_every_image_is_a_part_and_the_tool_says_so(tmp_path, caps
     assert not (out / 'severity.yaml').exists()
 
 
+def test_a_part_typed_in_lower_case_is_the_same_part(tmp_path, capsys):
+    """Else its views would meet in train and test, which the report finds once everything is trained."""
+    src, out = make_yolo(tmp_path / 'src'), tmp_path / 'out'
+    for k in range(PARTS):
+        for path in (image_of(src, f'P{k:02d}_b'), src / 'labels' / f'P{k:02d}_b.txt'):
+            path.rename(path.with_name(path.name.replace('P', 'p')))
+    code, text, _ = run(capsys, 'yolo', src, out, '--group', '([A-Za-z][0-9]+)_')
+    assert code == 0
+    note = f'{PARTS} parts are written in upper and in lower case, such as P00 and p00: each is taken for one'
+    assert note in text
+    _, where, whole = read_splits(out)
+    assert all(where[f'P{k:02d}_a'] == where[f'p{k:02d}_b'] for k in range(PARTS))
+    parts = {image['part'] for coco in whole.values() for image in coco['images']}
+    assert {f'P{k:02d}' for k in range(PARTS)} <= parts and not any(part[0] == 'p' for part in parts)
+
+
 def test_a_type_without_severity_stops_the_conversion(tmp_path, capsys):
     src, out = make_coco(tmp_path / 'src'), tmp_path / 'out'
     severity = tmp_path / 'severity.yaml'

@@ -4,6 +4,8 @@ import csv
 import gzip
 import io
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -122,9 +124,25 @@ def test_an_s3_inventory_report_stands_in_for_the_listing(s3, archive, monkeypat
     assert radiographs(entries) == IMAGES
     monkeypatch.undo()
     assert take(place) == (entries, 0)  # and a listing finds the same objects
-    for changes in (dict(fileFormat='ORC'), dict(sourceBucket='other'), dict(fileSchema='Bucket, Key')):
+    for changes in (
+        dict(fileSchema=3),
+        dict(files=[3]),
+        dict(fileFormat='ORC'),
+        dict(sourceBucket='other'),
+        dict(fileSchema='Bucket, Key'),
+    ):
         with pytest.raises(InventoryError, match='manifest.json: expected the manifest .*correct --report'):
             take(place, report=report(s3, 'reports/bad', rows, **changes))
+
+
+def test_names_of_any_bytes(archive, tmp_path):
+    """Local files are named in bytes: an old archive has names in Latin-1."""
+    odd = os.fsdecode(b'P9/\xe9t\xe9, "two"\n.png')
+    shutil.copy(archive / 'P0' / '0.png', archive / odd)
+    entries, _ = take(str(archive))
+    assert odd in radiographs(entries) and load(str(archive)) == entries
+    dataset = XrayImages(data_prefix=str(archive), pipeline=[])
+    assert f'{archive}/{odd}' in [item['img_path'] for item in dataset]
 
 
 def test_the_tool(archive, tmp_path, capsys):
@@ -137,11 +155,20 @@ def test_the_tool(archive, tmp_path, capsys):
     assert '5 radiographs, 0 files read' in capsys.readouterr().out
     assert list_images.main([str(archive), '--group', 'none']) == 1
     assert list_images.main([str(tmp_path / 'gone')]) == 1
+    error = capsys.readouterr().err
+    assert error.count('\n') == 2
+    assert 'no match of the group' in error and 'gone: expected files' in error
+    torn = bytearray((archive / inventory.NAME).read_bytes())
+    torn[len(torn) // 2] ^= 255
+    for wrong in (torn, gzip.compress(b'path,size\n'), gzip.compress(b'x' * 200_000), gzip.compress(b'\xff')):
+        (archive / inventory.NAME).write_bytes(wrong)
+        assert list_images.main([str(archive)]) == 1
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f'{inventory.NAME}: expected an inventory' in said and said.endswith('list_images.py again')
     (archive / inventory.NAME).write_bytes(b'no gzip')
     assert list_images.main([str(archive)]) == 1
     error = capsys.readouterr().err
-    assert error.count('\n') == 3
-    assert 'no match of the group' in error and 'gone: expected files' in error
+    assert error.count('\n') == 1
     assert f'{inventory.NAME}: expected an inventory' in error and 'remove it' in error
     for wrong in (['--workers', '0'], ['--group', '(']):
         with pytest.raises(SystemExit) as end:

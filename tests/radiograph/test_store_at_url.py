@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import threading
+import time
 import urllib.request
 
 import numpy as np
@@ -155,8 +155,8 @@ def test_another_machine_goes_on_from_the_uploaded_shards(source, tmp_path, buck
     assert counts == [COUNT - 6]  # two shards of three
 
 
-def test_two_machines_do_not_pack_into_one_url(source, tmp_path, bucket, monkeypatch):
-    """The second is refused while the first is at work; of two that began at once, one goes on."""
+def test_two_machines_do_not_pack_into_one_url(source, tmp_path, bucket):
+    """The second is refused while the first is at work, also for a long time with one image or shard."""
     pack(source, tmp_path / 'local', Recipe(64))
     url, outcome = f'{bucket}/packed', []
 
@@ -165,32 +165,21 @@ def test_two_machines_do_not_pack_into_one_url(source, tmp_path, bucket, monkeyp
             if number == 4:
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setenv('MMXRAY_CACHE', str(tmp_path / 'other'))
-                    beat = threading.Thread(target=keep_alive)
-                    beat.start()
                     with pytest.raises(
                         StoreError, match='is packing into it too, expected one machine'
                     ) as caught:
                         pack_to_url(source, url, Recipe(64))
                     outcome.append(str(caught.value))
-                    stop.set()
-                    beat.join()
             yield result
-
-    stop = threading.Event()
-
-    def keep_alive():
-        found = json.loads(remote.read_bytes(f'{url}/writer.json'))
-        while not stop.wait(0.02):
-            found['count'] += '.'
-            remote.write_bytes(f'{url}/writer.json', json.dumps(found).encode())
 
     pack_to_url(source, url, Recipe(64), progress=slow)
     assert len(outcome) == 1 and '\n' not in outcome[0]
     assert objects(url) == contents(tmp_path / 'local')
 
 
-def test_a_machine_whose_place_was_taken_ends_in_one_line(source, tmp_path, bucket):
+def test_a_machine_whose_place_was_taken_ends_in_one_line(source, tmp_path, bucket, monkeypatch):
     url = f'{bucket}/packed'
+    monkeypatch.setattr(claim, 'RENEWED_S', 60)  # when the next shard is closed it is seen
 
     def taken(results, total):
         for number, result in enumerate(results):
@@ -202,8 +191,26 @@ def test_a_machine_whose_place_was_taken_ends_in_one_line(source, tmp_path, buck
         pack_to_url(source, url, Recipe(64), progress=taken)
     assert json.loads(remote.read_bytes(f'{url}/writer.json'))['name'] == 'x'  # not ours to remove
     pack(source, tmp_path / 'local', Recipe(64))
+    monkeypatch.setattr(claim, 'RENEWED_S', 0.1)
     pack_to_url(source, url, Recipe(64))  # nobody changes the claim any more
     assert objects(url) == contents(tmp_path / 'local')
+
+
+def test_a_place_that_was_taken_is_seen_between_two_images(source, bucket):
+    url, passed = f'{bucket}/packed', []
+
+    def taken(results, total):
+        for number, result in enumerate(results):
+            if number == 0:
+                while json.loads(remote.read_bytes(f'{url}/writer.json'))['name'] != 'x':
+                    remote.write_bytes(f'{url}/writer.json', json.dumps(dict(name='x', host='b')).encode())
+                    time.sleep(0.5)
+            passed.append(number)
+            yield result
+
+    with pytest.raises(StoreError, match='b is packing into it too'):
+        pack_to_url(source, url, Recipe(64), progress=taken)
+    assert passed == [0]  # before a shard was full
 
 
 def test_a_storm_of_503_loses_nothing(source, tmp_path, bucket, cable):
@@ -508,6 +515,27 @@ def test_seed_and_epoch_decide_on_the_order_and_ranks_share_it():
     # Of 4 blocks of 10 images, 40 images in a row come.
     assert all(len(set(order[k : k + 40] // 10)) == 4 for k in range(0, 1000, 40))
     assert (np.diff(order[:40]) != 1).mean() > 0.9
+
+
+def test_a_chosen_list_is_read_in_blocks_too(source, tmp_path, bucket, monkeypatch):
+    """What a curation leaves of an archive is read as the whole archive is, below a folder of it as well."""
+    store, _ = pack_to_url(source, f'{bucket}/packed', Recipe(64))
+    monkeypatch.setenv('MMXRAY_CACHE_GB', str(4 * 7000 / 1e9))
+    chosen = [store.name(k) for k in range(COUNT) if k % 3 != 2]  # two of each block
+    (tmp_path / 'chosen.txt').write_text('\n'.join(chosen))
+    dataset = XrayImages(ann_file=str(tmp_path / 'chosen.txt'), data_prefix=f'{bucket}/packed', pipeline=[])
+    paths = [dataset.get_data_info(k)['img_path'] for k in range(len(dataset))]
+    assert paths == [f'{bucket}/packed/{name}' for name in chosen]
+    order = list(XrayBlockSampler(dataset, blocks=1, seed=3))
+    assert sorted(order) == list(range(len(chosen)))
+    shards = [store[store.find(chosen[k])].shard for k in order]
+    assert sum(a != b for a, b in zip(shards, shards[1:])) == 4  # each of five shards at one time
+    (tmp_path / 'inner.txt').write_text('07.png\n06.png\n')
+    inner = XrayImages(
+        ann_file=str(tmp_path / 'inner.txt'), data_prefix=f'{bucket}/packed/part2', pipeline=[]
+    )
+    assert [item['img_path'] for item in inner] == [f'{bucket}/packed/part2/0{k}.png' for k in (7, 6)]
+    assert len(list(XrayBlockSampler(inner))) == 2
 
 
 @pytest.mark.parametrize('round_up', [True, False])

@@ -1,15 +1,31 @@
 """Features of radiographs for a diverse sample: from a file, or by a frozen backbone."""
 
+import pickle
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from projects.errors import one_line
 from projects.radiograph.remote import join
 
 from ..ledger import UsageError
 
 _BATCH = 32
+# TypeError and AttributeError: a file of one array, or of others than arrays.
+_DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def read_features(source: str | dict, archive: str, names: Sequence[str], progress: Callable) -> np.ndarray:
@@ -31,16 +47,20 @@ def read_features(source: str | dict, archive: str, names: Sequence[str], progre
     try:
         with np.load(path, allow_pickle=False) as held:
             known, features = held['names'].tolist(), np.asarray(held['features'], np.float32)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+            places = {name: k for k, name in enumerate(known)}
+    except _DAMAGED as error:
         raise UsageError(
-            f'{path}: expected an .npz file with `names` and `features` ({error}); write it'
+            f'{path}: expected an .npz file with `names` and `features` ({one_line(error)}); write it'
         ) from None
     if features.ndim != 2 or len(known) != len(features) or not np.isfinite(features).all():
         raise UsageError(
             f'{path}: expected finite features (n, d) of {len(known)} names, found {features.shape}; '
             'correct it'
         )
-    places = {name: k for k, name in enumerate(known)}
+    if len(places) < len(known):
+        raise UsageError(
+            f'{path}: expected each name once, found {len(known) - len(places)} twice; correct it'
+        )
     missing = [name for name in names if name not in places]
     if missing:
         raise UsageError(
@@ -58,8 +78,14 @@ def _by_backbone(source: dict, archive: str, names: Sequence[str], progress: Cal
 
     if not Path(source['checkpoint']).is_file():
         raise UsageError(f'{source["checkpoint"]}: no such checkpoint; correct sample.features.checkpoint')
-    running.read_config(source['config'])  # registers what it names; errors are one line
+    cfg = running.read_config(source['config'])  # registers what it names; errors are one line
+    if cfg.get('default_scope') != 'mmpretrain':
+        raise UsageError(
+            f'{source["config"]}: expected a classifier or probe; correct sample.features.config'
+        )
+    tensors = _backbone_in(source['checkpoint'])
     model = get_model(source['config'], pretrained=source['checkpoint'])
+    _check_arrived(model.backbone, tensors, source)
     extractor, rows = FeatureExtractor(model), []
     for start in range(0, len(names), _BATCH):
         paths = [join(archive.rstrip('/'), name) for name in names[start : start + _BATCH]]
@@ -68,3 +94,37 @@ def _by_backbone(source: dict, archive: str, names: Sequence[str], progress: Cal
             rows.append(last.flatten(1).mean(1).cpu().numpy() if last.ndim == 3 else last.cpu().numpy())
         progress(len(paths))
     return np.stack(rows).astype(np.float32)
+
+
+def _backbone_in(checkpoint: str) -> dict[str, Any]:
+    """Return the tensors of the backbone in a checkpoint."""
+    import torch
+
+    try:
+        held = torch.load(checkpoint, map_location='cpu', weights_only=True)
+        state = held.get('state_dict', held)
+        found = {k.removeprefix('backbone.'): v for k, v in state.items() if k.startswith('backbone.')}
+    except (*_DAMAGED, RuntimeError, pickle.UnpicklingError) as error:
+        raise UsageError(
+            f'{checkpoint}: expected a PyTorch checkpoint ({type(error).__name__}); correct '
+            'sample.features.checkpoint'
+        ) from None
+    return found
+
+
+def _check_arrived(backbone: Any, tensors: dict[str, Any], source: dict) -> None:
+    """Refuse a backbone that did not get its weights: features of random ones would look like any other.
+
+    Raises:
+        UsageError: Tensors are missing in the checkpoint, or of another shape.
+    """
+    from projects.xray.handover import ALLOWED_MISSING, compare
+
+    found = compare(backbone, tensors)
+    lacking = [key for key in found.missing if not ALLOWED_MISSING.fullmatch(key)]
+    lacking += [*found.mismatched, *found.different]
+    if lacking:
+        raise UsageError(
+            f'{source["checkpoint"]}: {len(lacking)} tensors of the backbone of {source["config"]} are not '
+            f'in it, such as {lacking[0]}; name the config that it was trained with'
+        )

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from projects.measures.matching import box_iou
 from projects.radiograph.files import write_whole
 from projects.radiograph.large_json import read_object
+from projects.radiograph.listing import unlistable
 from projects.radiograph.safe_parse import FormatError
 
 from ..ledger import UsageError
@@ -31,12 +31,14 @@ class Found:
         classes: Their names.
         rows: (x1, y1, x2, y2, score, class) of each box, by image; (0, 6) where nothing was found.
         unread: How many radiographs could not be read.
+        detector: Digest of the exported folder; None where the table does not say it.
     """
 
     threshold: float
     classes: list[str]
     rows: dict[str, np.ndarray]
     unread: int
+    detector: str | None = None
 
 
 def read_found(folder: Path) -> Found:
@@ -55,7 +57,10 @@ def read_found(folder: Path) -> Found:
     boxes: dict[int, list[float]] = {}
 
     def take_images(_: dict, elements: Iterator[Any]) -> None:
-        names.update((image['id'], image['file_name']) for image in elements)
+        for image in elements:
+            if image['id'] in names:
+                raise ValueError('an id twice')
+            names[image['id']] = image['file_name']
 
     def take_boxes(_: dict, elements: Iterator[Any]) -> None:
         for box in elements:
@@ -68,20 +73,34 @@ def read_found(folder: Path) -> Found:
         head = read_object(file, dict(images=take_images, annotations=take_boxes))
         threshold = float(head['info']['threshold'])
         classes = [category['name'] for category in head['categories']]
+        rows = {name: np.array(boxes.pop(key, []), float).reshape(-1, 6) for key, name in names.items()}
+        if (
+            boxes
+            or len(rows) < len(names)
+            or not all(np.isfinite(r).all() for r in (threshold, *rows.values()))
+        ):
+            raise ValueError('boxes of no image, a name twice, or scores that are no numbers')
+        unread = _count_unread(folder / 'quarantine.csv')
     except (
         OSError,
         FormatError,
-        UnicodeDecodeError,
-        json.JSONDecodeError,
         LookupError,
         TypeError,
+        AttributeError,
         ValueError,
+        RecursionError,
+        csv.Error,
     ):
         raise UsageError(f'{file}: expected what tools/infer.py writes; inspect the archive again') from None
-    rows = {name: np.array(boxes.get(key, [])).reshape(-1, 6) for key, name in names.items()}
-    quarantine = folder / 'quarantine.csv'
-    unread = sum(1 for _ in csv.reader(quarantine.open(newline=''))) - 1 if quarantine.is_file() else 0
-    return Found(threshold, classes, rows, unread)
+    return Found(threshold, classes, rows, unread, head['info'].get('folder'))
+
+
+def _count_unread(quarantine: Path) -> int:
+    """Count the rows of a table; names of files need not be UTF-8."""
+    if not quarantine.is_file():
+        return 0
+    with quarantine.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
+        return sum(1 for _ in csv.reader(file)) - 1
 
 
 def uncertainty(found: Found, name: str) -> float:
@@ -126,8 +145,13 @@ def rank(first: Found, second: Found, by: str = 'both') -> list[tuple[str, float
         Name, uncertainty and disagreement of each image.
 
     Raises:
-        UsageError: The detectors have other classes, or saw other images.
+        UsageError: The detectors have other classes, saw other images, or are one and the same.
     """
+    if by != 'uncertainty' and first.detector is not None and first.detector == second.detector:
+        raise UsageError(
+            f'both are of the detector {first.detector[:12]}, expected two; name the results of another, or '
+            'rank by uncertainty'
+        )
     if first.classes != second.classes:
         raise UsageError(
             f'classes {first.classes} and {second.classes}: expected two detectors of the same ones; export '
@@ -153,13 +177,21 @@ def _places(values: np.ndarray) -> np.ndarray:
 
 
 def write_ranking(rows: list[tuple[str, float, float]], out: Path, most: int | None = None) -> None:
-    """Write a table, or where its name ends with .txt a list, of the first `most` images."""
+    """Write a table, or where its name ends with .txt a list, of the first `most` images.
+
+    Raises:
+        UsageError: A name that a list cannot hold.
+    """
     rows = rows[:most]
     if out.suffix.lower() == '.txt':
+        if (odd := unlistable(name for name, _, _ in rows)) is not None:
+            raise UsageError(
+                f'{out}: {odd!r} is no name that a list can hold; write a table, such as next.csv'
+            )
         write_whole(out, ''.join(f'{name}\n' for name, _, _ in rows))
         return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(('image', 'uncertainty', 'disagreement'))
     writer.writerows((name, f'{unsure:.6f}', f'{apart:.6f}') for name, unsure, apart in rows)
-    write_whole(out, text.getvalue())
+    write_whole(out, text.getvalue().encode(errors='surrogateescape'))

@@ -90,6 +90,58 @@ def test_the_tool_writes_a_table_and_a_list(tmp_path, capsys):
     assert listed.read_text() == 'alone.png\nmoved.png\n'
 
 
+def test_names_of_any_bytes(tmp_path, capsys):
+    """A table holds them as they are; a list cannot hold a line feed or half a character."""
+    odd = 'left\udce9.png'  # as Python names a file of Latin-1
+    a, b = (
+        write(tmp_path / key, {**said, odd: [], 'two\nlines.png': []})
+        for key, said in (('a', FIRST), ('b', SECOND))
+    )
+    (a / 'quarantine.csv').write_bytes(b'image,reason\nl\xe9.png,torn\n')
+    table, listed = tmp_path / 'next.csv', tmp_path / 'next.txt'
+    assert tool.main([str(a), str(b), str(table)]) == 0
+    assert b'left\xe9.png,' in table.read_bytes() and 'note: 1 radiographs' in capsys.readouterr().out
+    assert tool.main([str(a), str(b), str(listed)]) == 2 and not listed.exists()
+    said = capsys.readouterr().err
+    assert 'no name that a list can hold; write a table' in said and said.count('\n') == 1
+    assert tool.main([str(a), str(b), str(listed), '--most', '2']) == 0  # they are the last ones
+
+
+def test_one_detector_disagrees_on_nothing(tmp_path, capsys):
+    a, b = write(tmp_path / 'a', FIRST), write(tmp_path / 'b', FIRST)
+    for folder in (a, b):
+        coco = json.loads((folder / 'coco.json').read_text())
+        coco['info']['folder'] = 'ab' * 32
+        (folder / 'coco.json').write_text(json.dumps(coco))
+    assert tool.main([str(a), str(b), str(tmp_path / 'next.csv')]) == 2
+    assert 'both are of the detector abababababab, expected two' in capsys.readouterr().err
+    assert tool.main([str(a), str(b), str(tmp_path / 'next.csv'), '--by', 'uncertainty']) == 0
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(images=[dict(id=1, file_name='sound.png'), dict(id=1, file_name='sure.png')]),
+        dict(images=[dict(id=k, file_name='sound.png') for k in range(9)]),
+        dict(images=[dict(id=[1], file_name='sound.png')]),
+        dict(annotations=[dict(image_id=99, bbox=BOX, score=0.5, category_id=1)]),
+        dict(annotations=[dict(image_id=1, bbox=BOX, score=float('nan'), category_id=1)]),
+        dict(annotations=[dict(image_id=1, bbox=BOX, score='sure', category_id=1)]),
+        dict(annotations=[dict(image_id=1, bbox=BOX[:3], score=0.5, category_id=1)]),
+        dict(info=dict(threshold=float('nan'))),
+        dict(info=[]),
+        dict(categories=['critical']),
+    ],
+)
+def test_a_table_that_was_edited_is_one_line(tmp_path, change, capsys):
+    a, b = write(tmp_path / 'a', FIRST), write(tmp_path / 'b', FIRST)
+    coco = json.loads((b / 'coco.json').read_text()) | change
+    (b / 'coco.json').write_text(json.dumps(coco))
+    assert tool.main([str(a), str(b), str(tmp_path / 'x.csv')]) == 2
+    said = capsys.readouterr().err
+    assert f'{b}/coco.json: expected what tools/infer.py writes' in said and said.count('\n') == 1
+
+
 def test_what_does_not_fit_is_one_line(tmp_path, capsys):
     a, b = write(tmp_path / 'a', FIRST), write(tmp_path / 'b', {'sound.png': []})
     c = write(tmp_path / 'c', FIRST, classes=('critical',))
