@@ -333,10 +333,10 @@ def _kappa_of_parts(pairs: Sequence[_Pairs]) -> Kappa | None:
         views.setdefault(str(pair.part), []).append(pair)
     verdicts = []
     for members in views.values():
-        said = [[pair.worst[side] for pair in members] for side in (0, 1)]
+        sides = [[pair.worst[side] for pair in members] for side in (0, 1)]
         # A view with a crowd alone says nothing, unless another view shows more.
-        worst = [min((v for v in side if v is not None), default=FREE) for side in said]
-        if not any(None in side and w == FREE for side, w in zip(said, worst, strict=True)):
+        worst = [min((v for v in side if v is not None), default=FREE) for side in sides]
+        if not any(None in side and w == FREE for side, w in zip(sides, worst, strict=True)):
             verdicts.append(worst)
     if not verdicts:
         return None

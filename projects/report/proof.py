@@ -122,8 +122,8 @@ def statement_of(one: Measured) -> str:
         return no_parts(one)
     sentences = [one.parts.statement, describe_worst(one.strata or [])]
     if one.parts.proven:
-        said = find_look_alikes(one.run).sentence, population_in_words(one.run.predictions.population)
-        sentences[1:1] = said
+        notes = find_look_alikes(one.run).sentence, population_in_words(one.run.predictions.population)
+        sentences[1:1] = notes
     return ' '.join(filter(None, sentences))
 
 

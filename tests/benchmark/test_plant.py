@@ -14,9 +14,9 @@ from projects.line.runtime import Inspector
 def test_the_stand_in_takes_what_is_drawn(tmp_path):
     inspect = Inspector(stand_in.for_size(tmp_path / 'model', 300, 200), cache=False)
     paths = stand_in.draw_files(tmp_path / 'drawn', 300, 200, 3)
-    said = [inspect(path) for path in paths]
-    assert [result.verdict for result in said] == ['accept'] * 3
-    assert said[0].pixels.shape == (300, 200) and inspect(paths[0]).bits == 16
+    inspection = [inspect(path) for path in paths]
+    assert [result.verdict for result in inspection] == ['accept'] * 3
+    assert inspection[0].pixels.shape == (300, 200) and inspect(paths[0]).bits == 16
     assert len({path.read_bytes() for path in paths}) == 3
 
 
@@ -45,11 +45,11 @@ def test_uploads_at_once(capsys):
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     assert uploads.main(['--side', '400', '--count', '3', '--port', str(port)]) == 0
-    said = re.fullmatch(
+    printed = re.fullmatch(
         r'3 radiographs of 0 MB \(0 MiB\) at once, answers \[200\]: (\d+) MB at most, (\d+) MB before\n',
         capsys.readouterr().out,
     )
-    assert int(said[1]) >= int(said[2]) > 50
+    assert int(printed[1]) >= int(printed[2]) > 50
 
 
 def test_a_watched_folder_that_is_killed(capsys):

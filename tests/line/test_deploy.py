@@ -40,9 +40,9 @@ def exported(tmp_path):
 @pytest.mark.parametrize('engine', ['openvino', 'onnxruntime'])
 def test_both_engines_give_boxes_severities_scores_and_verdict(exported, engine):
     inspect = Inspector(exported, engine)
-    said = inspect(spot(20, 30))
-    assert said.boxes.tolist() == [[16, 26, 24, 34]]
-    assert (said.severities, said.scores.tolist(), said.verdict, said.risk) == (
+    inspection = inspect(spot(20, 30))
+    assert inspection.boxes.tolist() == [[16, 26, 24, 34]]
+    assert (inspection.severities, inspection.scores.tolist(), inspection.verdict, inspection.risk) == (
         ['critical'],
         [1],
         'reject',
@@ -52,7 +52,7 @@ def test_both_engines_give_boxes_severities_scores_and_verdict(exported, engine)
     assert inspect(spot(40, 30)).verdict == 'accept'
     assert inspect(spot(40, 30)).severities == ['minor']
     assert inspect(spot(20, 30, 200)).verdict == 'accept'
-    assert set(said.seconds) == {'decode', 'window', 'network', 'merge'}
+    assert set(inspection.seconds) == {'decode', 'window', 'network', 'merge'}
 
 
 def test_a_frame_unlike_those_of_validation_is_refused(tmp_path):
@@ -94,24 +94,24 @@ def test_a_16_bit_file_is_windowed_in_its_own_depth(tmp_path):
     file = tmp_path / 'dark.png'
     cv2.imwrite(str(file), spot(20, 30, 4095, dtype=np.uint16))
     inspect = Inspector(path)
-    said = inspect(file)
-    assert said.scores.tolist() == [1]
-    assert said.bits == 16
+    inspection = inspect(file)
+    assert inspection.scores.tolist() == [1]
+    assert inspection.bits == 16
     for same in (file.read_bytes(), read(file), cv2.imread(str(file), cv2.IMREAD_UNCHANGED)):
-        assert inspect(same).boxes.tolist() == said.boxes.tolist()
+        assert inspect(same).boxes.tolist() == inspection.boxes.tolist()
 
 
 def test_an_image_of_another_depth_than_validated_is_refused_and_set_aside(tmp_path):
     # Under this window the brightest pixel of an 8-bit file is nearly black, and its defect would escape.
     window = dict(type='absolute', low=0, high=4095)
     path = export_to(tmp_path / 'deep', window=window, depths=['16-bit unsigned'])
-    for other, said in (
+    for other, case in (
         (spot(20, 30), '8-bit unsigned'),
         (spot(20, 30, dtype=np.int16), '16-bit signed'),
         (Radiograph(spot(20, 30, 4095, dtype=np.uint16), 12, 0, 4095), '12-bit unsigned'),
         (Radiograph(spot(20, 30, dtype=np.float32), 32, np.nan, np.nan), '32-bit float'),
     ):
-        with pytest.raises(ImagingError, match=f'expected 16-bit unsigned.*found {said}'):
+        with pytest.raises(ImagingError, match=f'expected 16-bit unsigned.*found {case}'):
             Inspector(path)(other)
     (tmp_path / 'images').mkdir()
     cv2.imwrite(str(tmp_path / 'images' / 'a.png'), spot(20, 30))
@@ -140,12 +140,14 @@ def test_a_file_of_several_frames_is_never_judged_by_its_first(exported, tmp_pat
 
 def test_a_large_image_is_tiled_at_its_own_scale_and_merged(exported):
     image = spot(100, 150, side=200)
-    said = Inspector(exported)(image)
-    at = [box.tolist() for box, score in zip(said.boxes, said.scores, strict=True) if score == 1]
+    inspection = Inspector(exported)(image)
+    at = [box.tolist() for box, score in zip(inspection.boxes, inspection.scores, strict=True) if score == 1]
     # Once per severity at most, though several overlapping tiles see it.
     assert at
     assert all(box == [96, 146, 104, 154] for box in at)
-    assert len(at) == len({label for label, s in zip(said.labels, said.scores, strict=True) if s == 1})
+    assert len(at) == len(
+        {label for label, s in zip(inspection.labels, inspection.scores, strict=True) if s == 1}
+    )
     # A quarter larger than the radiographs of validation: still in one piece.
     assert len(Inspector(exported)(spot(60, 60, side=80)).boxes) == 1
 
@@ -180,9 +182,9 @@ def test_a_panel_may_reuse_its_memory(exported):
             yield buffer
 
     inspect = Inspector(exported)
-    said = list(inspect.stream(frames()))
-    assert [one.boxes[0, 0] for one in said] == [4 + 8 * k for k in range(6)]
-    assert [int(one.pixels.argmax() % SIDE) for one in said] == [
+    inspection = list(inspect.stream(frames()))
+    assert [one.boxes[0, 0] for one in inspection] == [4 + 8 * k for k in range(6)]
+    assert [int(one.pixels.argmax() % SIDE) for one in inspection] == [
         int(spot(8 + 8 * k, 30).argmax() % SIDE) for k in range(6)
     ]
     one = inspect(buffer)
@@ -190,19 +192,19 @@ def test_a_panel_may_reuse_its_memory(exported):
     assert one.pixels.max() == 255
 
 
-def tiled(exported, said):
+def tiled(exported, record):
     """Inspect an image of two tiles, x 0..64 and 48..112, of which a detector says what is given.
 
     Args:
-        said: For each tile its boxes x1 y1 x2 y2 in px of the image, with a score each.
+        record: For each tile its boxes x1 y1 x2 y2 in px of the image, with a score each.
     """
     image = np.full((SIDE, 112), 100, np.uint8)
     image[0, [0, 48]] = 0, 1  # how the detector knows which tile it sees
 
     def detector(array, extent):
         tile = int(array[0, 0, 0, 0])
-        boxes = np.array([box for box, _ in said[tile]], np.float32).reshape(-1, 4) - [48 * tile, 0] * 2
-        scores = np.array([score for _, score in said[tile]], np.float32)
+        boxes = np.array([box for box, _ in record[tile]], np.float32).reshape(-1, 4) - [48 * tile, 0] * 2
+        scores = np.array([score for _, score in record[tile]], np.float32)
         return boxes.astype(np.float32), scores, np.zeros(len(scores), np.int64)
 
     return Inspector.of(folder.read(exported), detector)(image)
@@ -211,28 +213,28 @@ def tiled(exported, said):
 def test_two_pores_in_one_tile_stay_two(exported):
     # The smaller lies 60 % within the larger, but at an IoU of .29 the detector's own NMS left both.
     pores = [([4, 10, 24, 30], 0.9), ([12, 10, 32, 22], 0.8)]
-    said = tiled(exported, [pores, []])
-    assert said.boxes.tolist() == [box for box, _ in pores]
+    result = tiled(exported, [pores, []])
+    assert result.boxes.tolist() == [box for box, _ in pores]
 
 
 def test_a_chain_of_weak_boxes_does_not_grow(exported):
     # Each lies half within the one before, in turn of one tile and of the other.
     chain = [([50, 5 * k, 60, 5 * k + 10], 0.9 if not k else 0.06) for k in range(10)]
-    said = tiled(exported, [chain[0::2], chain[1::2]])
-    assert said.boxes[0].tolist() == [50, 0, 60, 10]
-    assert (said.boxes[:, 3] - said.boxes[:, 1]).max() == 10
+    result = tiled(exported, [chain[0::2], chain[1::2]])
+    assert result.boxes[0].tolist() == [50, 0, 60, 10]
+    assert (result.boxes[:, 3] - result.boxes[:, 1]).max() == 10
 
 
 def test_a_defect_cut_by_the_border_of_a_tile_becomes_one(exported):
-    said = tiled(exported, [[([40, 20, 64, 30], 0.7)], [([48, 20, 80, 30], 0.8)]])
-    assert said.boxes.tolist() == [[40, 20, 80, 30]]
-    assert said.scores.tolist() == [np.float32(0.8)]
+    result = tiled(exported, [[([40, 20, 64, 30], 0.7)], [([48, 20, 80, 30], 0.8)]])
+    assert result.boxes.tolist() == [[40, 20, 80, 30]]
+    assert result.scores.tolist() == [np.float32(0.8)]
     # Whole in both tiles: the better one, as the detector's NMS would have it.
-    said = tiled(exported, [[([50, 20, 60, 30], 0.7)], [([51, 20, 61, 30], 0.8)]])
-    assert said.boxes.tolist() == [[51, 20, 61, 30]]
+    result = tiled(exported, [[([50, 20, 60, 30], 0.7)], [([51, 20, 61, 30], 0.8)]])
+    assert result.boxes.tolist() == [[51, 20, 61, 30]]
     # Whole in both and half overlapping: two, as they would be in one tile.
-    said = tiled(exported, [[([50, 20, 60, 30], 0.7)], [([50, 25, 60, 35], 0.8)]])
-    assert len(said.boxes) == 2
+    result = tiled(exported, [[([50, 20, 60, 30], 0.7)], [([50, 25, 60, 35], 0.8)]])
+    assert len(result.boxes) == 2
 
 
 def test_tiles_are_in_memory_one_at_a_time(exported):
@@ -246,11 +248,11 @@ def test_tiles_are_in_memory_one_at_a_time(exported):
 
     gc.freeze()  # what this process holds anyway is not looked through at each tile
     try:
-        said = Inspector.of(folder.read(exported), detector)(spot(20, 30, side=200))
+        content = Inspector.of(folder.read(exported), detector)(spot(20, 30, side=200))
     finally:
         gc.unfreeze()
     assert len(earlier) == 16
-    assert (said.verdict, said.boxes.shape) == ('accept', (0, 4))
+    assert (content.verdict, content.boxes.shape) == ('accept', (0, 4))
 
 
 def test_a_stream_keeps_order_bounds_memory_and_survives_bad_images(exported, tmp_path):
@@ -264,13 +266,13 @@ def test_a_stream_keeps_order_bounds_memory_and_survives_bad_images(exported, tm
             yield bad if k == 5 else spot(8 + k, 30)
 
     inspect = Inspector(exported, streams=2, threads=2)
-    for k, said in enumerate(inspect.stream(images())):
+    for k, inspection in enumerate(inspect.stream(images())):
         most = max(most, len(taken) - k)
         if k == 5:
-            assert isinstance(said, ImagingError)
-            assert 'bad.png' in str(said)
+            assert isinstance(inspection, ImagingError)
+            assert 'bad.png' in str(inspection)
         else:
-            assert said.boxes[0].tolist() == [4 + k, 26, 12 + k, 34]
+            assert inspection.boxes[0].tolist() == [4 + k, 26, 12 + k, 34]
     assert k == 11
     assert most <= 2 * 2 + 1
 
@@ -291,9 +293,9 @@ def test_a_blank_image_is_no_sound_part(exported, tmp_path, level):
     file = tmp_path / 'blank.png'
     cv2.imwrite(str(file), np.full((SIDE, SIDE), level, np.uint8))
     inspect = Inspector(exported)
-    said = inspect.attempt(file)
-    assert isinstance(said, ImagingError)
-    assert str(said) == (
+    inspection = inspect.attempt(file)
+    assert isinstance(inspection, ImagingError)
+    assert str(inspection) == (
         f'{file}: holds no picture: all pixels are {level}; check tube, shutter and panel, and take it again'
     )
     with pytest.raises(ImagingError, match=f'array: holds no picture: all pixels are {level};'):
@@ -317,8 +319,12 @@ def test_noise_that_the_window_makes_blank_is_no_sound_part(tmp_path):
 
 
 def test_a_folder_reads_back_as_written(exported):
-    said = folder.read(exported)
-    assert (said.threshold, said.classes, list(said.files)) == (0.9, ['critical', 'minor'], ['model.onnx'])
+    content = folder.read(exported)
+    assert (content.threshold, content.classes, list(content.files)) == (
+        0.9,
+        ['critical', 'minor'],
+        ['model.onnx'],
+    )
 
 
 @pytest.mark.parametrize(
@@ -344,9 +350,9 @@ def test_a_damaged_folder_is_refused_in_one_line(exported, tmp_path, capsys, dam
         Inspector(exported)
     cv2.imwrite(str(tmp_path / 'a.png'), spot(20, 30))
     assert infer.main([str(exported), str(tmp_path / 'a.png'), '--out', str(tmp_path / 'out')]) == 1
-    said = capsys.readouterr().err
-    assert expected in said
-    assert said.count('\n') == 1
+    errors = capsys.readouterr().err
+    assert expected in errors
+    assert errors.count('\n') == 1
     assert not (tmp_path / 'out').exists()
 
 
@@ -377,9 +383,9 @@ def test_an_absent_engine_is_named(tmp_path):
 
 def test_only_the_files_of_the_engine_are_read(tmp_path):
     path = export_to(tmp_path / 'two', engines=dict(openvino='model.onnx', onnxruntime='other.onnx'))
-    said = folder.read(path)
+    content = folder.read(path)
     (path / 'other.onnx').write_bytes((path / 'model.onnx').read_bytes())
-    folder.write(path, said)
+    folder.write(path, content)
     (path / 'other.onnx').write_bytes(b'damaged')
     assert Inspector(path)(spot(20, 30)).verdict == 'reject'
     for read_it in (lambda: Inspector(path, 'onnxruntime'), lambda: folder.read(path)):
@@ -403,9 +409,9 @@ def test_a_compiled_graph_is_kept_beside_the_folder_and_checked_before_it_is_use
         assert Inspector(exported)(image).boxes.tolist() == first.boxes.tolist()
         assert kept.read_bytes() != damaged
     # Another detector in the same place does not meet the first one's.
-    said = folder.read(exported)
+    record = folder.read(exported)
     bright_spot_graph(exported / 'model.onnx', white=510.0)
-    folder.write(exported, said)
+    folder.write(exported, record)
     assert Inspector(exported)(image).scores.tolist() == [0.5]
     (other,) = (tmp_path / '.exported.cache').iterdir()
     assert other.name != kept.name
@@ -417,9 +423,9 @@ def test_a_compiled_graph_that_somebody_else_put_there_is_not_used(exported, tmp
     assert Inspector(exported)(image).scores.tolist() == [1]
     (kept,) = (tmp_path / '.exported.cache').iterdir()
     blind = export_to(tmp_path / 'blind')
-    said = folder.read(blind)
+    record = folder.read(blind)
     bright_spot_graph(blind / 'model.onnx', white=255_000.0)
-    folder.write(blind, said)
+    folder.write(blind, record)
     with monkeypatch.context() as other:  # another user, who compiles a graph that finds nothing
         other.setenv('XDG_STATE_HOME', str(tmp_path / 'theirs'))
         assert Inspector(blind)(image).risk < 0.01
@@ -480,8 +486,8 @@ def test_a_folder_is_taken_only_with_the_signature_of_a_key(exported, tmp_path, 
         openssl('pkey', '-in', tmp_path / f'{name}.pem', '-pubout', '-out', tmp_path / f'{name}.pub')
 
     def sign(name):
-        key, said = tmp_path / f'{name}.pem', exported / 'metadata.json'
-        openssl('pkeyutl', '-sign', '-inkey', key, '-rawin', '-in', said, '-out', f'{said}.sig')
+        key, result = tmp_path / f'{name}.pem', exported / 'metadata.json'
+        openssl('pkeyutl', '-sign', '-inkey', key, '-rawin', '-in', result, '-out', f'{result}.sig')
 
     key = tmp_path / 'ours.pub'
     with pytest.raises(FolderError, match='metadata.json.sig: expected a signature'):
@@ -496,17 +502,17 @@ def test_a_folder_is_taken_only_with_the_signature_of_a_key(exported, tmp_path, 
     assert infer.main([*command, str(key)]) == 0
     assert f'detector {folder.digest_of(folder.read(exported))}' in capsys.readouterr().out
     # Changed by somebody who writes fitting checksums too.
-    said = folder.read(exported)
-    said.threshold = 1.0
-    folder.write(exported, said)
+    result = folder.read(exported)
+    result.threshold = 1.0
+    folder.write(exported, result)
     assert 'metadata.json.sig' not in folder.read(exported).files
     with pytest.raises(FolderError, match='the folder was changed, or another signed it'):
         Inspector(exported, key=key)
     for bad in (tmp_path / 'none', tmp_path / 'ours.pem', exported / 'metadata.json'):
         assert infer.main([*command, str(bad)]) == 1
-        said = capsys.readouterr().err
-        assert 'expected a public ed25519 key in PEM' in said
-        assert said.count('\n') == 1
+        result = capsys.readouterr().err
+        assert 'expected a public ed25519 key in PEM' in result
+        assert result.count('\n') == 1
 
 
 def test_where_nothing_can_be_kept_a_graph_is_compiled_each_time(exported, tmp_path):
@@ -517,9 +523,9 @@ def test_where_nothing_can_be_kept_a_graph_is_compiled_each_time(exported, tmp_p
 
 def test_a_graph_that_is_none_is_one_line(tmp_path):
     path = export_to(tmp_path / 'none')
-    said = folder.read(path)
+    content = folder.read(path)
     (path / 'model.onnx').write_bytes(b'no graph')
-    folder.write(path, said)
+    folder.write(path, content)
     with pytest.raises(ValueError, match='does not load it .*; export again'):
         Inspector(path)
 
@@ -555,8 +561,8 @@ def test_the_runtime_imports_neither_torch_nor_openmmlab(repo, exported, tmp_pat
     assert done.returncode == 0, done.stderr
     (row,) = rows(out / 'shard-1-of-1')
     # The same answer as from Python, in this process.
-    said = Inspector(exported)(tmp_path / 'a.png')
-    assert (row['boxes'], row['scores']) == (said.boxes.tolist(), said.scores.tolist())
+    inspection = Inspector(exported)(tmp_path / 'a.png')
+    assert (row['boxes'], row['scores']) == (inspection.boxes.tolist(), inspection.scores.tolist())
 
 
 # ----------------------------------------------------------------------------------------------- archive
@@ -586,8 +592,8 @@ def test_a_full_disk_names_the_folder_and_the_remedy_and_the_next_run_goes_on(
     with largest_file(1800):
         assert infer.main(command) == 1
     shard = tmp_path / 'out' / 'shard-1-of-1'
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said == (
+    errors = capsys.readouterr().err.splitlines()[-1]
+    assert errors == (
         f'error: {shard}: not written (File too large); make room there, then run the same command again: it '
         'goes on where it stopped'
     )
@@ -624,8 +630,8 @@ def test_where_nothing_can_be_read_the_exit_status_says_so(exported, archive, tm
     (torn / 'a.png').write_bytes(b'')
     cv2.imwrite(str(torn / 'b.png'), spot(20, 30, dtype=np.uint16))  # the wrong panel depth
     assert infer.main([str(exported), str(torn), '--out', str(tmp_path / 'out')]) == 3
-    said = f'error: {torn}: none of the 2 radiographs to do could be read'
-    assert said in capsys.readouterr().err
+    result = f'error: {torn}: none of the 2 radiographs to do could be read'
+    assert result in capsys.readouterr().err
     assert [row['image'] for row in rows(tmp_path / 'out' / 'shard-1-of-1')] == ['a.png', 'b.png']
     cv2.imwrite(str(torn / 'a.png'), spot(20, 30))
     assert infer.main([str(exported), str(torn), '--out', str(tmp_path / 'out')]) == 0
@@ -634,7 +640,7 @@ def test_where_nothing_can_be_read_the_exit_status_says_so(exported, archive, tm
     # What an earlier run has read says nothing of this one.
     shutil.copy(torn / 'b.png', torn / 'c.png')
     assert infer.main([str(exported), str(torn), '--out', str(tmp_path / 'out')]) == 3
-    assert said in capsys.readouterr().err
+    assert result in capsys.readouterr().err
 
 
 def test_an_archive_becomes_coco_csv_and_overlays_and_bad_files_are_set_aside(exported, archive, tmp_path):
@@ -697,10 +703,10 @@ def test_a_restart_repeats_nothing_and_mends_a_torn_line(exported, archive, tmp_
         bars.append((earlier, total))
         return (seen.append(result[0]) or result for result in results)
 
-    said = inspect_archive(inspect, root, names, out, progress=counted)
+    inspection = inspect_archive(inspect, root, names, out, progress=counted)
     assert len(seen) == len(names) - 3
     assert bars == [(3, 8)]
-    assert (said.radiographs, said.earlier, said.quarantined) == (8, 3, 1)
+    assert (inspection.radiographs, inspection.earlier, inspection.quarantined) == (8, 3, 1)
     assert journal.read_text() == whole
 
 
@@ -708,30 +714,36 @@ def test_results_are_the_same_numbers_everywhere(exported, tmp_path):
     image = np.full((48, 48), 100, np.uint8)  # resized by 4 / 3: no coordinate is round
     image[30, 10] = 201
     cv2.imwrite(str(tmp_path / 'a.png'), image)
-    said = Inspector(exported)(tmp_path / 'a.png')
+    inspection = Inspector(exported)(tmp_path / 'a.png')
     assert infer.main([str(exported), str(tmp_path / 'a.png'), '--out', str(tmp_path / 'out')]) == 0
     shard = tmp_path / 'out' / 'shard-1-of-1'
     (row,) = rows(shard)
     assert (row['boxes'], row['scores'], row['risk']) == (
-        said.boxes.tolist(),
-        said.scores.tolist(),
-        said.risk,
+        inspection.boxes.tolist(),
+        inspection.scores.tolist(),
+        inspection.risk,
     )
     (found,) = json.loads((shard / 'coco.json').read_text())['annotations']
-    x1, y1, x2, y2 = said.boxes[0].tolist()
-    assert (found['bbox'], found['score']) == ([x1, y1, x2 - x1, y2 - y1], said.scores[0])
-    assert (shard / 'detections.csv').read_text().splitlines()[1].split(',')[2] == str(float(said.scores[0]))
-    assert (shard / 'images.csv').read_text().splitlines()[1] == f'a.png,{said.verdict},{said.risk}'
+    x1, y1, x2, y2 = inspection.boxes[0].tolist()
+    assert (found['bbox'], found['score']) == ([x1, y1, x2 - x1, y2 - y1], inspection.scores[0])
+    assert (shard / 'detections.csv').read_text().splitlines()[1].split(',')[2] == str(
+        float(inspection.scores[0])
+    )
+    assert (shard / 'images.csv').read_text().splitlines()[
+        1
+    ] == f'a.png,{inspection.verdict},{inspection.risk}'
 
 
 def test_a_score_just_below_the_threshold_counts_nowhere(exported):
     box = np.array([[10, 10, 40, 40]], np.float32), np.float32([0.9]), np.array([0])
     inspect = Inspector.of(folder.read(exported), lambda image, extent: box)
-    said = inspect(spot(20, 30))
-    assert (inspect.threshold, said.risk) == (0.9, float(np.float32(0.9)))  # 0.899999976158…
-    assert said.verdict == 'accept'
-    assert (overlay(said, 0.9) == overlay(said, 1.0)).all()
-    assert Inspector.of(folder.read(exported), lambda *_: box, said.risk)(spot(20, 30)).verdict == 'reject'
+    inspection = inspect(spot(20, 30))
+    assert (inspect.threshold, inspection.risk) == (0.9, float(np.float32(0.9)))  # 0.899999976158…
+    assert inspection.verdict == 'accept'
+    assert (overlay(inspection, 0.9) == overlay(inspection, 1.0)).all()
+    assert (
+        Inspector.of(folder.read(exported), lambda *_: box, inspection.risk)(spot(20, 30)).verdict == 'reject'
+    )
 
 
 def test_dicom_and_16_bit_tiff_are_inspected(tmp_path):
@@ -759,8 +771,8 @@ def test_whatever_goes_wrong_with_one_radiograph_sets_it_aside(exported, archive
 
     root, names = find_images(archive)
     inspect = Inspector.of(folder.read(exported), detector)
-    said = inspect_archive(inspect, root, names, tmp_path / 'out')
-    assert (said.radiographs, said.quarantined) == (8, 3)
+    inspection = inspect_archive(inspect, root, names, tmp_path / 'out')
+    assert (inspection.radiographs, inspection.quarantined) == (8, 3)
     errors = {row['image']: row['error'] for row in rows(tmp_path / 'out' / 'shard-1-of-1') if 'error' in row}
     assert 'MemoryError' in errors['day0/2.png']
     assert 'RuntimeError: the engine gave up' in errors['day1/3.png']
@@ -805,9 +817,9 @@ def test_a_damaged_journal_is_one_line(exported, archive, tmp_path, capsys):
         journal.write_bytes(lines[0] + damaged + lines[2])
         capsys.readouterr()
         assert infer.main(arguments) == 1
-        said = capsys.readouterr().err
-        assert f'{journal}: line 2 is damaged' in said
-        assert said.count('\n') == 1
+        errors = capsys.readouterr().err
+        assert f'{journal}: line 2 is damaged' in errors
+        assert errors.count('\n') == 1
     # As it says: without the line, its radiograph is inspected again.
     journal.write_bytes(lines[0] + lines[2])
     assert infer.main(arguments) == 0
@@ -836,14 +848,14 @@ def test_a_file_that_changed_or_could_not_be_read_is_inspected_again(exported, a
     tifffile.imwrite(archive / 'day0' / 'torn.tif', spot(20, 30), photometric='minisblack')  # copied again
     (archive / 'day1' / '1.png').unlink()  # moved away: what was found stays
     again = []
-    said = inspect_archive(
+    inspection = inspect_archive(
         inspect,
         *find_images(archive),
         tmp_path / 'out',
         progress=lambda results, *_: (again.append(result[0]) or result for result in results),
     )
     assert sorted(again) == sorted([worst, 'day0/torn.tif'])
-    assert (said.radiographs, said.quarantined, said.earlier) == (8, 0, 5)
+    assert (inspection.radiographs, inspection.quarantined, inspection.earlier) == (8, 0, 5)
     after = {row['image']: row for row in rows(shard)}
     assert len(rows(shard)) == 8
     assert after[worst]['verdict'] == 'accept'
@@ -870,9 +882,9 @@ def test_a_rejected_radiograph_with_a_long_name_gets_its_picture(exported, archi
     for name in ('ü' * 125 + '.png', 'u' * 251 + '.png'):
         shutil.copy(archive / 'day0' / '2.png', archive / name)
     inspect = Inspector(exported)
-    said = inspect_archive(inspect, *find_images(archive), tmp_path / 'out', overlays='all')
+    inspection = inspect_archive(inspect, *find_images(archive), tmp_path / 'out', overlays='all')
     pictures = list((tmp_path / 'out').rglob('overlays/**/*.png'))
-    assert len(pictures) == said.radiographs - said.quarantined == 9
+    assert len(pictures) == inspection.radiographs - inspection.quarantined == 9
 
 
 def test_a_folder_that_cannot_be_listed_is_not_passed_over(exported, archive, tmp_path, monkeypatch, capsys):
@@ -889,8 +901,8 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(exported, archive, tm
 
     monkeypatch.setattr(os, 'scandir', refuse)  # as root, nothing is forbidden
     assert infer.main([str(exported), str(archive), '--out', str(tmp_path / 'out')]) == 1
-    said = capsys.readouterr().err
-    assert re.search(r'day1/?: expected a readable folder \(Permission denied\)', said)
+    errors = capsys.readouterr().err
+    assert re.search(r'day1/?: expected a readable folder \(Permission denied\)', errors)
     assert not (tmp_path / 'out').exists()
 
 
@@ -1021,10 +1033,10 @@ def test_what_may_be_a_radiograph_is_inspected_or_set_aside_with_its_reason(expo
 
     assert infer.main([str(exported), str(root), '--out', str(tmp_path / 'out')]) == 0
     assert f'passed over 10 other files, such as {others[:3]}' in capsys.readouterr().out
-    said = {row['image']: row for row in rows(tmp_path / 'out' / 'shard-1-of-1')}
-    assert sorted(said) == listed
-    assert {name for name, row in said.items() if row.get('verdict')} == {'IM000001', 'part.ima'}
-    reasons = {name: row['error'] for name, row in said.items() if 'error' in row}
+    result = {row['image']: row for row in rows(tmp_path / 'out' / 'shard-1-of-1')}
+    assert sorted(result) == listed
+    assert {name for name, row in result.items() if row.get('verdict')} == {'IM000001', 'part.ima'}
+    reasons = {name: row['error'] for name, row in result.items() if 'error' in row}
     assert 'found an empty file' in reasons['IM000002']
     assert 'found none of them' in reasons['IM000003']
     assert 'Input/output error' in reasons['IM000004']
@@ -1035,18 +1047,18 @@ def test_what_may_be_a_radiograph_is_inspected_or_set_aside_with_its_reason(expo
 def test_a_link_that_may_have_been_a_folder_stops_the_run(exported, archive, tmp_path, capsys, name):
     (archive / 'day0' / name).symlink_to('/nowhere/nas')
     assert infer.main([str(exported), str(archive), '--out', str(tmp_path / 'out')]) == 1
-    said = capsys.readouterr().err
-    assert f'day0/{name}: links to /nowhere/nas, expected a file or a folder there' in said
-    assert said.count('\n') == 1
+    errors = capsys.readouterr().err
+    assert f'day0/{name}: links to /nowhere/nas, expected a file or a folder there' in errors
+    assert errors.count('\n') == 1
     assert not (tmp_path / 'out').exists()
 
 
 def test_a_link_to_itself_is_one_line(exported, archive, tmp_path, capsys):
     (archive / 'loop').symlink_to(archive / 'loop')
     assert infer.main([str(exported), str(archive), '--out', str(tmp_path / 'out')]) == 1
-    said = capsys.readouterr().err
-    assert f'{archive}/loop: expected a file or a folder (Too many levels of symbolic links)' in said
-    assert said.count('\n') == 1
+    errors = capsys.readouterr().err
+    assert f'{archive}/loop: expected a file or a folder (Too many levels of symbolic links)' in errors
+    assert errors.count('\n') == 1
 
 
 class SignalStack(ctypes.Structure):

@@ -330,9 +330,9 @@ def test_a_detector_that_resizes_by_a_factor_is_proven_on_radiographs_of_every_s
     # Random weights lose what they want where mmdet pads less.
     options = ['--max-loss', '0.99', '--max-critical-loss', '0.99']
     assert tool.main([*map(str, files), str(tmp_path / 'export'), *options]) == 0
-    said = folder.read(tmp_path / 'export')
-    assert (said.scale, said.native, said.input) == (1.5, [SIDE, SIDE], [160, 160])
-    for row in said.parity:
+    content = folder.read(tmp_path / 'export')
+    assert (content.scale, content.native, content.input) == (1.5, [SIDE, SIDE], [160, 160])
+    for row in content.parity:
         assert row['matched'] >= parity.MIN_MATCHED * row['boxes'] > 50
     inspector = Inspector(tmp_path / 'export', cache=False)
     rng = np.random.default_rng(0)
@@ -594,20 +594,20 @@ def test_masks_of_int8_are_compared_where_boxes_have_moved():
     lost = dict(loss=0.0, low=None, high=None)
     row = dict(engine='openvino', precision='int8', images=1, padded=0, AP50=lost, AP50_critical=lost)
     moved = [parity.Found.of(np.array([[0, 0, 10, 11]], np.float32), *scores, np.roll(mask, 1, axis=1))]
-    said = parity.compare_boxes(asked, moved)
-    assert said['matched'] == 0 and said['mask_iou'] == pytest.approx(9 / 11)
+    result = parity.compare_boxes(asked, moved)
+    assert result['matched'] == 0 and result['mask_iou'] == pytest.approx(9 / 11)
     with pytest.raises(export_detector.ExportError, match='masks overlap those of mmdet by 0.818'):
-        parity.check(row | said, 0.01, 0.01)
+        parity.check(row | result, 0.01, 0.01)
     elsewhere = [parity.Found.of(np.array([[9, 9, 19, 19]], np.float32), *scores, mask)]
     for other in (
         elsewhere,
         [parity.Found.of(*asked[0])],
         [parity.Found.of(np.empty((0, 4)), *scores, mask[:0])],
     ):
-        said = parity.compare_boxes(asked, other)
-        assert said['mask_iou'] is None and '| – |' in parity.format_parity([row | said])
+        result = parity.compare_boxes(asked, other)
+        assert result['mask_iou'] is None and '| – |' in parity.format_parity([row | result])
         with pytest.raises(export_detector.ExportError, match='no box of mmdet is found again'):
-            parity.check(row | said, 0.01, 0.01)
+            parity.check(row | result, 0.01, 0.01)
 
 
 @pytest.mark.long
@@ -635,8 +635,8 @@ def test_int8_is_proven_in_float32_first_and_its_loss_is_stated(detector, tmp_pa
 @pytest.mark.long
 def test_a_mask_detector_is_exported_in_int8_with_its_masks(data, tmp_path, repo):
     files = write_detector(MASKS, data, tmp_path)
-    said, layers, decoding = quantised(files, tmp_path / 'int8', repo)
-    for row, precision in zip(said.parity, ('fp32', 'int8'), strict=True):
+    result, layers, decoding = quantised(files, tmp_path / 'int8', repo)
+    for row, precision in zip(result.parity, ('fp32', 'int8'), strict=True):
         assert row['precision'] == precision and row['mask_iou'] >= parity.MIN_MASK_IOU[precision]
     for part in ('convs.0', 'convs.3', 'upsample', 'conv_logits'):
         assert [name for name in layers if name.startswith('/mask_head/' + part)], part

@@ -55,8 +55,8 @@ def test_what_a_watched_folder_says_is_on_the_operators_page(inspector, folders,
         serving(build(session)) as address,
     ):
         call = caller(address)
-        said = call('GET', '/api/last')[1]
-        assert said['last'] == [] and 'nothing inspects the folder' in said['away']
+        body = call('GET', '/api/last')[1]
+        assert body['last'] == [] and 'nothing inspects the folder' in body['away']
         assert b'mmxray_watched_runs 0.0' in call('GET', '/metrics')[1]
         with watching(inspector, root, found):
             wait_for(lambda: not call('GET', '/api/last')[1]['away'])
@@ -82,8 +82,8 @@ def test_what_a_watched_folder_says_is_on_the_operators_page(inspector, folders,
             assert call('GET', '/api/last/..%2Fverdicts/picture')[0].status == 404
         past = time.time() - 60
         os.utime(found / 'last' / 'verdicts.json', (past, past))
-        said = call('GET', '/api/last')[1]
-        assert said['last'] == [] and 'nothing inspects the folder' in said['away']
+        body = call('GET', '/api/last')[1]
+        assert body['last'] == [] and 'nothing inspects the folder' in body['away']
 
 
 def test_a_process_gives_signs_of_life_also_while_it_inspects(inspector, folders, monkeypatch):

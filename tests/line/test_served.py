@@ -35,9 +35,9 @@ def test_a_server_whose_link_was_moved_says_so_and_goes_on(link, tmp_path):
         assert call('GET', '/health/ready')[0].status == 200
         assert call('GET', '/api/drift')[1]['replaced'] == ''
         lead('two')
-        answer, said = call('GET', '/health/ready')
+        answer, body = call('GET', '/health/ready')
         assert answer.status == 503
-        assert f'leads to the detector {second.digest[:12]} by now' in said['status']
+        assert f'leads to the detector {second.digest[:12]} by now' in body['status']
         assert call('GET', '/health/live')[0].status == 200
         for place in ('/api/drift', '/api/last'):
             assert 'goes on until it is started again' in call('GET', place)[1]['replaced']
@@ -73,7 +73,7 @@ def test_a_decision_on_what_another_detector_found_is_refused(link, tmp_path):
         cv2.imwrite(str(tmp_path / 'a.png'), spot(20, 30, 120))
         session.inspect(session.add('a.png', tmp_path / 'a.png'))
         body = dict(verdict='accept', boxes=[])
-        answer, said = call('POST', '/api/images/1/decision', body | dict(folder='0' * 64))
-        assert answer.status == 409 and 'reload the page' in said['detail']
+        answer, content = call('POST', '/api/images/1/decision', body | dict(folder='0' * 64))
+        assert answer.status == 409 and 'reload the page' in content['detail']
         own = dict(folder=session.inspector.digest)
         assert call('POST', '/api/images/1/decision', body | own)[0].status == 200

@@ -28,22 +28,22 @@ def reader(boxes, parts=4, categories=CATEGORIES, **more):
 def test_boxes_and_severities_by_hand():
     first = reader([(0, 0, 1), (0, 50, 1), (1, 0, 2), (2, 0, 2)])
     second = reader([(0, 2, 1), (0, 52, 2), (1, 90, 2), (2, 1, 2)])
-    said = compare_readers(first, second)
-    assert (said.images, said.boxes, said.matched) == (4, (4, 4), 3)
-    assert (said.first_only, said.second_only) == (1, 1)
-    assert said.severities == [[1, 1], [0, 1]] and said.classes == ['critical', 'minor']
+    result = compare_readers(first, second)
+    assert (result.images, result.boxes, result.matched) == (4, (4, 4), 3)
+    assert (result.first_only, result.second_only) == (1, 1)
+    assert result.severities == [[1, 1], [0, 1]] and result.classes == ['critical', 'minor']
     # verdicts of both: critical, minor, minor, defect-free
-    assert (said.kappa.parts, said.kappa.agreement, said.kappa.kappa) == (4, 1, 1)
-    assert said.kappa.low is None and said.problems == []
-    json.dumps(asdict(said), allow_nan=False)
+    assert (result.kappa.parts, result.kappa.agreement, result.kappa.kappa) == (4, 1, 1)
+    assert result.kappa.low is None and result.problems == []
+    json.dumps(asdict(result), allow_nan=False)
 
 
 def test_two_files_alike_agree_on_every_box():
     """A critical box in a minor one that it nearly fills: as detections, one of them would be suppressed."""
     both = reader([(0, 0, 1), (0, 1, 2), (1, 0, 1), (1, 0, 1)])
-    said = compare_readers(both, both)
-    assert (said.boxes, said.matched, said.first_only, said.second_only) == ((4, 4), 4, 0, 0)
-    assert (said.severities, said.kappa.kappa) == ([[3, 0], [0, 1]], 1)
+    result = compare_readers(both, both)
+    assert (result.boxes, result.matched, result.first_only, result.second_only) == ((4, 4), 4, 0, 0)
+    assert (result.severities, result.kappa.kappa) == ([[3, 0], [0, 1]], 1)
 
 
 def drawn(seed, crowds):
@@ -74,38 +74,38 @@ def drawn(seed, crowds):
 @pytest.mark.parametrize('seed', range(4))
 def test_no_reader_stands_above_the_other_and_the_order_of_boxes_says_nothing(seed, crowds):
     first, second = drawn(seed, crowds)
-    said, turned = compare_readers(first, second), compare_readers(second, first)
-    assert said.boxes == turned.boxes[::-1] and said.again == turned.again[::-1]
-    assert (said.first_only, said.second_only) == (turned.second_only, turned.first_only)
-    assert np.array_equal(said.severities, np.transpose(turned.severities))
-    assert said.kappa.kappa == pytest.approx(turned.kappa.kappa)
-    assert np.array_equal(said.kappa.table, np.transpose(turned.kappa.table))
-    assert said.boxes[0] == said.matched + said.first_only + said.again[0]
+    result, turned = compare_readers(first, second), compare_readers(second, first)
+    assert result.boxes == turned.boxes[::-1] and result.again == turned.again[::-1]
+    assert (result.first_only, result.second_only) == (turned.second_only, turned.first_only)
+    assert np.array_equal(result.severities, np.transpose(turned.severities))
+    assert result.kappa.kappa == pytest.approx(turned.kappa.kappa)
+    assert np.array_equal(result.kappa.table, np.transpose(turned.kappa.table))
+    assert result.boxes[0] == result.matched + result.first_only + result.again[0]
     shuffled = dict(second, annotations=second['annotations'][::-1])
-    assert compare_readers(first, shuffled) == said
+    assert compare_readers(first, shuffled) == result
     if not crowds:
-        assert said.boxes == (60, 60)
+        assert result.boxes == (60, 60)
 
 
 def test_as_many_boxes_are_paired_as_can_be():
     """Of two marks side by side, the first takes the flaw that lies under both, and leaves the other none."""
-    said = compare_readers(reader([(0, 0, 1), (0, 6, 1)]), reader([(0, 5, 1), (0, 11, 1)]))
-    assert (said.matched, said.first_only, said.second_only, said.again) == (2, 0, 0, (0, 0))
+    result = compare_readers(reader([(0, 0, 1), (0, 6, 1)]), reader([(0, 5, 1), (0, 11, 1)]))
+    assert (result.matched, result.first_only, result.second_only, result.again) == (2, 0, 0, (0, 0))
 
 
 def test_two_boxes_within_one_large_one_are_one_flaw_and_one_more():
     large = reader([(0, 0, 1)])
     large['annotations'][0]['bbox'] = [0, 0, 100, 10]
-    said = compare_readers(large, reader([(0, 5, 2), (0, 80, 1)]))
-    assert (said.boxes, said.matched, said.severities) == ((1, 2), 1, [[1, 0], [0, 0]])
-    assert (said.first_only, said.second_only, said.again) == (0, 0, (0, 1))
+    result = compare_readers(large, reader([(0, 5, 2), (0, 80, 1)]))
+    assert (result.boxes, result.matched, result.severities) == ((1, 2), 1, [[1, 0], [0, 0]])
+    assert (result.first_only, result.second_only, result.again) == (0, 0, (0, 1))
 
 
 def test_boxes_with_a_score_all_count_and_it_is_said():
     second = reader([(0, 0, 1)])
     second['annotations'][0]['score'] = 0.1
-    said = compare_readers(reader([(0, 0, 1)]), second)
-    assert said.matched == 1 and 'each counts, whatever its score' in said.problems[0]
+    result = compare_readers(reader([(0, 0, 1)]), second)
+    assert result.matched == 1 and 'each counts, whatever its score' in result.problems[0]
 
 
 def test_a_box_that_cannot_be_read_names_its_reader():
@@ -119,16 +119,16 @@ def test_categories_are_matched_by_name_and_images_by_file():
     first = reader([(0, 0, 1)])
     second = reader([(0, 0, 7)], categories=[dict(id=7, name='critical'), dict(id=1, name='minor')])
     second['images'] = second['images'][:3] + [dict(id=99, file_name='other.png')]
-    said = compare_readers(first, second)
-    assert (said.images, said.matched, said.severities) == (3, 1, [[1, 0], [0, 0]])
-    assert [problem[:25] for problem in said.problems] == [
+    result = compare_readers(first, second)
+    assert (result.images, result.matched, result.severities) == (3, 1, [[1, 0], [0, 0]])
+    assert [problem[:25] for problem in result.problems] == [
         '1 images of the first rea',
         '1 images of the second re',
     ]
     for image_ in first['images']:
         image_.pop('part')
-    said = compare_readers(first, second)
-    assert said.kappa is None and any('parts are not known' in problem for problem in said.problems)
+    result = compare_readers(first, second)
+    assert result.kappa is None and any('parts are not known' in problem for problem in result.problems)
 
 
 def test_readers_that_cannot_be_compared_are_refused():
@@ -154,8 +154,8 @@ def test_an_image_is_known_from_another_folder_and_with_the_hash_of_the_page(nam
     first, second = reader([(0, 0, 1)]), reader([(0, 0, 1)])
     first['images'][0]['file_name'] = 'day/0.png'
     second['images'][0]['file_name'] = name
-    said = compare_readers(first, second)
-    assert (said.images, said.matched) == (3 + matched, matched)
+    result = compare_readers(first, second)
+    assert (result.images, result.matched) == (3 + matched, matched)
 
 
 def test_a_name_that_two_images_end_in_is_neither():
@@ -178,17 +178,17 @@ def test_what_a_reader_ignores_counts_as_neither(turned):
     first, second = reader([(0, 0, 2), (0, 50, 1), (1, 0, 1)]), reader([(0, 0, 2), (0, 51, 1)])
     for k in (1, 2):
         first['annotations'][k]['iscrowd'] = 1
-    said = compare_readers(*((second, first) if turned else (first, second)))
-    assert (said.boxes, said.matched, said.first_only, said.second_only) == ((1, 1), 1, 0, 0)
+    result = compare_readers(*((second, first) if turned else (first, second)))
+    assert (result.boxes, result.matched, result.first_only, result.second_only) == ((1, 1), 1, 0, 0)
     # A part of which one says `iscrowd` alone has no verdict of that reader.
-    assert (said.kappa.agreement, said.kappa.parts) == (1, 3)
+    assert (result.kappa.agreement, result.kappa.parts) == (1, 3)
 
 
 def test_parts_of_which_nothing_but_crowds_is_said_have_no_kappa():
     first = reader([(0, 0, 1)], parts=1)
     first['annotations'][0]['iscrowd'] = 1
-    said = compare_readers(first, reader([], parts=1))
-    assert said.kappa is None and 'no part is left' in said.problems[0]
+    result = compare_readers(first, reader([], parts=1))
+    assert result.kappa is None and 'no part is left' in result.problems[0]
 
 
 @pytest.mark.parametrize('seed', range(3))
@@ -196,15 +196,15 @@ def test_kappa_agrees_with_scikit_learn(seed):
     generator = np.random.default_rng(seed)
     first = generator.integers(3, size=40)
     second = np.where(generator.random(40) < 0.7, first, generator.integers(3, size=40))
-    said = kappa(first, second, 3)
-    assert said.kappa == pytest.approx(cohen_kappa_score(first, second))
-    assert said.low < said.kappa < said.high <= 1
-    assert np.array(said.table).sum() == said.parts == 40
+    result = kappa(first, second, 3)
+    assert result.kappa == pytest.approx(cohen_kappa_score(first, second))
+    assert result.low < result.kappa < result.high <= 1
+    assert np.array(result.table).sum() == result.parts == 40
 
 
 def test_kappa_where_chance_alone_makes_readers_agree():
-    said = kappa(np.zeros(20, int), np.zeros(20, int), 3)
-    assert (said.agreement, said.kappa, said.low) == (1, None, None)
+    result = kappa(np.zeros(20, int), np.zeros(20, int), 3)
+    assert (result.agreement, result.kappa, result.low) == (1, None, None)
     with pytest.raises(StatisticsError, match='one at least'):
         kappa(np.array([], int), np.array([], int), 3)
 
@@ -220,10 +220,10 @@ def test_a_model_at_the_false_call_rate_of_an_inspector():
     ]
     scores = [[(0, 0, 10, 0.9, 0)], [(0, 0, 10, 0.5, 0)], [(40, 0, 10, 0.7, 0)], [(40, 0, 10, 0.3, 0)]]
     model = [image(found, real, i) for i, (found, real) in enumerate(zip(scores, truth, strict=True))]
-    said = at_false_calls_of(inspector, model, ('critical', 'minor'))
-    assert (said.defects, said.inspector_found, said.model_found) == (2, 1, 2)
-    assert (said.inspector_rate, said.inspector_recall) == (0.25, 0.5)
-    assert (said.threshold, said.model_rate, said.model_recall) == (0.5, 0.25, 1.0)
+    inspection = at_false_calls_of(inspector, model, ('critical', 'minor'))
+    assert (inspection.defects, inspection.inspector_found, inspection.model_found) == (2, 1, 2)
+    assert (inspection.inspector_rate, inspection.inspector_recall) == (0.25, 0.5)
+    assert (inspection.threshold, inspection.model_rate, inspection.model_recall) == (0.5, 0.25, 1.0)
     silent = [image([], real, i) for i, real in enumerate(truth)]
     quiet = at_false_calls_of(silent, model, ('critical', 'minor'))
     assert (quiet.inspector_rate, quiet.threshold, quiet.model_recall) == (0, 0.9, 0.5)

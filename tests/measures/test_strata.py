@@ -66,6 +66,6 @@ def test_without_parts_the_recall_of_each_stratum_is_left():
 def test_a_value_of_each_image_is_a_name_and_no_group():
     many = match_all([image([], [], i, i, strata=dict(batch=str(i), view=str(i % 2))) for i in range(60)])
     assert {s.key for s in stratify(many, 0.5)} == {'view'}
-    (said,) = too_many(many)
-    assert said.startswith('strata: 60 values of batch are left out')
+    (result,) = too_many(many)
+    assert result.startswith('strata: 60 values of batch are left out')
     assert too_many(many[:50]) == []

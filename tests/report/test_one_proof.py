@@ -238,15 +238,15 @@ def record_check(run, path, date='2026-03-04T05:06:07+00:00', lacks='', **resemb
 def test_a_proof_says_that_nobody_looked_for_lossy_copies_and_crops(tmp_path, faultless, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = proving(tmp_path)
-    said = 'were not looked for: no check of these annotation files is on record (tools/check_dataset.py'
+    content = 'were not looked for: no check of these annotation files is on record (tools/check_dataset.py'
     for lacks in ('', 'train', 'val', 'test'):  # a record of other files is none
         if lacks:
             record_check(run, run / 'dataset.json', lacks=lacks, train=0, val=0)
         (one,) = measured(run)
-        assert one.parts.proven and said in statement_of(one)
+        assert one.parts.proven and content in statement_of(one)
     for damaged in ('{"resembling": {}, "sets": [{}]}', '[]', '{', '{"resembling": {}, "sets": [1]}'):
         (run / 'dataset.json').write_text(damaged)
-        assert said in statement_of(one)
+        assert content in statement_of(one)
     report.main([str(run), '--out', str(tmp_path / 'report'), '--gallery', '0'])
     assert 'near duplicates not looked for' in (tmp_path / 'report' / 'index.html').read_text()
 

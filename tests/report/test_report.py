@@ -1099,8 +1099,8 @@ def test_a_probe_is_measured_again_from_its_scores(probes):
 
 
 def test_a_probe_that_says_one_class_is_named(probes, tmp_path):
-    def call_all_minor(said):
-        for image in said['images']:
+    def call_all_minor(record):
+        for image in record['images']:
             image['scores'] = [0.4 * image['scores'][0], 1 - 0.4 * image['scores'][0]]
 
     edit(probes[0] / 'predictions.json', call_all_minor)

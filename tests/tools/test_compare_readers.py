@@ -34,8 +34,8 @@ def files(tmp_path):
     for name, content in (('a', first), ('b', second)):
         (tmp_path / f'{name}.json').write_text(json.dumps(content))
     detections = [dict(image_id=i, category_id=1, bbox=[0, 0, 9, 9], score=0.9 - i / 10) for i in range(4)]
-    said = dict(task='detection', truth=first, detections=detections)
-    (tmp_path / 'predictions.json').write_text(json.dumps(said))
+    result = dict(task='detection', truth=first, detections=detections)
+    (tmp_path / 'predictions.json').write_text(json.dumps(result))
     return tmp_path
 
 
@@ -47,10 +47,10 @@ def test_two_readers_and_a_model(files, capsys):
     assert 'boxes: 3 and 4; 3 marked by both, 0 by a.json alone, 1 by b.json alone' in printed
     assert 'b.json: 0.167 critical false calls an image, recall 2 of 3 = 66.7%' in printed
     assert 'the model at score >= 0.6: 0.167, recall 3 of 3 = 100.0% (the score is read off' in printed
-    said = json.loads((files / 'out.json').read_text())
-    assert said['agreement']['severities'] == [[2, 1], [0, 0]]
-    assert said['agreement']['kappa']['table'] == [[2, 1, 0], [0, 0, 0], [1, 0, 2]]
-    assert said['model']['model_recall'] == 1 and said['model']['threshold'] == pytest.approx(0.6)
+    content = json.loads((files / 'out.json').read_text())
+    assert content['agreement']['severities'] == [[2, 1], [0, 0]]
+    assert content['agreement']['kappa']['table'] == [[2, 1, 0], [0, 0, 0], [1, 0, 2]]
+    assert content['model']['model_recall'] == 1 and content['model']['threshold'] == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,10 @@ def test_what_cannot_be_compared_is_wrong_use(files, capsys, content, reason):
 
 
 def test_a_model_of_other_images_is_wrong_use(files, capsys):
-    said = json.loads((files / 'predictions.json').read_text())
-    said['truth']['images'] = said['truth']['images'][:2]
-    said['detections'] = said['detections'][:2]
-    (files / 'predictions.json').write_text(json.dumps(said))
+    content = json.loads((files / 'predictions.json').read_text())
+    content['truth']['images'] = content['truth']['images'][:2]
+    content['detections'] = content['detections'][:2]
+    (files / 'predictions.json').write_text(json.dumps(content))
     assert main([str(files / 'a.json'), str(files / 'b.json'), '--model', str(files)]) == 2
     assert 'tested on 2 of the 6 images that both readers read' in capsys.readouterr().err
 
@@ -153,12 +153,12 @@ def test_classes_in_another_order_are_the_same_classes(files, capsys):
         (files / f'{name}.json').write_text(json.dumps(content | dict(categories=CATEGORIES[::-1])))
     options = ['--json', str(files / 'out.json')]
     assert main([str(files / 'a.json'), str(files / 'b.json'), *options]) == 0
-    said = json.loads((files / 'out.json').read_text())['agreement']
-    assert (said['classes'], said['severities']) == (['critical', 'minor'], [[2, 1], [0, 0]])
-    assert said['kappa']['table'] == [[2, 1, 0], [0, 0, 0], [1, 0, 2]]
+    record = json.loads((files / 'out.json').read_text())['agreement']
+    assert (record['classes'], record['severities']) == (['critical', 'minor'], [[2, 1], [0, 0]])
+    assert record['kappa']['table'] == [[2, 1, 0], [0, 0, 0], [1, 0, 2]]
 
 
 def test_it_runs_as_a_script(files, repo):
     command = [sys.executable, 'tools/compare_readers.py', str(files / 'a.json'), str(files / 'a.json')]
-    said = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=True).stdout
-    assert 'kappa 1.000' in said
+    printed = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=True).stdout
+    assert 'kappa 1.000' in printed
