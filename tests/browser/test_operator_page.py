@@ -4,6 +4,7 @@ import os
 from contextlib import closing
 
 import cv2
+import pytest
 from axe_playwright_python.sync_playwright import Axe
 from helpers.exported import export_to, spot
 from helpers.serving import serving, wait_for
@@ -33,7 +34,8 @@ def test_the_last_verdicts_are_shown_big(browser, tmp_path):
             found = Axe().run(page).response['violations']
             assert [rule['id'] for rule in found] == []
         expect(page.locator('#status')).to_contain_text('No verdict is shown: the server does not answer')
-        expect(page.locator('#newest')).to_have_text('')
+        expect(page.locator('#newest .word')).to_have_text('No verdict')
+        expect(page.locator('#newest img')).to_have_count(0)
     page.close()
 
 
@@ -57,5 +59,29 @@ def test_a_watched_folder_that_nobody_inspects_shows_no_verdict(browser, tmp_pat
         kept.close()
         os.utime(found / 'last' / 'verdicts.json', (0, 0))
         expect(page.locator('#status')).to_contain_text('No verdict is shown: nothing inspects the folder')
-        expect(page.locator('#newest')).to_have_text('')
+        expect(page.locator('#newest .word')).to_have_text('No verdict')
+        expect(page.locator('#newest')).not_to_contain_text('arrived.png')
+    page.close()
+
+
+@pytest.mark.parametrize('size', [(1280, 800), (1920, 1080)])
+def test_thirteen_verdicts_are_on_one_screen(browser, tmp_path, size):
+    page = browser.new_page(viewport=dict(width=size[0], height=size[1]))
+    inspector = Inspector(export_to(tmp_path / 'exported'))
+    with (
+        closing(Session(inspector, tmp_path / 'out')) as session,
+        serving(build(session)) as (host, port),
+    ):
+        for k in range(13):
+            name = f'2026-11-29 shift 1/casting-housing-left-p{k:05}_v1.png'
+            session.last.add(name, inspector(spot(20, 30)), 0.9)
+        page.goto(f'http://{host}:{port}/operator')
+        expect(page.locator('#before li')).to_have_count(12)
+        wait_for(lambda: page.evaluate('[...document.images].every(image => image.naturalWidth > 0)'))
+        whole = page.evaluate('[document.documentElement.scrollWidth, document.documentElement.scrollHeight]')
+        assert whole == list(size)
+        last = page.locator('#before li').last.bounding_box()
+        assert last['x'] + last['width'] <= size[0] and last['y'] + last['height'] <= size[1]
+        assert page.locator('#newest img').bounding_box()['height'] > size[1] / 3
+        expect(page.locator('#newest .name')).to_have_text('casting-housing-left-p00012_v1.png')
     page.close()

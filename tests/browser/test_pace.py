@@ -76,6 +76,23 @@ def test_labels_do_not_overlap(page):
         assert all(x2 <= a or x1 >= c or y2 <= b or y1 >= d for a, b, c, d in labels[:k])
 
 
+def test_a_label_lies_on_no_other_box_where_there_is_room(page):
+    open_day(page)
+    page.click('#next')
+    expect(page.locator('#name')).to_contain_text('day/1.png')
+    label, box = page.evaluate("""async () => {
+      const {page, changed} = await import('/static/state.js'), {viewer} = await import('/static/main.js');
+      // The place above the second box is that of the first.
+      page.current.boxes = [[20, 26], [27.5, 34]].map(([above, below], label) =>
+        ({box: [20, above, 34, below], label, score: .95}));
+      changed();
+      const {scale, left, top} = viewer.view, [x1, y1, x2, y2] = page.current.boxes[0].box;
+      return [document.getElementById('view').labels[1],
+        [x1 * scale + left, y1 * scale + top, x2 * scale + left, y2 * scale + top]];
+    }""")
+    assert label[1] >= box[3] or label[3] <= box[1] or label[0] >= box[2] or label[2] <= box[0]
+
+
 def test_words_are_large_and_the_theme_is_kept(page):
     open_day(page)
     page.click('#next')

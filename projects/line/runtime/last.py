@@ -23,6 +23,7 @@ from .pictures import overlay
 
 MOST = 13
 SIDE = 720  # px of a picture's longer side
+LINE = 3  # px of a box's sides: seen from afar
 FOLDER, VERDICTS = 'last', 'verdicts.json'
 BEAT = 1.0  # seconds between two signs of life
 SILENT = 5.0  # seconds without one after which a process does not run
@@ -57,9 +58,8 @@ class LastVerdicts:
             scale = min(SIDE / max(outcome.pixels.shape), 1)
             size = [max(round(side * scale), 1) for side in reversed(outcome.pixels.shape)]  # or of a sliver
             small = cv2.resize(outcome.pixels, size, interpolation=cv2.INTER_AREA)
-            drawn = overlay(
-                replace(outcome, pixels=small, boxes=outcome.boxes * scale, masks=None), threshold
-            )
+            shrunk = replace(outcome, pixels=small, boxes=outcome.boxes * scale, masks=None)
+            drawn = overlay(shrunk, threshold, LINE)
             picture = cv2.imencode('.png', drawn)[1].tobytes()
         with self._lock:
             self._count += 1

@@ -11,12 +11,13 @@ _GAP = 3
 """Pixels around a label."""
 
 
-def overlay(inspection: Inspection, threshold: float) -> np.ndarray:
+def overlay(inspection: Inspection, threshold: float, line: int = 1) -> np.ndarray:
     """Draw boxes and masks that count, with severity and score; labels of overlapping boxes lie side by side.
 
     Args:
         inspection: What an `Inspector` returned.
         threshold: Lowest score to draw.
+        line: Width of a box's sides, px.
 
     Returns:
         (H, W, 3) uint8, BGR as OpenCV writes it.
@@ -30,7 +31,7 @@ def overlay(inspection: Inspection, threshold: float) -> np.ndarray:
     boxes = [[round(float(v)) for v in inspection.boxes[k]] for k in shown]
     # Lowest score first, so that the worst defect lies on top.
     for (x1, y1, x2, y2), colour in reversed(list(zip(boxes, colours))):
-        cv2.rectangle(picture, (x1, y1), (x2, y2), colour, 1)
+        cv2.rectangle(picture, (x1, y1), (x2, y2), colour, line)
     masks = inspection.masks or []
     for mask, colour in [(masks[k], colour) for k, colour in zip(shown, colours)][::-1] if masks else []:
         for line in mask.outlines():

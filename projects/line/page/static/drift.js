@@ -3,6 +3,7 @@
 
 import {json} from './api.js';
 import {$, element} from './state.js';
+import {plain} from './words.js';
 
 const WIDTH = 300, HEIGHT = 44;
 const number = value => Math.abs(value) >= 10 ? value.toFixed(1) : value.toFixed(2);
@@ -19,7 +20,7 @@ function words(chart) {
   const low = chart.lower === null ? 'any' : told(chart, chart.lower), high = chart.upper === null ? 'any' : told(chart, chart.upper);
   const now = `${told(chart, chart.average)}, limits ${low} to ${high}, ${chart.count} radiographs`;
   if (!chart.called.time) return `${chart.words}: as at the proof (${now})`;
-  return `▲ ${chart.words}: ${chart.called.side} since ${chart.called.time} (${now})`;
+  return plain(`▲ ${chart.words}: ${chart.called.side} since ${chart.called.time} (${now})`);
 }
 
 function picture(chart) {
@@ -42,7 +43,7 @@ export async function drawDrift() {
   $('requalify').textContent = drift.requalify.length ? '▲ Requalify the detector: see Drift' : '';
   $('replaced').textContent = drift.replaced ? `▲ ${drift.replaced}` : '';
   $('drift-status').textContent = drift.requalify.length
-    ? `Requalify the detector: ${drift.requalify.join('; ')}`
+    ? plain(`Requalify the detector: ${drift.requalify.join('; ')}`)
     : drift.charts.length ? 'Drift: as at the proof' : '';
   $('drift-charts').replaceChildren(
     ...drift.charts.flatMap(chart => [element('small', words(chart), {class: chart.called.time ? 'called' : ''}), ...chart.history.length ? [picture(chart)] : []]),

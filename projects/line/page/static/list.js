@@ -68,19 +68,21 @@ export function onOpen(what) { opening = what; }
 function newRow(item) {
   const row = element('li'), button = element('button'), name = element('span', undefined, {class: 'name'});
   button.append(element('img', undefined, {alt: '', loading: 'lazy', width: 40, height: 40}), name, element('span', undefined, {class: 'word'}));
-  name.append(element('span', undefined, {class: 'head'}), element('span', undefined, {class: 'tail'}));
+  name.append(...['place', 'head', 'tail'].map(part => element('span', undefined, {class: part})));
   button.onclick = () => opening(item.id);
   row.append(button);
   return row;
 }
 
 function fillRow(row, item, on) {
-  const button = row.firstChild, [picture, name, word] = button.children, cut = Math.max(item.name.length - 10, 0), text = wordOf(item);
+  const button = row.firstChild, [picture, name, word] = button.children, text = wordOf(item);
+  // Where there is no room, the folder goes first, and of the file's name the end stays, by which they differ.
+  const file = item.name.lastIndexOf('/') + 1, cut = Math.max(item.name.length - 10, file);
   const source = item.thumbnail ? `/api/images/${item.id}/thumbnail?of=${item.thumbnail}` : '';
   if (picture.getAttribute('src') !== source) { if (source) picture.src = source; else picture.removeAttribute('src'); }
   button.title = item.reason || item.name; button.className = on ? 'on' : '';
   if (on) button.setAttribute('aria-current', 'true'); else button.removeAttribute('aria-current');
-  name.firstChild.textContent = item.name.slice(0, cut); name.lastChild.textContent = item.name.slice(cut);
+  [[0, file], [file, cut], [cut]].forEach((ends, k) => { name.children[k].textContent = item.name.slice(...ends); });
   word.textContent = text; word.className = `word ${/^[a-z]+$/.test(text) ? text : ''}`;
 }
 

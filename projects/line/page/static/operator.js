@@ -1,10 +1,11 @@
 // The operator's page: the last verdicts, big; nothing can be changed here.
 
 import {json} from './api.js';
+import {plain} from './words.js';
 
 const $ = id => document.getElementById(id);
-const SHAPES = {accept: '●', reject: '✕', unreadable: '?', flagged: '⚑'};
-const WORDS = {accept: 'Accept', reject: 'Reject', unreadable: 'Look: not readable', flagged: 'Look: unlike sound parts'};
+const SHAPES = {accept: '●', reject: '✕', unreadable: '?', flagged: '⚑', none: '–'};
+const WORDS = {accept: 'Accept', reject: 'Reject', unreadable: 'Look: not readable', flagged: 'Look: unlike sound parts', none: 'No verdict'};
 let drawn = '';
 
 function element(name, text, attributes = {}) {
@@ -17,10 +18,18 @@ function element(name, text, attributes = {}) {
 /** What is to be done: an accepted part that the second opinion flags is to be looked at. */
 const kindOf = result => result.verdict === 'accept' && result.flagged ? 'flagged' : result.verdict;
 
+/** What an operator reads of a name: the file's, without its folder. */
+const short = name => name.split('/').pop();
+
+function block(kind, ...lines) {
+  const made = element('div', undefined, {class: `verdict ${kind}`});
+  made.append(element('span', SHAPES[kind], {class: 'shape', 'aria-hidden': 'true'}), element('span', WORDS[kind], {class: 'word'}), ...lines);
+  return made;
+}
+
 function pieces(result) {
-  const kind = kindOf(result), verdict = element('div', undefined, {class: `verdict ${kind}`});
-  verdict.append(element('span', SHAPES[kind], {class: 'shape', 'aria-hidden': 'true'}), element('span', WORDS[kind], {class: 'word'}),
-    element('span', result.name), element('time', new Date(result.time).toLocaleTimeString(), {datetime: result.time}));
+  const verdict = block(kindOf(result), element('span', short(result.name), {class: 'name', title: result.name}),
+    element('time', new Date(result.time).toLocaleTimeString(), {datetime: result.time}));
   if (!result.picture) return [verdict];
   return [verdict, element('img', undefined, {src: `/api/last/${result.key}/picture`, alt: `radiograph ${result.name}`})];
 }
@@ -29,7 +38,7 @@ async function draw() {
   try {
     const {last, requalify, replaced, away} = await json('/api/last'), now = JSON.stringify(last);
     if (away) throw new Error(away);
-    $('status').textContent = [replaced, requalify.length ? `Requalify the detector: ${requalify.join('; ')}` : ''].filter(Boolean).join('. ');
+    $('status').textContent = plain([replaced, requalify.length ? `Requalify the detector: ${requalify.join('; ')}` : ''].filter(Boolean).join('. '));
     if (now !== drawn) {
       drawn = now;
       const [newest, ...before] = last;
@@ -38,7 +47,7 @@ async function draw() {
     }
   } catch (error) {
     $('status').textContent = `No verdict is shown: ${error.message}`;  // an old one must not be taken for the next part's
-    $('newest').replaceChildren(); $('before').replaceChildren(); drawn = '';
+    $('newest').replaceChildren(block('none')); $('before').replaceChildren(); drawn = '';
   }
   document.documentElement.dataset.ready = 'yes';
   setTimeout(draw, 1000);

@@ -55,14 +55,15 @@ function grips(context, box, ratio) {
   }
 }
 
-/** Above its box, else below or beside it, else the next free line: as the overlays of tools/infer.py. */
-export function labelPlace([x1, y1, x2, y2], [width, height], canvas, taken) {
+/** Above its box, else below or beside it, else the next free line; on no other box, if that can be. */
+export function labelPlace([x1, y1, x2, y2], [width, height], canvas, taken, boxes = []) {
   const lines = Array.from({length: Math.max(Math.floor(canvas.height / height), 1)}, (_, k) => [x1, k * height])
     .sort((a, b) => Math.abs(a[1] - y1) - Math.abs(b[1] - y1));
   const inside = [[x1, y1 - height], [x1, y2], [x2, y1], [x1 - width, y1], ...lines].map(([x, y]) => [
     Math.min(Math.max(x, 0), Math.max(canvas.width - width, 0)), Math.min(Math.max(y, 0), Math.max(canvas.height - height, 0))]);
-  const free = ([x, y]) => taken.every(([a, b, c, d]) => x + width <= a || x >= c || y + height <= b || y >= d);
-  return inside.find(free) || null;
+  const off = all => ([x, y]) => all.every(([a, b, c, d]) => x + width <= a || x >= c || y + height <= b || y >= d);
+  const free = inside.filter(off(taken));
+  return free.find(off(boxes)) || free[0] || null;
 }
 
 export const mark = label => page.state.rejecting.includes(label) ? '▲' : '●';
@@ -74,7 +75,8 @@ function labels(context, canvas, rows, ratio) {
   const visible = rows.filter(({at}) => at[0] < canvas.width && at[2] > 0 && at[1] < canvas.height && at[3] > 0);
   for (const {box, at} of visible) {
     const text = described(box), width = context.measureText(text).width + 8 * ratio, height = 18 * ratio;
-    const gap = 4 * ratio, place = labelPlace([at[0] - gap, at[1] - gap, at[2] + gap, at[3] + gap], [width, height], canvas, taken);
+    const gap = 4 * ratio, place = labelPlace([at[0] - gap, at[1] - gap, at[2] + gap, at[3] + gap], [width, height], canvas, taken,
+      visible.filter(other => other.box !== box).map(other => other.at));
     if (!place) continue;  // its box and its row in the table remain
     taken.push([place[0], place[1], place[0] + width, place[1] + height]);
     context.lineWidth = 4 * ratio; context.strokeStyle = '#000';
