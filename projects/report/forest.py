@@ -1,6 +1,7 @@
 """A forest plot: how far each arm is from its baseline, with its interval over the test parts."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -11,6 +12,8 @@ from .compare import Contrast, Group
 from .paper import label
 
 MOST = 40  # rows; further comparisons are in the table
+# A phone shows it whole, with letters of nine pixels and more.
+INCHES, CHARACTERS = 4.8, 26
 
 
 def forest(groups: Sequence[Group]) -> dict | None:
@@ -29,12 +32,14 @@ def forest(groups: Sequence[Group]) -> dict | None:
     if len(found) > MOST:
         title += f'; the first {MOST} of {len(found)}'
     with matplotlib.rc_context({**STYLE, 'svg.hashsalt': 'forest'}):
-        figure = Figure(figsize=(8.4, 0.9 + 0.34 * len(shown)), layout='constrained')
+        names = [textwrap.fill(_name(g, c, len(groups) > 1), CHARACTERS) for g, c in shown]
+        lines = sum(name.count('\n') + 1 for name in names)
+        figure = Figure(figsize=(INCHES, 0.8 + 0.18 * len(shown) + 0.16 * lines), layout='constrained')
         axes = figure.add_subplot()
         for row, (_, contrast) in enumerate(shown):
             _draw_row(axes, row, contrast)
         axes.axvline(0, color='#555555', lw=0.9)
-        axes.set_yticks(range(len(shown)), [_name(g, c, len(groups) > 1) for g, c in shown])
+        axes.set_yticks(range(len(shown)), names)
         axes.set(ylim=(len(shown) - 0.5, -0.5), xlabel='AP50 or mAP, arm minus baseline')
         axes.grid(visible=False, axis='y')
         out = io.StringIO()

@@ -17,6 +17,7 @@ from projects.radiograph.parts import recorded_part
 from projects.xray.digests import read_json, read_starts
 
 from .compare import Arm, Group
+from .look_alikes import find_look_alikes
 from .paper import label, percent, table_2, table_3
 from .proof import no_parts
 from .results import name_commit, trained_and_tested
@@ -202,7 +203,10 @@ def _parts(detectors) -> dict:
         at = m.parts.measures
         refused = at.refused if m.run.exported else '–'  # a checkpoint refuses nothing
         rates = [at.escape, at.caught_elsewhere, at.false_reject, at.minor_reject, refused]
-        cells = [floored(m.parts.threshold), m.parts_fixed, *map(str, rates), m.parts.statement]
+        proof = m.parts.statement
+        if m.parts.proven:
+            proof += f' Copies in training or val: {find_look_alikes(m.run).note}.'
+        cells = [floored(m.parts.threshold), m.parts_fixed, *map(str, rates), proof]
         rows.append([*_who(group, arm, m), _text(m.on_val), *cells])
     header = ['group', 'arm', 'seed', 'val AP50', 'threshold', 'threshold is']
     header += ['critical parts that escape (bound: of one model fixed beforehand)']

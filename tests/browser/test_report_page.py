@@ -92,6 +92,13 @@ def test_no_column_of_the_table_of_parts_lies_beyond_its_edge(page, width):
     assert frame.evaluate('e => e.scrollWidth <= e.clientWidth')
 
 
+def test_a_phone_shows_every_row_of_the_forest_plot_whole(page):
+    page.set_viewport_size(dict(width=390, height=900))
+    assert page.evaluate('(f => f.scrollWidth <= f.clientWidth)(document.querySelector(".forest"))')
+    box = page.locator('.forest svg').bounding_box()
+    assert 300 < box['width'] <= 390 - 2 * 12
+
+
 def test_a_long_name_in_a_filter_does_not_widen_the_page(page):
     page.set_viewport_size(dict(width=390, height=900))
     page.eval_on_selector('#f-group option:last-child', 'e => e.textContent = "a long name ".repeat(16)')

@@ -249,6 +249,8 @@ def test_a_proof_says_that_nobody_looked_for_lossy_copies_and_crops(tmp_path, fa
         assert content in statement_of(one)
     report.main([str(run), '--out', str(tmp_path / 'report'), '--gallery', '0'])
     assert 'near duplicates not looked for' in (tmp_path / 'report' / 'index.html').read_text()
+    (row,) = csv.DictReader((tmp_path / 'report' / 'parts.csv').open())
+    assert row['proof'].endswith('Copies in training or val: near duplicates not looked for.')
 
 
 def test_a_proof_says_what_the_check_on_record_found(tmp_path, faultless, monkeypatch):
