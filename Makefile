@@ -7,7 +7,7 @@ pytest := OMP_NUM_THREADS=1 $(python) -m pytest
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint test test-long test-browser test-broker test-gpu doctor demo gdxray study own inspect distill sbom
+.PHONY: help setup lock lint test test-long test-browser test-broker test-loggers test-gpu doctor demo gdxray study own inspect distill sbom
 
 help: ## list the commands
 	@awk -F ' *## *' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -15,8 +15,16 @@ help: ## list the commands
 setup: ## install everything into .venv (Python 3.11 to 3.13); SETUP=runtime leaves out what tests need
 	@tools/setup.sh
 
-lock: ## write requirements.lock and the like from pyproject.toml
-	@tools/setup.sh lock
+# requirements.lock and requirements.txt hold everything, requirements-line.txt what the wheel needs.
+compile := .uv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-strip-extras --quiet
+everything := --extra train --extra sr --group study --group dev
+
+lock: ## write requirements.lock and the like from pyproject.toml; ARGS="--upgrade-package NAME" goes to uv
+	@[ -x .uv/bin/uv ] || tools/setup.sh
+	$(compile) $(everything) --fork-strategy fewest --generate-hashes -o requirements.lock $(ARGS)
+	$(compile) $(everything) -c requirements.lock --no-deps --no-annotate -o requirements.txt
+	$(compile) -c requirements.lock --generate-hashes --no-annotate -o requirements-line.txt
+	@sed -i '1i # Written by `make lock` from pyproject.toml.' requirements.txt requirements-line.txt
 
 doctor: setup ## check versions, operators, devices and disk; CONFIGS="a.py b.py" adds data, classes and weights
 	@$(python) tools/doctor.py $(CONFIGS)
@@ -32,7 +40,8 @@ lint: setup ## check style, types, and that packages import downwards only
 	.venv/bin/lint-imports --no-logo
 
 test: setup ## run the tests that take seconds
-	$(pytest) -n 2 -m 'not long' --ignore tests/browser --ignore tests/broker --ignore tests/gpu
+	$(pytest) -n 2 -m 'not long' --ignore tests/browser --ignore tests/broker --ignore tests/loggers \
+	  --ignore tests/gpu
 
 test-long: setup ## run the tests that take minutes
 	$(pytest) -m long -o faulthandler_timeout=7200 --ignore tests/broker --ignore tests/gpu
@@ -48,6 +57,13 @@ test-broker: setup ## send results to an MQTT broker, Debian's mosquitto, which 
 	  { [ "$$(id -u)" = 0 ] && { apt-get update && apt-get install -y --no-install-recommends mosquitto; } >/dev/null; } || \
 	  { echo "make test-broker: mosquitto is missing, and only root can install it: apt install mosquitto" >&2; exit 1; }
 	$(pytest) tests/broker
+
+# They are in no lock: uv installs them for this command alone, beside what .venv has.
+loggers := mlflow-skinny==3.17.2 wandb==0.31.0 clearml==2.1.12
+
+test-loggers: setup ## train an epoch with each of MLflow, W&B and ClearML, in an environment that is thrown away
+	OMP_NUM_THREADS=1 .uv/bin/uv run --quiet --no-project --python $(python) $(loggers:%=--with %) \
+	  python -m pytest -o faulthandler_timeout=1800 tests/loggers
 
 test-gpu: setup ## test mixed precision, NCCL and operators on this machine's GPUs; every family on one and on all
 	gpus=$$(nvidia-smi -L 2>/dev/null | grep -c '^GPU'); \

@@ -4,11 +4,7 @@
 # Needs Python 3.11, 3.12 or 3.13. uv does the work: it goes into .uv, and what it downloads is kept for the next
 # checkout. Interrupted, the next run goes on; with everything in place it says nothing and returns at once.
 #
-# Usage: tools/setup.sh           as `make setup` calls it
-#        tools/setup.sh lock      writes the requirements files from pyproject.toml (`make lock`); arguments go to uv
-#        tools/setup.sh --help
-#
-# Environment:
+# Usage: tools/setup.sh [--help], as `make setup` calls it. From the environment it takes
 #   PYTHON   the interpreter to use (default: that of .venv, else python3, python3.13, python3.12, python3.11)
 #   SETUP    runtime: leave out what only tests, lint and studies need
 set -euo pipefail
@@ -55,16 +51,6 @@ bootstrap_uv() {
   try .uv/bin/python -m pip install --disable-pip-version-check --retries 2 --require-hashes -r .uv/uv.txt
 }
 
-# requirements.lock and requirements.txt hold everything, requirements-line.txt what the wheel needs.
-write_lock() {
-  local all=(--extra train --extra sr --group study --group dev) made='# Written by `make lock` from pyproject.toml.' file
-  local compile=(.uv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-strip-extras --quiet)
-  "${compile[@]}" "${all[@]}" --fork-strategy fewest --generate-hashes -o requirements.lock "$@"
-  "${compile[@]}" "${all[@]}" -c requirements.lock --no-deps --no-annotate -o requirements.txt
-  "${compile[@]}" -c requirements.lock --generate-hashes --no-annotate -o requirements-line.txt
-  for file in requirements.txt requirements-line.txt; do sed -i "1i $made" "$file"; done
-}
-
 set_up() {
   local version python what=(sync requirements.lock)
   is_ready && return
@@ -92,7 +78,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 unset VIRTUAL_ENV PYTHONPATH PYTHONHOME
 case "${1:-} ${SETUP:-all}" in
   ' all' | ' runtime') set_up ;;
-  'lock '*) read -r _ python < <(find_python); bootstrap_uv "$python"; write_lock "${@:2}" ;;
   '-h '* | '--help '*) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' tools/setup.sh ;;
   *) say "'${1:-}' with SETUP=${SETUP:-} is no command; see tools/setup.sh --help" >&2; exit 2 ;;
 esac

@@ -554,9 +554,17 @@ def test_ci_runs_the_commands_of_the_documents(repo):
     script = repo / '.ci/run'
     assert os.access(script, os.X_OK)
     commands = re.findall(r'^make .*$', script.read_text(), re.MULTILINE)
-    assert commands == ['make lint', 'make test', 'make test-browser', 'make test-broker']
+    targets = ('lint', 'test', 'test-browser', 'test-broker', 'test-loggers')
+    assert commands == [f'make {target}' for target in targets]
     documents = ''.join((repo / name).read_text() for name in ('README.md', 'CONTRIBUTING.md'))
     assert [command for command in commands if command not in documents] == []
+
+
+def test_the_loggers_of_the_documents_are_those_that_are_tested(repo):
+    pins = re.search(r'^loggers := (.*)$', (repo / 'Makefile').read_text(), re.MULTILINE)[1].split()
+    assert [pin.split('==')[0] for pin in pins] == ['mlflow-skinny', 'wandb', 'clearml']
+    said = (repo / 'docs/training.md').read_text()
+    assert [pin for pin in pins if pin.replace('==', ' ') not in said] == []
 
 
 @pytest.mark.parametrize('tool', ['convert_dataset', 'new_experiment', 'train'])

@@ -43,6 +43,15 @@ def test_mmdet_trains_and_tests_and_counts(stock, tiny_coco, tmp_path, monkeypat
     assert re.search(r'Flops: [\d.]+G', capsys.readouterr().out)
 
 
+def test_the_scripts_are_where_the_document_says(repo):
+    said = (repo / 'docs/training.md').read_text()
+    for package, name in re.findall(r'site-packages/(\w+)/\.mim/tools/(\S+) CONFIG', said):
+        assert script(package, name).is_file()
+        assert script(package, name).parents[2].parent.name == 'site-packages'
+    for name in re.findall(r'`((?:analysis_tools|misc)/\w+\.py)`', said):
+        assert script('mmdet', name).is_file()
+
+
 def test_mmdet_prints_a_config(stock, capsys):
     stock('mmdet', 'misc/print_config.py', DETECTOR)
     assert "type='LoadXray'" in capsys.readouterr().out

@@ -437,7 +437,7 @@ def test_a_config_is_formatted_once(monkeypatch):
 
 
 def test_mlflow_writes_to_a_folder_and_pictures_have_an_ending(tmp_path, monkeypatch):
-    """MLflow is not in the lock: what it is asked for. `tests/tools/test_loggers.py` runs it where it is."""
+    """MLflow is not in the lock: what it is asked for. `make test-loggers` runs it."""
     asked = {}
     stand_in = types.SimpleNamespace(
         set_tracking_uri=lambda uri: asked.update(uri=uri, allowed=os.environ.get('MLFLOW_ALLOW_FILE_STORE')),

@@ -1,6 +1,6 @@
 """MLflow, W&B and ClearML by one override: scalars, pictures and config of a real run, without a server.
 
-They are not in the lock (docs/training.md says why): each test runs where its logger is installed.
+They are not in the lock (docs/training.md says why): `make test-loggers` installs them for these tests alone.
 """
 
 import json
@@ -19,8 +19,7 @@ from helpers.one_epoch import one_epoch
 def trained(tiny_coco, tmp_path, repo):
     """Factory: a detector's epoch with an option for the logger; what the run said, its folder, ClearML's."""
 
-    def run(package, *options):
-        pytest.importorskip(package)
+    def run(*options):
         root = tiny_coco(n=4)
         config = find('faster-rcnn_lite0-scratch_fpn_1xb4-4e_synthetic')
         offline = dict(
@@ -42,7 +41,6 @@ def trained(tiny_coco, tmp_path, repo):
 
 def test_mlflow_has_scalars_pictures_and_config(trained):
     result, folder, _ = trained(
-        'mlflow',
         'visualizer.vis_backends.1.type=MLflowVisBackend',
         'visualizer.vis_backends.1.exp_name=castings',
     )
@@ -56,7 +54,7 @@ def test_mlflow_has_scalars_pictures_and_config(trained):
 
 
 def test_wandb_has_scalars_pictures_and_config(trained):
-    _, folder, _ = trained('wandb', 'visualizer.vis_backends.1.type=WandbVisBackend')
+    _, folder, _ = trained('visualizer.vis_backends.1.type=WandbVisBackend')
     (log,) = folder.rglob('offline-run-*/run-*.wandb')
     content = log.read_bytes()  # protocol buffers; text stands in them as it is
     assert b'xray/AP50' in content and b'loss_rpn_cls' in content and b'LoadXray' in content
@@ -64,7 +62,7 @@ def test_wandb_has_scalars_pictures_and_config(trained):
 
 
 def test_clearml_has_scalars_pictures_and_config(trained):
-    _, _, cache = trained('clearml', 'visualizer.vis_backends.1.type=ClearMLVisBackend')
+    _, _, cache = trained('visualizer.vis_backends.1.type=ClearMLVisBackend')
     (session,) = (cache / 'offline').glob('*.zip')
     with zipfile.ZipFile(session) as files:
         assert 'LoadXray' in json.dumps(json.loads(files.read('task.json'))['configuration'])
