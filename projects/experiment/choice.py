@@ -94,7 +94,7 @@ def choose(facts: Facts, scale: str, memory: float | None = None) -> Choice:
     Raises:
         ExperimentError: Training has fewer radiographs than a batch.
     """
-    reasons: dict[str, str] = {}
+    reasons = dict(window=_window(facts))
     warnings: list[str] = []
     small = float(np.percentile(facts.sides, 5))
     crops, factor, size = _input(facts, scale, small, reasons)
@@ -129,6 +129,13 @@ def choose(facts: Facts, scale: str, memory: float | None = None) -> Choice:
         )
     warnings += _few(facts)
     return choice
+
+
+def _window(facts: Facts) -> str:
+    """What becomes black and white, and why."""
+    if facts.window['type'] == 'full':
+        return f'what the files state; {facts.gray}'
+    return f'{facts.window["low"]:g} to {facts.window["high"]:g}; {facts.gray}'
 
 
 def _bounded(value: float, low: int, high: int) -> int:
@@ -229,7 +236,8 @@ def _pretraining(facts: Facts, choice: Choice) -> Pretraining | None:
         return None
     source = f'{images} unlabelled radiographs'
     if not archive:
-        source = f'the {images} training radiographs without their labels, since there is no archive'
+        few = f'{facts.unlabeled} unlabelled ones are too few' if facts.unlabeled else 'there is no archive'
+        source = f'the {images} training radiographs without their labels, since {few}'
     if images < ENOUGH:
         choice.warnings.append(
             f'pretraining on {images} radiographs is unlikely to pay, {ENOUGH:,} are the least that may; '

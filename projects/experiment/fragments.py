@@ -115,7 +115,7 @@ def _facts_fragment(name: str, facts: Facts, severity: str, choice: Choice) -> s
     lines = [
         f'# {name}: what is to be edited, once for all experiments beside this folder.',
         '# One value for a run: --cfg-options xray_own.root=/other/disk xray_load.window.type=percentile',
-        _comment(f'data: {images} radiographs; in train {boxes}; {facts.unlabeled} unlabelled; {facts.gray}'),
+        _comment(f'data: {images} radiographs; in train {boxes}; {facts.unlabeled} unlabelled'),
         *(_comment(f'{subject}: {reason}') for subject, reason in choice.reasons.items()),
         *(_comment(f'warning: {warning}') for warning in choice.warnings),
         'xray_own = dict(',

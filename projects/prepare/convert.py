@@ -301,9 +301,10 @@ def _check_types(labelled: dict[str, dict], levels: dict[str, str], severity: Pa
     types = {box['category'] for image in labelled.values() for box in image['boxes']}
     missing = sorted(types - set(levels)) if severity else []
     if missing:
+        without = printable(', '.join(missing))
         raise ConvertError(
-            f'{severity}: expected a severity for every type, {printable(", ".join(missing))} have none; '
-            'add them'
+            f'{severity}: expected a severity for every type, found none for {without}; add a line such as '
+            f'`{printable(missing[0])}: critical` for each'
         )
     return types
 

@@ -29,7 +29,7 @@ def facts(side=20.0, size=(1024, 768), train=210, unlabeled=2000, critical=100, 
         parts_known=True,
         critical_parts=critical,
         window=dict(type='full'),
-        gray='',
+        gray='found',
     )
     return Facts(**given | more)
 
@@ -39,6 +39,18 @@ def test_small_flaws_keep_their_size_and_are_learnt_from_crops():
     assert chosen.crops and chosen.factor == 1.0
     assert str(CROP) in chosen.reasons['input'] and '1024 x 768' in chosen.reasons['input']
     assert not chosen.warnings
+
+
+def test_what_was_found_of_gray_levels_and_archive_is_said():
+    said = choose(facts(), 'cpu').reasons
+    assert said['window'] == 'what the files state; found' and said['pretraining'].startswith(
+        '2000 unlabelled'
+    )
+    dark = facts(unlabeled=12, window=dict(type='absolute', low=0, high=4095))
+    said = choose(dark, 'cpu').reasons
+    assert said['window'] == '0 to 4095; found'
+    assert said['pretraining'].endswith('since 12 unlabelled ones are too few')
+    assert choose(facts(unlabeled=0), 'cpu').reasons['pretraining'].endswith('since there is no archive')
 
 
 def test_large_flaws_let_a_cpu_shrink_the_radiographs():

@@ -410,7 +410,8 @@ def test_a_type_without_severity_stops_the_conversion(tmp_path, capsys):
     src, out = make_coco(tmp_path / 'src'), tmp_path / 'out'
     severity = tmp_path / 'severity.yaml'
     severity.write_text('flash: minor\n')
-    refused(capsys, 1, 'severity.yaml: .*crack, pore have none', 'coco', src, out, '--severity', severity)
+    remedy = 'severity.yaml: .*found none for crack, pore; add a line such as `crack: critical`'
+    refused(capsys, 1, remedy, 'coco', src, out, '--severity', severity)
     assert not out.exists()
     for text in ('crack: severe', '[crack]', 'crack: [critical]', '1: minor', '{', ''):
         severity.write_text(text)
