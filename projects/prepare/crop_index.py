@@ -2,8 +2,9 @@
 
 A crop holds the very pixels of its original, grain included, whatever its brightness and contrast. Points
 that stand out from their surroundings are the same in both; the order of gray levels around each is its code
-of 64 bits. Codes of which one half is equal are looked up in sorted tables; points that agree on one
-offset name a candidate, which is then compared pixel by pixel. FAISS (MIT) would look up the same codes;
+of 64 bits. Codes of which one half is equal are looked up in sorted tables, and whole ones, which still tell
+where an archive of one design has each half many times; points that agree on one offset name a candidate,
+which is then compared pixel by pixel. FAISS (MIT) would look up the same codes;
 sorting does so in n log n without a further package, and what decides is the comparison after it.
 """
 
@@ -14,13 +15,13 @@ import cv2
 import numpy as np
 
 RADIUS = 12
-"""A point stands out from all within so many px: some 1,200 points in 1024 x 1024 px, 28 bytes each."""
+"""A point stands out from all within so many px: some 1,200 points in 1024 x 1024 px, 40 bytes each."""
 MARGIN = 12
 """A code looks at pixels within so many px of its point."""
 _BITS = 64
 _BANDS = 2
 _COMMON = 64
-"""Points with equal halves beyond which these tell nothing: every radiograph of a design has them."""
+"""Points with an equal half, or whole, beyond which it tells nothing: every radiograph of a design has it."""
 _VOTES = 2  # points that must agree on an offset
 _CANDIDATES = 3  # that are compared pixel by pixel
 
@@ -74,8 +75,9 @@ class CropIndex:
         self.owner = np.repeat(np.arange(len(hosts), dtype=np.int32), [len(h.places) for h in hosts])
         self.places = np.concatenate([np.empty((0, 2), np.int32), *(h.places for h in hosts)])
         codes = np.concatenate([np.empty((0, _BANDS), np.uint32), *(h.codes for h in hosts)])
-        self.orders = [np.argsort(codes[:, k], kind='stable').astype(np.int32) for k in range(_BANDS)]
-        self.keys = [codes[order, k] for k, order in enumerate(self.orders)]
+        columns = _columns(codes)
+        self.orders = [np.argsort(column, kind='stable').astype(np.int32) for column in columns]
+        self.keys = [column[order] for column, order in zip(columns, self.orders, strict=True)]
 
     def candidates(self, crop: Points) -> list[tuple[int, int, int]]:
         """Return images that an image may be cut out of, the likeliest first.
@@ -83,7 +85,7 @@ class CropIndex:
         Returns:
             (number of the image, x, y): where the upper left corner of the crop lies in it, in px.
         """
-        found = [row for k in range(_BANDS) for row in self._equal(k, crop)]
+        found = [row for k, wanted in enumerate(_columns(crop.codes)) for row in self._equal(k, wanted)]
         if not found:
             return []
         own, other = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -94,16 +96,21 @@ class CropIndex:
         likely = likely[np.lexsort((likely, -votes[likely]))][:_CANDIDATES]
         return [tuple(map(int, rows[k])) for k in likely]
 
-    def _equal(self, band: int, crop: Points) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield points of the crop and of the index that have one half of their codes in common."""
-        wanted = crop.codes[:, band]
-        start = np.searchsorted(self.keys[band], wanted, 'left')
-        count = np.searchsorted(self.keys[band], wanted, 'right') - start
+    def _equal(self, table: int, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield points of the crop and of the index that have a half of their codes, or all, in common."""
+        start = np.searchsorted(self.keys[table], wanted, 'left')
+        count = np.searchsorted(self.keys[table], wanted, 'right') - start
         own = np.flatnonzero((count > 0) & (count <= _COMMON))
         if len(own):
             each = count[own]
             place = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
-            yield np.repeat(own, each), self.orders[band][np.repeat(start[own], each) + place]
+            yield np.repeat(own, each), self.orders[table][np.repeat(start[own], each) + place]
+
+
+def _columns(codes: np.ndarray) -> list[np.ndarray]:
+    """Halves and whole of codes (n, 2) uint32: (n,) uint32 twice, and (n,) uint64."""
+    halves = np.ascontiguousarray(codes)
+    return [*halves.T, halves.view(np.uint64)[:, 0]]
 
 
 def correlation_at(crop: np.ndarray, host: np.ndarray, x: int, y: int) -> float:
