@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from projects.benchmark.archive import crop_set, measure_crops
+from projects.prepare import crop_index
 from projects.prepare.crop_index import CropIndex, correlation_at, find_points
 from projects.prepare.findings import WARNING, ImageSet
 from projects.prepare.leaks import find_crops
@@ -42,6 +43,17 @@ def test_crops_of_look_alikes_are_found_in_their_own_original(change):
         for number, x, y in found[:1]:
             assert (correlation_at(change(crop), images[number], x, y) > 0.98) == ((number, x, y) == place)
     assert right >= 0.97 * len(crops)
+
+
+def test_halves_that_the_whole_archive_has_hide_no_crop(monkeypatch):
+    """In a large archive of one design each half of a code is common, as in a small one with a limit of 1."""
+    monkeypatch.setattr(crop_index, '_COMMON', 1)
+    images, crops, truth = crop_set(400, 5)
+    index = CropIndex(find_points(image) for image in images)
+    found = sum(
+        place in index.candidates(find_points(crop)) for crop, place in zip(crops, truth, strict=True)
+    )
+    assert found >= 0.95 * len(crops)
 
 
 def test_what_is_no_crop_is_refused_by_its_pixels():
