@@ -70,9 +70,7 @@ def convert(
     sizes = measure(images.paths)
     labelled = _load(found, images, sizes, ledger)
     types = _check_types(labelled, levels, severity)
-    parts, respelt = {name: _part(name, group) for name in images.paths}, None
-    if group is not None:
-        parts, respelt = one_spelling(parts)
+    parts, respelt = _parts(images, group)
     splits = _split(labelled, parts, levels, found)
 
     names = _short_names(images.paths)
@@ -320,6 +318,12 @@ def _part(name: str, group: str | None) -> str:
         raise ConvertError(
             f'{printable(name)}: expected a match of --group {group!r}; widen the expression'
         ) from None
+
+
+def _parts(images: Images, group: str | None) -> tuple[dict[str, str], str | None]:
+    """The part of each image, and what is to be said of their spelling."""
+    parts = {name: _part(name, group) for name in images.paths}
+    return (parts, None) if group is None else one_spelling(parts)
 
 
 def _split(

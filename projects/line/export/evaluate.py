@@ -44,8 +44,7 @@ def evaluate(
 
     Raises:
         FolderError: The folder cannot be used.
-        DatasetError: The annotations cannot be used, an image is missing or of another size than they say, or
-            none can be inspected.
+        DatasetError: The annotations cannot be used, an image is missing or of another size, or none is read.
     """
     inspector = Inspector(source, engine)
     exported = inspector.exported
@@ -59,19 +58,13 @@ def evaluate(
             'there, or name their folder with --images'
         )
     found, masks, depths, refused = [], [], set(), {}
-    sizes = {image['file_name']: (image['height'], image['width']) for image in truth['images']}
-    for name in _progress(names, engine):
+    for record, name in zip(truth['images'], _progress(names, engine), strict=True):
         inspection = inspector.attempt(root / name)  # as on the line: one bad frame stops nothing
         if isinstance(inspection, ImagingError):
             refused[name] = ' '.join(str(inspection).removeprefix(f'{root / name}: ').split())
             found.append(NOTHING)
             continue
-        if inspection.pixels.shape != sizes[name]:  # its flaws would lie elsewhere
-            (height, width), said = inspection.pixels.shape, sizes[name]
-            raise DatasetError(
-                f'{root / name}: {width} x {height} px, but {ann_file} says {said[1]} x {said[0]}; convert '
-                'the data set again, or bring the image back'
-            )
+        _check_size(root / name, inspection, (record['height'], record['width']), ann_file)
         found.append((inspection.boxes, inspection.scores, inspection.labels))
         masks += _masks(inspection)
         depths.add(f'{inspection.bits}-bit')
@@ -106,6 +99,16 @@ def evaluate(
         ),
     )
     return predictions, result
+
+
+def _check_size(path: Path, inspection: Inspection, said: tuple[int, int], ann_file: Path) -> None:
+    """Refuse a radiograph of another size, height and width, than its annotations say: they lie elsewhere."""
+    if inspection.pixels.shape != said:
+        height, width = inspection.pixels.shape
+        raise DatasetError(
+            f'{path}: {width} x {height} px, but {ann_file} says {said[1]} x {said[0]}; convert the data set '
+            'again, or bring the image back'
+        )
 
 
 def another_map(severity: str | None, origin: dict) -> dict[str, str]:
