@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from mmpretrain.registry import MODELS
 
 from projects.xray import running
 from projects.xray.datasets import XraySeverity
@@ -20,7 +21,7 @@ PROBE = (
 )
 
 
-def draw_large_and_small_flaws(root, counts):
+def draw_large_and_small_flaws(root, counts, contrast=70, noise=6):
     """Write plates with one large critical flaw or one small minor one, `counts` of each per split."""
     rng = np.random.default_rng(0)
     (root / 'images').mkdir(parents=True)
@@ -31,8 +32,8 @@ def draw_large_and_small_flaws(root, counts):
             kind = int(number >= critical)
             radius = rng.uniform(14, 22) if kind == 0 else rng.uniform(2, 3)
             x, y = rng.uniform(24, SIDE - 24, 2)
-            pixels = rng.normal(90 + 40 * xx / SIDE, 6)
-            pixels += 70 * np.clip(1 - ((xx - x) ** 2 + (yy - y) ** 2) / radius**2, 0, None) ** 0.5
+            pixels = rng.normal(90 + 40 * xx / SIDE, noise)
+            pixels += contrast * np.clip(1 - ((xx - x) ** 2 + (yy - y) ** 2) / radius**2, 0, None) ** 0.5
             name = f'{split}{number:03d}.png'
             cv2.imwrite(str(root / 'images' / name), pixels.clip(0, 255).astype(np.uint8))
             images.append(dict(id=number + 1, file_name=name, width=SIDE, height=SIDE, part=name))
@@ -52,16 +53,17 @@ def draw_large_and_small_flaws(root, counts):
     return root
 
 
-def probe(data, work, balanced=False):
+def probe(data, work, weights=None):
     """Train the small probe at 64 px, 80 updates, and test it; returns its metrics and its predictions."""
     cfg = running.read_config(str(PROBE))
+    if weights:
+        cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(weights), prefix='backbone.')
     for name in ('train', 'val', 'test'):
         loader = cfg[f'{name}_dataloader']
         loader.update(batch_size=16, num_workers=0, persistent_workers=False)
         loader.dataset.data_root = str(data)
         next(step for step in loader.dataset.pipeline if step.type == 'XrayResize').scale = (64, 64)
     cfg.train_cfg.val_interval = cfg.train_cfg.max_epochs
-    cfg.train_dataloader.dataset.balanced = balanced
     cfg.work_dir, cfg.seed = str(work), 0
     running.prepare(cfg, 'none')
     runner = running.build_runner(cfg)
@@ -162,3 +164,46 @@ def test_a_trained_frozen_backbone_beats_a_random_one():
         reached[name] = balanced_accuracy(backbone, train, test)
     assert reached['in1k'] > 0.9
     assert reached['in1k'] > reached['random'] + 0.15
+
+
+def learn_to_see_flaws(path):
+    """Train the probe's backbone to tell plates with a faint flaw of any size from sound ones."""
+    cfg = running.read_config(str(PROBE))
+    running.prepare(cfg, 'none')
+    torch.manual_seed(1)
+    backbone = MODELS.build(cfg.model.backbone | dict(frozen_stages=-1))
+    head = torch.nn.Linear(256, 2)
+    optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], lr=1e-3)
+    rng = np.random.default_rng(7)
+    backbone.train()
+    for _ in range(60):
+        plates, labels = [], torch.arange(24) % 2
+        for flawed in labels.tolist():
+            side = np.mgrid[:64, :64]
+            x, y = rng.uniform(12, 52, 2)
+            radius = rng.uniform(2, 15)
+            pixels = rng.normal(90 + rng.uniform(-30, 30) * side[1] / 64, 8)
+            bump = np.clip(1 - ((side[1] - x) ** 2 + (side[0] - y) ** 2) / radius**2, 0, None) ** 0.5
+            plates.append(pixels + flawed * 25 * bump)
+        inputs = (torch.tensor(np.stack(plates)).float()[:, None].repeat(1, 3, 1, 1) - 114.5) / 57.6
+        loss = torch.nn.functional.cross_entropy(head(backbone(inputs)[-1].mean((2, 3))), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in backbone.state_dict().items()}), path)
+    return path
+
+
+def test_a_backbone_that_learnt_flaws_beats_a_random_one_through_the_whole_recipe(repo, tmp_path):
+    """Faint flaws in noise: what a backbone learnt elsewhere, frozen and handed over, shows in the probe."""
+    counts = dict(train=(20, 44), val=(4, 4), test=(30, 30))
+    data = draw_large_and_small_flaws(tmp_path / 'data', counts, contrast=25, noise=12)
+    weights = learn_to_see_flaws(tmp_path / 'backbone.pth')
+    reached = {}
+    for name, start in (('random', None), ('trained', weights)):
+        metrics, images = probe(data, tmp_path / name, start)
+        reached[name] = metrics['xray/balanced_accuracy']
+        if start:
+            assert {int(np.argmax(image['scores'])) for image in images} == {0, 1}
+    assert reached['trained'] > 0.85
+    assert reached['trained'] > reached['random'] + 0.15
