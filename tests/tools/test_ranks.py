@@ -79,7 +79,8 @@ def test_losses_of_two_ranks_are_those_of_one_with_twice_the_batch(name, change,
     config = tiny(FAMILIES[name], tmp_path, root, 4)
     config.write_text(
         config.read_text()
-        + f"\ncustom_imports['imports'].append('losses')\ncustom_hooks.append(dict(type='WriteLoss'))\n{change}\n"
+        + "\ncustom_imports['imports'].append('losses')\ncustom_hooks.append(dict(type='WriteLoss'))\n"
+        + f'{change}\n'
     )
     path = dict(PYTHONPATH=str(tmp_path))
     run('dist_train.sh', config, 2, '--work-dir', 'two', **path)
