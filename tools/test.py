@@ -176,10 +176,10 @@ def tell_power(folder: Path, test_set: 'XrayDefects') -> None:
             gather_parts(match_all(images)) for images in (val.inspected, read_images(truth, []))
         )
         critical = sum(part.truth == 'critical' for part in of_test)
-        said = choose_threshold(parts, Settings().max_escape, critical).statement
+        statement = choose_threshold(parts, Settings().max_escape, critical).statement
     except MMXrayError as error:
-        said = f'no threshold of parts: {error}'
-    print(f'before test is opened: {said}')
+        statement = f'no threshold of parts: {error}'
+    print(f'before test is opened: {statement}')
 
 
 def test_folder(args: argparse.Namespace, running: ModuleType, argv: Sequence[str] | None = None) -> int:

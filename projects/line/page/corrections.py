@@ -96,16 +96,16 @@ def facts_in(path: Path) -> dict[str, tuple[Any, ...]]:
     """
     if not path.is_file():
         return {}
-    said = json.loads(path.read_text())
-    classes = [category['name'] for category in said['categories']]
-    boxes: dict[Any, list[tuple[Any, ...]]] = {image['id']: [] for image in said['images']}
-    for row in said['annotations']:
+    content = json.loads(path.read_text())
+    classes = [category['name'] for category in content['categories']]
+    boxes: dict[Any, list[tuple[Any, ...]]] = {image['id']: [] for image in content['images']}
+    for row in content['annotations']:
         if row['category_id'] < 1:
             raise ValueError('a label of no class')
         boxes[row['image_id']].append((classes[row['category_id'] - 1], *row['bbox']))
     return {
         i['file_name']: (i['verdict'], i.get('part', ''), i['width'], i['height'], sorted(boxes[i['id']]))
-        for i in said['images']
+        for i in content['images']
     }
 
 

@@ -279,13 +279,13 @@ class Drift:
             self.path.rename(self.path.with_name(f'drift-{stamp}.json'))
 
 
-def _standing(said: dict[str, Any]) -> Standing:
+def _standing(kept: dict[str, Any]) -> Standing:
     """Return how a chart stood.
 
     Raises:
         ValueError, TypeError: It is not what `Drift` writes.
     """
-    found = Standing(**said)
+    found = Standing(**kept)
     numbers = [found.average, *found.history]
     if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
         raise ValueError('an average that is none')
