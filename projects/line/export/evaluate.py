@@ -101,12 +101,12 @@ def evaluate(
     return predictions, result
 
 
-def _check_size(path: Path, inspection: Inspection, said: tuple[int, int], ann_file: Path) -> None:
+def _check_size(path: Path, inspection: Inspection, size: tuple[int, int], ann_file: Path) -> None:
     """Refuse a radiograph of another size, height and width, than its annotations say: they lie elsewhere."""
-    if inspection.pixels.shape != said:
+    if inspection.pixels.shape != size:
         height, width = inspection.pixels.shape
         raise DatasetError(
-            f'{path}: {width} x {height} px, but {ann_file} says {said[1]} x {said[0]}; convert the data set '
+            f'{path}: {width} x {height} px, but {ann_file} says {size[1]} x {size[0]}; convert the data set '
             'again, or bring the image back'
         )
 
