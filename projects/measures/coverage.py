@@ -162,7 +162,8 @@ def cover_false_calls(sets: int, seed: int) -> Iterator[Row]:
     Yields:
         How alike the images of a part are, parts, share of sets whose interval misses the true rate.
     """
-    for name, spread in (('independent', 0.0), ('alike within a part', 1.0)):
+    cases = {'independent': 0.0, 'alike within a part': 1.0, 'few parts carry most calls': 4.0}
+    for name, spread in cases.items():
         for parts in (15, 40):
             generator = np.random.default_rng(seed)
             missed = 0
