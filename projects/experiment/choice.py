@@ -161,9 +161,10 @@ def _input(facts: Facts, scale: str, small: float, reasons: dict) -> tuple[bool,
             factor = 1.0
         if longest * factor > 1.25 * CROP:
             factor = round(factor, 2)
+            shrunk = '' if factor == 1 else f' shrunk to {factor:g} of their size'
             reasons['input'] = (
                 f'{flaws}: training sees crops of {CROP} px, three of four around a flaw, so that an image '
-                f'costs as much whatever its size; tests see whole radiographs at {factor:g} of their size'
+                f'costs as much whatever its size; tests see whole radiographs{shrunk}'
             )
             return True, factor, native
         wanted = longest * factor
