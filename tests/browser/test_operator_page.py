@@ -84,4 +84,5 @@ def test_thirteen_verdicts_are_on_one_screen(browser, tmp_path, size):
         assert last['x'] + last['width'] <= size[0] and last['y'] + last['height'] <= size[1]
         assert page.locator('#newest img').bounding_box()['height'] > size[1] / 3
         expect(page.locator('#newest .name')).to_have_text('casting-housing-left-p00012_v1.png')
+        expect(page.locator('#before .name').first).to_have_text('…t-p00011_v1')
     page.close()

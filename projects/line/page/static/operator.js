@@ -20,6 +20,8 @@ const kindOf = result => result.verdict === 'accept' && result.flagged ? 'flagge
 
 /** What an operator reads of a name: the file's, without its folder. */
 const short = name => name.split('/').pop();
+/** Its end, by which names differ: a small tile has no room for more. */
+const shortest = name => { const stem = short(name).replace(/\.\w+$/, ''); return stem.length > 12 ? `…${stem.slice(-11)}` : stem; };
 
 function block(kind, ...lines) {
   const made = element('div', undefined, {class: `verdict ${kind}`});
@@ -27,8 +29,8 @@ function block(kind, ...lines) {
   return made;
 }
 
-function pieces(result) {
-  const verdict = block(kindOf(result), element('span', short(result.name), {class: 'name', title: result.name}),
+function pieces(result, named = short) {
+  const verdict = block(kindOf(result), element('span', named(result.name), {class: 'name', title: result.name}),
     element('time', new Date(result.time).toLocaleTimeString(), {datetime: result.time}));
   if (!result.picture) return [verdict];
   return [verdict, element('img', undefined, {src: `/api/last/${result.key}/picture`, alt: `radiograph ${result.name}`})];
@@ -43,7 +45,7 @@ async function draw() {
       drawn = now;
       const [newest, ...before] = last;
       $('newest').replaceChildren(...newest ? pieces(newest) : [element('p', 'Nothing has been inspected yet.')]);
-      $('before').replaceChildren(...before.map(result => { const row = element('li'); row.append(...pieces(result)); return row; }));
+      $('before').replaceChildren(...before.map(result => { const row = element('li'); row.append(...pieces(result, shortest)); return row; }));
     }
   } catch (error) {
     $('status').textContent = `No verdict is shown: ${error.message}`;  // an old one must not be taken for the next part's
