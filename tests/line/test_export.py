@@ -633,19 +633,6 @@ def test_int8_is_proven_in_float32_first_and_its_loss_is_stated(detector, tmp_pa
 
 
 @pytest.mark.long
-def test_a_mask_detector_is_exported_in_int8_with_its_masks(data, tmp_path, repo):
-    files = write_detector(MASKS, data, tmp_path)
-    result, layers, decoding = quantised(files, tmp_path / 'int8', repo)
-    for row, precision in zip(result.parity, ('fp32', 'int8'), strict=True):
-        assert row['precision'] == precision and row['mask_iou'] >= parity.MIN_MASK_IOU[precision]
-    for part in ('convs.0', 'convs.3', 'upsample', 'conv_logits'):
-        assert [name for name in layers if name.startswith('/mask_head/' + part)], part
-    assert not decoding
-    found = Inspector(tmp_path / 'int8', cache=False)(data / 'images' / 'val5.png')
-    assert len(found.masks) == len(found.boxes)
-
-
-@pytest.mark.long
 def test_a_swin_detector_is_exported_in_float32_and_int8(data, tmp_path, repo):
     files = write_detector(SWIN, data, tmp_path)
     result, layers, decoding = quantised(files, tmp_path / 'int8', repo)
