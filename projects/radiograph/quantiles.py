@@ -34,7 +34,8 @@ def sample_pixels(pixels: np.ndarray, count: int) -> np.ndarray:
         return pixels.ravel()
     rows, columns = _places(count)
     height, width = pixels.shape
-    return pixels[(rows * height).astype(np.intp), (columns * width).astype(np.intp)]
+    chosen: np.ndarray = pixels[(rows * height).astype(np.intp), (columns * width).astype(np.intp)]
+    return chosen
 
 
 @lru_cache(8)

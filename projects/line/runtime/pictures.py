@@ -34,8 +34,8 @@ def overlay(inspection: Inspection, threshold: float, line: int = 1) -> np.ndarr
         cv2.rectangle(picture, (x1, y1), (x2, y2), colour, line)
     masks = inspection.masks or []
     for mask, colour in [(masks[k], colour) for k, colour in zip(shown, colours)][::-1] if masks else []:
-        for line in mask.outlines():
-            cv2.polylines(picture, [np.rint(line).astype(np.int32)], True, colour, 1)
+        for outline in mask.outlines():
+            cv2.polylines(picture, [np.rint(outline).astype(np.int32)], True, colour, 1)
     taken: list[tuple[int, int, int, int]] = []
     # Highest score first: the worst defect has its label at its own box.
     for k, box, colour in zip(shown, boxes, colours):
