@@ -15,7 +15,6 @@ model = dict(
     neck=dict(in_channels=256, hid_channels=512, out_channels=512),
     head=dict(predictor=dict(in_channels=512, hid_channels=128, out_channels=512)),
 )
-xray_simsiam_view = _base_.xray_simsiam_128_view  # for the experiments in configs/own/
 train_dataloader = dict(
     batch_size=64,
     dataset=dict(data_root='data/synthetic', pipeline=_base_.xray_simsiam_128_pipeline),

@@ -267,23 +267,17 @@ def _pretraining(name: str, choice: Choice, plan: Pretraining) -> str:
 """
         # Views of a whole radiograph at 128 px would hold no flaw: they are cut from a crop at native size.
         views = f"""dict(type='XrayFlawCrop', size={CROP}, flaw=0.0, scale=(0.5, 1.5)),
-            dict(type='XrayMultiView', num_views=2, transforms=[_base_.xray_simsiam_view]),
-            dict(type='PackInputs'),"""
+            *_base_.xray_simsiam_128_pipeline[1:],"""
     return f"""# SimSiam on the radiographs of {name}, without labels.
 # Command: {command}
 # Cost: {plan.images} radiographs / {whole} = {steps} iterations an epoch, {steps * plan.epochs} in all.
 _base_ = ['../../{base}.py', './_base_/xray_{name}.py']
 train_cfg = dict(max_epochs={plan.epochs})
-param_scheduler = [
-    dict(type='CosineAnnealingLR', T_max={plan.epochs}, by_epoch=True, begin=0, end={plan.epochs})
-]
+param_scheduler = [dict(_base_.param_scheduler[0], T_max={plan.epochs}, end={plan.epochs})]
 lr = 0.05 * {whole} / 256  # 0.05 per 256 images; the predictor keeps it
 optim_wrapper = dict(optimizer=dict(lr=lr))
 auto_scale_lr = dict(base_batch_size={whole})
-custom_hooks = [
-    dict(type='SimSiamHook', priority='HIGH', fix_pred_lr=True, lr=lr),
-    *_base_.custom_hooks[1:],
-]
+custom_hooks = [dict(_base_.custom_hooks[0], lr=lr), *_base_.custom_hooks[1:]]
 {model}train_dataloader = dict(
     batch_size={plan.batch},
     dataset=dict(

@@ -2,6 +2,7 @@
 
 import copy
 import http.server
+import importlib
 import json
 import os
 import pickle
@@ -27,7 +28,6 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.visualization import MLflowVisBackend
 from mmpretrain.models import NonLinearNeck
 from scipy.optimize import brentq
-from yapf.yapflib import yapf_api
 
 from projects.xray import compat, running
 
@@ -425,8 +425,9 @@ def test_an_epoch_is_counted_from_its_first_batch(tmp_path):
 
 
 def test_a_config_is_formatted_once(monkeypatch):
-    calls, format_code = [], yapf_api.FormatCode
-    monkeypatch.setattr(yapf_api, 'FormatCode', lambda *a, **k: calls.append(1) or format_code(*a, **k))
+    yapf = importlib.import_module('yapf.yapflib.yapf_api')  # mmengine's own dependency
+    calls, format_code = [], yapf.FormatCode
+    monkeypatch.setattr(yapf, 'FormatCode', lambda *a, **k: calls.append(1) or format_code(*a, **k))
     config = Config(dict(model=dict(type='A', layers=list(range(40))), lr=0.25))
     first = config.pretty_text
     assert config.pretty_text == first and copy.deepcopy(config).pretty_text == first and len(calls) == 1

@@ -341,10 +341,10 @@ def test_weights_of_radiographs_loaded_otherwise_are_refused(tmp_path, request, 
         (
             "model = dict(type='FasterRCNN')\nimg_norm_cfg = dict(mean=[1, 2, 3])",
             chain(),
-            'loaded as   not expected',
+            'loaded as   not said',
         ),
-        ('train_dataloader = open(', chain(), 'loaded as   not expected'),
-        ('raise SystemExit', chain(), 'loaded as   not expected'),  # it is read, never run
+        ('train_dataloader = open(', chain(), 'loaded as   not said'),
+        ('raise SystemExit', chain(), 'loaded as   not said'),  # it is read, never run
     ],
 )
 def test_weights_loaded_alike_or_of_unknown_origin_pass_and_say_so(tmp_path, request, theirs, own, expected):
