@@ -138,6 +138,8 @@ def shrink(model) -> None:
         if part and 'in_channels' in part:
             channels = part.in_channels
             part.in_channels = [n // 8 for n in channels] if isinstance(channels, list) else channels // 8
+        if part and 'input_features' in part:  # the probe's neck
+            part.input_features //= 8
 
 
 def draw_teacher(config, path: Path) -> None:
