@@ -113,6 +113,14 @@ def run(args: argparse.Namespace, running: ModuleType) -> int:
         second_opinion=args.second_opinion,
     )
     print(parity.format_parity(exported.parity))
+    tied = max(row.get('tied', 0) for row in exported.parity)
+    if tied:
+        print(
+            f'warning: on {tied} of {exported.parity[0]["images"]} validation images rounding decides what mmdet '
+            'finds, as plain regions share one score of the RPN; there AP50 alone was compared; train longer, or '
+            'mask what is saturated',
+            file=sys.stderr,
+        )
     if exported.calibration:
         back = ', '.join(exported.calibration['float32']) or 'none'
         print(f'INT8 from {exported.calibration["images"]} radiographs; back in float32: {back}')

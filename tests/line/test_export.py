@@ -1,6 +1,7 @@
 """Export: the graphs say what mmdet says, a failure leaves nothing, and the metadata is true."""
 
 import copy
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -402,6 +403,56 @@ def test_boxes_are_matched_by_place_and_class():
     assert parity.compare_boxes([empty], [one]) == dict(boxes=0, matched=0, more=2, score_max=0, score_mean=0)
 
 
+def ask_mmdet(detector, change=lambda model: None):
+    """What mmdet says of the validation radiographs, and what the export says of itself."""
+    cfg = running.read_experiment(str(detector[0]), None)
+    model = export_detector.load_detector(cfg, str(detector[1]))
+    change(model)
+    images = export_detector.read_split(cfg, 'val')
+    return parity.ask_mmdet(
+        cfg, model, images, export_detector.describe(cfg, str(detector[1]), model, images.sizes())
+    )
+
+
+def one_less(found):
+    return parity.Found.of(*(values[1:] for values in found))
+
+
+def test_where_rounding_decides_what_mmdet_finds_ap50_alone_is_compared(detector):
+    reference = ask_mmdet(detector)
+    assert not reference.ties.any()
+    tied = [k in (0, 5, 8) for k in range(10)]
+    other = [one_less(found) if tie else found for found, tie in zip(reference.alike, tied, strict=True)]
+    row = parity.compare(reference, other, 'openvino', 'fp32')
+    assert 'tied' not in row and row['matched'] == row['boxes'] - 3  # nothing excuses them
+
+    reference = dataclasses.replace(reference, rounded=lambda seed: other if seed else reference.alike)
+    row = parity.compare(reference, other, 'openvino', 'fp32')
+    assert (row['images'], row['tied']) == (10, 3)
+    assert (
+        row['matched']
+        == row['boxes']
+        == sum(len(found[0]) for found in other) - sum(len(other[k][0]) for k in (0, 5, 8))
+    )
+    assert 'loss' in row['AP50']
+    parity.check(row, 1, 1)
+    everywhere = [one_less(found) for found in reference.alike]
+    with pytest.raises(export_detector.ExportError, match='boxes of mmdet found again'):
+        parity.check(parity.compare(reference, everywhere, 'openvino', 'fp32'), 1, 1)
+
+
+def test_one_score_for_all_anchors_leaves_the_boxes_to_rounding(detector):
+    def tie(model):
+        torch.nn.init.zeros_(model.rpn_head.rpn_cls.weight)
+
+    reference = ask_mmdet(detector, tie)
+    assert reference.ties.all()
+    found = [one_less(found) for found in reference.alike]
+    row = parity.compare(reference, found, 'openvino', 'fp32')
+    with pytest.raises(export_detector.ExportError, match=r'on 0 validation images \(10 more are set apart'):
+        parity.check(row, 1, 1)
+
+
 def test_the_loss_of_ap50_is_paired_over_parts():
     box = [10.0, 10.0, 20.0, 20.0]
     truth = dict(
@@ -439,8 +490,11 @@ INT8 = ROW | dict(precision='int8', matched=10, AP50=MEASURED, AP50_critical=MEA
         (INT8 | dict(AP50=dict(reason='no value')), r'AP50 cannot be measured \(no value\)'),
         ({k: v for k, v in INT8.items() if not k.startswith('AP50')}, 'AP50 cannot be measured'),
         (ROW | dict(padded=1), 'AP50 cannot be measured'),
+        (ROW | dict(tied=1), 'AP50 cannot be measured'),
+        (ROW | dict(boxes=0, matched=0, tied=4), 'no box on 5 validation images .4 more are set apart'),
+        (ROW | dict(tied=1, AP50=MEASURED | dict(loss=0.011)), 'AP50 falls by 0.0110'),
     ],
-    ids=range(11),
+    ids=range(14),
 )
 def test_a_proof_without_evidence_or_beyond_its_limits_fails(row, expected):
     with pytest.raises(export_detector.ExportError, match=f'{expected}.*nothing is kept'):
