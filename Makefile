@@ -7,7 +7,7 @@ pytest := OMP_NUM_THREADS=1 $(python) -m pytest
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint test test-long test-browser test-broker test-loggers test-gpu doctor demo gdxray study own inspect distill sbom
+.PHONY: help setup lock lint test test-slow test-long test-browser test-broker test-loggers test-gpu doctor demo gdxray study own inspect distill sbom
 
 help: ## list the commands
 	@awk -F ' *## *' '/^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -39,9 +39,14 @@ lint: setup ## check style, types, and that packages import downwards only
 	$(python) -m mypy
 	.venv/bin/lint-imports --no-logo
 
+# Those that need a program of their own have a command of their own below.
+elsewhere := --ignore tests/browser --ignore tests/broker --ignore tests/loggers --ignore tests/gpu
+
 test: setup ## run the tests that take seconds
-	$(pytest) -n 2 -m 'not long' --ignore tests/browser --ignore tests/broker --ignore tests/loggers \
-	  --ignore tests/gpu
+	$(pytest) -n 2 -m 'not slow and not long' $(elsewhere)
+
+test-slow: setup ## run those that take tens of seconds: ranks, studies, trainings as a user starts them
+	$(pytest) -n 2 -m slow $(elsewhere)
 
 test-long: setup ## run the tests that take minutes
 	$(pytest) -m long -o faulthandler_timeout=7200 --ignore tests/broker --ignore tests/gpu
@@ -50,7 +55,7 @@ test-browser: setup ## look at the report in Chromium, which is installed when r
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
 	  { [ "$$(id -u)" = 0 ] && { apt-get update && apt-get install -y chromium; } >/dev/null; } || \
 	  { echo "make test-browser: Chromium is missing, and only root can install it: apt install chromium" >&2; exit 1; }
-	$(pytest) tests/browser
+	$(pytest) -n 2 --dist loadfile tests/browser
 
 test-broker: setup ## send results to an MQTT broker, Debian's mosquitto, which is installed when root
 	@PATH=$$PATH:/usr/sbin; command -v mosquitto >/dev/null || \

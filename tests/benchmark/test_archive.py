@@ -62,6 +62,7 @@ def test_memory_of_index_and_labels_over_loaders():
         assert '3,000 images added' in records.records_table(what, few, many, 2)
 
 
+@pytest.mark.slow
 def test_a_slow_store_is_measured(monkeypatch):
     """Each image is one request as a file; packed, a block of many is."""
     type(fsspec.filesystem('s3', skip_instance_cache=True)).clear_instance_cache()

@@ -114,6 +114,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize('config', [SIMSIAM, SIMMIM, DETECTOR])
+@pytest.mark.slow
 def test_variants_train_the_same_model_to_the_same_losses(repo, radiographs, config, capfd, monkeypatch):
     monkeypatch.setattr(train, 'matmul_rate', partial(train.matmul_rate, side=64))
     answers = {}

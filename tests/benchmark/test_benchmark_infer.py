@@ -110,6 +110,7 @@ def small(monkeypatch):
     monkeypatch.setattr(infer, 'LEAST_STREAMED', 4)
 
 
+@pytest.mark.slow
 def test_torchvision_runs_the_checkpoints_backbone(tmp_path, images):
     checkpoint = benchmark_variants.write_untrained(tmp_path / 'r50.pth', 128)
     mmdet, variant = benchmark_variants.variants_of([], checkpoint)
@@ -172,6 +173,7 @@ def test_the_exports_find_what_mmdet_finds_in_their_checkpoint(small, tmp_path):
     assert students[0].macs < full.macs / 2
 
 
+@pytest.mark.slow
 def test_the_tool_measures_a_folder_at_its_own_size(tmp_path, monkeypatch, capsys, small):
     monkeypatch.setattr(graphs, 'matmul_rates', fixed_rates)
     monkeypatch.setattr(

@@ -192,7 +192,7 @@ def test_the_same_labels_of_three_tools_are_the_same_data_set(converted):
 @pytest.mark.parametrize(
     ('write', 'size'),
     [
-        (labelme, 160),
+        pytest.param(labelme, 160, marks=pytest.mark.slow),
         pytest.param(yolo, 160, marks=pytest.mark.long),
         pytest.param(coco, 384, marks=pytest.mark.long),
     ],

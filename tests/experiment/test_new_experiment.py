@@ -211,6 +211,7 @@ def own_tree(checkout, tiny_coco, scale, **data):
     )
 
 
+@pytest.mark.slow
 def test_the_rules_of_all_configs_hold_for_ones_own(checkout, tiny_coco):
     done = own_tree(checkout, tiny_coco, 'cpu', unlabeled=20)
     assert done.returncode == 0, done.stdout[-3000:]
@@ -225,6 +226,7 @@ def test_the_rules_of_all_configs_hold_for_ones_own_at_full_size(checkout, tiny_
 
 
 @pytest.mark.parametrize('scale', ['one-gpu', 'four-gpu'])
+@pytest.mark.slow
 def test_the_recipes_for_gpus_take_their_steps(checkout, tiny_coco, scale):
     """Built as they are, except for the size of the run: two iterations of small radiographs."""
     tiny_coco(n=16, unlabeled=20, name='data/ours')

@@ -81,6 +81,7 @@ def test_the_plan_is_dry_run_with_the_profile(repo, plan, cluster):
     assert list(cluster.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_study_is_carried_out_in_pods(repo, plan, cluster):
     done = snakemake(repo, plan, '--latency-wait', '5', '--seconds-between-status-checks', '1')
     assert done.returncode == 0, done.stdout + done.stderr

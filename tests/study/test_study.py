@@ -1079,6 +1079,7 @@ def test_the_studies_of_this_repository_can_be_planned(repo, monkeypatch, name):
 # -------------------------------------------------------------------------------------------- the real thing
 
 
+@pytest.mark.slow
 def test_a_rate_at_which_the_loss_is_not_finite_does_not_end_its_arm(classifier):
     config = Path('configs/small/steep.py')
     config.parent.mkdir(parents=True)
@@ -1118,6 +1119,7 @@ def test_what_the_report_refuses_of_either_split_is_no_test(tmp_path, split):
         step.check_predictions(run)
 
 
+@pytest.mark.slow
 def test_a_detector_without_a_detection_is_no_value_of_0_but_failed(study, tiny_coco):
     config = Path('configs/small/scratch.py')
     config.write_text(DETECTOR.replace('{root}', str(tiny_coco(n=4))) + UNLEARNT)
@@ -1186,6 +1188,7 @@ def run_alone(command, folder, **env):
         return code, result.read()
 
 
+@pytest.mark.slow
 def test_a_study_killed_in_the_middle_goes_on_and_repeats_nothing(classifier, tmp_path, repo):
     text = classifier.read_text().replace("head=dict(type='ClsHead', ", HEAD)
     net = "dict(type='LeNet5', num_classes=2)"

@@ -60,6 +60,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_two_nodes_of_which_one_fails_train_the_weights_of_one_process(classifier, tmp_path, repo):
     """Rank 1 is killed in the second epoch; torchrun starts both again, from the last checkpoint.
 
@@ -116,6 +117,7 @@ def test_two_nodes_of_which_one_fails_train_the_weights_of_one_process(classifie
     assert (tmp_path / 'two' / 'test.json').is_file()
 
 
+@pytest.mark.slow
 def test_a_frozen_swin_with_pretrained_weights_trains_on_two_ranks(classifier, tmp_path, repo):
     """Three steps under DDP: a stage frozen too late stops the second one."""
     source = MODELS.build(
@@ -238,6 +240,7 @@ def two_ranks(tmp_path_factory, repo):
     return folder
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_the_statistics_of_all_ranks(two_ranks):
     """Without SyncBN each rank has its own, which are averaged before the epoch's checkpoint is written."""
     own = [torch.load(two_ranks / f'epoch0-{rank}.pth') for rank in (0, 1)]
@@ -248,6 +251,7 @@ def test_a_checkpoint_holds_the_statistics_of_all_ranks(two_ranks):
         torch.testing.assert_close(kept[key], (own[0][key] + own[1][key]) / 2)
 
 
+@pytest.mark.slow
 def test_ranks_resume_with_their_own_statistics_and_half_summed_gradients(two_ranks, repo):
     """Rank 1 dies between the two batches of an update; after the restart the launcher gets SIGTERM there.
 
@@ -312,6 +316,7 @@ class Fail(Hook):
 """
 
 
+@pytest.mark.slow
 def test_ranks_that_fail_end_in_one_line_and_its_exit_code(classifier, repo):
     classifier.write_text(classifier.read_text() + "load_from = 'absent.pth'\n")
     done = script(repo, 'dist_train.sh', classifier, 2)

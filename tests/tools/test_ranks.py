@@ -1,6 +1,6 @@
 """Every family of recipes on several ranks without a GPU, by the command that a user types.
 
-In `make test` SimSiam on two ranks stands for all; `make test-long` runs every family on two and on four.
+In `make test-slow` SimSiam on two ranks stands for all; `make test-long` runs every family on two and four.
 """
 
 import json
@@ -18,7 +18,9 @@ def matrix():
     for name, family in FAMILIES.items():
         for ranks in (2, 4):
             short = (name, ranks) == ('small-simsiam-resnet18', 2)
-            yield pytest.param(family, ranks, id=f'{name}-{ranks}', marks=() if short else pytest.mark.long)
+            yield pytest.param(
+                family, ranks, id=f'{name}-{ranks}', marks=pytest.mark.slow if short else pytest.mark.long
+            )
 
 
 @pytest.fixture

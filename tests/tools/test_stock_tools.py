@@ -31,6 +31,7 @@ def stock(monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_mmdet_trains_and_tests_and_counts(stock, tiny_coco, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ['--cfg-options', *one_epoch(tiny_coco(n=4))]

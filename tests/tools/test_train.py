@@ -117,7 +117,7 @@ def test_a_killed_training_resumes_at_its_last_epoch(classifier, tmp_path, repo,
     last = int((named or re.search(r'epoch_(\d+)\.pth', files[-1].name))[1])
     options = ['--cfg-options', f'train_cfg.max_epochs={last + 2}']
     assert main([str(classifier), '--work-dir', 'run', '--resume', *options]) == 0
-    # A folder of logs is named by the second: a run that goes on within the second in which it began writes into one.
+    # Logs are named by the second: a run that goes on within the second in which it began shares its log.
     _, resumed, log = sorted((tmp_path / 'run').rglob('*.log'))[-1].read_text().rpartition('resumed epoch: ')
     assert resumed and log.startswith(f'{last},')
     assert re.findall(r'Saving checkpoint at (\d+) epochs', log) == [str(last + 1), str(last + 2)]

@@ -246,6 +246,7 @@ def tensors(path):
 
 
 @pytest.mark.parametrize('distilled', [PKD], indirect=True)
+@pytest.mark.slow
 def test_a_student_is_trained_resumed_and_tested_as_a_plain_detector(distilled, run, tmp_path):
     config = Path(distilled[0].filename)
     assert train(config, run, 1, '--work-dir', 'run') == 0

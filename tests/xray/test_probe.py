@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from mmpretrain.registry import MODELS
 
@@ -194,6 +195,7 @@ def learn_to_see_flaws(path):
     return path
 
 
+@pytest.mark.slow
 def test_a_backbone_that_learnt_flaws_beats_a_random_one_through_the_whole_recipe(repo, tmp_path):
     """Faint flaws in noise: what a backbone learnt elsewhere, frozen and handed over, shows in the probe."""
     counts = dict(train=(20, 44), val=(4, 4), test=(30, 30))
