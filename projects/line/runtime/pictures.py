@@ -1,5 +1,7 @@
 """A radiograph with its defects drawn on it."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -12,7 +14,7 @@ _GAP = 3
 
 
 def overlay(inspection: Inspection, threshold: float, line: int = 1) -> np.ndarray:
-    """Draw boxes and masks that count, with severity and score; labels of overlapping boxes lie side by side.
+    """Draw boxes and masks that count, with severity and score; no label lies upon another.
 
     Args:
         inspection: What an `Inspector` returned.
@@ -25,7 +27,6 @@ def overlay(inspection: Inspection, threshold: float, line: int = 1) -> np.ndarr
     pixels = inspection.pixels
     gray = pixels // 257 if pixels.dtype == np.uint16 else np.clip(pixels, 0, 255)
     picture = cv2.cvtColor(gray.astype(np.uint8), cv2.COLOR_GRAY2BGR)
-    size = max(max(pixels.shape) / 1600, 0.35)
     shown = np.flatnonzero(inspection.scores.astype(float) >= threshold)
     colours = [tuple(reversed(PALETTE[inspection.labels[k] % len(PALETTE)])) for k in shown]
     boxes = [[round(float(v)) for v in inspection.boxes[k]] for k in shown]
@@ -36,33 +37,51 @@ def overlay(inspection: Inspection, threshold: float, line: int = 1) -> np.ndarr
     for mask, colour in [(masks[k], colour) for k, colour in zip(shown, colours)][::-1] if masks else []:
         for outline in mask.outlines():
             cv2.polylines(picture, [np.rint(outline).astype(np.int32)], True, colour, 1)
-    taken: list[tuple[int, int, int, int]] = []
-    # Highest score first: the worst defect has its label at its own box.
-    for k, box, colour in zip(shown, boxes, colours):
-        text = f'{inspection.severities[k]} {inspection.scores[k]:.2f}'
-        (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
-        room = width + 2 * _GAP, height + below + 2 * _GAP
-        left, top = place_label(box, room, picture.shape[1::-1], taken)
-        taken.append((left, top, left + room[0], top + room[1]))
-        cv2.rectangle(picture, (left, top), (left + room[0] - 1, top + room[1] - 1), (0, 0, 0), cv2.FILLED)
-        at = left + _GAP, top + _GAP + height
-        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
+    _name(picture, [(boxes[i], _words(inspection, k), colours[i]) for i, k in enumerate(shown)])
     return picture
 
 
+def _words(inspection: Inspection, k: int) -> str:
+    return f'{inspection.severities[k]} {inspection.scores[k]:.2f}'
+
+
+def _name(picture: np.ndarray, rows: list[tuple[list[int], str, tuple[int, ...]]]) -> None:
+    """Write each box's label, best first, so that the worst defect has its label at its own box."""
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, max(max(picture.shape) / 1600, 0.35)
+    taken: list[tuple[int, int, int, int]] = []
+    for k, (box, text, colour) in enumerate(rows):
+        (width, height), below = cv2.getTextSize(text, font, size, 1)
+        room = width + 2 * _GAP, height + below + 2 * _GAP
+        others = [other for j, (other, _, _) in enumerate(rows) if j != k]
+        place = place_label(box, room, picture.shape[1::-1], taken, others)
+        if place is None:
+            continue  # two labels upon each other name neither; the box has the colour of its class
+        left, top = place
+        taken.append((left, top, left + room[0], top + room[1]))
+        at = left + _GAP, top + _GAP + height
+        # With a halo rather than a plate, which would cover what lies behind it.
+        for line, drawn in ((3, (0, 0, 0)), (1, colour)):
+            cv2.putText(picture, text, at, font, size, drawn, line, cv2.LINE_AA)
+
+
 def place_label(
-    box: list[int], room: tuple[int, int], picture: tuple[int, int], taken: list[tuple[int, int, int, int]]
-) -> tuple[int, int]:
-    """Where a label goes: above its box, else below it or beside it, else the next free line.
+    box: list[int],
+    room: tuple[int, int],
+    picture: tuple[int, int],
+    taken: list[tuple[int, int, int, int]],
+    others: Sequence[Sequence[int]] = (),
+) -> tuple[int, int] | None:
+    """Where a label goes: above its box, else below it or beside it, else the next free line; as on the page.
 
     Args:
         box: x1, y1, x2, y2, px.
         room: Width and height of the label, px.
         picture: Width and height of the picture, px.
-        taken: Labels that are there already, x1, y1, x2, y2.
+        taken: Labels that are there already, x1, y1, x2, y2; they are never covered.
+        others: The other boxes, which are not covered if that can be.
 
     Returns:
-        Left and upper border of the label, px, within the picture. Where nothing is free it covers another.
+        Left and upper border of the label, px, within the picture; None where no place is free.
     """
     x1, y1, x2, y2 = box
     width, height = room
@@ -74,7 +93,8 @@ def place_label(
         for x, y in spots
     ]
 
-    def is_free(x: int, y: int) -> bool:
-        return all(x + width <= a or x >= c or y + height <= b or y >= d for a, b, c, d in taken)
+    def is_off(all_: Sequence[Sequence[int]], x: int, y: int) -> bool:
+        return all(x + width <= a or x >= c or y + height <= b or y >= d for a, b, c, d in all_)
 
-    return next((spot for spot in inside if is_free(*spot)), inside[0])
+    free = [spot for spot in inside if is_off(taken, *spot)]
+    return next((spot for spot in free if is_off(others, *spot)), free[0] if free else None)
