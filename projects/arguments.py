@@ -1,13 +1,14 @@
 """What command lines share: the form of their help, numbers within limits, errors in one line."""
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from projects import __version__
-from projects.errors import MMXrayError
+from projects.errors import MMXrayError, one_line
 
 
 class ToolParser(argparse.ArgumentParser):
@@ -51,6 +52,31 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f'{text}: expected at least 1')
     return value
+
+
+def one_line_for_bad_input(main: Callable[..., int]) -> Callable[..., int]:
+    """Turn what is wrong with what a command line names into one line on stderr and exit status 2.
+
+    For programs without a config; those with one have `projects.xray.running.one_line_errors`.
+
+    Args:
+        main: Takes the command line, None for the process's own; returns the exit status.
+    """
+
+    @functools.wraps(main)
+    def wrapper(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except MMXrayError as error:
+            message = one_line(error, 500)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            message = f'{error.filename}: cannot be used ({error.strerror}); correct the path'
+        print(f'error: {message}', file=sys.stderr)
+        return 2
+
+    return wrapper
 
 
 def exit_code(write: Callable[[], None], out: Path) -> int:

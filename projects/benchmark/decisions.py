@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.arguments import one_line_for_bad_input
 from projects.line.page.record import RECORD, Record
 from projects.line.page.session import Session
 from projects.line.runtime import Inspector
@@ -27,6 +28,7 @@ from .stand_in import add_arguments, chosen
 SIDE = 512  # px of a drawn radiograph
 
 
+@one_line_for_bad_input
 def main(argv: list[str] | None = None) -> int:
     """Print the times of further decisions; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])

@@ -105,15 +105,26 @@ def main(names: list[str]) -> int:
     images = rng.integers(0, 256, (IMAGES, SIDE, SIDE), np.uint8)
     order = rng.permutation(IMAGES)
     for name in names:
-        with tempfile.TemporaryDirectory(prefix='formats-') as folder:
-            for what, read in FORMATS[name](images, Path(folder)):
-                taken = []
-                for _ in range(ROUNDS):
-                    start = time.process_time()
-                    read(order)
-                    taken.append(time.process_time() - start)
-                print(f'{what:<40} {IMAGES / min(taken):8,.0f} images/s')
+        try:
+            with tempfile.TemporaryDirectory(prefix='formats-') as folder:
+                _rate(FORMATS[name](images, Path(folder)), order)
+        except ModuleNotFoundError as error:
+            print(
+                f'error: {name}: expected the package {error.name}; install it as the head of this file says',
+                file=sys.stderr,
+            )
+            return 2
     return 0
+
+
+def _rate(readers: Iterator[tuple[str, Reader]], order: np.ndarray) -> None:
+    for what, read in readers:
+        taken = []
+        for _ in range(ROUNDS):
+            start = time.process_time()
+            read(order)
+            taken.append(time.process_time() - start)
+        print(f'{what:<40} {IMAGES / min(taken):8,.0f} images/s')
 
 
 if __name__ == '__main__':

@@ -16,7 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from projects.arguments import one_line_for_bad_input
+from projects.errors import UsageError
 
+from .splits import truth_of
+
+
+@one_line_for_bad_input
 def main(argv: list[str] | None = None) -> int:
     """Write the data, or print the figures; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
@@ -39,13 +45,21 @@ def main(argv: list[str] | None = None) -> int:
 
 def leave_out(kind: str, data: Path, out: Path) -> int:
     """Write train and val without the radiographs that show a type; test and images are linked."""
+    if out.exists():
+        raise UsageError(f'{out}: is there already; give another folder')
+    truths = {split: truth_of(data / f'{split}.json') for split in ('train', 'val')}
+    numbers = {
+        split: {category['name']: category['id'] for category in truth['categories']}
+        for split, truth in truths.items()
+    }
+    for split, known in numbers.items():
+        if kind not in known:
+            raise UsageError(
+                f'{data / split}.json: no type {kind!r}, expected one of its categories: {", ".join(known)}'
+            )
     out.mkdir(parents=True)
-    for split in ('train', 'val'):
-        content = json.loads((data / f'{split}.json').read_text())
-        number = {category['name']: category['id'] for category in content['categories']}.get(kind)
-        if number is None:
-            print(f'error: {data}: no type {kind!r}, expected one of its categories', file=sys.stderr)
-            return 2
+    for split, content in truths.items():
+        number = numbers[split][kind]
         shown = {a['image_id'] for a in content['annotations'] if a['category_id'] == number}
         content['images'] = [image for image in content['images'] if image['id'] not in shown]
         content['annotations'] = [a for a in content['annotations'] if a['image_id'] not in shown]
@@ -58,14 +72,12 @@ def leave_out(kind: str, data: Path, out: Path) -> int:
 
 def read(data: Path, split: str) -> tuple[list[str], dict[str, Any]]:
     """Return the files of a split, and its annotations by type."""
-    truth = json.loads((data / f'{split}.json').read_text())
+    truth = truth_of(data / f'{split}.json')
     return [str(data / 'images' / image['file_name']) for image in truth['images']], truth
 
 
 def measure(config: str, checkpoint: str | None, data: Path) -> int:
     """Print AUROC and flag rates."""
-    from mmengine.config import Config
-
     from projects.line.export.detector import Radiographs, _build, describe, load_detector
     from projects.line.export.graphs import torch_engine
     from projects.line.export.memory import flagging_score
@@ -73,14 +85,16 @@ def measure(config: str, checkpoint: str | None, data: Path) -> int:
     from projects.line.export.traceable import TraceableDetector
     from projects.line.runtime import Inspector
     from projects.radiograph.parts import recorded_part
+    from projects.xray.running import read_config
 
-    cfg = Config.fromfile(config)
+    splits = [read(data, split) for split in ('train', 'val', 'test')]  # before the libraries take seconds
+    cfg = read_config(config)
     if checkpoint:
         detector = load_detector(cfg, checkpoint)
     else:
         detector = _build(cfg)
         detector.init_weights()
-    train, val, test = (Radiographs(*read(data, split)) for split in ('train', 'val', 'test'))
+    train, val, test = (Radiographs(*split) for split in splits)
     exported = describe(cfg, checkpoint, detector.eval(), val.sizes())
     whole = TraceableDetector(detector, exported.input).eval()
     inspector = Inspector.of(exported, torch_engine(whole))

@@ -22,8 +22,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from projects.arguments import one_line_for_bad_input
 from projects.line.page.server import Session, build
-from projects.line.runtime import Inspector
+from projects.line.runtime import Inspector, folder
 
 from . import pores
 from .stand_in import draw_files, for_size
@@ -56,6 +57,7 @@ NEXT = """async () => {
 }"""
 
 
+@one_line_for_bad_input
 def main(argv: list[str] | None = None) -> int:
     """Print the figures; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
@@ -66,6 +68,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if bool(args.model) != bool(args.images):
         parser.error('expected MODEL and IMAGES together, or neither')
+    if args.images and not args.images.is_dir():
+        parser.error(f'{args.images}: no such folder, expected an archive of radiographs')
+    if args.model:
+        folder.read(Path(args.model))  # before the pores, which take a minute
     browser = shutil.which('chromium') or shutil.which('google-chrome')
     if not browser:
         print('error: expected Chromium; install it (apt install chromium)', file=sys.stderr)
@@ -91,8 +97,8 @@ def _page(chromium: Any, session: Session, screen: tuple[int, int]) -> Iterator[
     """Serve a sitting, whose radiographs are inspected before, and open its page with the first of them."""
     import uvicorn
 
-    for folder in session.folders().values():
-        session.inspect_all([session.add(str(path.relative_to(session.root)), path) for path in folder])
+    for paths in session.folders().values():
+        session.inspect_all([session.add(str(path.relative_to(session.root)), path) for path in paths])
     listener = socket.socket()
     listener.bind(('127.0.0.1', 0))
     server = uvicorn.Server(uvicorn.Config(build(session), log_level='error'))

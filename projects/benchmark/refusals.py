@@ -5,17 +5,19 @@ Usage, from the checkout, on what tools/convert_dataset.py wrote:
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from projects.arguments import one_line_for_bad_input
 from projects.radiograph.gray_levels import Band, band_of, measure, outside
 from projects.radiograph.listing import list_radiographs
 from projects.radiograph.read import read
 from projects.radiograph.window import apply_window
+
+from .splits import truth_of
 
 WINDOW = dict(type='full')
 DARK, DARK_NOISE = 2000, 60
@@ -55,7 +57,7 @@ def windowed(paths: Iterable[Path]) -> Iterator[np.ndarray]:
 
 def listed(annotations: Path, images: Path) -> list[Path]:
     """Return the files of a COCO file's images."""
-    return [images / image['file_name'] for image in json.loads(annotations.read_text())['images']]
+    return [images / image['file_name'] for image in truth_of(annotations)['images']]
 
 
 def share(images: Iterable[np.ndarray], band: Band) -> tuple[int, int]:
@@ -64,6 +66,7 @@ def share(images: Iterable[np.ndarray], band: Band) -> tuple[int, int]:
     return sum(refused), len(refused)
 
 
+@one_line_for_bad_input
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)

@@ -135,9 +135,16 @@ def chosen(
         place: Folder that takes what is drawn.
         side: Of a drawn radiograph, px.
         count: Of those.
+
+    Raises:
+        FolderError: The detector is no exported folder.
     """
     if args.model and not args.images:
         parser.error('expected IMAGES beside MODEL, or neither')
     if args.model:
+        folder.read(Path(args.model))
+        for path in args.images:
+            if not path.is_file():
+                parser.error(f'{path}: no such file, expected a radiograph')
         return Path(args.model), args.images
     return for_size(place / 'model', side, side), draw_files(place / 'drawn', side, side, count)

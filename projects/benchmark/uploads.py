@@ -18,11 +18,14 @@ import threading
 import time
 from pathlib import Path
 
+from projects.arguments import one_line_for_bad_input
+
 from .stand_in import add_arguments, chosen
 
 STARTED = re.compile(r'http://([\d.]+):(\d+)/')
 
 
+@one_line_for_bad_input
 def main(argv: list[str] | None = None) -> int:
     """Print the largest memory of the server's process; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
@@ -85,7 +88,7 @@ def _send(address: tuple[str, int], image: Path, number: int) -> int:
     connection = http.client.HTTPConnection(*address, timeout=600)
     headers = {'X-Inspect': 'page', 'Content-Length': str(image.stat().st_size)}
     with image.open('rb') as file:
-        connection.request('POST', f'/api/images?name={number}{image.suffix}', file, headers)
+        connection.request('POST', f'/v1/inspect?keep=true&name={number}{image.suffix}', file, headers)
     status = connection.getresponse().status
     connection.close()
     return status

@@ -18,9 +18,12 @@ import threading
 import time
 from pathlib import Path
 
+from projects.arguments import one_line_for_bad_input
+
 from .stand_in import SIDE, add_arguments, chosen
 
 
+@one_line_for_bad_input
 def main(argv: list[str] | None = None) -> int:
     """Print what became of the radiographs; returns 1 where one was lost, or reported twice."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
