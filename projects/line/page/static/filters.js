@@ -50,27 +50,32 @@ export function rangeOf(image, {filter, radius}) {
 }
 
 /** Filter the values of a region of the screen in place. */
-export function filtered(image, view, region, {filter, radius}) {
-  const map = surroundings(image, radius), {x, y, width, height, values} = region;
-  const least = Math.max(map.typical / 4, image.noise / 4, .5), pixel = view.scale * map.factor;
-  const at = (screen, origin, size) => {
-    const place = Math.min(Math.max((screen + .5 - origin) / pixel - .5, 0), size - 1), low = Math.min(Math.floor(place), Math.max(size - 2, 0));
-    return [low, place - low];
-  };
-  const columns = Array.from({length: width}, (_, c) => at(x + c, view.left, map.width));
-  const one = Int32Array.from(columns, c => c[0]), share = Float32Array.from(columns, c => c[1]);
-  const right = map.width > 1 ? 1 : 0, local = filter === 'local';
+export function filtered(image, view, {x, y, width, height, values}, {filter, radius}) {
+  const map = surroundings(image, radius), local = filter === 'local', pixel = view.scale * map.factor, {mean} = image;
+  const least = Math.max(map.typical / 4, image.noise / 4, .5);
+  const across = places(x, width, view.left, pixel, map.width), down = places(y, height, view.top, pixel, map.height);
+  // Along y once for each column of the map, of which the screen shows few; then along x for each pixel.
+  const around = new Float32Array(map.width), gain = new Float32Array(map.width), {first, share} = across;
   for (let r = 0, k = 0; r < height; r++) {
-    const [row, down] = at(y + r, view.top, map.height), above = row * map.width;
-    const below = map.height > 1 ? above + map.width : above;
-    const between = (field, c) => {
-      const i = one[c], t = share[c];
-      const up = field[above + i] * (1 - t) + field[above + i + right] * t;
-      return up * (1 - down) + (field[below + i] * (1 - t) + field[below + i + right] * t) * down;
-    };
+    const above = down.first[r] * map.width, below = above + (map.height > 1 ? map.width : 0), part = down.share[r];
+    for (let i = 0; i < map.width; i++) {
+      around[i] = map.around[above + i] * (1 - part) + map.around[below + i] * part;
+      if (local) gain[i] = map.deviation[above + i] * (1 - part) + map.deviation[below + i] * part;
+    }
+    const step = map.width > 1 ? 1 : 0;
     for (let c = 0; c < width; c++, k++) {
-      const beyond = values[k] - between(map.around, c);
-      values[k] = image.mean + (local ? beyond * map.typical / Math.max(between(map.deviation, c), least) : beyond);
+      const i = first[c], t = share[c], beyond = values[k] - around[i] - (around[i + step] - around[i]) * t;
+      values[k] = mean + (local ? beyond * map.typical / Math.max(gain[i] + (gain[i + step] - gain[i]) * t, least) : beyond);
     }
   }
+}
+
+/** Between which cells of a map each pixel of the screen lies: the first of the two, and how far on to the second. */
+function places(start, count, origin, pixel, size) {
+  const first = new Int32Array(count), share = new Float32Array(count);
+  for (let k = 0; k < count; k++) {
+    const place = Math.min(Math.max((start + k + .5 - origin) / pixel - .5, 0), size - 1);
+    first[k] = Math.min(Math.floor(place), Math.max(size - 2, 0)); share[k] = place - first[k];
+  }
+  return {first, share};
 }

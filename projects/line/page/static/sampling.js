@@ -36,32 +36,85 @@ function nearest(image, view, {x, y, width, height, values}) {
 
 function reduced(image, view, {x, y, width, height, values}) {
   const k = clamp(Math.floor(Math.log2(1 / view.scale) + 1e-9), 0, image.levels.length - 1);
-  const level = image.levels[k], limit = STANDS_OUT * image.noise;
-  const [from, to] = spans(x, width, view.left, view.scale * 2 ** k, level.width);
-  const [above, below] = spans(y, height, view.top, view.scale * 2 ** k, level.height);
-  const {low, high, mean} = level;
-  for (let r = 0, out = 0; r < height; r++) {
-    for (let c = 0; c < width; c++, out++) {
-      let least = 65535, most = 0, sum = 0, count = 0;
-      for (let j = above[r]; j < below[r]; j++) {
-        for (let i = j * level.width + from[c], end = j * level.width + to[c]; i < end; i++) {
-          if (low[i] < least) least = low[i];
-          if (high[i] > most) most = high[i];
-          sum += mean[i]; count++;
-        }
-      }
-      const middle = sum / count, down = middle - least, up = most - middle;
-      values[out] = Math.max(down, up) <= limit ? middle : down > up ? least : most;
+  const level = image.levels[k], cell = view.scale * 2 ** k;
+  const across = spans(x, width, view.left, cell, level.width), down = spans(y, height, view.top, cell, level.height);
+  // One direction after the other, and a row of the level once: two rows of the screen may share it.
+  let line = newLine(width), rows = newLine(width), at = -1;
+  for (let r = 0; r < height; r++) {
+    const {from, to, first, inner, last} = down;
+    for (let j = from[r]; j < to[r]; j++) {
+      if (j !== at) { narrowed(level, j, across, line); at = j; }
+      const share = j === from[r] ? first[r] : j === to[r] - 1 ? last[r] : inner[r];
+      if (j === from[r]) begin(rows, line, share); else join(rows, line, share);
+    }
+    choose(rows, STANDS_OUT * image.noise, values, r * width);
+  }
+}
+
+const newLine = width => ({low: new Int32Array(width), high: new Int32Array(width), mean: new Float32Array(width)});
+
+// Smaller and larger of integers without a branch, which noise would make the processor guess wrong half of the time.
+const smaller = (a, b) => b + (a - b & a - b >> 31);
+const larger = (a, b) => a - (a - b & a - b >> 31);
+
+/** Reduce a row of a level to the pixels of the screen. */
+function narrowed(level, row, {from, to, first, inner, last, most}, line) {
+  const {low, high, mean} = level, start = row * level.width, count = from.length;
+  for (let c = 0; c < count; c++) {
+    // Of up to three cells the middle one is named twice where there are less: a value that counts twice is no smaller.
+    const a = start + from[c], d = start + to[c] - 1, b = smaller(a + 1, d);
+    line.low[c] = smaller(smaller(low[a], low[b]), low[d]);
+    line.high[c] = larger(larger(high[a], high[b]), high[d]);
+    line.mean[c] = mean[a] * first[c] + mean[b] * inner[c] + mean[d] * last[c];
+  }
+  if (most <= 3) return;
+  for (let c = 0; c < count; c++) {
+    for (let i = from[c] + 2; i < to[c] - 1; i++) {
+      line.low[c] = smaller(line.low[c], low[start + i]);
+      line.high[c] = larger(line.high[c], high[start + i]);
+      line.mean[c] += mean[start + i] * inner[c];
     }
   }
 }
 
-/** First and last + 1 cell of a level that each pixel of the screen overlaps. */
+function begin({low, high, mean}, line, share) {
+  low.set(line.low); high.set(line.high);
+  for (let c = 0; c < mean.length; c++) mean[c] = share * line.mean[c];
+}
+
+function join({low, high, mean}, line, share) {
+  for (let c = 0; c < mean.length; c++) {
+    low[c] = smaller(low[c], line.low[c]); high[c] = larger(high[c], line.high[c]);
+    mean[c] += share * line.mean[c];
+  }
+}
+
+/** Take the value that stands out by more than `limit`, else the mean. */
+function choose({low, high, mean}, limit, values, out) {
+  for (let c = 0; c < mean.length; c++, out++) {
+    const middle = mean[c], down = middle - low[c], up = high[c] - middle;
+    values[out] = down <= limit && up <= limit ? middle : down > up ? low[c] : high[c];
+  }
+}
+
+/**
+ * The cells of a level that each pixel of the screen overlaps.
+ * @returns {from, to}: the first and the last + 1; {first, inner, last}: the shares of the pixel in the first, in each
+ *   between, and in the last, which is 0 where that is the first; {most}: the largest count.
+ */
 function spans(start, count, origin, scale, size) {
   const from = new Int32Array(count), to = new Int32Array(count);
+  const first = new Float32Array(count), inner = new Float32Array(count), last = new Float32Array(count);
+  let most = 1;
   for (let k = 0; k < count; k++) {
-    from[k] = clamp(Math.floor((start + k - origin) / scale), 0, size - 1);
-    to[k] = clamp(Math.ceil((start + k + 1 - origin) / scale - 1e-6), from[k] + 1, size);
+    const begin = clamp((start + k - origin) / scale, 0, size), end = clamp((start + k + 1 - origin) / scale, 0, size);
+    from[k] = clamp(Math.floor(begin + 1e-6), 0, size - 1);
+    to[k] = clamp(Math.ceil(end - 1e-6), from[k] + 1, size);
+    const cells = to[k] - from[k], long = Math.max(end - begin, 1e-9);
+    first[k] = cells === 1 ? 1 : clamp(from[k] + 1 - begin, 0, 1) / long;
+    last[k] = cells === 1 ? 0 : clamp(end - to[k] + 1, 0, 1) / long;
+    inner[k] = cells > 2 ? 1 / long : 0;
+    most = Math.max(most, cells);
   }
-  return [from, to];
+  return {from, to, first, inner, last, most};
 }

@@ -110,8 +110,10 @@ export class Viewer {
   colour(image) {
     const {x, y, width, height, values} = this.region;
     if (!width || !height) return;
-    const words = table(image), data = this.context.createImageData(width, height);
-    const out = new Uint32Array(data.data.buffer);
+    if (!this.pixels || this.pixels.width !== width || this.pixels.height !== height) {
+      this.pixels = this.context.createImageData(width, height);
+    }
+    const words = table(image), data = this.pixels, out = new Uint32Array(data.data.buffer);
     for (let k = 0; k < out.length; k++) {
       const v = values[k];
       out[k] = words[v <= 0 ? 0 : v >= 65535 ? 65535 : v + .5 | 0];
