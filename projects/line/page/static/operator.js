@@ -1,19 +1,13 @@
 // The operator's page: the last verdicts, big; nothing can be changed here.
 
 import {json} from './api.js';
+import {element} from './elements.js';
 import {plain} from './words.js';
 
 const $ = id => document.getElementById(id);
 const SHAPES = {accept: '●', reject: '✕', unreadable: '?', flagged: '⚑', none: '–'};
 const WORDS = {accept: 'Accept', reject: 'Reject', unreadable: 'Look: not readable', flagged: 'Look: unlike sound parts', none: 'No verdict'};
 let drawn = '';
-
-function element(name, text, attributes = {}) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
-}
 
 /** What is to be done: an accepted part that the second opinion flags is to be looked at. */
 const kindOf = result => result.verdict === 'accept' && result.flagged ? 'flagged' : result.verdict;

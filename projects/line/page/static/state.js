@@ -1,5 +1,6 @@
 // What the modules of the page share: the sitting, the radiograph that is shown, what is not decided yet.
 
+export {element} from './elements.js';
 export const $ = id => document.getElementById(id);
 
 export const page = {
@@ -29,13 +30,6 @@ export const say = text => { $('message').textContent = text; };
 /** Say what comes of a promise, if it says anything; its error in any case. */
 export async function told(what) {
   try { const text = await what; if (text !== undefined) say(text); } catch (error) { say(error.message); }
-}
-
-export function element(name, text, attributes = {}) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
 }
 
 export const counts = box => box.score === null || box.score >= page.threshold;
