@@ -288,7 +288,7 @@ def test_what_cannot_be_read_is_shown_again_when_its_folder_is_opened_again(page
     (tmp_path / 'archive' / 'day' / 'torn.tif').write_bytes(b'II*\0')
     page.select_option('#folder', 'day')
     for _ in range(2):
-        with page.expect_response('**/api/folders'):
+        with page.expect_response('**/v1/inspect/folder'):
             page.click('#pick')
         wait_for(lambda: all(item.state != 'waiting' for item in session.items.values()))
         expect(page.locator('#left')).to_have_text('3 to decide, 1 unreadable')
@@ -414,3 +414,18 @@ def test_each_of_several_files_that_is_not_taken_is_said(page, tmp_path):
     )
     expect(page.locator('#message')).to_contain_text('; page.html: expected a radiograph (')
     expect(page.locator('#items li')).to_have_count(1)
+
+
+def test_the_page_asks_what_other_programs_ask(page, tmp_path):
+    """Each inspection that the page asks for is a call of the described interface."""
+    asked = []
+    page.on('request', lambda request: request.method == 'POST' and asked.append(request))
+    page.set_input_files('#file', str(tmp_path / 'archive' / 'day' / '1.png'))
+    expect(page.locator('#name')).to_contain_text('1.png')
+    open_day(page, '4 to decide')
+    posted = [request.url.partition('/v1/')[2] for request in asked]
+    assert posted == ['inspect?keep=true&name=1.png', 'inspect/folder']
+    assert asked[0].headers['content-type'] == 'application/octet-stream'
+    assert [request.response().status for request in asked] == [200, 202]
+    described = page.evaluate("fetch('/openapi.json').then(answer => answer.json())")
+    assert all('/v1/' + path.partition('?')[0] in described['paths'] for path in posted)

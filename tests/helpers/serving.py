@@ -43,7 +43,10 @@ def serving(app, **settings):
 
 
 def caller(address):
-    """Return a function that calls a server as the page does: method, path, body -> answer, content."""
+    """Return a function that calls a server as the page does: method, path, body -> answer, content.
+
+    Its `send` sends a radiograph that is kept to be decided on: name, content -> answer, its result.
+    """
 
     def call(method, path, body=None, **headers):
         connection = http.client.HTTPConnection(*address, timeout=60)
@@ -58,4 +61,10 @@ def caller(address):
         kind = answer.headers.get('content-type', '')
         return answer, json.loads(content) if 'json' in kind else content
 
+    def send(name, content):
+        kind = {'content-type': 'application/octet-stream'}
+        answer, body = call('POST', f'/v1/inspect?keep=true&name={name}', content, **kind)
+        return answer, body['results'][0] if 'results' in body else body
+
+    call.send = send
     return call

@@ -95,7 +95,7 @@ def test_a_body_that_does_not_come_is_given_up(address, monkeypatch):
         'POST {} HTTP/1.1\r\nHost: localhost\r\nX-Inspect: page\r\nContent-Type: application/json\r\n'
         'Content-Length: 1000\r\n\r\n'
     )
-    for path in ('/api/images?name=a.png', '/api/folders'):
+    for path in ('/v1/inspect?keep=true&name=a.png', '/v1/inspect/folder'):
         with socket.create_connection(address) as connection:
             connection.sendall(head.format(path).encode() + b'{')
             connection.settimeout(60)
@@ -123,14 +123,14 @@ def test_a_body_is_bounded_whether_it_says_its_size_or_not(address):
     pieces = (b'x' * 65536 for _ in range(40))
     answer, body = call('POST', '/api/images/1/decision', pieces)
     assert (answer.status, body['detail']) == (413, 'expected at most 1 MiB')
-    assert call('POST', '/api/folders', b'{}', **{'content-length': '-1'})[0].status in (400, 413)
+    assert call('POST', '/v1/inspect/folder', b'{}', **{'content-length': '-1'})[0].status in (400, 413)
 
 
 def test_one_radiograph_sent_many_times_at_once_is_one(session, address, tmp_path):
     call, content, answers = caller(address), png(), []
 
     def send():
-        answer, body = call('POST', '/api/images?name=a.png', content)
+        answer, body = call.send('a.png', content)
         answers.append((answer.status, body.get('id')))
 
     threads = [threading.Thread(target=send) for _ in range(24)]
@@ -144,7 +144,7 @@ def test_one_radiograph_sent_many_times_at_once_is_one(session, address, tmp_pat
 
 def test_too_many_who_wait_are_told_to_come_again(address, monkeypatch):
     monkeypatch.setattr(uploads, 'MOST_WAITING', 0)
-    answer, body = caller(address)('POST', '/api/images?name=a.png', png())
+    answer, body = caller(address).send('a.png', png())
     assert (answer.status, answer.headers['retry-after']) == (503, '5')
     assert body['detail'].startswith('too many radiographs at once')
 
@@ -154,15 +154,15 @@ def test_uploads_that_nobody_decided_on_are_bounded_and_go_at_the_end(
 ):
     call = caller(address)
     monkeypatch.setattr(uploads, 'KEPT_BYTES', len(png()) + 100)
-    assert call('POST', '/api/images?name=a.png', png())[1] == dict(id=1)
-    answer, body = call('POST', '/api/images?name=b.png', png(254))
+    assert call.send('a.png', png())[1]['id'] == 1
+    answer, body = call.send('b.png', png(254))
     assert answer.status == 507
     assert 'hold uploads that nobody decided on; decide on some' in body['detail']
     # A decided one is kept with the corrections, and makes room.
     assert call('POST', '/api/images/1/decision', dict(verdict='accept', boxes=[]))[0].status == 200
-    assert call('POST', '/api/images?name=b.png', png(254))[1] == dict(id=2)
+    assert call.send('b.png', png(254))[1]['id'] == 2
     assert call('GET', '/api/images/1/pixels')[0].status == 200
-    assert call('POST', '/api/images?name=a.png', png())[1] == dict(id=1)
+    assert call.send('a.png', png())[1]['id'] == 1
     session.close()
     assert not session.uploads.exists()
     assert len(list((tmp_path / 'out' / 'images').iterdir())) == 1
@@ -171,7 +171,7 @@ def test_uploads_that_nobody_decided_on_are_bounded_and_go_at_the_end(
 def test_an_upload_that_breaks_off_leaves_nothing(session, address):
     with socket.create_connection(address) as connection:
         connection.sendall(
-            b'POST /api/images?name=a.png HTTP/1.1\r\nHost: localhost\r\nX-Inspect: page\r\n'
+            b'POST /v1/inspect?keep=true&name=a.png HTTP/1.1\r\nHost: localhost\r\nX-Inspect: page\r\n'
             b'Content-Length: 3000000\r\n\r\n' + bytes(2_000_000)
         )
         wait_for(lambda: list(session.uploads.iterdir()))

@@ -102,7 +102,7 @@ def test_text_that_is_no_unicode_does_not_stop_the_page(inspector, tmp_path):
         assert call('GET', '/api/state')[1]['items'][0]['part'] == 'p?'
         assert call('GET', f'/api/images/{key}')[1]['part'] == 'p?'
         folder = dict(folder='\ud800')
-        assert call('POST', '/api/folders', folder)[0].status == 400
+        assert call('POST', '/v1/inspect/folder', folder)[0].status == 400
     assert (out / 'corrections.json').is_file()
 
 

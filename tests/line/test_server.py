@@ -60,7 +60,7 @@ def inspected(server):
 def send(server, name, image):
     coded, content = cv2.imencode('.png', image)
     assert coded
-    return server('POST', f'/api/images?name={name}', content.tobytes())
+    return server.send(name, content.tobytes())
 
 
 def test_an_upload_is_inspected_and_its_16_bit_pixels_come_back(server):
@@ -78,7 +78,7 @@ def test_an_upload_is_inspected_and_its_16_bit_pixels_come_back(server):
 def test_a_folder_is_inspected_and_corrections_become_a_data_set(server, tmp_path):
     assert server('GET', '/api/folders')[1] == ['day']
     # Not the link that leads out.
-    assert server('POST', '/api/folders', dict(folder='day'))[1] == dict(added=3, outside=1)
+    assert server('POST', '/v1/inspect/folder', dict(folder='day'))[1] == dict(added=3, outside=1)
     worst = max(inspected(server), key=lambda item: item['risk'])
     assert (worst['name'], worst['risk']) == ('day/1.png', 1)
     boxes = [dict(box=[1, 2, 11, 22], label=1)]
@@ -171,7 +171,7 @@ def decided_on(server):
 
 @pytest.mark.parametrize('again', ['opened again', 'another sitting'])
 def test_what_was_decided_comes_back_with_its_radiograph(server, tmp_path, again):
-    server('POST', '/api/folders', dict(folder='day'))
+    server('POST', '/v1/inspect/folder', dict(folder='day'))
     (item,) = [item for item in inspected(server) if item['name'] == 'day/1.png']
     body = dict(verdict='reject', boxes=[dict(box=[1.3, 2.1, 11.2, 64], label=0)], part='p7')
     assert server('POST', f'/api/images/{item["id"]}/decision', body)[0].status == 200
@@ -179,7 +179,7 @@ def test_what_was_decided_comes_back_with_its_radiograph(server, tmp_path, again
     assert before == ('reject', 'p7', [([1.3, 2.1, 11.2, 64], 0, None)], 1)
     kept = (tmp_path / 'out' / 'corrections.json').read_bytes()
     if again == 'opened again':
-        server('POST', '/api/folders', dict(folder='day'))
+        server('POST', '/v1/inspect/folder', dict(folder='day'))
         assert decided_on(server) == before
     else:
         server.session.close()
@@ -196,7 +196,7 @@ def test_what_was_decided_comes_back_with_its_radiograph(server, tmp_path, again
 
 def test_a_file_that_changed_is_another_radiograph(server, tmp_path):
     """Neither the decision on what was there before nor a look at it counts for what is there now."""
-    server('POST', '/api/folders', dict(folder='day'))
+    server('POST', '/v1/inspect/folder', dict(folder='day'))
     (item,) = [item for item in inspected(server) if item['name'] == 'day/1.png']
     place = f'/api/images/{item["id"]}'
     body = dict(verdict='accept', boxes=[], digest=server('GET', place)[1]['digest'])
@@ -204,7 +204,7 @@ def test_a_file_that_changed_is_another_radiograph(server, tmp_path):
     cv2.imwrite(str(tmp_path / 'archive' / 'day' / '1.png'), spot(40, 30))
     answer, content = server('GET', f'{place}/pixels')  # its boxes would be those of the other
     assert (answer.status, content['detail'][:16]) == (400, 'its file changed')
-    server('POST', '/api/folders', dict(folder='day'))
+    server('POST', '/v1/inspect/folder', dict(folder='day'))
     decision, _, (box,), _ = decided_on(server)
     assert (decision, box) == (None, ([36, 26, 44, 34], 1, 1))
     answer, content = server('POST', f'{place}/decision', body)
@@ -229,7 +229,7 @@ def test_one_sitting_at_a_time_keeps_corrections_in_a_place(server, tmp_path, ca
 def test_a_full_disk_is_said_and_leaves_no_half_file(server, tmp_path):
     noise = np.random.default_rng(0).integers(0, 60_000, (64, 64), dtype=np.uint16)
     cv2.imwrite(str(tmp_path / 'archive' / 'day' / '1.png'), noise)  # 8 kB
-    server('POST', '/api/folders', dict(folder='day'))
+    server('POST', '/v1/inspect/folder', dict(folder='day'))
     large, small = sorted(inspected(server), key=lambda item: item['name'] != 'day/1.png')[:2]
     decision = dict(verdict='reject', boxes=[dict(box=[16, 26, 24, 34], label=0)])
     many = dict(verdict='reject', boxes=decision['boxes'] * 100)
@@ -250,15 +250,15 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(server, tmp_path):
 def test_dicom_without_a_suffix_is_taken(server, tmp_path):
     content = dicom(spot(20, 30))
     for name in ('1.2.840.10008', 'IM0001', 'part.ima', 'script.html'):
-        answer, result = server('POST', f'/api/images?name={name}', content)
+        answer, result = server.send(name, content)
         assert answer.status == 200
         found = server('GET', f'/api/images/{result["id"]}')[1]
         assert (found['state'], found['part']) == ('found', '')  # the name of a file is no part
     for name, body in (('IM2', b'no radiograph'), ('1.2.3', (tmp_path / 'secret.png').read_bytes())):
-        answer, result = server('POST', f'/api/images?name={name}', body)
+        answer, result = server.send(name, body)
         assert (answer.status, result['detail'][:21]) == (415, 'expected a radiograph')
     for name in ('', '...'):
-        answer, result = server('POST', f'/api/images?name={name}', content)
+        answer, result = server.send(name, content)
         assert (answer.status, result['detail'][:21]) == (415, 'expected a radiograph')
     assert len(list((tmp_path / 'out' / 'uploads').iterdir())) == 4
 
@@ -283,7 +283,7 @@ def test_two_radiographs_of_one_name_do_not_share_boxes_and_pixels(server, tmp_p
 
 
 def test_a_file_that_changed_since_it_was_inspected_is_not_kept(server, tmp_path):
-    server('POST', '/api/folders', dict(folder='day'))
+    server('POST', '/v1/inspect/folder', dict(folder='day'))
     (item,) = [item for item in inspected(server) if item['name'] == 'day/1.png']
     cv2.imwrite(str(tmp_path / 'archive' / 'day' / '1.png'), spot(40, 30))
     body = dict(verdict='reject', boxes=[dict(box=[16, 26, 24, 34], label=0)])
@@ -320,7 +320,7 @@ def test_a_part_is_not_rejected_without_saying_where(server, tmp_path, boxes):
 
 def test_the_last_decision_counts_whichever_item_of_the_list_it_is_of(server, tmp_path):
     image = tmp_path / 'archive' / 'day' / '1.png'
-    server('POST', '/api/folders', dict(folder='day'))
+    server('POST', '/v1/inspect/folder', dict(folder='day'))
     inspected(server)
     copy = Path(image.parent, '9.png')
     first, second = (server.session.add('1.png', place) for place in (image, Path(shutil.copy(image, copy))))
@@ -368,7 +368,7 @@ def test_names_that_are_no_text_or_too_long_are_served(server, tmp_path):
     odd.mkdir()
     shutil.copy(day / '1.png', odd / os.fsdecode(b'pr\xfcf.png'))
     assert server('GET', '/api/folders')[1] == ['day', 'd?']
-    assert server('POST', '/api/folders', dict(folder='d?'))[1] == dict(added=1, outside=0)
+    assert server('POST', '/v1/inspect/folder', dict(folder='d?'))[1] == dict(added=1, outside=0)
     (item,) = inspected(server)
     assert (item['name'], item['state']) == ('d?/pr?f.png', 'found')
     # Another folder that reads the same on the page hides none of its radiographs.
@@ -376,7 +376,7 @@ def test_names_that_are_no_text_or_too_long_are_served(server, tmp_path):
     twin.mkdir()
     shutil.copy(day / '2.png', twin / os.fsdecode(b'pr\xfcf.png'))
     assert server('GET', '/api/folders')[1] == ['day', 'd?']
-    assert server('POST', '/api/folders', dict(folder='d?'))[1] == dict(added=2, outside=0)
+    assert server('POST', '/v1/inspect/folder', dict(folder='d?'))[1] == dict(added=2, outside=0)
     assert [found['risk'] for found in inspected(server)] == [1, pytest.approx(200 / 255)]
     answer, content = send(server, 'p' * 300 + '.png', spot(20, 30))
     assert answer.status == 200
@@ -399,7 +399,7 @@ def test_what_the_runtime_sets_aside_is_on_the_page_too(server, tmp_path):
     (torn / 'away.png').symlink_to('/nowhere/nas/a.png')
     (torn / 'notes.txt').write_text('no radiograph')
     assert server('GET', '/api/folders')[1] == ['day', 'torn']
-    assert server('POST', '/api/folders', dict(folder='torn'))[1] == dict(added=4, outside=1)
+    assert server('POST', '/v1/inspect/folder', dict(folder='torn'))[1] == dict(added=4, outside=1)
     assert {item['name']: item['state'] for item in inspected(server)} == {
         'torn/IM000002': 'unreadable',
         'torn/gone.png': 'unreadable',
@@ -414,7 +414,7 @@ def test_a_folder_behind_a_link_that_leads_out_is_not_offered(server, tmp_path):
     cv2.imwrite(str(outside / 'a.png'), spot(20, 30))
     (tmp_path / 'archive' / 'link').symlink_to(outside)
     assert server('GET', '/api/folders')[1] == ['day']
-    assert server('POST', '/api/folders', dict(folder='link'))[0].status == 400
+    assert server('POST', '/v1/inspect/folder', dict(folder='link'))[0].status == 400
 
 
 def test_whatever_goes_wrong_with_a_radiograph_is_said(tmp_path):
@@ -476,7 +476,11 @@ def test_a_decision_that_cannot_be_is_refused(server, tmp_path, body):
 
 
 def test_what_does_not_come_from_the_page_is_refused(server):
-    assert server('POST', '/api/folders', dict(folder='day'), **{'x-inspect': 'no'})[0].status == 403
+    other = {'x-inspect': 'no'}
+    assert server('POST', '/api/images/1/decision', dict(verdict='accept'), **other)[0].status == 403
+    # A form of another site sends no JSON without asking first.
+    other |= {'content-type': 'text/plain'}
+    assert server('POST', '/v1/inspect/folder', dict(folder='day'), **other)[0].status == 403
     assert server('GET', '/api/state', host='evil.example')[0].status == 400
     answer, _ = server('GET', '/')
     assert "default-src 'self'" in answer.headers['content-security-policy']
@@ -520,24 +524,24 @@ def test_addresses_of_ipv6_are_names_too():
 
 def test_uploads_of_the_wrong_kind_size_or_place_are_refused(server, tmp_path, monkeypatch):
     assert send(server, 'script.html', spot(1, 1))[0].status == 415
-    answer, body = server('POST', '/api/images?name=a.png', b'no radiograph')
+    answer, body = server.send('a.png', b'no radiograph')
     assert answer.status == 415
     assert 'a.png: expected PNG' in body['detail']
     send(server, '..%2F..%2Fup.png', spot(20, 30))
     monkeypatch.setattr('projects.line.page.guard.MAX_FRAME_BYTES', 1000)
-    assert server('POST', '/api/images?name=large.png', bytes(2000))[0].status == 413
+    assert server.send('large.png', bytes(2000))[0].status == 413
     (kept,) = (tmp_path / 'out' / 'uploads').iterdir()
     assert re.fullmatch(r'up-[0-9a-f]{12}\.png', kept.name)
 
 
 @pytest.mark.parametrize('folder', ['..', '/etc', 'day/..', 'none', ''])
 def test_folders_outside_the_archive_are_refused(server, folder):
-    assert server('POST', '/api/folders', dict(folder=folder))[0].status == 400
+    assert server('POST', '/v1/inspect/folder', dict(folder=folder))[0].status == 400
 
 
 def test_an_unreadable_file_and_an_unknown_item_are_said(server, tmp_path):
     (tmp_path / 'archive' / 'day' / 'torn.tif').write_bytes(b'II*\0')
-    server('POST', '/api/folders', dict(folder='day'))
+    server('POST', '/v1/inspect/folder', dict(folder='day'))
     (torn,) = [item for item in inspected(server) if item['state'] == 'unreadable']
     assert torn['reason'].startswith('day/torn.tif: expected')
     assert server('GET', f'/api/images/{torn["id"]}/pixels')[0].status == 415

@@ -6,9 +6,10 @@ import logging
 from contextlib import closing
 
 import cv2
+import numpy as np
 import pytest
 from helpers.exported import export_to, spot
-from helpers.serving import caller, serving
+from helpers.serving import caller, serving, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 
 from projects import __version__
@@ -82,6 +83,53 @@ def test_a_batch_of_the_archive_is_inspected_in_order(call):
     assert body['results'][1]['reason'].startswith('torn.png: expected')
 
 
+def test_what_is_to_be_kept_goes_onto_the_list_of_the_page(call, session):
+    answer, body = call('POST', '/v1/inspect?keep=true&name=a.png', png(110), **program())
+    assert (answer.status, body['results'][0]['verdict'], body['results'][0]['id']) == (200, 'accept', 1)
+    asked = dict(paths=['day/bad.png', 'torn.png'])
+    body = call('POST', '/v1/inspect?keep=true', asked, **program('application/json'))[1]
+    assert [(case['id'], case['verdict']) for case in body['results']] == [(2, 'reject'), (3, 'unreadable')]
+    # The same again, as a folder: no radiograph is listed twice.
+    answer, body = call('POST', '/v1/inspect/folder', dict(folder='day'), **program('application/json'))
+    assert (answer.status, body) == (202, dict(added=2, outside=0))
+    wait_for(lambda: all(item.state != 'waiting' for item in session.items.values()))
+    assert {item.name: item.state for item in session.items.values()} == {
+        'a.png': 'found',
+        'day/bad.png': 'found',
+        'torn.png': 'unreadable',
+        'day/good.png': 'found',
+    }
+    # The detector has seen these bytes; who asks again has its findings again, and the decision stays.
+    decision = dict(verdict='reject', boxes=[dict(box=[16, 26, 24, 34], label=0)])
+    assert call('POST', '/api/images/2/decision', decision)[0].status == 200
+    asked = dict(paths=['day/bad.png'])
+    body = call('POST', '/v1/inspect?keep=true', asked, **program('application/json'))[1]
+    assert (body['results'][0]['verdict'], session.items[2].decision) == ('reject', 'reject')
+
+
+def test_what_nobody_can_look_at_is_not_kept(call, session):
+    answer, body = call('POST', '/v1/inspect?keep=true&name=a.png', b'\x89PNG', **program())
+    assert (answer.status, body['detail'][:16]) == (415, 'a.png: expected ')
+    # The detector alone refuses a frame without a picture; it is looked at, and decided on.
+    blank = cv2.imencode('.png', np.full((64, 64), 9, np.uint8))[1].tobytes()
+    (result,) = call('POST', '/v1/inspect?keep=true&name=blank.png', blank, **program())[1]['results']
+    assert (result['verdict'], result['id'], session.items[1].state) == ('unreadable', 1, 'unreadable')
+    assert result['reason'] == session.items[1].reason and result['reason'].startswith('blank.png: ')
+    assert len(list(session.uploads.iterdir())) == 1
+
+
+def test_who_may_only_look_puts_nothing_onto_the_list(session):
+    access = Access({hashlib.sha256(b'secret').hexdigest(): User('plc', 'reader', 'token')})
+    with serving(build(session, access=access)) as address:
+        call, login = caller(address), dict(authorization='Bearer secret')
+        octets, lines = program() | login, program('application/json') | login
+        assert call('POST', '/v1/inspect?name=a.png', png(), **octets)[0].status == 200
+        assert call('POST', '/v1/inspect?name=a.png&keep=true', png(), **octets)[0].status == 403
+        assert call('POST', '/v1/inspect?keep=true', dict(paths=['torn.png']), **lines)[0].status == 403
+        assert call('POST', '/v1/inspect/folder', dict(folder='day'), **lines)[0].status == 403
+    assert not session.items and not list(session.uploads.iterdir())
+
+
 @pytest.mark.parametrize(
     'body',
     [
@@ -125,7 +173,7 @@ def test_health_needs_no_login_and_the_rest_does(session, monkeypatch):
 def test_metrics_count_what_was_inspected_wherever_it_came_from(call, session):
     call('POST', '/v1/inspect?name=a.png', png(), **program())
     call('POST', '/v1/inspect?name=a.png', b'\x89PNG', **program())
-    key = call('POST', '/api/images?name=page.png', png(110))[1]['id']
+    key = call.send('page.png', png(110))[1]['id']
     assert call('POST', f'/api/images/{key}/decision', dict(verdict='accept', boxes=[]))[0].status == 200
     answer, text = call('GET', '/metrics')
     assert answer.headers['content-type'].startswith('text/plain; version=0.0.4')
@@ -146,7 +194,10 @@ def test_version_and_description(call, session):
     body = call('GET', '/version')[1]
     assert (body['version'], body['folder']) == (__version__, session.inspector.digest)
     described = call('GET', '/openapi.json')[1]
-    assert set(described['paths']) == {'/v1/inspect', '/health/live', '/health/ready', '/version', '/metrics'}
+    health = {'/health/live', '/health/ready'}
+    assert set(described['paths']) == {'/v1/inspect', '/v1/inspect/folder', '/version', '/metrics', *health}
+    asked = described['paths']['/v1/inspect']['post']['parameters']
+    assert {parameter['name'] for parameter in asked} == {'name', 'keep'}
     kinds = described['paths']['/v1/inspect']['post']['requestBody']['content']
     assert set(kinds) == {'application/octet-stream', 'application/dicom', 'application/json'}
 

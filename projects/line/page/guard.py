@@ -28,7 +28,7 @@ HEADERS = {
 CODED_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 # These answer without a login, and tell only that the server works.
 WITHOUT_LOGIN = ('/health/live', '/health/ready')
-UPLOADS = ('/api/images', '/v1/inspect')
+UPLOADS = ('/v1/inspect',)
 # Types that a page of another site cannot send without asking first.
 OF_PROGRAMS = ('application/octet-stream', 'application/dicom', 'application/json')
 

@@ -1,6 +1,5 @@
 """Requests of the page: the list and its folders, findings and pixels of one radiograph, decisions on it."""
 
-import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +17,6 @@ from .pixels import packed
 from .session import Session
 
 PAGE = Path(__file__).with_name('page.html')
-MOST_IN_FOLDER = 5_000
 BLOCK = 2**22  # bytes
 
 router = APIRouter()
@@ -110,20 +108,6 @@ def drift(session: Sitting) -> dict:
 def folders(session: Sitting) -> list[str]:
     """Name the archive's folders."""
     return list(folders_of(session))
-
-
-@router.post('/api/folders')
-def pick(session: Sitting, folder: Annotated[str, Body(embed=True)]) -> dict:
-    """Put a folder's radiographs on the list, and inspect them in a thread of their own."""
-    paths = folders_of(session).get(folder)
-    if not paths:
-        raise HTTPException(400, 'no such folder of the archive')
-    if len(paths) > MOST_IN_FOLDER:
-        raise HTTPException(400, f'{len(paths)} radiographs, expected at most {MOST_IN_FOLDER}; use infer.py')
-    inside = [path for path in paths if path.resolve().is_relative_to(session.root)]
-    keys = [session.add(str(path.relative_to(session.root)), path) for path in inside]
-    threading.Thread(target=session.inspect_all, args=(keys,), daemon=True).start()
-    return dict(added=len(keys), outside=len(paths) - len(inside))
 
 
 @router.get('/api/images/{key}')

@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 
 from projects import __version__
 
-from . import operator_page, routes, service, uploads
+from . import operator_page, routes, service, shadow_page, uploads
 from .access import Access
 from .guard import Guard
 from .items import as_text
@@ -44,8 +44,8 @@ def build(
     app.add_exception_handler(RequestValidationError, _refused)
     # What the page asks may change with the page; what programs call is described.
     app.include_router(routes.router, include_in_schema=False)
-    app.include_router(uploads.router, include_in_schema=False)
     app.include_router(operator_page.router, include_in_schema=False)
+    app.include_router(shadow_page.router, include_in_schema=False)
     app.include_router(service.router)
     if STATIC.is_dir():
         app.mount('/static', StaticFiles(directory=STATIC))

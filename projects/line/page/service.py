@@ -1,6 +1,7 @@
-"""What other programs call: `/v1/inspect`, health, version and metrics; described by `/openapi.json`."""
+"""What the page and other programs call: `/v1/inspect`, health, version, metrics; see `/openapi.json`."""
 
 import shutil
+import threading
 import uuid
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,16 +11,18 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field, ValidationError
 
 from projects import __version__
+from projects.line.runtime.inspector import Inspection
 from projects.line.runtime.results import as_result
 from projects.radiograph.files import sha256
 from projects.radiograph.image import ImagingError
 
 from .items import as_text
-from .routes import Sitting, not_kept
+from .routes import Sitting, folders_of, not_kept
 from .session import Session
-from .uploads import Bounds, plain_name, receive
+from .uploads import Bounds, keep_upload, plain_name, receive
 
 MOST_PATHS = 100
+MOST_IN_FOLDER = 5_000
 LEAST_ROOM = 256 * 2**20  # bytes; below it, decisions and uploads may fail at any time
 
 router = APIRouter()
@@ -29,6 +32,19 @@ class Paths(BaseModel):
     """A batch: radiographs of the archive that the server was started with."""
 
     paths: list[str] = Field(min_length=1, max_length=MOST_PATHS, description='relative to --images')
+
+
+class Folder(BaseModel):
+    """A folder of the archive that the server was started with."""
+
+    folder: str = Field(description='relative to --images')
+
+
+class Listed(BaseModel):
+    """What of a folder was put on the page's list."""
+
+    added: int
+    outside: int = Field(description='links that lead out of the archive, which are not opened')
 
 
 class Box(BaseModel):
@@ -59,6 +75,7 @@ class Result(BaseModel):
     seconds: dict[str, float] = Field(description='of decode, window, network and merge')
     time: str = Field(description='UTC')
     requalify: list[str] = Field(description='drift charts that have called; the verdict is as it is')
+    id: int | None = Field(None, description="on the page's list; with keep")
 
 
 class Results(BaseModel):
@@ -79,6 +96,9 @@ BODY = {
 }
 
 
+KEEP = Query(description="put it on the page's list, to be decided on there; for the role inspector")
+
+
 # A detector of boxes alone sets no mask: its results have no such key.
 @router.post('/v1/inspect', response_model=Results, response_model_exclude_unset=True, openapi_extra=BODY)
 async def inspect(
@@ -86,11 +106,15 @@ async def inspect(
     limits: Bounds,
     request: Request,
     name: Annotated[str, Query(description='of an uploaded radiograph', max_length=1000)] = 'radiograph.dcm',
+    keep: Annotated[bool, KEEP] = False,
 ) -> dict[str, Any]:
     """Inspect one radiograph, the request's body, or several of the archive, by a JSON list of paths.
 
-    Nothing is kept of an uploaded one. One that cannot be read has the verdict `unreadable`.
+    Without `keep`, nothing is kept of an uploaded one. One that cannot be read has the verdict `unreadable`;
+    with `keep`, an upload that nobody could look at is refused (415).
     """
+    if keep:
+        _check_role(request)
     if request.headers.get('content-type', '').partition(';')[0].strip().lower() == 'application/json':
         try:
             asked = Paths.model_validate_json(await request.body())
@@ -100,20 +124,48 @@ async def inspect(
         files = [_inside(session, path) for path in asked.paths]
         async with limits.place():
             found = [
-                await run_in_threadpool(_inspect, session, path, file)
+                await run_in_threadpool(_inspect, session, path, file, keep)
                 for path, file in zip(asked.paths, files, strict=True)
             ]
         return dict(results=found)
+    # Of this request alone: the same radiograph may be sent twice at once.
     draft = session.uploads / f'{uuid.uuid4().hex}.part'
     plain = plain_name(name)
     try:
         async with limits.place():
-            await receive(request, draft, plain)
-            return dict(results=[await run_in_threadpool(_inspect, session, plain, draft)])
+            digest = await receive(request, draft, plain)
+            if keep:
+                return dict(results=[await run_in_threadpool(_keep, session, plain, draft, digest)])
+            return dict(results=[await run_in_threadpool(_inspect, session, plain, draft, False)])
     except OSError as error:
         raise not_kept(session, error) from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+@router.post('/v1/inspect/folder', status_code=202, response_model=Listed)
+def inspect_folder(session: Sitting, request: Request, asked: Folder) -> dict[str, int]:
+    """Put a folder's radiographs on the page's list, and inspect them one after the other; no answer waits.
+
+    For the role inspector.
+    """
+    _check_role(request)
+    paths = folders_of(session).get(asked.folder)
+    if not paths:
+        raise HTTPException(400, 'no such folder of the archive')
+    if len(paths) > MOST_IN_FOLDER:
+        raise HTTPException(400, f'{len(paths)} radiographs, expected at most {MOST_IN_FOLDER}; use infer.py')
+    inside = [path for path in paths if path.resolve().is_relative_to(session.root)]
+    keys = [session.add(str(path.relative_to(session.root)), path) for path in inside]
+    threading.Thread(target=session.inspect_all, args=(keys,), daemon=True).start()
+    return dict(added=len(keys), outside=len(paths) - len(inside))
+
+
+def _check_role(request: Request) -> None:
+    """Refuse to put something on the inspectors' list for who may look only."""
+    user = request.state.user
+    if user.role != 'inspector':
+        raise HTTPException(403, f'{user.name} may look, not decide: ask for the role inspector')
 
 
 def _inside(session: Session, path: str) -> Path:
@@ -131,7 +183,12 @@ def _inside(session: Session, path: str) -> Path:
     return file
 
 
-def _inspect(session: Session, name: str, file: Path) -> dict[str, Any]:
+def _inspect(session: Session, name: str, file: Path, keep: bool) -> dict[str, Any]:
+    """Inspect a file; with `keep`, one of the archive, which goes onto the list."""
+    if keep:
+        key = session.add(str(file.relative_to(session.root)), file)
+        digest, outcome = session.inspect(key, again=True)
+        return _result(session, name, file, digest, outcome) | dict(id=key)
     try:
         digest = sha256(file)
     except OSError as error:
@@ -140,6 +197,17 @@ def _inspect(session: Session, name: str, file: Path) -> dict[str, Any]:
         session.metrics.count(name, outcome)
     else:
         outcome = session.detect(name, file, digest)
+    return _result(session, name, file, digest, outcome)
+
+
+def _keep(session: Session, name: str, draft: Path, digest: str) -> dict[str, Any]:
+    key, outcome = keep_upload(session, name, draft, digest)
+    return _result(session, name, draft, digest, outcome) | dict(id=key)
+
+
+def _result(
+    session: Session, name: str, file: Path, digest: str, outcome: Inspection | ImagingError
+) -> dict[str, Any]:
     result = as_result(as_text(name), digest, outcome, session.inspector)
     reason = as_text(result['reason'].replace(str(file), name))
     return result | dict(reason=reason, requalify=session.drift.requalify)

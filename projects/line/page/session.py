@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from projects.line.runtime.archive import ArchiveError, find_images
+from projects.line.runtime.compared import Compared
 from projects.line.runtime.drift import Drift, Line
 from projects.line.runtime.inspector import Inspection, Inspector
 from projects.line.runtime.last import LastVerdicts
-from projects.line.runtime.shadow import Shadow
+from projects.line.runtime.shadow import RECORD, Shadow
 from projects.radiograph.files import locked, sha256
 from projects.radiograph.image import ImagingError
 from projects.radiograph.parts import part_by_rule
@@ -43,6 +44,7 @@ class Session:
 
     Attributes:
         served: Whether the detector's path leads to another one by now.
+        compared: Its verdicts beside those of a shadow: of this `out`, and of `watched`.
         sitting: Of this sitting alone: who sees another one was asked by a server that was started again.
         changes: Number of the last change of the list; `Item.changed` is of these.
 
@@ -84,6 +86,8 @@ class Session:
             self.decisions = Decisions(self.out, inspector, second)
             self.drift = Drift(inspector, self.out, line)
             self.shadow = shadow and Shadow(shadow, inspector, self.out)
+            rule = inspector.exported.origin.get('part_rule')
+            self.compared = [Compared(place / RECORD, rule) for place in (self.out, watched) if place]
             self.metrics = Metrics(inspector, self.drift, self.served, watched)
             self.last = LastVerdicts()
             self.uploads = self.out / 'uploads'
@@ -140,16 +144,31 @@ class Session:
             self.metrics.call(chart)
         return outcome
 
-    def inspect(self, key: int) -> None:
-        """Run the detector on an item unless it has seen these bytes; what was decided on them comes back."""
+    def inspect(self, key: int, again: bool = False) -> tuple[str, Inspection | ImagingError | None]:
+        """Run the detector on an item; what was decided on its bytes comes back.
+
+        Args:
+            key: Of the item.
+            again: Also where it has seen these bytes.
+
+        Returns:
+            SHA-256 of the file, '' where it cannot be read; what was found, None for bytes seen before.
+        """
         item = self.items[key]
+        outcome: Inspection | ImagingError | None = None
         try:
             digest = sha256(item.path)
-            known = digest == item.digest and not item.reason
-            outcome = None if known else self.detect(item.name, item.path, digest)
+            if again or digest != item.digest or item.reason:
+                outcome = self.detect(item.name, item.path, digest)
         except OSError as error:
             digest = ''
             outcome = ImagingError(f'{item.name}: expected a readable file ({error.strerror}); open it again')
+        self.set_outcome(key, digest, outcome)
+        return digest, outcome
+
+    def set_outcome(self, key: int, digest: str, outcome: Inspection | ImagingError | None) -> None:
+        """Set what was found on an item, see `inspect`; None for what it was."""
+        item = self.items[key]
         now = replace(item, state='found') if outcome is None else self._item(item.name, item.path, digest)
         if isinstance(outcome, ImagingError):
             now.reason, now.state = as_text(str(outcome).replace(str(item.path), item.name)), 'unreadable'

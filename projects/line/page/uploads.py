@@ -7,30 +7,26 @@ ends. What is kept undecided is bounded.
 import asyncio
 import hashlib
 import re
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
-from projects.line.runtime.inspector import read_one
+from projects.line.runtime.inspector import Inspection, read_one
 from projects.radiograph.files import sha256
 from projects.radiograph.image import ImagingError
 from projects.radiograph.listing import SUFFIXES
 
 from .items import kept_name
-from .routes import Sitting, not_kept
 from .session import Session
 
 RECEIVED_AT_ONCE = 8
 MOST_WAITING = 64
 KEPT_BYTES = 4 * 2**30
 STEP = 2**20
-
-router = APIRouter()
 
 
 class Limits:
@@ -61,22 +57,6 @@ def limits_of(request: Request) -> Limits:
 Bounds = Annotated[Limits, Depends(limits_of)]
 
 
-@router.post('/api/images')
-async def upload(session: Sitting, limits: Bounds, request: Request, name: str) -> dict:
-    """Take one radiograph, the request's body, and inspect it."""
-    plain = plain_name(name)
-    # Of this request alone: the same radiograph may be sent twice at once.
-    draft = session.uploads / f'{uuid.uuid4().hex}.part'
-    try:
-        async with limits.place():
-            digest = await receive(request, draft, plain)
-            return await run_in_threadpool(_take, session, plain, draft, digest)
-    except OSError as error:
-        raise not_kept(session, error) from None
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def plain_name(name: str) -> str:
     """Return the last part of a file's name, without characters that mean something in a path or a shell."""
     return re.sub(r'[^\w.-]+', '_', Path(name.replace('\\', '/')).name).lstrip('.')
@@ -104,26 +84,59 @@ async def receive(request: Request, path: Path, name: str) -> str:
     return digest.hexdigest()
 
 
-def _take(session: Session, name: str, draft: Path, digest: str) -> dict:
+def keep_upload(
+    session: Session, name: str, draft: Path, digest: str
+) -> tuple[int, Inspection | ImagingError]:
+    """Inspect an upload and put it on the list, to be decided on.
+
+    Args:
+        session: The sitting.
+        name: As it is shown.
+        draft: Its file, which is moved.
+        digest: SHA-256 of its content.
+
+    Returns:
+        Its number on the list, and what `Inspector.attempt` returned.
+
+    Raises:
+        HTTPException: 415, nobody can look at it; 507, uploads take too much room.
+        OSError: It cannot be written.
+    """
+    file_name = kept_name(name, digest)
+    path, decided = session.uploads / file_name, session.out / 'images' / file_name
+
+    def is_decided() -> bool:
+        return decided.is_file() and sha256(decided) == digest
+
+    if not is_decided():
+        with session.lock:  # rather before the detector has run than after
+            _check_room(session, draft, path)
+    outcome = session.detect(name, draft, digest)
+    if isinstance(outcome, ImagingError):
+        _check_shown(session, name, draft)
+        outcome = ImagingError(str(outcome).replace(str(draft), name))
+    if is_decided():
+        path = decided
+    else:
+        with session.lock:  # two at once do not both find the last room
+            _check_room(session, draft, path)
+            draft.replace(path)
+    key = session.add(name, path)
+    session.set_outcome(key, digest, outcome)
+    return key, outcome
+
+
+def _check_shown(session: Session, name: str, draft: Path) -> None:
+    """Refuse a file that is no radiograph; one that only the detector refuses is to be decided on."""
     try:
         with session.decoding:
             read_one(draft, name)
     except ImagingError as error:
         raise HTTPException(415, str(error)) from None
-    file_name = kept_name(name, digest)
-    path, decided = session.uploads / file_name, session.out / 'images' / file_name
-    if decided.is_file() and sha256(decided) == digest:
-        path = decided
-    else:
-        with session.lock:  # two at once do not both find the last room
-            _make_room(session, draft, path)
-    key = session.add(name, path)
-    session.inspect(key)
-    return dict(id=key)
 
 
-def _make_room(session: Session, draft: Path, path: Path) -> None:
-    """Put an upload in its place, unless those that nobody decided on take too much room."""
+def _check_room(session: Session, draft: Path, path: Path) -> None:
+    """Refuse an upload where those that nobody decided on take too much room."""
     others = [other for other in session.uploads.iterdir() if other.suffix != '.part' and other != path]
     kept = sum(other.stat().st_size for other in others)
     if kept + draft.stat().st_size > KEPT_BYTES:
@@ -132,4 +145,3 @@ def _make_room(session: Session, draft: Path, path: Path) -> None:
             f'{session.uploads}: {kept / 2**30:.1f} of {KEPT_BYTES / 2**30:g} GiB hold uploads that nobody '
             'decided on; decide on some, or start the page again, which drops them',
         )
-    draft.replace(path)

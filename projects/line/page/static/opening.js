@@ -99,7 +99,7 @@ export async function reopen(id) {
 }
 
 export async function pick() {
-  const {outside} = await json('/api/folders', {folder: $('folder').value});
+  const {outside} = await json('/v1/inspect/folder', {folder: $('folder').value});
   fresh = true;
   page.looked.clear();  // what could not be read may be another file now
   await refresh();
@@ -112,7 +112,8 @@ export async function send(files) {
   for (const file of files) {
     say(`${file.name} …`);
     try {
-      const {id} = await (await call(`/api/images?name=${encodeURIComponent(file.name)}`, file, true)).json();
+      const answer = await call(`/v1/inspect?keep=true&name=${encodeURIComponent(file.name)}`, file, true);
+      const [{id}] = (await answer.json()).results;
       await refresh();
       say(await open(id));
     } catch (error) { refused.push(error.message.startsWith(file.name) ? error.message : `${file.name}: ${error.message}`); }
