@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from helpers.check_config import CONFIG
 from helpers.conversion import labelme_file
 from helpers.radiograph_files import dicom
 from mmengine.config import Config
@@ -29,27 +30,6 @@ from projects.radiograph.recipe import Recipe
 from projects.xray.running import read_config
 from tools import check_dataset, convert_dataset
 
-CONFIG = """
-custom_imports = dict(imports=['projects.xray.datasets', 'projects.xray.transforms'])
-default_scope = 'mmdet'
-model = dict(
-    type='FasterRCNN',
-    rpn_head=dict(anchor_generator=dict(
-        type='AnchorGenerator', scales=[6, 8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64])),
-    roi_head=dict(bbox_head=dict(num_classes=2)))
-pipeline = [
-    dict(type='LoadXray', window=dict(type='full')),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=({px}, {px}), keep_ratio=True),
-    dict(type='PackDetInputs')]
-dataset = dict(
-    type='XrayDefects', data_root='{root}', data_prefix=dict(img='images'), pipeline=pipeline,
-    metainfo=dict(classes=('crack', 'gas_pore')))
-train_dataloader = dict(dataset=dict(ann_file='train.json', **dataset))
-val_dataloader = dict(dataset=dict(ann_file='val.json', **dataset))
-test_dataloader = dict(dataset=dict(ann_file='test.json', **dataset))
-"""
-
 
 @pytest.fixture
 def data(tiny_coco, tmp_path):
@@ -57,7 +37,7 @@ def data(tiny_coco, tmp_path):
     root = tiny_coco(n=4, empty=1, size=128)
     shade(root)
     config = tmp_path / 'tiny.py'
-    config.write_text(CONFIG.format(root=root, px=128))
+    config.write_text(CONFIG.format(root=root, px=128, classes=('crack', 'gas_pore')))
     return root, config
 
 
@@ -511,7 +491,7 @@ def test_one_series_that_dominates(data):
 def test_a_crop_of_another_contrast_is_found(tiny_coco, tmp_path):
     root = tiny_coco(n=3, size=400)
     config = tmp_path / 'large.py'
-    config.write_text(CONFIG.format(root=root, px=400))
+    config.write_text(CONFIG.format(root=root, px=400, classes=('crack', 'gas_pore')))
     image = pixels(root / 'images/train_001.png')[131:301, 87:267]
     # A part of another train image, pasted at its own place, is no crop.
     cv2.imwrite(str(root / 'images/crop.png'), (0.6 * image + 40).round().astype(np.uint8))
@@ -835,7 +815,7 @@ def test_frames_that_the_line_would_refuse_are_named(tiny_coco, tmp_path):
     root = tiny_coco(n=MIN_FRAMES, empty=1, size=128)
     shade(root)
     config = tmp_path / 'tiny.py'
-    config.write_text(CONFIG.format(root=root, px=128))
+    config.write_text(CONFIG.format(root=root, px=128, classes=('crack', 'gas_pore')))
     what = 'unlike those of val in their gray levels: an exported detector would refuse them'
     assert not any(what in line for line in found(config))
     path = root / 'images/test_000.png'

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers import drawn_runs
-from helpers.drawn_runs import STEM, draw_run, draw_truth, draw_val
+from helpers.drawn_runs import STEM, as_found, draw_run, draw_truth, draw_val, find_all
 from helpers.exported import SIDE, export_to, spot
 
 from projects.line.export.evaluate import another_map, evaluate
@@ -24,14 +24,6 @@ from projects.xray.digests import digest
 from projects.xray.population import describe_population, population_in_words
 from tools import report
 from tools import test as test_tool
-
-
-def find_all(truth, *_):
-    """Return what a detector finds that finds every box at 0.9 and raises no false alarm."""
-    return [
-        dict(image_id=a['image_id'], category_id=a['category_id'], bbox=a['bbox'], score=0.9)
-        for a in truth['annotations']
-    ]
 
 
 @pytest.fixture
@@ -371,15 +363,7 @@ def test_report_and_export_choose_one_threshold(tmp_path, monkeypatch):
     (one,) = measured(run)
     exported = folder.read(export_to(tmp_path / 'exported'))
     exported.curve = []
-    boxes = {image['id']: [] for image in val['images']}
-    for found in detect(val):
-        x, y, w, h = found['bbox']
-        boxes[found['image_id']].append(([x, y, x + w, y + h], found['score'], found['category_id'] - 1))
-    found = [
-        tuple(map(np.array, zip(*boxes[image['id']], strict=True))) if boxes[image['id']] else ([], [], [])
-        for image in val['images']
-    ]
-    choose_threshold(exported, val, found, 0.05)
+    choose_threshold(exported, val, as_found(val, detect(val)), 0.05)
     assert exported.threshold == one.threshold
     assert one.parts.threshold == exported.threshold
 
