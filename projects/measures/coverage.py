@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -75,18 +76,50 @@ def cover_comparison(sets: int, seed: int, sizes: Sequence[int] = (15, 20, 30)) 
             yield [name, str(parts), *(f'{count / sets:.1%}' for count in (missed, plain, shown))]
 
 
-CURVES: dict[str, Callable[[Floats], Floats]] = {
-    'logit, ln(size)': lambda size: special.expit(3 * np.log(size / 10)),
-    'probit, ln(size)': lambda size: stats.norm.cdf(1.7 * np.log(size / 10)),
-    'logit, size': lambda size: special.expit(0.35 * (size - 10)),
-    'almost a step, ln(size)': lambda size: special.expit(30 * np.log(size / 10)),
-    'levels off at 95 %': lambda size: 0.95 * special.expit(4 * np.log(size / 8)),
-    'levels off at 85 %': lambda size: 0.85 * special.expit(4 * np.log(size / 8)),
+@dataclass(frozen=True)
+class Truth:
+    """A true POD of (size, ease of the part), and over how many parts the flaws are spread.
+
+    Without parts every flaw is as easy as another, and `ease` is not drawn.
+    """
+
+    pod: Callable[[Floats, Floats], Floats]
+    parts: int | None = None
+
+    def draw(self, generator: np.random.Generator, flaws: int) -> tuple[Floats, Bools, list[int] | None]:
+        """Draw sizes even in ln(size) from 3 to 40, hits, and the part of each flaw."""
+        size = np.exp(generator.uniform(np.log(3), np.log(40), flaws))
+        if self.parts is None:
+            return size, generator.random(flaws) < self.pod(size, np.zeros(flaws)), None
+        part = np.arange(flaws) % self.parts
+        ease = generator.standard_normal(self.parts)[part]
+        return size, generator.random(flaws) < self.pod(size, ease), part.tolist()
+
+    def a90(self) -> float:
+        """Return the size that is found with 90 % over all parts; infinite where none is."""
+        ease = stats.norm.ppf((np.arange(2000) + 0.5) / 2000)
+
+        def excess(size: float) -> float:
+            return float(self.pod(np.full(ease.shape, size), ease).mean()) - 0.9
+
+        return float(optimize.brentq(excess, 3, 500)) if excess(1e6) > 0 else np.inf
+
+
+CURVES = {
+    'logit, ln(size)': Truth(lambda size, _: special.expit(3 * np.log(size / 10))),
+    'probit, ln(size)': Truth(lambda size, _: stats.norm.cdf(1.7 * np.log(size / 10))),
+    'logit, size': Truth(lambda size, _: special.expit(0.35 * (size - 10))),
+    'almost a step, ln(size)': Truth(lambda size, _: special.expit(30 * np.log(size / 10))),
+    'levels off at 95 %': Truth(lambda size, _: 0.95 * special.expit(4 * np.log(size / 8))),
+    'levels off at 85 %': Truth(lambda size, _: 0.85 * special.expit(4 * np.log(size / 8))),
+    'logit, ln(size), alike within 20 parts': Truth(
+        lambda size, ease: special.expit(3 * np.log(size / 10) + 1.2 * ease), 20
+    ),
 }
 
 
 def cover_pod(sets: int, seed: int, sizes: Sequence[int] = (60, 150)) -> Iterator[Row]:
-    """Fit POD curves to drawn flaws, their sizes even in ln(size) from 3 to 40.
+    """Fit POD curves to drawn flaws.
 
     Args:
         sets: Simulated data sets of each row.
@@ -97,20 +130,14 @@ def cover_pod(sets: int, seed: int, sizes: Sequence[int] = (60, 150)) -> Iterato
         True curve, flaws, share of sets with an a90/95, share whose a90/95 lies below the true a90, share
         with an a90/95 and no check beside it.
     """
-    for name, curve in CURVES.items():
+    for name, truth in CURVES.items():
         generator = np.random.default_rng(seed)
-        reaches = float(curve(np.array([1e6]))[0]) > 0.9
-        true = (
-            optimize.brentq(lambda s, c=curve: float(c(np.array([s]))[0]) - 0.9, 3, 500)
-            if reaches
-            else np.inf
-        )
+        true = truth.a90()
         for flaws in sizes:
             printed = wrong = clean = 0
             for _ in range(sets):
-                size = np.exp(generator.uniform(np.log(3), np.log(40), flaws))
-                hits: Bools = generator.random(flaws) < curve(size)
-                fit = fit_pod(size, hits, points=2)
+                size, hits, parts = truth.draw(generator, flaws)
+                fit = fit_pod(size, hits, parts=parts, points=2)
                 if fit.a90_95 is not None:
                     printed += 1
                     wrong += fit.a90_95 < true
