@@ -390,6 +390,21 @@ def test_without_group_every_image_is_a_part_and_the_tool_says_so(tmp_path, caps
     assert not (out / 'severity.yaml').exists()
 
 
+def test_a_part_id_of_two_plants_is_told_of(tmp_path, capsys):
+    rng, src = np.random.default_rng(0), tmp_path / 'src'
+    for plant, first in (('plant-a', 0), ('plant-b', 3)):
+        (src / plant).mkdir(parents=True)
+        for k in range(first, first + 4):
+            cv2.imwrite(str(src / plant / f'P{k}_a.png'), rng.integers(0, 255, (32, 48), np.uint8))
+            labelme_file(src / plant, f'P{k}_a.json', f'P{k}_a.png')
+    code, text, _ = run(capsys, 'labelme', src, tmp_path / 'out', '--group', 'P[0-9]+')
+    assert code == 0
+    said = 'note: 1 of 7 parts have images in several folders, such as P3 in plant-a and plant-b: one id'
+    assert said in text
+    code, text, _ = run(capsys, 'labelme', src, tmp_path / 'apart', '--group', '[^/]+/P[0-9]+')
+    assert code == 0 and 'several folders' not in text
+
+
 def test_a_part_typed_in_lower_case_is_the_same_part(tmp_path, capsys):
     """Else its views would meet in train and test, which the report finds once everything is trained."""
     src, out = make_yolo(tmp_path / 'src'), tmp_path / 'out'

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 import torch
 from helpers.packed import contents, draw
 from helpers.resuming import leaves, settings, train
-from mmengine.registry import DATASETS
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS, HOOKS
 
 from projects.radiograph import blocks, claim, remote
 from projects.radiograph import pack as radiograph_pack
@@ -26,6 +28,7 @@ from projects.radiograph.pack import pack, verify
 from projects.radiograph.pack_remote import pack_to_url
 from projects.radiograph.recipe import Recipe, StoreError
 from projects.radiograph.store import find_store, locate, open_store
+from projects.xray import running
 from projects.xray.datasets import DatasetError, XrayImages
 from projects.xray.image_files import check_files
 from projects.xray.samplers import XrayBlockSampler, block_order
@@ -569,8 +572,8 @@ class ResumeStore(XrayImages):
         return dict(inputs=torch.tensor(drawn, dtype=torch.float32), data_samples=torch.tensor(idx % 2))
 
 
-def training(folder, root, hooks=()):
-    arguments = settings(folder, hooks=hooks)
+def training(folder, root, hooks=(), workers=0):
+    arguments = settings(folder, hooks=hooks, workers=workers)
     arguments['train_dataloader'].update(
         dataset=dict(type='ResumeStore', data_root=root, data_prefix='packed', pipeline=[]),
         sampler=dict(type='XrayBlockSampler', blocks=2),
@@ -605,11 +608,69 @@ def test_a_killed_training_from_a_url_ends_as_the_undisturbed_local_one(source, 
             child.start()
             child.join(120)
             assert child.exitcode == 0
-            found = torch.load(folder / 'epoch_3.pth', weights_only=True)
-            for part in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
-                first, second = dict(leaves(found[part])), dict(leaves(reference[part]))
-                assert first.keys() == second.keys()
-                assert all(torch.equal(first[key], second[key]) for key in first), part
+            assert_same(folder / 'epoch_3.pth', reference)
+
+
+def assert_same(checkpoint, reference):
+    """A checkpoint has the state of another, bit for bit."""
+    found = torch.load(checkpoint, weights_only=True)
+    for part in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
+        first, second = dict(leaves(found[part])), dict(leaves(reference[part]))
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first), part
+
+
+@HOOKS.register_module()
+class DisturbHook(Hook):
+    """Does something to the server in the second epoch, and forgets what is kept of it."""
+
+    disturb = None
+
+    def before_train_iter(self, runner, **kwargs):
+        if runner.iter == 5:
+            type(self).disturb()
+            shutil.rmtree(os.environ['MMXRAY_CACHE'], ignore_errors=True)  # a loader may be writing there
+
+
+@pytest.mark.parametrize(
+    ('what', 'workers', 'said'),
+    [
+        ('shard', 0, 'shard-00001.bin: image [345] is damaged'),
+        ('shard', 1, 'shard-00001.bin: image [345] is damaged'),
+        ('gone', 0, 'shard-00001.bin: expected an object at this URL'),
+        ('token', 0, 'shard-0000[0-4].bin: expected a readable object .*; check the URL and the credentials'),
+        ('storm', 0, 'shard-0000[0-4].bin: expected an answer within 5 tries .*; check the network'),
+    ],
+)
+def test_a_training_that_is_disturbed_ends_in_one_line_and_goes_on(
+    source, tmp_path, bucket, cable, capsys, monkeypatch, what, workers, said
+):
+    """Once the server is as it was, `--resume` ends as the undisturbed training, bit for bit."""
+    url = f'{bucket}/packed/shard-00001.bin'
+    pack_to_url(source, f'{bucket}/packed', Recipe(64))
+    train(training(tmp_path / 'undisturbed', bucket, workers=workers))
+    reference = torch.load(tmp_path / 'undisturbed' / 'epoch_3.pth', weights_only=True)
+    whole = remote.read_bytes(url)
+    happens = dict(
+        shard=lambda: remote.write_bytes(url, whole[::-1]),
+        gone=lambda: remote.remove(url),
+        token=lambda: authenticate(cable, '0'),
+        storm=lambda: setattr(cable, 'busy', 10**6),
+    )
+    monkeypatch.setattr(DisturbHook, 'disturb', staticmethod(happens[what]))
+    disturbed = training(tmp_path / 'run', bucket, [dict(type='DisturbHook')], workers)
+    capsys.readouterr()
+    try:
+        assert running.one_line_errors(lambda _: train(disturbed) and 0)() == 1
+    finally:
+        cable.busy = 0
+        authenticate(cable, 'inf')
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error')]
+    assert len(errors) == 1 and re.search(said, errors[0]), errors
+    assert (tmp_path / 'run' / 'epoch_1.pth').is_file() and not (tmp_path / 'run' / 'epoch_3.pth').exists()
+    remote.write_bytes(url, whole)
+    train(training(tmp_path / 'run', bucket, workers=workers), resume=True)
+    assert_same(tmp_path / 'run' / 'epoch_3.pth', reference)
 
 
 def test_paths_outside_of_opened_stores_ask_nothing(bucket):
