@@ -42,26 +42,35 @@ def run(study: Study, jobs: int | None, profile: str | None, further: Sequence[s
         for job in waiting:
             # Our own records say what is done: Snakemake would pass over a step whose marker is still there.
             (study.root / job.marker).unlink(missing_ok=True)
-        plan = study.root / 'plan.json'
-        plan.write_text(json.dumps([entry(study, job) for job in study.jobs], indent=1))
-        command = [sys.executable, '-m', 'snakemake', '--snakefile', str(SNAKEFILE)]
-        command += ['--directory', str(study.root), '--config', f'plan={plan.resolve()}']
-        command += ['--keep-going', '--rerun-incomplete', '--rerun-triggers', 'mtime', '--nolock']
-        command += ['--quiet', 'all']  # each step tells of itself, in terms of the study
         if profile:
-            command += ['--profile', profile, *(['--jobs', str(jobs)] if jobs else [])]
+            where = ['--profile', profile, *(['--jobs', str(jobs)] if jobs else [])]
         else:
-            command += [
-                '--cores',
-                str(jobs or len(devices())),
-                *(['--resources', f'gpu={len(gpus)}'] if gpus else []),
-            ]
-        code = subprocess.run([*command, *further], check=False, env=environment()).returncode
+            where = ['--cores', str(jobs or len(devices()))]
+            where += ['--resources', f'gpu={len(gpus)}'] if gpus else []
+        code = carry_out([entry(study, job) for job in study.jobs], study.root, [*where, *further])
     recorded = record(study)
     failed = print_failures(study, recorded)
     print(f'recorded in {study.results_file}')
     print(f'page: python tools/report.py {study.root}/*/seed* --out {study.root}/report')
     return 1 if code or failed else 0
+
+
+def carry_out(plan: Sequence[dict[str, Any]], folder: Path, options: Sequence[str]) -> int:
+    """Hand jobs to Snakemake; returns its exit code.
+
+    Args:
+        plan: Jobs as `entry` gives them.
+        folder: Where Snakemake runs, and what the markers of the jobs lie below.
+        options: Of Snakemake: where the jobs run, and how many.
+    """
+    file = folder / 'plan.json'
+    file.write_text(json.dumps(plan, indent=1))
+    command = [sys.executable, '-m', 'snakemake', '--snakefile', str(SNAKEFILE)]
+    command += ['--directory', str(folder), '--config', f'plan={file.resolve()}']
+    command += ['--keep-going', '--rerun-incomplete', '--rerun-triggers', 'mtime', '--nolock']
+    if '--dry-run' not in options:
+        command += ['--quiet', 'all']  # each step tells of itself, in terms of the study
+    return subprocess.run([*command, *options], check=False, env=environment()).returncode
 
 
 def environment() -> dict[str, str]:
