@@ -23,7 +23,8 @@ class Link:
     """A link of binary regression: the distribution of its error, in logarithms, and its quantile."""
 
     log_cdf: Callable[[Floats], Any]
-    log_density: Callable[[Floats], Any]
+    # Of the position, and the logarithms of the distribution at it and at minus it.
+    log_density: Callable[[Floats, Floats, Floats], Any]
     quantile: Callable[[float], float]
     # Minus the second derivative of a log-likelihood, from its first and the position; None where it is the
     # expected one, as of the canonical link.
@@ -41,12 +42,12 @@ def _log_expit(position: Floats) -> Any:
 LINKS = {
     'logit': Link(
         _log_expit,
-        lambda position: _log_expit(position) + _log_expit(-position),
+        lambda position, log_hit, log_miss: log_hit + log_miss,
         lambda probability: float(special.logit(probability)),
     ),
     'probit': Link(
         special.log_ndtr,
-        lambda position: -0.5 * position**2 - LOG_ROOT_TAU,
+        lambda position, log_hit, log_miss: -0.5 * position**2 - LOG_ROOT_TAU,
         lambda probability: float(special.ndtri(probability)),
         lambda score, position: np.clip(score * (score + position), 0.0, 1.0),
     ),
@@ -102,9 +103,10 @@ def fit_binary(
 
     def evaluate(beta: Floats) -> tuple[float, Floats, Floats, Floats]:
         position = design @ beta + offset
-        log_hit = log_top + link.log_cdf(position)
-        log_miss = link.log_cdf(-position) if asymptote == 1 else np.log1p(-np.exp(log_hit))
-        log_density = log_top + link.log_density(position)
+        log_cdf, log_rest = link.log_cdf(position), link.log_cdf(-position)
+        log_hit = log_top + log_cdf
+        log_miss = log_rest if asymptote == 1 else np.log1p(-np.exp(log_hit))
+        log_density = log_top + link.log_density(position, log_cdf, log_rest)
         with np.errstate(over='ignore'):  # of the side that is not taken
             scores = np.where(hits, np.exp(log_density - log_hit), -np.exp(log_density - log_miss))
         weights = np.exp(2 * log_density - log_hit - log_miss)
@@ -112,14 +114,16 @@ def fit_binary(
         curved = link.curvature(scores, position) if own and link.curvature else weights
         return float(np.where(hits, log_hit, log_miss).sum()), scores, weights, curved
 
+    def fitted() -> Binary:
+        return Binary(beta, current, (design * weights[:, None]).T @ design, scores)
+
     beta = np.zeros(design.shape[1]) if start is None else start
     current, scores, weights, curved = evaluate(beta)
     for _ in range(STEPS):
         gradient = design.T @ scores
-        step = np.linalg.lstsq((design * curved[:, None]).T @ design, gradient)[0]
-        fitted = Binary(beta, current, (design * weights[:, None]).T @ design, scores)
+        step = _newton_step((design * curved[:, None]).T @ design, gradient)
         if gradient @ step < 1e-14 * max(1.0, abs(current)):  # Newton decrement
-            return fitted
+            return fitted()
         while (proposed := evaluate(beta + step))[0] < current and abs(step).max() > 1e-12:
             step = step / 2
         if not np.isfinite(proposed[0]):
@@ -127,7 +131,25 @@ def fit_binary(
         beta, (current, scores, weights, curved) = beta + step, proposed
     if strict:
         raise StatisticsError('the fit did not converge')
-    return fitted
+    return fitted()
+
+
+def _newton_step(information: Floats, gradient: Floats) -> Floats:
+    """Solve information · step = gradient; the shortest step where there are many.
+
+    The fits of a profile have one coefficient, and there are thousands of them.
+    """
+    if gradient.size == 1:
+        return gradient / information[0] if information[0, 0] else np.zeros_like(gradient)
+    return np.asarray(np.linalg.lstsq(information, gradient)[0], float)
+
+
+def _orthogonal(direction: Floats) -> Floats:
+    """Return an orthonormal basis (K, K - 1) of what is orthogonal to a direction (K)."""
+    if direction.size == 2:
+        turned = np.array([-direction[1], direction[0]])
+        return (turned / math.hypot(*turned))[:, None]
+    return np.asarray(np.linalg.svd(direction[None])[2][1:].T, float)
 
 
 class Likelihood:
@@ -149,7 +171,7 @@ class Likelihood:
     def ratio(self, direction: Floats, value: float) -> float:
         """Likelihood-ratio statistic of the hypothesis direction·beta = value."""
         particular = direction * value / (direction @ direction)
-        free = np.linalg.svd(direction[None])[2][1:].T  # (K, K - 1), orthogonal to `direction`
+        free = _orthogonal(direction)
         constrained = fit_binary(
             self.design @ free,
             self.hits,
