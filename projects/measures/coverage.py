@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -112,25 +113,31 @@ CURVES = {
     'almost a step, ln(size)': Truth(lambda size, _: special.expit(30 * np.log(size / 10))),
     'levels off at 95 %': Truth(lambda size, _: 0.95 * special.expit(4 * np.log(size / 8))),
     'levels off at 85 %': Truth(lambda size, _: 0.85 * special.expit(4 * np.log(size / 8))),
-    'logit, ln(size), alike within 20 parts': Truth(
-        lambda size, ease: special.expit(3 * np.log(size / 10) + 1.2 * ease), 20
-    ),
+}
+ALIKE = {
+    f'logit, ln(size), alike within {parts} parts': Truth(
+        lambda size, ease: special.expit(3 * np.log(size / 10) + 1.2 * ease), parts
+    )
+    for parts in (20, 40)
 }
 
 
-def cover_pod(sets: int, seed: int, sizes: Sequence[int] = (60, 150)) -> Iterator[Row]:
+def cover_pod(
+    sets: int, seed: int, sizes: Sequence[int] = (60, 150), curves: Mapping[str, Truth] = CURVES
+) -> Iterator[Row]:
     """Fit POD curves to drawn flaws.
 
     Args:
         sets: Simulated data sets of each row.
         seed: Of the draws.
         sizes: Numbers of flaws.
+        curves: Their true POD, by name.
 
     Yields:
         True curve, flaws, share of sets with an a90/95, share whose a90/95 lies below the true a90, share
         with an a90/95 and no check beside it.
     """
-    for name, truth in CURVES.items():
+    for name, truth in curves.items():
         generator = np.random.default_rng(seed)
         true = truth.a90()
         for flaws in sizes:
@@ -202,23 +209,21 @@ def cover_false_calls(sets: int, seed: int) -> Iterator[Row]:
             yield [name, str(parts), f'{missed / sets:.1%}']
 
 
+_POD = [
+    'true curve',
+    'flaws',
+    'a90/95 is printed',
+    'and lies below the true a90',
+    'and no check is beside it',
+]
 TABLES: dict[str, tuple[str, Row, Callable[[int, int], Iterator[Row]]]] = {
     'comparison': (
         'Comparison of two arms',
         ['case', 'parts', 'interval misses', 'plain percentiles miss', 'difference shown'],
         cover_comparison,
     ),
-    'pod': (
-        'a90/95',
-        [
-            'true curve',
-            'flaws',
-            'a90/95 is printed',
-            'and lies below the true a90',
-            'and no check is beside it',
-        ],
-        cover_pod,
-    ),
+    'pod': ('a90/95', _POD, cover_pod),
+    'pod-alike': ('a90/95, flaws alike within a part', _POD, partial(cover_pod, curves=ALIKE)),
     'proof': (
         'Power of a threshold, escape rate 5 %',
         [
