@@ -41,6 +41,7 @@ SHAPES = dict(
     val=[(60, SIDE)] * 5 + [(SIDE, SIDE)] * 2 + [(64, 40)] + [(60, SIDE)] * 2,  # mostly lying, one standing
     test=[(SIDE, SIDE)] * 2,
 )
+SOUND = ('val8.png', 'val9.png')
 
 
 @pytest.fixture(scope='module')
@@ -57,7 +58,7 @@ def data(tmp_path_factory):
             cv2.imwrite(str(root / 'images' / name), (image[:height, :width] * 255).astype(np.uint8))
             images.append(dict(id=k + 1, file_name=name, width=width, height=height, part=f'{split}{k}'))
             for n, box in enumerate(boxes):
-                if box[0] + box[2] <= width and box[1] + box[3] <= height:
+                if name not in SOUND and box[0] + box[2] <= width and box[1] + box[3] <= height:
                     annotations.append(
                         dict(id=len(annotations) + 1, image_id=k + 1, category_id=n % 2 + 1, bbox=box)
                         | dict(area=box[2] * box[3], iscrowd=0)
@@ -538,12 +539,20 @@ def test_without_part_ids_the_loss_is_that_of_the_point():
     assert list(nothing['AP50']) == list(nothing['AP50_critical']) == ['reason']
 
 
-def test_the_threshold_comes_from_all_validation_images(exported, detector, tmp_path):
-    assert tool.main([*map(str, detector), str(tmp_path / 'few'), '--images', '2']) == 0
+def test_the_threshold_comes_from_all_validation_images(exported, detector, tmp_path, capsys):
+    arguments = [*map(str, detector), str(tmp_path / 'few'), '--images', '2', '--max-false-reject', '0.01']
+    assert tool.main(arguments) == 0
     assert [path.name for path in tmp_path.iterdir()] == ['few']  # nothing else lies beside the folder
     few, all_of_them = folder.read(tmp_path / 'few'), folder.read(exported)
     assert [row['images'] for row in few.parity] == [2, 2]
     assert (few.threshold, few.curve) == (all_of_them.threshold, all_of_them.curve)
+    # What it costs is said, with its bound, and a cost above the limit is a warning.
+    printed = capsys.readouterr()
+    rejected = few.cost['rejected']
+    assert rejected > 0 and few.cost['sound'] == 3
+    assert f'it costs: {rejected} of 3 sound validation parts rejected' in printed.out
+    assert 'at most' in few.cost_in_words() and few.cost_in_words() in printed.out
+    assert 'warning: that is more than 1% of the sound parts; train longer' in printed.err
 
 
 def test_the_threshold_is_for_the_rule_of_the_runtime(exported):
