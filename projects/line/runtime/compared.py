@@ -127,8 +127,10 @@ def _verdicts_of(views: dict[str, dict[str, Any]]) -> Pair:
 
 
 def _detectors_in(detectors: tuple[Any, ...]) -> dict[str, Any]:
-    named = [dict(folder=folder, threshold=threshold) for folder, threshold in detectors] or [None, None]
-    return dict(zip(('first', 'second'), named, strict=True))
+    if not detectors:
+        return dict(first=None, second=None)
+    first, second = (dict(folder=folder, threshold=threshold) for folder, threshold in detectors)
+    return dict(first=first, second=second)
 
 
 def _rows(counts: Counter[Pair]) -> list[dict[str, Any]]:

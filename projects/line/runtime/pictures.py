@@ -37,12 +37,9 @@ def overlay(inspection: Inspection, threshold: float, line: int = 1) -> np.ndarr
     for mask, colour in [(masks[k], colour) for k, colour in zip(shown, colours)][::-1] if masks else []:
         for outline in mask.outlines():
             cv2.polylines(picture, [np.rint(outline).astype(np.int32)], True, colour, 1)
-    _name(picture, [(boxes[i], _words(inspection, k), colours[i]) for i, k in enumerate(shown)])
+    texts = [f'{inspection.severities[k]} {inspection.scores[k]:.2f}' for k in shown]
+    _name(picture, list(zip(boxes, texts, colours, strict=True)))
     return picture
-
-
-def _words(inspection: Inspection, k: int) -> str:
-    return f'{inspection.severities[k]} {inspection.scores[k]:.2f}'
 
 
 def _name(picture: np.ndarray, rows: list[tuple[list[int], str, tuple[int, ...]]]) -> None:
