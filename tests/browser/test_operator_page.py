@@ -85,4 +85,8 @@ def test_thirteen_verdicts_are_on_one_screen(browser, tmp_path, size):
         assert page.locator('#newest img').bounding_box()['height'] > size[1] / 3
         expect(page.locator('#newest .name')).to_have_text('casting-housing-left-p00012_v1.png')
         expect(page.locator('#before .name').first).to_have_text('…t-p00011_v1')
+        hidden = (
+            '[...document.querySelectorAll("#before .name")].filter(e => e.scrollHeight > e.clientHeight)'
+        )
+        assert page.evaluate(f'{hidden}.length') == 0  # names differ in their ends
     page.close()

@@ -103,3 +103,20 @@ def test_an_unreadable_view_is_decided_and_the_list_is_filtered(page, tmp_path):
     expect(page.locator('#items img[src]')).to_have_count(3)
     loaded = "() => [...document.querySelectorAll('#items img[src]')].every(i => i.naturalWidth === 80)"
     wait_for(lambda: page.evaluate(loaded))
+
+
+@pytest.mark.parametrize('width', [390, 1280])
+def test_a_long_name_is_cut_where_names_of_a_series_are_alike(page, width, tmp_path):
+    place = tmp_path / 'archive' / 'day'
+    for name in ('P0007_view1', 'P0008_view2'):
+        (place / f'casting-housing-left-{name}.png').write_bytes((place / 'a_0.png').read_bytes())
+    page.set_viewport_size(dict(width=width, height=800))
+    page.select_option('#folder', 'day')
+    page.click('#pick')
+    expect(page.locator('#items button')).to_have_count(6)
+    button = page.locator('#items button', has_text='P0008_view2.png')
+    tail = button.locator('.tail')
+    expect(tail).to_have_text('-P0008_view2.png')
+    whole, end = button.bounding_box(), tail.bounding_box()
+    assert end['x'] + end['width'] <= whole['x'] + whole['width']
+    assert button.locator('.head').bounding_box()['width'] > 10

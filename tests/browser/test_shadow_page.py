@@ -52,7 +52,14 @@ def test_both_verdicts_of_each_part_and_where_they_differ(browser, detectors, tm
             page.check('#alike')
             expect(page.locator('.parts tbody tr')).to_have_count(4)
             expect(page.locator('#records')).to_contain_text('P2_view1.png')
+            (tmp_path / 'P4_view1.png').write_bytes(b'\x89PNG')
+            session.inspect(session.add('P4_view1.png', tmp_path / 'P4_view1.png'))
+            expect(page.locator('.parts tbody tr')).to_have_count(5)
+            assert page.locator('.counts').first.locator('td').count() == 1 + 9
             assert page.evaluate('document.documentElement.scrollWidth') == size[0]
+            for table in page.locator('.counts').all():
+                place = table.bounding_box()
+                assert place['x'] + place['width'] <= size[0]
             found = Axe().run(page).response['violations']
             assert [rule['id'] for rule in found] == []
         expect(page.locator('#status')).to_contain_text('the server does not answer')

@@ -77,7 +77,7 @@ function newRow(item) {
 function fillRow(row, item, on) {
   const button = row.firstChild, [picture, name, word] = button.children, text = wordOf(item);
   // Where there is no room, the folder goes first, and of the file's name the end stays, by which they differ.
-  const file = item.name.lastIndexOf('/') + 1, cut = Math.max(item.name.length - 10, file);
+  const file = item.name.lastIndexOf('/') + 1, cut = Math.max(item.name.length - 16, file);
   const source = item.thumbnail ? `/api/images/${item.id}/thumbnail?of=${item.thumbnail}` : '';
   if (picture.getAttribute('src') !== source) { if (source) picture.src = source; else picture.removeAttribute('src'); }
   button.title = item.reason || item.name; button.className = on ? 'on' : '';
