@@ -6,6 +6,7 @@ from contextlib import closing
 
 import cv2
 import pytest
+from helpers.disk import largest_file
 from helpers.exported import export_to, spot
 from helpers.serving import caller, serving, wait_for
 
@@ -71,6 +72,23 @@ def test_a_shadow_that_fails_changes_no_verdict(detectors, tmp_path, monkeypatch
     (row,) = rows(tmp_path / 'out' / 'shadow.jsonl')
     assert (row['first']['verdict'], row['second']['verdict']) == ('reject', 'unreadable')
     assert 'ZeroDivisionError' in row['second']['reason']
+
+
+def test_a_full_disk_spoils_no_line_of_the_record(detectors, tmp_path):
+    first, second = detectors
+    shadow, record = Shadow(second, first, tmp_path), tmp_path / 'shadow.jsonl'
+    cv2.imwrite(str(tmp_path / 'a.png'), spot(20, 30, 120))
+    said = first.attempt(tmp_path / 'a.png')
+
+    def see(name):
+        shadow.see(name, 'a' * 64, tmp_path / 'a.png', said, first)
+
+    see('before.png')
+    for room in (0, 40):
+        with largest_file(record.stat().st_size + room):
+            see('lost.png')
+    see('after.png')
+    assert [row['name'] for row in rows(record)] == ['before.png', 'after.png']
 
 
 def test_a_folder_is_not_its_own_shadow(detectors, tmp_path):

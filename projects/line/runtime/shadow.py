@@ -1,7 +1,9 @@
 """A second detector in the shadow of the first: its verdicts are recorded, and never acted upon."""
 
+import errno
 import json
 import logging
+import os
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,8 +66,7 @@ class Shadow:
             second=both[1],
         )
         try:
-            with self.path.open('ab') as file:
-                file.write(json.dumps(row).encode() + b'\n')
+            _add_line(self.path, json.dumps(row).encode() + b'\n')
         except OSError as error:
             log.warning('shadow not recorded', extra=dict(facts=dict(name=name, reason=str(error))))
 
@@ -78,6 +79,23 @@ class Shadow:
         )
         total = f'{sum(differ.values())} of {self.counts.total()} verdicts differ'
         return f'shadow: {total}{f" ({words})" if words else ""}; each in {self.path}'
+
+
+def _add_line(path: Path, line: bytes) -> None:
+    """Add a whole line or, on a full disk, nothing: half a one would spoil the next.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with path.open('ab', buffering=0) as file:
+        end, written = file.tell(), 0
+        try:
+            written = file.write(line)
+        finally:
+            if written != len(line):
+                file.truncate(end)
+        if written != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def _facts(outcome: Inspection | ImagingError, inspector: Inspector) -> dict[str, Any]:
