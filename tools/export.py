@@ -116,9 +116,9 @@ def run(args: argparse.Namespace, running: ModuleType) -> int:
     tied = max(row.get('tied', 0) for row in exported.parity)
     if tied:
         print(
-            f'warning: on {tied} of {exported.parity[0]["images"]} validation images rounding decides what mmdet '
-            'finds, as plain regions share one score of the RPN; there AP50 alone was compared; train longer, or '
-            'mask what is saturated',
+            f'warning: on {tied} of {exported.parity[0]["images"]} validation images rounding decides what '
+            'mmdet finds, as plain regions share one score of the RPN: there AP50 alone was compared; train '
+            'longer, or mask what is saturated',
             file=sys.stderr,
         )
     if exported.calibration:

@@ -72,7 +72,7 @@ class Watch:
         self.inspector, self.root, self.out = inspector, root, out
         self.settle, self.receiver, self.line, self.report = settle, receiver, line, report
         self.newer = newer
-        self.shadow = shadow and Shadow(shadow, inspector, out)
+        self.shadow = Shadow(shadow, inspector, out) if shadow else None
         self._seen: dict[str, tuple[Stamp, float]] = {}  # since when a file has been as it is
         self._done: dict[str, Stamp] = {}
 
