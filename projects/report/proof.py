@@ -18,6 +18,13 @@ from .runs import Run
 
 NAME_PARTS = 'give every image its `part`: convert_dataset.py --group'
 
+# Why parts that would prove something prove nothing: `OperatingPoint.reason`.
+OTHER_CHOSEN = 'another model was chosen on val'
+NOT_FIXED = 'model not fixed on val'
+COPIES = 'one image of test stands for several parts'
+PARTS_SEEN = 'parts of test are in {side}'
+IMAGES_SEEN = 'images of test are in {side}'
+
 
 def by_images(measured: Sequence[Measured]) -> list[list[Measured]]:
     """Group runs whose test sets share an image, by its content or by its name and boxes.
@@ -86,9 +93,9 @@ def keep_one_proof(measured: Sequence[Measured]) -> None:
         elif exports and not one.run.exported:
             why = 'an exported folder was tested on these images, and it is what runs on the line'
         elif fixed and one.on_val is not None:
-            why = 'another model was chosen on val'
+            why = OTHER_CHOSEN
         else:
-            why = 'model not fixed on val'
+            why = NOT_FIXED
         one.parts = replace(
             one.parts,
             proven=one.parts.proven and not why,
@@ -163,7 +170,7 @@ def unfit_for_proof(run: Run) -> str:
     """
     test = run.predictions
     if _copied(test):
-        return 'one image of test stands for several parts'
+        return COPIES
     if test.sha256 in run.val_files().values():
         return 'the test set is the validation set of the export'
     known = {part for part in test.parts() if part is not None}
@@ -173,9 +180,9 @@ def unfit_for_proof(run: Run) -> str:
     seen = {'val': _seen_by_val(run), 'train': _seen_by_training(run)}
     for side, of in seen.items():
         if (tested & of.parts) - {None}:
-            return f'parts of test are in {side}'
+            return PARTS_SEEN.format(side=side)
         if own & of.named or set(test.digests.values()) & of.contents:
-            return f'images of test are in {side}'
+            return IMAGES_SEEN.format(side=side)
     for side, of in seen.items():
         if of.unknown:
             return f'parts of {"training" if side == "train" else side} not known: {of.unknown}'

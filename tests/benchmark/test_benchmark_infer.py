@@ -50,7 +50,7 @@ def test_exports_are_measured_in_turn_each_in_its_process(tmp_path, images):
     with pytest.raises(BenchmarkError, match='onnxruntime fp32: expected the second start to find the g'):
         infer.time_kept_load(other, threads=1)
     broken = benchmark_variants.Variant('broken', str(tmp_path / 'none'), 'openvino')
-    with pytest.raises(BenchmarkError, match='broken: FolderError: .*expected an exported detector'):
+    with pytest.raises(BenchmarkError, match='broken: FolderError: .*none/metadata.json'):
         infer.measure([broken], images, turns=1, threads=1, side=SIDE)
 
 
@@ -193,7 +193,7 @@ def test_the_tool_measures_a_folder_at_its_own_size(tmp_path, monkeypatch, capsy
     assert 'goal' not in printed
     assert benchmark.main(['infer', str(tmp_path / 'none')]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert 'none/metadata.json: expected an exported detector' in line
+    assert 'none/metadata.json: ' in line
 
 
 def fixed_rates(threads):

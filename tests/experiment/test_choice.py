@@ -42,14 +42,14 @@ def test_small_flaws_keep_their_size_and_are_learnt_from_crops():
 
 
 def test_what_was_found_of_gray_levels_and_archive_is_said():
-    said = choose(facts(), 'cpu').reasons
-    assert said['window'] == 'what the files state; found' and said['pretraining'].startswith(
+    reasons = choose(facts(), 'cpu').reasons
+    assert reasons['window'] == 'what the files state; found' and reasons['pretraining'].startswith(
         '2000 unlabelled'
     )
     dark = facts(unlabeled=12, window=dict(type='absolute', low=0, high=4095))
-    said = choose(dark, 'cpu').reasons
-    assert said['window'] == '0 to 4095; found'
-    assert said['pretraining'].endswith('since 12 unlabelled ones are too few')
+    reasons = choose(dark, 'cpu').reasons
+    assert reasons['window'] == '0 to 4095; found'
+    assert reasons['pretraining'].endswith('since 12 unlabelled ones are too few')
     assert choose(facts(unlabeled=0), 'cpu').reasons['pretraining'].endswith('since there is no archive')
 
 

@@ -13,6 +13,11 @@ def run(capsys, *argv):
     return code, out, err
 
 
+def ledger_of(out):
+    """What became of each image, box and file of a conversion, and what was repaired, as on record."""
+    return json.loads((out / 'train.json').read_text())['info']['ledger']
+
+
 def refused(capsys, code, match, *argv):
     got, out, err = run(capsys, *argv)
     assert got == code, err

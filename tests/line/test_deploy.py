@@ -298,7 +298,7 @@ def test_a_blank_image_is_no_sound_part(exported, tmp_path, level):
     assert str(inspection) == (
         f'{file}: holds no picture: all pixels are {level}; check tube, shutter and panel, and take it again'
     )
-    with pytest.raises(ImagingError, match=f'array: holds no picture: all pixels are {level};'):
+    with pytest.raises(ImagingError, match=f'^array: .* {level};'):
         inspect(np.full((SIDE, SIDE), level, np.uint8))
     cv2.imwrite(str(file), spot(40, 30, abs(level - 1)))
     assert inspect(file).verdict == 'accept'
@@ -389,7 +389,7 @@ def test_only_the_files_of_the_engine_are_read(tmp_path):
     (path / 'other.onnx').write_bytes(b'damaged')
     assert Inspector(path)(spot(20, 30)).verdict == 'reject'
     for read_it in (lambda: Inspector(path, 'onnxruntime'), lambda: folder.read(path)):
-        with pytest.raises(FolderError, match='other.onnx: its checksum does not fit'):
+        with pytest.raises(FolderError, match='other.onnx: .*checksum'):
             read_it()
 
 

@@ -152,7 +152,7 @@ def test_a_frame_unlike_those_of_validation_is_refused(exported, data, tmp_path)
     tube_off = np.random.default_rng(0).normal(4, 1.5, image.shape).clip(0, 255).astype(np.uint8)
     for name, frame in (('shifted', image // 16), ('off', tube_off)):
         cv2.imwrite(str(tmp_path / f'{name}.png'), frame)
-        with pytest.raises(ValueError, match=f'{name}.png: not like what this detector was proven on'):
+        with pytest.raises(ValueError, match=f'{name}.png: .*percentile'):
             inspect(tmp_path / f'{name}.png')
 
 
@@ -189,7 +189,7 @@ def test_weights_of_another_config_are_refused(detector, tmp_path, capsys):
 def test_wrong_use_exits_2(detector, tmp_path, capsys):
     (tmp_path / 'there').mkdir()
     assert tool.main([*map(str, detector), str(tmp_path / 'there')]) == 2
-    assert 'expected a new folder' in capsys.readouterr().err
+    assert 'there: expected a new' in capsys.readouterr().err
     assert tool.main([str(detector[0]), str(tmp_path / 'none.pth'), str(tmp_path / 'x')]) == 2
     with pytest.raises(SystemExit) as stop:
         tool.main([*map(str, detector), str(tmp_path / 'x'), '--max-loss', '2'])
@@ -212,7 +212,7 @@ def test_a_blank_validation_image_stops_the_export(detector, data, tmp_path, cap
     options = ['--cfg-options', f'val_dataloader.dataset.data_root={tmp_path}/data']
     assert tool.main([*map(str, detector), str(tmp_path / 'out' / 'x'), *options]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error')]
-    assert f'{blank}: holds no picture: all pixels are 0;' in line
+    assert f'{blank}: holds no picture' in line
     assert line.endswith('or leave it out of the data set')
     assert not (tmp_path / 'out').exists()
 
@@ -591,7 +591,7 @@ def test_a_threshold_of_validation_parts_is_no_proof(exported):
     few = truth | dict(images=truth['images'][:9], annotations=truth['annotations'][:9])
     threshold.choose_threshold(content, few, found[:9], 0.05)
     assert content.threshold == pytest.approx(0.6, abs=1e-4)
-    assert 'chosen on 9 critical parts of validation, of which 1 escape there' in content.threshold_reason
+    assert ' 9 critical parts' in content.threshold_reason and '1 escape' in content.threshold_reason
 
 
 @pytest.mark.parametrize('kind', [SMALL, MASKS], ids=['boxes', 'masks'])

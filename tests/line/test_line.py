@@ -28,7 +28,7 @@ for engine in ('openvino', 'onnxruntime'):
     inspect = Inspector(folder, engine, threads=1)
     for image in images:
         inspection = inspect(image)
-        print(engine, inspection.verdict, said.boxes.tolist())
+        print(engine, inspection.verdict, inspection.boxes.tolist())
 """
 
 

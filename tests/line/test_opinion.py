@@ -81,7 +81,7 @@ def test_a_changed_memory_or_graph_is_refused(tmp_path, name):
     content = bytearray((place / name).read_bytes())
     content[-1] ^= 1
     (place / name).write_bytes(content)
-    with pytest.raises(folder.FolderError, match=f'{name}: its checksum does not fit'):
+    with pytest.raises(folder.FolderError, match=f'{name}: .*checksum'):
         Inspector(place)
     (place / name).unlink()
     with pytest.raises(folder.FolderError, match=f'{name}: expected this file'):
@@ -92,7 +92,7 @@ def test_a_memory_outside_of_the_folder_is_refused(tmp_path):
     exported = folder.read(with_opinion(tmp_path / 'exported'))
     exported.opinion['memory'] = '../memory.npy'
     folder.write(tmp_path / 'exported', exported)
-    with pytest.raises(folder.FolderError, match='expected names without a folder'):
+    with pytest.raises(folder.FolderError, match='expected names'):
         Inspector(tmp_path / 'exported')
 
 

@@ -229,18 +229,18 @@ def test_copies_and_corrections_must_fit_the_record(inspector, tmp_path, capsys)
 @pytest.mark.parametrize(
     'change',
     [
-        lambda said: said['annotations'][0].update(category_id=2),
-        lambda said: said['annotations'][0].update(bbox=[0, 0, 5, 5]),
-        lambda said: said['annotations'][0].update(category_id=0),
-        lambda said: said['annotations'].append(said['annotations'][0]),
-        lambda said: said['annotations'][0].update(image_id=99),
-        lambda said: said['categories'].reverse(),
-        lambda said: said['images'][0].update(verdict='accept'),
-        lambda said: said['images'][0].update(part='other'),
-        lambda said: said['images'][0].update(width=9),
-        lambda said: said['images'].append(said['images'][0] | dict(file_name='x.png')),
-        lambda said: said.update(images=7),
-        lambda said: said.clear(),
+        lambda content: content['annotations'][0].update(category_id=2),
+        lambda content: content['annotations'][0].update(bbox=[0, 0, 5, 5]),
+        lambda content: content['annotations'][0].update(category_id=0),
+        lambda content: content['annotations'].append(content['annotations'][0]),
+        lambda content: content['annotations'][0].update(image_id=99),
+        lambda content: content['categories'].reverse(),
+        lambda content: content['images'][0].update(verdict='accept'),
+        lambda content: content['images'][0].update(part='other'),
+        lambda content: content['images'][0].update(width=9),
+        lambda content: content['images'].append(content['images'][0] | dict(file_name='x.png')),
+        lambda content: content.update(images=7),
+        lambda content: content.clear(),
     ],
 )
 def test_corrections_that_were_edited_do_not_follow_from_the_record(inspector, tmp_path, capsys, change):
@@ -250,9 +250,9 @@ def test_corrections_that_were_edited_do_not_follow_from_the_record(inspector, t
         session.decide(key, 'reject', [BOX, dict(box=[1, 2, 6.5, 8], label=1)], part='p7')
     path = tmp_path / 'out' / 'corrections.json'
     assert verify.main([str(tmp_path / 'out')]) == 0
-    said = json.loads(path.read_text())
-    change(said)
-    path.write_text(json.dumps(said))
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
     capsys.readouterr()
     assert verify.main([str(tmp_path / 'out')]) == 1
     error = capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_a_link_to_nothing_and_a_folder_that_was_written_over_are_noticed(link, 
     lead('one')
     assert served.replaced() == ''
     (tmp_path / 'one' / 'metadata.json').write_bytes((tmp_path / 'two' / 'metadata.json').read_bytes())
-    assert 'leads to the detector' in served.replaced()
+    assert Inspector(tmp_path / 'two', cache=False).digest[:12] in served.replaced()
 
 
 def test_a_decision_on_what_another_detector_found_is_refused(link, tmp_path):

@@ -160,7 +160,7 @@ def test_no_difference_where_swaps_reach_as_far():
 
 
 def test_compare_refuses_images_without_a_part():
-    with pytest.raises(StatisticsError, match='1 of 3 images have no part id'):
+    with pytest.raises(StatisticsError, match='1 of 3 images'):
         compare(['a', None, 'b'], means([0] * 3, [1] * 3))
 
 

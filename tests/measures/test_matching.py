@@ -529,7 +529,7 @@ def test_arms_on_different_images_are_not_compared():
     with pytest.raises(MeasureError, match='different annotations of image 1'):
         check_comparable({'in1k': first, 'simsiam': [image([], [(0, 0, 5, 0)]), first[1]]})
     counted, ignored = (image([], [(0, 0, 5, 0)], ignored=[value]) for value in (False, True))
-    with pytest.raises(MeasureError, match='different annotations of image 1'):
+    with pytest.raises(MeasureError, match='annotations of image 1'):
         check_comparable({'in1k': [counted], 'simsiam': [ignored]})
     # positions of images are drawn in all arms at once
     with pytest.raises(MeasureError, match='different order'):

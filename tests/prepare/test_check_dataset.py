@@ -235,8 +235,8 @@ def copy_unlisted(root):
         (saturate, 'warning files: 1 image saturated: .*train_000.png'),
         (saturate_the_detector, 'warning files: 1 image saturated: .* value of the file; .*train_000.png'),
         (binarise, 'warning files: 2 images binary: every pixel has one of two values'),
-        (name('a\0b.png'), r'error boxes: .*a\\x00b.png is not one line of UTF-8'),
-        (name('\ud800.png'), r'error boxes: .*\\ud800.png is not one line of UTF-8'),
+        (name('a\0b.png'), r'error boxes: .*a\\x00b.png .*UTF-8'),
+        (name('\ud800.png'), r'error boxes: .*\\ud800.png .*UTF-8'),
         (enlarge, 'warning files: 1 image over four times smaller or larger'),
         (
             lambda root: edit(root, 'val', lambda coco: coco['images'][1].update(width=127)),
@@ -290,7 +290,7 @@ def copy_unlisted(root):
             correct_a_view_of_a_test_part,
             r'warning leaks: 2 of 4 images of test share a part or series with train: 1 part \(test0\)',
         ),
-        (forget_parts, 'warning parts: no proof: parts not known on 4 of 4 images of test'),
+        (forget_parts, 'warning parts: .* 4 of 4 images of test'),
         (copy_unlisted, 'warning leaks: 1 pixel copy of listed images among the unlisted ones'),
         (lambda root: (root / 'val.json').write_text('{"images": ['), 'error files: val is left out: .*JSON'),
     ],
@@ -415,7 +415,7 @@ def test_what_resembles_what_does_not_hang_on_the_window(data):
     assert (
         full == leaks(dict(type='absolute', low=0, high=1023)) == leaks(dict(type='absolute', low=0, high=9))
     )
-    assert len(full) == 1 and 'of test look like one of train' in full[0]
+    assert len(full) == 1 and 'look like' in full[0]
 
 
 @pytest.mark.parametrize('shape', [(3000, 2), (2, 3000), (1, 1), (700, 1)])
@@ -791,9 +791,12 @@ def test_wrong_use_and_missing_data(data, tmp_path, capsys):
     shutil.rmtree(root)
     out = tmp_path / 'out'
     assert check_dataset.main([str(config), '--out', str(out)]) == 1
-    assert 'no such annotation file' in ' '.join(capsys.readouterr().out.split())
+    missing = [f'{root}/{split}.json: ' for split in LABELLED]
+    printed = ''.join(capsys.readouterr().out.split())
+    assert all(name.strip() in printed for name in missing)
     # The report is written all the same.
-    assert 'no such annotation file' in (out / 'dataset.html').read_text()
+    page = (out / 'dataset.html').read_text()
+    assert all(name in page for name in missing)
     report = json.loads((out / 'dataset.json').read_text())
     assert report['images'] == 0 and len(report['findings']) == 3
 

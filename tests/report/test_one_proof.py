@@ -16,6 +16,7 @@ from projects.line.export.evaluate import another_map, evaluate
 from projects.line.export.threshold import choose_threshold
 from projects.line.runtime import Exported, folder
 from projects.radiograph.gray_levels import band_of, measure
+from projects.report import proof
 from projects.report.compare import gather
 from projects.report.measured import Settings
 from projects.report.proof import statement_of
@@ -54,7 +55,7 @@ def test_parts_that_nobody_knows_prove_nothing(tmp_path, faultless):
     assert 'convert_dataset.py --group' in statement_of(one)
     assert report.main([str(run), '--out', str(tmp_path / 'report'), '--gallery', '0']) == 0
     (row,) = csv.DictReader((tmp_path / 'report' / 'parts.csv').open())
-    assert row['proof'].startswith('No proof: parts not known')
+    assert row['proof'] == statement_of(one)
     assert not any(
         'Proven' in line for line in json.loads((tmp_path / 'report/report.json').read_text())['verdict']
     )
@@ -89,7 +90,7 @@ def test_a_missing_id_as_tables_write_it_is_no_part(tmp_path, faultless):
     run = draw_run(tmp_path, tmp_path / 'runs' / STEM.format(arm='scratch'), truth)
     (one,) = measured(run)
     assert one.parts is None
-    assert statement_of(one).startswith('No proof: parts not known: 144 of 144 images have no part id')
+    assert '144 of 144 images' in statement_of(one)
     assert one.run.predictions.population.get('parts') is None
 
 
@@ -137,7 +138,7 @@ def test_copies_of_a_test_set_prove_once(tmp_path, faultless, second):
     assert [one.image_set for one in content] == [0, 0]
     assert sorted(one.parts.proven for one in content) == [False, True]
     (other,) = [one for one in content if not one.parts.proven]
-    assert other.parts.statement.endswith('no proof: another model was chosen on val.')
+    assert other.parts.reason == proof.OTHER_CHOSEN
 
 
 def test_parts_are_compared_by_the_rule_of_the_data_set(tmp_path, faultless):
@@ -153,7 +154,7 @@ def test_parts_are_compared_by_the_rule_of_the_data_set(tmp_path, faultless):
         runs[0].predictions.population = dict(part_rule=rule)
         (one,) = [m for g in gather(runs, Settings(resamples=20)) for a in g.arms for m in a.members]
         assert one.parts.proven == proven
-        assert ('parts of test are in train' in one.parts.statement) != proven
+        assert one.parts.reason == ('' if proven else proof.PARTS_SEEN.format(side='train'))
 
 
 def change_predictions(run, split, change):
@@ -179,16 +180,16 @@ def own_content(content):
     ('of_test', 'of_val', 'trained', 'why'),
     [
         (own_content, None, [], None),
-        (one_content, None, [], 'one image of test stands for several parts'),
-        (one_content, one_content, [], 'one image of test stands for several parts'),
+        (one_content, None, [], proof.COPIES),
+        (one_content, one_content, [], proof.COPIES),
         (own_content, one_content, [], None),
         (
             lambda c: c.update(digests={'p000_v0.png': 'a' * 16}),
             lambda c: c.update(digests={'v001_v0.png': 'a' * 16}),
             [],
-            'images of test are in val',
+            proof.IMAGES_SEEN.format(side='val'),
         ),
-        (own_content, None, [6], 'images of test are in train'),
+        (own_content, None, [6], proof.IMAGES_SEEN.format(side='train')),
     ],
     ids=['as drawn', 'copies in test', 'copies in both', 'copies in val', 'test in val', 'test in train'],
 )
@@ -484,7 +485,7 @@ def test_parts_that_the_folder_was_trained_on_prove_nothing(exported, tmp_path, 
     test_tool.main([str(path), str(data / 'test.json')])
     report.main(['--exported', str(path)])
     printed = capsys.readouterr().out
-    assert 'no proof: parts of test are in train' in printed
+    assert f'no proof: {proof.PARTS_SEEN.format(side="train")}' in printed
 
 
 @pytest.mark.parametrize('change', [dict(threshold=0.5), dict(rejecting=['critical', 'minor'])])
@@ -511,7 +512,7 @@ def test_copies_of_a_radiograph_are_no_further_parts_of_the_folders_test(exporte
     test_tool.main([str(path), str(data / 'test.json')])
     report.main(['--exported', str(path)])
     printed = capsys.readouterr().out
-    assert 'one image of test stands for several parts' in printed and 'Proven' not in printed
+    assert proof.COPIES in printed and 'Proven' not in printed
 
 
 def test_another_map_of_severities_is_said():
@@ -587,7 +588,7 @@ def test_the_gray_level_band_of_a_folder_refuses_and_does_not_stop(exported, tmp
     assert test_tool.main([str(path), str(data / 'test.json')]) == 0
     refused = json.loads((tmp_path / 'line.test' / 'predictions.json').read_text())['refused']
     assert list(refused) == ['P70_a.png']
-    assert 'not like what this detector was proven on' in refused['P70_a.png']
+    assert 'percentile' in refused['P70_a.png']
     report.main(['--exported', str(path)])
     printed = capsys.readouterr().out
     assert 'Proven: ' in printed and 'sound parts rejected: 1 of 20' in printed
@@ -615,10 +616,10 @@ def test_an_unreadable_data_set_is_one_line(exported, tmp_path, capsys):
     cv2.imwrite(str(data / 'images' / 'P07_a.png'), spot(20, 30, 250, SIDE)[:-8])
     assert test_tool.main([str(path), str(data / 'test.json')]) == 1
     error = capsys.readouterr().err
-    said = (
+    expected = (
         f'P07_a.png: {SIDE} x {SIDE - 8} px, but {data}/test.json says {SIDE} x {SIDE}; convert the data set'
     )
-    assert error.count('\n') == 1 and said in error and not (tmp_path / 'line.test').exists()
+    assert error.count('\n') == 1 and expected in error and not (tmp_path / 'line.test').exists()
     (data / 'images' / 'P07_a.png').unlink()
     assert test_tool.main([str(path), str(data / 'test.json')]) == 1
     error = capsys.readouterr().err

@@ -24,6 +24,7 @@ from helpers.drawn_runs import (
 )
 
 from projects.measures.parts import floored
+from projects.report import proof
 from projects.report.charts import charts_of
 from projects.report.compare import correct, gather
 from projects.report.measured import Settings
@@ -325,7 +326,7 @@ def test_parts_over_the_threshold_without_part_ids_or_good_parts(tmp_path):
     assert main([str(draw_run(tmp_path, tmp_path / 'no-ids', truth)), '--out', str(tmp_path / 'out')]) == 0
     assert not (tmp_path / 'out' / 'parts_curve.csv').exists()
     assert json.loads((tmp_path / 'out' / 'report.json').read_text())['runs'][0]['part_curve'] is None
-    assert 'parts over the threshold' not in (tmp_path / 'out' / 'index.html').read_text()
+    assert 'over the threshold' not in (tmp_path / 'out' / 'index.html').read_text()
 
 
 def test_thresholds_come_from_val_alone(tmp_path):
@@ -343,7 +344,7 @@ def test_thresholds_come_from_val_alone(tmp_path):
     assert 'predictions_val.json: not readable as JSON' in read_runs([run])[1][0]
     (run / 'predictions_val.json').unlink()
     (group,) = gather(read_runs([run])[0], Settings(resamples=5))
-    assert group.arms[0].members[0].fixed.startswith('fixed at 0.3: no predictions of val')
+    assert group.arms[0].members[0].fixed.startswith('fixed at 0.3: ')
 
 
 def test_pictures_of_one_seed_say_which(written, drawn):
@@ -550,16 +551,16 @@ def test_only_the_model_that_was_chosen_on_val_keeps_its_proof(proven):
     assert not any(absent in one.parts.statement for one in (*alone, *(m for m in members if m is not best)))
     escape = {m.run.arm: m.parts.measures.escape for m in members}
     statements = {m.run.arm: m.parts.statement for m in members if m is not best}
-    assert statements['in1k'].endswith('no proof: model not fixed on val.')
+    assert statements['in1k'].endswith(f'no proof: {proof.NOT_FIXED}.')
     (other,) = set(statements) - {'in1k'}
     assert statements[other].startswith(f'{escape[other].events} of 98 critical parts escaped at score >= ')
-    assert statements[other].endswith('no proof: another model was chosen on val.')
+    assert statements[other].endswith(f'no proof: {proof.OTHER_CHOSEN}.')
     assert f'of {best.run.arm} (seed {best.run.seed}, the best on val): Proven: ' in verdict([group])[1]
     (group,) = gather(read_runs(proven)[0], Settings(max_escape=0.001, resamples=5))  # too few parts for it
     statements = {m.run.arm: m.parts.statement for arm in group.arms for m in arm.members}
     assert statements[best.run.arm].endswith(absent) and 'No bound' not in statements[best.run.arm]
-    assert statements[other].endswith(' No bound holds: another model was chosen on val.')
-    assert statements['in1k'].endswith(' No bound holds: model not fixed on val.')
+    assert statements[other].endswith(f' No bound holds: {proof.OTHER_CHOSEN}.')
+    assert statements['in1k'].endswith(f' No bound holds: {proof.NOT_FIXED}.')
 
 
 def test_of_all_runs_on_a_test_set_one_keeps_its_proof(proven, tmp_path):
@@ -582,15 +583,14 @@ def test_of_all_runs_on_a_test_set_one_keeps_its_proof(proven, tmp_path):
     assert len(groups) == 2 and len(members) == 4
     (best,) = [m for m in members if m.parts.proven]
     assert best.chosen and best.on_val == max(m.on_val for m in members)
-    for one in members:
-        content = one.parts.statement
-        assert one is best or content.endswith('no proof: another model was chosen on val.')
+    assert {one.parts.reason for one in members if one is not best} == {proof.OTHER_CHOSEN}
     for group in groups:
         escapes = verdict([group, *(g for g in groups if g is not group)])[1]
-        assert f'seed {best.run.seed}, the best on val): {best.parts.statement}' in escapes
+        assert f'(seed {best.run.seed}, ' in escapes and f': {best.parts.statement}' in escapes
 
 
 UNKNOWN = 'parts of training not known: '
+SEEN = proof.PARTS_SEEN.format(side='train')
 OTHER = 'is not here, or is another than was recorded'
 
 
@@ -623,7 +623,7 @@ def test_parts_that_training_or_val_has_seen_prove_nothing(prove):
 @pytest.mark.parametrize(
     ('trained', 'expected'),
     [
-        ('p007', ' No bound holds: parts of test are in train.'),
+        ('p007', f' No bound holds: {SEEN}.'),
         (None, f' No bound holds: {UNKNOWN}'),
         ('t1', ''),
     ],
@@ -638,8 +638,8 @@ def test_a_bound_that_proves_nothing_holds_for_no_leak_either(prove, max_escape,
 @pytest.mark.parametrize(
     ('trained', 'expected'),
     [
-        ([dict(part='p007'), dict(part='t1')], 'no proof: parts of test are in train.'),
-        ([dict(part='p007'), dict(file_name='x.png')], 'no proof: parts of test are in train.'),
+        ([dict(part='p007'), dict(part='t1')], SEEN),
+        ([dict(part='p007'), dict(file_name='x.png')], SEEN),
         ([dict(part='t1'), dict(part='t2')], None),
         ([dict(part='t1'), dict(file_name='x.png')], UNKNOWN),
         ([dict(part=float('nan'))], UNKNOWN),
@@ -667,7 +667,7 @@ def test_the_rule_of_test_tells_parts_of_training_that_no_id_does(tmp_path):
         (group,) = gather(read_runs([run])[0], Settings(max_escape=0.2, resamples=5))
         proofs[name] = group.arms[0].members[0].parts
     assert [parts.proven for parts in proofs.values()] == [True, False, False]
-    assert 'parts of test are in train' in proofs['p007_v9.png'].statement
+    assert SEEN in proofs['p007_v9.png'].statement
     assert UNKNOWN in proofs['frame.png'].statement
 
 
@@ -700,7 +700,7 @@ def test_a_copy_of_a_test_radiograph_under_another_name_is_found_by_its_content(
     (group,) = gather(read_runs([run])[0], Settings(max_escape=0.2, resamples=5))
     parts = group.arms[0].members[0].parts
     assert parts.proven == (side is None)
-    assert side is None or f'images of test are in {side}' in parts.statement
+    assert parts.reason == ('' if side is None else proof.IMAGES_SEEN.format(side=side))
 
 
 def recorded(sha256, of):
@@ -774,7 +774,7 @@ WRAPPED = {
 @pytest.mark.parametrize('wrapper', WRAPPED)
 @pytest.mark.parametrize(
     ('part', 'expected'),
-    [('p007', 'no proof: parts of test are in train.'), ('t1', ''), (None, UNKNOWN)],
+    [('p007', SEEN), ('t1', ''), (None, UNKNOWN)],
 )
 def test_the_parts_of_training_are_read_inside_of_wrappers(prove, wrapper, part, expected):
     def wrap(run):
@@ -805,8 +805,7 @@ def test_models_on_different_val_sets_are_not_chosen_between(proven):
     runs, _ = read_runs(proven[:2])
     runs[1].val.sha256 = 'f' * 64
     (group,) = gather(runs, Settings(max_escape=0.2, resamples=5))
-    statements = [m.parts.statement for arm in group.arms for m in arm.members]
-    assert all(statement.endswith('no proof: model not fixed on val.') for statement in statements)
+    assert {m.parts.reason for arm in group.arms for m in arm.members} == {proof.NOT_FIXED}
 
 
 def test_the_operating_point_of_val_is_judged_on_test(proven, tmp_path):
@@ -819,17 +818,13 @@ def test_the_operating_point_of_val_is_judged_on_test(proven, tmp_path):
 
     run, row = report('--max-escape', '0.1')
     assert run['parts']['threshold'] == run['threshold']  # one threshold for parts, boxes and POD
-    assert (
-        'chosen on 64 critical parts of val' in row['threshold is']
-        or 'critical parts of val' in row['threshold is']
-    )
+    assert 'critical parts of val' in row['threshold is']
     assert float(row['threshold']) <= run['parts']['threshold'] < float(row['threshold']) + 1e-3
     assert row['caught by another detection alone'] == str(run['parts']['measures']['caught_elsewhere'])
     assert run['pod']['critical']['unit'] == 'px'
     strict, row = report('--max-escape', '0.001')  # takes 2,995 parts
-    assert (
-        strict['parts']['reason'] == 'too few parts' and 'with a probability of 0.0 %' in row['threshold is']
-    )
+    assert strict['parts']['reason'] == 'too few parts'
+    assert 'with a probability of 0.0 %' in row['threshold is']
     assert 'without a single escape it takes 2995; escaped: ' in row['proof']
     other, _ = report('--max-escape', '0.1', '--reject-minor', '--pixel-pitch', '0.2')
     # What rejects a part may now be a minor defect: more reject it, and val allows a higher threshold.
@@ -1131,7 +1126,7 @@ def test_a_probe_on_few_parts_is_tested_over_all_of_them(tmp_path):
     for run in runs:
         edit(run / 'predictions.json', lambda content: [image.pop('part') for image in content['images']])
     (group,) = gather(read_runs(runs)[0], Settings(resamples=50))
-    assert group.contrasts[0].reason.startswith('24 of 24 images have no part id')
+    assert group.contrasts[0].reason.startswith('24 of 24 images')
 
 
 # ----------------------------------------------------------------------------------------- few parts
@@ -1239,11 +1234,11 @@ def other_severity(record):
     ('change', 'reason'),
     [
         (no_boxes, 'not one detection on 8 images'),
-        (nan_scores, 'scores that are not finite; the run diverged'),
+        (nan_scores, 'not finite'),
         (fewer_detections, 'its predictions give'),
-        (other_images, 'was tested on other images than'),
+        (other_images, 'on other images'),
         (other_annotations, 'another version of the annotations'),
-        (other_severity, 'have different annotations of image 1'),
+        (other_severity, 'annotations of image 1'),
         (lambda content: content.pop('window'), 'not of this version'),
     ],
 )
@@ -1264,7 +1259,7 @@ def test_other_classes_leave_the_run_out(pair):
         lambda r: r['metrics'].update({'xray/AP50_harmless': r['metrics']['xray/AP50_minor']}),
     )
     _, (line,) = read_runs(pair)
-    assert "has the classes ['critical', 'harmless']" in line
+    assert "['critical', 'harmless']" in line
 
 
 def test_missing_and_cut_predictions_and_repeated_runs(pair, tmp_path):

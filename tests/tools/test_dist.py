@@ -293,9 +293,9 @@ def test_a_restart_of_a_run_begun_again_passes_over_an_older_one(tmp_path, monke
 
 
 def test_the_launcher_tells_the_ranks_when_it_started(repo, tmp_path):
-    (tmp_path / 'said.py').write_text("import os; print(os.environ['XRAY_LAUNCHED'])")
+    (tmp_path / 'launched.py').write_text("import os; print(os.environ['XRAY_LAUNCHED'])")
     before = time.time()
-    command = [sys.executable, repo / 'tools' / 'launch.py', '--standalone', tmp_path / 'said.py']
+    command = [sys.executable, repo / 'tools' / 'launch.py', '--standalone', tmp_path / 'launched.py']
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert before <= float(done.stdout) <= time.time(), done.stderr
 
@@ -331,14 +331,8 @@ def test_ranks_that_fail_end_in_one_line_and_its_exit_code(classifier, repo):
 @pytest.mark.parametrize(
     ('how', 'traces', 'expected', 'code'),
     [
-        ('fault', 1, 'RuntimeError: a fault of the code (rank 1 of 2, exit code 1)', 1),
-        (
-            'killed',
-            0,
-            'killed (SIGKILL), as by a system that runs out of memory; --resume goes on (rank 1 of 2, exit '
-            'code 137)',
-            137,
-        ),
+        ('fault', 1, r'RuntimeError: a fault of the code \(rank 1 of 2, exit code 1\)', 1),
+        ('killed', 0, r'killed \(SIGKILL\), .+ \(rank 1 of 2, exit code 137\)', 137),
     ],
 )
 def test_the_ranks_that_a_failed_one_takes_down_say_nothing(
@@ -351,7 +345,7 @@ def test_the_ranks_that_a_failed_one_takes_down_say_nothing(
     )
     done = script(repo, 'dist_train.sh', classifier, 2, PYTHONPATH=str(tmp_path), HOW=how)
     assert done.returncode == code
-    assert done.stderr.splitlines()[-1] == f'error: {expected}'
+    assert re.fullmatch(f'error: {expected}', done.stderr.splitlines()[-1])
     assert done.stderr.count('error:') == 1
     assert done.stderr.count('Traceback') == traces
 

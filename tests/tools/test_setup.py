@@ -422,7 +422,7 @@ def test_a_named_python_of_another_version_is_refused(checkout, tmp_path, versio
 
 def test_a_named_python_that_does_not_run_is_refused(checkout, tmp_path):
     line = checkout.fails(PYTHON=str(tmp_path / 'nowhere'))
-    assert 'is no interpreter that runs; Python 3.11, 3.12 or 3.13 is needed' in line
+    assert 'nowhere is no interpreter' in line
 
 
 @pytest.fixture
@@ -563,8 +563,8 @@ def test_ci_runs_the_commands_of_the_documents(repo):
 def test_the_loggers_of_the_documents_are_those_that_are_tested(repo):
     pins = re.search(r'^loggers := (.*)$', (repo / 'Makefile').read_text(), re.MULTILINE)[1].split()
     assert [pin.split('==')[0] for pin in pins] == ['mlflow-skinny', 'wandb', 'clearml']
-    said = (repo / 'docs/training.md').read_text()
-    assert [pin for pin in pins if pin.replace('==', ' ') not in said] == []
+    text = (repo / 'docs/training.md').read_text()
+    assert [pin for pin in pins if pin.replace('==', ' ') not in text] == []
 
 
 @pytest.mark.parametrize('tool', ['convert_dataset', 'new_experiment', 'train'])

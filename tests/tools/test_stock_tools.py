@@ -45,11 +45,11 @@ def test_mmdet_trains_and_tests_and_counts(stock, tiny_coco, tmp_path, monkeypat
 
 
 def test_the_scripts_are_where_the_document_says(repo):
-    said = (repo / 'docs/training.md').read_text()
-    for package, name in re.findall(r'site-packages/(\w+)/\.mim/tools/(\S+) CONFIG', said):
+    text = (repo / 'docs/training.md').read_text()
+    for package, name in re.findall(r'site-packages/(\w+)/\.mim/tools/(\S+) CONFIG', text):
         assert script(package, name).is_file()
         assert script(package, name).parents[2].parent.name == 'site-packages'
-    for name in re.findall(r'`((?:analysis_tools|misc)/\w+\.py)`', said):
+    for name in re.findall(r'`((?:analysis_tools|misc)/\w+\.py)`', text):
         assert script('mmdet', name).is_file()
 
 

@@ -204,7 +204,7 @@ def test_resume_and_load_from_exclude_each_other(classifier, capsys):
 
 def test_a_fragment_is_one_line_and_exit_2(repo, capsys):
     assert main([str(repo / 'configs/_base_/probe.py')]) == 2
-    assert 'no model or no train_dataloader, expected an experiment' in one_line(capsys)
+    assert 'probe.py: no model' in one_line(capsys)
 
 
 def test_a_name_without_checkpoint_is_one_line(classifier, capsys):
@@ -233,7 +233,7 @@ def test_resume_takes_the_last_whole_checkpoint(classifier, capsys, tmp_path, da
     printed = capsys.readouterr().out
     whole = 1 if damage == 'checkpoint' else 2
     assert re.search(rf'resumes \S+epoch_{whole}\.pth', printed)
-    assert ('epoch_2.pth: not a readable PyTorch checkpoint' in printed) == (damage == 'checkpoint')
+    assert ('epoch_2.pth: not a readable' in printed) == (damage == 'checkpoint')
     assert (folder / 'epoch_3.pth').is_file()
 
 
@@ -402,7 +402,7 @@ def test_a_torn_checkpoint_is_one_line(classifier, capsys, tmp_path):
     (tmp_path / 'torn.pth').write_bytes(b'PK\x03\x04' + b'\0' * 50)
     assert main([str(classifier), '--load-from', 'torn.pth']) == 1
     (line,) = errors(capsys)
-    assert 'torn.pth: not a readable PyTorch checkpoint' in line
+    assert 'torn.pth: not a readable' in line
 
 
 def test_an_error_in_a_loader_worker_is_one_line(classifier, capsys, tmp_path):

@@ -203,7 +203,7 @@ def test_masks_are_measured_where_all_flaws_have_one(tmp_path):
     del coco['annotations'][3]['segmentation']
     path.write_text(json.dumps(coco))
     metric = XrayDefectMetric(str(path), severity=SEVERITY, masks=True)
-    with pytest.raises(DatasetError, match='1 of 48 flaws have no `segmentation`'):
+    with pytest.raises(DatasetError, match='1 of 48 .*`segmentation`'):
         metric.dataset_meta = META
     coco['annotations'][3]['iscrowd'] = 1  # ignored by its box
     path.write_text(json.dumps(coco))
@@ -298,7 +298,7 @@ def test_scores_that_are_not_finite_stop_the_evaluation(tmp_path):
     path, coco = draw_truth(tmp_path, n=2)
     samples = detect(coco)
     samples[1].pred_instances.scores[0] = float('nan')
-    with pytest.raises(MeasureError, match='image 11: scores that are not finite; the run diverged'):
+    with pytest.raises(MeasureError, match='image 11: .*not finite'):
         evaluate(XrayDefectMetric(str(path), severity=SEVERITY), samples)
 
 

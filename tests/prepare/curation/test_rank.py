@@ -94,16 +94,16 @@ def test_names_of_any_bytes(tmp_path, capsys):
     """A table holds them as they are; a list cannot hold a line feed or half a character."""
     odd = 'left\udce9.png'  # as Python names a file of Latin-1
     a, b = (
-        write(tmp_path / key, {**said, odd: [], 'two\nlines.png': []})
-        for key, said in (('a', FIRST), ('b', SECOND))
+        write(tmp_path / key, {**found, odd: [], 'two\nlines.png': []})
+        for key, found in (('a', FIRST), ('b', SECOND))
     )
     (a / 'quarantine.csv').write_bytes(b'image,reason\nl\xe9.png,torn\n')
     table, listed = tmp_path / 'next.csv', tmp_path / 'next.txt'
     assert tool.main([str(a), str(b), str(table)]) == 0
     assert b'left\xe9.png,' in table.read_bytes() and 'note: 1 radiographs' in capsys.readouterr().out
     assert tool.main([str(a), str(b), str(listed)]) == 2 and not listed.exists()
-    said = capsys.readouterr().err
-    assert 'no name that a list can hold; write a table' in said and said.count('\n') == 1
+    error = capsys.readouterr().err
+    assert 'no name that a list can hold; write a table' in error and error.count('\n') == 1
     assert tool.main([str(a), str(b), str(listed), '--most', '2']) == 0  # they are the last ones
 
 
@@ -138,8 +138,8 @@ def test_a_table_that_was_edited_is_one_line(tmp_path, change, capsys):
     coco = json.loads((b / 'coco.json').read_text()) | change
     (b / 'coco.json').write_text(json.dumps(coco))
     assert tool.main([str(a), str(b), str(tmp_path / 'x.csv')]) == 2
-    said = capsys.readouterr().err
-    assert f'{b}/coco.json: expected what tools/infer.py writes' in said and said.count('\n') == 1
+    error = capsys.readouterr().err
+    assert f'{b}/coco.json: expected what tools/infer.py writes' in error and error.count('\n') == 1
 
 
 def test_what_does_not_fit_is_one_line(tmp_path, capsys):

@@ -163,9 +163,7 @@ def test_missing_prefix_stops_the_training(tmp_path, request):
 def test_wrong_prefix_stops_the_training(tmp_path, request):
     file = tmp_path / 'epoch_100.pth'
     pretrained(RESNET_SOURCE, file)
-    with pytest.raises(
-        handover.HandoverError, match=r"no tensor named 'encoder\.\*'.*model\.backbone\.init_cfg"
-    ):
+    with pytest.raises(handover.HandoverError, match=r"'encoder\.\*'.*model\.backbone\.init_cfg"):
         hand_over(detector(RESNET_TARGET, file, prefix='encoder'), tmp_path, request)
 
 
@@ -407,9 +405,7 @@ def test_a_loss_over_two_views_that_is_not_finite_names_their_radiographs(tmp_pa
     views[3, 1, 0, 0] = np.nan  # one view of the fourth radiograph
     samples = [PackInputs()(dict(img=list(pair), img_path=f'part_{i}.png')) for i, pair in enumerate(views)]
     assert isinstance(samples[0]['data_samples'], DataSample)
-    with pytest.raises(
-        finite_loss.LossError, match=r'epoch 1, iteration 2: loss not finite on part_2\.png, part_3\.png;'
-    ):
+    with pytest.raises(finite_loss.LossError, match=r'not finite on part_2\.png, part_3\.png;'):
         train(samples, 'default_collate', tmp_path, request, [finite_loss.FiniteLossHook()])
 
 
