@@ -22,6 +22,7 @@ xray_swin_base = dict(
     stage_cfgs=_base_.xray_window_12,
     init_cfg=_base_.xray_swin_base_in1k,
 )
+xray_swin_base_neck = dict(in_channels=[128, 256, 512, 1024])
 # Half-width ResNet-18 without pretraining.
 xray_r18_narrow = dict(depth=18, stem_channels=32, base_channels=32, init_cfg=None, **xray_trained)
 # A 64-channel FPN for two CPU cores: at 256 channels FPN and RPN are two thirds of the cost.

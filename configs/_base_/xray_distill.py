@@ -20,6 +20,13 @@ xray_tiny = dict(
     ),
 )
 
+# A teacher of several students.
+xray_swin_base_teacher = dict(
+    type='XrayDistill',
+    teacher='configs/faster_rcnn/faster-rcnn_swin-base-simmim-pre_fpn_4xb4-amp-2x_industrial.py',
+    teacher_ckpt='work_dirs/faster-rcnn_swin-base-simmim-pre_fpn_4xb4-amp-2x_industrial/epoch_24.pth',
+)
+
 # PKD (arXiv:2207.02039): Pearson correlation of the maps, so that teacher and student may differ in kind.
 xray_pkd_losses = {f'loss_fpn{level}': dict(type='PKDLoss', loss_weight=6) for level in range(4)}
 # In short schedules a sixth of the weight: in 720 updates, whose gradients are clipped, the detector's own

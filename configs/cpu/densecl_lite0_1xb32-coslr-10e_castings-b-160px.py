@@ -5,9 +5,6 @@
 _base_ = ['mmpretrain::densecl/densecl_resnet50_8xb32-coslr-200e_in1k.py', '../_base_/xray_ssl.py']
 custom_imports = _base_.xray_imports
 
-# The parent's names that nothing reads.
-dataset_type = data_root = view_pipeline = view_pipeline1 = view_pipeline2 = train_pipeline = None
-
 data_preprocessor = dict(_delete_=True, type='XraySelfSupDataPreprocessor', **_base_.xray_norm)
 model = dict(
     queue_len=4096,

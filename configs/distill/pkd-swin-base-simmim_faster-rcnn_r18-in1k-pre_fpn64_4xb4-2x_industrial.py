@@ -5,9 +5,7 @@ custom_imports = _base_.xray_distill_imports
 custom_hooks = _base_.xray_distill_hooks
 model = dict(
     _delete_=True,
-    type='XrayDistill',
     architecture=_base_.model,
-    teacher='configs/faster_rcnn/faster-rcnn_swin-base-simmim-pre_fpn_4xb4-amp-2x_industrial.py',
-    teacher_ckpt='work_dirs/faster-rcnn_swin-base-simmim-pre_fpn_4xb4-amp-2x_industrial/epoch_24.pth',
     distiller=_base_.xray_pkd_64_to_256,
+    **_base_.xray_swin_base_teacher,
 )

@@ -3,6 +3,7 @@
 import ast
 import collections
 import copy
+import itertools
 import re
 import shutil
 
@@ -48,6 +49,8 @@ UNREAD = (
     'dataset_type',
     'data_root',
     'view_pipeline',
+    'view_pipeline1',
+    'view_pipeline2',
     'train_pipeline',
     'test_pipeline',
     'bgr_mean',
@@ -153,19 +156,23 @@ JOINS = (
 )
 
 
+def is_arm(path):
+    """Whether a config changes one statement of a sibling. PKD starts from its student, and changes three."""
+    if path in DISTILL:
+        return parse_name(path).distiller == 'cwd'
+    return baseline_of(path) is not None
+
+
 @pytest.mark.parametrize(
     'folder',
     ['faster_rcnn', 'mask_rcnn', 'linear_probe', 'simsiam', 'simmim', 'one_gpu', 'cpu', 'distill'],
 )
 def test_no_statement_stands_in_two_siblings(folder):
-    paths = sorted((CONFIGS / folder).glob('*.py'))
+    paths = [path for path in sorted((CONFIGS / folder).glob('*.py')) if not is_arm(path)]
     joins = JOINS
     if folder == 'distill':
-        paths = [path for path in paths if parse_name(path).distiller != 'cwd']  # arms of the others
         # A student alone and a distillation may start from one detector.
         joins += tuple(f'_base_ = {list(bases(path))}' for path in paths)
-    else:
-        paths = [path for path in paths if not baseline_of(path)]
     statements = [
         (ast.unparse(node), path.stem)
         for path in paths
@@ -174,6 +181,45 @@ def test_no_statement_stands_in_two_siblings(folder):
     ]
     counts = collections.Counter(text for text, _ in statements)
     assert [(text, stem) for text, stem in statements if counts[text] > 1] == []
+
+
+def stated(path):
+    """Statements of several lines; and the keywords of each dict that state a value, by their place."""
+    statements, keywords = set(), set()
+
+    def walk(node, place):
+        if isinstance(node, ast.Call):
+            for keyword in node.keywords:
+                if keyword.arg and any(isinstance(part, ast.Constant) for part in ast.walk(keyword.value)):
+                    keywords.add((place, ast.unparse(keyword)))
+                    walk(keyword.value, f'{place}.{keyword.arg}')
+        elif isinstance(node, ast.List | ast.Tuple):
+            for index, item in enumerate(node.elts):
+                walk(item, f'{place}.{index}')
+
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign):
+            walk(node.value, ast.unparse(node.targets[0]))
+            if node.end_lineno > node.lineno:
+                statements.add(ast.unparse(node))
+    return statements, keywords
+
+
+@pytest.mark.parametrize(
+    'folder',
+    [
+        *('faster_rcnn', 'mask_rcnn', 'linear_probe', 'simsiam', 'simmim', 'one_gpu', 'cpu', 'distill'),
+        *('_base_/datasets', '_base_/models', '_base_/schedules'),
+    ],
+)
+def test_no_frame_stands_in_two_siblings(folder):
+    """Neither a statement of several lines nor four values of one dict: a fragment holds them."""
+    paths = [p for p in sorted((CONFIGS / folder).glob('*.py')) if p in FRAGMENTS or not is_arm(p)]
+    for path, sibling in itertools.combinations(paths, 2):
+        (statements, keywords), (others, shared) = stated(path), stated(sibling)
+        places = collections.Counter(place for place, _ in keywords & shared)
+        assert not statements & others, (path.name, sibling.name)
+        assert not [place for place, count in places.items() if count > 3], (path.name, sibling.name)
 
 
 @select([path for path in ALL if not baseline_of(path)])

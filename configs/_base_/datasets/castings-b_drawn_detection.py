@@ -16,16 +16,13 @@ train_dataloader = dict(
     batch_sampler=None,  # crops are square; an unlabelled list does not say how wide its images are
     dataset=dict(
         _delete_=True,
-        type='XrayBackgrounds',
         data_root='data/gdxray',
-        data_prefix=dict(img_path='images'),
         ann_file='b/unlabeled.txt',
-        metainfo=_base_.xray_set['metainfo'],
-        severity=None,
         pipeline=[
             _base_.xray_load,
             dict(type='DrawFlaws', number=(1, 6), pitch=(0.05, 0.35), weights=xray_voids, margin=0.15),
             *_base_.xray_crops,
         ],
+        **_base_.xray_backgrounds,
     ),
 )

@@ -7,5 +7,5 @@ xray_crops = [
 ]
 train_dataloader = dict(
     batch_size=4,
-    dataset=dict(pipeline=[_base_.xray_load, dict(type='LoadAnnotations', with_bbox=True), *xray_crops]),
+    dataset=dict(pipeline=[*_base_.xray_annotated, *xray_crops]),
 )

@@ -1,16 +1,16 @@
 # GDXray castings at native size, protocol A: crops to learn from, whole radiographs to test.
 _base_ = './gdxray-a_detection.py'
-xray_test_pipeline = [
-    _base_.xray_load,
-    dict(type='Resize', scale_factor=1.0),
-    dict(type='LoadAnnotations', with_bbox=True),
-    _base_.xray_pack,
-]
+# Radiographs without labels, into which flaws are drawn.
+xray_backgrounds = dict(
+    type='XrayBackgrounds',
+    data_prefix=dict(img_path='images'),
+    metainfo=_base_.xray_set['metainfo'],
+    severity=None,
+)
+xray_test_pipeline = [_base_.xray_load, dict(type='Resize', scale_factor=1.0), *_base_.xray_tested]
 train_dataloader = dict(
     batch_size=8,
-    dataset=dict(
-        pipeline=[_base_.xray_load, dict(type='LoadAnnotations', with_bbox=True), *_base_.xray_crops]
-    ),
+    dataset=dict(pipeline=[*_base_.xray_annotated, *_base_.xray_crops]),
     **_base_.xray_two_cores,
 )
 val_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline), **_base_.xray_two_cores)

@@ -6,25 +6,15 @@ _base_ = './gdxray-a_native_detection.py'
 # 100 px in its crop, however large the part's are, and is up to three times as long as before.
 xray_crops = [
     dict(type='XrayFlawCrop', size=160, flaw=0.75, scale=(0.3, 4.0), side=(12, 100), stretch=3.0),
-    dict(type='XrayRandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
-    dict(type='XrayGamma', gamma=(0.7, 1.4), prob=0.5),
+    *_base_.xray_crops[1:3],  # flip, film curve
     dict(type='XrayColorJitter', brightness=0.3, contrast=0.4, prob=0.5),
     dict(type='XrayGaussianBlur', sigma=(0.3, 2.0), prob=0.5),
-    dict(type='XrayPoissonNoise', prob=0.5),
-    dict(type='PackDetInputs'),
+    *_base_.xray_crops[3:],
 ]
-xray_test_pipeline = [
-    _base_.xray_load,
-    dict(type='Resize', scale_factor=0.5),
-    dict(type='LoadAnnotations', with_bbox=True),
-    _base_.xray_pack,
-]
+xray_test_pipeline = [_base_.xray_load, dict(type='Resize', scale_factor=0.5), *_base_.xray_tested]
 train_dataloader = dict(
     batch_size=4,
-    dataset=dict(
-        ann_file='b/train.json',
-        pipeline=[_base_.xray_load, dict(type='LoadAnnotations', with_bbox=True), *xray_crops],
-    ),
+    dataset=dict(ann_file='b/train.json', pipeline=[*_base_.xray_annotated, *xray_crops]),
 )
 val_dataloader = dict(dataset=dict(ann_file='b/val.json', pipeline=xray_test_pipeline))
 test_dataloader = dict(dataset=dict(ann_file='b/test.json', pipeline=xray_test_pipeline))

@@ -17,24 +17,15 @@ xray_set = dict(
     severity=xray_severity,
     filter_cfg=dict(filter_empty_gt=False),
 )
-xray_test_set = dict(
-    test_mode=True,
-    pipeline=[_base_.xray_load, xray_resize, dict(type='LoadAnnotations', with_bbox=True), _base_.xray_pack],
-    **xray_set,
-)
+# The steps before and after the resize.
+xray_boxes = dict(type='LoadAnnotations', with_bbox=True)
+xray_annotated = [_base_.xray_load, xray_boxes]
+xray_augmented = [dict(type='XrayRandomFlip', prob=0.5), dict(type='PackDetInputs')]
+xray_tested = [xray_boxes, _base_.xray_pack]
+xray_test_set = dict(test_mode=True, pipeline=[_base_.xray_load, xray_resize, *xray_tested], **xray_set)
 train_dataloader = dict(
     batch_size=4,
-    dataset=dict(
-        ann_file='train.json',
-        pipeline=[
-            _base_.xray_load,
-            dict(type='LoadAnnotations', with_bbox=True),
-            xray_resize,
-            dict(type='XrayRandomFlip', prob=0.5),
-            dict(type='PackDetInputs'),
-        ],
-        **xray_set,
-    ),
+    dataset=dict(ann_file='train.json', pipeline=[*xray_annotated, xray_resize, *xray_augmented], **xray_set),
     **_base_.xray_train_loader,
 )
 val_dataloader = dict(dataset=dict(ann_file='val.json', **xray_test_set), **_base_.xray_test_loader)

@@ -4,15 +4,9 @@ xray_heads = dict(rpn_head=dict(anchor_generator=dict(scales=[2, 3])))
 
 xray_resize = dict(type='Resize', scale=(192, 192), keep_ratio=True)
 xray_set = dict(data_root='data/synthetic', severity='castings')
-# The steps of the pipelines that it inherits, at this size.
-xray_train_pipeline = [
-    xray_resize if step['type'] == 'Resize' else step
-    for step in _base_.train_dataloader['dataset']['pipeline']
-]
-xray_test_pipeline = [
-    xray_resize if step['type'] == 'Resize' else step
-    for step in _base_.test_dataloader['dataset']['pipeline']
-]
+# The pipelines that it inherits, at this size.
+xray_train_pipeline = [*_base_.xray_annotated, xray_resize, *_base_.xray_augmented]
+xray_test_pipeline = [_base_.xray_load, xray_resize, *_base_.xray_tested]
 train_dataloader = dict(dataset=dict(pipeline=xray_train_pipeline, **xray_set), **_base_.xray_two_cores)
 val_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline, **xray_set), **_base_.xray_two_cores)
 test_dataloader = dict(dataset=dict(pipeline=xray_test_pipeline, **xray_set), **_base_.xray_two_cores)

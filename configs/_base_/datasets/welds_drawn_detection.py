@@ -4,13 +4,10 @@ train_dataloader = dict(
     batch_sampler=None,  # crops are square; an unlabelled list does not say how wide its images are
     dataset=dict(
         _delete_=True,
-        type='XrayBackgrounds',
         data_root='data/welds',
-        data_prefix=dict(img_path='images'),
         ann_file='unlabeled.txt',
-        metainfo=_base_.xray_set['metainfo'],
-        severity=None,
         # Weld films are scans on which less metal is darker.
         pipeline=[_base_.xray_load, dict(type='DrawFlaws', number=(1, 6), film=True), *_base_.xray_crops],
+        **_base_.xray_backgrounds,
     ),
 )

@@ -1,5 +1,3 @@
 # Swin-B from ImageNet.
 _base_ = './faster-rcnn_fpn.py'
-model = dict(
-    backbone=dict(_delete_=True, **_base_.xray_swin_base), neck=dict(in_channels=[128, 256, 512, 1024])
-)
+model = dict(backbone=dict(_delete_=True, **_base_.xray_swin_base), neck=_base_.xray_swin_base_neck)

@@ -6,3 +6,5 @@ xray_swin_wrapper = dict(
     ),
     clip_grad=dict(max_norm=35, norm_type=2),
 )
+# At CPU scale, at a higher rate.
+xray_small_swin = dict(type='OptimWrapper', optimizer=dict(xray_adamw, lr=1e-3), **xray_swin_wrapper)
