@@ -90,7 +90,7 @@ def start(args: argparse.Namespace, cfg: 'Config', seed: int, running: ModuleTyp
     fitted = [*running.fit_batch(cfg), *running.magnified_views(cfg)]
     last = running.choose_start(cfg.work_dir, args.resume)
     if last:
-        # A config's own load_from would be taken for the run to go on with.
+        # Otherwise the runner would resume from the config's own load_from.
         cfg.resume, cfg.load_from = True, last
 
     facts = provenance.provenance(args.config)

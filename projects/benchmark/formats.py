@@ -27,7 +27,7 @@ def touch(image: np.ndarray) -> int:
 
 
 def ours(images: np.ndarray, folder: Path) -> Iterator[tuple[str, Reader]]:
-    """Yield what reads our store."""
+    """Yield the name and the reader of our packed store, with its checksums and without."""
     import cv2
 
     from projects.radiograph.pack import pack

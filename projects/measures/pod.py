@@ -205,7 +205,7 @@ def _plausible(
     if not models:
         raise StatisticsError('the fit did not converge')
     models.sort(key=lambda model: deviances[name_model(*model)])
-    # What fits as well as the best is as plausible: the bound is the largest of all of these.
+    # A model that fits about as well as the best is as plausible: the bound is the largest of all.
     limit = deviances[name_model(*models[0])] + CRITERION
     return [model for model in models if deviances[name_model(*model)] <= limit]
 

@@ -209,8 +209,8 @@ def judge_parts(
     """Judge whether parts prove a critical escape rate at a threshold.
 
     The proof is a one-sided Clopper-Pearson bound over physical parts. It holds for one model and one
-    threshold, both fixed on val before test is opened; the best of several models on these parts would break
-    it, so that of another set than test it is called an estimate. A detector that rejects every sound part,
+    threshold, both fixed on val before test is opened. Parts that also chose the model would break it, so
+    the result on any other set than test is called an estimate. A detector that rejects every sound part,
     or rejects most critical parts by a detection that lies elsewhere, proves nothing.
 
     Args:

@@ -18,7 +18,7 @@ from .detection import measure_detection
 from .images import CRITICAL, Bools, Floats, InspectedImage, Ints, MeasureError, read_images
 from .matching import box_iou, match_all
 
-_PAGE_HASH = re.compile(r'-[0-9a-f]{12}(?=(\.[^./]*)?$)')  # `line.page.items.kept_name`
+_PAGE_HASH = re.compile(r'-[0-9a-f]{12}(?=(\.[^./]*)?$)')  # added by `line.page.items.kept_name`
 VERDICTS = ('critical', 'minor', 'defect-free')
 FREE = VERDICTS.index('defect-free')  # the best of them; the worst is the first
 SAME_IOU = 0.3  # of two boxes that mark one flaw; of a smaller one, the centre of one lies in the other

@@ -63,15 +63,15 @@ class Item:
 class Recorder:
     """Runs images through the transforms of a dataset, unchanged, and keeps what each of them returns.
 
-    Transforms inside of others (`MultiView`, `RandomApply`) count one by one; of a second view a second row
-    is kept.
+    Transforms inside of others (`MultiView`, `RandomApply`) count one by one; a second view is kept in a row
+    of its own.
 
     Attributes:
         columns: name and arguments of each transform, in order.
     """
 
     def __init__(self, dataset, configs: Sequence[dict], preprocess: Callable | None = None):
-        """Watch a dataset.
+        """Record what each transform of a dataset returns.
 
         Args:
             dataset: has `pipeline`, a Compose; `prepare_data`; and `metainfo`.

@@ -98,7 +98,7 @@ def _leaks_between(a: ImageSet, b: ImageSet, probes: Scans, workers: int) -> lis
                 pairs=near,
             )
         )
-    # Choosing the epoch on parts of test costs little, on its very images the result.
+    # The epoch is chosen on val. A part that val shares with test biases that little, a shared image much.
     return findings if (a.side, b.side) == ('val', 'test') else findings + _shared_groups(a, b)
 
 
@@ -183,10 +183,10 @@ def _shared_groups(a: ImageSet, b: ImageSet) -> list[Finding]:
 def _adjacent_frames(a: ImageSet, b: ImageSet) -> list[Finding]:
     """Neighbouring numbers in file names: frames of one sequence, unless the numbers count parts.
 
-    P10_a.png and P11_a.png differ by a counted part: where the parts of both images are known and differ,
-    they are no frames of one sequence. A rule may have taken the frame's number for the part, though. That it
-    did not is shown by a part with several images of one numbering (P10_a.png, P10_b.png); without such a
-    part, the numbers are a note.
+    The numbers of P10_a.png and P11_a.png count parts: where the parts of both images are known and differ,
+    the images are no frames of one sequence. But the rule that names parts may have taken the frame's number
+    for the part. It has not where one part has several images of that numbering (P10_a.png, P10_b.png).
+    Without such a part, the finding is a note.
     """
     mine, held = _groups(a, b, 'part'), _groups(b, a, 'part')
     frames: dict[tuple[str, int, str], set[str]] = {}

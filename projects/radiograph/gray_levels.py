@@ -25,7 +25,7 @@ noise by a factor."""
 _NOISE_SIDE = 2048  # px of the middle that noise is measured on
 # Its response to any plane is 0, to white noise of standard deviation 1 it is 6 (Immerkaer 1996).
 _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-_SAID = {f'p{share}': f'percentile {share}' for share in PERCENTILES} | {
+_NAMES = {f'p{share}': f'percentile {share}' for share in PERCENTILES} | {
     'contrast': 'contrast (percentile 99 - 1)',
     'noise': 'noise',
     'black': 'share of black pixels',
@@ -111,9 +111,9 @@ def band_of(frames: Sequence[Levels]) -> Band:
 
 
 def outside(levels: Levels, band: Band) -> list[str]:
-    """Return what is outside of a band, a few words each; nothing of an empty band."""
+    """Return what is outside of a band, a few words each; an empty band has no limits."""
     return [
-        f'{_SAID[key]} is {levels[key]:.3g}, expected {max(low, 0):.3g} to {high:.3g}'
+        f'{_NAMES[key]} is {levels[key]:.3g}, expected {max(low, 0):.3g} to {high:.3g}'
         for key, (low, high) in band.items()
         if not low <= levels[key] <= high
     ]

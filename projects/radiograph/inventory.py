@@ -190,7 +190,7 @@ def _reported(folder: str, manifest: str) -> dict[str, tuple[str, str]]:
             )
         found = {}
         for file in content['files']:
-            # Of `<bucket>/<config>/data/<name>` the data lies where the manifest's own folder says.
+            # Keys are `<bucket>/<config>/data/<name>`; what is read lies beside the manifest's own folder.
             data = _content(_data_of(place, file['key']))
             for values in _rows(data):
                 row = dict(zip(columns, values, strict=True))

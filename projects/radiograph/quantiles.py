@@ -110,7 +110,7 @@ class GraySketch:
         flat = np.concatenate(self._pending)
         self._pending, self._waiting = [], 0
         bits = flat.view(np.uint32)
-        # To the nearest of those with 19 bits of mantissa; a carry goes on into the exponent, as it should.
+        # Round to 19 bits of mantissa; a carry out of the mantissa rightly raises the exponent.
         rounded = (bits + np.uint32(1 << _DROPPED - 1)) >> np.uint32(_DROPPED) << np.uint32(_DROPPED)
         self._join(*np.unique(rounded.view(np.float32), return_counts=True))
 

@@ -297,7 +297,7 @@ def pixels_of(record: Record, shard: mmap.mmap | bytes, dtype: np.dtype) -> np.n
 
 
 def checksum_of(record: Record, text: tuple[bytes, bytes], pixels: np.ndarray) -> int:
-    """Return the CRC-32 of a record but its checksum, its text and its pixels."""
+    """Return the CRC-32 of a record without its checksum field, of its text and of its pixels."""
     head = RECORD.pack(*record[:-1], 0) + b''.join(text)
     # zlib's CRC-32 by zlib-ng's vector instructions: 262 kB in 10 us instead of 420.
     checksum: int = imagecodecs.zlibng_crc32(

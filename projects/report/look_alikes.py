@@ -70,7 +70,7 @@ def _records(run: Run) -> Iterator[tuple[Path, Mapping]]:
 def _covers(record: Mapping, run: Run) -> bool:
     """Whether a check read the very annotation files of training, val and test."""
     files, _ = run.train_files()
-    whole = run.facts.get('labels_sha256') or {}  # of a share of the labels: the file that it was drawn from
+    whole = run.facts.get('labels_sha256') or {}  # by the file of a share: the file it was drawn from
     trained = [{sha256 or digest(Path(file)), whole.get(file)} for file, sha256 in files.items()]
     on_val = [run.val.sha256] if run.val else list(run.val_files().values())
     try:

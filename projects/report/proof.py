@@ -275,13 +275,13 @@ def _read(file: str) -> dict:
 
 
 def _images_in(coco: Mapping) -> list[Mapping]:
-    """Return the image records of an annotated set; none of what is no such set."""
+    """Return the image records of an annotated set; [] where it is not a COCO dict."""
     images = coco.get('images') if isinstance(coco, Mapping) else None
     return [image for image in images if isinstance(image, Mapping)] if isinstance(images, list) else []
 
 
 def _parts_in(coco: Mapping, rule: str | None) -> set[str | None]:
-    """Return the parts of an annotated set, among them None where it lacks some or is no such set."""
+    """Return the parts of an annotated set; None among them stands for those that are not known."""
     info = coco.get('info') if isinstance(coco, Mapping) else None
     own = info.get('group') if isinstance(info, Mapping) else None
     try:
@@ -291,7 +291,7 @@ def _parts_in(coco: Mapping, rule: str | None) -> set[str | None]:
 
 
 def _named_in(coco: Mapping) -> set:
-    """Return name, size and boxes of the images of an annotated set; none of what is no such set."""
+    """Return name, size and boxes of the images of an annotated set; [] where it is not a COCO dict."""
     try:
         return _named(coco, with_boxes=True)
     except (KeyError, TypeError, AttributeError):

@@ -146,7 +146,8 @@ class Run:
 def name_arm(init: str, facts: Mapping) -> str:
     """Name an arm by where its weights start and how its training differs from the config's."""
     longer, pretrained = facts.get('epochs_factor', 1), facts.get('pretrain_epochs_factor', 1)
-    rate = 1 if facts.get('lr_on_val') else facts.get('lr_factor') or 1  # all arms have theirs chosen on val
+    # A rate that val chose is not named: each arm then has its own.
+    rate = 1 if facts.get('lr_on_val') else facts.get('lr_factor') or 1
     words = [init]
     words += [f'{longer:g}× epochs'] if longer != 1 else []
     words += [f'pretrained {pretrained:g}× as long'] if pretrained != 1 else []

@@ -467,7 +467,8 @@ def _data(members) -> dict:
                 rows.add((split, predictions.ann_file, str(len(predictions.parts())), predictions.sha256))
         files, _ = m.run.train_files()
         for file, sha256 in files.items():
-            images = m.run.facts.get('train_images') if len(files) == 1 else None  # recorded of all together
+            # The number on record is of all files together.
+            images = m.run.facts.get('train_images') if len(files) == 1 else None
             rows.add(('train', file, _text(images), _text(sha256)))
     title = 'Data: annotation files and their SHA-256 when they were read'
     return dict(title=title, header=['split', 'file', 'images', 'SHA-256'], rows=[*map(list, sorted(rows))])

@@ -17,10 +17,10 @@ LEAKY = 'gdxray-a'  # protocol A: frames of the test series are in training too
 def verdict(groups: Sequence[Group]) -> tuple[str, str]:
     """Answer in two sentences whether pretraining on radiographs helps, and what would escape.
 
-    The comparison told is one of a start alone, without a teacher and with a baseline that learnt as long; of
-    these one on industrial radiographs, else on others than GDXray's, else on its protocol B; there the one
-    with most runs, of equal ones that with most labels, then the first in the order of the tables; never the
-    one with the best result on test.
+    One comparison is described. It compares starts alone: without a teacher, and as long a training on both
+    sides. Industrial radiographs are preferred, then any other set than GDXray, then GDXray's protocol B.
+    Among those left it is the one with most runs, then with most labels, then the first of the tables. The
+    results on test have no say in the choice.
     """
     told = [(g, c) for g in groups for c in g.contrasts if c.measure in ('AP50', 'mAP')]
     if not told:
@@ -139,7 +139,7 @@ def _escapes(arms: Sequence[Arm], groups: Sequence[Group]) -> str:
 
 
 def _proof(arm: Arm, groups: Sequence[Group]) -> str:
-    """Say what is proven of the model chosen on val for the test set of an arm, else of its first seed."""
+    """Say what is proven on an arm's test set: of the model chosen on val, else of the arm's first seed."""
     first, images = arm.members[0].run, arm.members[0].image_set
     found = [(g, a, one) for g in groups for a in g.arms for one in a.members if one.chosen]
     found = [(g, a, one) for g, a, one in found if one.image_set == images]

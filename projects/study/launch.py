@@ -36,7 +36,7 @@ def run(study: Study, jobs: int | None, profile: str | None, further: Sequence[s
     study.root.mkdir(parents=True, exist_ok=True)
     with (study.root / '.running').open('w') as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
         except OSError:
             raise StudyError(f'{study.root}: this study is running already; wait for it') from None
         for job in waiting:
@@ -69,7 +69,7 @@ def carry_out(plan: Sequence[dict[str, Any]], folder: Path, options: Sequence[st
     command += ['--directory', str(folder), '--config', f'plan={file.resolve()}']
     command += ['--keep-going', '--rerun-incomplete', '--rerun-triggers', 'mtime', '--nolock']
     if '--dry-run' not in options:
-        command += ['--quiet', 'all']  # each step tells of itself, in terms of the study
+        command += ['--quiet', 'all']  # each step prints what it does, in the study's own terms
     return subprocess.run([*command, *options], check=False, env=environment()).returncode
 
 

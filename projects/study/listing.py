@@ -6,7 +6,7 @@ from .schedule import clock, seconds_of, stated_hours, wall_seconds
 
 
 def show(study: Study, side_by_side: int) -> None:
-    """Print what will run and about how long, so many runs side by side."""
+    """Print what will run, and about how long it takes with that many runs side by side."""
     print(f'{study.name}: {study.about}')
     known, unknown, stated = {}, 0, []
     for job in study.jobs:

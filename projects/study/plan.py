@@ -59,7 +59,7 @@ DEFAULTS = dict(
 OF_AN_ARM = ('seeds', 'fractions', 'lr_factors', 'epochs_factor', 'pretrain_epochs_factor', 'needs_file')
 
 
-SMALLEST_BY_FRAME = 10  # percent: fewer frames of a series are none
+SMALLEST_BY_FRAME = 10  # percent of a series: a smaller share may hold no frame
 
 
 class StudyError(MMXrayError, ValueError):
@@ -211,7 +211,7 @@ def _plan_arm(study, arm, jobs):
             'pretrain_epochs_factor'
         )
     for fraction in own['fractions']:
-        # As many updates as with all labels take as many more epochs.
+        # A tenth of the labels takes ten times the epochs for the same number of updates.
         stretch = factor * (100 / fraction if own['updates'] == 'same' else 1)
         common = dict(
             config=arm['config'],

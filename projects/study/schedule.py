@@ -120,7 +120,7 @@ def wall_seconds(study: Study, seconds: Mapping[str, float], places: int, gpus: 
 
     Args:
         study: Study.
-        seconds: Of each job that is to run, by name; what others need of it is done.
+        seconds: Of each job that is to run, by name. Jobs that are not among them are done.
         places: Cores or GPUs.
         gpus: GPUs of the machine; with any, a job takes as many places as GPUs, else one.
     """

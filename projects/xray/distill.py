@@ -42,7 +42,7 @@ class XrayDistill(FpnTeacherDistill):
         self._register_load_state_dict_pre_hook(self._keep_teacher)
 
     def _keep_teacher(self, state: dict, prefix: str, *args) -> None:
-        """Let a checkpoint without the teacher be whole: resuming and testing keep the one that is there."""
+        """Add this model's teacher to a checkpoint that has none, so that resuming and testing load it."""
         for key, tensor in self.teacher.state_dict().items():
             state.setdefault(f'{prefix}teacher.{key}', tensor)
 

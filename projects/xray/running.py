@@ -105,7 +105,7 @@ def read_experiment(path: str, options: list[str] | None = None, loader: str = '
         loader: Which data it needs.
 
     Raises:
-        UsageError: It has not, so it is a fragment or no config at all; and as `read_config`.
+        UsageError: It lacks one of them, as a fragment does; or `read_config` raises it.
     """
     cfg = read_config(path, options)
     if not cfg.get('model') or not cfg.get(loader):

@@ -77,10 +77,10 @@ def absent_part(cfg: Config, key: str) -> tuple[str, ...] | None:
 
 
 def misspelt(cfg: Config, added: Sequence[str]) -> str | None:
-    """Say what is wrong with a key that an option has added: its place does not know it.
+    """Say what is wrong with a key that an option has added where nothing takes such a key.
 
     Args:
-        cfg: The config with all options merged, since one may have set the `type` that takes another.
+        cfg: The config with all options merged, since one option may set the `type` that takes another's key.
         added: See `absent_part`.
 
     Returns:
@@ -89,7 +89,7 @@ def misspelt(cfg: Config, added: Sequence[str]) -> str | None:
     *path, part = added
     if not path:
         near = difflib.get_close_matches(part, TOP, 1, 0.6)
-        return None if part in TOP else _said(part, 'the config', near)
+        return None if part in TOP else _clause(part, 'the config', near)
     node = cfg._cfg_dict
     for step in path:
         node = node[int(step)] if isinstance(node, Sequence) else node[step]
@@ -103,10 +103,10 @@ def misspelt(cfg: Config, added: Sequence[str]) -> str | None:
     if part in {*known, *CONTAINERS.get(place, ())}:
         return None
     near = difflib.get_close_matches(part, sorted(known), 1, ALIKE if takes_more else 0.5)
-    return None if takes_more and not near else _said(part, name, near)
+    return None if takes_more and not near else _clause(part, name, near)
 
 
-def _said(part: str, place: str, near: list[str]) -> str:
+def _clause(part: str, place: str, near: list[str]) -> str:
     remedy = f'did you mean `{near[0]}`?' if near else 'look its keys up with tools/diff_config.py'
     return f'`{part}` is no key of {place}; {remedy}'
 

@@ -452,7 +452,7 @@ def test_what_is_kept_and_damaged_is_fetched_again_and_a_changed_shard_is_an_err
     remote.remove(f'{url}/shard-00002.bin')
     with pytest.raises(remote.RemoteError, match='shard-00002.bin: expected an object at this URL'):
         store.read(6)
-    # Packed anew with other pixels, the former blocks are not read.
+    # Packed again with other pixels, the former blocks are not read.
     for name in remote.list_files(url):
         remote.remove(f'{url}/{name}')
     draw(source / 'part0' / '00.png', seed=99)

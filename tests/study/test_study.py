@@ -513,7 +513,7 @@ def test_seeds_on_other_data_are_no_row_of_the_table(study, evaluated, changed, 
     planned = read_study(study('seeds: [0, 1]', arms=['scratch']))
     finish(planned, 'train_scratch_seed0_frac100', AP50=0.2)
     results.record(planned)
-    shutil.rmtree('work_dirs')  # on another machine, whose data were converted anew
+    shutil.rmtree('work_dirs')  # on another machine, whose data were converted again
     labels = Path(f'data/{changed}.json')
     labels.write_text('{"info": {}}')
     finish(planned, 'train_scratch_seed1_frac100', AP50=0.4)

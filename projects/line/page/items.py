@@ -55,7 +55,7 @@ class Item:
 
     @property
     def file_name(self) -> str:
-        """Of its copy beside the corrections."""
+        """Name of the radiograph's copy beside the corrections."""
         return kept_name(self.name, self.digest)
 
 

@@ -41,7 +41,7 @@ class Served:
 
 
 def _state(path: Path) -> tuple[int, ...]:
-    """Return what changes with a file's content, or with the link that leads there; () where it is gone."""
+    """Return numbers that differ once the file or the link to it was changed; () where the file is gone."""
     try:
         facts = path.stat()
     except OSError:

@@ -33,7 +33,7 @@ class LastVerdicts:
     """The last verdicts of a process, newest first; `add` may be called from several threads."""
 
     def __init__(self) -> None:
-        self._said: deque[tuple[dict[str, Any], bytes]] = deque(maxlen=MOST)
+        self._entries: deque[tuple[dict[str, Any], bytes]] = deque(maxlen=MOST)
         self._start = secrets.token_hex(4)  # a picture's name is never that of another, also after a restart
         self._count = 0
         self._lock = threading.Lock()
@@ -64,18 +64,18 @@ class LastVerdicts:
         with self._lock:
             self._count += 1
             facts |= dict(key=f'{self._start}-{self._count}', picture=bool(picture))
-            self._said.appendleft((facts, picture))
+            self._entries.appendleft((facts, picture))
         return facts
 
     def listed(self) -> list[dict[str, Any]]:
         """Return them, newest first."""
         with self._lock:
-            return [facts for facts, _ in self._said]
+            return [facts for facts, _ in self._entries]
 
     def picture(self, key: str) -> bytes:
         """Return a PNG; empty where there is none any more."""
         with self._lock:
-            return next((picture for facts, picture in self._said if facts['key'] == key), b'')
+            return next((picture for facts, picture in self._entries if facts['key'] == key), b'')
 
 
 class KeptVerdicts:

@@ -61,7 +61,7 @@ class Curation:
                     self.reasons[name] = BLANK, f'gray levels span {span:.2%} of the range'
 
     def thin(self, scans: Scans, workers: int) -> None:
-        """Drop near duplicates; of a group those stay that resemble its first one least."""
+        """Drop near duplicates: of each group, the images that resemble its first one most."""
         most = self.settings.near_duplicates
         names = [name for name in self.kept() if (found := scans[self.path(name)]).low != found.high]
         if most is None or not names:

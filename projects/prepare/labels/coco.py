@@ -15,7 +15,7 @@ ONE_REGION = 'mask of one region marked as crowd read as one object'
 """CVAT marks every mask as crowd: COCO has run lengths for crowds only."""
 
 _OF_ANNOTATIONS = {'images', 'annotations', 'categories', 'shapes', 'objects', 'boxes'}
-"""Keys of a JSON file one of which an annotation has, be it COCO or not."""
+"""Keys of a JSON file; an annotation has one of them, in COCO and in formats like it."""
 
 
 def read_coco(src: Path) -> tuple[Images, Source]:
