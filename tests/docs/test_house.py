@@ -59,3 +59,10 @@ def test_each_test_file_has_a_name_of_its_own(files):
     """Two of one name cannot be collected together."""
     names = [path.name for path in files('tests') if path.name != 'conftest.py']
     assert [name for name in names if names.count(name) > 1] == []
+
+
+def test_each_module_stands_in_the_readme_of_its_package(repo):
+    for page in (repo / 'projects').glob('*/README.md'):
+        named = set(re.findall(r'`(?:\w+/)?(\w+)\.py`', page.read_text()))
+        modules = {path.stem for path in page.parent.glob('*.py')} - {'__init__'}
+        assert modules <= named, f'{page.parent.name}: {modules - named}'
