@@ -20,11 +20,26 @@ xray_tiny = dict(
     ),
 )
 
-# A teacher of several students.
+# The teachers: config, and weights that its training leaves.
 xray_swin_base_teacher = dict(
     type='XrayDistill',
     teacher='configs/faster_rcnn/faster-rcnn_swin-base-simmim-pre_fpn_4xb4-amp-2x_industrial.py',
     teacher_ckpt='work_dirs/faster-rcnn_swin-base-simmim-pre_fpn_4xb4-amp-2x_industrial/epoch_24.pth',
+)
+xray_r18_narrow_castings_teacher = dict(
+    xray_swin_base_teacher,
+    teacher='configs/small/faster-rcnn_r18-narrow-simsiam-castings-pre_fpn_1xb4-12e_gdxray-a.py',
+    teacher_ckpt='work_dirs/faster-rcnn_r18-narrow-simsiam-castings-pre_fpn_1xb4-12e_gdxray-a/epoch_12.pth',
+)
+xray_r18_narrow_teacher = dict(
+    xray_swin_base_teacher,
+    teacher='configs/small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py',
+    teacher_ckpt='work_dirs/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic/epoch_8.pth',
+)
+xray_r50_teacher = dict(
+    xray_swin_base_teacher,
+    teacher='configs/one_gpu/faster-rcnn_r50-scratch_fpn_1xb8-amp-24e_synthetic-1024.py',
+    teacher_ckpt='work_dirs/faster-rcnn_r50-scratch_fpn_1xb8-amp-24e_synthetic-1024/epoch_24.pth',
 )
 
 # PKD (arXiv:2207.02039): Pearson correlation of the maps, so that teacher and student may differ in kind.
@@ -77,3 +92,4 @@ xray_pkd_32_to_64 = dict(
     },
     loss_forward_mappings=xray_connected,
 )
+xray_pkd_light_64_to_256 = dict(xray_pkd_64_to_256, distill_losses=xray_pkd_light_losses)

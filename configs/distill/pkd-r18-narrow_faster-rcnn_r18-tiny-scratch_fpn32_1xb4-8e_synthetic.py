@@ -5,9 +5,7 @@ custom_imports = _base_.xray_distill_imports
 custom_hooks = _base_.xray_distill_hooks
 model = dict(
     _delete_=True,
-    type='XrayDistill',
     architecture=_base_.model,
-    teacher='configs/small/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py',
-    teacher_ckpt='work_dirs/faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic/epoch_8.pth',
     distiller=_base_.xray_pkd_32_to_64,
+    **_base_.xray_r18_narrow_teacher,
 )

@@ -5,9 +5,7 @@ custom_imports = _base_.xray_distill_imports
 custom_hooks = _base_.xray_distill_hooks
 model = dict(
     _delete_=True,
-    type='XrayDistill',
     architecture=_base_.model,
-    teacher='configs/one_gpu/faster-rcnn_r50-scratch_fpn_1xb8-amp-24e_synthetic-1024.py',
-    teacher_ckpt='work_dirs/faster-rcnn_r50-scratch_fpn_1xb8-amp-24e_synthetic-1024/epoch_24.pth',
-    distiller=dict(_base_.xray_pkd_64_to_256, distill_losses=_base_.xray_pkd_light_losses),
+    distiller=_base_.xray_pkd_light_64_to_256,
+    **_base_.xray_r50_teacher,
 )

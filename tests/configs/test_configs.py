@@ -27,6 +27,7 @@ from mmengine.registry import DATASETS, HOOKS, METRICS, TRANSFORMS, VISUALIZERS,
 from mmengine.utils import import_modules_from_strings
 
 import projects.xray.compat  # noqa: F401  (first, as in every config)
+from projects.benchmark.published import steps
 from projects.xray import (
     classes,
 )
@@ -298,16 +299,6 @@ def test_a_name_says_the_pixels(path):
     assert {size if isinstance(size, int) else max(size) for size in sizes} == {name.px}
     if name.backbone.startswith('swin'):
         assert config.model.backbone.img_size == name.px
-
-
-def steps(pipeline):
-    """All transforms of a pipeline, those of its views among them."""
-    for step in pipeline:
-        if isinstance(step, list):
-            yield from steps(step)
-        else:
-            yield step
-            yield from steps(step.get('transforms', []))
 
 
 # Rule 6: a file does not know its own name, where it writes, its seed or the machine.
