@@ -1,6 +1,7 @@
 """The command that regenerates the coverage tables; the tables themselves take minutes."""
 
 import pytest
+from scipy import stats
 
 from projects.measures.coverage import TABLES, main
 
@@ -22,10 +23,17 @@ def share(text):
     return float(text.rstrip('%')) / 100
 
 
+def within(text, promised, sets):
+    """Whether a share of simulated sets is above the promised one by no more than chance, 1 in 1,000."""
+    return round(share(text) * sets) <= stats.binom.ppf(0.999, sets, promised)
+
+
 @pytest.mark.long
 def test_what_is_promised_is_kept():
-    for row in TABLES['comparison'][2](400, 1):
-        assert share(row[2]) <= 0.08 and ('equal' not in row[0] or share(row[4]) <= 0.06), row
+    rows = list(TABLES['comparison'][2](400, 1))
+    for row in rows:  # docs/report.md says up to 6.7 % of intervals
+        assert within(row[2], 0.067, 400) and ('equal' not in row[0] or within(row[4], 0.05, 400)), row
+    assert sum(share(row[2]) for row in rows) / len(rows) <= 0.06
     for table in ('pod', 'pod-alike'):
         for row in TABLES[table][2](300, 1):
             assert share(row[3]) <= 0.08, row
