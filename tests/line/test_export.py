@@ -189,7 +189,7 @@ def test_weights_of_another_config_are_refused(detector, tmp_path, capsys):
 def test_wrong_use_exits_2(detector, tmp_path, capsys):
     (tmp_path / 'there').mkdir()
     assert tool.main([*map(str, detector), str(tmp_path / 'there')]) == 2
-    assert 'there: expected a new' in capsys.readouterr().err
+    assert 'there: exists' in capsys.readouterr().err
     assert tool.main([str(detector[0]), str(tmp_path / 'none.pth'), str(tmp_path / 'x')]) == 2
     with pytest.raises(SystemExit) as stop:
         tool.main([*map(str, detector), str(tmp_path / 'x'), '--max-loss', '2'])
