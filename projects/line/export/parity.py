@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -75,36 +74,36 @@ class Reference:
     alone: list[tuple]
     padded: int
     rounded: Callable[[int, Radiographs], list[tuple]]
+    _drawn: dict[int, dict[int, tuple]] = field(default_factory=dict)
 
-    @cached_property
-    def ties(self) -> np.ndarray:
-        """Whether rounding decides what mmdet finds on an image, (N) bool.
+    def draw(self, seed: int, positions: Sequence[int]) -> list[tuple]:
+        """Return what mmdet, its logits changed by noise of a seed, finds on images; each is asked once."""
+        known = self._drawn.setdefault(seed, {})
+        new = [k for k in positions if k not in known]
+        if new:
+            known.update(zip(new, self.rounded(seed, self.images.at(new)), strict=True))
+        return [known[k] for k in positions]
+
+    def ties(self, positions: Sequence[int]) -> list[int]:
+        """Return the images, of those asked for, on which rounding decides what mmdet finds.
 
         Plain regions, such as saturated ones, give the anchors on them one score. Where these rank among the
         proposals, which of them are kept depends on the last bit, and so do the boxes. mmdet, its RPN's
         logits changed by `ROUNDING`, then finds other boxes than mmdet.
         """
-        ties = np.zeros(len(self.alike), bool)
-        for run in self._draws:
-            for k, pair in enumerate(zip(self.alike, run, strict=True)):
-                row = compare_boxes(*([one] for one in pair))
-                ties[k] |= row['matched'] < row['boxes'] or row['more'] > 0
-        return ties
+        draws = [self.draw(seed, positions) for seed in range(2)]
+        return [
+            k
+            for k, *others in zip(positions, *draws, strict=True)
+            if not all(_all_found([self.alike[k]], [other]) for other in others)
+        ]
 
-    @cached_property
-    def _draws(self) -> list[list[tuple]]:
-        return [self.rounded(seed, self.images) for seed in range(2)]
-
-    @cached_property
-    def alternatives(self) -> list[list[tuple]]:
-        """What mmdet might as well find: `alone`, and on images with ties one of `ALTERNATIVES` draws."""
-        tied = np.flatnonzero(self.ties)
-        draws = [[run[k] for k in tied] for run in self._draws]
-        draws += [self.rounded(seed, self.images.at(tied)) for seed in range(len(draws), ALTERNATIVES)]
+    def alternatives(self, tied: Sequence[int]) -> list[list[tuple]]:
+        """Return what mmdet might as well find: `alone`, on images with ties one of `ALTERNATIVES` draws."""
         runs = []
-        for draw in draws:
+        for seed in range(ALTERNATIVES):
             run = list(self.alone)
-            for k, found in zip(tied, draw, strict=True):
+            for k, found in zip(tied, self.draw(seed, tied), strict=True):
                 run[k] = found
             runs.append(run)
         return runs
@@ -325,23 +324,34 @@ def compare(reference: Reference, found: Sequence[tuple], engine: str, precision
     """
     row = dict(engine=engine, precision=precision, images=len(found), padded=reference.padded)
     row |= compare_boxes(reference.alike, found)
-    if precision == 'fp32' and row['boxes'] and not _same_boxes(row) and reference.ties.any():
-        decided = np.flatnonzero(~reference.ties)
+    tied = []
+    if precision == 'fp32' and row['boxes'] and not _same_boxes(row):
+        pairs = zip(reference.alike, found, strict=True)
+        tied = reference.ties([k for k, pair in enumerate(pairs) if not _all_found(*([one] for one in pair))])
+    if tied:
+        decided = [k for k in range(len(found)) if k not in tied]
         row |= compare_boxes([reference.alike[k] for k in decided], [found[k] for k in decided])
-        row['tied'] = len(found) - len(decided)
+        row['tied'] = len(tied)
     if _needs_ap50(row):
         row |= compare_ap50(reference.images.truth, reference.alone, found)
-    if row.get('tied'):
-        for name, lowest in _lowest_ap50(reference).items():
+    if tied:
+        for name, lowest in _lowest_ap50(reference, tied).items():
             if 'loss' in row[name]:
                 row[name]['rounding'] = row[name]['mmdet'] - min(lowest, row[name]['mmdet'])
     return row
 
 
-def _lowest_ap50(reference: Reference) -> dict[str, float]:
+def _all_found(reference: Sequence[tuple], found: Sequence[tuple]) -> bool:
+    """Whether each box is found again, and no other."""
+    row = compare_boxes(reference, found)
+    return row['matched'] == row['boxes'] and not row['more']
+
+
+def _lowest_ap50(reference: Reference, tied: Sequence[int]) -> dict[str, float]:
     """Return the lowest AP50, mean and critical, of what mmdet might as well find."""
-    measures = ap50_measures(reference.images.truth, *reference.alternatives)
-    runs = np.arange(len(reference.alone) * len(reference.alternatives)).reshape(-1, len(reference.alone))
+    alternatives = reference.alternatives(tied)
+    measures = ap50_measures(reference.images.truth, *alternatives)
+    runs = np.arange(len(reference.alone) * len(alternatives)).reshape(len(alternatives), -1)
     values = {name: [measure(run) for run in runs] for name, measure in measures.items()}
     return {name: min(row) for name, row in values.items() if None not in row}
 
