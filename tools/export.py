@@ -117,8 +117,8 @@ def run(args: argparse.Namespace, running: ModuleType) -> int:
     if tied:
         print(
             f'warning: on {tied} of {exported.parity[0]["images"]} validation images rounding decides what '
-            'mmdet finds, as plain regions share one score of the RPN: there AP50 alone was compared; train '
-            'longer, or mask what is saturated',
+            'mmdet finds, as many anchors share one score of its RPN: there AP50 alone was compared; train '
+            'longer',
             file=sys.stderr,
         )
     if exported.calibration:

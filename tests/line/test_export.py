@@ -18,6 +18,7 @@ from helpers.plates import draw_radiograph
 from mmengine.config import Config
 
 from projects.line.export import detector as export_detector
+from projects.line.export import export as export_module
 from projects.line.export import graphs, int8, parity, threshold
 from projects.line.export.traceable import TraceableDetector, UnsupportedDetectorError
 from projects.line.runtime import Inspector, engines, folder
@@ -449,6 +450,34 @@ def test_where_rounding_decides_what_mmdet_finds_ap50_alone_is_compared(detector
     everywhere = [one_less(found) for found in reference.alike]
     with pytest.raises(export_detector.ExportError, match='boxes of mmdet found again'):
         parity.check(parity.compare(reference, everywhere, 'openvino', 'fp32'), 1, 1)
+
+
+@pytest.mark.parametrize('tied', [3, None])
+def test_a_second_engine_that_loses_more_where_rounding_decides_is_left_out(
+    detector, tmp_path, monkeypatch, capsys, tied
+):
+    """Without ties an engine that differs is a fault of the graph, and nothing is kept."""
+    compare = parity.compare
+
+    def worse(reference, found, engine, precision):
+        row = compare(reference, found, engine, precision)
+        if engine == 'onnxruntime':
+            row |= dict(tied=tied, AP50_critical=dict(mmdet=0.9, export=0.8, loss=0.1, low=None, high=None))
+        return row
+
+    monkeypatch.setattr(export_module, 'compare', worse)
+    out = tmp_path / 'out'
+    assert tool.main([*map(str, detector), str(out)]) == (0 if tied else 1)
+    error = capsys.readouterr().err
+    assert 'onnxruntime fp32: AP50_critical falls by 0.1000' in error
+    assert out.exists() == bool(tied)
+    if tied:
+        content = folder.read(out)
+        assert list(content.engines) == ['openvino'] and [row['engine'] for row in content.parity] == [
+            'openvino'
+        ]
+        assert 'model.onnx' not in content.files and not (out / 'model.onnx').exists()
+        assert Inspector(out).engine == 'openvino'
 
 
 def test_one_score_for_all_anchors_leaves_the_boxes_to_rounding(detector):

@@ -87,9 +87,9 @@ class Reference:
     def ties(self, positions: Sequence[int]) -> list[int]:
         """Return the images, of those asked for, on which rounding decides what mmdet finds.
 
-        Plain regions, such as saturated ones, give the anchors on them one score. Where these rank among the
-        proposals, which of them are kept depends on the last bit, and so do the boxes. mmdet, its RPN's
-        logits changed by `ROUNDING`, then finds other boxes than mmdet.
+        Where all features of the RPN are zero, as behind a ReLU that learnt little, its anchors share one
+        score, that of its bias. Where these rank among the proposals, which of them are kept depends on the
+        last bit, and so do the boxes. mmdet, its RPN's logits changed by `ROUNDING`, then finds other boxes.
         """
         draws = [self.draw(seed, positions) for seed in range(2)]
         return [
