@@ -133,7 +133,8 @@ def _prove_or_leave_out(exported, draft, engine, reference, limits) -> None:
             raise
         exported.parity.pop()
         (draft / exported.engines.pop(engine)).unlink()
-        print(f'warning: {error}; {engine} is left out of the folder', file=sys.stderr)
+        reason = str(error).partition(': nothing is kept')[0]
+        print(f'warning: {reason}: {engine} is left out of the folder', file=sys.stderr)
 
 
 def export_untrained(cfg: Config, out: Path, side: int, images: Sequence[Path] = ()) -> None:
