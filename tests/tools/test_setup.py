@@ -554,7 +554,7 @@ def test_ci_runs_the_commands_of_the_documents(repo):
     script = repo / '.ci/run'
     assert os.access(script, os.X_OK)
     commands = re.findall(r'^make .*$', script.read_text(), re.MULTILINE)
-    targets = ('lint', 'test', 'test-browser', 'test-broker', 'test-loggers')
+    targets = ('lint', 'test', 'test-slow', 'test-browser', 'test-broker', 'test-loggers')
     assert commands == [f'make {target}' for target in targets]
     documents = ''.join((repo / name).read_text() for name in ('README.md', 'CONTRIBUTING.md'))
     assert [command for command in commands if command not in documents] == []

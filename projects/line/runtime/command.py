@@ -191,8 +191,9 @@ def watch(args: argparse.Namespace, inspector: Inspector) -> int:
     root, out, stop = Path(args.source[-1]), Path(args.out), threading.Event()
     if not root.is_dir():
         raise ArchiveError(f'{root}: expected a folder to watch; make it, or correct the path')
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    before = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     print(f'detector {inspector.digest}\nwatching {root}; results go to {out}', flush=True)
     broker = Broker(args.mqtt, args.mqtt_password, args.mqtt_ca) if args.mqtt else None
     try:
@@ -204,6 +205,8 @@ def watch(args: argparse.Namespace, inspector: Inspector) -> int:
         if watched.shadow:
             print(watched.shadow.in_words())
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if broker:
             broker.close()
     return 0
