@@ -45,7 +45,7 @@ elsewhere := --ignore tests/browser --ignore tests/broker --ignore tests/loggers
 test: setup ## run the tests that take seconds
 	$(pytest) -n 2 -m 'not slow and not long' $(elsewhere)
 
-test-slow: setup ## run those that take tens of seconds: ranks, studies, trainings as a user starts them
+test-slow: setup ## run the slower ones: ranks, studies, trainings as a user starts them
 	$(pytest) -n 2 -m slow $(elsewhere)
 
 test-long: setup ## run the tests that take minutes

@@ -1,6 +1,7 @@
 """Shared by all tests: the repository on the path, one thread, tiny radiograph sets, a small classifier."""
 
 import functools
+import gc
 import http.server
 import os
 import re
@@ -25,6 +26,12 @@ from helpers.drawn_sets import draw_set  # noqa: E402
 import projects  # noqa: E402, F401  (before mmdet: it brings mmcv's operators)
 
 cv2.setNumThreads(1)
+
+
+def pytest_collection_finish():
+    """Thousands of tests and the libraries stay until the end: the garbage collector need not visit them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope='session')

@@ -24,6 +24,7 @@ def test_drawn_labels_and_index_are_what_readers_take(tmp_path, monkeypatch):
     assert len(store) == 50 and all(store.find(store.name(k)) == k for k in range(50))
 
 
+@pytest.mark.slow
 def test_leaks_and_crops_in_one_run(capsys):
     arguments = ['archive', '--only', 'leaks', 'crops', '--images', '200', '400', '--hosts', '200', '400']
     assert benchmark.main(arguments) == 0
@@ -55,6 +56,7 @@ def test_less_than_a_batch_behind_the_store_is_one_line():
         streaming.measure_streaming(str(benchmark.REPO / streaming.CONFIG), 31, 64, 0, 1)
 
 
+@pytest.mark.slow
 def test_memory_of_index_and_labels_over_loaders():
     found = records.measure(['index', 'records'], 4000, 2)
     for what, (few, many) in found.items():

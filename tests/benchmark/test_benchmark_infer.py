@@ -26,6 +26,7 @@ def images(tmp_path):
     return paths
 
 
+@pytest.mark.slow
 def test_exports_are_measured_in_turn_each_in_its_process(tmp_path, images):
     path = str(export_to(tmp_path / 'brightest', depths=['12-bit unsigned']))  # time asks for no depth
     variants = benchmark_variants.variants_of([path], 'none.pth')[2:]

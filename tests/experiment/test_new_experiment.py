@@ -49,6 +49,7 @@ def read(stem, options=()):
     return read_config(str(path), list(options))
 
 
+@pytest.mark.slow
 def test_one_fragment_says_all_that_is_edited(checkout, tiny_coco, capsys):
     small_flaws(tiny_coco(n=16, unlabeled=20, size=512, name='data/housings'))
     assert main(['data/housings', '--severity', 'severity.yaml', '--scale', 'cpu', '--no-timing']) == 0
@@ -103,6 +104,7 @@ def test_an_option_reaches_what_an_edit_would(checkout, tiny_coco, capsys):
         read_config(str(next(Path('configs/small').glob('simsiam_*.py'))), ['xray_own.root=x'])
 
 
+@pytest.mark.slow
 def test_what_learns_from_crops_is_exported_too(checkout, tiny_coco):
     """Larger radiographs are tested whole, by a factor of their size."""
     root = tiny_coco(n=16, size=384, name='data/housings')

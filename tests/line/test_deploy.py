@@ -906,6 +906,7 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(exported, archive, tm
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_the_tables_of_a_large_archive_are_written_line_by_line(exported, tmp_path):
     root, inspect = tmp_path / 'archive', Inspector(exported)
     root.mkdir()

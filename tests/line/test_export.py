@@ -235,6 +235,7 @@ sys.exit(tool.main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize(('writer', 'file'), [('write_onnx', 'model.onnx'), ('write_openvino', 'model.bin')])
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_leaves_nothing(detector, exported, tmp_path, repo, writer, file):
     # Files may grow to half of what this one needs.
     program = CUT.format(repo=str(repo), writer=writer, limit=(exported / file).stat().st_size // 2)
@@ -350,6 +351,7 @@ def test_a_detector_that_resizes_by_a_factor_is_proven_on_radiographs_of_every_s
 
 
 @pytest.mark.parametrize('config', [SMALL, SWIN], ids=['resnet', 'swin'])
+@pytest.mark.slow
 def test_the_graph_has_one_channel_and_keeps_no_more_boxes_than_configured(config, data, tmp_path):
     files = write_detector(config, data, tmp_path)
     model = export_detector.load_detector(running.read_config(str(files[0])), str(files[1]))
@@ -651,6 +653,7 @@ def quantised(files, out, repo):
     return folder.read(out), int8.quantised_layers(model), users & set(int8.decoding(model))
 
 
+@pytest.mark.slow
 def test_masks_leave_the_graphs_as_mmdet_gives_them(data, tmp_path, capsys):
     files = write_detector(MASKS, data, tmp_path)
     out = tmp_path / 'masks'

@@ -36,7 +36,8 @@ def plates(root, count, name):
     return Radiographs(paths, dict(images=images, annotations=[], categories=[]))
 
 
-@pytest.mark.parametrize('name', ['r18-narrow', pytest.param('swin-narrow', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['r18-narrow', 'swin-narrow'])
 def test_both_engines_flag_as_it_was_calibrated(tmp_path, name):
     cfg = Config.fromfile(CONFIGS / f'faster-rcnn_{name}-scratch_fpn_1xb4-8e_synthetic.py')
     detector = untrained_detector(cfg)

@@ -104,6 +104,7 @@ def check_loss(path, inputs):
     assert measure(engines.load('openvino', path, threads=1)) > result['measure_after_plain_quantisation']
 
 
+@pytest.mark.slow
 def test_what_float32_loses_itself_counts(graph, run_in_subprocess):
     run_in_subprocess(check_own_loss, *graph)
 

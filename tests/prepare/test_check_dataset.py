@@ -801,6 +801,7 @@ def test_wrong_use_and_missing_data(data, tmp_path, capsys):
     assert report['images'] == 0 and len(report['findings']) == 3
 
 
+@pytest.mark.slow
 def test_command_line(repo, data, tmp_path):
     _, config = data
     command = [sys.executable, repo / 'tools/check_dataset.py']

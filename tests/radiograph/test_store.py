@@ -175,6 +175,7 @@ def _touch(dataset, start, done, queue):
     done.wait()
 
 
+@pytest.mark.slow
 def test_a_million_images_take_little_memory_in_eight_workers(tmp_path):
     n = 1_000_000
     fields = dict(

@@ -216,6 +216,7 @@ def test_a_place_that_was_taken_is_seen_between_two_images(source, bucket):
     assert passed == [0]  # before a shard was full
 
 
+@pytest.mark.slow
 def test_a_storm_of_503_loses_nothing(source, tmp_path, bucket, cable):
     pack(source, tmp_path / 'local', Recipe(64))
 

@@ -537,6 +537,7 @@ def proven(tmp_path_factory):
     return folders
 
 
+@pytest.mark.slow
 def test_only_the_model_that_was_chosen_on_val_keeps_its_proof(proven):
     settings = Settings(max_escape=0.2, resamples=5)
     alone = [gather(read_runs([run])[0], settings)[0].arms[0].members[0] for run in proven]

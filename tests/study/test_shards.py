@@ -29,6 +29,7 @@ def table(tmp_path):
     return sorted(image['file_name'] for image in coco['images']), len(aside)
 
 
+@pytest.mark.slow
 def test_shards_are_inspected_here_and_what_is_new_is_taken(archive, tmp_path):
     assert tool.main([*archive, '--shards', '3', '--jobs', '2', '--overlays', 'none']) == 0
     assert table(tmp_path) == ([f'{k}.png' for k in range(COUNT - 1)], 1)
@@ -37,6 +38,7 @@ def test_shards_are_inspected_here_and_what_is_new_is_taken(archive, tmp_path):
     assert table(tmp_path) == ([*(f'{k}.png' for k in range(COUNT - 1)), 'new.png'], 1)
 
 
+@pytest.mark.slow
 def test_shards_are_inspected_in_pods(archive, tmp_path, cluster):
     profile = ['--profile', 'configs/study/kubernetes']
     assert tool.main([*archive, '--shards', '2', '--minutes', '7', *profile]) == 0
@@ -46,6 +48,7 @@ def test_shards_are_inspected_in_pods(archive, tmp_path, cluster):
 
 
 @pytest.mark.parametrize('profile', ['slurm', 'kubernetes'])
+@pytest.mark.slow
 def test_a_million_is_dry_run_on_either_cluster(archive, tmp_path, cluster, capfd, profile):
     arguments = ['--shards', '64', '--dry-run', '--profile', f'configs/study/{profile}']
     assert tool.main([*archive, *arguments]) == 0
@@ -54,6 +57,7 @@ def test_a_million_is_dry_run_on_either_cluster(archive, tmp_path, cluster, capf
     assert not (tmp_path / 'found' / 'shard-1-of-64').exists()
 
 
+@pytest.mark.slow
 def test_a_shard_that_fails_leaves_no_table_and_is_said_in_one_line(archive, tmp_path, capfd):
     (tmp_path / 'exported' / 'model.onnx').write_bytes(b'')
     assert tool.main([*archive, '--shards', '2', '--engine', 'onnxruntime']) == 1
@@ -63,6 +67,7 @@ def test_a_shard_that_fails_leaves_no_table_and_is_said_in_one_line(archive, tmp
     assert not (tmp_path / 'found' / 'coco.json').exists()
 
 
+@pytest.mark.slow
 def test_an_archive_of_which_nothing_can_be_read_says_so(archive, tmp_path, capfd):
     for file in (tmp_path / 'archive').iterdir():
         file.write_bytes(file.read_bytes()[:60])

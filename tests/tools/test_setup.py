@@ -386,6 +386,7 @@ def test_a_python_that_cannot_make_environments(checkout, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_uv_is_installed_by_its_hash(checkout):
     """Without the network, so that it fails; that it works is shown by whatever set these tests up."""
     shutil.rmtree(checkout.root / '.uv')

@@ -89,6 +89,7 @@ def test_load_from_starts_at_epoch_0_with_the_weights(classifier, tmp_path):
     assert re.search(r'matched +(\d+) of \1 tensors', next((tmp_path / 'b').rglob('*.log')).read_text())
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_at_its_last_epoch(classifier, tmp_path, repo, capsys):
     """kill -9 at any moment; the config's own load_from must not be taken for the run to go on with."""
     start = tmp_path / 'start.pth'
@@ -132,6 +133,7 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(classifier, capsy
     assert 'starts at epoch 0' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_every_start_of_a_run_notes_its_code_and_machine(classifier, tmp_path):
     file = tmp_path / 'run' / 'starts.json'
 

@@ -69,6 +69,7 @@ def test_collate_fn_keeps_its_own_arguments():
         batch_of(dict(type='default_collate', unknown=1))
 
 
+@pytest.mark.slow
 def test_what_nobody_asked_for_is_not_said():
     result = 'from projects.xray import compat; import mmdet.datasets, mmpretrain.datasets'
     done = subprocess.run(

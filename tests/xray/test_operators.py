@@ -250,6 +250,7 @@ print(type(spec.loader).__name__)
 """
 
 
+@pytest.mark.slow
 def test_whoever_imports_projects_can_import_the_libraries(repo):
     done = subprocess.run([sys.executable, '-c', LATE], cwd=repo, capture_output=True, text=True, timeout=300)
     assert done.stdout.splitlines()[-1:] == [f'torchvision {operators.torchvision.__version__}'], done.stderr

@@ -74,6 +74,7 @@ def probe(data, work, weights=None):
     return metrics, metric.predictions['images']
 
 
+@pytest.mark.slow
 def test_the_probe_of_a_random_backbone_tells_large_flaws_from_small_ones(repo, tmp_path):
     """Two thirds of the images are minor: a head that hardly moves calls every image minor."""
     data = draw_large_and_small_flaws(tmp_path / 'data', dict(train=(20, 44), val=(8, 8), test=(16, 16)))

@@ -81,6 +81,7 @@ def test_a_collapse_can_stop_the_run(tiny_coco, tmp_path):
         run(root, tmp_path / 'run', siamese(True), VIEWS, hooks, epochs=7)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_what_it_had_measured(tiny_coco, tmp_path):
     root = tiny_coco(n=1, types=('crack',), unlabeled=48, size=48)
 

@@ -81,6 +81,7 @@ MOMENTS = ('before', 'early', 'late', 'write', 'rename')
 
 
 @pytest.mark.parametrize(('count', 'workers', 'kills'), [(1, 0, 13), (4, 0, 5), (1, 2, 2)])
+@pytest.mark.slow
 def test_killed_at_random_and_resumed_is_undisturbed(tmp_path, count, workers, kills):
     """Twenty kills; four accumulated steps leave gradients pending at the end of an epoch of six."""
     check_kills(tmp_path, kills, seed=kills, count=count, workers=workers)
@@ -179,6 +180,7 @@ def test_sigterm_writes_a_checkpoint_and_exits_with_143(tmp_path, count, written
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_a_run_with_persistent_workers_ends(tmp_path, repo):
     code = (
         'import sys; sys.path[:0] = ["tests", "."]\n'
