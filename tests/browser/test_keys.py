@@ -174,6 +174,7 @@ def test_proposal_and_decision_stand_in_two_places(page):
     expect(page.locator('#verdict')).to_have_text('reject')  # what the detector said stays said
     decide(page, lambda: page.keyboard.press('a'))
     expect(page.locator('#left')).to_have_text('2 to decide')
+    expect(page.locator('#name')).to_contain_text('day/2.png')
     page.keyboard.press('p')
     expect(page.locator('#decision')).to_have_text('accept')
     expect(page.locator('#verdict')).to_have_text('reject')
