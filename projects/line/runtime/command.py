@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -191,12 +192,14 @@ def watch(args: argparse.Namespace, inspector: Inspector) -> int:
     root, out, stop = Path(args.source[-1]), Path(args.out), threading.Event()
     if not root.is_dir():
         raise ArchiveError(f'{root}: expected a folder to watch; make it, or correct the path')
-    before = {
-        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
-    }
     print(f'detector {inspector.digest}\nwatching {root}; results go to {out}', flush=True)
-    broker = Broker(args.mqtt, args.mqtt_password, args.mqtt_ca) if args.mqtt else None
-    try:
+    with ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, lambda *_: stop.set())
+            stack.callback(signal.signal, number, before)
+        broker = Broker(args.mqtt, args.mqtt_password, args.mqtt_ca) if args.mqtt else None
+        if broker:
+            stack.callback(broker.close)
         report = write_report if args.sr else None
         shadow = Inspector(args.shadow, **args.options) if args.shadow else None
         newer = Successor(args, inspector)
@@ -204,11 +207,6 @@ def watch(args: argparse.Namespace, inspector: Inspector) -> int:
         watched.run(stop, on_result=say_results())
         if watched.shadow:
             print(watched.shadow.in_words())
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if broker:
-            broker.close()
     return 0
 
 
