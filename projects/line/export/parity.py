@@ -27,7 +27,7 @@ MAX_SCORE_ERROR = 1e-3
 # Mean over the boxes that are found again at IoU >= .5, by precision.
 MIN_MASK_IOU = dict(fp32=0.99, int8=0.9)
 
-ROUNDING = 1e-5  # of the RPN's logits; engines differ from PyTorch by about a tenth of it
+ROUNDING = 1e-5  # of the RPN's logits; the scores of engines and of PyTorch differ by up to as much
 ALTERNATIVES = 4  # runs of mmdet with logits changed so
 
 
