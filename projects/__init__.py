@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 __version__ = '0.2.0'
+# The checkout that this code is of: configs, tools and git lie there.
+REPO = Path(__file__).resolve().parents[1]
 
 
 class OperatorsFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -44,8 +46,7 @@ def end_without_packages(main: Path) -> None:
     Args:
         main: The script that Python runs.
     """
-    tools = Path(__file__).resolve().parents[1] / 'tools'
-    if main.parent == tools and main.name != 'doctor.py' and not importlib.util.find_spec('cv2'):
+    if main.parent == REPO / 'tools' and main.name != 'doctor.py' and not importlib.util.find_spec('cv2'):
         print(
             f'error: {sys.executable}: expected the Python of this checkout, with its packages; run `make '
             'setup` once, then `. .venv/bin/activate` in each terminal',

@@ -57,7 +57,7 @@ def positive(text: str) -> int:
 def one_line_for_bad_input(main: Callable[..., int]) -> Callable[..., int]:
     """Turn what is wrong with what a command line names into one line on stderr and exit status 2.
 
-    For programs without a config; those with one have `projects.xray.running.one_line_errors`.
+    For programs without a config; those with one have `projects.runs.running.one_line_errors`.
 
     Args:
         main: Takes the command line, None for the process's own; returns the exit status.

@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # The libraries take seconds to import: --help and wrong use do not wait for them.
-    from projects.xray import provenance, running
+    from projects.runs import provenance, running
 
     return running.one_line_errors(lambda _: args.run(args, provenance.provenance()))(argv)
 
@@ -248,7 +248,7 @@ def run_train(args: argparse.Namespace, facts: dict[str, Any]) -> int:
     import torch
 
     from projects.benchmark import loader, train
-    from projects.xray import running
+    from projects.runs import running
 
     if any('amp' in name for name in args.also) and not torch.cuda.is_available():
         raise running.UsageError('--also amp: no CUDA here, and mixed precision needs a GPU; leave it out')

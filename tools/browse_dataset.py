@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # The libraries take seconds to import: --help and wrong use do not wait for them.
-    from projects.xray import running
+    from projects.runs import running
 
     return running.one_line_errors(lambda _: browse(args, running))(argv)
 
@@ -53,9 +53,9 @@ def browse(args: argparse.Namespace, running: ModuleType) -> int:
     import numpy as np
     from mmengine.registry import DATASETS, DefaultScope
 
+    from projects.config.configs import leaves
     from projects.prepare import browse as browsing
     from projects.xray import datasets
-    from projects.xray.configs import leaves
 
     cfg = running.read_config(args.config, args.cfg_options)
     splits = args.split or [split for split in SPLITS if cfg.get(f'{split}_dataloader')]

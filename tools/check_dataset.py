@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # The libraries take seconds to import: --help and wrong use do not wait for them.
-    from projects.xray import running
+    from projects.runs import running
 
     return running.one_line_errors(lambda _: check(args))(argv)
 
@@ -49,7 +49,7 @@ def check(args: argparse.Namespace) -> int:
     from projects.prepare.findings import ERROR
     from projects.prepare.table import format_report
     from projects.radiograph.files import write_json, write_whole
-    from projects.xray import running
+    from projects.runs import running
 
     cfg = running.read_experiment(args.config, args.cfg_options)
     running.set_work_dir(cfg, args.out and str(args.out))

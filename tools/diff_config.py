@@ -14,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from projects.arguments import ToolParser  # noqa: E402
-from projects.xray.configs import ConfigError, Row, align, load_config, under  # noqa: E402
+from projects.config.configs import ConfigError, Row, align, load_config, under  # noqa: E402
 
 EPILOG = """\
 A and B are files (also dumped ones, as in a work dir) or pkg::paths of an installed package.

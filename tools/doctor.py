@@ -56,7 +56,7 @@ def cost_here(config: str, rows: Sequence[Row], options: Sequence[str] | None) -
     import torch
 
     from projects.experiment.reckoning import cost_on_cpu
-    from projects.xray.running import read_experiment
+    from projects.runs.running import read_experiment
 
     if torch.cuda.is_available():
         return None

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # The libraries take seconds to import: --help and wrong use do not wait for them.
-    from projects.xray import running
+    from projects.runs import running
 
     return running.one_line_errors(lambda _: run(args, running))(argv)
 

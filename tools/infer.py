@@ -19,7 +19,7 @@ def from_config(args: argparse.Namespace) -> int:
     """Inspect with the detector in PyTorch."""
     # Only a config needs the libraries that take seconds to import.
     from projects.line.export import graphs
-    from projects.xray import running
+    from projects.runs import running
 
     def inspect(_: argparse.Namespace) -> int:
         config, checkpoint, _ = args.source

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # The libraries take seconds to import: --help and wrong use do not wait for them.
-    from projects.xray import running
+    from projects.runs import running
 
     return running.one_line_errors(lambda _: set_up(args))(argv)
 

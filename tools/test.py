@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # The libraries take seconds to import: --help and wrong use do not wait for them.
-    from projects.xray import running
+    from projects.runs import running
 
     def run(_: Sequence[str] | None) -> int:
         if Path(args.config).is_dir():
@@ -98,8 +98,8 @@ def test(args: argparse.Namespace, running: ModuleType, argv: Sequence[str] | No
 
     from projects.radiograph.files import write_json
     from projects.report.predictions import FILES
-    from projects.xray.fit import check_classes
-    from projects.xray.testing import load_strictly, on_val
+    from projects.runs.fit import check_classes
+    from projects.runs.testing import load_strictly, on_val
 
     cfg = running.read_config(args.config, args.cfg_options)
     if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
@@ -219,7 +219,7 @@ def tell_refused(refused: Mapping[str, str], images: int) -> None:
 
 def origin(argv: Sequence[str] | None, config: str | None = None) -> dict:
     """Return what a result is of: commit, machine, versions, command and date."""
-    from projects.xray import provenance
+    from projects.runs import provenance
 
     facts = provenance.provenance(config)
     return dict(

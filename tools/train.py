@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
     # The libraries take seconds to import: --help and wrong use do not wait for them.
-    from projects.xray import running
+    from projects.runs import running
 
     def run(_: Sequence[str] | None) -> int:
         with running.process_group_ends():
@@ -84,8 +84,8 @@ def train(args: argparse.Namespace, running: ModuleType) -> int:
 
 def start(args: argparse.Namespace, cfg: 'Config', seed: int, running: ModuleType) -> int:
     """Train with a config that is ready, in a work dir of this run alone."""
-    from projects.xray import provenance
-    from projects.xray.fit import check_fit
+    from projects.runs import provenance
+    from projects.runs.fit import check_fit
 
     fitted = [*running.fit_batch(cfg), *running.magnified_views(cfg)]
     last = running.choose_start(cfg.work_dir, args.resume)

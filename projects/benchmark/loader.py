@@ -23,8 +23,8 @@ from projects.radiograph.pack import pack
 from projects.radiograph.read import read
 from projects.radiograph.recipe import Recipe
 from projects.report.results import format_table
+from projects.runs import running
 from projects.synthetic import plan
-from projects.xray import running
 from projects.xray.classes import CASTINGS
 
 from .published import inner_dataset, published_name, published_pipeline

@@ -85,7 +85,7 @@ def measure(config: str, checkpoint: str | None, data: Path) -> int:
     from projects.line.export.traceable import TraceableDetector
     from projects.line.runtime import Inspector
     from projects.radiograph.parts import recorded_part
-    from projects.xray.running import read_config
+    from projects.runs.running import read_config
 
     splits = [read(data, split) for split in ('train', 'val', 'test')]  # before the libraries take seconds
     cfg = read_config(config)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from projects.xray.configs import ConfigError, load_config
+from projects.config.configs import ConfigError, load_config
 
 # The published recipes that are made of a published fragment.
 RECIPES = {

@@ -124,7 +124,7 @@ def measure_streaming(
     from projects.radiograph import remote
     from projects.radiograph.pack_remote import pack_to_url
     from projects.radiograph.recipe import Recipe
-    from projects.xray import running
+    from projects.runs import running
 
     batch = running.read_experiment(config_path).train_dataloader.batch_size
     if images < batch:
@@ -172,7 +172,8 @@ def _train(config_path: str, root: str, size: int, steps: int) -> dict[str, floa
     from mmengine.registry import DefaultScope
     from mmengine.runner import Runner
 
-    from projects.xray import compat, running
+    from projects.runs import running
+    from projects.xray import compat
 
     from . import loader, train
     from .published import inner_dataset

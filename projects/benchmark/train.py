@@ -20,10 +20,11 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch.utils.flop_counter import FlopCounterMode
 
+from projects.config.configs import load_config
 from projects.report.results import format_table
-from projects.xray import compat, running
+from projects.runs import running
+from projects.xray import compat
 from projects.xray.classes import CASTINGS
-from projects.xray.configs import load_config
 from projects.xray.datasets import quiet
 from projects.xray.hooks.channels_last import to_channels_last
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from projects import REPO
 from projects.errors import one_line
 
 from .errors import BenchmarkError
@@ -165,9 +166,9 @@ def _silence() -> None:
 
 def read_recipe(config: str, side: int):
     """Read a config of the repository for inputs of `side` px."""
-    from projects.xray import provenance, running
+    from projects.runs import running
 
-    cfg = running.read_config(str(provenance.REPO / config))
+    cfg = running.read_config(str(REPO / config))
     for step in cfg.test_dataloader.dataset.pipeline:
         if step.type == 'Resize':
             step.update(scale=(side, side), scale_factor=None, keep_ratio=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
+from projects.config.configs import ConfigError, load_config
+from projects.config.names import own_images
 from projects.study import schedule
 from projects.study.plan import Job, read_study
 from projects.study.schedule import clock
 from projects.xray.classes import SEVERITY_MAPS
-from projects.xray.configs import ConfigError, load_config
-from projects.xray.names import own_images
 
 from . import follow
 from .choice import Choice, choose

@@ -13,7 +13,9 @@ from mmengine.runner import Runner
 
 from projects.benchmark import loader
 from projects.benchmark.train import build, peak_resident, train_step
-from projects.xray import compat, names, running
+from projects.config import names
+from projects.runs import running
+from projects.xray import compat
 from projects.xray.datasets import quiet
 
 SECONDS = 6.0

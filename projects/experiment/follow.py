@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from projects.config.names import parse
 from projects.line.runtime import folder as line_folder
 from projects.report.runs import read_curves
+from projects.runs.digests import read_json
 from projects.study.plan import ROOT, read_study
-from projects.xray.digests import read_json
-from projects.xray.names import parse
 
 from .facts import SPLITS, ExperimentError
 from .fragments import Experiment

@@ -5,8 +5,8 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+from projects.config.names import own_images
 from projects.xray.classes import PALETTE
-from projects.xray.names import own_images
 
 from .choice import CROP, Choice, Pretraining
 from .facts import Facts

@@ -6,9 +6,9 @@ from mmengine.registry import MODELS, DefaultScope
 from torch.utils.flop_counter import FlopCounterMode
 
 from projects.benchmark.train import matmul_rate
+from projects.config.variables import dicts
 from projects.prepare.anchors import resize_of
-from projects.xray.digests import data_sets
-from projects.xray.variables import dicts
+from projects.runs.digests import data_sets
 
 EFFICIENCY = 0.5
 """Share of the matrix-product rate that a training step reaches on a CPU; docs/speed.md has measured ones."""

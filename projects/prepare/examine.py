@@ -12,7 +12,7 @@ from mmengine.config import Config
 from tqdm import tqdm
 
 from projects.radiograph.remote import is_url, read_text
-from projects.xray.digests import digest
+from projects.runs.digests import digest
 
 from .anchors import Boxes, best_anchor_iou, boxes_at_input, check_anchors, check_box_size
 from .check_boxes import check_boxes, check_dominance, check_ledgers, check_parts

@@ -6,15 +6,16 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
+from projects import REPO
 from projects.radiograph import listing, remote
 from projects.radiograph.image import ImagingError
 from projects.radiograph.safe_parse import is_printable
-from projects.xray import datasets, running
-from projects.xray.digests import data_sets
+from projects.runs import running
+from projects.runs.digests import data_sets
+from projects.xray import datasets
 
 from .findings import ERROR, NOTE, Finding, ImageSet
 
-REPO = Path(__file__).resolve().parents[2]
 LABELLED = ('train', 'val', 'test')
 
 

@@ -17,9 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from projects import REPO
 from projects.errors import one_line
 
-REPO = Path(__file__).resolve().parents[2]
 VENV = REPO / '.venv'
 REINSTALL = 'rm -f .venv/.ready && make setup'
 if (VENV / 'bin/python').exists() and Path(sys.prefix).resolve() != VENV.resolve():

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from .installation import REPO, Row, reason_of
+from projects import REPO
+
+from .installation import Row, reason_of
 
 
 def check_config(path: Path, options: list[str] | None = None) -> list[Row]:
     """Check that a config with its `--cfg-options` reads, and its data, classes and weights."""
     try:
         with _quiet():
-            from projects.xray import names, running
+            from projects.config import names
+            from projects.runs import running
 
             cfg = running.read_experiment(str(path), options)
     except Exception as error:
@@ -38,7 +41,7 @@ def check_data(cfg: Mapping, ranks: int = 1) -> list[Row]:
     """
     from mmengine.registry import DATASETS, DefaultScope
 
-    from projects.xray.configs import leaves
+    from projects.config.configs import leaves
 
     rows, absent, images = [], {}, 0
     for split in ('train', 'val', 'test'):
@@ -82,7 +85,7 @@ def check_data(cfg: Mapping, ranks: int = 1) -> list[Row]:
 
 def check_batch(loader: Mapping, images: int, ranks: int) -> list[Row]:
     """Check that each rank has a batch, where what does not fill one is dropped."""
-    from projects.xray.fit import compare_batch
+    from projects.runs.fit import compare_batch
 
     repeated = images * loader['dataset'].get('times', 1)
     batch = loader.get('batch_size') or 1
@@ -105,8 +108,8 @@ def data_remedy(root: Path, file: Path) -> str:
 
 def check_classes(cfg: Mapping) -> list[Row]:
     """Compare the classes of the datasets with the number of outputs of every head."""
-    from projects.xray.configs import leaves
-    from projects.xray.fit import class_heads, compare_classes
+    from projects.config.configs import leaves
+    from projects.runs.fit import class_heads, compare_classes
 
     splits = {}
     for split in ('train', 'val', 'test'):
@@ -127,7 +130,7 @@ def check_classes(cfg: Mapping) -> list[Row]:
 
 def check_weights(cfg: Mapping) -> list[Row]:
     """Look for every checkpoint the config starts from."""
-    from projects.xray.fit import find_key
+    from projects.runs.fit import find_key
 
     names = [
         str(init['checkpoint']) for _, init in find_key(cfg.model, 'model', 'init_cfg') if _pretrained(init)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from projects.config.names import BASELINES, BETWEEN
 from projects.measures.bounds import StatisticsError
 from projects.measures.comparison import (
     Comparison,
@@ -19,7 +20,6 @@ from projects.measures.comparison import (
 )
 from projects.measures.images import CRITICAL
 from projects.measures.ranking import recall_at
-from projects.xray.names import BASELINES, BETWEEN
 
 from .measured import ALARMS, Measured, Settings, measure_run
 from .predictions import Predictions, mean_ap

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jinja2
 
-from projects.xray.configs import ABSENT, Row
+from projects.config.configs import ABSENT, Row
 
 
 def write_config_page(path: Path, a: str, b: str, rows: Sequence[tuple[Row, tuple[object, object]]]) -> None:

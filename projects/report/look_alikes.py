@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from projects.xray.digests import digest, read_json
+from projects.runs.digests import digest, read_json
 
 from .runs import Run
 

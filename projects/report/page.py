@@ -11,9 +11,9 @@ from pathlib import Path
 
 import jinja2
 
+from projects.config.configs import differences
 from projects.measures.parts import PartCurve, gather_parts, part_curve
 from projects.radiograph.files import write_whole
-from projects.xray.configs import differences
 
 from . import gallery
 from .charts import charts_of, pretraining_charts, seed_of

@@ -14,7 +14,7 @@ from projects.measures.images import InspectedImage, MeasureError, read_images
 from projects.measures.ranking import average_precision, average_precision_at
 from projects.radiograph.large_json import read_object
 from projects.radiograph.parts import recorded_part, recorded_unit
-from projects.xray.population import describe_population, digest_images, sample_depths
+from projects.runs.population import describe_population, digest_images, sample_depths
 
 TASKS = ('detection', 'severity')
 FILES = {'test': 'predictions.json', 'val': 'predictions_val.json'}

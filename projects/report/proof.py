@@ -8,8 +8,8 @@ from pathlib import Path
 from projects.measures.parts import floored
 from projects.measures.strata import describe_worst
 from projects.radiograph.parts import part_by_rule, recorded_part
-from projects.xray.digests import digest
-from projects.xray.population import digest_images, population_in_words
+from projects.runs.digests import digest
+from projects.runs.population import digest_images, population_in_words
 
 from .look_alikes import find_look_alikes
 from .measured import Measured

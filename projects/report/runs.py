@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 
+from projects.config import names
+from projects.config.configs import ConfigError, load_config
 from projects.measures.images import MeasureError, check_comparable
 from projects.measures.ranking import average_precision_at
-from projects.xray import names
-from projects.xray.configs import ConfigError, load_config
-from projects.xray.digests import image_folders, noted_labels, trained_on
+from projects.runs.digests import image_folders, noted_labels, trained_on
 
 from .predictions import FILES, Predictions, PredictionsError, read_predictions
 from .results import load_results

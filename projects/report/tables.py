@@ -14,7 +14,7 @@ from projects.measures.images import CRITICAL
 from projects.measures.matching import Matched
 from projects.measures.parts import PartCurve, floored
 from projects.radiograph.parts import recorded_part
-from projects.xray.digests import read_json, read_starts
+from projects.runs.digests import read_json, read_starts
 
 from .compare import Arm, Group
 from .look_alikes import find_look_alikes

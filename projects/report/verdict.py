@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from projects.config.names import BETWEEN
 from projects.measures.comparison import NO_DIFFERENCE
 from projects.measures.images import CRITICAL
-from projects.xray.names import BETWEEN
 
 from .compare import Arm, Contrast, Group, correct
 from .proof import statement_of

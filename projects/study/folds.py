@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.config import names
 from projects.measures.matching import match_all
 from projects.measures.ranking import froc
 from projects.report.predictions import FILES, Predictions, mean_ap, read_predictions
-from projects.xray import names
 
 from .plan import StudyError
 

@@ -36,9 +36,9 @@ from pathlib import Path
 
 import yaml
 
+from projects.config.configs import ConfigError, flatten, load_config
 from projects.errors import MMXrayError
-from projects.xray.configs import ConfigError, flatten, load_config
-from projects.xray.digests import digest, read_json
+from projects.runs.digests import digest, read_json
 
 ROOT = Path('work_dirs', 'study')
 

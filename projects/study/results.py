@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from projects.config import names
 from projects.errors import MMXrayError
 from projects.measures.comparison import summarise_seeds
 from projects.radiograph.files import write_whole
 from projects.report.results import format_table, name_commit, trained_and_tested
 from projects.report.runs import name_arm
-from projects.xray import names
-from projects.xray.digests import read_json, read_starts
+from projects.runs.digests import read_json, read_starts
 
 from .folds import pool_folds
 from .plan import Study, fingerprint

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from projects.xray.digests import annotation_file, data_sets, read_json
+from projects.runs.digests import annotation_file, data_sets, read_json
 
 from .plan import Job, Study
 

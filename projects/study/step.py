@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from projects import REPO
 from projects.errors import MMXrayError
 from projects.radiograph.files import write_json
 from projects.report.predictions import FILES, PredictionsError, read_predictions
 from projects.report.runs import read_curves
-from projects.xray import digests
+from projects.runs import digests
 from projects.xray.errors import DatasetError
 from projects.xray.parquet import SUFFIX, open_labels, read_whole
 
@@ -39,7 +40,6 @@ from .results import record
 from .schedule import gpus_of, seconds_of
 from .subset import draw_subset
 
-REPO = Path(__file__).resolve().parents[2]
 TOOLS = REPO / 'tools'
 
 

@@ -5,10 +5,11 @@ from copy import deepcopy
 from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from projects import REPO
+from projects.config.configs import load_config
+
 from . import compat  # noqa: F401 (before mmrazor: it makes the import possible)
-from .configs import load_config
 from .handover import HandoverError, compare
-from .provenance import REPO
 
 from mmrazor.models.algorithms import FpnTeacherDistill  # isort: skip # noqa: E402
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 
+from projects.config import names
+from projects.config.variables import dicts
 from projects.errors import MMXrayError
-
-from . import names
-from .variables import dicts
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 

@@ -16,6 +16,9 @@ RENAMED = {
     'projects.xray.monitors': 'projects.xray.hooks.collapse',
     'projects.xray.weights': 'projects.xray.hooks.backbone',
     'projects.xray.deploy': 'projects.line.runtime',
+    'projects.xray.configs': 'projects.config.configs',
+    'projects.xray.provenance': 'projects.runs.provenance',
+    'projects.xray.running': 'projects.runs.running',
 }
 
 

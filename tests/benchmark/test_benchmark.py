@@ -11,8 +11,8 @@ from projects.benchmark import loader, train
 from projects.benchmark.loader import DECODING, FILES, PACKED, STOCK, Rates
 from projects.benchmark.published import published_name, published_pipeline, steps
 from projects.benchmark.train import BenchmarkError, Steps
-from projects.xray.configs import ConfigError, load_config
-from projects.xray.running import read_config
+from projects.config.configs import ConfigError, load_config
+from projects.runs.running import read_config
 from tools import benchmark
 
 SIMSIAM = 'configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_castings-b-128px.py'

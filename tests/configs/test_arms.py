@@ -21,8 +21,8 @@ from helpers.config_grammar import (
 )
 from mmengine.config import ConfigDict
 
-from projects.xray.configs import differences, load_config, under
-from projects.xray.names import NameGrammarError
+from projects.config.configs import differences, load_config, under
+from projects.config.names import NameGrammarError
 
 ARMS = [path for path in all_configs() if baseline_of(path)]
 

@@ -28,12 +28,10 @@ from mmengine.utils import import_modules_from_strings
 
 import projects.xray.compat  # noqa: F401  (first, as in every config)
 from projects.benchmark.published import steps
-from projects.xray import (
-    classes,
-)
-from projects.xray.configs import differences, flatten, load_config, under
-from projects.xray.names import DETECTORS
-from projects.xray.running import UsageError, read_config
+from projects.config.configs import differences, flatten, load_config, under
+from projects.config.names import DETECTORS
+from projects.runs.running import UsageError, read_config
+from projects.xray import classes
 
 ALL = all_configs()
 DISTILL = distill_configs()

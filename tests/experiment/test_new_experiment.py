@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from projects.config.names import NameGrammarError, parse
 from projects.experiment import command
 from projects.experiment.facts import find_window
 from projects.line.export.export import export_untrained
 from projects.line.runtime import Inspector
-from projects.xray.names import NameGrammarError, parse
-from projects.xray.running import read_config
+from projects.runs.running import read_config
 from tools.new_experiment import main
 from tools.train import main as train
 

@@ -4,7 +4,7 @@ import pytest
 from helpers.config_grammar import CONFIGS
 
 from projects.experiment import reckoning
-from projects.xray.running import read_config
+from projects.runs.running import read_config
 
 DETECTOR = CONFIGS / 'faster_rcnn/faster-rcnn_r50-in1k-pre_fpn_4xb4-2x_industrial.py'
 SIMSIAM = CONFIGS / 'simsiam/simsiam_resnet50_4xb64-coslr-100e_industrial-224px.py'

@@ -11,9 +11,9 @@ from mmengine.config import Config
 from mmengine.config import utils as config_utils
 from mmengine.registry import MODELS, DefaultScope
 
-from projects.xray import names
-from projects.xray.configs import load_config
-from projects.xray.names import Name
+from projects.config import names
+from projects.config.configs import load_config
+from projects.config.names import Name
 
 # Three quarters of the time to read a config go to the hundred indices of the package it inherits.
 config_utils.load = functools.cache(config_utils.load)

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.utils import import_modules_from_strings
 
-from projects.xray.names import DETECTORS
+from projects.config.names import DETECTORS
 
 SIDE = 96
 """Of the tiny radiographs, px."""

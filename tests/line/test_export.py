@@ -24,7 +24,7 @@ from projects.line.export.traceable import TraceableDetector, UnsupportedDetecto
 from projects.line.runtime import Inspector, engines, folder
 from projects.measures.bounds import rate
 from projects.radiograph.files import sha256
-from projects.xray import running
+from projects.runs import running
 from projects.xray.datasets import DatasetError
 from projects.xray.handover import HandoverError
 from tools import export as tool

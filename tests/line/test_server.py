@@ -23,7 +23,7 @@ from projects.line.page.pixels import as_16_bit
 from projects.line.page.server import Session, build
 from projects.line.runtime import Inspector, folder
 from projects.line.runtime.archive import ArchiveError
-from projects.xray import running
+from projects.runs import running
 from projects.xray.datasets import DatasetError, load_defects
 from tools import inspect_page
 

@@ -27,7 +27,7 @@ from projects.prepare.table import format_report
 from projects.radiograph.gray_levels import MIN_FRAMES
 from projects.radiograph.pack import pack
 from projects.radiograph.recipe import Recipe
-from projects.xray.running import read_config
+from projects.runs.running import read_config
 from tools import check_dataset, convert_dataset
 
 

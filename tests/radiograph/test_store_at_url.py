@@ -28,7 +28,7 @@ from projects.radiograph.pack import pack, verify
 from projects.radiograph.pack_remote import pack_to_url
 from projects.radiograph.recipe import Recipe, StoreError
 from projects.radiograph.store import find_store, locate, open_store
-from projects.xray import running
+from projects.runs import running
 from projects.xray.datasets import DatasetError, XrayImages
 from projects.xray.image_files import check_files
 from projects.xray.samplers import XrayBlockSampler, block_order

@@ -21,8 +21,8 @@ from projects.report.compare import gather
 from projects.report.measured import Settings
 from projects.report.proof import statement_of
 from projects.report.runs import read_runs
-from projects.xray.digests import digest
-from projects.xray.population import describe_population, population_in_words
+from projects.runs.digests import digest
+from projects.runs.population import describe_population, population_in_words
 from tools import report
 from tools import test as test_tool
 

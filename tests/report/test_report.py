@@ -34,7 +34,7 @@ from projects.report.predictions import PredictionsError, read_predictions
 from projects.report.results import format_table, load_results
 from projects.report.runs import read_curves, read_runs
 from projects.report.verdict import describe, verdict
-from projects.xray.population import describe_population, digest_images
+from projects.runs.population import describe_population, digest_images
 from tools.report import main
 
 

@@ -19,13 +19,13 @@ from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
 
 from projects.report.results import trained_and_tested
+from projects.runs import digests as xray_digests
+from projects.runs.running import read_experiment
 from projects.study import launch, results, schedule, step
 from projects.study import plan as study_plan
 from projects.study.plan import StudyError, choose_lr, read_study, stretched
 from projects.study.step import StepError
 from projects.study.subset import draw_subset
-from projects.xray import digests as xray_digests
-from projects.xray.running import read_experiment
 from tools.study import main
 
 PRETRAIN = """

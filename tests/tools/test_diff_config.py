@@ -6,7 +6,7 @@ import sys
 import pytest
 from helpers.config_grammar import CONFIGS, find
 
-from projects.xray.configs import ABSENT, ConfigError, align, differences, flatten, load_config, under
+from projects.config.configs import ABSENT, ConfigError, align, differences, flatten, load_config, under
 from tools.diff_config import main
 
 SIMSIAM = 'simsiam_resnet50_4xb64-coslr-100e_industrial-224px'

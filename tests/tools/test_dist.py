@@ -15,9 +15,9 @@ from helpers.drawn_sets import draw_set
 from mmengine.registry import MODELS
 from mmengine.runner import save_checkpoint
 
+from projects.runs.running import choose_start
 from projects.xray import compat  # noqa: F401
 from projects.xray.hooks import verified_load  # noqa: F401
-from projects.xray.running import choose_start
 from tools.train import main
 
 SWIN = dict(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from projects.xray import running
+from projects.runs import running
 from tools import launch
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from helpers.detector import DETECTOR, save_model
 
+from projects.config.configs import load_config
 from projects.measures.ranking import average_precision_at
 from projects.report.predictions import read_predictions
 from projects.xray import compat, datasets, metrics, preprocessors, transforms  # noqa: F401
-from projects.xray.configs import load_config
 from projects.xray.hooks import pictures as hooks_pictures
 from tools.test import main
 

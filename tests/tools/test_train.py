@@ -14,8 +14,8 @@ from helpers.config_grammar import find
 from mmengine.config import Config
 from mmengine.registry import VISBACKENDS
 
-from projects.xray import provenance, running
-from projects.xray.digests import digest
+from projects.runs import provenance, running
+from projects.runs.digests import digest
 from tools.train import main
 
 

@@ -10,7 +10,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from mmpretrain import FeatureExtractor, ImageClassificationInferencer, get_model
 
-from projects.xray.running import read_config
+from projects.runs.running import read_config
 
 DETECTOR = CONFIGS / 'small/faster-rcnn_lite0-scratch_fpn_1xb4-4e_synthetic.py'
 PROBE = CONFIGS / 'small/resnet18-narrow-scratch_1xb64-linear-coslr-20e_synthetic-128px.py'

@@ -29,7 +29,8 @@ from mmengine.visualization import MLflowVisBackend
 from mmpretrain.models import NonLinearNeck
 from scipy.optimize import brentq
 
-from projects.xray import compat, running
+from projects.runs import running
+from projects.xray import compat
 
 
 def batch_of(collate_fn):

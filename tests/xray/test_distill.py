@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from mmengine.utils import import_modules_from_strings
 
-from projects.xray.configs import differences, flatten, load_config, under
+from projects.config.configs import differences, flatten, load_config, under
 from projects.xray.handover import HandoverError
 from tools import test as test_tool
 from tools import train as train_tool

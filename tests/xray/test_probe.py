@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 
-from projects.xray import running
+from projects.runs import running
 from projects.xray.datasets import XraySeverity
 from projects.xray.lite0 import EfficientNetLite0
 from projects.xray.necks import StandardisedPooling

@@ -8,8 +8,8 @@ from mmcv.transforms import RandomFlip
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, DefaultScope
 
+from projects.config.configs import load_config
 from projects.synthetic.plan import draw, plan
-from projects.xray.configs import load_config
 from projects.xray.transforms import XrayColorJitter, XrayGaussianBlur, XrayRandomResizedCrop, blur, jitter
 
 SIMSIAM = 'mmpretrain::simsiam/simsiam_resnet50_8xb32-coslr-100e_in1k.py'

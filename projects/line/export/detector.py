@@ -18,6 +18,7 @@ from mmengine.utils import import_modules_from_strings
 from tqdm import tqdm
 
 from projects import __version__
+from projects.config.configs import leaves
 from projects.errors import MMXrayError
 from projects.line.runtime import Exported
 from projects.line.runtime.folder import factor_of
@@ -25,10 +26,9 @@ from projects.line.runtime.inspector import depth_of, read_one, windowed
 from projects.radiograph.files import sha256
 from projects.radiograph.gray_levels import Levels, measure
 from projects.radiograph.image import ImagingError
-from projects.xray import provenance
-from projects.xray.configs import leaves
+from projects.runs import provenance
+from projects.runs.digests import annotation_file, digest, image_folders, trained_on
 from projects.xray.datasets import DatasetError, load_defects
-from projects.xray.digests import annotation_file, digest, image_folders, trained_on
 from projects.xray.handover import HandoverError, refuse_untrained
 
 GRAPHS = {'openvino': 'model.xml', 'onnxruntime': 'model.onnx'}

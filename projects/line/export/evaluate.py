@@ -8,10 +8,10 @@ import numpy as np
 from projects.line.runtime import Inspection, Inspector
 from projects.measures.ranking import average_precision_at
 from projects.radiograph.image import ImagingError
+from projects.runs.digests import digest
+from projects.runs.population import describe_population, digest_images
 from projects.xray.datasets import load_defects
-from projects.xray.digests import digest
 from projects.xray.errors import DatasetError
-from projects.xray.population import describe_population, digest_images
 
 from .detector import _progress
 from .parity import as_detections, inspected

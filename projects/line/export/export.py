@@ -16,7 +16,7 @@ from mmengine.config import Config
 
 from projects.line.runtime import Exported, Inspector, folder
 from projects.radiograph.gray_levels import band_of
-from projects.xray import running
+from projects.runs import running
 
 from .detector import (
     GRAPHS,

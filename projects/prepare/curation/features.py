@@ -74,7 +74,7 @@ def _by_backbone(source: dict, archive: str, names: Sequence[str], progress: Cal
     # The libraries take seconds to import.
     from mmpretrain import FeatureExtractor, get_model
 
-    from projects.xray import running
+    from projects.runs import running
 
     if not Path(source['checkpoint']).is_file():
         raise UsageError(f'{source["checkpoint"]}: no such checkpoint; correct sample.features.checkpoint')

@@ -12,7 +12,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from projects.xray import box_head, names
+from projects.config import names
+from projects.xray import box_head
 from projects.xray.handover import (
     ALLOWED_MISSING,
     ALLOWED_UNEXPECTED,

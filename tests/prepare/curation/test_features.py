@@ -12,7 +12,7 @@ from mmpretrain import get_model
 
 from projects.prepare.curation.features import read_features
 from projects.prepare.ledger import UsageError
-from projects.xray.running import read_config
+from projects.runs.running import read_config
 
 PROBE = 'configs/small/resnet18-narrow-scratch_1xb64-linear-coslr-20e_synthetic-128px.py'
 

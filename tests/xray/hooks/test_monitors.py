@@ -16,8 +16,9 @@ from mmengine.registry import DATASETS, VISUALIZERS, DefaultScope
 from mmpretrain.models import SimSiam
 from mmpretrain.registry import MODELS
 
+from projects.config.configs import differences, load_config
+from projects.runs.running import build_runner, read_config
 from projects.xray import compat, preprocessors  # noqa: F401
-from projects.xray.configs import differences, load_config
 from projects.xray.datasets import load_defects
 from projects.xray.hooks import backbone, resume  # noqa: F401
 from projects.xray.hooks.collapse import CollapseError, collapse_level, spread
@@ -28,7 +29,6 @@ from projects.xray.hooks.frozen_probe import (
     nearest_neighbors,
 )
 from projects.xray.hooks.reconstruction import draw_reconstructions
-from projects.xray.running import build_runner, read_config
 from projects.xray.seeding import seed_generators
 from projects.xray.transforms import LoadXray
 

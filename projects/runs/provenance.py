@@ -13,11 +13,11 @@ import mmengine.runner
 import torch
 from mmengine.config import Config
 
+from projects import REPO
 from projects.radiograph.files import write_json
 
 from .digests import digest_labels
 
-REPO = Path(__file__).resolve().parents[2]
 # All but what a study records run by run: its first row is no change of the code of its second.
 CODE = ('.', ':(exclude)configs/study/*.results.json')
 

@@ -3,7 +3,7 @@
 import pytest
 from helpers.config_grammar import all_configs, distill_configs
 
-from projects.xray import names
+from projects.config import names
 
 STEMS = [path.stem for path in (*all_configs(), *distill_configs())]
 

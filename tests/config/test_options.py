@@ -2,7 +2,7 @@
 
 import pytest
 
-from projects.xray.options import parse_value
+from projects.config.options import parse_value
 
 
 @pytest.mark.parametrize(

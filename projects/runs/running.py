@@ -18,12 +18,12 @@ import mmengine.runner
 import torch
 from mmengine.config import Config
 
+from projects import REPO
+from projects.config import spelling, variables
+from projects.config.options import parse_value
 from projects.errors import MMXrayError, UsageError
+from projects.xray import compat
 from projects.xray.hooks.resume import ResumeError, newest_checkpoint
-
-from . import compat, spelling, variables
-from .options import parse_value
-from .provenance import REPO
 
 
 def read_config(path: str, options: list[str] | None = None) -> Config:

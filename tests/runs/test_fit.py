@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from projects.prepare import preflight
-from projects.xray.fit import compare_batch, compare_classes
+from projects.runs.fit import compare_batch, compare_classes
 from projects.xray.handover import HandoverError, refuse_untrained
 from projects.xray.hooks.backbone import BackboneHook
 from projects.xray.hooks.verified_load import VerifiedLoadHook

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from projects.xray import provenance
+from projects.runs import provenance
 
 
 @pytest.fixture

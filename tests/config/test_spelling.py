@@ -6,8 +6,8 @@ import pytest
 from helpers.config_grammar import CONFIGS, all_configs, resolved
 from mmengine.utils import import_modules_from_strings
 
-from projects.xray.running import UsageError, read_config
-from projects.xray.spelling import absent_part, misspelt, misspelt_top
+from projects.config.spelling import absent_part, misspelt, misspelt_top
+from projects.runs.running import UsageError, read_config
 
 SIMSIAM = CONFIGS / 'small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py'
 DETECTOR = CONFIGS / 'small/faster-rcnn_lite0-scratch_fpn_1xb4-4e_synthetic.py'

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from mmengine.config import Config
 from mmengine.runner import Runner, TestLoop
 
-from .handover import HandoverError, refuse_untrained
+from projects.xray.handover import HandoverError, refuse_untrained
 
 
 def load_strictly(runner: Runner, checkpoint: str, config: str) -> dict:

@@ -5,9 +5,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from projects.config.configs import leaves
 from projects.radiograph.files import sha256
-
-from .configs import leaves
 
 
 def digest(path: Path) -> str | None:

@@ -1,0 +1,1 @@
+"""What training and test do with a config, and what they record about it."""
