@@ -47,4 +47,5 @@ class _Renamed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def install() -> None:
     """Make the old names importable; a second call does nothing."""
     if not any(isinstance(finder, _Renamed) for finder in sys.meta_path):
-        sys.meta_path.append(_Renamed())
+        # First, since a package under its old name has the path where its modules are found a second time.
+        sys.meta_path.insert(0, _Renamed())

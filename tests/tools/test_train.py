@@ -16,6 +16,7 @@ from mmengine.registry import VISBACKENDS
 
 from projects.runs import provenance, running
 from projects.runs.digests import digest
+from projects.xray.renamed import RENAMED
 from tools.train import main
 
 
@@ -126,6 +127,22 @@ def test_a_killed_training_resumes_at_its_last_epoch(classifier, tmp_path, repo,
     assert pointer.read_text().endswith(f'epoch_{last + 2}.pth')
     momentum = torch.load(pointer.read_text())['optimizer']['state']
     assert len(momentum) > 0
+
+
+def test_a_run_begun_under_old_module_names_resumes(classifier, tmp_path, monkeypatch):
+    """The config that version 0.1 left in the run's folder imports modules that have moved since."""
+    assert main([str(classifier), '--work-dir', 'run', '--cfg-options', 'train_cfg.max_epochs=1']) == 0
+    dumped = tmp_path / 'run' / classifier.name
+    old = "'projects.xray.hooks', 'projects.xray.weights', 'projects.xray.resuming'"
+    text = dumped.read_text()
+    assert "'projects.xray.hooks'" in text
+    dumped.write_text(text.replace("'projects.xray.hooks'", old))
+    for name in RENAMED:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    options = ['--cfg-options', 'train_cfg.max_epochs=2']
+    with pytest.warns(FutureWarning, match='projects.xray.resuming is now projects.xray.hooks.resume'):
+        assert main([str(dumped), '--work-dir', 'run', '--resume', *options]) == 0
+    assert (tmp_path / 'run' / 'last_checkpoint').read_text().endswith('epoch_2.pth')
 
 
 def test_resume_without_a_checkpoint_starts_from_the_beginning(classifier, capsys):
