@@ -1,8 +1,8 @@
 """Objects behind a URL read in blocks, which a local folder of limited size keeps for all processes.
 
-A block is fetched by one ranged request and read through a memory map. Processes that want the same block
-wait for one of them to fetch it. Beyond the limit the blocks that were used longest ago go; a process that
-still maps one keeps reading it.
+One ranged request fetches a block, and a memory map reads it. Where several processes want a block, one
+fetches it and the others wait. Beyond the limit the least recently used blocks are removed; a process that
+still maps a removed block can keep reading it.
 
     MMXRAY_CACHE     the folder (~/.cache/mmxray)
     MMXRAY_CACHE_GB  its limit in GB (20)
@@ -24,13 +24,13 @@ from .image import ImagingError
 from .remote import join, read_range
 
 BLOCK = 16 * 2**20
-"""Bytes of a block: 64 images of 512 x 512 px at 8 bits. A request of 50 ms is less than 1 ms each."""
+"""Bytes of a block: 64 images of 512 x 512 px at 8 bits. A request of 50 ms costs under 1 ms per image."""
 _MAPPED = 8  # blocks kept mapped per process, whatever the limit
-_LOCKS = 64  # files that processes wait at, by block
+_LOCKS = 64  # lock files that the blocks share
 
 
 def cache_folder() -> Path:
-    """Return the folder of everything that is kept of objects behind URLs."""
+    """Return the folder of the local copies of objects behind URLs."""
     return Path(os.environ.get('MMXRAY_CACHE') or '~/.cache/mmxray').expanduser()
 
 
@@ -38,7 +38,7 @@ def cache_limit() -> float:
     """Return the limit of the folder in bytes.
 
     Raises:
-        ImagingError: `MMXRAY_CACHE_GB` is no positive number.
+        ImagingError: `MMXRAY_CACHE_GB` is not a positive number.
     """
     stated = os.environ.get('MMXRAY_CACHE_GB') or '20'
     try:
@@ -55,7 +55,7 @@ class BlockCache:
 
     Args:
         url: the folder of the objects.
-        key: what tells this content from any other; kept blocks of another key are never read.
+        key: identifies this content; kept blocks of another key are never read.
     """
 
     def __init__(self, url: str, key: str):
@@ -66,10 +66,10 @@ class BlockCache:
         """Return bytes of an object, shorter where it ends early.
 
         Returns:
-            (count,) uint8, read-only; a view of the map where they lie in one block.
+            (count,) uint8, read-only; a view of the map where the bytes lie in one block.
 
         Raises:
-            ImagingError: see `remote.read_range`; or the folder cannot be written.
+            ImagingError: see `remote.read_range`; or the folder is not writable.
         """
         end, parts = start + count, []
         for number in range(start // BLOCK, -(-end // BLOCK)):
@@ -79,7 +79,7 @@ class BlockCache:
         return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty(0, np.uint8)])
 
     def forget(self, name: str, start: int, count: int) -> None:
-        """Remove the kept blocks of a part of an object: they may be damaged here alone."""
+        """Remove the kept blocks of a part of an object: perhaps only the local copy is damaged."""
         for number in range(start // BLOCK, -(-(start + count) // BLOCK)):
             self._path(name, number).unlink(missing_ok=True)
         self._mapped.cache_clear()
@@ -105,7 +105,7 @@ class BlockCache:
             return _map_used(path)
         try:
             with _waiting(path):
-                with suppress(FileNotFoundError):  # another process has fetched it meanwhile
+                with suppress(FileNotFoundError):  # another process has fetched the file meanwhile
                     return _map_used(path)
                 data = fetch()
                 if not data:
@@ -114,10 +114,10 @@ class BlockCache:
                 write_whole(path, data)
                 return _map_used(path)
         except OSError as error:
-            if isinstance(error, ImagingError):  # a RemoteError is one of both
+            if isinstance(error, ImagingError):  # a RemoteError is an OSError too
                 raise
             raise ImagingError(
-                f'{path}: expected room to keep what was read ({error.strerror}); point MMXRAY_CACHE at '
+                f'{path}: expected room for a local copy ({error.strerror}); point MMXRAY_CACHE at '
                 'another disk, or lower MMXRAY_CACHE_GB'
             ) from None
 
@@ -139,7 +139,7 @@ def _waiting(path: Path) -> Iterator[None]:
 
 
 def _make_room(size: int) -> None:
-    """Remove what was used longest ago until a file of a size fits; what a kill left goes first."""
+    """Remove the least recently used files until a new file fits; drafts of killed processes go first."""
     files = []
     for path in (cache_folder() / 'blocks').glob('*/*'):
         with suppress(FileNotFoundError):

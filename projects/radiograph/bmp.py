@@ -14,10 +14,10 @@ _COMPRESSIONS = {1: '8-bit run lengths', 2: '4-bit run lengths', 3: 'bit fields'
 def read_bmp(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiograph:
     """Read an uncompressed Windows bitmap: 8 bits with a palette of grays, or 24 or 32 bits per pixel.
 
-    The fourth byte of 32-bit pixels is unused in an uncompressed bitmap, whatever stands in it.
+    An uncompressed bitmap does not use the fourth byte of 32-bit pixels, whatever its value.
 
     Raises:
-        ImagingError: another kind of bitmap, a truncated one, or colour.
+        ImagingError: another kind of bitmap, a truncated bitmap, or colour.
     """
     check_frame(frame, 1, name)
     data = read_all(stream, name)

@@ -1,8 +1,8 @@
-"""Who packs into a URL: one machine at a time, without a clock that they share.
+"""The claim on a URL: one machine at a time packs into it, without a shared clock.
 
-The writer keeps an object `writer.json` that it changes every few seconds, in a thread of its own, since a
-shard may take minutes to upload. A machine that comes later watches it: if it changes, another is at work; if
-it does not for three times as long, that one was killed, and the later one takes its place.
+The writer changes an object `writer.json` every few seconds. A separate thread does this, since a shard may
+take minutes to upload. A second machine watches the object. If the object changes, the first machine is at
+work. If it stays the same for three times the interval, the first was killed, and the second takes its place.
 """
 
 import json
@@ -27,8 +27,8 @@ class Claim:
     """The claim of this machine on a URL.
 
     Args:
-        url: Where it packs to.
-        place: Local folder of this packing; a run after a kill has the name of the one before it.
+        url: The destination of packing.
+        place: Local folder of this packing. It keeps the claim's name, so that a run after a kill reuses it.
     """
 
     def __init__(self, url: str, place: Path):
@@ -43,10 +43,10 @@ class Claim:
         self._beat = threading.Thread(target=self._renew, daemon=True)
 
     def __enter__(self) -> 'Claim':
-        """Take the URL, once nobody else is seen at work there.
+        """Take the URL, once no other machine is at work there.
 
         Raises:
-            StoreError: Another machine is.
+            StoreError: Another machine is at work there.
         """
         found = self._read()
         if found.get('name') not in (None, self.name):
@@ -64,7 +64,7 @@ class Claim:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Give the URL up, unless another machine has taken it."""
+        """Release the URL, unless another machine has taken it."""
         self._done.set()
         self._beat.join()
         try:
@@ -75,7 +75,7 @@ class Claim:
                 raise
 
     def check(self) -> None:
-        """Make sure that the URL is still this machine's.
+        """Make sure that this machine still holds the URL.
 
         Raises:
             StoreError: Another machine has taken it meanwhile.
@@ -85,7 +85,7 @@ class Claim:
             raise self._busy(found)
 
     def renewed(self, results: Iterator[Any]) -> Iterator[Any]:
-        """Pass results on, as long as no other machine has taken the URL.
+        """Yield the results as long as no other machine has taken the URL.
 
         Raises:
             StoreError: See `check`.
@@ -96,7 +96,7 @@ class Claim:
             yield result
 
     def _renew(self) -> None:
-        """Change the claim as time passes, until it is given up or taken."""
+        """Change the claim at each interval, until it is released or taken."""
         while not self._done.wait(RENEWED_S):
             try:
                 self.check()
@@ -104,14 +104,14 @@ class Claim:
             except StoreError as error:
                 self.taken = error
                 return
-            except RemoteError:  # a server that is busy: packing says so, or it answers the next time
+            except RemoteError:  # the server is busy: it answers the next time, or packing raises
                 continue
 
     def _busy(self, found: dict[str, Any]) -> StoreError:
         host = found.get('host', 'another machine')
         return StoreError(
-            f'{self.url}: {host} is packing into it too, expected one machine at a time; let it end, then '
-            'pack again: it goes on from there'
+            f'{self.url}: {host} is packing into it too, expected one machine at a time; wait until it '
+            'ends, then pack again: packing resumes there'
         )
 
     def _write(self) -> None:

@@ -1,7 +1,7 @@
-"""JPEG, JPEG-LS and JPEG 2000 codestreams: their header, where they end, and a decoder that is strict.
+"""JPEG, JPEG-LS and JPEG 2000 codestreams: header, end, and strict decoding.
 
-Damaged JPEG is where decoders are lenient: libjpeg fills what is missing with one gray and only warns, which
-OpenCV, Pillow and imagecodecs do not pass on. simplejpeg raises it, for 8 bits, baseline and progressive.
+Decoders are lenient on damaged JPEG: libjpeg fills missing data with one gray and only warns. OpenCV, Pillow
+and imagecodecs do not pass the warning on. simplejpeg raises it, for 8 bits, baseline and progressive.
 """
 
 import re
@@ -16,7 +16,7 @@ import simplejpeg
 from projects.errors import MMXrayError
 
 MAX_SCANS = 64
-"""Most scans of a JPEG; thousands make a file decode for minutes."""
+"""Maximum number of scans of a JPEG; a file with thousands takes minutes to decode."""
 JPEG_LS, JPEG_2000 = 0xF7, 0x51
 _END = b'\xff\xd9'
 _EXIF, _XMP = b'Exif\0\0', b'http://ns.adobe.com/xap/1.0/\0'
@@ -25,17 +25,17 @@ _MARKER = re.compile(rb'\xff[\x80-\xcf\xd8-\xfe]')
 
 
 class CodestreamError(MMXrayError, ValueError):
-    """A codestream is truncated, damaged or of a kind that is not read; without the file's name."""
+    """A codestream is truncated, damaged or of an unsupported kind; the text has no file name."""
 
 
 class Codestream(NamedTuple):
-    """What the marker segments of a codestream say.
+    """The content of a codestream's marker segments.
 
     Attributes:
-        process: code of its frame header, such as 0xC0 for baseline JPEG; 0x51 for JPEG 2000.
+        process: code of the frame header, such as 0xC0 for baseline JPEG; 0x51 for JPEG 2000.
         bits: precision of a sample.
         shape: height, width and components.
-        end: where the end marker ends in the data.
+        end: position in the data behind the end marker.
         exif: content of the first EXIF segment, without its name.
         xmp: content of the first XMP segment, without its name.
     """
@@ -49,15 +49,15 @@ class Codestream(NamedTuple):
 
     @property
     def is_strict(self) -> bool:
-        """Whether `decode` notices what is missing in a JPEG."""
+        """Whether `decode` notices missing data in a JPEG."""
         return self.process in (0xC0, 0xC1, 0xC2) and self.bits == 8
 
 
 def parse(data: bytes) -> Codestream:
-    """Walk the marker segments of a codestream up to its end marker.
+    """Read the marker segments of a codestream up to its end marker.
 
     Args:
-        data: the codestream, with or without something behind it.
+        data: the codestream; other data may follow it.
 
     Raises:
         CodestreamError: there is no frame header or no end marker, a progressive JPEG lacks scans, or there
@@ -77,7 +77,7 @@ def _parse_jpeg_2000(data: bytes) -> Codestream:
     at = 2
     while (marker := struct.unpack_from('>H', data, at)[0]) != 0xFFD9:
         (length,) = struct.unpack_from('>H', data, at + 2)
-        if marker == 0xFF90:  # SOT: where a tile part states no length, it is the last one
+        if marker == 0xFF90:  # SOT: a tile part that states no length is the last
             (part,) = struct.unpack_from('>I', data, at + 6)
             following = at + part if part else data.rfind(_END)
         else:
@@ -128,9 +128,9 @@ def _parse_jpeg(data: bytes) -> Codestream:
 
 
 def _check_scans(scans: list[bytes], components: int, progressive: bool) -> None:
-    """Make sure that scans bring every coefficient of every component to its last bit (T.81, G.1.1.1).
+    """Make sure that the scans hold every coefficient of every component to its last bit (T.81, G.1.1.1).
 
-    A decoder shows what it got without a warning: without the last scans, the image is only less sharp.
+    A decoder does not warn of missing scans: without the last scans, the image is only less sharp.
     """
     left: dict[tuple[int, int], int] = defaultdict(lambda: 16)
     seen = set()
@@ -138,7 +138,7 @@ def _check_scans(scans: list[bytes], components: int, progressive: bool) -> None
         count = body[0] if body else 0
         if len(body) < 4 + 2 * count:
             raise CodestreamError('the header of a scan is truncated')
-        # Some encoders leave these at 0 in a sequential JPEG, where they have one value only.
+        # Some encoders leave these three at 0 in a sequential JPEG, where each has only one legal value.
         first, last, approximation = body[1 + 2 * count : 4 + 2 * count] if progressive else (0, 63, 0)
         for component in body[1 : 1 + 2 * count : 2]:
             seen.add(component)
@@ -152,7 +152,7 @@ def unwrap(data: bytes) -> bytes:
     """Return the codestream of a JP2 file (ISO/IEC 15444-1, annex I), as some scanners put it into DICOM.
 
     Args:
-        data: a JP2 file, or any codestream, which is returned as it is.
+        data: a JP2 file, or any codestream; a codestream is returned unchanged.
 
     Raises:
         CodestreamError: a JP2 file without a codestream, or with a palette.
@@ -166,20 +166,20 @@ def unwrap(data: bytes) -> bytes:
             return data[at + 8 :]
         if kind == b'jp2h' and b'pclr' in data[at : at + length]:
             raise CodestreamError('a palette in the compressed data')
-        if length < 8:  # to the end of the file, or a length of 64 bits, which only the codestream may need
+        if length < 8:  # up to the end of the file, or a 64-bit length, which only a codestream can need
             break
         at += length
     raise CodestreamError('no codestream in the compressed data')
 
 
 def check_padding(data: bytes, stream: Codestream) -> None:
-    """Refuse more behind an end marker than padding.
+    """Refuse data other than padding behind an end marker.
 
-    Encoders pad frames to even length by 00, FF or a blank. Behind an end marker in the middle stands the
-    rest, of which a lenient decoder says nothing: then one byte may follow, or one value repeated, and zeros.
+    Encoders pad frames to even length by 00, FF or a blank. Behind an end marker in the middle of an image, a
+    lenient decoder ignores the rest. For such a decoder, only one repeated value and then zeros may follow.
 
     Raises:
-        CodestreamError: another image follows, or something else where the decoder is lenient.
+        CodestreamError: another image follows, or other data where the decoder is lenient.
     """
     rest = data[stream.end :]
     lenient = not stream.is_strict and stream.process not in (JPEG_LS, JPEG_2000)
@@ -188,18 +188,18 @@ def check_padding(data: bytes, stream: Codestream) -> None:
 
 
 def decode(data: bytes, stream: Codestream) -> np.ndarray:
-    """Decode a codestream as strictly as the decoder of its kind allows.
+    """Decode a codestream as strictly as its decoder allows.
 
     Args:
-        data: the codestream; what follows the end marker is not looked at.
-        stream: what `parse` found.
+        data: the codestream; data behind the end marker is ignored.
+        stream: the result of `parse`.
 
     Returns:
-        (H, W) or (H, W, 3) uint8, uint16 or what JPEG 2000 states.
+        (H, W) or (H, W, 3) uint8, uint16 or the type that JPEG 2000 states.
 
     Raises:
         CodestreamError: four components of 8-bit JPEG, which are colours for print.
-        ValueError, RuntimeError: data that the decoder notices to be damaged.
+        ValueError, RuntimeError: the decoder finds damaged data.
     """
     if stream.is_strict:
         components = stream.shape[2]

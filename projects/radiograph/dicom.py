@@ -31,7 +31,7 @@ from .image import (
     to_one_channel,
 )
 
-# It logs what it then raises, with a traceback; here it becomes one `ImagingError`.
+# pydicom logs an error with a traceback before it raises it; here the error becomes one `ImagingError`.
 logging.getLogger('pydicom').setLevel(logging.CRITICAL)
 
 _PIXELS = ((0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x7FE0, 0x0010))  # float, double, integer
@@ -41,11 +41,12 @@ _UNDEFINED = 0xFFFFFFFF  # the length of encapsulated pixels
 def read_dicom(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiograph:
     """Read one frame of a DICOM or DICONDE file.
 
-    `bits` is BitsStored, whose range `full` spans; rescale and modality LUT are applied to both.
+    `bits` is BitsStored, and the window `full` spans its range. Rescale and modality LUT apply to the pixels
+    and to the range.
 
     Raises:
-        ImagingError: a file without an image, with colour or a palette, of a transfer syntax that is not
-            read, or whose header and pixels disagree.
+        ImagingError: a file without an image, with colour or a palette, of an unsupported transfer syntax,
+            or whose header and pixels disagree.
     """
     ds = _header(stream, name)
     at = stream.tell()
@@ -57,13 +58,13 @@ def read_dicom(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiogr
     _check_kind(ds, name)
     stream.seek(at)
     found_frames = _count_frames(stream, ds, height * width * samples * allocated // 8)
-    if found_frames > frames:  # they would be passed over
+    if found_frames > frames:  # else the surplus frames were ignored in silence
         raise ImagingError(
             f'{name}: expected {frames} frames, as NumberOfFrames says, found {found_frames}; correct the '
             'header'
         )
     if ds.file_meta.TransferSyntaxUID in (uid.JPEG2000Lossless, uid.JPEG2000):
-        # pydicom looks for it too, before it calls `decode_frame`, and in some damaged files without an end.
+        # pydicom looks for the codestream too, before `decode_frame`; in some damaged files it never ends.
         stream.seek(at + 12)
         unwrap(get_frame(stream, frame, number_of_frames=frames, extended_offsets=_extended_offsets(ds)))
     stream.seek(0)
@@ -91,7 +92,7 @@ def read_dicom(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiogr
     voi: tuple[Any, ...] | None
     try:
         voi = _voi(_macro(ds, 'FrameVOILUTSequence', frame), ds)
-    except Exception as error:  # as `read`: what pydicom raises on damaged values is open-ended
+    except Exception as error:  # as in `read`: pydicom may raise any type on damaged values
         voi = 'wrong', one_line(error)
     return Radiograph(pixels, bits, low, high, invert, voi, meta)
 
@@ -100,9 +101,9 @@ def read_dicom(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiogr
 
 
 def _header(stream: BinaryIO, name: str) -> pydicom.Dataset:
-    """Read a data set up to its pixels, at which the stream stays."""
-    # A deflated data set is inflated whole, without a limit, before anything can be checked. Its name is in
-    # the file meta, which is read as pydicom does, or the two could be made to disagree.
+    """Read a data set up to its pixels; the stream then stands at the pixels."""
+    # pydicom inflates a deflated data set whole, without a limit, before any check is possible. The file meta
+    # names the transfer syntax. pydicom's own function reads it here, so that the two cannot disagree.
     read_preamble(stream, force=False)
     if _read_file_meta_info(stream).get('TransferSyntaxUID') == uid.DeflatedExplicitVRLittleEndian:
         raise ImagingError(
@@ -118,11 +119,11 @@ def _header(stream: BinaryIO, name: str) -> pydicom.Dataset:
 
 
 def _count_frames(stream: BinaryIO, ds: pydicom.Dataset, frame_bytes: int) -> int:
-    """Frames that the pixels certainly hold, whatever NumberOfFrames says; 0 where that cannot be told.
+    """Return how many frames the pixels certainly hold, whatever NumberOfFrames says; 0 where unknown.
 
     Args:
-        stream: at the element of the pixels.
-        ds: the data set before it.
+        stream: its position is the element of the pixels.
+        ds: the data set before that element.
         frame_bytes: bytes of one native frame.
     """
     syntax = ds.file_meta.TransferSyntaxUID
@@ -138,8 +139,8 @@ def _count_frames(stream: BinaryIO, ds: pydicom.Dataset, frame_bytes: int) -> in
         return int(length) // frame_bytes if whole and frame_bytes else 0
     frames = len(parse_basic_offsets(stream))
     if syntax == uid.RLELossless and not frames:
-        # Of JPEG, the decoder sees that another image follows. A frame of RLE begins with the number of its
-        # segments and the offset of the first, which is always 64 (PS3.5, G.5).
+        # For JPEG, `check_padding` finds that another image follows. An RLE frame begins with the number of
+        # its segments, then the offset of the first segment, which is always 64 (PS3.5, G.5).
         for offset in parse_fragments(stream)[1]:
             stream.seek(offset + 8)
             frames += struct.unpack('<II', stream.read(8))[1] == 64
@@ -147,7 +148,7 @@ def _count_frames(stream: BinaryIO, ds: pydicom.Dataset, frame_bytes: int) -> in
 
 
 def _extended_offsets(ds: pydicom.Dataset) -> tuple[bytes, bytes] | None:
-    """Where the frames of encapsulated pixels are and how long, as pydicom takes it."""
+    """Return the offsets and lengths of the frames of encapsulated pixels, in pydicom's form."""
     if 'ExtendedOffsetTable' not in ds or 'ExtendedOffsetTableLengths' not in ds:
         return None
     return ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths
@@ -158,7 +159,7 @@ def _colours(ds: pydicom.Dataset) -> str:
 
 
 def _check_kind(ds: pydicom.Dataset, name: str) -> None:
-    """Refuse what is no gray, and what is compressed in a way that is not read."""
+    """Refuse pixels that are not gray, and unsupported compressions."""
     colours, syntax = _colours(ds), ds.file_meta.TransferSyntaxUID
     if colours not in ('MONOCHROME1', 'MONOCHROME2', 'RGB') and not colours.startswith('YBR'):
         raise ImagingError(
@@ -173,7 +174,7 @@ def _check_kind(ds: pydicom.Dataset, name: str) -> None:
 
 
 def _stored_bits(pixels: np.ndarray, ds: pydicom.Dataset, name: str) -> np.ndarray:
-    """Take out what the bits above BitsStored hold, which may be an overlay or the sign and nothing else.
+    """Clear the bits above BitsStored, which may hold only an overlay or the sign.
 
     Raises:
         ImagingError: BitsStored or HighBit are out of range, or values reach beyond BitsStored.
@@ -185,7 +186,7 @@ def _stored_bits(pixels: np.ndarray, ds: pydicom.Dataset, name: str) -> np.ndarr
     if not 1 <= bits <= allocated:
         raise ImagingError(f'{name}: expected BitsStored in 1..{allocated}, found {bits}; correct the header')
     if ds.get('HighBit') not in (None, bits - 1):
-        # As the standard now demands; the decoders would cut off the upper bits of such a file.
+        # The standard now demands this; the decoders would cut off the upper bits of such a file.
         raise ImagingError(
             f'{name}: expected HighBit {bits - 1}, one below BitsStored, found {ds.HighBit}; rewrite the '
             'file with its values in the lower bits'
@@ -196,8 +197,8 @@ def _stored_bits(pixels: np.ndarray, ds: pydicom.Dataset, name: str) -> np.ndarr
     shown = (pixels << spare) >> spare  # of signed types, this repeats the sign
     beyond = shown != pixels
     if pixels.dtype.kind == 'i':
-        beyond &= (pixels < 0) | (pixels >> bits != 0)  # without a repeated sign is usual too
-    # PS3.5, 8.1.2: overlays in unused bits, which are retired (60xx,0102).
+        beyond &= (pixels < 0) | (pixels >> bits != 0)  # many files do not repeat the sign
+    # PS3.5, 8.1.2: retired overlays in unused bits (60xx,0102).
     overlays = any(ds.get((group, 0x0102)) and ds[group, 0x0102].value for group in range(0x6000, 0x6020, 2))
     if not overlays and beyond.any():
         raise ImagingError(
@@ -208,7 +209,7 @@ def _stored_bits(pixels: np.ndarray, ds: pydicom.Dataset, name: str) -> np.ndarr
 
 
 def _macro(ds: pydicom.Dataset, sequence: str, frame: int) -> pydicom.Dataset:
-    """The data set that holds a macro's attributes: this frame's group, the shared group, or `ds` itself."""
+    """Return the data set with a macro's attributes: this frame's group, the shared group, or `ds` itself."""
     for groups, index in (('PerFrameFunctionalGroupsSequence', frame), ('SharedFunctionalGroupsSequence', 0)):
         items = ds.get(groups)
         if items and index < len(items) and items[index].get(sequence):
@@ -218,11 +219,11 @@ def _macro(ds: pydicom.Dataset, sequence: str, frame: int) -> pydicom.Dataset:
 
 
 def _spacing(ds: pydicom.Dataset, frame: int) -> dict[str, Any]:
-    """The pixel pitch, which the standard gives along the column first; none where it is not sound.
+    """Return the pixel pitch, which the standard states along the column first; empty where it is not valid.
 
     Returns:
-        `spacing`, mm per px along x and along y, and `spacing_from`, the attribute that says so: PS3.3,
-        10.7.1.3. ImagerPixelSpacing is at the detector, where the part is shown enlarged.
+        `spacing`, mm per px along x and along y, and `spacing_from`, the attribute that states it: PS3.3,
+        10.7.1.3. ImagerPixelSpacing is the pitch at the detector, where the part is magnified.
     """
     for source, keyword in (
         (_macro(ds, 'PixelMeasuresSequence', frame), 'PixelSpacing'),
@@ -240,7 +241,7 @@ def _spacing(ds: pydicom.Dataset, frame: int) -> dict[str, Any]:
 def _rescale(
     pixels: np.ndarray, low: float, high: float, macro: pydicom.Dataset, name: str
 ) -> tuple[np.ndarray, float, float]:
-    """Rescale slope and intercept, in the smallest type that keeps neighbouring codes apart."""
+    """Apply rescale slope and intercept, in the smallest type that keeps neighbouring codes apart."""
     slope, intercept = float(macro.get('RescaleSlope', 1)), float(macro.get('RescaleIntercept', 0))
     if not (math.isfinite(slope) and math.isfinite(intercept) and slope):
         raise ImagingError(
@@ -256,7 +257,7 @@ def _rescale(
     elif slope.is_integer() and intercept.is_integer() and max(map(abs, ends)) < 2**31:
         dtype = np.dtype(np.int32)
     else:
-        # float32 resolves 24 bits: one code must be wider than that at the far end of the range.
+        # float32 resolves 24 bits: at the far end of the range, one code must be wider than its resolution.
         dtype = np.dtype(np.float32 if abs(slope) > 2**-22 * max(map(abs, ends)) else np.float64)
     out = pixels.astype(dtype)
     out *= dtype.type(slope)
@@ -265,10 +266,10 @@ def _rescale(
 
 
 def _voi(macro: pydicom.Dataset, ds: pydicom.Dataset) -> tuple[Any, ...] | None:
-    """First VOI LUT or window of a data set (PS3.3 C.11.2.1), as `Radiograph.voi`.
+    """Return the first VOI LUT or window of a data set (PS3.3 C.11.2.1), as `Radiograph.voi`.
 
     Raises:
-        ValueError: what is wrong with it, without the file's name.
+        ValueError: the LUT or window is not valid; the text has no file name.
     """
     if macro.get('VOILUTSequence'):
         item = macro.VOILUTSequence[0]
@@ -289,12 +290,12 @@ def _voi(macro: pydicom.Dataset, ds: pydicom.Dataset) -> tuple[Any, ...] | None:
         return 'sigmoid', center, width
     if function == 'LINEAR_EXACT':
         return 'linear', center - width / 2, center + width / 2
-    # LINEAR: 0 at c - 0.5 - (w-1)/2, full at c - 0.5 + (w-1)/2; of width 1 a step between the two.
+    # LINEAR: 0 at c - 0.5 - (w-1)/2, full at c - 0.5 + (w-1)/2; a width of 1 makes a step between the two.
     return 'linear', center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
 
 
 def _lut_data(values: Any, entries: int, bits: int, little_endian: bool) -> np.ndarray:
-    """(entries,) float64 of LUT Data: a word each, or two entries of up to 8 bits in one word.
+    """Return LUT Data as (entries,) float64: one word per entry, or two entries of up to 8 bits in a word.
 
     Raises:
         ValueError: another number of words.
@@ -303,7 +304,7 @@ def _lut_data(values: Any, entries: int, bits: int, little_endian: bool) -> np.n
         values = np.frombuffer(values, '<u2' if little_endian else '>u2')
     words = np.atleast_1d(np.asarray(values)).astype('<u2')
     if bits <= 8 and len(words) == (entries + 1) // 2 < entries:
-        words = words.view(np.uint8)[:entries]  # the first is in the lower half of its word
+        words = words.view(np.uint8)[:entries]  # the first entry is in the lower half of its word
     if len(words) != entries:
         raise ValueError(f'a table of {entries} entries in {len(words)} words')
     return words.astype(np.float64)
@@ -324,7 +325,7 @@ _SYNTAXES = (
     uid.JPEG2000,
 )
 DECODER_DEPENDENCIES: dict[uid.UID, tuple[str, ...]] = {syntax: ('imagecodecs',) for syntax in _SYNTAXES}
-"""What pydicom asks of a plug-in module, with `is_available`."""
+"""pydicom requires this name and `is_available` of a plug-in module."""
 
 
 def is_available(transfer_syntax: str) -> bool:
@@ -336,7 +337,7 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     """Decode one compressed frame for pydicom.
 
     Raises:
-        ValueError: it is truncated, damaged, or not of the size that the header says.
+        ValueError: the frame is truncated, damaged, or of another size than the header says.
     """
     shape = runner.rows, runner.columns, runner.samples_per_pixel
     if runner.transfer_syntax == uid.RLELossless:
@@ -356,7 +357,7 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     check_padding(src, stream)
     pixels = decode(src, stream)
     runner.set_option('bits_allocated', 8 * pixels.dtype.itemsize)
-    # Signed values are two's complements of BitsStored, whatever precision the JPEG-LS encoder wrote.
+    # Signed values are two's complements in BitsStored, whatever precision the JPEG-LS encoder wrote.
     runner.set_option('jls_precision', runner.bits_stored)
     if shape[2] > 1:
         runner.set_option('planar_configuration', 0)

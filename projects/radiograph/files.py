@@ -1,4 +1,4 @@
-"""Files as wholes: written whole or not at all, folders of one writer, and the SHA-256 of a file."""
+"""Atomic writing of files, folders locked for one writer, and the SHA-256 of a file."""
 
 import fcntl
 import hashlib
@@ -15,15 +15,15 @@ _drafts = itertools.count()
 
 @contextmanager
 def draft_of(path: Path, durable: bool = False) -> Iterator[Path]:
-    """Give the name of a draft that takes the place of a file at the end; an error leaves nothing of it.
+    """Give the name of a draft that replaces a file at the end; an error removes the draft.
 
     Args:
-        path: the file; its folder is made where it is missing.
-        durable: wait until the content is on the disk: a power cut leaves the old file or the new one.
+        path: the file; a missing folder is made.
+        durable: wait until the content is on the disk: a power cut leaves the old file or the new file.
 
     Yields:
-        A path beside the file, of this call alone, so that threads may write the same file; a kill leaves it,
-        named `<file>.<process>-<number>.part`.
+        A path beside the file, unique to this call, so that threads may write the same file. A kill leaves
+        the draft, named `<file>.<process>-<number>.part`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f'{path.name}.{os.getpid()}-{next(_drafts)}.part')
@@ -47,23 +47,23 @@ def _sync(path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes | str, durable: bool = False) -> None:
-    """Write a file, in UTF-8, so that it is there whole or not at all; see `draft_of`."""
+    """Write a file atomically, text in UTF-8; see `draft_of`."""
     with draft_of(path, durable) as draft:
         draft.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
-    """Write a JSON file so that it is there whole or not at all; see `draft_of`."""
+    """Write a JSON file atomically; see `draft_of`."""
     write_whole(path, json.dumps(content, indent=indent) + '\n')
 
 
 @contextmanager
 def locked(folder: Path, busy: Exception) -> Iterator[None]:
-    """Keep other processes out of a folder that is written to.
+    """Keep other processes out of a folder while this one writes to it.
 
     Args:
-        folder: it is there.
-        busy: raised where another process is in it.
+        folder: an existing folder.
+        busy: raised where another process holds the lock.
     """
     with (folder / 'lock').open('w') as file:
         try:

@@ -1,7 +1,7 @@
-"""Gray-level statistics of radiographs, and the band of those that a detector was proven on.
+"""Gray-level statistics of radiographs, and their band over the radiographs of a detector's proof.
 
-A frame without a picture (tube off, panel saturated, shutter half closed) or with its bits shifted still has
-pixels that differ, and a detector finds nothing on it: the part would pass. Its gray levels tell.
+A frame without a picture (tube off, panel saturated, shutter half closed) or with shifted bits still has
+pixels that differ. A detector finds nothing on such a frame, so the part would pass. Its gray levels show it.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from .window import count_codes
 
 PERCENTILES = (1, 25, 50, 75, 99)
 GRID, CELL = 8, 16
-"""Cells per side of the coarse grid, and px per side of a cell in the shrunk copy that they are cut from."""
+"""Cells per side of the coarse grid, and px per side of a cell in the shrunk copy."""
 STRUCTURE = 2.0
-"""Gray levels: a cell of the shrunk copy with a smaller standard deviation shows nothing."""
+"""Standard deviation in gray levels below which a cell of the shrunk copy counts as blank."""
 MIN_FRAMES = 10
-"""Fewer radiographs say too little of what others look like: no band is drawn from them."""
+"""Fewer radiographs give no band: they say too little about other radiographs."""
 MARGIN_GRAY, MARGIN_SHARE, MARGIN_SPREAD, FACTOR_NOISE = 16.0, 0.2, 0.25, 2.0
-"""How far a band reaches beyond what was seen: gray levels or shares at least, or this part of their spread;
-noise by a factor."""
+"""How far a band reaches beyond the values seen: at least these gray levels or shares, or this part of the
+spread if larger; noise by a factor."""
 
-_NOISE_SIDE = 2048  # px of the middle that noise is measured on
-# Its response to any plane is 0, to white noise of standard deviation 1 it is 6 (Immerkaer 1996).
+_NOISE_SIDE = 2048  # px of the square in the middle on which noise is measured
+# The response to a plane is 0; to white noise of standard deviation 1 it is 6 (Immerkaer 1996).
 _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 _NAMES = {f'p{share}': f'percentile {share}' for share in PERCENTILES} | {
     'contrast': 'contrast (percentile 99 - 1)',
@@ -49,8 +49,8 @@ def measure(image: np.ndarray) -> Levels:
     Returns:
         'p1' to 'p99' and 'contrast' in gray levels of 0..255, 'noise' as their standard deviation between
         neighbours, 'black' and 'white' as shares of the pixels, 'blank_dark', 'blank_mid' and 'blank_bright'
-        as shares of the cells that show nothing, 'shut' as
-        share of the lines from a border on that are dark from end to end.
+        as shares of the cells (blank cells of that brightness), 'shut' as share of the lines, counted from a
+        border, that are dark from end to end.
     """
     if image.dtype != np.uint8:
         image = cv2.convertScaleAbs(image, alpha=1 / 257 if image.dtype == np.uint16 else 1)
@@ -72,13 +72,13 @@ def measure(image: np.ndarray) -> Levels:
 
 
 def _shut(lines: np.ndarray) -> float:
-    """Share of an image, from its first line on, that is dark from end to end, as behind a shutter."""
+    """Return the share of lines, from the first on, that are dark from end to end, as behind a shutter."""
     dark = (lines.std(1) < STRUCTURE) & (lines.mean(1) < 256 / 3)
     return float(np.append(dark, False).argmin() / len(lines))
 
 
 def _noise(image: np.ndarray) -> float:
-    """Standard deviation of white noise that would change neighbouring pixels as much, in gray levels."""
+    """Return, in gray levels, the standard deviation of white noise with the same local differences."""
     top, left = (max(side - _NOISE_SIDE, 0) // 2 for side in image.shape)
     middle = image[top : top + _NOISE_SIDE, left : left + _NOISE_SIDE]
     response = cv2.filter2D(middle, cv2.CV_32F, _LAPLACIAN)
@@ -86,13 +86,13 @@ def _noise(image: np.ndarray) -> float:
 
 
 def band_of(frames: Sequence[Levels]) -> Band:
-    """Return the band that radiographs span, and somewhat beyond.
+    """Return the band that radiographs span, with a margin.
 
     Args:
-        frames: what `measure` returned for each.
+        frames: the result of `measure` for each radiograph.
 
     Returns:
-        Lowest and highest value of each statistic; empty where there are fewer than `MIN_FRAMES`.
+        Lowest and highest value of each statistic; empty for fewer than `MIN_FRAMES` radiographs.
     """
     if len(frames) < MIN_FRAMES:
         return {}
@@ -111,7 +111,7 @@ def band_of(frames: Sequence[Levels]) -> Band:
 
 
 def outside(levels: Levels, band: Band) -> list[str]:
-    """Return what is outside of a band, a few words each; an empty band has no limits."""
+    """Return one phrase per statistic outside its band; an empty band has no limits."""
     return [
         f'{_NAMES[key]} is {levels[key]:.3g}, expected {max(low, 0):.3g} to {high:.3g}'
         for key, (low, high) in band.items()

@@ -1,4 +1,4 @@
-"""A radiograph as every reader returns it, the bounds on its size, and the checks that all readers share."""
+"""The radiograph that every reader returns, the bounds on its size, and the checks that all readers share."""
 
 import io
 import math
@@ -32,16 +32,16 @@ class Radiograph:
     Attributes:
         pixels: (H, W) uint8, uint16, uint32, int8, int16, int32, float16, float32 or float64. DICOM's
             rescale slope and intercept (or modality LUT) are applied, so windows are stated in those units.
-        bits: significant bits that the file states, else those of its sample type.
+        bits: significant bits that the file states, else the bits of its sample type.
         low: smallest value that `bits` can hold, in the units of `pixels`.
         high: largest such value. `low` and `high` are nan for floating-point files, which state no range.
-        invert: the file says that its smallest value is shown white (DICOM MONOCHROME1, TIFF WhiteIsZero).
+        invert: whether the file shows its smallest value as white (DICOM MONOCHROME1, TIFF WhiteIsZero).
             `pixels` keep the file's values; `apply_window` inverts after windowing, as DICOM prescribes.
         voi: the window that the file states (DICOM VOI): ('linear', low, high), ('sigmoid', center, width),
-            ('table', first input, values in 0..1), or ('wrong', what is wrong with it); None without one.
+            ('table', first input, values in 0..1), or ('wrong', the reason); None without a window.
         meta: 'file' (name used in errors), 'format', 'frame' and 'frames' (how many the file holds); where
-            the file states them, 'spacing' (mm per px along x and along y) and 'spacing_from' (which of its
-            attributes says so).
+            the file states the pixel pitch, 'spacing' (mm per px along x and along y) and 'spacing_from'
+            (the attribute that states it).
     """
 
     pixels: np.ndarray
@@ -54,11 +54,11 @@ class Radiograph:
 
 
 def of_container(pixels: np.ndarray, name: str, fmt: str) -> Radiograph:
-    """Return a radiograph whose file states no range: that of its type counts.
+    """Return a radiograph whose file states no range: the range of its type counts.
 
     Args:
         pixels: (H, W), integers.
-        name: what errors call the file.
+        name: name of the file in errors.
         fmt: 'PNG', 'JPEG' or 'BMP'.
     """
     info = np.iinfo(pixels.dtype)
@@ -67,12 +67,12 @@ def of_container(pixels: np.ndarray, name: str, fmt: str) -> Radiograph:
 
 
 def range_of(bits: int, signed: bool) -> tuple[float, float]:
-    """Return the smallest and the largest integer of so many bits."""
+    """Return the smallest and the largest integer of a number of bits."""
     return (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
 
 
 def check_size(height: int, width: int, frame_bytes: int, name: str, admit: Admit | None = None) -> None:
-    """Refuse absurd dimensions before anything is allocated, and wait until there is room for the others.
+    """Refuse absurd dimensions before anything is allocated; wait for memory for other images.
 
     Raises:
         ImagingError: no pixel, or more pixels or bytes than the bounds.
@@ -87,17 +87,17 @@ def check_size(height: int, width: int, frame_bytes: int, name: str, admit: Admi
 
 
 def check_frame(frame: int, frames: int, name: str) -> None:
-    """Refuse the number of a frame that the file does not hold.
+    """Refuse a frame number that the file does not hold.
 
     Raises:
-        ImagingError: it is not in 0..frames - 1.
+        ImagingError: the number is not in 0..frames - 1.
     """
     if not 0 <= frame < frames:
         raise ImagingError(f'{name}: expected a frame in 0..{frames - 1}, asked for {frame}; change `frame`')
 
 
 def check_finite(pixels: np.ndarray, name: str) -> None:
-    """Refuse floating-point pixels that are no numbers.
+    """Refuse floating-point pixels that are not finite.
 
     Raises:
         ImagingError: nan or infinite pixels.
@@ -115,7 +115,7 @@ def read_all(stream: BinaryIO, name: str) -> bytes:
     Raises:
         ImagingError: the file is larger than `MAX_FRAME_BYTES`.
     """
-    # Asked for up to so many bytes, Python would allocate them all.
+    # `read(MAX_FRAME_BYTES)` would allocate all of these bytes, so the size is checked instead.
     size = stream.seek(0, os.SEEK_END)
     if size > MAX_FRAME_BYTES:
         raise ImagingError(
@@ -126,18 +126,18 @@ def read_all(stream: BinaryIO, name: str) -> bytes:
 
 
 def to_gray(image: np.ndarray | None, name: str) -> np.ndarray:
-    """Return the one plane of gray that a picture holds.
+    """Return the one gray plane of an image.
 
     Args:
-        image: (H, W) or (H, W, 1 to 4) in any byte order, the last of 2 or 4 channels the opacity; None where
-            a decoder gave up.
-        name: what errors call the file.
+        image: (H, W) or (H, W, 1 to 4) in any byte order; of 2 or 4 channels, the last is the opacity. None
+            where a decoder gave up.
+        name: name of the file in errors.
 
     Returns:
         (H, W) in native byte order.
 
     Raises:
-        ImagingError: colours that differ, transparency, or another shape.
+        ImagingError: colour channels that differ, transparency, or another shape.
     """
     if image is None:
         raise ImagingError(f'{name}: expected an intact image, the decoder gave up; export it again')
@@ -161,17 +161,17 @@ def to_gray(image: np.ndarray | None, name: str) -> np.ndarray:
 
 
 def to_one_channel(image: np.ndarray, name: str) -> np.ndarray:
-    """Return the one plane of an image whose channels are gray levels each, such as two energies.
+    """Return the one plane of an image whose channels each hold gray levels, such as two energies.
 
     Args:
         image: (H, W, C) in any byte order.
-        name: what errors call the file.
+        name: name of the file in errors.
 
     Returns:
         (H, W) in native byte order.
 
     Raises:
-        ImagingError: a channel that is neither like the first nor all at its largest value.
+        ImagingError: a channel that neither equals the first nor is at its largest value everywhere.
     """
     image = image.astype(image.dtype.newbyteorder('='), copy=False)
     gray = np.ascontiguousarray(image[..., 0])
@@ -189,7 +189,7 @@ def _largest(dtype: np.dtype) -> int:
 
 
 def stated(pixels: np.ndarray, bits: int, invert: bool, meta: dict[str, Any]) -> Radiograph:
-    """Return a radiograph whose file states its bits; floating-point pixels are checked, and have no range.
+    """Return a radiograph whose file states its bits; floating-point pixels are checked and have no range.
 
     Raises:
         ImagingError: nan or infinite pixels.

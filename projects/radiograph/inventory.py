@@ -1,8 +1,9 @@
-"""An inventory beside an archive: what lies there is read once, and no listing looks into files again.
+"""An inventory beside an archive: each file is read once, and later listings read the inventory alone.
 
-A gzipped CSV file, one line a file that may be a radiograph: path, size, mark (ETag, or time), format,
-height, width, part, and why it is none. A refresh reads only what has come or changed, by size and mark, and
-drops what has gone. The listing itself may come from an S3 inventory report, which a bucket writes daily.
+The inventory is a gzipped CSV file with one line for each file that may be a radiograph: path, size, mark
+(ETag, or time), format, height, width, part, and the reason if it is no radiograph. A refresh reads only new
+and changed files, by size and mark, and drops removed files. The listing itself may come from an S3 inventory
+report, which a bucket writes daily.
 """
 
 import csv
@@ -27,7 +28,7 @@ from .remote import RemoteError, exists, is_url, join, read_bytes, tags, write_b
 
 NAME = 'xray_inventory.csv.gz'
 SAVED = 20_000
-"""Files read between two writings: a kill costs no more."""
+"""Files read between two writes: the most that a kill costs."""
 _DAMAGED = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zlib.error, csv.Error)
 
 
@@ -36,7 +37,7 @@ class InventoryError(ImagingError):
 
 
 class Entry(NamedTuple):
-    """One file; `format`, `height` and `width` are empty where it is no radiograph, and `reason` says why."""
+    """One file. If it is no radiograph, `format`, `height` and `width` are empty, and `reason` says why."""
 
     path: str
     size: str
@@ -59,16 +60,16 @@ def take(
 
     Args:
         folder: of radiographs, recursive, or its URL.
-        group: regular expression; its first group in a path is the part. None: no part.
+        group: regular expression; its first group in a path is the part. None: parts are unknown.
         report: `manifest.json` of an S3 inventory report, in place of a listing.
         workers: threads that read.
-        progress: wraps the iterator over the files that are read; also gets their number.
+        progress: wraps the iterator over the files to read; also gets their number.
 
     Returns:
-        All entries by path, and how many of them were read.
+        All entries, sorted by path, and the number of files read.
 
     Raises:
-        InventoryError: nothing there, no part in a path, or a report that cannot be used.
+        InventoryError: no files, no part in a path, or an unusable report.
         RemoteError: the archive cannot be read or written.
     """
     folder = folder.rstrip('/')
@@ -98,8 +99,8 @@ def load(folder: str) -> list[Entry] | None:
     """Read the inventory beside an archive; None where there is none.
 
     Raises:
-        InventoryError: it is damaged.
-        RemoteError: it cannot be read.
+        InventoryError: the inventory is damaged.
+        RemoteError: the inventory cannot be read.
     """
     path = join(folder.rstrip('/'), NAME)
     if not (exists(path) if is_url(path) else Path(path).is_file()):
@@ -120,7 +121,7 @@ def load(folder: str) -> list[Entry] | None:
 
 
 def radiographs(entries: list[Entry]) -> list[str]:
-    """Return the paths of those that are radiographs."""
+    """Return the paths of the entries that are radiographs."""
     return [entry.path for entry in entries if not entry.reason]
 
 
@@ -147,7 +148,7 @@ def _save(folder: str, entries: list[Entry]) -> None:
 
 
 def _wanted(path: str) -> bool:
-    """Whether a file is read at all: by its name it may be a radiograph."""
+    """Whether a file may be a radiograph, by its name, so that it is read."""
     own = PurePosixPath(path)
     suffix = own.suffix.lower()
     return (
@@ -158,7 +159,7 @@ def _wanted(path: str) -> bool:
 
 
 def _listed(folder: str) -> dict[str, tuple[str, str]]:
-    """Size and mark of the files of an archive, by path, sorted."""
+    """Return size and mark of the files of an archive, sorted by path."""
     if is_url(folder):
         marks = {path: mark.partition(' ') for path, mark in tags(folder).items() if _wanted(path)}
         return {path: (size, mark.strip('"')) for path, (size, _, mark) in marks.items()}
@@ -166,14 +167,14 @@ def _listed(folder: str) -> dict[str, tuple[str, str]]:
     for path in filter(_wanted, files_below(folder)):
         try:
             state = Path(folder, path).stat()
-        except FileNotFoundError:  # gone since it was listed
+        except FileNotFoundError:  # removed since the listing
             continue
         found[path] = str(state.st_size), str(state.st_mtime_ns)
     return found
 
 
 def _reported(folder: str, manifest: str) -> dict[str, tuple[str, str]]:
-    """Size and ETag of the objects of an archive by an S3 inventory report, sorted."""
+    """Return size and ETag of the objects of an archive, from an S3 inventory report, sorted by path."""
     bucket, _, prefix = folder.partition('://')[2].partition('/')
     prefix = f'{prefix}/' if prefix else ''
     place = manifest.rpartition('/')[0]
@@ -216,7 +217,7 @@ def _rows(data: bytes) -> Iterator[list[str]]:
 
 
 def _data_of(place: str, key: str) -> str:
-    """Where a file of a report lies: in the bucket of the manifest, or beside a copy of it."""
+    """Return the place of a report's file: in the manifest's bucket, or beside a copy of the manifest."""
     if is_url(place):
         protocol, _, rest = place.partition('://')
         return f'{protocol}://{rest.partition("/")[0]}/{key}'
@@ -228,7 +229,7 @@ def _content(path: str) -> bytes:
 
 
 def _look(path: str) -> tuple[str, str, str, str]:
-    """Return format, height and width of a file, or why it is no radiograph."""
+    """Return format, height and width of a file, or the reason why it is no radiograph."""
     try:
         data = _content(path)
         suffix = PurePosixPath(path).suffix.lower()

@@ -10,11 +10,11 @@ _KINDS = {0xC3: 'lossless', 0xC7: 'lossless', 0xCB: 'lossless', 0xF7: 'JPEG-LS'}
 
 
 def read_jpeg(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiograph:
-    """Read a JPEG of one image; libjpeg would fill what a damaged one lacks with gray.
+    """Read a JPEG of one image; damaged files are refused, since libjpeg fills missing data with gray.
 
     Raises:
-        ImagingError: a damaged, incomplete or colour image, one of another depth or process, several images,
-            or an orientation.
+        ImagingError: a damaged, incomplete or colour image, another depth or process, several images, or an
+            orientation.
     """
     check_frame(frame, 1, name)
     data = read_all(stream, name)

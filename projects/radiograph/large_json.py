@@ -1,4 +1,4 @@
-"""A large JSON object read piece by piece: one long array of it is never in memory as a whole."""
+"""A large JSON object read piece by piece: its long arrays are never in memory as a whole."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -18,13 +18,13 @@ def read_object(path: Path, consume: Mapping[str, Consumer]) -> dict[str, Any]:
 
     Args:
         path: The file.
-        consume: By key, a function that is given the object as far as it is read and an iterator over the
-            elements of the array of that key; what it returns stands for the array. It must use all elements.
+        consume: By key, a function. Its arguments are the object as read so far, and an iterator over the
+            elements of the array of that key. Its result replaces the array. It must use all elements.
 
     Raises:
-        json.JSONDecodeError: The file is no JSON object, or is cut short.
+        json.JSONDecodeError: The file holds no JSON object, or is truncated.
         FormatError: An object has a key twice.
-        OSError, UnicodeDecodeError: It cannot be read.
+        OSError, UnicodeDecodeError: The file cannot be read.
     """
     content: dict[str, Any] = {}
     with path.open(encoding='utf-8-sig') as file:
@@ -66,21 +66,21 @@ def _elements(text: '_Text') -> Iterator[Any]:
 
 
 class _Text:
-    """A window on the text of a file, which moves on as values are taken."""
+    """A buffer over the text of a file; it moves forward as values are taken."""
 
     def __init__(self, file: TextIO) -> None:
         self.file, self.buffer, self.position = file, '', 0
         self.decoder = json.JSONDecoder(object_pairs_hook=object_of)
 
     def fill(self) -> bool:
-        """Read more; returns whether there was any."""
-        # As much again as is there, so that a long value is not tried once per chunk.
+        """Read more text; return whether there was any."""
+        # The buffer doubles, so that a long value is not decoded again for every chunk.
         more = self.file.read(max(CHUNK, len(self.buffer) - self.position))
         self.buffer, self.position = self.buffer[self.position :] + more, 0
         return bool(more)
 
     def peek(self) -> str:
-        """Return the next character that is no white space; '' at the end."""
+        """Return the next character other than white space; '' at the end."""
         while True:
             while self.position < len(self.buffer):
                 character = self.buffer[self.position]
@@ -91,14 +91,14 @@ class _Text:
                 return ''
 
     def expect(self, character: str) -> None:
-        """Take the next character, which must be this one."""
+        """Take the next character, which must be `character`."""
         if self.peek() != character:
             raise self.error(f'expected {character!r}')
         self.position += 1
 
     def value(self) -> Any:
         """Take the next value."""
-        if self.peek() in NUMBER:  # part of a number is one, too
+        if self.peek() in NUMBER:  # the first digits of a number are a valid number, too
             while len(self.buffer) - self.position < LONGEST_NUMBER and self.fill():
                 pass
         while True:
@@ -112,5 +112,5 @@ class _Text:
             return value
 
     def error(self, what: str) -> json.JSONDecodeError:
-        """Return an error at the place reached."""
+        """Return an error at the current position."""
         return json.JSONDecodeError(what, self.buffer, min(self.position, len(self.buffer)))

@@ -1,4 +1,4 @@
-"""Which files of a folder are radiographs: by suffix, or as DICOM by content."""
+"""The radiographs of a folder: recognised by suffix, or as DICOM by content."""
 
 import os
 from collections import Counter
@@ -13,17 +13,17 @@ SUFFIXES = ('.png', '.tif', '.tiff', '.dcm', '.dicom', '.dic', '.jpg', '.jpeg', 
 
 
 def files_below(folder: str | Path, dangling: bool = False) -> list[str]:
-    """Files of a folder, recursive and through links; sockets and other special files are left out.
+    """Return the files of a folder, recursive and through links, without sockets and other special files.
 
     Args:
-        folder: where to look.
-        dangling: also list links whose target is not there.
+        folder: the folder to list.
+        dangling: also list links whose target is missing.
 
     Returns:
-        Paths relative to the folder, with forward slashes, sorted; none where there is no such folder.
+        Paths relative to the folder, with forward slashes, sorted; empty where the folder does not exist.
 
     Raises:
-        ImagingError: a folder below it cannot be listed.
+        ImagingError: a subfolder cannot be listed.
     """
     names: list[str] = []
     waiting: list[tuple[str, frozenset[str]]] = [('', frozenset())]
@@ -32,7 +32,7 @@ def files_below(folder: str | Path, dangling: bool = False) -> list[str]:
         place = f'{folder}/{inner}'
         real = os.path.realpath(place)
         if real in above:
-            continue  # a link to a folder that holds it would be followed without end
+            continue  # a link to one of its own parent folders makes an endless loop
         try:
             entries = list(os.scandir(place))
         except OSError as error:
@@ -51,7 +51,7 @@ def files_below(folder: str | Path, dangling: bool = False) -> list[str]:
 
 
 def is_radiograph(path: str | Path) -> bool:
-    """Whether a local file passes for a radiograph: by its suffix, or as DICOM without one."""
+    """Whether a local file counts as a radiograph: by its suffix, or without a suffix as DICOM by content."""
     if is_companion(path):
         return False
     suffix = Path(path).suffix.lower()
@@ -65,18 +65,18 @@ def is_radiograph(path: str | Path) -> bool:
 
 
 def is_companion(path: str | Path) -> bool:
-    """Whether a name is no radiograph's: the index of a DICOM medium, or macOS's file beside another."""
+    """Whether a name belongs to a companion file: the index of a DICOM medium, or macOS's `._` file."""
     name = Path(path).name
     return name.upper() == 'DICOMDIR' or name.startswith('._')
 
 
 def may_be_dicom(suffix: str) -> bool:
-    """Whether files with this suffix are looked into: archives name theirs by UID, or by a number."""
+    """Whether a file with this suffix may be DICOM: archives name files by UID, or by a number."""
     return suffix[1:].isdecimal() or not suffix
 
 
 def unlistable(names: Iterable[str]) -> str | None:
-    """Return the first name that a list of one name a line cannot hold; None where there is none."""
+    """Return the first name that a text list with one name per line cannot hold; None if all fit."""
     return next((name for name in names if not is_printable(name) or name != name.strip()), None)
 
 
@@ -87,11 +87,11 @@ def list_radiographs(folder: str | Path) -> tuple[list[str], dict[str, int]]:
         folder: any folder.
 
     Returns:
-        Paths relative to the folder, with forward slashes, sorted; and how many other files of each suffix
-        there are. Hidden files count as others.
+        Paths relative to the folder, with forward slashes, sorted; and the number of other files by suffix.
+        Hidden files count as others.
 
     Raises:
-        ImagingError: a folder below it cannot be listed.
+        ImagingError: a subfolder cannot be listed.
     """
     names: list[str] = []
     others: Counter[str] = Counter()

@@ -1,9 +1,10 @@
-"""Orientation tags: an image that is to be turned before it is shown is refused, in every format alike.
+"""Orientation tags: an image whose tag asks for a turn or a mirror is refused, in every format.
 
-EXIF (JPEG, PNG), XMP (JPEG, PNG, TIFF) and TIFF's tag 274 can say so; DICOM has nothing of the kind. Programs
-disagree on them: Pillow, browsers and thus LabelMe, CVAT and Label Studio show the turned image; tifffile,
-ImageJ, Qt's QImage and thus roLabelImg show the stored one, OpenCV either, depending on a flag. Which of the
-two a box was drawn on cannot be known: for half a turn, mirrors and square images no size tells them apart.
+EXIF (JPEG, PNG), XMP (JPEG, PNG, TIFF) and TIFF's tag 274 can ask for a turn; DICOM has no such tag. Programs
+disagree: Pillow, browsers and thus LabelMe, CVAT and Label Studio show the turned image. tifffile, ImageJ,
+Qt's QImage and thus roLabelImg show the stored image. OpenCV shows either, depending on a flag. Nothing tells
+on which of the two images a box was drawn: after half a turn or a mirror, and for square images, both have
+the same size.
 """
 
 import contextlib
@@ -23,37 +24,37 @@ _TURNS = {
     7: 'mirrored along its other diagonal',
     8: 'turned by 90 degrees counterclockwise',
 }
-"""What is to be done before it is shown; 1 is upright, other values are reserved and turn nothing."""
+"""The change that each value asks for before display; 1 is upright, other values are reserved: no change."""
 _XMP = re.compile(rb'tiff:Orientation\s*(?:=\s*["\']|>)\s*([0-9])')
 
 
 def check_upright(orientation: object, where: str, name: str) -> None:
-    """Refuse an image that its file wants to be turned.
+    """Refuse an image whose orientation tag asks for a turn or a mirror.
 
     Args:
         orientation: the tag's value; None without a tag.
         where: the kind of tag, for the message.
-        name: what errors call the file.
+        name: name of the file in errors.
 
     Raises:
-        ImagingError: it is one of 2 to 8.
+        ImagingError: the orientation is one of 2 to 8.
     """
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     if turn:
         raise ImagingError(
             f'{name}: expected an upright image, found {where} orientation {orientation} (to be {turn}), '
-            'which some programs obey and some ignore; store it turned and without the tag, and check its '
-            'boxes on that file'
+            'which only some programs apply; store the turned image without the tag, and check its boxes on '
+            'that file'
         )
 
 
 def check_exif(exif: bytes | None, xmp: bytes | None, name: str) -> None:
-    """Refuse an image whose EXIF, or without a word of it there whose XMP, wants it turned, as Pillow does.
+    """Refuse an image whose EXIF asks for a turn; XMP counts where EXIF has no orientation, as in Pillow.
 
     Args:
-        exif: TIFF structure of an EXIF block, with or without 'Exif' before it; None without one.
-        xmp: XMP packet; None without one.
-        name: what errors call the file.
+        exif: TIFF structure of an EXIF block, with or without a leading 'Exif'; None without EXIF.
+        xmp: XMP packet; None without XMP.
+        name: name of the file in errors.
 
     Raises:
         ImagingError: see `check_upright`.
@@ -61,7 +62,7 @@ def check_exif(exif: bytes | None, xmp: bytes | None, name: str) -> None:
     orientation = None
     if exif:
         block = Image.Exif()
-        with contextlib.suppress(Exception):  # what damaged blocks raise is open-ended; no program turns then
+        with contextlib.suppress(Exception):  # damaged blocks may raise any type; no program turns then
             block.load(exif)
             orientation = block.get(TAG)
     if orientation is not None:

@@ -1,4 +1,4 @@
-"""Packing a folder of radiographs into a store, going on after a kill; comparing a store with its sources."""
+"""Packing a folder of radiographs into a store, resuming after a kill; comparing a store with its sources."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ from .store import (
 )
 
 SHARD_BYTES = 2**30
-"""A shard is closed by the first image that ends beyond this."""
+"""Size at which a shard is full: the first image that ends beyond it is the shard's last."""
 
 Progress = Callable[[Iterator[Any], int], Iterator[Any]]
 """Wraps the iterator over the images for a progress bar; also gets their number."""
@@ -57,24 +57,24 @@ def pack(
     progress: Progress = lambda results, total: results,
     closed: Callable[[int], None] = lambda number: None,
 ) -> tuple[Store, dict[str, str]]:
-    """Pack a folder of radiographs, or go on with a run that was killed.
+    """Pack a folder of radiographs, or resume a killed run.
 
     Args:
         source: image folder, or its URL.
-        out: the store: a new folder, or one that the same arguments began.
-        recipe: what to do to the pixels.
+        out: the store: a new folder, or an unfinished store of the same arguments.
+        recipe: the window, size and depth of the pixels.
         group: regular expression searched in each name; its first group, or else the match, is the part.
-            None: no part is known, and '' is written.
+            None: parts are unknown, and '' is written.
         workers: processes that decode.
         progress: wraps the iterator over the images; also gets their number.
-        closed: called with the number of each shard that another one follows, when it is on the disk.
+        closed: called with the number of each shard except the last, once the shard is on the disk.
 
     Returns:
-        The store, and the reason for each file that is no readable radiograph and was left out.
+        The store, and the reason for each file that was left out because it is no readable radiograph.
 
     Raises:
-        StoreError: nothing to pack, a name without a part, a folder that other arguments began or another
-            process is writing, images that came, went or changed in between, or a full disk.
+        StoreError: nothing to pack, a name without a part, a store of other arguments, another process that
+            writes to the folder, images that were added, removed or changed meanwhile, or a full disk.
     """
     out = Path(out)
     source = str(source).rstrip('/') if is_url(source) else Path(source)
@@ -120,14 +120,14 @@ def _sha256(path: str) -> str:
 
 
 def _fingerprint(source: str | Path, names: list[str]) -> str:
-    """Return the SHA-256 of names, sizes and times of files: equal, and none has come, gone or changed."""
+    """Return the SHA-256 of names, sizes and times of files; it differs if a file is new, gone or changed."""
     hashed = hashlib.sha256()
     marks = tags(str(source)) if is_url(source) else {}
     for name in names:
         if not is_url(source):
             try:
                 stat = Path(source, name).stat()
-            except OSError:  # gone since it was listed: decoding says so
+            except OSError:  # removed since the listing: decoding reports it
                 continue
             marks[name] = f'{stat.st_size} {stat.st_mtime_ns}'
         hashed.update(f'{name} {marks.pop(name, "")}\n'.encode())
@@ -137,17 +137,17 @@ def _fingerprint(source: str | Path, names: list[str]) -> str:
 def _compare(
     source: str | Path, out: Path, parts: dict[str, str], packed: dict[str, bytes], same: bool
 ) -> None:
-    """Make sure that images in a store are still what the source folder holds.
+    """Make sure that the images in a store still equal those of the source folder.
 
     Args:
         source: image folder.
         out: the store.
-        parts: by name of each image in the source folder.
-        packed: SHA-256 of the source file, by name of each image in the store.
-        same: whether the source files have the sizes and times of before; else their contents are compared.
+        parts: part of each image in the source folder, by name.
+        packed: SHA-256 of the source file of each image in the store, by name.
+        same: whether sizes and times of the source files are unchanged; else their contents are compared.
 
     Raises:
-        StoreError: an image is gone or another.
+        StoreError: an image is missing or differs.
     """
     for name, packed_as in packed.items():
         if name not in parts:
@@ -174,10 +174,11 @@ def _pack_rest(
     progress: Progress,
     closed: Callable[[int], None],
 ) -> tuple[list[str], dict[str, str]]:
-    """Append what is not in the store yet.
+    """Append the images that are not in the store yet.
 
     Returns:
-        The names that came too late for their place in the order, and why each unreadable file is that.
+        The names that were added too late for their place in the order, and the reason for each unreadable
+        file.
     """
     late: list[str] = []
     left_out: dict[str, str] = {}
@@ -200,7 +201,7 @@ def _pack_rest(
 
 
 def _part(source: str | Path, name: str, group: str | None) -> str:
-    """Return the physical part that an image shows, empty where none is known."""
+    """Return the physical part that an image shows; empty where it is unknown."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -223,7 +224,7 @@ def _lock(out: Path) -> Iterator[None]:
 
 
 def _begin(out: Path, head: dict[str, Any], files: str) -> dict[str, Any]:
-    """Return what is known of a store, after starting it if it is new."""
+    """Return the head of a store; a new store is started first."""
     if not (out / HEAD).exists():
         strangers = sorted(path.name for path in out.iterdir() if not path.name.startswith(('lock', HEAD)))
         if strangers:
@@ -248,12 +249,12 @@ class _Writer:
 
     Args:
         out: the store.
-        recipe: what its pixels are.
+        recipe: window, size and depth of its pixels.
         closed: see `pack`.
     """
 
     def __init__(self, out: Path, recipe: Recipe, closed: Callable[[int], None]):
-        """Keep what a killed run left whole, cut off the rest."""
+        """Keep the whole records of a killed run, and cut off the rest."""
         self.out, self.dtype, self.closed = out, recipe.dtype, closed
         for name in ('index.bin', 'names.bin'):
             (out / name).touch()
@@ -273,8 +274,8 @@ class _Writer:
                 path.unlink()
 
     def _whole(self, records: list[Record], names: bytes) -> list[Record]:
-        """Return the records before the first torn one. Shards before the last were synced when closed."""
-        # A torn record may name any shard: what is the last one shows when no torn record follows.
+        """Return the records before the first torn record; closed shards were synced and stay unchecked."""
+        # A torn record may name any shard, so the last shard is only known once no torn record is left.
         torn: int | None = 0
         while records and torn is not None:
             number = records[-1].shard
@@ -293,13 +294,13 @@ class _Writer:
     def _open(self, name: str, size: int) -> BufferedWriter:
         file = (self.out / name).open('ab')
         file.truncate(size)
-        file.seek(size)  # else tell() goes on at the old end
+        file.seek(size)  # else tell() returns the old end
         return file
 
     def append(
         self, name: str, part: str, digest: bytes, source_shape: tuple[int, ...], pixels: np.ndarray
     ) -> None:
-        """Add an image behind the others; its name must come behind theirs.
+        """Append an image; its name must sort behind all names in the store.
 
         Args:
             name: path relative to the source folder.
@@ -319,7 +320,7 @@ class _Writer:
         place = self.names.tell(), *map(len, text), self.number, self.shard.tell()
         record = Record._make((*place, *pixels.shape, *source_shape, digest, 0))
         record = record._replace(checksum=checksum_of(record, text, pixels))
-        # In the order of trust: an image counts once its record is there.
+        # The record comes last: an image counts once its record is written.
         writes = (
             (self.shard, pixels.data),
             (self.names, b''.join(text)),
@@ -331,7 +332,7 @@ class _Writer:
                 file.flush()
         except OSError as error:
             raise StoreError(
-                f'{self.out}: {error.strerror}; make room and run again, it goes on here'
+                f'{self.out}: {error.strerror}; free disk space and run again: packing resumes here'
             ) from None
         self.done[name] = digest
 
@@ -372,20 +373,20 @@ def _result(future: Future[Any], name: str) -> Any:
         return future.result()
     except BrokenProcessPool:
         raise StoreError(
-            f'{name}: a worker died at or near this image, perhaps for want of memory; run again with fewer '
-            'workers, it goes on where it stopped'
+            f'{name}: a worker died at or near this image, perhaps for lack of memory; run again with fewer '
+            'workers: packing resumes where it stopped'
         ) from None
 
 
 def _decode(name: str, source: str | Path, recipe: Recipe) -> tuple[bytes, tuple[int, ...], np.ndarray] | str:
-    """Return SHA-256, source shape and pixels of an image, or why it cannot be read."""
+    """Return SHA-256, source shape and pixels of an image, or the reason why it cannot be read."""
     path = _path(source, name)
     try:
         data = read_bytes(path) if is_url(path) else Path(path).read_bytes()
         radiograph = read(data, name=path)
         pixels = prepare(radiograph, recipe.window, recipe.dtype.name, recipe.size)
     except RemoteError:
-        raise  # the server fails, not this image: left out, it would be missing without need
+        raise  # the server fails, not this image, which must not be left out
     except ImagingError as error:
         return str(error)
     except OSError as error:
@@ -399,11 +400,11 @@ def verify(
     workers: int = 1,
     progress: Progress = lambda results, total: results,
 ) -> list[str]:
-    """Compare every image of a store with its checksum, and the source files with theirs.
+    """Compare every image of a store with its checksum, and the source files with their SHA-256.
 
     Args:
-        store: what to check.
-        source: image folder or URL; None leaves the sources out.
+        store: the store to check.
+        source: image folder or URL; None leaves the source files out.
         workers: threads that read source files.
         progress: wraps the iterator over the images; also gets their number.
 

@@ -1,9 +1,9 @@
-"""Packing into a store behind a URL: shard after shard is written here and uploaded, and a kill costs one.
+"""Packing into a store behind a URL: each shard is written locally and uploaded, so a kill costs one shard.
 
-The store that is being packed lies in the local folder of `blocks.py`. When a shard is closed it is uploaded,
-then its lines of the index; an object counts once the lines that name it are there. A run on another machine
-goes on from them, so that what is lost with this folder is one shard. At the end come the whole index and a
-head that says so, as in a local store: byte for byte the same files.
+The unfinished store lies in the local folder of `blocks.py`. A closed shard is uploaded first, its lines of
+the index second; a shard counts once its lines are uploaded. A run on another machine resumes from these
+lines, so that the loss of the local folder costs one shard. The whole index and a head marked as finished
+come last. The files are byte for byte those of a local store.
 """
 
 import hashlib
@@ -33,11 +33,11 @@ def pack_to_url(
     workers: int = 1,
     progress: Callable[[Iterator[Any], int], Iterator[Any]] = lambda results, total: results,
 ) -> tuple[Store, dict[str, str]]:
-    """Pack radiographs into a store behind a URL, or go on with a run that was killed, here or elsewhere.
+    """Pack radiographs into a store behind a URL, or resume a run that was killed, here or elsewhere.
 
     Args:
         source: see `pack.pack`.
-        url: of the store; one process at a time writes to it, see `claim`.
+        url: URL of the store; one process at a time writes to it, see `claim`.
         recipe: see `pack.pack`.
         group: see `pack.pack`.
         workers: see `pack.pack`.
@@ -59,7 +59,7 @@ def pack_to_url(
             raise StoreError(f'{url}: expected a new folder, found {strangers[0]}; give another OUT')
         draft = place / 'store'
         with Claim(url, place) as claim:
-            there = set(list_files(url)) - {CLAIM}  # what another machine has left
+            there = set(list_files(url)) - {CLAIM}  # files that another machine left
             left_out = _pack(source, url, draft, recipe, group, workers, progress, there, claim)
         shutil.rmtree(draft)
     open_store.cache_clear()
@@ -77,11 +77,11 @@ def _pack(
     there: set[str],
     claim: Claim,
 ) -> dict[str, str]:
-    """Pack into a URL that is ours; returns the reason for each file that was left out."""
+    """Pack into a URL that this process has claimed; return the reason for each file that was left out."""
     _take_up(draft, url, there)
 
     def begin(results: Iterator[Any], total: int) -> Iterator[Any]:
-        # Before any radiograph is decoded: a missing right to write is found now.
+        # The head is written before any radiograph is decoded, so that missing write access fails now.
         if HEAD not in there:
             write_bytes(join(url, HEAD), (draft / HEAD).read_bytes())
             there.add(HEAD)
@@ -100,12 +100,12 @@ def _pack(
 
 
 def _finish(draft: Path, url: str, begun: bool) -> None:
-    """Upload the last shard, the whole index and the head that says so; remove the parts of the index."""
+    """Upload the last shard, the whole index and the finished head; remove the parts of the index."""
     head = (draft / HEAD).read_bytes()
     if not begun or head != read_bytes(join(url, HEAD)):
         last = shard_name(int(np.fromfile(draft / 'index.bin', LINES)['shard'][-1]))
         for name in (last, 'names.bin', 'index.bin'):
-            if (draft / name).exists():  # of a finished store the shards stay where they are
+            if (draft / name).exists():  # the shards of a finished store are not local
                 upload(draft / name, join(url, name))
         write_bytes(join(url, HEAD), head)
     for name in list_files(url):
@@ -114,7 +114,7 @@ def _finish(draft: Path, url: str, begun: bool) -> None:
 
 
 def _upload_shard(draft: Path, url: str, number: int) -> None:
-    """Upload a shard, then what the index says of its images."""
+    """Upload a shard, then its lines of the index."""
     lines = np.fromfile(draft / 'index.bin', LINES)
     own = lines[lines['shard'] == number]
     first, last = int(own['text'][0]), own[-1]
@@ -125,10 +125,10 @@ def _upload_shard(draft: Path, url: str, number: int) -> None:
 
 
 def _take_up(draft: Path, url: str, there: set[str]) -> None:
-    """Lay the files here with which packing goes on, from the URL where it is further than this folder."""
+    """Prepare the local files to resume from; they come from the URL where it holds more than this folder."""
     draft.mkdir(parents=True, exist_ok=True)
     if HEAD not in there:
-        # Begun here and removed there, or never begun: nothing here counts but a first, unfinished shard.
+        # The remote store was removed or never begun: only a first, unfinished local shard still counts.
         finished = (draft / HEAD).exists() and json.loads((draft / HEAD).read_text())['finished']
         if finished or (draft / shard_name(1)).exists():
             _empty(draft)
@@ -153,7 +153,7 @@ def _take_up(draft: Path, url: str, there: set[str]) -> None:
     for what in ('index', 'names'):
         parts = [read_bytes(join(url, f'{what}-{n:05d}.bin')) for n in numbers]
         (draft / f'{what}.bin').write_bytes(b''.join(parts))
-    if numbers:  # packing looks at the last shard, whether it is whole
+    if numbers:  # packing checks whether the last shard is whole
         (draft / shard_name(numbers[-1])).write_bytes(read_bytes(join(url, shard_name(numbers[-1]))))
 
 

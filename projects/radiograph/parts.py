@@ -1,6 +1,6 @@
-"""Which physical part a radiograph shows: by the id that its record carries, or by a rule on its name.
+"""The physical part that a radiograph shows: by the id in its record, or by a rule on its name.
 
-A part that is not known stays unknown: no name of a file stands in for it.
+An unknown part stays unknown: the name of a file never replaces it.
 """
 
 import re
@@ -12,22 +12,22 @@ from projects.ids import as_text
 
 
 class PartError(MMXrayError, ValueError):
-    """A name without a part: what was expected, and the remedy."""
+    """A name without a part: the text states the expectation and the remedy."""
 
 
 def part_of(name: str, group: str | None) -> str | None:
-    """The part of an image, by a regular expression.
+    """Return the part of an image, by a regular expression.
 
     Args:
         name: path of the image below its folder.
-        group: regular expression, searched in the name: what it matches, or its first group if it has one, is
-            the part. None where no part is known.
+        group: regular expression, searched in the name: its first group, or without groups the whole match,
+            is the part. None where parts are unknown.
 
     Returns:
         The part, or None where `group` is None.
 
     Raises:
-        PartError: no match, or one in which the first group has no share.
+        PartError: no match, or an empty first group.
     """
     if group is None:
         return None
@@ -39,13 +39,13 @@ def part_of(name: str, group: str | None) -> str | None:
 
 
 def of_several_folders(parts: Mapping[str, str | None]) -> str | None:
-    """Say which parts have images in several folders at the top, which may be plants that number alike.
+    """Return a line on parts with images in several top folders, which may be plants with the same numbers.
 
     Args:
         parts: Part of each image, by its path below the archive.
 
     Returns:
-        A line; None where each part lies in one folder.
+        One line; None where each part lies in one folder.
     """
     folders: dict[str, set[str]] = {}
     for name, part in parts.items():
@@ -64,10 +64,10 @@ def of_several_folders(parts: Mapping[str, str | None]) -> str | None:
 
 
 def part_by_rule(rule: object, name: str) -> str | None:
-    """Return the part in a name by the rule of a data set; None without a rule, a match or a usable rule.
+    """Return the part in a name by the rule of a data set; None without a usable rule or a match.
 
     Args:
-        rule: The regular expression that the converter noted (`group` of `info`), or whatever stands there.
+        rule: The regular expression that the converter noted (`group` of `info`); other values are no rule.
         name: Path of the image below its folder.
     """
     if not isinstance(rule, str) or not rule:
@@ -79,10 +79,10 @@ def part_by_rule(rule: object, name: str) -> str | None:
 
 
 def recorded_part(record: Mapping[str, Any], key: str = 'part') -> str | None:
-    """Return the part of a COCO image record as text, see `ids.as_text`; None where it is not known."""
+    """Return the part of a COCO image record as text, see `ids.as_text`; None where it is unknown."""
     return as_text(record.get(key))
 
 
 def recorded_unit(record: Mapping[str, Any]) -> str | None:
-    """Return what is taken as independent: the part, else the group of series that show one region of it."""
+    """Return the independent unit of an image: its part, else the group of series that show one region."""
     return recorded_part(record) or recorded_part(record, 'region')

@@ -1,4 +1,4 @@
-"""PNG: checksums, then gray through kornia-rs, which is faster, and other kinds through OpenCV."""
+"""PNG: checksums first, then gray through kornia-rs, which is faster, and other kinds through OpenCV."""
 
 import struct
 import zlib
@@ -22,13 +22,13 @@ _MAX_TEXT = 2**20  # bytes of an inflated text chunk
 def read_png(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiograph:
     """Read a PNG of 1 to 16 bits.
 
-    Every chunk's CRC is checked first: OpenCV's decoder does not fail on a wrong one, and kornia-rs's does
-    not look at the Adler-32 within the compressed stream, which the CRCs cover. A PNG with fewer significant
-    bits than its 8 or 16 (chunk sBIT) holds them left-justified (PNG specification, section 12.4), so its
-    range is the container's; bits stay 8 or 16.
+    The CRC of every chunk is checked first. OpenCV's decoder accepts a wrong CRC. kornia-rs's decoder ignores
+    the Adler-32 within the compressed stream, which the CRCs cover. A PNG with fewer significant bits than
+    its 8 or 16 (chunk sBIT) holds them left-justified (PNG specification, section 12.4). So its range is the
+    container's, and `bits` stays 8 or 16.
 
-    Animated PNG is refused: OpenCV gives its first frame for the whole, and crashes in damaged ones. So is
-    transparency by a chunk (tRNS), which OpenCV leaves out of gray.
+    Animated PNG is refused: OpenCV returns only its first frame, and crashes on damaged files. Transparency
+    by a chunk (tRNS) is refused too, since OpenCV drops it from gray images.
 
     Raises:
         ImagingError: a damaged or truncated file, colour, transparency, animation or an orientation.
@@ -77,7 +77,7 @@ def _chunks(data: bytes, name: str) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _check_upright(chunks: list[tuple[bytes, memoryview]], name: str) -> None:
-    """Refuse an orientation in the eXIf chunk, in EXIF or XMP within text chunks."""
+    """Refuse an orientation in the eXIf chunk, or in EXIF or XMP within text chunks."""
     exif = xmp = None
     for kind, body in chunks:
         if kind == b'eXIf':
@@ -91,7 +91,7 @@ def _check_upright(chunks: list[tuple[bytes, memoryview]], name: str) -> None:
 
 
 def _exif_of_text(text: bytes, packed: bool) -> bytes | None:
-    """EXIF block of a raw profile, which is name, length and hexadecimal digits; None of another profile."""
+    """Return the EXIF block of a raw profile (name, length, hexadecimal digits); None for another profile."""
     words = (_inflate(text[1:]) if packed else text).split()
     try:
         return bytes.fromhex(b''.join(words[2:]).decode('ascii')) if words[:1] == [b'exif'] else None

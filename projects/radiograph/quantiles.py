@@ -1,9 +1,9 @@
 """Quantiles of the gray levels of any number of radiographs, in one pass and bounded memory.
 
 Values are counted by the upper 28 bits of their 32-bit floating-point number: sign, exponent and 19 bits of
-the mantissa. Integers up to 20 bits keep all of theirs, so that their quantiles are exact; any other value is
-known to a millionth of itself, which is a small part of a gray level of a window. Unlike bins between two
-bounds, these need neither of them before the pass, and a dead pixel does not widen them.
+the mantissa. Integers up to 20 bits keep all their bits, so their quantiles are exact. Other values have a
+relative error of a millionth, a small part of a gray level of a window. Bins between two bounds would need
+both bounds before the pass, and a dead pixel would widen them; these counts have neither fault.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ _STEPS = 0.7548776662466927, 0.5698402909980532  # 1/g and 1/g**2, of g**3 = g +
 def sample_pixels(pixels: np.ndarray, count: int) -> np.ndarray:
     """Return some pixels of an image, spread evenly over its area.
 
-    Every k-th pixel will not do: where the width is a multiple of k they are those of a few columns, and of a
-    large image, of the first column alone. These lie on the R2 sequence (Roberts 2018), whose points are
-    spread evenly in rows and in columns, however many they are.
+    Every k-th pixel is no even sample: where the width is a multiple of k, these pixels lie in a few columns,
+    and in a large image in the first column alone. The places here follow the R2 sequence (Roberts 2018). Any
+    number of its points is spread evenly in rows and in columns.
 
     Args:
         pixels: (H, W).
-        count: how many; an image of fewer gives all.
+        count: pixels wanted; a smaller image returns all of its pixels.
 
     Returns:
         (min(count, H * W),) of the same type.
@@ -40,15 +40,15 @@ def sample_pixels(pixels: np.ndarray, count: int) -> np.ndarray:
 
 @lru_cache(8)
 def _places(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(count,) rows and columns of the R2 sequence, in 0..1."""
+    """Return (count,) rows and columns of the R2 sequence, in 0..1."""
     rows, columns = ((0.5 + step * np.arange(1, count + 1)) % 1 for step in _STEPS)
     return rows, columns
 
 
 class GraySketch:
-    """Counts of gray levels: 6 MB at most for those between a value and its double, however many there are.
+    """Counts of gray levels: at most 6 MB for the range from a value to its double, for any number of pixels.
 
-    Sketches of parts of a data set add up to that of the whole by `merge`.
+    `merge` adds sketches of parts of a data set to the sketch of the whole.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class GraySketch:
             self._count()
 
     def merge(self, other: 'GraySketch') -> None:
-        """Add what another sketch has counted."""
+        """Add the counts of another sketch."""
         other._count()
         self._count()
         self._join(other._values, other._counts)
@@ -81,7 +81,7 @@ class GraySketch:
         return int(self._counts.sum())
 
     def percentiles(self, shares: Sequence[float]) -> list[float]:
-        """Return percentiles as `numpy.percentile` defines them, of the values as they were counted.
+        """Return percentiles of the counted values, as `numpy.percentile` defines them.
 
         Args:
             shares: 0 to 100 each.
@@ -104,7 +104,7 @@ class GraySketch:
         return found
 
     def _count(self) -> None:
-        """Count what waits."""
+        """Count the pending values."""
         if not self._waiting:
             return
         flat = np.concatenate(self._pending)

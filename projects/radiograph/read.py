@@ -1,6 +1,6 @@
-"""Reading a radiograph of any format in its own depth: the content says which reader takes it.
+"""Reading a radiograph of any format in its own depth: the content decides which reader is used.
 
-No framework is imported in this package, so that training, tests, checks and the deployed runtime share it.
+This package imports no framework, so that training, tests, checks and the deployed runtime share it.
 """
 
 import io
@@ -31,17 +31,17 @@ def read(
 
     Args:
         source: file path, or the file's whole content.
-        frame: which page (TIFF) or frame (DICOM), from 0. None reads the first, with a warning if there
-            are more.
-        name: what errors call the file; the path by default.
-        admit: called once, with the bytes of the frame, before it is decoded; may wait for memory.
+        frame: number of the page (TIFF) or frame (DICOM), from 0. None reads the first, with a warning if the
+            file holds more.
+        name: name of the file in errors; the path by default.
+        admit: called once with the size of the frame in bytes, before decoding; may wait for memory.
 
     Returns:
         The radiograph. Its pixels may be read-only.
 
     Raises:
-        ImagingError: the file is missing, damaged, in colour, too large, to be turned, or of an unknown
-            format.
+        ImagingError: the file is missing, damaged, in colour, too large, has an orientation tag, or is of an
+            unknown format.
     """
     if isinstance(source, bytes):
         name = name or f'<{len(source)} bytes>'
@@ -63,7 +63,7 @@ def read(
             radiograph = reader(stream, frame or 0, name, admit or (lambda size: None))
         except ImagingError:
             raise
-        # What the decoders raise on damaged data is open-ended (struct.error, KeyError, RecursionError, …).
+        # Decoders may raise any type on damaged data (struct.error, KeyError, RecursionError, …).
         except Exception as error:
             raise ImagingError(
                 f'{name}: expected an intact radiograph ({one_line(error)}); export it again or leave it out'
@@ -77,10 +77,10 @@ def read(
 
 
 def _reader_of(head: bytes, name: str) -> Reader:
-    """Reader for a file that begins with `head` (up to 132 bytes)."""
+    """Return the reader for a file that begins with `head` (up to 132 bytes)."""
     if not head:
         raise ImagingError(f'{name}: expected a radiograph, found an empty file; copy or export it again')
-    # First: its preamble is free for another format's header (PS3.10, 7.1), and scanners put TIFF's there.
+    # DICOM first: its preamble may hold another format's header (PS3.10, 7.1); scanners put TIFF's there.
     if head[128:132] == b'DICM':
         return dicom.read_dicom
     if head.startswith(png.SIGNATURE):

@@ -1,4 +1,4 @@
-"""What happens to the pixels of a radiograph between file and array: window and size."""
+"""The recipe of a store: the window and size of its pixels, applied between file and array."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +16,10 @@ class StoreError(ImagingError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What happened to the pixels of a store between file and array.
+    """Window, size and depth of the pixels of a store.
 
     Attributes:
-        size: px of the shorter side of larger images after shrinking; 0 keeps the native size.
+        size: px of the shorter side after shrinking; smaller images stay, 0 keeps the native size.
         bits: 8 (uint8, white at 255) or 16 (uint16, white at 65535).
         window: see `window.apply_window`.
     """
@@ -32,10 +32,10 @@ class Recipe:
         """Check the values.
 
         Raises:
-            ImagingError: One of them is out of range.
+            ImagingError: A value is out of range.
         """
         check_window(self.window)
-        # Plain, so that windows from a config, a command line and a store compare equal.
+        # A plain dict without defaults, so that windows from config, command line and store compare equal.
         window = {key: value for key, value in self.window.items() if (key, value) != ('log', False)}
         object.__setattr__(self, 'window', window)
         if self.bits not in (8, 16) or self.size < 0:
@@ -50,10 +50,10 @@ class Recipe:
 
 
 def prepare(radiograph: Radiograph, window: dict[str, Any], dtype: str, size: int = 0) -> np.ndarray:
-    """Window a radiograph and shrink it, which is what a store holds and what `LoadXray` does without one.
+    """Window a radiograph and shrink it, for a store, and for `LoadXray` without a store.
 
     Args:
-        radiograph: what `read.read` returned.
+        radiograph: the result of `read.read`.
         window: see `window.apply_window`.
         dtype: 'uint8' (white at 255), 'uint16' (white at 65535) or 'float32' (white at 255).
         size: px of the shorter side afterwards, antialiased; smaller images stay, 0 keeps all.
@@ -62,7 +62,7 @@ def prepare(radiograph: Radiograph, window: dict[str, Any], dtype: str, size: in
         (H, W) of `dtype`, rounded once.
 
     Raises:
-        ImagingError: a wrong window or type, or a window that this file cannot have.
+        ImagingError: a wrong window or type, or a window that does not apply to this file.
     """
     if dtype not in ('uint8', 'uint16', 'float32'):
         raise ImagingError(f'dtype {dtype!r}: expected uint8, uint16 or float32')

@@ -1,8 +1,9 @@
-"""Radiographs and annotation files behind a URL: `s3://`, `http(s)://` and whatever else fsspec speaks.
+"""Radiographs and annotation files behind a URL: `s3://`, `http(s)://` and every other protocol of fsspec.
 
-Credentials and endpoints are the driver's business: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, … for S3,
-`FSSPEC_<PROTOCOL>_<SETTING>` for any driver (fsspec.readthedocs.io, "Configuration"). The tries are counted
-here: the drivers' own are switched off, else a server that is overloaded got a hundred requests for one file.
+The driver reads credentials and endpoints: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, … for S3,
+`FSSPEC_<PROTOCOL>_<SETTING>` for any driver (fsspec.readthedocs.io, "Configuration"). This module counts the
+tries. The drivers' own retries are off; otherwise an overloaded server would get a hundred requests for one
+file.
 """
 
 import errno
@@ -26,17 +27,17 @@ from .listing import SUFFIXES, is_companion, may_be_dicom
 from .read import read
 
 ATTEMPTS = 5
-"""How often a read is tried."""
+"""Tries of a read."""
 BACKOFF_S = 0.5
-"""Longest wait after the first failure, in seconds; doubled after each: 0.5 + 1 + 2 + 4 = 7.5 s in all.
+"""Longest wait after the first failure, in seconds; it doubles after each: 0.5 + 1 + 2 + 4 = 7.5 s in all.
 
-Half of it at least, drawn at random: loaders that failed together do not come back together.
+The wait is drawn between half of this and this, so that loaders that failed together do not retry together.
 """
 CONNECT_S, READ_S = 10, 30
-"""Seconds without a connection, and without a byte on it, after which a try has failed; aiohttp gives it five
-minutes, botocore one."""
+"""Seconds without a connection, and without a byte on it, after which a try fails; aiohttp's default is five
+minutes, botocore's one."""
 
-# No second try makes these better.
+# A second try does not help against these errors.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError)
 
 
@@ -50,12 +51,12 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 
 def join(folder: str, name: str) -> str:
-    """The path or URL of a file in a folder; over HTTP, with what a URL would read otherwise in escapes."""
+    """Return the path or URL of a file in a folder; over HTTP, special characters are escaped."""
     return f'{folder}/{quote(name) if _is_http(folder) else name}'
 
 
 def name_in(folder: str, path: str) -> str:
-    """The name that `join` made a path or URL of; the path itself where it is not in the folder."""
+    """Return the name from which `join` made a path or URL; the path itself where it is not in the folder."""
     name = path.removeprefix(f'{folder}/')
     return unquote(name) if _is_http(folder) and name != path else name
 
@@ -83,10 +84,10 @@ def read_range(url: str, start: int, end: int) -> bytes:
     Args:
         url: See `read_bytes`.
         start: First byte.
-        end: The byte behind the last; beyond the object's end the answer is shorter.
+        end: One more than the last byte; beyond the end of the object, the result is shorter.
 
     Raises:
-        RemoteError: See `read_bytes`; or the server sends more than it was asked for.
+        RemoteError: See `read_bytes`; or the server sends more than the range.
     """
     data: bytes = _retry(url, lambda fs, path: _range_of(fs, path, start, end))
     if len(data) > end - start:
@@ -102,7 +103,7 @@ def _range_of(fs: fsspec.AbstractFileSystem, path: str, start: int, end: int) ->
         data: bytes = fs.cat_file(path, start=start, end=end)
         return data
     except Exception as error:
-        # 416, range not satisfiable: the object ends before.
+        # 416, range not satisfiable: the object ends before `start`.
         code = getattr(error, 'status', None) or getattr(error, 'errno', None)
         if start and (code in (416, errno.EINVAL) or 'InvalidRange' in str(error)):
             return b''
@@ -110,10 +111,10 @@ def _range_of(fs: fsspec.AbstractFileSystem, path: str, start: int, end: int) ->
 
 
 def write_bytes(url: str, data: bytes) -> None:
-    """Write an object, whole or not at all where the store is one of objects.
+    """Write an object; in an object store the write is atomic.
 
     Raises:
-        RemoteError: It cannot be written after `ATTEMPTS` tries.
+        RemoteError: The object cannot be written after `ATTEMPTS` tries.
     """
     _retry(url, lambda fs, path: _ready(fs, path).pipe_file(path, data), writing=True)
 
@@ -124,10 +125,10 @@ def upload(source: Path, url: str) -> None:
 
 
 def remove(url: str) -> None:
-    """Remove an object; one that is not there is no error.
+    """Remove an object; a missing object is no error.
 
     Raises:
-        RemoteError: It cannot be removed.
+        RemoteError: The object cannot be removed.
     """
 
     def rm(fs: fsspec.AbstractFileSystem, path: str) -> None:
@@ -141,7 +142,7 @@ _BUCKETS = {'s3', 's3a', 'gs', 'gcs', 'az', 'abfs', 'abfss', 'oci', 'oss'}
 
 
 def _ready(fs: fsspec.AbstractFileSystem, path: str) -> fsspec.AbstractFileSystem:
-    """Make the folder of a file where folders are real; buckets are their owner's to make."""
+    """Make the folder of a file where folders exist; the owner makes buckets."""
     if not _BUCKETS & {fs.protocol, *fs.protocol}:
         fs.makedirs(fs._parent(path), exist_ok=True)
     return fs
@@ -151,7 +152,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """Read a UTF-8 text file from a path or a URL.
 
     Raises:
-        RemoteError: See `read_bytes`; a local file raises what `Path.read_text` does.
+        RemoteError: See `read_bytes`; for a local file, the errors of `Path.read_text`.
     """
     return read_bytes(str(path)).decode() if is_url(path) else Path(path).read_text(encoding='utf-8')
 
@@ -171,12 +172,12 @@ def read_radiograph(path: str) -> Radiograph:
 
 
 def list_radiographs(folder: str) -> tuple[list[str], dict[str, int]]:
-    """List the radiographs below a URL, as `listing.list_radiographs` does below a local folder.
+    """List the radiographs below a URL; see `listing.list_radiographs` for a local folder.
 
     Over HTTP the server must offer an index page per folder.
 
     Returns:
-        Paths relative to the folder, sorted; and how many other files of each suffix there are.
+        Paths relative to the folder, sorted; and the number of other files by suffix.
 
     Raises:
         RemoteError: The folder cannot be listed.
@@ -204,10 +205,10 @@ def list_radiographs(folder: str) -> tuple[list[str], dict[str, int]]:
 
 
 def tags(folder: str) -> dict[str, str]:
-    """Tell each file below a URL from any former one of its name, by size and ETag or time.
+    """Return size and ETag or time of each file below a URL, which differ from those of a former version.
 
     Returns:
-        Sizes and marks by path relative to the folder, sorted; a mark is empty where the listing has none.
+        Size and mark by path relative to the folder, sorted; a mark is empty where the listing has none.
 
     Raises:
         RemoteError: The folder cannot be listed.
@@ -238,11 +239,11 @@ def sizes(folder: str) -> dict[str, int | None]:
 
 
 def _details(folder: str) -> dict[str, dict[str, Any]]:
-    """What a listing says of each file below a URL, by path relative to it, sorted."""
+    """Return the entry of each file in the listing of a URL, by path relative to the URL, sorted."""
 
     def find(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, dict[str, Any]]:
         root = path.rstrip('/')
-        fs.invalidate_cache()  # what has come since the last listing counts
+        fs.invalidate_cache()  # new files since the last listing count
         found = fs.find(f'{root}/', detail=True).items()
         own = {name_in(root, k): info for k, info in found if k.startswith(f'{root}/')}
         return dict(sorted(own.items()))
@@ -252,7 +253,7 @@ def _details(folder: str) -> dict[str, dict[str, Any]]:
 
 
 def _heads(urls: list[str]) -> list[bytes]:
-    """The first 132 bytes of objects of one driver: asked for at once, and one by one where that fails."""
+    """Return the first 132 bytes of objects of one driver: in one request, or one by one where it fails."""
     if not urls:
         return []
 
@@ -268,12 +269,12 @@ def _heads(urls: list[str]) -> list[bytes]:
 
 
 def _retry(url: str, action: Callable[..., Any], writing: bool = False) -> Any:
-    """Call `action(file system, path)` until it succeeds, with a doubling wait after a dropped connection."""
+    """Call `action(file system, path)` until it succeeds; the wait doubles after each failed try."""
     what = 'writable' if writing else 'readable'
     wait = BACKOFF_S
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            # Asked for again each time: fsspec keeps one per process, and none may cross a fork.
+            # The driver is looked up each time: fsspec keeps one per process, and none may cross a fork.
             return action(*_driver(str(url)))
         except FileNotFoundError:
             if writing:
@@ -305,7 +306,7 @@ def _retry(url: str, action: Callable[..., Any], writing: bool = False) -> Any:
                     f'{url}: expected an answer within {ATTEMPTS} tries ({reason}); check the network '
                     'and the server'
                 ) from None
-        # Not the global generator, whose draws a training repeats.
+        # Not the global generator, whose draws must repeat from training to training.
         time.sleep(wait * random.SystemRandom().uniform(0.5, 1))
         wait *= 2
     raise AssertionError('unreachable')
@@ -314,8 +315,8 @@ def _retry(url: str, action: Callable[..., Any], writing: bool = False) -> Any:
 def _driver(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of a URL, which fsspec keeps, and the path in it.
 
-    `::` in a key is part of the key. fsspec chains file systems by it (`simplecache::s3://…`), but only in
-    front of the first `://` is that meant.
+    fsspec chains file systems by `::` (`simplecache::s3://…`). Only a `::` in front of the first `://` chains
+    here; in a key, `::` is part of the key.
     """
     protocol = url.partition('://')[0]
     if '::' in protocol:
@@ -330,10 +331,10 @@ def _driver(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """Settings of a driver: how long it waits, unless its environment (`FSSPEC_…`) says so."""
+    """Return the settings of a driver: its timeouts, unless its environment (`FSSPEC_…`) sets them."""
     if url.startswith('s3://'):
         timeouts = dict(connect_timeout=CONNECT_S, read_timeout=READ_S, retries=dict(total_max_attempts=1))
-        # Unless kept from splitting a read, s3fs asks for the size before each.
+        # One request per read: s3fs asks for the size first if it may split a read.
         return dict(max_concurrency=1, config_kwargs=timeouts | _configured('s3', 'config_kwargs'))
     if _is_http(url):
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)

@@ -13,7 +13,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 def uncompress(text: str) -> list[int]:
-    """Run lengths of COCO's compressed RLE: 5 bits per character from 48, differences from the third on."""
+    """Return run lengths of COCO's compressed RLE: 5 bits a character, differences from the third on."""
     counts: list[int] = []
     value = shift = 0
     for character in text:
@@ -31,7 +31,7 @@ def uncompress(text: str) -> list[int]:
 
 
 def compress(counts: Sequence[int]) -> str:
-    """COCO's compressed RLE of run lengths; see `uncompress`."""
+    """Return COCO's compressed RLE of run lengths; see `uncompress`."""
     text = []
     for number, count in enumerate(counts):
         value = count - counts[number - 2] if number > 2 else count
@@ -45,7 +45,7 @@ def compress(counts: Sequence[int]) -> str:
 
 
 def encode_rle(mask: Bools) -> dict[str, Any]:
-    """COCO's uncompressed RLE of a boolean mask (H, W): run lengths down the columns, zeros first."""
+    """Return COCO's uncompressed RLE of a boolean mask (H, W): run lengths down the columns, zeros first."""
     flat = mask.ravel(order='F')
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     counts = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
@@ -53,27 +53,28 @@ def encode_rle(mask: Bools) -> dict[str, Any]:
 
 
 def decode_rle(rle: Mapping[str, Any]) -> Bools:
-    """Boolean mask (H, W) of COCO's uncompressed RLE."""
+    """Return the boolean mask (H, W) of COCO's uncompressed RLE."""
     values = np.arange(len(rle['counts'])) % 2 == 1
     return np.repeat(values, rle['counts']).reshape(rle['size'], order='F')
 
 
 def area_of(rle: Mapping[str, Any]) -> int:
-    """Number of pixels that COCO's RLE marks, compressed or not."""
+    """Return the number of pixels that COCO's RLE marks, compressed or not."""
     counts = rle['counts']
     return sum((uncompress(counts) if isinstance(counts, str) else counts)[1::2])
 
 
 def extent(mask: Bools) -> list[int]:
-    """Corners x1, y1, x2, y2 at pixel edges of what a mask (H, W) marks, which must be something."""
+    """Return the bounding box x1, y1, x2, y2 at pixel edges of a mask (H, W) that is not empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
 
 
 def outline(mask: Bools) -> list[list[float]]:
-    """Polygons x1 y1 x2 y2 … around the regions of a boolean mask (H, W); holes are filled.
+    """Return polygons x1 y1 x2 y2 … around the regions of a boolean mask (H, W); holes are filled.
 
-    The pixels whose centres lie in them are those of the mask: the outlines pass a quarter of a pixel within.
+    The outlines pass a quarter of a pixel within the edges, so the pixels of the mask are exactly those whose
+    centres lie in a polygon.
     """
     doubled = mask.astype(np.uint8).repeat(2, 0).repeat(2, 1)
     found = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
@@ -81,7 +82,7 @@ def outline(mask: Bools) -> list[list[float]]:
 
 
 def count_regions(mask: Bools) -> int:
-    """Number of connected regions of a boolean mask (H, W); pixels that touch at a corner are connected."""
+    """Return the number of connected regions of a mask (H, W); pixels with a common corner are connected."""
     if not mask.any():
         return 0
     x1, y1, x2, y2 = extent(mask)

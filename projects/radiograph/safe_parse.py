@@ -1,4 +1,4 @@
-"""JSON and YAML of unknown origin, read with limits on size, depth and repetition; text made printable."""
+"""JSON and YAML of unknown origin, read with limits on size, depth and repetition; printable text."""
 
 import codecs
 import json
@@ -12,15 +12,15 @@ import yaml
 from projects.errors import MMXrayError
 
 MAX_JSON = 48 * 2**20
-"""Largest JSON file. With the next two it keeps the process that parses it below 1 GiB, whatever is in it."""
+"""Largest JSON file. This and the next two limits keep the parsing process below 1 GiB for any content."""
 MAX_NESTS = 1_000_000
 MAX_QUOTES = 6_000_000
 MAX_DEPTH = 100
-"""Lists within each other, in JSON and YAML. Annotations need fewer than ten."""
+"""Maximum depth of nested lists, in JSON and YAML. Annotations need fewer than ten."""
 MAX_YAML = 256 * 2**10
-"""Largest YAML file, of some ten thousand types; its parser is slow."""
+"""Largest YAML file, enough for some ten thousand types; the YAML parser is slow."""
 
-# Byte order marks. UTF-32 before UTF-16, whose mark begins alike.
+# Byte order marks. UTF-32 stands before UTF-16, since both marks begin with the same bytes.
 _MARKS = {
     codecs.BOM_UTF8: 'utf-8',
     codecs.BOM_UTF32_LE: 'utf-32-le',
@@ -29,17 +29,17 @@ _MARKS = {
     codecs.BOM_UTF16_BE: 'utf-16-be',
 }
 
-# A JSON string; not one that never ends, which is an error anyway.
+# A JSON string that ends; a string without an end is an error anyway.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _WHOLE = re.compile(rb'(?:[^"]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _WINDOW = 2**20
-"""Bytes in which brackets are counted at a time; each string among them takes 170 bytes meanwhile."""
+"""Bytes per step of counting brackets; each string among them takes 170 bytes meanwhile."""
 _STEP = bytes(1 if c in b'[{' else 255 for c in range(256))  # as int8: 1 opens, -1 closes
 _NO_BRACKET = bytes(c for c in range(256) if c not in b'[]{}')
 
-# Characters that break a line or that UTF-8 does not have: names of files may hold any.
+# Characters that break a line or that UTF-8 cannot encode; file names may hold any of them.
 _UNPRINTABLE = re.compile('[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
-# Characters that a reader does not see, or takes for a blank.
+# Characters that a reader cannot see, or cannot tell from a blank.
 _INVISIBLE = re.compile('[\xa0\xad\u061c\u180e\u2000-\u200f\u202a-\u202f\u205f-\u206f\u3000\ufeff]')
 
 _SHOW = reprlib.Repr()
@@ -47,7 +47,7 @@ _SHOW.maxlevel, _SHOW.maxlist, _SHOW.maxdict, _SHOW.maxstring, _SHOW.maxother = 
 
 
 def _show(value: object) -> str:
-    """A short text of any value for an error, however deep or long it is."""
+    """Return a short text of any value for an error, however deep or long the value is."""
     try:
         return ' '.join(_SHOW.repr(value).split())
     except ValueError:  # an integer beyond Python's limit of digits
@@ -55,26 +55,26 @@ def _show(value: object) -> str:
 
 
 def is_printable(name: str) -> bool:
-    """Whether a name has one line, in UTF-8."""
+    """Whether a name fits in one line of UTF-8."""
     return not _UNPRINTABLE.search(name)
 
 
 def printable(text: str) -> str:
-    """A text in one line of UTF-8 that shows every character, with escapes such as `\\u200b`."""
+    """Return a text as one line of UTF-8 that shows every character, with escapes such as `\\u200b`."""
     for pattern in (_UNPRINTABLE, _INVISIBLE):
         text = pattern.sub(lambda match: match[0].encode('unicode_escape').decode(), text)
     return text
 
 
 def decode_text(data: bytes, name: str) -> str:
-    """A text in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, which is not part of the text.
+    """Decode a text in UTF-8, or in UTF-16 or UTF-32 with a byte order mark; the mark is dropped.
 
     Args:
         data: the content of a file.
-        name: of the file, for the remedy.
+        name: name of the file, for the remedy.
 
     Raises:
-        FormatError: it is in another encoding.
+        FormatError: the text is in another encoding.
     """
     mark, encoding = next(((m, e) for m, e in _MARKS.items() if data.startswith(m)), (b'', 'utf-8'))
     try:
@@ -87,22 +87,22 @@ def decode_text(data: bytes, name: str) -> str:
 
 
 class FormatError(MMXrayError, ValueError):
-    """An annotation that cannot be understood: what was expected, without the file's name."""
+    """An annotation that cannot be read: the text states the expectation, without the file's name."""
 
 
 def parse_json(data: bytes) -> Any:
-    """The value of a JSON text, in less than 1 GiB whatever is in it.
+    """Return the value of a JSON text, in less than 1 GiB of memory for any content.
 
     Raises:
-        FormatError: it is no JSON, too large, has a key twice in one object, or its lists lie too deep.
+        FormatError: the text is no JSON, is too large, nests too deep, or has a key twice in one object.
     """
     check_json_size(data)
     text = decode_text(data, 'it')
     if not data.isascii() and data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b'\0\0'):
         data = text.encode()
-    # Python's parser descends on the C stack, which the recursion limit need not protect: libraries raise it.
+    # Python's parser recurses on the C stack. The recursion limit may not protect it, as libraries raise it.
     depth = _depth(data)
-    del data  # the largest take as much room as there is
+    del data  # a text of the largest size leaves no memory for both
     if depth > MAX_DEPTH:
         raise FormatError(f'JSON of at most {MAX_DEPTH} lists within each other, found {depth}')
     try:
@@ -114,7 +114,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def _depth(data: bytes) -> int:
-    """Return how deep the lists and objects of a JSON text lie, up to a string that never ends."""
+    """Return the depth of the lists and objects of a JSON text, up to a string without an end."""
     depth = deepest = at = 0
     while at < len(data):
         found = _WHOLE.match(data, at, at + _WINDOW)
@@ -132,7 +132,7 @@ def _depth(data: bytes) -> int:
 
 
 def object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object, of which each key means one thing."""
+    """Build a JSON object; a key that occurs twice raises `FormatError`."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -142,7 +142,7 @@ def object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def check_json_size(data: bytes) -> None:
-    """Raise FormatError where a JSON text could take more than 1 GiB once it is parsed."""
+    """Raise FormatError where a parsed JSON text could take more than 1 GiB."""
     if len(data) > MAX_JSON:
         raise FormatError(f'at most {MAX_JSON >> 20} MiB')
     if data.count(b'[') + data.count(b'{') > MAX_NESTS or data.count(b'"') > MAX_QUOTES:
@@ -150,7 +150,7 @@ def check_json_size(data: bytes) -> None:
 
 
 class _YamlLoader(yaml.CSafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """The safe loader, for which a key that occurs twice is an error: its last value would win."""
+    """The safe loader, with an error for a key that occurs twice, since its last value would win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -162,10 +162,10 @@ class _YamlLoader(yaml.CSafeLoader):  # type: ignore[misc]  # PyYAML has no type
 
 
 def parse_yaml(data: bytes) -> Any:
-    """The value of a YAML text, however deep it nests.
+    """Return the value of a YAML text.
 
     Raises:
-        FormatError: it is no YAML, too large, has a key twice in one map, or its collections lie too deep.
+        FormatError: the text is no YAML, is too large, nests too deep, or has a key twice in one map.
     """
     if len(data) > MAX_YAML:
         raise FormatError(f'at most {MAX_YAML >> 10} KiB of YAML')
@@ -184,7 +184,7 @@ def parse_yaml(data: bytes) -> Any:
 
 
 def flag_of(value: object, what: str) -> bool:
-    """Whether a flag is set: tools write numbers, truth values and words."""
+    """Return whether a flag is set: tools write numbers, booleans and words."""
     word = value.strip().lower() if isinstance(value, str) else value
     if word is None or word in ('', '0', 'false', 'no', 0):
         return False

@@ -1,24 +1,24 @@
 """Packed image store: radiographs decoded, windowed and shrunk once, in memory-mappable files.
 
-A store is a folder, or its URL, that stands in for an image folder: `data_prefix` names it, and `LoadXray`
-takes `<store>/<path of the image>` from it. No framework is imported here. Behind a URL the same files are
+A store is a folder, or its URL, that replaces an image folder: `data_prefix` names the store, and `LoadXray`
+reads `<store>/<path of the image>` from it. This module imports no framework. Behind a URL the same files are
 objects: the index is fetched once, the shards in blocks (`blocks.py`).
 
 Layout, all little-endian:
-    xray_store.json  what the pixels are (`Recipe`), how many, and whether packing has ended
+    xray_store.json  the recipe of the pixels (`Recipe`), sizes, and whether packing has ended
     index.bin        one `Record` per image, in the order of the names' UTF-8 bytes
     names.bin        the text of the index: name of each image, then its part, without separators
     shard-NNNNN.bin  pixels, row-major, one image after the other
 
-Records, names and pixels are appended in that order of trust: an image counts once its record is written, so
-a killed run is taken up after the last whole record. Each record carries a checksum over itself, its text and
-its pixels, compared at every read.
+Pixels are appended first, names second, records last: an image counts once its record is written, so a killed
+run resumes after the last whole record. Each record carries a checksum over itself, its text and its pixels,
+which every read compares.
 
-There is no pyramid, since it does not pay. In a store of 512 px a half-size level would save at most 0.03 ms
-(0.07 instead of 0.10 ms for 460 px to 224 px) of the third of a millisecond that a view takes, in a store of
-1024 px 0.15 ms, and change views by up to 9 gray levels from those resized from full size: measured on
-generated radiographs, one thread of an Intel Xeon, fastest fifth of 150. A store shrunk to about twice the
-view has the same effect on all of them.
+There is no pyramid, since it saves too little. A view takes a third of a millisecond. In a store of 512 px a
+half-size level would save at most 0.03 ms of it (0.07 instead of 0.10 ms for 460 px to 224 px), in a store of
+1024 px 0.15 ms. It would also change views by up to 9 gray levels from those resized from full size: measured
+on generated radiographs, one thread of an Intel Xeon, fastest fifth of 150. A store shrunk to about twice the
+view has the same effect on all views.
 """
 
 import hashlib
@@ -39,13 +39,13 @@ from .remote import RemoteError, exists, is_url, join, name_in, read_text
 HEAD = 'xray_store.json'
 FORMAT = 'xray-store-1'
 OPEN_SHARDS = 256
-"""Shards kept mapped per process: each holds a file descriptor, of which 1,024 are usual."""
+"""Shards kept mapped per process: each takes a file descriptor, and the usual limit is 1,024."""
 
 
 class Record(NamedTuple):
     """One line of the index."""
 
-    text: int  # where name and part begin in names.bin
+    text: int  # start of name and part in names.bin
     name_bytes: int
     part_bytes: int
     shard: int
@@ -55,7 +55,7 @@ class Record(NamedTuple):
     source_height: int
     source_width: int
     source_sha256: bytes
-    checksum: int  # CRC-32 of all fields before, name, part and pixels
+    checksum: int  # CRC-32 of the fields above, name, part and pixels
 
 
 RECORD = struct.Struct('<QHHIQIIII32sI')
@@ -73,7 +73,7 @@ class Store:
         folder: the store.
 
     Raises:
-        StoreError: no store, an unfinished or another format's one, or files of the wrong length.
+        StoreError: no store, an unfinished store, another format, or files of the wrong length.
     """
 
     def __init__(self, folder: str | Path):
@@ -84,7 +84,7 @@ class Store:
         self._shard = lru_cache(OPEN_SHARDS)(self._map_shard)
 
     def _open(self, head: dict[str, Any]) -> dict[str, Any]:
-        """Take what the head says of a finished store."""
+        """Take recipe and left-out files from the head of a finished store."""
         if not head['finished']:
             raise StoreError(
                 f'{self.folder}: packing was interrupted; run tools/pack_images.py again with the same '
@@ -101,7 +101,7 @@ class Store:
         return map_file(path)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the path: each process maps the files itself."""
+        """Pickle only the path: each process maps the files itself."""
         return open_store, (str(self.folder),)
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ class Store:
         """Return the index of an image.
 
         Raises:
-            StoreError: it is not in the store.
+            StoreError: the image is not in the store.
         """
         index = self.find(name)
         if index is None:
@@ -139,12 +139,12 @@ class Store:
         return index
 
     def below(self, folder: str) -> range:
-        """Return the indices of all images below a folder of the store; '' is the whole store."""
+        """Return the indices of all images below a folder of the store; '' stands for the whole store."""
         # '0' is the character after '/'.
         return range(self._bound(f'{folder}/'), self._bound(f'{folder}0')) if folder else range(len(self))
 
     def _bound(self, name: str) -> int:
-        """Index of the first image whose name is not before another, by bisection."""
+        """Return, by bisection, the index of the first image whose name does not sort before `name`."""
         key, low, high = name.encode(), 0, len(self)
         while low < high:
             middle = (low + high) // 2
@@ -161,7 +161,7 @@ class Store:
             (H, W) of `recipe.dtype`, read-only, mapped from the shard.
 
         Raises:
-            StoreError: the shard is missing or damaged, or the index is.
+            StoreError: the shard or the index is missing or damaged.
         """
         record = self[index]
         pixels = self._pixels(record)
@@ -173,12 +173,12 @@ class Store:
         return pixels.view(self.recipe.dtype).reshape(record.height, record.width)
 
     def block_starts(self, indices: range | np.ndarray) -> np.ndarray:
-        """Places in some images where another block of a shard begins, the first included.
+        """Return the positions in `indices` at which a new block of a shard begins, the first included.
 
-        Images between two of them lie close together: behind a URL one request reads them all.
+        Images between two such positions lie in one block: behind a URL one request reads them all.
 
         Args:
-            indices: a range of images, or (n,) any of them; in the store's order, else blocks come again.
+            indices: range of images, or (n,) indices, in the store's order; else blocks repeat.
         """
         rows = slice(indices.start, indices.stop) if isinstance(indices, range) else indices
         lines = np.frombuffer(self._index, LINES)[rows]
@@ -203,24 +203,24 @@ class RemoteStore(Store):
     """A finished store behind a URL; blocks of its shards are kept in a local folder (`blocks.py`).
 
     Args:
-        folder: its URL.
+        folder: URL of the store.
 
     Raises:
         StoreError: see `Store`.
-        RemoteError: it cannot be read.
+        RemoteError: the store cannot be read.
     """
 
     def __init__(self, folder: str):
-        """Fetch the index, unless it is kept already."""
+        """Fetch the index, unless a local copy exists."""
         self.folder = folder.rstrip('/')
         head = self._open(read_head(self.folder))
-        # A store that was packed again has another head: blocks of the former one are not read.
+        # A store that was packed again has another head, so blocks of the former store are not read.
         key = hashlib.sha256(f'{self.folder}\n{json.dumps(head)}'.encode()).hexdigest()[:32]
         self._blocks = BlockCache(self.folder, key)
         self._index, self._names = (self._map_whole(name, head[name]) for name in ('index.bin', 'names.bin'))
 
     def _map_whole(self, name: str, size: int) -> mmap.mmap | bytes:
-        content = self._blocks.whole(name, size + 1)  # one more byte, should it be longer
+        content = self._blocks.whole(name, size + 1)  # one more byte shows an object that is too long
         if len(content) != size:
             self._blocks.drop(name)
             raise StoreError(
@@ -236,7 +236,7 @@ class RemoteStore(Store):
     def read(self, index: int) -> np.ndarray:
         """Return an image, after comparing its checksum; see `Store.read`.
 
-        What is kept here of a damaged one is fetched once more: a disk may have failed, or the shard.
+        The local blocks of a damaged image are fetched once more: perhaps only the local copy is damaged.
         """
         try:
             return super().read(index)
@@ -248,15 +248,15 @@ class RemoteStore(Store):
 
 
 def again(folder: str | Path) -> str:
-    """Remedy for a store that is not what it should be: packing over it mends nothing that is there."""
+    """Return the remedy for a damaged store: packing into it again does not repair images that it holds."""
     return f'remove {folder} and pack again'
 
 
 def read_head(folder: str | Path) -> dict[str, Any]:
-    """Return what the head of a store says, finished or not.
+    """Return the head of a store, finished or not.
 
     Raises:
-        StoreError: there is none, or it is damaged or of another format.
+        StoreError: the head is missing, damaged or of another format.
         RemoteError: its URL cannot be read.
     """
     path = join(str(folder), HEAD)
@@ -272,7 +272,7 @@ def read_head(folder: str | Path) -> dict[str, Any]:
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """Map a file that is not empty for reading."""
+    """Map a file for reading; it must not be empty."""
     with path.open('rb') as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
@@ -283,14 +283,14 @@ def shard_name(number: int) -> str:
 
 
 def text_of(fields: tuple[Any, ...], names: mmap.mmap | bytes) -> tuple[bytes, bytes]:
-    """Name and part of a record, of which the first three fields are needed."""
+    """Return name and part of a record from its first three fields."""
     start, name_bytes, part_bytes = fields[:3]
     middle = start + name_bytes
     return names[start:middle], names[middle : middle + part_bytes]
 
 
 def pixels_of(record: Record, shard: mmap.mmap | bytes, dtype: np.dtype) -> np.ndarray:
-    """Bytes of a record's pixels; none where the shard ends early."""
+    """Return the bytes of a record's pixels; empty where the shard ends early."""
     count = record.height * record.width * dtype.itemsize
     count = count if record.offset + count <= len(shard) else 0
     return np.frombuffer(shard, np.uint8, count, min(record.offset, len(shard)))
@@ -299,7 +299,7 @@ def pixels_of(record: Record, shard: mmap.mmap | bytes, dtype: np.dtype) -> np.n
 def checksum_of(record: Record, text: tuple[bytes, bytes], pixels: np.ndarray) -> int:
     """Return the CRC-32 of a record without its checksum field, of its text and of its pixels."""
     head = RECORD.pack(*record[:-1], 0) + b''.join(text)
-    # zlib's CRC-32 by zlib-ng's vector instructions: 262 kB in 10 us instead of 420.
+    # zlib-ng computes the CRC-32 of zlib with vector instructions: 262 kB in 10 us instead of 420.
     checksum: int = imagecodecs.zlibng_crc32(
         pixels,  # type: ignore[arg-type]  # any buffer
         imagecodecs.zlibng_crc32(head),
@@ -318,24 +318,24 @@ def open_store(folder: str | Path) -> Store:
 
 
 _REMOTE: dict[str, RemoteStore] = {}
-"""Stores behind URLs that this process, or the one it was forked from, has opened."""
+"""Stores behind URLs that this process, or its parent before a fork, has opened."""
 
 
 @lru_cache(maxsize=4096)
 def _store_above(folder: str) -> tuple[Path, int] | None:
-    """Return the nearest store at or above a folder, and how many levels above."""
+    """Return the nearest store at or above a folder, and the number of levels above."""
     places = enumerate((Path(folder), *Path(folder).parents))
     return next(((place, levels) for levels, place in places if (place / HEAD).is_file()), None)
 
 
 def find_store(folder: str) -> tuple[Store, str] | None:
-    """Open the store at or above a folder or a URL, which is asked for it.
+    """Open the store at or above a folder or a URL; a URL is queried level by level.
 
     Args:
-        folder: of images, or of a store.
+        folder: folder of images, or a store.
 
     Returns:
-        The store and the folder within it, '' for the whole; None where there is no store.
+        The store and the folder within it, '' for the whole store; None where there is no store.
 
     Raises:
         StoreError: see `Store`.
@@ -350,7 +350,7 @@ def find_store(folder: str) -> tuple[Store, str] | None:
         place = f'{protocol}://{"/".join(parts[:depth])}'
         try:
             there = exists(join(place, HEAD))
-        except RemoteError:  # some refuse to say what is not there; reading the images says what is wrong
+        except RemoteError:  # some servers refuse to answer for missing objects; reading the images raises
             return None
         if there:
             return open_store(place), '/'.join(parts[depth:])
@@ -361,11 +361,11 @@ def locate(path: str) -> tuple[Store, str] | None:
     """Split the path of an image in a store.
 
     Args:
-        path: `<store>/<name>`, or any other path, with forward slashes. A store behind a URL is known once it
-            has been opened: nothing is asked of a server here.
+        path: `<store>/<name>`, or any other path, with forward slashes. A store behind a URL must have been
+            opened before: this function sends no request.
 
     Returns:
-        The store and the name of the image there; None for a path outside of stores.
+        The store and the name of the image in it; None for a path outside of stores.
     """
     if is_url(path):
         return next(

@@ -1,4 +1,4 @@
-"""TIFF through tifffile and imagecodecs: one page, in its own depth."""
+"""TIFF through tifffile and imagecodecs: one page in its own depth."""
 
 import io
 import logging
@@ -16,9 +16,9 @@ from .image import Admit, ImagingError, Radiograph, check_frame, check_size, sta
 from .orientation import TAG, check_exif, check_upright
 
 MAX_PAGES = 10_000
-"""Most pages of a TIFF; what follows a chain of millions, or a circle, takes minutes."""
+"""Maximum number of pages of a TIFF; a chain of millions of directories, or a circle, takes minutes."""
 
-# It logs what it then raises, with a traceback; here it becomes one `ImagingError`.
+# tifffile logs an error with a traceback before it raises it; here the error becomes one `ImagingError`.
 logging.getLogger('tifffile').setLevel(logging.CRITICAL)
 
 _GRAY = (tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK)
@@ -31,8 +31,8 @@ def read_tiff(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiogra
     """Read one page.
 
     `bits` is BitsPerSample (10, 12 and 14 occur in packed files). A 12-bit image in 16-bit samples does not
-    say so: its range is the container's. MaxSampleValue does not narrow it, since many writers put each
-    image's own maximum there, which would give every file another window.
+    state its 12 bits: its range is the container's. MaxSampleValue does not narrow the range, since many
+    writers store the maximum of each image there, which would give every file another window.
 
     Raises:
         ImagingError: a damaged or truncated file, colour, channels that differ, an orientation, or a tag
@@ -40,7 +40,7 @@ def read_tiff(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiogra
     """
     pages = _count_pages(stream, name)
     stream.seek(0)
-    # What microscopes put into theirs, tifffile reads at once: all pages, whatever their number.
+    # For formats of microscopes, tifffile would read all pages at once, whatever their number.
     with tifffile.TiffFile(stream, is_lsm=False, is_scanimage=False, is_ndpi=False) as tif:
         stack = _stack_of(tif, name) if pages == 1 else 1
         frames = max(pages, stack)
@@ -66,7 +66,7 @@ def read_tiff(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiogra
     bits = int(page.bitspersample)
     if page.photometric == _PALETTE:
         image, bits = _of_palette(image, page, name)
-    # Opacity, premultiplied or not; other extra samples are grays of their own.
+    # 1 and 2 are opacity, premultiplied or not; other extra samples are gray channels.
     alpha = any(kind in (1, 2) for kind in page.extrasamples)
     grays = page.photometric in _GRAY and samples > 1 and not alpha
     pixels = to_one_channel(image, name) if grays else to_gray(image, name)
@@ -75,9 +75,9 @@ def read_tiff(stream: BinaryIO, frame: int, name: str, admit: Admit) -> Radiogra
 
 
 def _of_palette(image: np.ndarray, page: tifffile.TiffPage, name: str) -> tuple[np.ndarray, int]:
-    """Colours (H, W, 3) of the indices (H, W, C) into a palette, and their bits.
+    """Return the colours (H, W, 3) of indices (H, W, C) into a palette, and their bits.
 
-    Entries have 16 bits (TIFF 6.0, ColorMap); where none is above 255, their writer took 8, as libtiff says.
+    Entries have 16 bits (TIFF 6.0, ColorMap). If none is above 255, the writer used 8 bits, as in libtiff.
 
     Raises:
         ImagingError: extra samples beside the index.
@@ -91,7 +91,7 @@ def _of_palette(image: np.ndarray, page: tifffile.TiffPage, name: str) -> tuple[
 
 
 def _count_pages(stream: BinaryIO, name: str) -> int:
-    """Number of pages of a TIFF, by the chain of its directories (TIFF 6.0, section 2; BigTIFF)."""
+    """Count the pages of a TIFF along the chain of its directories (TIFF 6.0, section 2; BigTIFF)."""
     head = stream.read(16)
     order, big = '<' if head[:2] == b'II' else '>', b'+' in head[:4]
     offset, count = struct.Struct(order + 'IQ'[big]), struct.Struct(order + 'HQ'[big])
@@ -107,19 +107,19 @@ def _count_pages(stream: BinaryIO, name: str) -> int:
             stream.seek(tags * (20 if big else 12), io.SEEK_CUR)
             (at,) = offset.unpack(stream.read(offset.size))
         except (struct.error, OSError, ValueError, OverflowError):
-            break  # the pages before are whole
+            break  # the pages up to here are whole
     if not pages:
         raise ImagingError(f'{name}: expected a TIFF with an image, found none in it; export it again')
     return pages
 
 
 def _stack_of(tif: tifffile.TiffFile, name: str) -> int:
-    """How many planes stand behind a single directory, as some programs write them.
+    """Return the number of planes behind a single directory.
 
-    ImageJ does so beyond 4 GB, tifffile where it is asked to; their planes follow each other.
+    ImageJ writes such stacks beyond 4 GB, tifffile on request; their planes are contiguous.
 
     Raises:
-        ImagingError: a MetaMorph stack, a volume, or planes that are compressed or not all there.
+        ImagingError: a MetaMorph stack, a volume, or planes that are compressed or missing.
     """
     page = tif.pages[0]
     assert isinstance(page, tifffile.TiffPage)
@@ -152,7 +152,7 @@ def _stack_of(tif: tifffile.TiffFile, name: str) -> int:
 
 
 def _read_plane(tif: tifffile.TiffFile, page: tifffile.TiffPage, frame: int) -> np.ndarray:
-    """One plane of a stack behind a single directory, as (samples in their order in the file,)."""
+    """Read one plane of a stack behind a single directory, as (samples in their order in the file,)."""
     assert page.dtype is not None
     size = page.imagelength * page.imagewidth * page.samplesperpixel * page.dtype.itemsize
     tif.filehandle.seek(page.dataoffsets[0] + frame * size)
@@ -167,7 +167,7 @@ def _check_size(page: tifffile.TiffPage, samples: int, name: str, admit: Admit) 
 
 
 def _check_meaning(page: tifffile.TiffPage, name: str) -> None:
-    """Refuse samples that are no gray levels, thumbnails, and images to be turned."""
+    """Refuse samples that are no gray levels, thumbnails, and images with an orientation."""
     if (
         page.dtype is None
         or page.dtype.kind not in 'iuf'
@@ -179,7 +179,7 @@ def _check_meaning(page: tifffile.TiffPage, name: str) -> None:
             f'{page.dtype or "an unknown type"}; export it as 16-bit'
         )
     kind = page.photometric
-    # What JPEG stores as YCbCr is decoded to RGB; of other codecs it stays.
+    # The JPEG decoder turns YCbCr into RGB; other codecs leave YCbCr.
     if kind not in (*_GRAY, _PALETTE, _RGB) and not (kind == _YCBCR and page.compression in _JPEG):
         raise ImagingError(
             f'{name}: expected gray levels, found samples of the kind {getattr(kind, "name", kind)}; export '
@@ -198,7 +198,7 @@ def _check_meaning(page: tifffile.TiffPage, name: str) -> None:
 
 
 def _check_segments(tif: tifffile.TiffFile, page: tifffile.TiffPage, name: str) -> None:
-    """Refuse missing strips and tiles, which tifffile fills with zeros, and damaged ones of 8-bit JPEG."""
+    """Refuse missing strips and tiles, which tifffile fills with zeros, and damaged 8-bit JPEG segments."""
     size = tif.filehandle.size
     segments = list(zip(page.dataoffsets, page.databytecounts))
     if len(segments) != math.prod(page.chunked) or any(o <= 0 or n <= 0 or o + n > size for o, n in segments):

@@ -1,4 +1,4 @@
-"""Windows: a radiograph in its own depth becomes what a model sees, in one step."""
+"""Windows: map a radiograph in its own depth to the input of a model, in one step."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ from .image import ImagingError, Radiograph
 from .quantiles import GraySketch, sample_pixels
 from .read import read
 
-_SAMPLED = 65_536  # pixels of an image that a data set's window looks at, at most
+_SAMPLED = 65_536  # maximum number of pixels of an image that enter a data set's window
 _WINDOW_KEYS = {
     'full': set(),
     'absolute': {'low', 'high'},
@@ -48,22 +48,22 @@ def check_window(window: dict[str, Any]) -> None:
 
 
 def apply_window(radiograph: Radiograph, window: dict[str, Any], dtype: str = 'uint8') -> np.ndarray:
-    """Map a radiograph to what a model sees, in one step from the file's own depth.
+    """Map a radiograph to the input of a model, in one step from the file's own depth.
 
     Windows:
         dict(type='full'): the range the file states (`Radiograph.low` to `high`): BitsStored of a DICOM file,
             BitsPerSample of a TIFF, the container of a PNG. A 12-bit image in a 16-bit PNG or TIFF does not
-            say so; use dict(type='absolute', low=0, high=4095).
+            state its 12 bits; use dict(type='absolute', low=0, high=4095).
         dict(type='absolute', low=, high=): in the file's units (after DICOM rescale). One window for the
-            whole data set, which keeps gray levels comparable: `dataset_window` finds one.
+            whole data set keeps gray levels comparable: `dataset_window` computes it.
         dict(type='percentile', low=, high=): of this image's pixels, so each image gets its own window.
         dict(type='voi'): the window or LUT that the DICOM file states.
-    Each but `voi` takes log=True: linear in ln(value), which is minus the attenuation ln(I0/I) up to a
-    constant (Beer-Lambert), so that equal path differences get equal contrast while polarity stays. Values
-    below 1 (integers) or high/65535 (floats) count as that.
+    All except `voi` accept log=True: the window is linear in ln(value), which is minus the attenuation
+    ln(I0/I) up to a constant (Beer-Lambert). Equal path differences then get equal contrast, and polarity
+    stays. Values are raised to at least 1 (integers) or high/65535 (floats).
 
     Args:
-        radiograph: what `read` returned.
+        radiograph: the result of `read`.
         window: see above; values outside the window saturate.
         dtype: 'uint8' (0..255, rounded) or 'float32' (0..255, not rounded), so that one mean and standard
             deviation serve both.
@@ -72,7 +72,7 @@ def apply_window(radiograph: Radiograph, window: dict[str, Any], dtype: str = 'u
         (H, W) of `dtype`. The full window of an 8-bit file returns its pixels themselves, not a copy.
 
     Raises:
-        ImagingError: a wrong window, or one that this file cannot have.
+        ImagingError: a wrong window, or a window that does not apply to this file.
     """
     check_window(window)
     if dtype not in ('uint8', 'float32'):
@@ -91,17 +91,17 @@ def apply_window(radiograph: Radiograph, window: dict[str, Any], dtype: str = 'u
         if pixels.dtype == np.uint8:
             return np.asarray(cv2.LUT(pixels, table))
         codes = pixels.view(f'u{pixels.dtype.itemsize}')
-        return by_rows(codes, dtype, lambda rows: table[rows])  # indices take 8 bytes each
+        return by_rows(codes, dtype, lambda rows: table[rows])  # NumPy's indices take 8 bytes each
     return by_rows(pixels, dtype, lambda rows: _evaluate(rows, curve, radiograph.invert, dtype))
 
 
 def by_rows(pixels: np.ndarray, dtype: Any, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Change an image about a million pixels at a time: wide copies of a whole film would be large.
+    """Change an image about a million pixels at a time: copies of a whole film in a wide type are large.
 
     Args:
         pixels: (H, W).
         dtype: Of the result.
-        change: (h, W) -> (h, W), of each pixel by itself.
+        change: (h, W) -> (h, W), for each pixel independently.
 
     Returns:
         (H, W) of `dtype`.
@@ -128,7 +128,7 @@ def window_ends(radiograph: Radiograph, window: dict[str, Any]) -> tuple[float, 
 
 
 def _curve(radiograph: Radiograph, window: dict[str, Any]) -> tuple[Any, ...]:
-    """The window as a hashable curve, of the kinds of `Radiograph.voi` and ('log', low, high)."""
+    """Return the window as a hashable curve, of the kinds of `Radiograph.voi` and ('log', low, high)."""
     name = radiograph.meta.get('file', 'radiograph')
     kind = window['type']
     if kind == 'voi':
@@ -164,16 +164,16 @@ def _curve(radiograph: Radiograph, window: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _percentiles(pixels: np.ndarray, window: dict[str, Any], name: str) -> tuple[float, float]:
-    """Two percentiles of the pixels (the smallest value with at least that share at or below it).
+    """Return two percentiles of the pixels (the smallest value with at least that share at or below it).
 
     Raises:
-        ImagingError: no pixel lies between them, though the image has more than two values: it would become
-            black and white without a gray, as a small part before a constant background does.
+        ImagingError: no pixel lies between the percentiles, though the image has more than two values. The
+            result would be black and white without a gray, as for a small part before a constant background.
     """
     shares = [window['low'], window['high']]
     if pixels.dtype in (np.uint8, np.uint16):
         counts = count_codes(pixels)
-        # To a millionth of a pixel: 99.5 / 100 * 200 is a little more than 199.
+        # Rounded to a millionth of a pixel: 99.5 / 100 * 200 is a little more than 199.
         wanted = [max(math.ceil(round(share / 100 * pixels.size, 6)), 1) for share in shares]
         low, high = (int(v) for v in np.searchsorted(np.cumsum(counts), wanted))
         between, values = bool(counts[low + 1 : high].any()), int(np.count_nonzero(counts))
@@ -192,7 +192,7 @@ def _percentiles(pixels: np.ndarray, window: dict[str, Any], name: str) -> tuple
 
 
 def count_codes(pixels: np.ndarray) -> np.ndarray:
-    """How often each code occurs in (H, W) uint8 or uint16: (256,) or (65536,) int64."""
+    """Count each code of (H, W) uint8 or uint16 pixels: (256,) or (65536,) int64."""
     codes = 2 ** (8 * pixels.dtype.itemsize)
     flat, counts = pixels.reshape(1, -1), np.zeros(codes, np.int64)
     # OpenCV counts in float32, which is exact up to 2**24.
@@ -204,7 +204,7 @@ def count_codes(pixels: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _table(pixel_dtype: str, curve: tuple[Any, ...], invert: bool, dtype: str) -> np.ndarray:
-    """The curve at every code of an 8- or 16-bit type, in the order of the unsigned code."""
+    """Return the curve at every code of an 8- or 16-bit type, in the order of the unsigned code."""
     code = np.dtype(pixel_dtype)
     codes = np.arange(2 ** (8 * code.itemsize), dtype=f'u{code.itemsize}').view(code)
     table = _evaluate(codes, curve, invert, dtype)
@@ -225,7 +225,7 @@ def _evaluate(values: np.ndarray, curve: tuple[Any, ...], invert: bool, dtype: s
     else:
         if kind == 'log':
             x, first, second = np.log(np.maximum(x, first)), math.log(first), math.log(second)
-        # Without width it is a step: all of a constant image is black under its percentile window.
+        # Without width the curve is a step: a constant image is all black under its percentile window.
         x = (
             np.clip((x - first) / (second - first), 0, 1)
             if second > first
@@ -238,10 +238,10 @@ def _evaluate(values: np.ndarray, curve: tuple[Any, ...], invert: bool, dtype: s
 
 
 def dataset_window(paths: Iterable[str | Path], low: float = 0.5, high: float = 99.5) -> dict[str, Any]:
-    """One absolute window for a data set: percentiles over an even sample of all its pixels.
+    """Return one absolute window for a data set: percentiles over an even sample of all its pixels.
 
     Args:
-        paths: radiographs; at most 65,536 pixels of each are used. Memory does not grow with them.
+        paths: radiographs; at most 65,536 pixels of each are used. Memory does not grow with their number.
         low: lower percentile, 0..100.
         high: upper percentile.
 
