@@ -4,6 +4,7 @@ The store is moto's S3 server, in a process of its own behind a proxy that holds
 """
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import shutil
@@ -52,6 +53,7 @@ class _Proxy(socketserver.BaseRequestHandler):
 def _serve(latency: float, count: Any, answer: Any) -> None:
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger('werkzeug').setLevel(logging.WARNING)  # else a line for each request
     moto = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
     moto.start()
     server = socketserver.ThreadingTCPServer(('127.0.0.1', 0), _Proxy)
