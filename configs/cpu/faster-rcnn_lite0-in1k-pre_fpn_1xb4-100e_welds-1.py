@@ -1,9 +1,9 @@
 # Faster R-CNN at native size, EfficientNet-Lite0 from ImageNet, on GDXray welds, fold 1 of three.
 # Command: python tools/train.py <this file>
-# Cost: 24 tiles / 8 = 3 iterations an epoch, 600 in 200 epochs.
+# Cost: 24 tiles / 4 = 6 iterations an epoch, 600 in 100 epochs.
 _base_ = [
     '../_base_/models/faster-rcnn_lite0-native_fpn.py',
     '../_base_/datasets/welds-1_native_detection.py',
-    '../_base_/schedules/native-200e.py',
+    '../_base_/schedules/native-100e.py',
 ]
 model = _base_.xray_heads
