@@ -1,1 +1,1 @@
-"""What the numbers of an inspection are: arrays in, dataclasses out; no framework."""
+"""Measures of an inspection: arrays in, dataclasses out; no framework."""

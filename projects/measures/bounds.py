@@ -1,7 +1,7 @@
 """Exact bounds: proportions of independent units, counts in clusters, and the power of a proof.
 
-Plain numbers in, dataclasses of plain numbers out (`dataclasses.asdict` gives JSON). A value that the data do
-not support is None, never nan.
+Plain numbers in, dataclasses of plain numbers out (`dataclasses.asdict` gives JSON). If the data do not
+support a value, it is None, never nan.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MIN_UNITS = 15  # fewer independent units get no interval: their spread is not k
 
 
 class StatisticsError(MMXrayError, ValueError):
-    """Data from which a statistic cannot be computed; one line that says what is missing."""
+    """A statistic cannot be computed from the data; one line states what is missing."""
 
 
 @dataclass
@@ -28,10 +28,10 @@ class Rate:
 
     Attributes:
         events: Units with the event, such as critical parts that escaped.
-        units: Units in all.
+        units: All units.
         rate: events / units in [0, 1]; None without units.
         upper: Clopper-Pearson upper bound of the rate; None without units.
-        confidence: Of the bound.
+        confidence: Confidence level of the bound.
     """
 
     events: int
@@ -53,17 +53,17 @@ class Rate:
 
 
 def rate(events: int, units: int, confidence: float = 0.95) -> Rate:
-    """Return the proportion with its one-sided upper bound; without units, one that is not estimable."""
+    """Return the proportion with its one-sided upper bound; without units it is not estimable."""
     if units == 0:
         return Rate(0, 0, None, None, confidence)
     return Rate(events, units, events / units, upper_bound(events, units, confidence), confidence)
 
 
 def upper_bound(events: int, units: int, confidence: float = 0.95) -> float:
-    """One-sided Clopper-Pearson upper bound of a proportion (Biometrika 26, 1934).
+    """Return the one-sided Clopper-Pearson upper bound of a proportion (Biometrika 26, 1934).
 
-    The largest rate at which `events` or fewer of `units` still have the probability 1 - confidence. Units
-    must be independent: physical parts, not their views.
+    At this rate, `events` or fewer of `units` have the probability 1 - confidence. Units must be independent:
+    physical parts, not their views.
 
     Raises:
         StatisticsError: No units, or more events than units.
@@ -74,12 +74,12 @@ def upper_bound(events: int, units: int, confidence: float = 0.95) -> float:
 
 
 def parts_needed(max_rate: float, events: int = 0, confidence: float = 0.95) -> int:
-    """Smallest number of parts that proves a rate of at most `max_rate` when `events` of them have the event.
+    """Return the smallest number of parts that proves a rate of at most `max_rate` with `events` events.
 
     Args:
-        max_rate: In (0, 1).
-        events: Events that the proof must survive.
-        confidence: In (0, 1).
+        max_rate: The rate to prove, in (0, 1).
+        events: Parts with the event.
+        confidence: Confidence level of the proof, in (0, 1).
 
     Returns:
         Number of parts: with no events 59 for 5 %, 299 for 1 %, 2,995 for 0.1 % at 95 % confidence.
@@ -99,7 +99,7 @@ def parts_needed(max_rate: float, events: int = 0, confidence: float = 0.95) -> 
 
 
 def allowed_events(units: int, max_rate: float, confidence: float = 0.95) -> int:
-    """Most events among `units` that still prove a rate of at most `max_rate`; -1 if not even none does."""
+    """Return the most events among `units` that still prove a rate of at most `max_rate`; -1 if 0 do not."""
     events = -1
     while events + 1 < units and upper_bound(events + 1, units, confidence) <= max_rate:
         events += 1
@@ -109,21 +109,22 @@ def allowed_events(units: int, max_rate: float, confidence: float = 0.95) -> int
 def proof_power(
     escapes: int, units: int, test_units: int, max_rate: float, confidence: float = 0.95
 ) -> float:
-    """Predictive probability that a test set proves a rate of at most `max_rate`.
+    """Return the predictive probability that a test set proves a rate of at most `max_rate`.
 
-    A threshold is the (escapes + 1)-th lowest score of `units` parts, so the rate of parts below it is
-    Beta(escapes + 1, units - escapes) distributed, whatever the scores' distribution (Wilks, Ann. Math. Stat.
-    12, 1941), and the escapes among `test_units` further parts are beta-binomial.
+    A threshold is the (escapes + 1)-th lowest score of `units` parts. So the rate of parts below the
+    threshold is Beta(escapes + 1, units - escapes) distributed, for any distribution of scores (Wilks, Ann.
+    Math. Stat. 12, 1941). The escapes among `test_units` further parts are beta-binomial.
 
     Args:
-        escapes: Parts below the threshold in the set that fixed it.
+        escapes: Parts below the threshold in the set that fixed the threshold.
         units: Parts of that set.
         test_units: Parts of the test set.
-        max_rate: To prove, in (0, 1).
-        confidence: Of the proof, one-sided.
+        max_rate: The rate to prove, in (0, 1).
+        confidence: Confidence level of the proof, one-sided.
 
     Returns:
-        In [0, 1]; 0 where the test set is too small, or where every part of the first set escapes.
+        Probability in [0, 1]; 0 where the test set is too small, or where every part of the first set
+        escapes.
     """
     allowed = allowed_events(test_units, max_rate, confidence) if test_units else -1
     if allowed < 0 or escapes >= units:
@@ -136,14 +137,14 @@ class ClusteredRate:
     """A count per unit of exposure, such as false calls per image, with its two-sided interval.
 
     Attributes:
-        events: Events in all.
-        exposure: Units in all, such as images.
+        events: All events.
+        exposure: All units, such as images.
         clusters: Independent clusters of units, such as parts.
         rate: events / exposure; None without exposure.
         low: Lower end of the interval; None with fewer than two clusters.
         high: Upper end; likewise.
-        design_effect: Factor by which clustering widens the variance, at least 1.
-        confidence: Of the interval, two-sided.
+        design_effect: Factor by which clustering increases the variance, at least 1.
+        confidence: Confidence level of the interval, two-sided.
     """
 
     events: int
@@ -167,17 +168,17 @@ class ClusteredRate:
 def clustered_rate(
     events: Sequence[int], exposure: Sequence[float], confidence: float = 0.95
 ) -> ClusteredRate:
-    """Return events per exposure with an interval clustered by unit.
+    """Return events per exposure with an interval that accounts for clusters.
 
-    Garwood's exact Poisson interval (Biometrika 28, 1936) of the effective count: events and exposure are
-    divided by the design effect, the cluster-robust variance of the ratio over the Poisson one, at least 1,
-    times the squared ratio of the t to the normal quantile (Korn & Graubard, Survey Methodology 24, 1998).
-    Without any event, each cluster counts as one unit of its mean exposure.
+    The interval is Garwood's exact Poisson interval (Biometrika 28, 1936) of the effective count. Events and
+    exposure are divided by the design effect and by the squared ratio of the t to the normal quantile (Korn &
+    Graubard, Survey Methodology 24, 1998). The design effect is the cluster-robust variance of the ratio over
+    its Poisson variance, at least 1. Without events, each cluster counts as one unit of its mean exposure.
 
     Args:
         events: (C) events of each cluster.
         exposure: (C) exposure of each cluster, above zero.
-        confidence: Two-sided.
+        confidence: Confidence level, two-sided.
 
     Raises:
         StatisticsError: Unequal lengths, a negative count, or an exposure that is not above zero.

@@ -10,20 +10,20 @@ import numpy as np
 from .bounds import StatisticsError
 from .images import Bools, Floats
 
-DRAWS = 1000  # simulated calibrated models that the error is compared with
+DRAWS = 1000  # simulated calibrated models
 
 
 @dataclass
 class Calibration:
     """Expected calibration error and the bins of its reliability diagram.
 
-    The error is never zero: with few predictions the share that is right differs from the confidence by
-    chance. `expected` and `high` say how large it is for a model that is calibrated.
+    The error is never zero: with few predictions the share of correct predictions differs from the confidence
+    by chance. `expected` and `high` state the error of a calibrated model.
 
     Attributes:
         error: Mean |accuracy - confidence| over bins, weighted by their counts, in [0, 1].
         expected: Mean error of a calibrated model with these confidences.
-        high: 95 % of such models have no larger error.
+        high: 95 % quantile of the error of such models.
         counts: Predictions per bin.
         confidences: Mean confidence per bin; None in an empty bin.
         accuracies: Share of correct predictions per bin; None in an empty bin.
@@ -40,16 +40,17 @@ class Calibration:
 def calibration(
     confidences: Sequence[float] | Floats, correct: Sequence[bool] | Bools, bins: int = 15, seed: int = 0
 ) -> Calibration:
-    """Expected calibration error over equal-width bins (Guo et al., ICML 2017, eq. 3).
+    """Return the expected calibration error over equal-width bins (Guo et al., ICML 2017, eq. 3).
 
-    Beside it stands the error of a calibrated model of that size: each prediction is right with the
-    probability of its confidence, drawn `DRAWS` times (Bröcker & Smith, Weather and Forecasting 22, 2007).
+    The result also holds the error of a calibrated model with the same confidences. In `DRAWS` simulations,
+    each prediction is correct with a probability equal to its confidence (Bröcker & Smith, Weather and
+    Forecasting 22, 2007).
 
     Args:
-        confidences: (N) probability given to the predicted class, in [0, 1].
-        correct: (N) whether the prediction is right.
-        bins: Bins over [0, 1], each closed on its right.
-        seed: Of the draws.
+        confidences: (N) probability of the predicted class, in [0, 1].
+        correct: (N) whether the prediction is correct.
+        bins: Number of bins over [0, 1], each closed on its right.
+        seed: Seed of the draws.
 
     Raises:
         StatisticsError: No predictions, unequal lengths, or confidences outside [0, 1] or nan.
@@ -85,7 +86,7 @@ def calibration(
 
 
 def confusion(truth: Sequence[int], predicted: Sequence[int], classes: int) -> list[list[int]]:
-    """Confusion matrix: rows the true class, columns the predicted one.
+    """Return the confusion matrix: rows are true classes, columns are predicted classes.
 
     Raises:
         StatisticsError: Unequal lengths, or a label outside 0..classes - 1.

@@ -1,4 +1,4 @@
-"""Two arms compared: over parts (arm-swap test, expanded percentile interval) and over seeds (Welch)."""
+"""Comparison of two arms: over parts (arm-swap test, expanded percentile interval) and over seeds (Welch)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .bounds import MIN_UNITS, StatisticsError
 from .images import Ints
 
 NO_DIFFERENCE = 'no difference shown'
-MAX_EXACT = 11  # units up to which all swaps are tried: 1,024 by symmetry
+MAX_EXACT = 11  # largest number of units for which all swaps are tried: 1,024 by symmetry
 
 
 @dataclass
@@ -23,17 +23,17 @@ class Comparison:
 
     Attributes:
         method: 'exact arm-swap test' or 'Monte Carlo arm-swap test'.
-        units: Independent units (parts or series) that carry the measure: it has a value on each by itself.
+        units: Independent units (parts or series) that carry the measure: it has a value on each unit alone.
         baseline: The measure of the first arm over all images.
-        candidate: That of the second.
+        candidate: The measure of the second arm over all images.
         difference: candidate - baseline.
         low: Lower end of the two-sided interval of the difference; None with fewer than `MIN_UNITS` units.
         high: Upper end.
         p_value: Two-sided, of the arm-swap test; the verdict is read from it.
-        smallest_p_value: The smallest that so few units or swaps can reach.
+        smallest_p_value: Smallest p-value that this number of units or swaps can reach.
         per_unit: Difference per unit, by name; empty where there is an interval.
-        undefined: Draws of the bootstrap without a value of the measure, left out.
-        confidence: Of interval and verdict.
+        undefined: Bootstrap draws without a value of the measure; they are left out.
+        confidence: Confidence level of interval and verdict.
         verdict: 'candidate higher', 'candidate lower' or 'no difference shown'.
     """
 
@@ -61,36 +61,38 @@ def compare(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare two arms on the same images, parts being the independent units.
+    """Compare two arms on the same images; the independent units are parts.
 
-    Verdict: an arm-swap test. If the arms do not differ, the outputs of both on a part may be swapped; the
-    p-value is the share of swaps, part by part, whose difference over all images is at least as large as the
-    observed one (Fisher's paired randomisation), of all of them with few parts, else of `resamples` random
-    ones and the observed one (Phipson & Smyth, 2010).
+    Verdict: an arm-swap test (Fisher's paired randomisation). If the arms do not differ, their outputs on a
+    part may be swapped. The p-value is the share of swaps, part by part, whose difference over all images is
+    at least as large as the observed difference. With few parts all swaps are tried, else `resamples` random
+    swaps and the observed assignment (Phipson & Smyth, 2010).
 
-    Interval: a paired cluster bootstrap, parts being drawn with replacement, each with all its images, and
-    both arms measured on the same draw. Its percentiles are expanded (Hesterberg, Am. Stat. 69, 2015): those
-    of Φ(−√(N/(N−1)) t) with the t quantile of N − 1 degrees of freedom. At 15 to 20 parts plain percentiles
-    miss the true difference in 6 to 9 % instead of 5 %, and so do BCa and studentised ones.
+    Interval: a paired cluster bootstrap. Parts are drawn with replacement, each with all its images, and both
+    arms are measured on the same draw. The percentiles are expanded (Hesterberg, Am. Stat. 69, 2015): the
+    tail is Φ(−√(N/(N−1)) t) with the t quantile of N − 1 degrees of freedom. At 15 to 20 parts, plain, BCa
+    and studentised percentiles miss the true difference in 6 to 9 % instead of 5 %.
 
-    A unit carries a measure that has a value on it alone: recall and average precision of a class where the
-    class is annotated. A good part may raise a false alarm, but tells nothing of how the defective ones
-    spread, so that the p-value is never below that of the carrying units alone, 2^(1−N). A mean over classes
-    depends on the rarest, which `independent` is for.
+    A unit carries a measure if the measure has a value on this unit alone: recall and average precision of a
+    class need an annotation of the class. A good part may raise a false alarm, but says nothing about the
+    spread of the defective parts. So the p-value is never below the minimum of the carrying units alone,
+    2^(1−N). A mean over classes depends on the rarest class; `independent` accounts for it.
 
     Args:
-        units: (N) per image, its part (or series); 1 and '1' are one.
-        measure: Given positions (M,) int, with repeats, of the images of the baseline, 0 to N - 1, and of the
-            candidate in the same order, N to 2N - 1, mixed as they may be, returns the measure on them; None
-            where it is not defined, such as recall without a defect. Several seeds: average over them.
-        carrying: (N) bool, images on which the measure has a value by themselves; default, ask `measure`.
-        independent: As how many units the measure is known, where that is fewer than carry it.
-        confidence: Two-sided.
+        units: (N) part (or series) of each image; 1 and '1' are one unit.
+        measure: Function of positions (M,) int, with repeats: 0 to N - 1 are the images of the baseline, N to
+            2N - 1 those of the candidate in the same order, in any mixture. It returns the measure on these
+            images; None where it is not defined, such as recall without a defect. With several seeds, it
+            averages over them.
+        carrying: (N) bool, images on which alone the measure has a value; default, ask `measure`.
+        independent: Number of units behind the measure, where it is smaller than the number that carry it.
+        confidence: Confidence level, two-sided.
         resamples: Bootstrap draws, and random swaps.
-        seed: Of both.
+        seed: Seed of draws and swaps.
 
     Raises:
-        StatisticsError: An image without a unit; no value over all images; or none in over 5 % of the draws.
+        StatisticsError: An image without a unit; no value over all images; or no value in over 5 % of the
+            draws.
     """
     members = _members(units)
     count, positions = len(units), list(members.values())
@@ -130,17 +132,17 @@ def compare(
 
 
 def read_verdict(difference: float, p_value: float, confidence: float = 0.95) -> str:
-    """Return what a difference with its p-value shows."""
+    """Return the verdict on a difference with its p-value."""
     if not difference or p_value > 1 - confidence + 1e-12:
         return NO_DIFFERENCE
     return 'candidate higher' if difference > 0 else 'candidate lower'
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number (Holm, Scand. J. Statist. 6, 1979): family-wise, any dependence.
+    """Adjust p-values for multiple tests (Holm, Scand. J. Statist. 6, 1979): family-wise, any dependence.
 
     Args:
-        p_values: (N) of the comparisons that one sentence speaks of.
+        p_values: (N) p-values of the comparisons in one statement.
 
     Returns:
         (N) adjusted p-values in [0, 1], in the same order.
@@ -160,7 +162,7 @@ def expanded_tail(units: int, confidence: float = 0.95) -> float:
 
 
 def _members(units: Sequence[Hashable]) -> dict[str, Ints]:
-    """Return the positions of the images of each unit, by its name."""
+    """Return the positions of the images of each unit, by the unit's name."""
     missing = [i for i, unit in enumerate(units) if unit is None]
     if missing or not units:
         raise StatisticsError(
@@ -178,7 +180,7 @@ def _carriers(
     carrying: Sequence[bool] | None,
     count: int,
 ) -> list[str]:
-    """Return the names of the units that carry the measure, one at least."""
+    """Return the names of the units that carry the measure, at least one."""
     if carrying is None:
         carriers = [name for name, mine in members.items() if _pair(measure, mine, count)]
     else:
@@ -205,13 +207,13 @@ def _swap_test(
     resamples: int,
     generator: np.random.Generator,
 ) -> float:
-    """Share of the swaps, part by part, whose difference is at least as large as the observed one."""
+    """Return the share of swaps, part by part, whose difference is at least as large as the observed one."""
     owner = np.empty(count, int)
     for number, mine in enumerate(positions):
         owner[mine] = number
     exact = len(positions) <= MAX_EXACT
     images = np.arange(count)
-    limit = abs(observed) - 1e-9 * max(1.0, abs(observed))  # rounding must not part equal ones
+    limit = abs(observed) - 1e-9 * max(1.0, abs(observed))  # rounding must not separate equal ones
     reached = total = 0
     for swapped in _swaps(len(positions), exact, resamples, generator):
         shift = count * swapped[owner]
@@ -223,7 +225,7 @@ def _swap_test(
 
 
 def _swaps(units: int, exact: bool, resamples: int, generator: np.random.Generator) -> Iterator[Ints]:
-    """Yield which units (U) are swapped, 0 or 1; of all swaps each with its opposite only once."""
+    """Yield a flag per unit (U), 1 for swapped; an exact test omits the opposite of each swap."""
     if exact:
         for rest in itertools.product((0, 1), repeat=units - 1):
             yield np.array((0, *rest))
@@ -241,7 +243,7 @@ def _interval(
     resamples: int,
     generator: np.random.Generator,
 ) -> tuple[float, float, int]:
-    """Expanded percentile interval of the difference, and the draws without a value."""
+    """Return the expanded percentile interval of the difference, and the number of draws without a value."""
     differences, undefined = [], 0
     for _ in range(resamples):
         drawn = generator.integers(len(positions), size=len(positions))
@@ -265,7 +267,7 @@ def _interval(
 
 @dataclass
 class Seeds:
-    """Mean and standard deviation (n - 1) over runs that differ in their seed; std is None with one run."""
+    """Mean and standard deviation (n - 1) over runs with different seeds; std is None for one run."""
 
     values: list[float]
     mean: float
@@ -279,12 +281,13 @@ class SeedComparison:
     Attributes:
         baseline: First arm.
         candidate: Second arm.
-        difference: Of the means, candidate - baseline; of an arm with several pretrainings the mean of them.
+        difference: Mean of the candidate - mean of the baseline; with several pretrainings, the means of
+            these.
         low: Lower end of the interval; None where it cannot be computed.
         high: Upper end.
-        confidence: Of the interval.
+        confidence: Confidence level of the interval.
         verdict: 'candidate higher', 'candidate lower' or 'no difference shown'.
-        reason: Why there is no interval; empty when there is one.
+        reason: Reason for a missing interval; else empty.
     """
 
     baseline: Seeds
@@ -301,7 +304,7 @@ def summarise_seeds(values: Sequence[float]) -> Seeds:
     """Summarise one measure over seeds.
 
     Raises:
-        StatisticsError: No values, or one that is not finite.
+        StatisticsError: No values, or a value that is not finite.
     """
     values = [float(value) for value in values]
     if not values or not np.isfinite(values).all():
@@ -317,18 +320,18 @@ def compare_seeds(
 ) -> SeedComparison:
     """Compare two arms by their seeds (Welch's unequal-variances t interval).
 
-    It covers what training adds by chance, on the test parts at hand; `compare` covers the parts.
+    The interval covers the randomness of training on the given test parts; `compare` covers the parts.
 
     Args:
         baseline: Values of the first arm, by seed.
-        candidate: Those of the second.
-        confidence: Two-sided.
-        starts: Of both arms, the pretraining of each seed; None where they are not known. Seeds of one
-            pretraining are not independent of one another: where an arm has several pretrainings, each counts
-            once, by the mean of its seeds. With one alone the interval tells nothing of another.
+        candidate: Values of the second arm, by seed.
+        confidence: Confidence level, two-sided.
+        starts: The pretraining of each seed, for both arms; None where unknown. Seeds of one pretraining are
+            not independent. So where an arm has several pretrainings, each counts once, by the mean of its
+            seeds. With a single pretraining, the interval does not cover other pretrainings.
 
     Raises:
-        StatisticsError: An arm without values, or one that is not finite.
+        StatisticsError: An arm without values, or a value that is not finite.
     """
     sides = summarise_seeds(baseline), summarise_seeds(candidate)
     first, second = (
@@ -342,7 +345,7 @@ def compare_seeds(
     elif first.std == second.std == 0:
         reason = 'all seeds of an arm agree to the last digit: the same run counted several times?'
     else:
-        # By hand, as SciPy warns of seeds that agree to the last digit.
+        # Computed here, since SciPy warns about seeds that agree to the last digit.
         variances = [side.std**2 / len(side.values) for side in (first, second) if side.std is not None]
         freedom = sum(variances) ** 2 / sum(
             v**2 / (len(side.values) - 1) for v, side in zip(variances, (first, second), strict=True)
@@ -356,7 +359,7 @@ def compare_seeds(
 
 
 def _by_start(values: list[float], starts: Sequence[Hashable] | None) -> list[float]:
-    """Average the seeds of each pretraining where there are several."""
+    """Average the seeds of each pretraining where an arm has several pretrainings."""
     if starts is None or len(set(starts)) < 2:
         return values
     groups: dict[Hashable, list[float]] = {}

@@ -20,7 +20,7 @@ from .proof import choose_threshold, judge_parts
 
 Row = list[str]
 
-# Parts: how hard their flaws are (mean of the logit), and the share by which the second arm finds more.
+# Mean logit of a hit, advantage of the second arm in logits, and whether few parts carry many flaws.
 ARMS = {
     'equal arms, flaws of medium difficulty': (0.5, 0.0, False),
     'equal arms, easy flaws': (2.5, 0.0, False),
@@ -46,13 +46,13 @@ def cover_comparison(sets: int, seed: int, sizes: Sequence[int] = (15, 20, 30)) 
     """Compare two detectors by recall on drawn parts.
 
     Args:
-        sets: Simulated data sets of each row.
-        seed: Of the draws.
+        sets: Simulated data sets per row.
+        seed: Seed of the draws.
         sizes: Numbers of parts.
 
     Yields:
-        Case, parts, share of sets whose interval misses the true difference, the same of the plain
-        percentiles, share in which a difference is shown.
+        Case, parts, share of sets whose interval misses the true difference, the same share for plain
+        percentiles, share of sets in which a difference is shown.
     """
     for name, (base, shift, skewed) in ARMS.items():
         generator = np.random.default_rng(seed)
@@ -79,16 +79,16 @@ def cover_comparison(sets: int, seed: int, sizes: Sequence[int] = (15, 20, 30)) 
 
 @dataclass(frozen=True)
 class Truth:
-    """A true POD of (size, ease of the part), and over how many parts the flaws are spread.
+    """A true POD as a function of size and ease of the part, and the number of parts that carry the flaws.
 
-    Without parts every flaw is as easy as another, and `ease` is not drawn.
+    Without parts all flaws have the same ease, and `ease` is not drawn.
     """
 
     pod: Callable[[Floats, Floats], Floats]
     parts: int | None = None
 
     def draw(self, generator: np.random.Generator, flaws: int) -> tuple[Floats, Bools, list[int] | None]:
-        """Draw sizes even in ln(size) from 3 to 40, hits, and the part of each flaw."""
+        """Draw sizes, uniform in ln(size) from 3 to 40, hits, and the part of each flaw."""
         size = np.exp(generator.uniform(np.log(3), np.log(40), flaws))
         if self.parts is None:
             return size, generator.random(flaws) < self.pod(size, np.zeros(flaws)), None
@@ -97,7 +97,7 @@ class Truth:
         return size, generator.random(flaws) < self.pod(size, ease), part.tolist()
 
     def a90(self) -> float:
-        """Return the size that is found with 90 % over all parts; infinite where none is."""
+        """Return the size with a POD of 90 % over all parts; infinite where no size reaches it."""
         ease = stats.norm.ppf((np.arange(2000) + 0.5) / 2000)
 
         def excess(size: float) -> float:
@@ -128,14 +128,14 @@ def cover_pod(
     """Fit POD curves to drawn flaws.
 
     Args:
-        sets: Simulated data sets of each row.
-        seed: Of the draws.
+        sets: Simulated data sets per row.
+        seed: Seed of the draws.
         sizes: Numbers of flaws.
-        curves: Their true POD, by name.
+        curves: True POD curves, by name.
 
     Yields:
-        True curve, flaws, share of sets with an a90/95, share whose a90/95 lies below the true a90, share
-        with an a90/95 and no check beside it.
+        True curve, flaws, share of sets with an a90/95, share of sets whose a90/95 lies below the true a90,
+        share of sets with an a90/95 and no failed check.
     """
     for name, truth in curves.items():
         generator = np.random.default_rng(seed)
@@ -153,15 +153,15 @@ def cover_pod(
 
 
 def cover_proof(sets: int, seed: int) -> Iterator[Row]:
-    """Choose a threshold on drawn val parts and prove it on drawn test parts; every rate is within the limit.
+    """Choose a threshold on drawn val parts and prove it on drawn test parts.
 
     Args:
-        sets: Simulated data sets of each row.
-        seed: Of the draws.
+        sets: Simulated data sets per row.
+        seed: Seed of the draws.
 
     Yields:
-        Critical parts of val and of test, power that is printed, share of sets proven, and the same power of
-        the highest threshold that val proves.
+        Critical parts of val and of test, printed power, share of proven sets, and the power of the highest
+        threshold that val proves.
     """
     for val, test in ((100, 200), (200, 200), (300, 600), (1000, 1000)):
         generator = np.random.default_rng(seed)
@@ -187,14 +187,14 @@ def _parts(scores: Floats) -> list[Part]:
 
 
 def cover_false_calls(sets: int, seed: int) -> Iterator[Row]:
-    """Count drawn false calls per image, one to four images a part, 0.3 an image.
+    """Count drawn false calls per image: one to four images per part, 0.3 calls per image.
 
     Args:
-        sets: Simulated data sets of each row.
-        seed: Of the draws.
+        sets: Simulated data sets per row.
+        seed: Seed of the draws.
 
     Yields:
-        How alike the images of a part are, parts, share of sets whose interval misses the true rate.
+        Similarity of the images of a part, parts, share of sets whose interval misses the true rate.
     """
     cases = {'independent': 0.0, 'alike within a part': 1.0, 'few parts carry most calls': 4.0}
     for name, spread in cases.items():
@@ -240,7 +240,7 @@ TABLES: dict[str, tuple[str, Row, Callable[[int, int], Iterator[Row]]]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the tables as Markdown; returns the exit code."""
+    """Print the tables as Markdown; return the exit code."""
     parser = argparse.ArgumentParser(
         prog='python -m projects.measures.coverage',
         description=(__doc__ or '').split(':')[0],

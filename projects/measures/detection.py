@@ -1,4 +1,4 @@
-"""Boxes at a threshold: found, misnamed, missed and falsely reported, by class, type and size."""
+"""Boxes at a threshold: found, of wrong severity, missed or false alarm, by class, type and size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, math.in
 
 @dataclass
 class Found:
-    """Defects of one kind at one threshold; `recall`, of their severity alone, is None without any."""
+    """Defects of one kind at one threshold; `recall` counts the right severity only, None without defects."""
 
     defects: int
     found: int
@@ -28,7 +28,7 @@ class Found:
 
 @dataclass
 class FalseAlarms:
-    """False alarms of one severity per inspected image: all, defective, defect-free; None without such."""
+    """False alarms of one severity per inspected image (all, defective, defect-free); None without images."""
 
     per_image: float | None
     per_defective_image: float | None
@@ -37,19 +37,19 @@ class FalseAlarms:
 
 @dataclass
 class DetectionMeasures:
-    """What a detector does at one threshold.
+    """Results of a detector at one threshold.
 
     Attributes:
         threshold: Detections with a score at or above it count.
-        rule: What a hit is, see `matching.match`.
-        images: Images in all; defects on those that were refused are missed.
+        rule: Rule for a hit, see `matching.match`.
+        images: All images; defects on refused images count as missed.
         defect_free_images: Images without an annotation.
-        escapes: Critical defects that are missed or called minor.
-        by_severity: Per class.
-        by_type: Per defect type, as annotated.
-        by_size: Per class and COCO size.
-        false_alarms: Per class of the detection.
-        duplicates: Further detections of a defect that was found.
+        escapes: Critical defects that are missed or detected as minor.
+        by_severity: Counts per class.
+        by_type: Counts per annotated defect type.
+        by_size: Counts per class and COCO size.
+        false_alarms: False alarms per class of the detection.
+        duplicates: Further detections of a defect that is already found.
     """
 
     threshold: float
@@ -67,11 +67,11 @@ class DetectionMeasures:
 def measure_detection(
     matched: Sequence[Matched], threshold: float, classes: Sequence[str]
 ) -> DetectionMeasures:
-    """Count what is found, misnamed, missed and falsely reported at a threshold.
+    """Count found defects, wrong severities, misses and false alarms at a threshold.
 
     Args:
         matched: From `match_all`.
-        threshold: Of the score.
+        threshold: Score threshold.
         classes: Names in label order, the critical one first.
 
     Raises:
@@ -125,7 +125,7 @@ def recall_by_rule(
 
     Args:
         matched: From `match_all`.
-        threshold: Of the score.
+        threshold: Score threshold.
         label: The severity.
     """
     counted = [(m.image.truth_labels == label) & ~m.image.ignored for m in matched]
@@ -139,7 +139,7 @@ def recall_by_rule(
 def count_false_alarms(matched: Sequence[Matched], threshold: float, label: int) -> FalseAlarms:
     """Count the detections of one severity at a threshold that fall on no defect of any severity.
 
-    Images that were refused are not among those of the mean: nothing could be detected on them.
+    The mean leaves out refused images, since the detector did not run on them.
     """
     matched = [m for m in matched if m.image.refused is None]
 

@@ -12,16 +12,16 @@ from .matching import Matched
 
 @dataclass
 class FalseCalls:
-    """False calls of one severity on what is sound.
+    """False calls of one severity on sound images and parts.
 
     Attributes:
         threshold: Detections with a score at or above it count.
-        label: Their severity.
-        per_image: Per defect-free image that was inspected, clustered by part.
-        per_part: Per part whose images are all defect-free and inspected, over its views; None where parts
-            are not known.
-        parts_known: Whether every sound image names its part; else each counts as a part of its own, which
-            makes the interval too narrow.
+        label: Severity of the calls.
+        per_image: Calls per inspected defect-free image, clustered by part.
+        per_part: Calls per part over its views, for parts whose images are all defect-free and inspected;
+            None where parts are unknown.
+        parts_known: Whether every sound image names its part. If not, each image counts as its own part,
+            which makes the interval too narrow.
     """
 
     threshold: float
@@ -38,9 +38,9 @@ def measure_false_calls(
 
     Args:
         matched: From `match_all`.
-        threshold: Of the score.
-        label: The severity of the calls.
-        confidence: Of the two-sided intervals.
+        threshold: Score threshold.
+        label: Severity of the calls.
+        confidence: Confidence level of the two-sided intervals.
     """
     sound = [m for m in matched if m.defect_free and m.image.refused is None]
     known = all(m.image.part is not None for m in sound)

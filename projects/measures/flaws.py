@@ -1,4 +1,4 @@
-"""Flaws seen in several images, gathered for the probability of detection."""
+"""Flaws gathered over several images for the probability of detection."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from .pod import PodFit, fit_pod
 
 
 def ceiled(bound: float) -> str:
-    """Write the upper bound of a size with three digits, rounded up: rounded down, it would not hold."""
+    """Write the upper bound of a size with three digits, rounded up, since a smaller value is no bound."""
     context = decimal.Context(prec=3, rounding=decimal.ROUND_CEILING)
     return f'{float(context.create_decimal(repr(float(bound)))):.3g}'
 
 
 @dataclass
 class Flaw:
-    """One physical flaw, or one box where the data do not say which flaw it shows.
+    """One physical flaw, or one box where the data do not identify flaws.
 
     Attributes:
-        part: The part it is in; None when unknown.
+        part: Part with the flaw; None when unknown.
         type: Defect type.
-        size: Equivalent diameter, of its largest view, in px or mm.
-        contrast: Contrast or contrast-to-noise ratio of its best view; None when unknown.
-        hit: Whether it was found with its severity in a view.
+        size: Equivalent diameter in its largest view, in px or mm.
+        contrast: Contrast or contrast-to-noise ratio in its best view; None when unknown.
+        hit: Whether the flaw was found with the right severity in any view.
     """
 
     part: str | None
@@ -42,15 +42,16 @@ class Flaw:
 
 @dataclass
 class Pod:
-    """POD of one severity at one threshold, the false calls at that threshold beside it.
+    """POD of one severity at one threshold, with the false calls at that threshold.
 
     Attributes:
         label: The severity.
-        threshold: A flaw is a hit when a detection finds it with its severity at this score or above.
-        unit: Of the sizes, 'px' or 'mm'.
-        rows: What a row of the fit is: 'flaws' or 'boxes'.
+        threshold: A flaw is a hit if a detection with a score at or above it finds it with the right
+            severity.
+        unit: Unit of the sizes, 'px' or 'mm'.
+        rows: Meaning of a row of the fit: 'flaws' or 'boxes'.
         fit: The curve.
-        false_calls: Of that severity, per image.
+        false_calls: False calls of this severity per image.
     """
 
     label: int
@@ -62,20 +63,20 @@ class Pod:
 
 
 def diameter_of(area: float) -> float:
-    """Return the equivalent diameter: that of the circle of the same area."""
+    """Return the equivalent diameter: the diameter of a circle with the same area."""
     return 2 * math.sqrt(area / math.pi)
 
 
 def size_ratios(matched: Sequence[Matched], threshold: float, label: int | None = None) -> Floats:
-    """Return the equivalent diameter of each detected mask over that of the flaw that it found.
+    """Return, for each hit, the equivalent diameter of the detected mask over that of the flaw.
 
     Args:
-        matched: From `match_all`; hits count, those without a mask excepted.
-        threshold: Of the score.
+        matched: From `match_all`; hits without a mask are left out.
+        threshold: Score threshold.
         label: The severity; None for all.
 
     Returns:
-        (N) ratios, 1 where a flaw is found as large as it is.
+        (N) ratios, 1 where mask and flaw have the same size.
     """
     ratios = [np.empty(0)]
     for m in matched:
@@ -88,7 +89,7 @@ def size_ratios(matched: Sequence[Matched], threshold: float, label: int | None 
 
 
 def flaws_known(matched: Sequence[Matched]) -> bool:
-    """Whether every box says which physical flaw of which part it shows."""
+    """Whether every box names its part and physical flaw."""
     return all(
         m.image.part is not None and all(flaw is not None for flaw in m.image.truth_flaws)
         for m in matched
@@ -101,12 +102,11 @@ def gather_flaws(
 ) -> list[Flaw]:
     """List the physical flaws of a severity with their sizes and whether they were found.
 
-    Where all boxes say which physical flaw of which part they show, the views of a flaw make one row; else
-    every box is a row.
+    If all boxes name their part and physical flaw, the views of a flaw make one row; else each box is a row.
 
     Args:
         matched: From `match_all`.
-        threshold: Of the score.
+        threshold: Score threshold.
         label: The severity.
         pixel_pitch: mm per px at the part; None leaves sizes in px.
     """
@@ -142,26 +142,26 @@ def measure_pod(
     by_contrast: bool = False,
     log_size: bool | None = None,
 ) -> Pod:
-    """Fit the POD curve of one severity, clustered by part where a part carries several of its flaws.
+    """Fit the POD curve of one severity, clustered by part where a part carries several flaws.
 
     Args:
         matched: From `match_all`.
-        threshold: Of the score.
+        threshold: Score threshold.
         label: The severity.
         pixel_pitch: mm per px at the part; None leaves sizes in px.
-        by_contrast: Fit against size and contrast (or contrast-to-noise ratio), which in a radiograph counts
-            as much as size.
+        by_contrast: Fit against size and contrast (or contrast-to-noise ratio); in a radiograph, contrast
+            matters as much as size.
         log_size: See `pod.fit_pod`.
 
     Raises:
-        MeasureError: No flaw of that severity, or `by_contrast` and a flaw without contrast.
+        MeasureError: No flaw of this severity, or `by_contrast` and a flaw without contrast.
     """
     flaws = gather_flaws(matched, threshold, label, pixel_pitch)
     if not flaws:
         raise MeasureError(f'no flaw with label {label}, so there is no POD to measure')
     contrasts = [flaw.contrast for flaw in flaws if flaw.contrast is not None]
     if by_contrast and len(contrasts) < len(flaws):
-        raise MeasureError('flaws without a contrast: POD against contrast takes generated data')
+        raise MeasureError('flaws without a contrast; POD against contrast needs generated data')
     parts = [flaw.part for flaw in flaws]
     clustered = None not in parts and len(set(parts)) < len(parts)
     fit = fit_pod(
@@ -190,7 +190,7 @@ def measure_pod(
 
 
 def _name_rows(matched: Sequence[Matched], label: int, boxes: int) -> str:
-    """Say what the rows are where the data do not tell the flaws apart."""
+    """Return a line on the meaning of the rows where the data do not identify flaws."""
     views: dict[str, int] = {}
     for m in matched:
         if ((m.image.truth_labels == label) & ~m.image.ignored).any():
@@ -199,7 +199,7 @@ def _name_rows(matched: Sequence[Matched], label: int, boxes: int) -> str:
     several = sum(count > 1 for part, count in views.items() if part != 'None')
     if several:
         return (
-            f'sightings, not flaws: each box is a row ({boxes}), and {several} parts have several views of '
-            'theirs; give each box its `flaw`'
+            f'sightings, not flaws: each box is a row ({boxes}), and {several} parts have several views; '
+            'give each box its `flaw`'
         )
-    return f'each box is a row ({boxes}), which is a flaw only if no two show the same; give its `flaw`'
+    return f'each box is a row ({boxes}), which assumes one box per flaw; give each box its `flaw`'

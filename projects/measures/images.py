@@ -1,4 +1,4 @@
-"""Radiographs with their truth and their detections, read from COCO and checked."""
+"""Radiographs with truth and detections, read from COCO and checked."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ Bools = npt.NDArray[np.bool_]
 
 
 class MeasureError(MMXrayError, ValueError):
-    """Truth or detections that cannot be measured; one line that names the image and the remedy."""
+    """Truth or detections cannot be measured; one line names the image and the remedy."""
 
 
 @dataclass
 class InspectedImage:
-    """One radiograph with its truth and its detections; boxes are xyxy in px of the image as stored.
+    """One radiograph with its truth and its detections; boxes are xyxy in px of the stored image.
 
     Attributes:
-        image_id: Names the image in messages; images whose scores tie rank by it.
+        image_id: Names the image in messages, and ranks images with equal scores.
         boxes: (D, 4) float, detected boxes.
         scores: (D) float, finite.
         labels: (D) int.
         truth_boxes: (G, 4) float, annotated boxes of positive width and height.
         truth_labels: (G) int.
         truth_types: (G) defect types; default the labels as text.
-        truth_areas: (G) areas in px², of the mask where there is one; default those of the boxes.
-        truth_flaws: (G) which physical flaw of the part a box shows, in all its views; default unknown.
+        truth_areas: (G) areas in px², of the mask where one exists; default the areas of the boxes.
+        truth_flaws: (G) ids of the physical flaws, equal in all views of the part; default unknown.
         truth_contrasts: (G) contrasts, or contrast-to-noise ratios; default unknown (nan).
-        areas: (D) px² of the detected masks; default unknown (nan).
-        ignored: (G) bool: neither to be found nor a false alarm (`iscrowd`); default none.
+        areas: (D) areas of the detected masks in px²; default unknown (nan).
+        ignored: (G) bool: boxes that count neither as defects nor as false alarms (`iscrowd`); default none.
         part: The physical part; None when unknown.
-        strata: Groups that the image belongs to, such as series, batch, part type or view.
-        refused: Why the detector did not inspect it, such as a gray level outside of the band of an exported
-            folder; None where it did.
+        strata: Groups of the image, such as series, batch, part type or view.
+        refused: Reason why the detector did not inspect the image, such as a gray level outside the band of
+            an exported folder; None for an inspected image.
 
     Raises:
-        MeasureError: Shapes that do not fit, a score or box that is not finite, a box of negative size, a
-            negative label, an area that is not above zero, or detections on a refused image.
+        MeasureError: Mismatched shapes, a score or box that is not finite, a box of negative size, a negative
+            label, an area that is not above zero, or detections on a refused image.
     """
 
     image_id: Hashable
@@ -69,7 +69,7 @@ class InspectedImage:
     refused: str | None = None
 
     def __post_init__(self) -> None:
-        """Make arrays of everything, fill in the defaults, and check."""
+        """Convert all values to arrays, fill in the defaults, and check."""
         self.part = as_text(self.part)
         self.boxes = self._corners('boxes')
         self.scores = np.asarray(self.scores, float)
@@ -126,7 +126,7 @@ class InspectedImage:
         if (self.truth_areas <= 0).any():
             self._refuse(
                 f'an annotation of area {self.truth_areas.min():g}, expected px² above zero; correct `area` '
-                'or leave it out to take that of the box'
+                'or leave it out to use the area of the box'
             )
 
     def _corners(self, name: str) -> Floats:
@@ -146,25 +146,25 @@ def read_images(
     detections: Iterable[Mapping[str, Any]],
     image_ids: Iterable[Hashable] | None = None,
 ) -> list[InspectedImage]:
-    """Bring a COCO annotation dict and COCO detections together.
+    """Join a COCO annotation dict and COCO detections.
 
-    Detections are taken one by one and kept as numbers, so that an iterator over a large file never has all
-    its dicts in memory.
+    Detections are read one by one and kept as numbers, so that the dicts of a large file are never all in
+    memory.
 
     Args:
-        truth: COCO dict whose categories are the classes in label order; annotations may carry `type`,
-            `flaw`, and `cnr` or `contrast`, images `part` and the keys of `STRATA`.
-        detections: COCO results: image_id, category_id, bbox [x, y, w, h] in px, score; of one with a mask
+        truth: COCO dict whose categories are the classes in label order. Annotations may carry `type`,
+            `flaw`, and `cnr` or `contrast`; images may carry `part` and the keys of `STRATA`.
+        detections: COCO results: image_id, category_id, bbox [x, y, w, h] in px, score; with a mask
             (`segmentation`) also its `area` in px².
-        image_ids: The images that the model saw; default all.
+        image_ids: The images that the model inspected; default all.
 
     Returns:
-        In the order of `truth['images']`. An image without detections has none: that the model was run on it
-        is for the caller to know.
+        Images in the order of `truth['images']`. An image without detections counts as inspected; the caller
+        must make sure that the model ran on it.
 
     Raises:
-        MeasureError: A detection of an image that is not among them or of an unknown category; no image; a
-            score that is not finite; see `InspectedImage`.
+        MeasureError: A detection on an unknown image or of an unknown category; no image; a score that is not
+            finite; see `InspectedImage`.
     """
     labels = {category['id']: label for label, category in enumerate(truth['categories'])}
     names = [category['name'] for category in truth['categories']]
@@ -185,7 +185,7 @@ def read_images(
         if annotation['image_id'] in annotated:
             annotated[annotation['image_id']].append(annotation)
 
-    # Where data have the contrast-to-noise ratio of their flaws, it says more of them than the contrast.
+    # The contrast-to-noise ratio takes precedence: it describes a flaw better than the contrast.
     covariate = 'cnr' if any('cnr' in a for a in truth['annotations']) else 'contrast'
     images = []
     for image in truth['images']:
@@ -217,14 +217,14 @@ def read_images(
 def _gather_detections(
     detections: Iterable[Mapping[str, Any]], labels: Mapping[int, int], wanted: set[Hashable]
 ) -> dict[Hashable, array[float]]:
-    """Return x, y, w, h, score, label and area of the detections of each image, one after the other."""
+    """Return x, y, w, h, score, label and area of the detections of each image, as one flat array."""
     found: dict[Hashable, array[float]] = {image_id: array('d') for image_id in wanted}
     for detection in detections:
         image_id = detection['image_id']
         if image_id not in found:
             raise MeasureError(
-                f'image {image_id}: detected on but not among the images to measure; the detections belong '
-                'to another annotation file'
+                f'image {image_id}: has detections but is not among the images to measure; the detections '
+                'belong to another annotation file'
             )
         if detection['category_id'] not in labels:
             raise MeasureError(
@@ -244,25 +244,25 @@ def _gather_detections(
 
 
 def _area(annotation: Mapping[str, Any]) -> float:
-    """Return the area of an annotation, of its box where none is given or it is zero."""
+    """Return the area of an annotation, or of its box where the area is missing or zero."""
     width, height = annotation['bbox'][2:]
     return float(annotation.get('area') or width * height)
 
 
 def _to_corners(box: Sequence[float]) -> list[float]:
-    """[x, y, w, h] to [x1, y1, x2, y2]."""
+    """Convert [x, y, w, h] to [x1, y1, x2, y2]."""
     x, y, width, height = box
     return [x, y, x + width, y + height]
 
 
 def check_comparable(arms: Mapping[str, Sequence[InspectedImage]]) -> None:
-    """Refuse to compare arms that were not tested on the same images, in one order, with the same truth.
+    """Refuse arms that were not tested on the same images in the same order with the same truth.
 
     Args:
         arms: Images by name of the arm.
 
     Raises:
-        MeasureError: Names the first two arms that differ, and how.
+        MeasureError: Two arms differ; the text names the first such pair and the difference.
     """
     (first, images), *others = arms.items()
     reference = {image.image_id: image for image in images}

@@ -14,20 +14,20 @@ from scipy import optimize, special
 from .bounds import StatisticsError
 from .images import Bools, Floats, Ints
 
-STEPS = 100  # of Newton's method
+STEPS = 100  # maximum steps of Newton's method
 LOG_ROOT_TAU = 0.5 * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
 class Link:
-    """A link of binary regression: the distribution of its error, in logarithms, and its quantile."""
+    """A link of binary regression: the log-distribution of its error, and its quantile."""
 
     log_cdf: Callable[[Floats], Any]
-    # Of the position, and the logarithms of the distribution at it and at minus it.
+    # Arguments: the position, and the logarithms of the distribution at plus and minus the position.
     log_density: Callable[[Floats, Floats, Floats], Any]
     quantile: Callable[[float], float]
-    # Minus the second derivative of a log-likelihood, from its first and the position; None where it is the
-    # expected one, as of the canonical link.
+    # Minus the second derivative of a log-likelihood, from its first derivative and the position; None where
+    # it equals the expected information, as for the canonical link.
     curvature: Callable[[Floats, Floats], Floats] | None = None
 
     def cdf(self, position: Any) -> Any:
@@ -60,9 +60,9 @@ class Binary:
 
     Attributes:
         coefficients: (K) float.
-        log_likelihood: At the fit.
+        log_likelihood: Value at the fit.
         information: (K, K) expected information.
-        scores: (N) derivative of each log-likelihood by its linear predictor.
+        scores: (N) derivative of each log-likelihood with respect to its linear predictor.
     """
 
     coefficients: Floats
@@ -82,9 +82,10 @@ def fit_binary(
 ) -> Binary:
     """Fit P(hit) = asymptote · F(design · beta + offset) by Newton's method with step halving.
 
-    Without an asymptote below 1 the log-likelihood is concave, and its own curvature gives the step: the
-    expected one vanishes where a steep curve is far off, as it is at a bound of nearly separated data, and
-    its steps go astray there. Below an asymptote the expected one is taken (Fisher scoring).
+    With the asymptote 1 the log-likelihood is concave, and its observed curvature gives the step. The
+    expected curvature vanishes where a steep curve is far from the data, as at a bound of nearly separated
+    data, and its steps diverge there. With an asymptote below 1 the expected curvature is used (Fisher
+    scoring).
 
     Args:
         design: (N, K) float.
@@ -92,9 +93,9 @@ def fit_binary(
         link: F.
         asymptote: In (0, 1]; 1 is the plain regression.
         offset: Added to the linear predictor, (N) or a number.
-        start: (K) where to begin; default zeros.
-        strict: Whether no convergence is an error. Below an asymptote the likelihood may rise towards a step
-            function without ever reaching it; its value where the steps end is then close enough.
+        start: (K) initial coefficients; default zeros.
+        strict: Whether a failure to converge is an error. With an asymptote below 1 the likelihood may rise
+            towards a step function without reaching it; its value after the last step is then close enough.
 
     Raises:
         StatisticsError: No convergence.
@@ -107,7 +108,7 @@ def fit_binary(
         log_hit = log_top + log_cdf
         log_miss = log_rest if asymptote == 1 else np.log1p(-np.exp(log_hit))
         log_density = log_top + link.log_density(position, log_cdf, log_rest)
-        with np.errstate(over='ignore'):  # of the side that is not taken
+        with np.errstate(over='ignore'):  # overflow in the branch that `where` discards
             scores = np.where(hits, np.exp(log_density - log_hit), -np.exp(log_density - log_miss))
         weights = np.exp(2 * log_density - log_hit - log_miss)
         own = asymptote == 1 and link.curvature is not None
@@ -135,9 +136,9 @@ def fit_binary(
 
 
 def _newton_step(information: Floats, gradient: Floats) -> Floats:
-    """Solve information · step = gradient; the shortest step where there are many.
+    """Solve information · step = gradient; with several solutions, return the shortest step.
 
-    The fits of a profile have one coefficient, and there are thousands of them.
+    A profile needs thousands of fits with one coefficient, so this case has a fast path.
     """
     if gradient.size == 1:
         return gradient / information[0] if information[0, 0] else np.zeros_like(gradient)
@@ -145,7 +146,7 @@ def _newton_step(information: Floats, gradient: Floats) -> Floats:
 
 
 def _orthogonal(direction: Floats) -> Floats:
-    """Return an orthonormal basis (K, K - 1) of what is orthogonal to a direction (K)."""
+    """Return an orthonormal basis (K, K - 1) of the space orthogonal to a direction (K)."""
     if direction.size == 2:
         turned = np.array([-direction[1], direction[0]])
         return (turned / math.hypot(*turned))[:, None]
@@ -157,10 +158,10 @@ class Likelihood:
 
     Args:
         design: (N, K) float, not separated (see `separated`), so that every level set of the likelihood is
-            bounded and every bound below is finite.
+            bounded and every bound is finite.
         hits: (N) bool.
-        link: Of the regression.
-        clusters: (N) int from 0, or None.
+        link: Link of the regression.
+        clusters: (N) cluster of each row, int from 0, or None.
     """
 
     def __init__(self, design: Floats, hits: Bools, link: Link, clusters: Ints | None = None) -> None:
@@ -169,7 +170,7 @@ class Likelihood:
         self.best, self.maximum = self.fit.coefficients, self.fit.log_likelihood
 
     def ratio(self, direction: Floats, value: float) -> float:
-        """Likelihood-ratio statistic of the hypothesis direction·beta = value."""
+        """Return the likelihood-ratio statistic of the hypothesis direction·beta = value."""
         particular = direction * value / (direction @ direction)
         free = _orthogonal(direction)
         constrained = fit_binary(
@@ -182,7 +183,7 @@ class Likelihood:
         return 2 * (self.maximum - constrained.log_likelihood)
 
     def design_effect(self, direction: Floats) -> float:
-        """Cluster-robust over plain variance of direction·beta, at least 1; 1 without clusters."""
+        """Return cluster-robust over plain variance of direction·beta, at least 1; 1 without clusters."""
         if self.clusters is None:
             return 1.0
         scores = self.design * self.fit.scores[:, None]
@@ -193,7 +194,7 @@ class Likelihood:
         return float(max(1.0, count / max(count - 1, 1) * (influence**2).sum() / plain))
 
     def bounds(self, direction: Floats, criterion: float) -> tuple[float, float, float]:
-        """Return the estimate of direction·beta and where the ratio reaches the criterion below and above."""
+        """Return the estimate of direction·beta, and the values on both sides with a ratio of `criterion`."""
         estimate = float(direction @ self.best)
         step = float(np.sqrt(criterion * direction @ np.linalg.solve(self.fit.information, direction)))
         low, high = (
@@ -205,14 +206,14 @@ class Likelihood:
     def _excess(
         self, direction: Floats, estimate: float, sign: int, criterion: float, distance: float
     ) -> float:
-        """How far the ratio is above the criterion at a distance from the estimate."""
+        """Return the ratio minus the criterion at a distance from the estimate."""
         return self.ratio(direction, estimate + sign * distance) - criterion
 
     def asymptote(self, criterion: float) -> tuple[float, float, float]:
         """Fit an upper asymptote as third parameter.
 
         Args:
-            criterion: Of the likelihood ratio, for the lower bound.
+            criterion: Likelihood ratio at the lower bound.
 
         Returns:
             The asymptote in (0, 1], its lower bound, and the likelihood-ratio statistic of the asymptote 1.
@@ -242,16 +243,16 @@ class Likelihood:
 
 
 def root_above(start: float, excess: Callable[[float], float], step: float = 0.25) -> float:
-    """Root of `excess` above `start`, where it is negative; it must rise above zero somewhere."""
+    """Return the root of `excess` above `start`: it is negative at `start` and positive somewhere above."""
     while excess(start + step) < 0:
         step *= 2
     return float(optimize.brentq(excess, start, start + step, xtol=1e-9))
 
 
 def separated(design: Floats, hits: Bools) -> bool:
-    """Whether a plane parts hits from misses, touching allowed: then no maximum of the likelihood exists.
+    """Whether a plane separates hits from misses, touching allowed; then the likelihood has no maximum.
 
-    Albert & Anderson, Biometrika 71, 1984; found by linear programming (Konis, 2007).
+    Albert & Anderson, Biometrika 71, 1984; tested by linear programming (Konis, 2007).
     """
     signed = np.where(hits[:, None], design, -design)
     result = optimize.linprog(
@@ -261,12 +262,12 @@ def separated(design: Floats, hits: Bools) -> bool:
 
 
 def hosmer_lemeshow(predicted: Floats, hits: Bools, groups: int = 10) -> tuple[float, int]:
-    """Hosmer-Lemeshow statistic over groups of equal size by predicted probability, and its freedom.
+    """Return the Hosmer-Lemeshow statistic over equal groups by predicted probability, and its freedom.
 
     Args:
         predicted: (N) probabilities.
         hits: (N) bool.
-        groups: How many; fewer where they would hold fewer than five rows.
+        groups: Number of groups; fewer if a group would hold fewer than five rows.
     """
     groups = max(3, min(groups, len(hits) // 5))
     statistic = 0.0

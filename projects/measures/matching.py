@@ -1,4 +1,4 @@
-"""Detections matched with defects, and what became of each."""
+"""Matching of detections with defects, and the outcome of each."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ NOT_FOUND = float('-inf')  # score of a defect without a detection: below every 
 
 @dataclass
 class Matched:
-    """What became of the detections and defects of one image, at every threshold at once.
+    """Outcomes of the detections and defects of one image, valid for every threshold.
 
     Attributes:
         image: The image.
-        rule: What a hit is.
+        rule: Rule for a hit.
         kept: (K) positions of the detections that survive suppression, by falling score.
-        codes: (K) int8, of each the position of its outcome in `OUTCOMES`.
-        truths: (K) the defect it fell on; -1 for a false alarm or an ignored one.
+        codes: (K) int8, position of each outcome in `OUTCOMES`.
+        truths: (K) position of the defect; -1 for a false alarm or an ignored detection.
         right_scores: (G) score of the detection that found the defect with its severity; -inf if none.
         wrong_scores: (G) score of the best detection in the right place with another severity; -inf if none.
         right_by_rule: `right_scores` by each rule for a hit.
-        defect_free: Whether nothing is annotated on the image.
+        defect_free: Whether the image has no annotation.
     """
 
     image: InspectedImage
@@ -43,7 +43,7 @@ class Matched:
     defect_free: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        """Derive what follows from the image."""
+        """Derive the attributes that follow from the image."""
         self.defect_free = not len(self.image.truth_boxes)
 
     @property
@@ -72,22 +72,23 @@ def match_all(images: Sequence[InspectedImage], rule: str = 'either') -> list[Ma
 def match(
     image: InspectedImage, rule: str = 'either', iou: float = 0.3, suppression_iou: float = 0.5
 ) -> Matched:
-    """Match detections with defects; severities compete first, so that one flaw is reported once.
+    """Match detections with defects, after suppression across severities so that a flaw is reported once.
 
-    By falling score a detection takes, of the defects it falls on, the best overlapping one of its severity
-    that is still free ('hit'). Else it is 'wrong severity' where the best overlapping defect has another
-    severity and no such detection yet, else a 'duplicate'. One that falls on no defect is a 'false alarm', on
-    ignored ones alone 'ignored'. As each choice depends on higher scores alone, the outcome at a threshold is
-    that of the detections at or above it.
+    Detections are taken by falling score. Of the free defects of its severity that a detection falls on, it
+    takes the one with the best overlap ('hit'). Otherwise the outcome is 'wrong severity' if the best
+    overlapping defect has another severity and no such detection yet, else 'duplicate'. A detection on no
+    defect is a 'false alarm'; a detection on ignored defects only is 'ignored'. Each choice depends only on
+    higher scores, so the outcomes at a threshold are those of the detections at or above it.
 
     Args:
         image: The image.
         rule: 'iou' (at least `iou`), 'centre' (of the detection inside the annotated box) or 'either'.
         iou: Smallest intersection over union of a hit.
-        suppression_iou: A detection that overlaps a higher-scoring one of any severity by more is dropped.
+        suppression_iou: A detection is dropped if its IoU with a higher-scoring detection of any severity is
+            larger.
 
     Raises:
-        MeasureError: Unknown rule.
+        MeasureError: The rule is unknown.
     """
     if rule not in RULES:
         raise MeasureError(f'unknown rule {rule!r} for a hit, expected one of {RULES}')
@@ -107,13 +108,13 @@ def match(
 def _assign(
     image: InspectedImage, kept: Ints, overlap: Floats, falls_on: Bools
 ) -> tuple[npt.NDArray[np.int8], Ints, Floats, Floats]:
-    """Give each detection its outcome; see `Matched` for what is returned.
+    """Assign an outcome to each detection; see `Matched` for the result.
 
     Args:
         image: The image.
         kept: (K) positions of the detections, by falling score.
         overlap: (K, G) IoU with the defects.
-        falls_on: (K, G) whether a detection may be a hit of a defect.
+        falls_on: (K, G) whether a detection falls on a defect by the rule.
     """
     right: Floats = np.full(falls_on.shape[1], NOT_FOUND)
     wrong: Floats = right.copy()
@@ -140,7 +141,7 @@ def _assign(
 
 
 def _suppress(boxes: Floats, scores: Floats, iou: float) -> Ints:
-    """Greedy non-maximum suppression over all labels; positions kept, by falling score."""
+    """Return the positions kept by greedy non-maximum suppression over all labels, by falling score."""
     order = np.argsort(-scores, kind='stable').astype(np.int32)
     over = np.triu(box_iou(boxes[order], boxes[order]) > iou, 1)
     kept = np.ones(len(order), bool)
@@ -151,7 +152,7 @@ def _suppress(boxes: Floats, scores: Floats, iou: float) -> Ints:
 
 
 def box_iou(first: Floats, second: Floats) -> Floats:
-    """Intersection over union of boxes (N, 4) and (M, 4) as (N, M); 0 where both have no area."""
+    """Return the intersection over union of boxes (N, 4) and (M, 4) as (N, M); 0 if both have no area."""
     common = _common_area(first, second)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (first, second)]
     union = areas[0][:, None] + areas[1][None] - common
@@ -160,7 +161,7 @@ def box_iou(first: Floats, second: Floats) -> Floats:
 
 
 def share_inside(first: Floats, second: Floats) -> Floats:
-    """Share of each box (N, 4) that lies inside each box (M, 4), as (N, M)."""
+    """Return the share of each box (N, 4) inside each box (M, 4), as (N, M)."""
     common = _common_area(first, second)
     area = (first[:, 2:] - first[:, :2]).prod(1)[:, None]
     result: Floats = np.divide(common, area, out=np.zeros_like(common), where=area > 0)

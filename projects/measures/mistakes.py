@@ -1,4 +1,4 @@
-"""What each kind of mistake costs in AP50, by oracles: python -m projects.measures.mistakes."""
+"""The cost of each kind of mistake in AP50, by oracles: python -m projects.measures.mistakes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from .matching import box_iou
 from .ranking import average_precision_at
 
 HIT = 0.5  # IoU of a hit
-LOOSE = 0.1  # a box that overlaps a flaw by less lies on sound material
+LOOSE = 0.1  # smallest IoU of a loose box; a box with less lies on sound material
 
 
 def mend_extents(image: InspectedImage, label: int) -> InspectedImage:
-    """Give each loose box of a class its flaw's box, after TIDE's localisation oracle (Bolya et al. 2020).
+    """Replace loose boxes of a class by those of their flaws: TIDE's localisation oracle (Bolya et al. 2020).
 
-    A box is loose when its best IoU with a flaw is at least `LOOSE` and below `HIT`. Of the loose boxes of a
-    flaw that nothing hits the highest score is mended; all others are dropped. Hits and second hits stay.
+    A box is loose if its best IoU with a flaw is at least `LOOSE` and below `HIT`. For a flaw without a hit,
+    the loose box with the highest score is replaced, and the others are dropped. Hits and second hits stay.
 
     Args:
         image: Truth and detections.
         label: The class.
 
     Returns:
-        The image with other detections of that class.
+        The image with the new detections of this class.
     """
     order, near = _overlaps(image, label)
     best = near.max(1, initial=0.0)
@@ -45,16 +45,16 @@ def mend_extents(image: InspectedImage, label: int) -> InspectedImage:
 
 
 def drop_sound(image: InspectedImage, label: int) -> InspectedImage:
-    """Drop the boxes of a class that overlap every flaw of it by an IoU below `LOOSE`.
+    """Drop the boxes of a class whose IoU with every flaw of the class is below `LOOSE`.
 
-    It is TIDE's background oracle.
+    This is TIDE's background oracle.
 
     Args:
         image: Truth and detections.
         label: The class.
 
     Returns:
-        The image without them.
+        The image without these boxes.
     """
     order, near = _overlaps(image, label)
     kept = np.ones(len(image.boxes), bool)
@@ -63,14 +63,14 @@ def drop_sound(image: InspectedImage, label: int) -> InspectedImage:
 
 
 def costs(images: Sequence[InspectedImage], label: int) -> dict[str, float | None]:
-    """AP50 of a class as it is, and with each kind of mistake mended.
+    """Return the AP50 of a class, unchanged and with each kind of mistake corrected.
 
     Args:
         images: From `read_images`, of one detector.
         label: The class.
 
     Returns:
-        AP50 in [0, 1] by what was mended; None without a flaw of the class.
+        AP50 in [0, 1] by the kind of correction; None without a flaw of the class.
     """
 
     def ap(mend: Callable[[InspectedImage], InspectedImage]) -> float | None:
@@ -85,7 +85,7 @@ def costs(images: Sequence[InspectedImage], label: int) -> dict[str, float | Non
 
 
 def _overlaps(image: InspectedImage, label: int) -> tuple[Ints, Floats]:
-    """Detections (K) of a class by falling score, and their IoU (K, G) with its flaws; 0 with others."""
+    """Return the detections (K) of a class by falling score, and their IoU (K, G) with its flaws, else 0."""
     mine = (image.truth_labels == label) & ~image.ignored
     order = np.flatnonzero(image.labels == label)
     order = order[np.argsort(-image.scores[order], kind='stable')]
@@ -93,7 +93,7 @@ def _overlaps(image: InspectedImage, label: int) -> tuple[Ints, Floats]:
 
 
 def _hits(near: Floats) -> dict[int, int]:
-    """Flaw of each detection that hits one: by falling score, each takes the best that is free."""
+    """Return the flaw of each hit: by falling score, each detection takes the best free flaw."""
     free, hits = np.ones(near.shape[1], bool), {}
     for row in np.flatnonzero((near >= HIT).any(1)):
         left = np.where(free, near[row], -1.0)
@@ -114,7 +114,7 @@ def _keep(image: InspectedImage, kept: Bools) -> InspectedImage:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a Markdown table, a row for each file and class; returns the exit code."""
+    """Print a Markdown table with a row for each file and class; return the exit code."""
     parser = argparse.ArgumentParser(
         prog='python -m projects.measures.mistakes',
         description=(__doc__ or '').split(':')[0],

@@ -18,12 +18,14 @@ class Part:
     """One physical part over all its views.
 
     Attributes:
-        part: Its id.
-        views: Images of it.
-        truth: 'critical', 'minor' or 'defect-free', the worst of its views; 'ignored' with such boxes alone.
-        score: Highest score, in any view, of a detection that rejects the part; None without one.
-        hit_score: Highest score of a detection that found one of its critical defects; None without one.
-        refused: Whether a view was refused: the detector decides nothing on the part, an inspector does.
+        part: Id of the part.
+        views: Number of its images.
+        truth: 'critical', 'minor' or 'defect-free', the worst of its views; 'ignored' with ignored boxes
+            only.
+        score: Highest score, in any view, of a detection that rejects the part; None without such a
+            detection.
+        hit_score: Highest score of a detection that found a critical defect of the part; None without one.
+        refused: Whether a view was refused; then an inspector decides on the part, not the detector.
     """
 
     part: str
@@ -38,22 +40,22 @@ class Part:
 class PartMeasures:
     """Decisions on parts at one threshold.
 
-    On a part with a refused view the detector decides nothing, whatever it says of the other views: on the
-    line an inspector does. Such a part counts against the detector in each rate, so that a bound holds
-    whatever the inspector decides.
+    On the line, an inspector decides on a part with a refused view, whatever the detector finds in the other
+    views. Such a part counts against the detector in each rate, so that a bound holds for any decision of the
+    inspector.
 
     Attributes:
         threshold: A part is rejected when its score is at or above it.
-        escape: Critical parts that are not rejected, those with a refused view among them.
+        escape: Critical parts that are not rejected, including those with a refused view.
         false_reject: Defect-free parts that are rejected or have a refused view; not estimable without such
             parts.
-        minor_reject: Parts with minor defects only that are rejected or have a refused view.
+        minor_reject: Parts with only minor defects that are rejected or have a refused view.
         caught_elsewhere: Critical parts that are rejected although none of their critical defects was found.
         refused: Parts of any kind with a refused view.
-        refused_critical: Of them the critical ones, which `escape` counts as escaped.
-        refused_sound: Of them the defect-free ones, which `false_reject` counts as rejected.
+        refused_critical: Critical parts with a refused view, which `escape` counts as escaped.
+        refused_sound: Defect-free parts with a refused view, which `false_reject` counts as rejected.
         decided_escape: Escapes among the critical parts without a refused view.
-        ignored: Parts with ignored boxes (`iscrowd`) alone, which are in no rate.
+        ignored: Parts with only ignored boxes (`iscrowd`), which are in no rate.
     """
 
     threshold: float
@@ -69,27 +71,27 @@ class PartMeasures:
 
     @property
     def caught(self) -> int:
-        """Return the critical parts that are rejected, by whichever detection."""
+        """Return the number of critical parts that are rejected, by any detection."""
         return self.escape.units - self.escape.events
 
 
 @dataclass
 class PartCurve:
-    """Decisions on parts over the threshold; between two of its thresholds those of the upper one hold.
+    """Decisions on parts by threshold; between two thresholds, the values of the upper threshold hold.
 
-    Parts with a refused view are among the escapes and among the rejects, as in `PartMeasures`.
+    Parts with a refused view count as escapes and as rejects, as in `PartMeasures`.
 
     Attributes:
-        thresholds: (T) rising: every score of a part, where a decision changes, and those asked for.
-        critical: Critical parts.
-        escapes: (T) of them that are not rejected.
-        escape: (T) their share; None without critical parts.
+        thresholds: (T) rising: every score of a part, where a decision changes, and the requested thresholds.
+        critical: Number of critical parts.
+        escapes: (T) critical parts that are not rejected.
+        escape: (T) share of escapes; None without critical parts.
         escape_upper: (T) one-sided Clopper-Pearson bounds; None without critical parts.
-        defect_free: Defect-free parts.
-        rejects: (T) of them that are rejected.
-        false_reject: (T) their share; None without such parts.
-        false_reject_upper: (T) one-sided Clopper-Pearson bounds; None without such parts.
-        confidence: Of each bound; not of all of them at once.
+        defect_free: Number of defect-free parts.
+        rejects: (T) defect-free parts that are rejected.
+        false_reject: (T) share of rejects; None without defect-free parts.
+        false_reject_upper: (T) one-sided Clopper-Pearson bounds; None without defect-free parts.
+        confidence: Confidence level of each bound by itself.
     """
 
     thresholds: list[float]
@@ -105,18 +107,18 @@ class PartCurve:
 
 
 def gather_parts(matched: Sequence[Matched], reject_minor: bool = False) -> list[Part]:
-    """Gather images into physical parts, each judged by its worst view, by the rule of the line's runtime.
+    """Group images by physical part, each judged by its worst view, by the rule of the line's runtime.
 
-    A part is rejected by the highest score of any critical detection: no detection of another severity on
-    top of it lets the part pass, so that suppression across severities has no part in it.
+    The score of a part is the highest score of any critical detection. Suppression across severities does not
+    apply: an overlapping detection of another severity does not let the part pass.
 
-    Views are not independent: three a part, counted as three parts, broke a 95 % bound in 14 % of simulated
-    sets.
+    Views are not independent: three views per part, counted as three parts, broke a 95 % bound in 14 % of
+    simulated sets.
 
     Args:
         matched: From `match_all`.
-        reject_minor: The policy for minor defects: whether a detection of any severity rejects the part, or
-            a critical one alone.
+        reject_minor: Policy for minor defects: True if a detection of any severity rejects the part, False if
+            only a critical detection does.
 
     Raises:
         MeasureError: An image without a part id.
@@ -190,7 +192,7 @@ def part_curve(parts: Sequence[Part], also: Sequence[float] = (), confidence: fl
     Args:
         parts: From `gather_parts`.
         also: Further thresholds, such as the operating point.
-        confidence: Of each bound.
+        confidence: Confidence level of each bound.
     """
     scores = [part.score for part in parts if part.score is not None and not part.refused]
     thresholds = np.unique([*scores, *also])  # rising, each once
@@ -220,16 +222,16 @@ def part_curve(parts: Sequence[Part], also: Sequence[float] = (), confidence: fl
 
 
 def _rejected(parts: Sequence[Part], truth: str, thresholds: Sequence[float] | Floats) -> tuple[Ints, int]:
-    """Count the parts of one kind that are rejected at each threshold, and all parts of that kind."""
+    """Return the number of rejected parts of one kind at each threshold, and of all parts of this kind."""
     scores = sorted_scores(parts, truth)
     return scores.size - np.searchsorted(scores, thresholds), scores.size
 
 
 def sorted_scores(parts: Sequence[Part], truth: str) -> Floats:
-    """Return the scores (N) of the parts of one kind, rising; -inf without a detection that rejects.
+    """Return the rising scores (N) of the parts of one kind; -inf without a detection that rejects.
 
-    A part with a refused view has the score that counts against the detector at every threshold: -inf of a
-    critical part, inf of any other.
+    A part with a refused view gets the score that counts against the detector at every threshold: -inf for a
+    critical part, inf for any other.
     """
     against = NOT_FOUND if truth == 'critical' else -NOT_FOUND
 
@@ -240,6 +242,6 @@ def sorted_scores(parts: Sequence[Part], truth: str) -> Floats:
 
 
 def floored(threshold: float) -> str:
-    """Write a threshold with four digits, rounded down: rounded up, it would let a part escape."""
+    """Write a threshold with four digits, rounded down, since a higher value would let a part escape."""
     context = decimal.Context(prec=4, rounding=decimal.ROUND_FLOOR)
     return f'{context.create_decimal(repr(float(threshold))):f}'

@@ -1,7 +1,7 @@
 """Probability of detection against flaw size: hit/miss curves after MIL-HDBK-1823A.
 
-Plain numbers in, dataclasses of plain numbers out; a value that the data do not support is None, and
-`problems` says why.
+Plain numbers in, dataclasses of plain numbers out. If the data do not support a value, it is None, and
+`problems` states the reason.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .likelihood import LINKS, Likelihood, fit_binary, hosmer_lemeshow, root_abo
 MIN_FLAWS = 60  # MIL-HDBK-1823A: with fewer hits and misses a logistic curve is not stable
 
 # The handbook's software reads a90/95 from the bound at the 0.95 quantile of chi-square with one degree of
-# freedom, 3.84, nominally 97.5 % one-sided. At the handbook's smallest sample, 95 % takes that: simulated
-# with 60 flaws and a logistic POD, the bound lay above the true a90 in 95.5 % of 1,500 data sets (100 flaws:
-# 96.5 %), with the 0.90 quantile, 2.71, in 91.8 % (93.6 %).
+# freedom, 3.84, nominally 97.5 % one-sided. At the handbook's smallest sample, 95 % coverage needs this
+# quantile. In simulations with 60 flaws and a logistic POD, the bound lay above the true a90 in 95.5 % of
+# 1,500 data sets (100 flaws: 96.5 %); with the 0.90 quantile, 2.71, it did in 91.8 % (93.6 %).
 CRITERION = float(stats.chi2.ppf(0.95, 1))
-# One-sided 5 % of an asymptote: 1 is the border of its values, so that half of the ratios are zero (Self &
-# Liang, J. Am. Stat. Assoc. 82, 1987).
+# One-sided 5 % of an asymptote: 1 is the border of the parameter space, so half of the ratios are zero (Self
+# & Liang, J. Am. Stat. Assoc. 82, 1987).
 ASYMPTOTE_CRITERION = float(stats.chi2.ppf(0.90, 1))
-# Of the largest flaw: a curve that is nearly flat reaches 90 % at 1e+25 px, which is no size of a flaw.
+# Multiple of the largest flaw: a nearly flat curve reaches 90 % at 1e+25 px, which no flaw has.
 FARTHEST = 100
 
 
@@ -45,27 +45,27 @@ class PodFit:
     """Probability-of-detection curve of hit/miss data after MIL-HDBK-1823A.
 
     Attributes:
-        flaws: Flaws in all.
+        flaws: Number of flaws.
         hits: Flaws that were found.
-        parts: Parts the flaws were clustered by; None when they were taken as independent.
+        parts: Number of parts as clusters; None if the flaws were taken as independent.
         log_size: Whether the link is linear in ln(size) (and ln(contrast)) or in the size itself.
         link: 'logit' or 'probit'.
-        deviances: By 'link, scale', -2 log-likelihood of each combination; the smallest was taken unless one
-            was asked for, and the largest a90/95 of those within `CRITERION` of it. Empty without a fit.
+        deviances: By 'link, scale', -2 log-likelihood of each combination. The model with the smallest is
+            used unless one was requested. a90/95 is the largest of the models within `CRITERION` of it. Empty
+            without a fit.
         coefficients: Intercept, size, and contrast if given; empty without a fit.
-        log_likelihood: At the fit; None without one.
-        a50: Size found with probability 0.5; None when the data do not give it.
+        log_likelihood: Value at the fit; None without a fit.
+        a50: Size found with probability 0.5; None if the data do not determine it.
         a90: Size found with probability 0.9; likewise.
         a90_95: Upper 95 % bound of a90; likewise.
-        asymptote: Where the POD of the largest flaws levels off, fitted as third parameter; None without a
-            fit.
-        asymptote_low: Its lower 95 % bound.
+        asymptote: Upper asymptote of the POD, fitted as third parameter; None without a fit.
+        asymptote_low: Lower 95 % bound of the asymptote.
         asymptote_p: p-value of the asymptote 1, by likelihood ratio.
         goodness_p: p-value of the Hosmer-Lemeshow test that the curve fits; None without a fit.
         at_contrast: Contrast at which a50, a90, a90_95 and curve hold; None without contrasts.
-        design_effect: Factor by which clustering widens the bound (1: not at all).
-        curve: POD and bounds over the observed sizes; empty when the data do not give it.
-        problems: What a reader must know before using a number; empty when the checks passed.
+        design_effect: Factor by which clustering widens the bound; 1 for no effect.
+        curve: POD and bounds over the observed sizes; empty if the data do not determine them.
+        problems: Warnings to read before using a number; empty if all checks passed.
     """
 
     flaws: int
@@ -94,10 +94,10 @@ class PodFit:
         return name_model(self.link, self.log_size)
 
     def predict(self, size: Floats | float, contrast: Floats | float | None = None) -> Floats:
-        """Return the fitted POD at sizes, and contrasts if the curve was fitted with them (broadcast).
+        """Return the fitted POD at sizes, and at contrasts if the fit uses them (broadcast).
 
         Raises:
-            StatisticsError: There is no fit, or contrasts are given to one without, or the other way round.
+            StatisticsError: No fit; contrasts for a fit without contrasts, or none for a fit with contrasts.
         """
         covariates = [size] if contrast is None else [size, contrast]
         if len(self.coefficients) != 1 + len(covariates):
@@ -127,25 +127,25 @@ def fit_pod(
 ) -> PodFit:
     """Fit POD against flaw size, one row per physical flaw (MIL-HDBK-1823A, appendix G).
 
-    F⁻¹(POD) = b0 + b1·x(size) [+ b2·x(contrast)], F logistic or normal, x being ln or the identity, by
-    maximum likelihood. Bounds are profile likelihood-ratio bounds: the values whose best constrained fit has
-    a log-likelihood at most `CRITERION` / 2 below the maximum. With `parts`, flaws of one part may be alike:
-    the criterion grows by the ratio of the cluster-robust to the plain variance, at least 1 (Rotnitzky &
-    Jewell, Biometrika 77, 1990).
+    F⁻¹(POD) = b0 + b1·x(size) [+ b2·x(contrast)] is fitted by maximum likelihood. F is logistic or normal, x
+    is ln or the identity. Bounds are profile likelihood-ratio bounds: the values whose best constrained fit
+    has a log-likelihood at most `CRITERION` / 2 below the maximum. With `parts`, flaws of one part may be
+    correlated: the criterion grows by the ratio of the cluster-robust to the plain variance, at least 1
+    (Rotnitzky & Jewell, Biometrika 77, 1990).
 
-    A curve of two parameters rises to one. Against it stands one with an upper asymptote: where that fits
-    better, or an asymptote below 0.9 is not excluded, there is no a90 (Annis et al., Materials Evaluation,
-    2015).
+    A curve of two parameters rises to one. It is compared with a curve with an upper asymptote. If the latter
+    fits better, or an asymptote below 0.9 is not excluded, there is no a90 (Annis et al., Materials
+    Evaluation, 2015).
 
     Args:
         sizes: (N) flaw sizes > 0 in px or mm.
         hits: (N) whether the flaw was found.
         contrasts: (N) contrasts or contrast-to-noise ratios > 0, for a curve in two variables.
         parts: (N) part of each flaw, where a part may carry several.
-        log_size: Linear in ln(size) or in size; default, the one of smaller deviance.
-        link: 'logit' or 'probit'; default, the one of smaller deviance.
-        at_contrast: Where to evaluate a50, a90 and the curve; default the median.
-        points: Of the curve.
+        log_size: Linear in ln(size) or in size; default, the scale of smaller deviance.
+        link: 'logit' or 'probit'; default, the link of smaller deviance.
+        at_contrast: Contrast at which a50, a90 and the curve are evaluated; default the median.
+        points: Number of points of the curve.
 
     Returns:
         The fit with its validity checks. Without overlap of hits and misses there is no curve, and every
@@ -195,7 +195,7 @@ def fit_pod(
 def _plausible(
     deviances: dict[str, float], link: str | None, log_size: bool | None
 ) -> list[tuple[str, bool]]:
-    """Return links and scales by rising deviance, the best of those asked for and what fits as well."""
+    """Return links and scales by rising deviance: the best requested model and the equally good models."""
     models = [
         (each, scale)
         for each in ([link] if link else LINKS)
@@ -205,7 +205,7 @@ def _plausible(
     if not models:
         raise StatisticsError('the fit did not converge')
     models.sort(key=lambda model: deviances[name_model(*model)])
-    # A model that fits about as well as the best is as plausible: the bound is the largest of all.
+    # A model that fits about as well as the best is as plausible: the bound is the largest of these models.
     limit = deviances[name_model(*models[0])] + CRITERION
     return [model for model in models if deviances[name_model(*model)] <= limit]
 
@@ -213,7 +213,7 @@ def _plausible(
 def _check(
     hits: Bools, covariates: Sequence[Floats], parts: Sequence[Hashable] | None, link: str | None
 ) -> None:
-    """Refuse what is no hit/miss data."""
+    """Refuse data that are no hit/miss data."""
     if hits.ndim != 1 or not hits.size or any(c.shape != hits.shape for c in covariates):
         raise StatisticsError(
             'expected one size (and contrast) and one hit or miss per flaw, and a flaw at least'
@@ -229,7 +229,7 @@ def _check(
 
 
 def _has_curve(fit: PodFit, hits: Bools, covariates: Sequence[Floats]) -> bool:
-    """Note what is wrong with the data, and return whether they give a curve at all."""
+    """Note the problems of the data, and return whether they determine a curve."""
     if hits.size < MIN_FLAWS:
         fit.problems.append(f'{hits.size} flaws; a stable curve takes {MIN_FLAWS} or more')
     if fit.parts is not None and fit.parts < MIN_UNITS:
@@ -251,7 +251,7 @@ def _has_curve(fit: PodFit, hits: Bools, covariates: Sequence[Floats]) -> bool:
 
 
 def _needed_sizes(hits: Bools, covariates: Sequence[Floats]) -> str:
-    """Say which flaws would give a curve."""
+    """Return the remedy: flaws that would determine a curve."""
     if len(covariates) > 1:
         return 'add flaws of sizes and contrasts of which some are found and some missed'
     sizes = covariates[0]
@@ -262,7 +262,7 @@ def _needed_sizes(hits: Bools, covariates: Sequence[Floats]) -> str:
 
 
 class _Design:
-    """Design matrix of a scale, standardised so that it is well conditioned in any unit.
+    """Design matrix of a scale, standardised for good conditioning in any unit.
 
     Args:
         covariates: One or two arrays (N) above zero.
@@ -280,17 +280,17 @@ class _Design:
         return np.log(value) if self.log_size else np.asarray(value, float)
 
     def coefficients(self, best: Floats) -> list[float]:
-        """Return coefficients of the covariates as they are."""
+        """Return the coefficients of the covariates that are not standardised."""
         slopes = best[1:] / self.spread
         return [float(best[0] - slopes @ self.mean), *slopes.tolist()]
 
     def row(self, position: float, contrast: float | None) -> Floats:
-        """Return the design row of a standardised size, at a contrast where there is one."""
+        """Return the design row of a standardised size, and of a contrast if given."""
         fixed = [] if contrast is None else [float((self.forward(contrast) - self.mean[1]) / self.spread[1])]
         return np.array([1.0, position, *fixed])
 
     def size(self, position: float) -> float | None:
-        """Return the size of a standardised one; None where it is no size of a flaw."""
+        """Return the size of a standardised size; None if no flaw can have it."""
         value = position * self.spread[0] + self.mean[0]
         with np.errstate(over='ignore'):
             size = float(np.exp(value) if self.log_size else value)
@@ -298,7 +298,7 @@ class _Design:
 
 
 def _deviances(hits: Bools, covariates: Sequence[Floats]) -> dict[str, float]:
-    """Return -2 log-likelihood of each link on each scale; those that do not converge are left out."""
+    """Return -2 log-likelihood of each link on each scale; models that do not converge are left out."""
     deviances = {}
     for link in LINKS:
         for log_size in (True, False):
@@ -311,14 +311,14 @@ def _deviances(hits: Bools, covariates: Sequence[Floats]) -> dict[str, float]:
 
 
 class _Fitted:
-    """One model at its maximum, read at sizes.
+    """One model at its maximum likelihood.
 
     Args:
-        design: Of its scale.
+        design: Design matrix of its scale.
         hits: (N) bool.
         link: Name of its link.
-        clusters: (N) int from 0, or None.
-        contrast: At which sizes are read; None for a curve in the size alone.
+        clusters: (N) cluster of each flaw, int from 0, or None.
+        contrast: Contrast at which sizes are read; None for a curve in size alone.
 
     Raises:
         StatisticsError: The fit did not converge.
@@ -344,7 +344,7 @@ class _Fitted:
     def bound(self) -> float | None:
         """Return a90/95; None where the data allow a flat curve."""
         criterion = CRITERION * self.design_effect()
-        # The farther out a90, the flatter the curve: it has a bound exactly when a flat curve is excluded.
+        # A larger a90 means a flatter curve: a90 has a bound exactly if the data exclude a flat curve.
         if not self.rises or self.likelihood.ratio(np.eye(self.best.size)[1], 0.0) <= criterion:
             return None
         target = self.link.quantile(0.9)
@@ -357,7 +357,7 @@ class _Fitted:
 
 
 def _evaluate(fit: PodFit, fits: Sequence[_Fitted], points: int) -> None:
-    """Read the sizes with their bounds off the best model, check it, and trace its curve."""
+    """Read the sizes with their bounds from the best model, check the model, and trace its curve."""
     model = fits[0]
     design, likelihood = model.design, model.likelihood
     fit.coefficients, fit.log_likelihood = design.coefficients(model.best), likelihood.maximum
@@ -366,7 +366,7 @@ def _evaluate(fit: PodFit, fits: Sequence[_Fitted], points: int) -> None:
         return
     fit.a50, fit.a90 = (design.size(model.position(probability)) for probability in (0.5, 0.9))
     if fit.a50 is None or fit.a90 is None:
-        fit.problems.append('the curve is so flat that a50 or a90 is no size at all')
+        fit.problems.append('the curve is so flat that a50 or a90 is no possible size')
     fit.design_effect = model.design_effect()
     bounds = [each.bound() for each in fits]
     sizes = [bound for bound in bounds if bound is not None]
@@ -384,7 +384,7 @@ def _evaluate(fit: PodFit, fits: Sequence[_Fitted], points: int) -> None:
 
 
 def _check_range(fit: PodFit, design: _Design, likelihood: Likelihood) -> None:
-    """Note extrapolations, and large flaws that are missed more often than the curve says."""
+    """Note extrapolations, and large flaws that are missed more often than the curve predicts."""
     sizes, hits = design.sizes, likelihood.hits
     if any(v and not sizes.min() <= v <= sizes.max() for v in (fit.a50, fit.a90, fit.a90_95)):
         fit.problems.append('a50, a90 or a90/95 lies outside the sizes of the flaws: an extrapolation')
@@ -394,12 +394,12 @@ def _check_range(fit: PodFit, design: _Design, likelihood: Likelihood) -> None:
         if upper_bound(int(hits[large].sum()), int(large.sum())) < expected:
             fit.problems.append(
                 f'flaws above a90 are found in {hits[large].mean():.0%}, the curve says {expected:.0%}: '
-                'large ones are missed at random, and the curve is not theirs'
+                'large flaws are missed at random, and the curve does not describe them'
             )
 
 
 def _check_asymptote(fit: PodFit, likelihood: Likelihood) -> None:
-    """Fit an upper asymptote, and take a90 back where the curve does not reach 0.9 for certain."""
+    """Fit an upper asymptote, and withdraw a90 unless the curve certainly reaches 0.9."""
     top, low, ratio = likelihood.asymptote(ASYMPTOTE_CRITERION * fit.design_effect)
     fit.asymptote, fit.asymptote_low = top, low
     fit.asymptote_p = 1.0 if ratio <= 0 else float(stats.chi2.sf(ratio / fit.design_effect, 1) / 2)
@@ -418,7 +418,7 @@ def _check_asymptote(fit: PodFit, likelihood: Likelihood) -> None:
 
 
 def _check_fit(fit: PodFit, design: _Design, likelihood: Likelihood) -> None:
-    """Test the goodness of fit, widened as the bounds are for alike flaws of a part."""
+    """Test the goodness of fit, with the design effect of correlated flaws, as for the bounds."""
     predicted = LINKS[fit.link].cdf(design.rows @ likelihood.best)
     statistic, freedom = hosmer_lemeshow(predicted, likelihood.hits)
     fit.goodness_p = float(stats.chi2.sf(statistic / fit.design_effect, freedom))

@@ -1,4 +1,4 @@
-"""The threshold of parts, chosen on val with the power of its proof, and what test parts prove of it."""
+"""The threshold of parts, chosen on val with the power of its proof, and its proof on test parts."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from .matching import NOT_FOUND
 from .parts import Part, PartMeasures, floored, measure_parts, sorted_scores
 
 POWER = 0.9  # predictive probability of the proof that a threshold should have
-MOST_ALLOWED = 400  # escapes up to which the size of a test set is looked for
+MOST_ALLOWED = 400  # largest number of escapes in the search for the size of a test set
 
 
 @dataclass
 class ThresholdChoice:
-    """A threshold of parts, fixed on parts that are not those of test.
+    """A threshold of parts, fixed on parts outside the test set.
 
     Attributes:
         max_escape: The escape rate to prove.
-        confidence: Of the proof, one-sided.
-        threshold: Of the score; None where no critical part has one.
-        measures: Decisions on the parts that chose it: what it costs; None without a threshold.
-        test_parts: Critical parts of the test set that `power` holds for.
-        power: Predictive probability that they prove the rate.
-        wanted: The power that was asked for.
-        test_parts_needed: Smallest number of critical test parts with that power at the lowest threshold;
-            None where no number has it.
-        parts_needed: Smallest number of critical parts of either set, with as many that no threshold catches,
-            with that power; None where none of a reasonable size has it.
-        statement: All this in plain words.
+        confidence: Confidence level of the proof, one-sided.
+        threshold: Score threshold; None if no critical part has a score.
+        measures: Decisions at the threshold on the parts that chose it; None without a threshold.
+        test_parts: Critical parts of the test set for which `power` holds.
+        power: Predictive probability that these parts prove the rate.
+        wanted: The requested power.
+        test_parts_needed: Smallest number of critical test parts with the requested power at the lowest
+            threshold; None if no number has it.
+        parts_needed: Smallest number of critical parts, in each of the two sets, with the requested power,
+            for the same number of parts that no threshold catches; None if no reasonable number has it.
+        statement: The choice in plain words.
     """
 
     max_escape: float
@@ -57,25 +57,25 @@ def choose_threshold(
     wanted: float = POWER,
     of: str = 'val',
 ) -> ThresholdChoice:
-    """Choose the highest threshold whose predictive probability of proof on the test set is enough.
+    """Choose the highest threshold with the wanted predictive probability of a proof on the test set.
 
-    "The highest threshold that proves the rate on val" would make the proof on as many test parts a coin
-    flip: the true rate then lies within the limit in 95 %, but as many escapes are exceeded in half of the
-    test sets. Where no threshold has the wanted power, the lowest score of a critical part is taken, which
-    has most.
+    With "the highest threshold that proves the rate on val", a proof on the same number of test parts would
+    be a coin flip: the true rate is within the limit in 95 % of cases, but half of the test sets have more
+    escapes than val. If no threshold has the wanted power, the lowest score of a critical part is taken,
+    which has the most power.
 
     Args:
-        parts: From `gather_parts`, of the set that may fix it.
+        parts: From `gather_parts`, of the set that fixes the threshold.
         max_escape: The escape rate to prove, in (0, 1).
-        test_parts: Critical parts of the test set; default, as many as `parts` has.
-        confidence: Of the proof, one-sided.
+        test_parts: Critical parts of the test set; default, as many as in `parts`.
+        confidence: Confidence level of the proof, one-sided.
         wanted: Predictive probability of the proof.
-        of: Name of the set that `parts` are of.
+        of: Name of the set of `parts`.
 
     Raises:
         StatisticsError: `max_escape` is not in (0, 1).
     """
-    parts_needed(max_escape, 0, confidence)  # refuses what is no rate
+    parts_needed(max_escape, 0, confidence)  # refuses a rate outside (0, 1)
     scores = sorted_scores(parts, 'critical')
     critical = scores.size
     test_parts = critical if test_parts is None else test_parts
@@ -90,7 +90,7 @@ def choose_threshold(
             max_escape, confidence, None, None, test_parts, 0.0, wanted, None, None, statement
         )
     chosen = _highest_with_power(scores, thresholds, test_parts, max_escape, confidence, wanted)
-    # Down to four digits, as an export keeps it: rounded up, it would let the part escape whose score it is.
+    # Rounded down to four digits, as in an export: rounded up, the part with this score would escape.
     chosen = math.floor(chosen * 1e4) / 1e4
     measures = measure_parts(parts, chosen, confidence)
     power = proof_power(measures.escape.events, critical, test_parts, max_escape, confidence)
@@ -109,7 +109,7 @@ def _highest_with_power(
     for threshold in thresholds:
         escapes = int(np.searchsorted(scores, threshold))
         if proof_power(escapes, scores.size, test_parts, max_escape, confidence) < wanted:
-            break  # more escapes have less power
+            break  # a higher threshold has more escapes and less power
         chosen = threshold
     return float(chosen)
 
@@ -117,8 +117,8 @@ def _highest_with_power(
 def _needed(
     blind: int, critical: int, max_escape: float, confidence: float, wanted: float
 ) -> tuple[int | None, int | None]:
-    """Return the test parts with the wanted power at the lowest threshold, and the parts of either set."""
-    # However many test parts there are, the power cannot exceed the chance that the rate is within the limit.
+    """Return the test parts with the wanted power at the lowest threshold, and the parts in each set."""
+    # With any number of test parts, the power cannot exceed the chance that the rate is within the limit.
     reachable = blind < critical and stats.beta.cdf(max_escape, blind + 1, critical - blind) > wanted
     test: int | None = None
     either: int | None = None
@@ -160,7 +160,7 @@ def _describe_choice(choice: ThresholdChoice, of: str) -> str:
 
 
 def _percent(probability: float) -> str:
-    """Write a probability rounded down, so that it promises nothing more."""
+    """Write a probability rounded down, so that the text does not promise more."""
     return f'{int(1000 * probability + 1e-9) / 10:.1f} %'
 
 
@@ -177,16 +177,16 @@ class OperatingPoint:
 
     Attributes:
         max_escape: The rate to prove.
-        confidence: Of the proof, one-sided.
-        proven: Whether the parts prove it, which those that chose the model cannot.
-        reason: Why it is not proven: 'too few parts', 'too many escapes', 'refused' (so many that count as
-            escapes for a refused view), 'luck' (most rejections of critical parts are by another detection
-            alone), 'all rejected' (every sound part is) or 'estimate'; empty when it is.
-        threshold: The one judged.
-        measures: Decisions there.
-        parts_needed: Critical parts that the proof takes with as many escapes; None when they are there or no
-            number would do.
-        statement: The result in a sentence: escapes and sound parts rejected, both with their bounds.
+        confidence: Confidence level of the proof, one-sided.
+        proven: Whether the parts prove the rate; parts that chose the model cannot.
+        reason: Reason for a missing proof: 'too few parts', 'too many escapes', 'refused' (too many parts
+            count as escapes because of a refused view), 'luck' (most rejections of critical parts are by
+            another detection alone), 'all rejected' (every sound part is) or 'estimate'; empty with a proof.
+        threshold: The judged threshold.
+        measures: Decisions at the threshold.
+        parts_needed: Critical parts that the proof needs with the same number of escapes; None if there are
+            enough, or if no number is enough.
+        statement: The result in a sentence: escapes and rejected sound parts, both with their bounds.
     """
 
     max_escape: float
@@ -209,16 +209,16 @@ def judge_parts(
     """Judge whether parts prove a critical escape rate at a threshold.
 
     The proof is a one-sided Clopper-Pearson bound over physical parts. It holds for one model and one
-    threshold, both fixed on val before test is opened. Parts that also chose the model would break it, so
-    the result on any other set than test is called an estimate. A detector that rejects every sound part,
-    or rejects most critical parts by a detection that lies elsewhere, proves nothing.
+    threshold, both fixed on val before test is opened. The bound does not hold on parts that also chose the
+    model, so the result on any other set than test is an estimate. If a detector rejects every sound part, or
+    rejects most critical parts by a detection elsewhere on the part, there is no proof.
 
     Args:
         parts: From `gather_parts`.
         max_escape: The escape rate to prove, in (0, 1).
-        threshold: To judge.
-        confidence: One-sided.
-        of: The set of the parts. The statement on any other than 'test' says that they chose the model.
+        threshold: Threshold to judge.
+        confidence: Confidence level, one-sided.
+        of: Name of the set of parts. For any set except 'test', the statement says that it chose the model.
 
     Raises:
         StatisticsError: `max_escape` is not in (0, 1).
@@ -281,7 +281,7 @@ def _why_not(measures: PartMeasures, allowed: int, max_escape: float, of: str) -
 
 
 def describe_parts(measures: PartMeasures) -> str:
-    """Say both rates of parts with their bounds, the share of luck, and how the refused are counted."""
+    """Describe both rates of parts with their bounds, the share of luck, and the count of refused parts."""
     words = f'escaped: {measures.escape}; sound parts rejected: {measures.false_reject}'
     if measures.caught:
         share = measures.caught_elsewhere / measures.caught

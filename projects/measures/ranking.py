@@ -1,7 +1,7 @@
 """Measures of ranked detections as functions of the images drawn: FROC, recall, average precision.
 
-Arms are compared on draws of their images, and with their outputs swapped part by part: a measure then takes
-the images of both arms one after the other, and is asked for positions among them.
+The comparison of two arms draws images and swaps outputs part by part. So a measure takes the images of both
+arms one after the other, and returns its value for any positions among them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .images import CRITICAL, Bools, Floats, InspectedImage, Ints
 from .matching import NOT_FOUND, Matched, box_iou, share_inside
 
 Measure = Callable[[Ints], float | None]
-RECALLS = np.linspace(0, 1, 101)  # at which COCO reads precision
+RECALLS = np.linspace(0, 1, 101)  # recalls at which COCO reads precision
 
 
 @dataclass
@@ -24,14 +24,14 @@ class Froc:
     """Recall against false alarms per image (free-response ROC) of one severity.
 
     Attributes:
-        rule: What a hit is, see `matching.match`.
-        defects: Defects of that severity.
-        images: Images that the false alarms are averaged over: those that were inspected.
+        rule: Rule for a hit, see `matching.match`.
+        defects: Number of defects of this severity.
+        images: Number of inspected images, over which false alarms are averaged.
         thresholds: (T) falling scores at which recall changes.
-        recall: (T) share of defects found with their severity.
-        false_alarms: (T) false alarms of that severity per image.
-        recall_at: Highest recall at no more than that many false alarms per image; None without defects.
-        false_alarms_at: Fewest false alarms per image at that recall or more; None where it is not reached.
+        recall: (T) share of defects found with the right severity.
+        false_alarms: (T) false alarms of this severity per image.
+        recall_at: Highest recall by limit of false alarms per image; None without defects.
+        false_alarms_at: Fewest false alarms per image by lowest recall; None if the recall is not reached.
     """
 
     rule: str
@@ -52,14 +52,14 @@ def froc(
 ) -> Froc:
     """Trace the free-response ROC curve of one severity.
 
-    A false alarm is a detection of that severity on no defect at all; one on a defect of another severity is
-    its own column in `DetectionMeasures`.
+    A false alarm is a detection of this severity on no defect. `DetectionMeasures` counts detections on a
+    defect of another severity separately.
 
     Args:
         matched: From `match_all`.
         label: The severity.
-        rates: False alarms per image to read the recall at.
-        recalls: Recalls to read the false alarms per image at.
+        rates: False alarms per image at which the recall is read.
+        recalls: Recalls at which the false alarms per image are read.
     """
     scores, _ = _defect_scores(matched, label)
     alarms = np.sort(_alarm_scores(matched, label)[0])
@@ -87,16 +87,16 @@ def froc(
 
 
 def recall_at(matched: Sequence[Matched], limit: float, label: int = CRITICAL, arms: int = 1) -> Measure:
-    """Return the recall at a number of false alarms per image as a function of the images drawn.
+    """Return the recall at a number of false alarms per image as a function of the drawn images.
 
-    For `comparison.compare`, which draws the same images many times; all else is computed once.
+    `comparison.compare` draws the same images many times, so everything else is computed once.
 
     Args:
         matched: From `match_all`, of all arms one after the other.
-        limit: Most false alarms per image.
+        limit: Largest number of false alarms per image.
         label: The severity.
-        arms: How many arms there are. Scores of several are replaced by their rank within their arm, which
-            changes the recall of none: else two models with other scales of scores could not be mixed.
+        arms: Number of arms. With several arms, ranks within each arm replace the scores, so that models with
+            different score scales can be mixed. The ranks do not change the recall of any arm.
 
     Returns:
         Function of positions in `matched` (N,) int, repeats allowed: recall, None without a defect.
@@ -118,8 +118,8 @@ def recall_at(matched: Sequence[Matched], limit: float, label: int = CRITICAL, a
         weights = draws[owners]
         if not weights.sum():
             return None
-        # As many of the highest alarms as are allowed; what scores above the next one counts.
-        # The allowance is a whole number of alarms apart from rounding: 0.1 * 30 = 3.0000000000000004.
+        # Defects count if they score above the first alarm beyond the allowed number.
+        # The allowed number is an integer apart from rounding: 0.1 * 30 = 3.0000000000000004.
         allowed = math.floor(limit * int(draws @ inspected) + 1e-9)
         count = np.searchsorted(np.cumsum(draws[alarm_owners]), allowed, side='right')
         bar = alarms[count] if count < alarms.size else NOT_FOUND
@@ -131,23 +131,23 @@ def recall_at(matched: Sequence[Matched], limit: float, label: int = CRITICAL, a
 def average_precision_at(
     images: Sequence[InspectedImage], label: int = CRITICAL, iou: float = 0.5, most: int = 100
 ) -> Measure:
-    """Return COCO's average precision of one class at one IoU as a function of the images drawn.
+    """Return COCO's average precision of one class at one IoU as a function of the drawn images.
 
-    As `recall_at`, for `comparison.compare`: boxes are matched once (by falling score, each with the best
-    overlapping box that is free; ignored boxes take any number and cost nothing), and a draw only weights
-    them. Precision is read at 101 recalls, as pycocotools does.
+    Like `recall_at`, it serves `comparison.compare`: boxes are matched once, and a draw only changes their
+    weights. By falling score, each detection takes the free box with the best overlap. Detections on ignored
+    boxes do not count. Precision is read at 101 recalls, as in pycocotools.
 
     Args:
-        images: From `read_images`, of one arm, or of two one after the other.
+        images: From `read_images`, of one arm, or of two arms one after the other.
         label: The class.
         iou: Smallest intersection over union of a hit.
-        most: Detections of an image and class that count.
+        most: Largest number of detections per image and class.
 
     Returns:
         Function of positions in `images` (N,) int, repeats allowed: AP in [0, 1], None without a defect.
     """
     _, hits, owners, defects = _ranked(images, label, iou, most)
-    # Precision has its peaks at the hits: between two of them only the number of detections matters.
+    # Precision peaks at the hits: between two hits only the number of detections matters.
     at_hits = np.flatnonzero(hits)
     owners = owners[: at_hits[-1] + 1] if at_hits.size else owners[:0]
     starts = np.concatenate([[0], at_hits[:-1] + 1]).astype(int) if at_hits.size else at_hits
@@ -173,14 +173,14 @@ def average_precision_at(
 def precision_recall(
     images: Sequence[InspectedImage], label: int = CRITICAL, iou: float = 0.5
 ) -> tuple[Floats, Floats]:
-    """Return recall and precision (N,) along the detections by falling score, matched as COCO does."""
+    """Return recall and precision (N,) along the detections by falling score, matched as in COCO."""
     _, hits, _, defects = _ranked(images, label, iou, 100)
     found = np.cumsum(hits)
     return found / max(defects.sum(), 1), found / np.arange(1, len(hits) + 1)
 
 
 def average_precision(scores: Floats, positive: Bools) -> float:
-    """Area under the precision-recall curve, Σ (R_k − R_{k−1}) P_k over the distinct thresholds k.
+    """Return the area under the precision-recall curve, Σ (R_k − R_{k−1}) P_k over the distinct thresholds k.
 
     Args:
         scores: (N) floats.
@@ -193,14 +193,14 @@ def average_precision(scores: Floats, positive: Bools) -> float:
         return math.nan
     order = np.argsort(-scores, kind='stable')
     scores, positive = scores[order], positive[order]
-    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of each run of equal scores
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # end of each run of equal scores
     hits = np.cumsum(positive)[last]
     recall_steps = np.diff(hits, prepend=0) / hits[-1]
     return float((recall_steps * hits / (last + 1)).sum())
 
 
 def _inspected(matched: Sequence[Matched]) -> Ints:
-    """Return 1 for each image (N) that was inspected, 0 for one that was refused."""
+    """Return 1 for each inspected image (N), 0 for each refused image."""
     return np.array([m.image.refused is None for m in matched], int)
 
 
@@ -217,14 +217,14 @@ def _rank_within(scores: Floats, groups: Ints) -> Floats:
 def _ranked(
     images: Sequence[InspectedImage], label: int, iou: float, most: int
 ) -> tuple[Floats, Bools, Ints, Ints]:
-    """Match one class as pycocotools does.
+    """Match one class as in pycocotools.
 
     Returns:
         Scores (N,) falling, whether each detection is a hit (N,), its image (N,), and defects per image.
     """
     scores, hits, owners = [np.empty(0)], [np.empty(0, bool)], [np.empty(0, np.int32)]
     defects: Ints = np.zeros(len(images), int)
-    # Equal scores rank by image id, as in COCO, wherever the file has the image.
+    # Equal scores rank by image id, as in COCO, whatever the order of images in the file.
     for position in sorted(range(len(images)), key=lambda i: images[i].image_id):  # type: ignore[arg-type, return-value]
         image = images[position]
         defects[position] = ((image.truth_labels == label) & ~image.ignored).sum()
@@ -241,7 +241,7 @@ def _ranked(
 
 
 def _match_class(image: InspectedImage, chosen: Ints, label: int, iou: float) -> tuple[Bools, Bools]:
-    """Say of the detections `chosen` (K) of one class which are hits, and which count at all."""
+    """Return, for the detections `chosen` (K) of one class, whether each is a hit and whether it counts."""
     hit, counted = np.zeros(len(chosen), bool), np.ones(len(chosen), bool)
     mine = image.truth_labels == label
     if not mine.any() or not len(chosen):
@@ -252,7 +252,7 @@ def _match_class(image: InspectedImage, chosen: Ints, label: int, iou: float) ->
     for k in np.flatnonzero(((near >= iou) & free).any(1) | in_ignored.any(1)):
         candidates = np.flatnonzero(free & (near[k] >= iou))
         if candidates.size:
-            # of equal overlaps the later box, as pycocotools
+            # among equal overlaps the later box, as in pycocotools
             free[candidates[::-1][np.argmax(near[k, candidates[::-1]])]] = False
             hit[k] = True
         elif in_ignored[k].any():
@@ -261,12 +261,12 @@ def _match_class(image: InspectedImage, chosen: Ints, label: int, iou: float) ->
 
 
 def _defect_scores(matched: Sequence[Matched], label: int) -> tuple[Floats, Ints]:
-    """Score that found each defect of a severity, and the position of its image."""
+    """Return the score that found each defect of a severity, and the position of its image."""
     chosen = [m.right_scores[(m.image.truth_labels == label) & ~m.image.ignored] for m in matched]
     return np.concatenate(chosen), np.repeat(np.arange(len(matched)), [len(c) for c in chosen])
 
 
 def _alarm_scores(matched: Sequence[Matched], label: int) -> tuple[Floats, Ints]:
-    """Score of each false alarm of a severity, and the position of its image."""
+    """Return the score of each false alarm of a severity, and the position of its image."""
     chosen = [m.false_alarm_scores(label) for m in matched]
     return np.concatenate(chosen), np.repeat(np.arange(len(matched)), [len(c) for c in chosen])

@@ -20,8 +20,8 @@ from .matching import box_iou, match_all
 
 _PAGE_HASH = re.compile(r'-[0-9a-f]{12}(?=(\.[^./]*)?$)')  # added by `line.page.items.kept_name`
 VERDICTS = ('critical', 'minor', 'defect-free')
-FREE = VERDICTS.index('defect-free')  # the best of them; the worst is the first
-SAME_IOU = 0.3  # of two boxes that mark one flaw; of a smaller one, the centre of one lies in the other
+FREE = VERDICTS.index('defect-free')  # the best verdict; the first is the worst
+SAME_IOU = 0.3  # smallest IoU of two boxes on one flaw, unless the centre of one lies in the other
 
 
 @dataclass
@@ -29,13 +29,13 @@ class Kappa:
     """Cohen's kappa of two readers over parts.
 
     Attributes:
-        parts: Parts that both read.
-        agreement: Share of them on which both say the same.
-        kappa: Agreement beyond chance, (agreement - expected) / (1 - expected); None where chance alone makes
-            them agree, as where both call every part the same.
-        low: Lower end of its 95 % interval over parts; None with fewer than `MIN_UNITS`.
+        parts: Number of parts that both read.
+        agreement: Share of parts with the same verdict.
+        kappa: Agreement beyond chance, (agreement - expected) / (1 - expected); None if the expected
+            agreement is 1, as with one verdict of both on every part.
+        low: Lower end of the 95 % interval over parts; None with fewer than `MIN_UNITS` parts.
         high: Upper end.
-        table: Rows the first reader's verdict, columns the second's, in the order of `VERDICTS`.
+        table: Rows are verdicts of the first reader, columns those of the second, in the order of `VERDICTS`.
     """
 
     parts: int
@@ -48,19 +48,19 @@ class Kappa:
 
 @dataclass
 class Agreement:
-    """Two readers of the same images; what it says is the same whichever of them is the first.
+    """Agreement of two readers on the same images; the order of the readers does not matter.
 
     Attributes:
-        images: Images that both read.
-        kappa: Of the verdicts on parts; None where parts are not known.
-        boxes: Boxes of the first and of the second reader: those matched, alone and again.
-        matched: Flaws that both marked, whatever the severity.
-        first_only: Boxes of the first reader on nothing that the second marked.
-        second_only: Boxes of the second reader on nothing that the first marked.
-        again: Further boxes of either on what the other marked once, such as two within a large one.
-        severities: Of the matched ones: rows the first reader's class, columns the second's.
-        classes: Their names.
-        problems: What a reader must know, such as images that only one of them read.
+        images: Number of images that both read.
+        kappa: Kappa of the verdicts on parts; None if parts are unknown.
+        boxes: Boxes of the first and of the second reader: matched, alone and again.
+        matched: Flaws that both marked, with any severity.
+        first_only: Boxes of the first reader that lie on no box of the second.
+        second_only: Boxes of the second reader that lie on no box of the first.
+        again: Further boxes of a reader on a flaw that the other marked once, such as two within a large box.
+        severities: Classes of the matched flaws: rows are the first reader, columns the second.
+        classes: Names of the classes.
+        problems: Notes on the result, such as images that only one reader has.
     """
 
     images: int
@@ -76,19 +76,19 @@ class Agreement:
 
 
 def compare_readers(first: Mapping[str, Any], second: Mapping[str, Any]) -> Agreement:
-    """Compare two COCO files of the same images, brought together by file name.
+    """Compare two COCO files of the same images, joined by file name.
 
-    Two boxes mark one flaw when their IoU is at least `SAME_IOU` or the centre of one lies in the other. They
-    are paired one to one: as many pairs as can be, of these those with the same severity, of these those that
-    overlap most. No reader stands above the other, and no box is suppressed. Boxes marked `iscrowd` by either
-    count as neither, nor do those of the other on them.
+    Two boxes mark one flaw if their IoU is at least `SAME_IOU` or the centre of one lies in the other. Boxes
+    are paired one to one: first with the most pairs, then with the most equal severities, then with the
+    largest overlap. Both readers count alike, and no box is suppressed. Boxes marked `iscrowd` by one reader
+    do not count, nor do boxes of the other reader on them.
 
     Args:
-        first: COCO dict; its parts are those of both.
+        first: COCO dict; its parts hold for both readers.
         second: COCO dict with the same class names.
 
     Raises:
-        MeasureError: No image in common, other classes, or an annotation that cannot be read.
+        MeasureError: No common image, other classes, or an annotation that cannot be read.
     """
     truth, marks = bring_together(first, second)
     classes = [category['name'] for category in first['categories']]
@@ -115,7 +115,7 @@ def compare_readers(first: Mapping[str, Any], second: Mapping[str, Any]) -> Agre
     if all(pair.part is not None for pair in pairs):
         agreed = _kappa_of_parts(pairs)
         if agreed is None:
-            problems.append('no part is left of which both say more than `iscrowd`, so there is no kappa')
+            problems.append('no part has a verdict of both readers beyond `iscrowd`, so there is no kappa')
     else:
         problems.append('parts are not known, so there is no kappa; give every image its `part`')
     return Agreement(
@@ -143,22 +143,22 @@ def _read(which: str, coco: Mapping[str, Any]) -> list[InspectedImage]:
 def bring_together(
     first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Bring two COCO files of the same radiographs together by file name and class name.
+    """Join two COCO files of the same radiographs by file name and class name.
 
-    The copy of a radiograph beside the corrections of the inspection page has a hash in its name, and a file
-    may name its images from another folder on: `P1_a.png`, `day/P1_a.png` and `day/P1_a-0123456789ab.png` are
-    one image where no other could be meant.
+    The inspection page stores a radiograph beside its corrections with a hash in the name, and paths may
+    start at different folders. So `P1_a.png`, `day/P1_a.png` and `day/P1_a-0123456789ab.png` are one image if
+    the match is unique.
 
     Args:
         first: COCO dict, taken as the truth.
         second: COCO dict, or truth and results of a model, whose annotations have a score.
 
     Returns:
-        The first one's images that both have, with their annotations, and the second one's boxes on them as
-        detections; the score of a box without one is 1. Those marked `iscrowd` are among them.
+        The common images of the first file with their annotations, and the boxes of the second file on these
+        images as detections. A box without a score gets 1. `iscrowd` boxes are included.
 
     Raises:
-        MeasureError: No image in common, an image twice, or other classes.
+        MeasureError: No common image, an image twice, or other classes.
     """
     classes = [category['name'] for category in first['categories']]
     others = [category['name'] for category in second['categories']]
@@ -189,10 +189,10 @@ def bring_together(
 def _same_images(
     first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]
 ) -> dict[Hashable, Hashable]:
-    """Return the id of the first reader's record of each image of the second, by the second's id.
+    """Return, by image id of the second reader, the image id of the first reader.
 
     Raises:
-        MeasureError: An image has two records of one reader: the boxes of one would be those of both.
+        MeasureError: An image has two records of one reader, so that its boxes are ambiguous.
     """
     exact = {image['file_name']: image['id'] for image in first}
     by_last: dict[str, list[Mapping[str, Any]]] = {}
@@ -222,7 +222,7 @@ def _same_images(
 
 
 def _plain(name: str) -> PurePosixPath:
-    """Return a file name without the hash that the inspection page puts before its suffix."""
+    """Return a file name without the hash that the inspection page adds before the suffix."""
     return PurePosixPath(_PAGE_HASH.sub('', name))
 
 
@@ -238,12 +238,12 @@ def in_classes(
     """Return a COCO dict in the classes of a detector, in their order.
 
     Args:
-        coco: Its categories are classes, or types of the map.
-        classes: In label order, the critical one first.
+        coco: COCO dict whose categories are classes, or types of the severity map.
+        classes: Class names in label order, the critical one first.
         severity: Class of each type.
 
     Raises:
-        MeasureError: Annotations of a type that is no class and has none.
+        MeasureError: Annotations of a type that is no class and is not in the severity map.
     """
     table = {name: name for name in classes} | dict(severity or {})
     names = {category['id']: category['name'] for category in coco['categories']}
@@ -264,14 +264,14 @@ def in_classes(
 
 @dataclass
 class _Pairs:
-    """What two readers marked on one image, side by side.
+    """The marks of two readers on one image.
 
     Attributes:
-        part: Of the image.
-        labels: Classes that the first and the second gave to each flaw that both marked.
-        alone: How many boxes of each lie on nothing that the other marked.
-        again: How many further boxes of each lie on what the other marked.
-        worst: Worst verdict of each, a position in `VERDICTS`; None with `iscrowd` boxes alone.
+        part: Part of the image.
+        labels: Classes that the first and the second reader gave to each common flaw.
+        alone: Boxes of each reader that lie on no box of the other.
+        again: Further boxes of each reader on flaws that are already paired.
+        worst: Worst verdict of each reader, a position in `VERDICTS`; None with only `iscrowd` boxes.
     """
 
     part: Hashable | None
@@ -282,18 +282,18 @@ class _Pairs:
 
 
 def _pair(first: InspectedImage, second: InspectedImage) -> _Pairs:
-    """Pair the boxes of two readers of one image; those of each are its truth."""
+    """Pair the boxes of two readers of one image; each holds its reader's boxes as truth."""
     boxes = first.truth_boxes, second.truth_boxes
     near, overlap = _on_one_place(*boxes), box_iou(*boxes)
     real = ~first.ignored, ~second.ignored
-    # On what the other marked as crowd, alone, a box says neither.
+    # A box that lies only on `iscrowd` boxes of the other reader does not count.
     on_real = near[:, real[1]].any(1), near[real[0]].any(0)
     on_crowd = near[:, ~real[1]].any(1), near[~real[0]].any(0)
     counted = tuple(r & ~(c & ~o) for r, c, o in zip(real, on_crowd, on_real, strict=True))
     rows, columns = (np.flatnonzero(side) for side in counted)
     allowed = near[np.ix_(rows, columns)]
     same = first.truth_labels[rows][:, None] == second.truth_labels[columns][None]
-    # A pair counts 1, and all that makes one better than another less than 1 together; likewise severities.
+    # One more pair outweighs all equal severities together, and one equal severity outweighs all overlaps.
     most = min(allowed.shape) + 1
     worth = allowed * (1 + (same + overlap[np.ix_(rows, columns)] / most) / (2 * most))
     chosen = [(i, j) for i, j in zip(*optimize.linear_sum_assignment(-worth), strict=True) if allowed[i, j]]
@@ -327,14 +327,14 @@ def _worst(labels: Ints, ignored: Bools) -> int | None:
 
 
 def _kappa_of_parts(pairs: Sequence[_Pairs]) -> Kappa | None:
-    """Compare the verdicts on parts, each by its worst image; None where no part has two."""
+    """Compare the verdicts on parts, each by its worst image; None if no part has two verdicts."""
     views: dict[str, list[_Pairs]] = {}
     for pair in pairs:
         views.setdefault(str(pair.part), []).append(pair)
     verdicts = []
     for members in views.values():
         sides = [[pair.worst[side] for pair in members] for side in (0, 1)]
-        # A view with a crowd alone says nothing, unless another view shows more.
+        # A part with an `iscrowd`-only view has no verdict, unless another view shows a defect.
         worst = [min((v for v in side if v is not None), default=FREE) for side in sides]
         if not any(None in side and w == FREE for side, w in zip(sides, worst, strict=True)):
             verdicts.append(worst)
@@ -347,15 +347,15 @@ def _kappa_of_parts(pairs: Sequence[_Pairs]) -> Kappa | None:
 def kappa(
     first: Ints, second: Ints, classes: int, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Kappa:
-    """Cohen's kappa (Educ. Psychol. Meas. 20, 1960) with the expanded percentile interval over the parts.
+    """Return Cohen's kappa (Educ. Psychol. Meas. 20, 1960) with the expanded percentile interval over parts.
 
     Args:
         first: (N) labels of one reader.
-        second: (N) labels of the other.
-        classes: How many labels there are.
-        confidence: Of the interval, two-sided.
+        second: (N) labels of the other reader.
+        classes: Number of labels.
+        confidence: Confidence level of the interval, two-sided.
         resamples: Bootstrap draws of parts.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         StatisticsError: Unequal lengths, or no part.
@@ -383,7 +383,7 @@ def kappa(
 
 
 def _kappas(tables: Ints) -> Floats:
-    """Return kappa of each table (T, C, C); nan where chance alone makes them agree."""
+    """Return kappa of each table (T, C, C); nan where the expected agreement is 1."""
     units = tables.sum((1, 2))
     agreed = np.trace(tables, axis1=1, axis2=2) / units
     expected = (tables.sum(2) * tables.sum(1)).sum(1) / units**2
@@ -400,12 +400,13 @@ class AtFalseCallRate:
     Attributes:
         defects: Critical defects.
         inspector_rate: Critical false calls of the inspector per image.
-        inspector_found: Critical defects that the inspector found with their severity.
-        inspector_recall: Their share; None without any.
-        threshold: The lowest score at which the model has no more false calls; None where it has no call.
-        model_rate: Critical false calls of the model per image there.
-        model_found: Critical defects that the model finds there.
-        model_recall: Their share; None without any.
+        inspector_found: Critical defects that the inspector found with the right severity.
+        inspector_recall: Share of these defects; None without critical defects.
+        threshold: The lowest score at which the model has no more false calls than the inspector; None if the
+            model has no call.
+        model_rate: Critical false calls of the model per image at the threshold.
+        model_found: Critical defects that the model finds at the threshold.
+        model_recall: Share of these defects; None without critical defects.
     """
 
     defects: int
@@ -425,7 +426,7 @@ def at_false_calls_of(
 
     Args:
         inspector: Images with the inspector's boxes as detections, of score 1.
-        model: The same images with those of the model.
+        model: The same images with the boxes of the model.
         classes: Names in label order.
     """
     theirs, ours = match_all(inspector), match_all(model)

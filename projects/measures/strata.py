@@ -1,4 +1,4 @@
-"""Escape, false reject and recall by series, batch, part type and view, and the worst of them."""
+"""Escape, false reject and recall by series, batch, part type and view, and the worst stratum."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .images import CRITICAL, STRATA
 from .matching import Matched
 from .parts import gather_parts, measure_parts
 
-MOST = 50  # values of a key; more of them are names of images, not groups
+MOST = 50  # maximum number of values of a key; more values are names of images, not groups
 
 
 @dataclass
@@ -20,15 +20,15 @@ class Stratum:
     """One group of images at one threshold.
 
     Attributes:
-        key: What the images are grouped by, such as 'series'.
-        value: Their common value.
-        images: Images in it.
-        parts: Parts that have an image in it; each is judged by these images alone. None where an image does
-            not name its part.
-        escape: Critical parts that are not rejected; not estimable where parts are not known.
+        key: Key of the group, such as 'series'.
+        value: Value of the key.
+        images: Number of images.
+        parts: Number of parts with an image in the group, each judged by these images alone. None if an image
+            does not name its part.
+        escape: Critical parts that are not rejected; not estimable where parts are unknown.
         false_reject: Defect-free parts that are rejected; likewise.
-        defects: Critical boxes.
-        recall: Share of them that were found with their severity; None without any.
+        defects: Number of critical boxes.
+        recall: Share of critical boxes found with the right severity; None without any.
     """
 
     key: str
@@ -51,11 +51,11 @@ def stratify(
     """Measure every group of images by each key that has several values.
 
     Args:
-        matched: From `match_all`; images without a key are in none of its groups.
-        threshold: Of parts and boxes.
-        keys: What to group by.
+        matched: From `match_all`; images without a key belong to no group of this key.
+        threshold: Score threshold of parts and boxes.
+        keys: Keys to group by.
         reject_minor: See `parts.gather_parts`.
-        confidence: Of each one-sided bound, which holds for one stratum by itself.
+        confidence: Confidence level of each one-sided bound, for one stratum by itself.
     """
     strata = []
     for key in keys:
@@ -69,7 +69,7 @@ def stratify(
 
 
 def too_many(matched: Sequence[Matched], keys: Sequence[str] = STRATA) -> list[str]:
-    """Say of each key that has more than `MOST` values that it is left out; from `match_all`."""
+    """Return a line for each key that is left out because it has more than `MOST` values."""
     counts = {key: len(_group(matched, key)) for key in keys}
     return [
         f'strata: {count} values of {key.replace("_", " ")} are left out, as more than {MOST} are names of '
@@ -80,7 +80,7 @@ def too_many(matched: Sequence[Matched], keys: Sequence[str] = STRATA) -> list[s
 
 
 def _group(matched: Sequence[Matched], key: str) -> dict[str, list[Matched]]:
-    """Return the images of each value of a key; those without one are in no group."""
+    """Return the images of each value of a key; images without a value are in no group."""
     groups: dict[str, list[Matched]] = {}
     for m in matched:
         if key in m.image.strata:
@@ -110,7 +110,7 @@ def _measure(
 
 
 def worst_stratum(strata: Sequence[Stratum]) -> Stratum | None:
-    """Return the stratum of the highest escape rate, of equal ones the highest bound; None without any."""
+    """Return the stratum with the highest escape rate, then the highest bound; None without strata."""
     known = [stratum for stratum in strata if stratum.escape.units]
     return max(known, key=lambda s: (s.escape.rate or 0.0, s.escape.upper or 0.0), default=None)
 
