@@ -1,1 +1,1 @@
-"""The detector on the line: exported, run, looked at."""
+"""The detector on the line: its export, its runtime, its pages."""

@@ -1,4 +1,4 @@
-"""What is exported: a detector of a config with its weights, or one drawn at random, and its description."""
+"""The detector to export: built from a config, with trained or random weights, and its description."""
 
 import datetime
 import hashlib
@@ -38,7 +38,7 @@ PACKAGES = ('openvino', 'onnxruntime', 'onnx', 'nncf', 'torch', 'torchvision', '
 
 
 class ExportError(MMXrayError, ValueError):
-    """A detector cannot be exported, or its export differs too much from it; one line with the remedy."""
+    """A detector cannot be exported, or its export differs too much from mmdet; one line with the remedy."""
 
 
 @dataclass
@@ -47,19 +47,19 @@ class Radiographs:
 
     Attributes:
         paths: Files.
-        truth: COCO dict whose categories are the classes; its images are these, in this order.
+        truth: COCO dict. Its categories are the classes; its images are in the order of `paths`.
     """
 
     paths: list[str]
     truth: dict
 
     def at(self, positions: Sequence[int]) -> 'Radiographs':
-        """Return some of them."""
+        """Return the images at some positions."""
         images = [self.truth['images'][k] for k in positions]
         return Radiographs([self.paths[k] for k in positions], self.truth | dict(images=images))
 
     def sizes(self) -> list[tuple[int, int]]:
-        """Return their (height, width) in px."""
+        """Return (height, width) in px of each image."""
         return [(image['height'], image['width']) for image in self.truth['images']]
 
 
@@ -67,10 +67,11 @@ def read_split(cfg: Config, split: str, most: int | None = None) -> Radiographs:
     """Choose up to `most` images of a split, evenly over its list.
 
     Raises:
-        DatasetError: No annotation file, an image that is not there, or several data sets but in train.
+        DatasetError: The annotation file or an image is missing, or a split other than train has several
+            data sets.
     """
     data, *others = leaves(cfg[f'{split}_dataloader'].dataset)
-    if others and split != 'train':  # calibration looks at the detector's own radiographs, the first ones
+    if others and split != 'train':  # calibration uses the detector's own radiographs, the first data set
         raise DatasetError(
             f'{split}_dataloader: {1 + len(others)} data sets, expected one; join their annotation files'
         )
@@ -89,7 +90,7 @@ def read_split(cfg: Config, split: str, most: int | None = None) -> Radiographs:
 
 
 def evenly(count: int, most: int | None) -> list[int]:
-    """Choose up to `most` positions of `count`, evenly spaced and the first among them."""
+    """Choose up to `most` evenly spaced positions of `count`, beginning with the first."""
     if not most or most >= count:
         return list(range(count))
     return np.linspace(0, count - 1, most).round().astype(int).tolist()
@@ -99,7 +100,7 @@ def survey(paths: Sequence[str], exported: Exported) -> tuple[list[str], list[Le
     """Read files, list their depths and measure their gray levels.
 
     Raises:
-        ImagingError: A file that the runtime would refuse.
+        ImagingError: The runtime would refuse a file.
     """
     depths, levels = set(), []
     for path in _progress(paths, 'depths, gray levels'):
@@ -116,8 +117,8 @@ def load_detector(cfg: Config, checkpoint: str) -> torch.nn.Module:
     """Build a config's detector with all of a checkpoint's weights, ready to infer.
 
     Raises:
-        HandoverError: The checkpoint lacks a tensor, or has one too many or of another shape, or was never
-            updated.
+        HandoverError: The checkpoint lacks a tensor, has an unknown tensor or one of another shape, or was
+            never updated.
     """
     detector = _build(cfg)
     try:
@@ -140,11 +141,11 @@ def padded_size(size: Sequence[int], scale: list[int] | float, divisor: int) -> 
 
 
 def untrained_detector(cfg: Config, seed: int = 0) -> torch.nn.Module:
-    """Build a config's detector with random weights, whatever it starts from in training.
+    """Build a config's detector with random weights, also where its training starts from pretrained ones.
 
-    Every layer counts: OpenMMLab begins residual branches with a gamma of 0, which would leave them out of
-    what is compared, and batch norm has the statistics of some drawn radiographs, without which the residual
-    sums of a deep backbone would grow without bound.
+    Every layer affects the output. OpenMMLab begins residual branches with a gamma of 0, so a comparison
+    would not see them: gamma is 1 here. Batch norm gets the statistics of some drawn radiographs; without
+    them, the residual sums of a deep backbone would grow without bound.
     """
     cfg.model.backbone.init_cfg = None
     with torch.random.fork_rng(devices=[]):
@@ -157,7 +158,7 @@ def untrained_detector(cfg: Config, seed: int = 0) -> torch.nn.Module:
         for norm in norms:
             torch.nn.init.ones_(norm.weight)
             norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over all that it sees
+            norm.momentum = None  # the plain mean over all batches
             norm.train()
         with torch.no_grad():
             for _ in range(4 if norms else 0):
@@ -187,22 +188,23 @@ def _build(cfg: Config) -> torch.nn.Module:
 def describe(
     cfg: Config, checkpoint: str | None, detector: torch.nn.Module, sizes: Sequence[tuple]
 ) -> Exported:
-    """Read from a config what the runtime has to know.
+    """Read from a config the facts that the runtime needs.
 
     Args:
-        cfg: The detector's.
-        checkpoint: Its weights; None for random ones.
-        detector: What `load_detector` built.
-        sizes: (height, width) in px of validation images. All fit into the input as mmdet would resize them.
+        cfg: The detector's config.
+        checkpoint: File of its weights; None for random weights.
+        detector: The detector that `load_detector` built.
+        sizes: (height, width) in px of validation images. The input is as large as the largest of them after
+            mmdet's resizing.
 
     Raises:
-        ExportError: The pipeline does something else than windowing and resizing.
+        ExportError: The pipeline has a step other than windowing and resizing.
     """
     pipeline = [step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations']
     scale = _scale_of(cfg, pipeline)
     divisor = detector.data_preprocessor.pad_size_divisor
     size = np.max([padded_size(size, scale, divisor) for size in sizes], axis=0).tolist()
-    # The one that is shrunk the most says how far an image may be shrunk.
+    # The runtime may shrink an image as far as the validation image that is shrunk the most.
     native = min(sizes, key=lambda size: (factor_of(size, scale), -size[0] * size[1]))
     classes = list(cfg.test_dataloader.dataset.metainfo.classes)
     facts = provenance.provenance(cfg.filename)
@@ -238,10 +240,10 @@ def describe(
 
 
 def _scale_of(cfg: Config, pipeline: Sequence[Mapping]) -> list[int] | float:
-    """How a test pipeline resizes, see `Exported.scale`.
+    """Return the resizing rule of a test pipeline, see `Exported.scale`.
 
     Raises:
-        ExportError: It does something else than windowing and resizing as the runtime does.
+        ExportError: The pipeline has other steps than the runtime's windowing and resizing.
     """
     kinds = [step.type for step in pipeline]
     resize = dict(pipeline[1]) if kinds == ['LoadXray', 'Resize', 'PackDetInputs'] else {}
@@ -262,16 +264,16 @@ def _scale_of(cfg: Config, pipeline: Sequence[Mapping]) -> list[int] | float:
 
 
 def describe_data(cfg: Config, checkpoint: str, truth: dict) -> dict:
-    """Return which data the detector has seen, for a proof on other parts, and how they are read.
+    """Return the data that the detector has seen, so that a proof can use other parts, and how to read them.
 
     Args:
-        cfg: The detector's.
-        checkpoint: Its weights; records of its training lie beside it.
-        truth: Of the val set, with its `info`.
+        cfg: The detector's config.
+        checkpoint: File of its weights; the records of its training lie beside it.
+        truth: COCO dict of the val set, with its `info`.
 
     Returns:
-        dict: `severity`, the map of the val set; `part_rule`, with which its parts were found in the names;
-        `data`, annotation files of train and val with their SHA-256; `images`, where their images are.
+        dict: `severity`, the map of the val set; `part_rule`, the rule that found its parts in the names;
+        `data`, annotation files of train and val with their SHA-256; `images`, the folders of their images.
     """
     (val,) = leaves(cfg.val_dataloader.dataset)
     file, severity = annotation_file(val), val.get('severity')

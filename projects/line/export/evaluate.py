@@ -1,4 +1,4 @@
-"""An exported folder on an annotated set: what its engine finds, as the report reads it."""
+"""An exported folder on an annotated set: the detections of its engine, as the report reads them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +28,8 @@ def evaluate(
 ) -> tuple[dict, dict]:
     """Run the engine of an exported folder on an annotated set.
 
-    A frame that the line would put into quarantine, by its depth, its gray levels or a file that cannot be
-    read, is refused here as well: it has no detections, and `refused` says why.
+    The line puts a frame into quarantine for its depth, its gray levels or a file that cannot be read. Such a
+    frame is refused here as well: it has no detections, and `refused` says why.
 
     Args:
         source: The exported folder.
@@ -39,12 +39,13 @@ def evaluate(
         engine: 'openvino' or 'onnxruntime'.
 
     Returns:
-        The content of `predictions.json`, and of `test.json` what the folder alone knows: `config`,
-        `checkpoint`, `metrics` and `exported`.
+        The content of `predictions.json`, and those fields of `test.json` that come from the folder alone:
+        `config`, `checkpoint`, `metrics` and `exported`.
 
     Raises:
         FolderError: The folder cannot be used.
-        DatasetError: The annotations cannot be used, an image is missing or of another size, or none is read.
+        DatasetError: The annotations cannot be used, an image is missing or of another size, or no image can
+            be inspected.
     """
     inspector = Inspector(source, engine)
     exported = inspector.exported
@@ -59,7 +60,7 @@ def evaluate(
         )
     found, masks, depths, refused = [], [], set(), {}
     for record, name in zip(truth['images'], _progress(names, engine), strict=True):
-        inspection = inspector.attempt(root / name)  # as on the line: one bad frame stops nothing
+        inspection = inspector.attempt(root / name)  # as on the line: a bad frame does not stop the run
         if isinstance(inspection, ImagingError):
             refused[name] = ' '.join(str(inspection).removeprefix(f'{root / name}: ').split())
             found.append(NOTHING)
@@ -102,7 +103,7 @@ def evaluate(
 
 
 def _check_size(path: Path, inspection: Inspection, size: tuple[int, int], ann_file: Path) -> None:
-    """Refuse a radiograph of another size, height and width, than its annotations say: they lie elsewhere."""
+    """Refuse a radiograph whose (height, width) is not that of its annotations: its boxes would be wrong."""
     if inspection.pixels.shape != size:
         height, width = inspection.pixels.shape
         raise DatasetError(
@@ -112,7 +113,7 @@ def _check_size(path: Path, inspection: Inspection, size: tuple[int, int], ann_f
 
 
 def another_map(severity: str | None, origin: dict) -> dict[str, str]:
-    """Return the map of severities where it is not that of the validation set: it says what is critical."""
+    """Return the map of severities, which defines critical defects, unless it is the validation set's."""
     return {} if severity in (None, origin.get('severity')) else {'severity': severity}
 
 
@@ -122,14 +123,14 @@ def _without_masks(truth: dict) -> dict:
 
 
 def _masks(inspection: Inspection) -> list[dict]:
-    """Return what COCO keeps of the mask of each detection; nothing of a detector of boxes alone."""
+    """Return COCO's fields for the mask of each detection; empty dicts for a detector of boxes alone."""
     if inspection.masks is None:
         return [{}] * len(inspection.scores)
     return [dict(segmentation=mask.rle(inspection.pixels.shape), area=mask.area) for mask in inspection.masks]
 
 
 def _average_precisions(truth: dict, found: Sequence[tuple]) -> dict[str, float | None]:
-    """Return AP50 of each class, and their mean, under the names that a tested checkpoint has."""
+    """Return AP50 of each class, and their mean, under the names that the test of a checkpoint uses."""
     images = inspected(truth, found)
     names = [category['name'] for category in truth['categories']]
     everything = np.arange(len(images))

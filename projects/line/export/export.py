@@ -1,6 +1,6 @@
 """From a config and a checkpoint to a folder for the line, all or nothing.
 
-Everything is written beside the folder and renamed when it has been proven: a failure leaves nothing.
+A draft beside the folder takes all files and is renamed once it has been proven: a failure leaves nothing.
 """
 
 import shutil
@@ -61,22 +61,22 @@ def export(
     max_false_reject: float = folder.MAX_FALSE_REJECT,
     second_opinion: bool = False,
 ) -> Exported:
-    """Export a detector, prove it on validation images, choose its threshold on all of them.
+    """Export a detector, compare it with mmdet on validation images, choose its threshold on all of them.
 
     Args:
         cfg: Detector config.
-        checkpoint: Its weights.
+        checkpoint: File of its weights.
         out: Folder to write; must not exist.
-        calibration: Training radiographs for INT8; 0 exports float32.
-        images: Validation radiographs to compare with mmdet, at most.
-        most_loss: Largest AP50 that the export may cost, as a fraction.
-        most_critical_loss: The same of the critical class.
-        max_escape: Escape rate of critical parts that the threshold is to keep on the validation parts.
+        calibration: Number of training radiographs for INT8; 0 exports float32.
+        images: Largest number of validation radiographs to compare with mmdet.
+        most_loss: Largest loss of AP50 through the export, as a fraction.
+        most_critical_loss: Largest loss of AP50 of the critical class.
+        max_escape: Highest escape rate of critical validation parts at the threshold.
         max_false_reject: Share of sound parts above which export and inference warn.
-        second_opinion: Add one, of the sound radiographs of train, see `opinion`.
+        second_opinion: Add a second opinion, learnt from the sound radiographs of train, see `opinion`.
 
     Returns:
-        What the folder's metadata says.
+        The folder's metadata.
 
     Raises:
         ExportError: The export differs from mmdet, or cannot be written; nothing is left behind.
@@ -98,7 +98,7 @@ def export(
         write_onnx(traceable, draft / GRAPHS['onnxruntime'])
         write_openvino(draft / GRAPHS['onnxruntime'], draft / GRAPHS['openvino'])
         exported.engines = dict(GRAPHS)
-        # Before INT8 too: its losses are the quantisation's alone if the graph says what mmdet says.
+        # Before INT8 too: if float32 agrees with mmdet, the losses of INT8 come from quantisation alone.
         _prove(exported, draft, 'openvino', reference, limits)
         if not train:
             _prove_or_leave_out(exported, draft, 'onnxruntime', reference, limits)
@@ -117,7 +117,7 @@ def export(
 
 
 def _prove(exported, draft, engine, reference, limits) -> None:
-    """Compare a graph in `draft` with mmdet, and keep the row that says so."""
+    """Compare a graph in `draft` with mmdet, and keep the row of the comparison."""
     folder.write(draft, exported)
     found = inspector_predictions(Inspector(draft, engine, cache=False), reference.images.paths, engine)
     exported.parity.append(compare(reference, found, engine, exported.precision))
@@ -125,7 +125,7 @@ def _prove(exported, draft, engine, reference, limits) -> None:
 
 
 def _prove_or_leave_out(exported, draft, engine, reference, limits) -> None:
-    """Prove a second engine; where rounding decides what mmdet finds, one that loses more is left out."""
+    """Prove a second engine; leave it out if it loses too much where rounding decides what mmdet finds."""
     try:
         _prove(exported, draft, engine, reference, limits)
     except ExportError as error:
@@ -143,8 +143,8 @@ def export_untrained(cfg: Config, out: Path, side: int, images: Sequence[Path] =
     Args:
         cfg: Detector config.
         out: Folder to write; must not exist.
-        side: Of the radiographs, in px.
-        images: Calibration radiographs; few will do.
+        side: Side of the square radiographs in px.
+        images: Calibration radiographs; a few are enough.
     """
     detector = untrained_detector(cfg)
     exported = describe(cfg, None, detector, [(side, side)])
@@ -164,7 +164,7 @@ def export_untrained(cfg: Config, out: Path, side: int, images: Sequence[Path] =
 
 
 def _to_int8(exported, draft, traceable, train, reference, limits) -> dict:
-    """Quantise the OpenVINO graph in `draft`; ONNX Runtime's is left out, so that a folder has one answer."""
+    """Quantise the OpenVINO graph in `draft`; remove ONNX Runtime's: a folder has one result per image."""
     prepare = Inspector.of(exported, torch_engine(traceable))
     inputs = [prepare.input_of(path) for path in _progress(train.paths, 'calibration')]
     truth, everything = reference.images.truth, np.arange(len(reference.images.paths))
@@ -178,7 +178,7 @@ def _to_int8(exported, draft, traceable, train, reference, limits) -> dict:
         )
 
     def left(engine):
-        """Share of the allowed losses that an engine leaves: 1 without any, negative beyond a limit."""
+        """Return the unused share of the allowed losses: 1 without a loss, negative beyond a limit."""
         found = inspector_predictions(Inspector.of(exported, engine), reference.images.paths, 'INT8')
         after = ap50_measures(truth, found)
         losses = [before[name] - ap(everything) for name, ap in after.items()]
@@ -196,13 +196,13 @@ def _to_int8(exported, draft, traceable, train, reference, limits) -> dict:
 
 
 def is_transformer(traceable: TraceableDetector) -> bool:
-    """Whether the backbone is one, in which NNCF has to find the attention."""
+    """Whether the backbone is a transformer: NNCF then has to find the attention."""
     return any(isinstance(module, torch.nn.LayerNorm) for module in traceable.backbone.modules())
 
 
 @contextmanager
 def draft_folder(out: Path) -> Iterator[Path]:
-    """Give a folder beside `out` that becomes `out` at the end, or vanishes with all its content."""
+    """Yield a folder beside `out`: renamed to `out` at the end, deleted with all its content on an error."""
     if out.exists():
         raise running.UsageError(f'{out}: exists, expected a new folder; delete it or choose another name')
     draft = None
@@ -210,7 +210,7 @@ def draft_folder(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
         yield draft
-        draft.chmod(0o755)  # mkdtemp's is for its maker alone
+        draft.chmod(0o755)  # mkdtemp's mode lets its owner alone read
         draft.rename(out)
     except BaseException as error:
         full = shutil.disk_usage(out.parent).free < 2**20 if out.parent.exists() else False

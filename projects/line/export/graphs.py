@@ -34,7 +34,7 @@ def torch_engine(traceable: TraceableDetector) -> engines.Engine:
 
 
 def inspector_of(cfg: Config, checkpoint: str, threshold: float | None = None) -> Inspector:
-    """Return the runtime around a config's detector in PyTorch, for radiographs of its val set's size."""
+    """Return an inspector around a config's detector in PyTorch, for radiographs of the val set's size."""
     detector = load_detector(cfg, checkpoint)
     val = read_split(cfg, 'val')
     exported = describe(cfg, checkpoint, detector, val.sizes())
@@ -51,7 +51,7 @@ def write_onnx(traceable: TraceableDetector, path: Path) -> None:
     )
     traced = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
-        # Tracing warns of every Python number in a shape, and the size is fixed on purpose.
+        # Tracing warns of every Python number in a shape; here the size is fixed on purpose.
         warnings.simplefilter('ignore')
         torch.onnx.export(
             traceable,
@@ -64,7 +64,7 @@ def write_onnx(traceable: TraceableDetector, path: Path) -> None:
             dynamic_axes={name: {0: 'found'} for name in traceable.outputs},
         )
     model = onnx.load_from_string(traced.getvalue())
-    # torchvision's NMS returns all boxes that remain. Those beyond the limit are dropped later: skip them.
+    # torchvision's NMS returns all remaining boxes, and later steps drop those beyond the limit: stop there.
     nodes = [node for node in model.graph.node if node.op_type == 'NonMaxSuppression']
     for node, cfg in zip(nodes, (traceable.rpn_cfg, traceable.rcnn_cfg), strict=True):
         node.input[2] = f'{node.name}/most'
@@ -75,5 +75,5 @@ def write_onnx(traceable: TraceableDetector, path: Path) -> None:
 
 
 def write_openvino(source: Path, path: Path) -> None:
-    """Convert an ONNX file: one trace, so that both engines run the same graph."""
+    """Convert an ONNX file: both engines run the graph of one trace."""
     save(engines.core().read_model(source), path)

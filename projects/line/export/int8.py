@@ -1,4 +1,4 @@
-"""INT8 by NNCF: post-training quantisation of an exported graph, layers put back where it costs too much."""
+"""INT8 by NNCF: post-training quantisation of an exported graph; harmful layers return to float32."""
 
 import errno
 import logging
@@ -10,13 +10,13 @@ import numpy as np
 from projects.line.runtime import engines
 
 NETWORK = ('/backbone', '/neck', '/rpn', '/bbox_head', '/mask_head')
-"""How the names of the nodes of backbone, FPN and heads begin; the others decode boxes and suppress them."""
+"""Prefixes of the node names of backbone, FPN and heads; the other nodes decode boxes and suppress them."""
 
 WEIGHTED = ('Convolution', 'ConvolutionBackpropData', 'GroupConvolution', 'MatMul')
-"""Operations that NNCF gives INT8 inputs and weights."""
+"""Operations whose inputs and weights NNCF quantises to INT8."""
 
 MOVING = ('MaxPool', 'Reshape', 'Split', 'Squeeze', 'Transpose', 'Unsqueeze', 'VariadicSplit', 'Gather')
-"""Operations that hand on values as they are."""
+"""Operations that leave the values unchanged."""
 
 
 def quantise(
@@ -30,18 +30,19 @@ def quantise(
     """Replace an OpenVINO graph by its INT8 version (NNCF post-training quantisation).
 
     Backbone, FPN and heads are quantised, the decoding of boxes is not. When the measure falls by more than
-    `most_loss`, NNCF puts the most harmful layers back to float32 until the loss is small enough.
+    `most_loss`, NNCF returns the most harmful layers to float32 until the loss is small enough.
 
     Args:
         graph: The `.xml` file, replaced.
         inputs: Calibration images with their extents, as an engine takes them.
-        measure: Of an engine, on validation images.
-        reference: Its value in float32.
-        most_loss: Largest fall.
-        transformer: The backbone is one: NNCF then looks for attention and smooths its activations.
+        measure: Measures an engine on validation images; higher is better.
+        reference: Value of the measure in float32.
+        most_loss: Largest fall of the measure.
+        transformer: Whether the backbone is a transformer: NNCF then finds the attention and smooths its
+            activations.
 
     Returns:
-        Images used, the measure after plain quantisation, and the layers put back ('float32').
+        Number of images, the measure after plain quantisation, and the layers in float32 ('float32').
     """
     engines.silence_telemetry()
     import nncf
@@ -75,7 +76,7 @@ def quantise(
             whole,
             validation_dataset=nncf.Dataset([None]),
             validation_fn=lambda compiled, _: (measure(engine_of(compiled)), None),
-            # NNCF counts from the float32 graph, which may have lost a part by itself.
+            # NNCF counts the fall from the float32 graph, whose own measure may be below the reference.
             max_drop=max(measured(whole) - (reference - most_loss), 0.0),
             **settings,
         )
@@ -83,7 +84,7 @@ def quantise(
         facts['float32'] = sorted(plain - quantised_layers(quantised))
     draft = graph.with_name('int8.xml')
     save(quantised, draft)
-    # Only now: the weights are mapped from the file that is replaced.
+    # The models map their weights from the file: delete them before it is replaced.
     del model, quantised
     for suffix in ('.xml', '.bin'):
         draft.with_suffix(suffix).replace(graph.with_suffix(suffix))
@@ -94,7 +95,7 @@ def save(model, path: Path) -> None:
     """Write an OpenVINO model in float32 as `.xml` and `.bin`.
 
     Raises:
-        OSError: It could not be written whole; OpenVINO's own error is nameless.
+        OSError: The file could not be written whole; OpenVINO's own error does not name it.
     """
     import openvino
 
@@ -107,13 +108,13 @@ def save(model, path: Path) -> None:
 
 
 def decoding(model) -> list[str]:
-    """Names of the nodes that turn the heads' outputs into boxes: those outside every named module."""
+    """Return the names of the nodes that turn the heads' outputs into boxes: nodes outside `NETWORK`."""
     nodes = (n for n in model.get_ops() if n.get_type_name() not in ('Constant', 'Parameter', 'Result'))
     return [n.get_friendly_name() for n in nodes if not n.get_friendly_name().startswith(NETWORK)]
 
 
 def quantised_layers(model) -> set[str]:
-    """Names of the convolutions and matrix products whose input is INT8."""
+    """Return the names of the convolutions and matrix products whose input is INT8."""
     return {
         node.get_friendly_name()
         for node in model.get_ops()
@@ -122,7 +123,7 @@ def quantised_layers(model) -> set[str]:
 
 
 def _is_quantised(node) -> bool:
-    """Whether a node's input was quantised, and since then at most moved."""
+    """Whether a node's input comes from a quantisation, with only `MOVING` operations between."""
     while True:
         node = node.input_value(0).get_node()
         if node.get_type_name() not in MOVING:

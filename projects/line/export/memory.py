@@ -1,4 +1,4 @@
-"""What the second opinion remembers of sound parts, and the score above which it flags."""
+"""The memory of the second opinion: patches of sound parts, and the score above which it flags."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +8,11 @@ import numpy as np
 from projects.measures.bounds import upper_bound
 
 MOST_FLAGGED = 0.1
-"""Of the sound parts, by the bound, where the held-out ones can show it."""
+"""Largest share of sound parts to flag, by the upper bound, if there are enough held-out parts to show it."""
 
 
 def coreset(points: np.ndarray, count: int) -> np.ndarray:
-    """Choose points (N, C) so that none is far from a chosen one (greedy k-center, Gonzalez 1985)."""
+    """Choose points so that each of the (N, C) is near a chosen point (greedy k-center, Gonzalez 1985)."""
     chosen = [0]
     nearest = ((points - points[0]) ** 2).sum(1)
     while len(chosen) < min(count, len(points)) and nearest.max() > 0:
@@ -24,15 +24,15 @@ def coreset(points: np.ndarray, count: int) -> np.ndarray:
 def flagging_score(scores: Sequence[float], parts: Sequence[str | None]) -> dict[str, Any]:
     """Choose the score above which a radiograph is flagged, from held-out sound radiographs.
 
-    It is the lowest score at which at most `MOST_FLAGGED` of the sound parts are flagged, by the one-sided
-    95 % bound. Fewer than 29 parts cannot show that: then it is the highest score of them.
+    The threshold is the lowest score at which the one-sided 95 % bound of the share of flagged sound parts is
+    at most `MOST_FLAGGED`. Fewer than 29 parts cannot show this; the threshold is then their highest score.
 
     Args:
-        scores: Of each radiograph.
-        parts: Its part; where one is not known, each radiograph stands for itself.
+        scores: Score of each radiograph.
+        parts: Part of each radiograph; if any part is unknown, each radiograph counts as a part.
 
     Returns:
-        `threshold`, and of sound parts `flagged`, `sound`, `upper` and `confidence`.
+        `threshold`; `flagged` and `sound`, counts of sound parts; `upper`, the bound at `confidence`.
     """
     worst: dict[Any, float] = {}
     for k, (score, part) in enumerate(zip(scores, parts, strict=True)):

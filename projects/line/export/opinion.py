@@ -1,4 +1,4 @@
-"""The second opinion of a folder: feature graph, memory of sound patches, and the score that flags."""
+"""The second opinion of a folder: feature graph, memory of sound patches, and the threshold of its flag."""
 
 import warnings
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ from .memory import coreset, flagging_score
 from .traceable import TraceableDetector
 
 GRAPH, MEMORY = 'features.onnx', 'memory.npy'
-CHANNELS = 128  # of a patch, by a random projection, which keeps distances (Johnson & Lindenstrauss 1984)
+CHANNELS = 128  # of a patch, after a random projection, which keeps distances (Johnson & Lindenstrauss 1984)
 PATCHES = 2_000  # in the memory
-CANDIDATES = 40_000  # from which they are chosen
-FEWEST = 10  # sound radiographs to learn from, and to hold out
+CANDIDATES = 40_000  # patches from which the memory is chosen
+FEWEST = 10  # sound radiographs in train, and in val
 
 
 class PatchFeatures(nn.Module):
     """Features of patches from two middle stages of a detector's backbone.
 
-    Each is averaged over 3 x 3 places, the deeper one is brought to the size of the other, and both are
-    projected to `CHANNELS` (a matrix of seed 0).
+    Each feature map is averaged over 3 x 3 places. The deeper map is resized to the finer one, and both
+    together are projected to `CHANNELS` (a random matrix of seed 0).
 
     Args:
-        traceable: The detector, of one channel.
+        traceable: The detector with one input channel.
     """
 
     def __init__(self, traceable: TraceableDetector):
@@ -53,7 +53,7 @@ class PatchFeatures(nn.Module):
 
 
 def write_features(traceable: TraceableDetector, path: Path) -> None:
-    """Trace the features into an ONNX file, which both engines read."""
+    """Trace `PatchFeatures` into an ONNX file, which both engines read."""
     example = torch.full((1, 1, *traceable.size), traceable.mean)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')  # sizes are fixed on purpose
@@ -82,18 +82,18 @@ def add_opinion(
     train: Radiographs,
     val: Radiographs,
 ) -> None:
-    """Write graph and memory into a draft, and what calibrates them into the metadata.
+    """Write graph and memory into a draft, and the threshold into the metadata.
 
     Args:
         exported: The folder's metadata.
         draft: The folder.
         traceable: The detector.
-        inspector: It prepares radiographs as the runtime does.
-        train: Radiographs of which the sound ones are learnt.
-        val: Of which the sound ones are held out, to choose the score that flags.
+        inspector: Prepares radiographs as the runtime does.
+        train: Radiographs; the memory is learnt from the sound ones.
+        val: Radiographs; the threshold is chosen from the sound ones.
 
     Raises:
-        ExportError: There are too few sound ones.
+        ExportError: There are too few sound radiographs.
     """
     learnt, held = sound_of(train), sound_of(val)
     if min(len(learnt.paths), len(held.paths)) < FEWEST:
@@ -111,13 +111,13 @@ def add_opinion(
 
 
 def score_of(features: opinion.Features, memory: np.ndarray, inspector: Inspector, path: str) -> float:
-    """Return the score of a radiograph, as the runtime does."""
+    """Return the score of a radiograph, computed as in the runtime."""
     found = (opinion.patches(features, *place) for place in inspector.inputs_of(path))
     return max(float(opinion.distances(each, memory).max(initial=0.0)) for each in found)
 
 
 def memory_of(features: opinion.Features, inspector: Inspector, paths: Sequence[str]) -> np.ndarray:
-    """Return patches (at most `PATCHES`, CHANNELS) that stand for those of sound radiographs."""
+    """Return a coreset (at most `PATCHES`, CHANNELS) of the patches of sound radiographs."""
     rng, found = np.random.default_rng(0), []
     most = max(CANDIDATES // len(paths), 1)
     for path in _progress(paths, 'memory'):

@@ -1,4 +1,4 @@
-"""Does the exported graph say what mmdet says? Boxes, scores and AP50 compared on radiographs."""
+"""Does the exported graph agree with mmdet? Boxes, scores and AP50 compared on radiographs."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -20,15 +20,15 @@ from projects.radiograph.parts import recorded_unit
 
 from .detector import ExportError, Radiographs, _progress, padded_size
 
-MIN_SAME_IOU = 0.99  # IoU
+MIN_SAME_IOU = 0.99
 MIN_MATCHED = 0.995  # share of mmdet's boxes that an fp32 graph finds again
-MAX_MORE = 0.005  # boxes that mmdet does not have, as a share of its own
+MAX_MORE = 0.005  # additional boxes, as a share of mmdet's boxes
 MAX_SCORE_ERROR = 1e-3
-# Mean over the boxes that are found again at IoU >= .5, by precision.
+# By precision: mean over the boxes that are found again at IoU >= .5.
 MIN_MASK_IOU = dict(fp32=0.99, int8=0.9)
 
-ROUNDING = 1e-5  # of the RPN's logits; the scores of engines and of PyTorch differ by up to as much
-ALTERNATIVES = 4  # runs of mmdet with logits changed so
+ROUNDING = 1e-5  # noise of the RPN's logits; the scores of engines and of PyTorch differ by up to as much
+ALTERNATIVES = 4  # runs of mmdet with such noise
 
 
 # ------------------------------------------------------------------------------------------------- parity
@@ -38,14 +38,14 @@ class Found(tuple):
     """Boxes (N, 4) x1 y1 x2 y2 in px of the image as stored, scores (N) and labels (N) of one image.
 
     Attributes:
-        masks: (N, H, W) bool of the image as stored, packed bits along W; None without.
+        masks: (N, H, W) bool of the image as stored, packed bits along W; None for a detector of boxes alone.
     """
 
     masks: np.ndarray | None = None
 
     @classmethod
     def of(cls, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, masks=None) -> 'Found':
-        """Return them, with the masks if there are any."""
+        """Return the detections of one image, with `masks` (N, H, W) bool if there are any."""
         found = cls((boxes, scores, labels))
         if masks is not None:
             found.masks = np.packbits(masks, axis=-1)
@@ -54,19 +54,19 @@ class Found(tuple):
 
 @dataclass
 class Reference:
-    """What mmdet says of validation images.
+    """mmdet's detections on validation images.
 
     A graph has one input size. mmdet pads a single image to the next multiple of 32, and a batch to the size
-    of its largest image; the padding changes boxes near the border. Boxes are therefore compared with mmdet
-    padding as in such a batch, and AP50 with mmdet as it is tested, image by image.
+    of its largest image; the padding changes boxes near the border. Therefore boxes are compared with mmdet
+    at the padding of the graph, and AP50 is compared with mmdet as it is tested, image by image.
 
     Attributes:
         images: The images.
-        alike: Of each, what `mmdet_predictions` returns with the padding of the graph.
-        alone: The same with mmdet's own.
-        padded: How many images the two paddings differ for.
-        rounded: Runs mmdet as for `alike` on some of the images, its RPN's logits changed by noise of a
-            seed as rounding would.
+        alike: Result of `mmdet_predictions` for each image, with the padding of the graph.
+        alone: The same with mmdet's own padding.
+        padded: Number of images for which the two paddings differ.
+        rounded: Takes a seed and some of the images; runs mmdet as for `alike`, with noise of the size of
+            rounding added to the RPN's logits.
     """
 
     images: Radiographs
@@ -77,7 +77,7 @@ class Reference:
     _drawn: dict[int, dict[int, tuple]] = field(default_factory=dict)
 
     def draw(self, seed: int, positions: Sequence[int]) -> list[tuple]:
-        """Return what mmdet, its logits changed by noise of a seed, finds on images; each is asked once."""
+        """Return mmdet's detections with noise of a seed on its logits; each image runs once per seed."""
         known = self._drawn.setdefault(seed, {})
         new = [k for k in positions if k not in known]
         if new:
@@ -85,11 +85,11 @@ class Reference:
         return [known[k] for k in positions]
 
     def ties(self, positions: Sequence[int]) -> list[int]:
-        """Return the images, of those asked for, on which rounding decides what mmdet finds.
+        """Return those of some images on which rounding decides what mmdet finds.
 
-        Where all features of the RPN are zero, as behind a ReLU that learnt little, its anchors share one
-        score, that of its bias. Where these rank among the proposals, which of them are kept depends on the
-        last bit, and so do the boxes. mmdet, its RPN's logits changed by `ROUNDING`, then finds other boxes.
+        Where all features of the RPN are zero, as after a ReLU that learnt little, its anchors share the
+        score of its bias. If such anchors rank among the proposals, the last bit decides which of them are
+        kept, and so decides the boxes. mmdet then finds other boxes after noise of `ROUNDING` on its logits.
         """
         draws = [self.draw(seed, positions) for seed in range(2)]
         return [
@@ -99,7 +99,7 @@ class Reference:
         ]
 
     def alternatives(self, tied: Sequence[int]) -> list[list[tuple]]:
-        """Return what mmdet might as well find: `alone`, on images with ties one of `ALTERNATIVES` draws."""
+        """Return equally valid runs of mmdet: `alone`, with a draw of `ALTERNATIVES` on images with ties."""
         runs = []
         for seed in range(ALTERNATIVES):
             run = list(self.alone)
@@ -110,7 +110,7 @@ class Reference:
 
 
 def ask_mmdet(cfg: Config, detector, images: Radiographs, exported: Exported) -> Reference:
-    """Run mmdet on images, with the graph's padding and where it differs with its own."""
+    """Run mmdet on images with the graph's padding and, where that differs, with mmdet's own."""
     alike = mmdet_predictions(cfg, detector, images.paths, exported.input)
     divisor = detector.data_preprocessor.pad_size_divisor
     others = [
@@ -143,14 +143,14 @@ def mmdet_predictions(
     """Run mmdet itself, pipeline and preprocessor included.
 
     Args:
-        cfg: The detector's.
-        detector: What `load_detector` built.
+        cfg: The detector's config.
+        detector: The detector that `load_detector` built.
         paths: Images.
-        size: [height, width] in px to pad to, as in a batch with an image of that size; default, no more
-            than mmdet pads an image by itself.
+        size: [height, width] in px to pad to, as in a batch with an image of that size; default, mmdet's
+            padding of a single image.
 
     Returns:
-        What was found on each image, see `Found`.
+        The detections of each image, see `Found`.
     """
     pipeline = _pipeline(cfg)
     found = []
@@ -192,19 +192,19 @@ def _test_step(detector, item: dict, size: Sequence[int] | None = None):
             return detector.test_step(data)[0]
         data = detector.data_preprocessor(data, False)
         height, width = data['inputs'].shape[-2:]
-        # 0 is what the preprocessor itself puts beyond a normalised image.
+        # The preprocessor itself pads a normalised image with 0.
         data['inputs'] = torch.nn.functional.pad(data['inputs'], (0, size[1] - width, 0, size[0] - height))
         return detector(**data, mode='predict')[0]
 
 
 def inspector_predictions(inspector: Inspector, paths: Sequence[str], name: str) -> list[tuple]:
-    """Run the runtime on files; the same tuples as `mmdet_predictions`."""
+    """Run the runtime on files; returns the same tuples as `mmdet_predictions`."""
     found = (inspector(path) for path in _progress(paths, name))
     return [Found.of(one.boxes, one.scores, one.labels, _whole_masks(one)) for one in found]
 
 
 def _whole_masks(inspection: Inspection) -> np.ndarray | None:
-    """Masks (N, H, W) bool over the whole image; None without."""
+    """Return masks (N, H, W) bool over the whole image; None for a detector of boxes alone."""
     if inspection.masks is None:
         return None
     whole = np.zeros((len(inspection.masks), *inspection.pixels.shape), bool)
@@ -215,12 +215,13 @@ def _whole_masks(inspection: Inspection) -> np.ndarray | None:
 
 
 def compare_boxes(reference: Sequence[tuple], found: Sequence[tuple]) -> dict:
-    """Match the boxes of two runs of one detector, each with the most alike of its class.
+    """Match each box of a reference run with the box of its class that overlaps it most in another run.
 
     Returns:
-        `boxes` of the reference, `matched` of them at IoU >= .99, `more` boxes found than it has, and the
-        largest and mean `score` difference of the matched; where the reference has masks, `mask_iou`, their
-        mean IoU with those found, of boxes of IoU >= .5; None where there is none to compare.
+        `boxes`, the number in the reference; `matched`, how many are found at IoU >= .99; `more`, the number
+        of additional boxes; `score_max` and `score_mean`, the largest and mean score difference of matched
+        boxes. If the reference has masks, `mask_iou` is the mean IoU of the masks over boxes found at
+        IoU >= .5; None if there is no such box.
     """
     boxes, extra, differences, overlaps = 0, 0, [], []
     with_masks = any(getattr(one, 'masks', None) is not None for one in reference)
@@ -250,7 +251,7 @@ def compare_boxes(reference: Sequence[tuple], found: Sequence[tuple]) -> dict:
 
 
 def _mask_iou(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of two masks of packed bits; 1 of two empty ones."""
+    """Return the IoU of two masks of packed bits; 1 for two empty masks."""
     common, union = (int(np.bitwise_count(f(first, second)).sum()) for f in (np.bitwise_and, np.bitwise_or))
     return common / union if union else 1.0
 
@@ -275,10 +276,10 @@ def inspected(truth: dict, found: Sequence[tuple]) -> list:
 
 
 def ap50_measures(truth: dict, *runs: Sequence[tuple]) -> dict[str, Callable[[np.ndarray], float | None]]:
-    """Return AP50, the mean over the classes that have boxes and that of the critical class alone.
+    """Return two measures: mean AP50 over the classes that have boxes, and AP50 of the critical class.
 
-    Each is a function of positions among the images of all runs, one run after the other; None where these
-    hold no box of the class.
+    Each is a function of positions among the images of all runs, one run after the other. It returns None
+    where these images hold no box of the class.
     """
     images = [image for found in runs for image in inspected(truth, found)]
     per_class = [average_precision_at(images, label) for label in range(len(truth['categories']))]
@@ -293,8 +294,8 @@ def ap50_measures(truth: dict, *runs: Sequence[tuple]) -> dict[str, Callable[[np
 def compare_ap50(truth: dict, reference: Sequence[tuple], found: Sequence[tuple]) -> dict:
     """Return AP50 of two runs on the same images, mean and critical, and the paired loss with interval.
 
-    Where the interval cannot be had, such as without part ids, the loss is that of the point; where AP50
-    itself cannot, there is a `reason` and no loss.
+    If the interval cannot be computed, such as without part ids, the row has the point estimate of the loss.
+    If AP50 cannot be computed, the row has a `reason` and no loss.
     """
     units = [recorded_unit(image) for image in truth['images']]
     everything = np.arange(len(units))
@@ -317,10 +318,10 @@ def compare_ap50(truth: dict, reference: Sequence[tuple], found: Sequence[tuple]
 
 
 def compare(reference: Reference, found: Sequence[tuple], engine: str, precision: str) -> dict:
-    """Return a row of the parity table: an engine's predictions beside mmdet's.
+    """Return a row of the parity table: the comparison of an engine's predictions with mmdet's.
 
-    Where float32 does not find mmdet's boxes again, the images on which rounding decides what mmdet finds
-    (`Reference.ties`) are set apart: they are counted as `tied`, and judged by AP50 alone.
+    If float32 does not find mmdet's boxes again, the images on which rounding decides what mmdet finds
+    (`Reference.ties`) are set apart: they count as `tied` and are judged by AP50 alone.
     """
     row = dict(engine=engine, precision=precision, images=len(found), padded=reference.padded)
     row |= compare_boxes(reference.alike, found)
@@ -342,13 +343,13 @@ def compare(reference: Reference, found: Sequence[tuple], engine: str, precision
 
 
 def _all_found(reference: Sequence[tuple], found: Sequence[tuple]) -> bool:
-    """Whether each box is found again, and no other."""
+    """Whether every box is found again, and no additional box."""
     row = compare_boxes(reference, found)
     return row['matched'] == row['boxes'] and not row['more']
 
 
 def _lowest_ap50(reference: Reference, tied: Sequence[int]) -> dict[str, float]:
-    """Return the lowest AP50, mean and critical, of what mmdet might as well find."""
+    """Return the lowest AP50, mean and critical, over the equally valid runs of mmdet."""
     alternatives = reference.alternatives(tied)
     measures = ap50_measures(reference.images.truth, *alternatives)
     runs = np.arange(len(reference.alone) * len(alternatives)).reshape(len(alternatives), -1)
@@ -357,7 +358,7 @@ def _lowest_ap50(reference: Reference, tied: Sequence[int]) -> dict[str, float]:
 
 
 def _same_boxes(row: dict) -> bool:
-    """Whether a row's boxes and scores are those of mmdet, within the limits of float32."""
+    """Whether a row's boxes and scores equal mmdet's within the limits of float32."""
     share, more = row['matched'] / row['boxes'], row['more'] / row['boxes']
     return share >= MIN_MATCHED and more <= MAX_MORE and row['score_max'] <= MAX_SCORE_ERROR
 
@@ -368,10 +369,10 @@ def _needs_ap50(row: dict) -> bool:
 
 
 def check(row: dict, most_loss: float, most_critical_loss: float) -> None:
-    """Refuse a row of the parity table that is beyond its limits, or that proves nothing.
+    """Refuse a row of the parity table that exceeds a limit or proves nothing.
 
     Raises:
-        ExportError: It is.
+        ExportError: The row exceeds a limit or proves nothing.
     """
     name = f'{row["engine"]} {row["precision"]}'
     if row['precision'] == 'fp32':

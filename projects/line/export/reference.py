@@ -1,4 +1,4 @@
-"""What the drift charts compare with: gray levels, scores and rejects of the validation radiographs."""
+"""The reference of the drift charts: gray levels, scores and rejects of the validation radiographs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,16 +15,16 @@ from projects.radiograph.parts import recorded_part
 def reference_of(
     exported: Exported, truth: dict[str, Any], levels: Sequence[Levels], found: Sequence[tuple]
 ) -> dict[str, Any]:
-    """Describe the proof, see `Exported.reference`.
+    """Describe the validation radiographs, see `Exported.reference`.
 
     Args:
-        exported: The folder, its threshold chosen.
+        exported: The folder's metadata with its threshold.
         truth: COCO dict of the validation radiographs.
-        levels: Gray levels of each.
-        found: Boxes, scores and labels that the folder finds on each.
+        levels: Gray levels of each radiograph.
+        found: Boxes, scores and labels that the folder finds on each radiograph.
 
     Returns:
-        The reference; empty where there are fewer than 10 parts, or radiographs where parts are not known.
+        The reference; empty if there are fewer than 10 parts (radiographs if the parts are unknown).
     """
     parts = [recorded_part(image) for image in truth['images']]
     units = len(parts) if None in parts else len(set(parts))
@@ -53,7 +53,7 @@ def reference_of(
 
 
 def _described(values: Sequence[float]) -> dict[str, Any]:
-    """Count, mean, standard deviation and quantiles, which stand for the values themselves."""
+    """Summarise values by count, mean, standard deviation and quantiles."""
     if not values:
         return dict(count=0, mean=None, spread=None, quantiles=[])
     levels = (np.arange(LEVELS) + 0.5) / LEVELS

@@ -16,8 +16,8 @@ from .parity import inspected
 def choose_threshold(exported: Exported, truth: dict, found: Sequence[tuple], max_escape: float) -> None:
     """Set a folder's threshold and its curve from validation parts.
 
-    The threshold is that of the report: the highest whose predictive probability of proof on a test set of as
-    many critical parts is enough.
+    The report chooses its threshold by the same rule: the highest threshold with a sufficient predictive
+    probability of proof on a test set of as many critical parts.
     """
     try:
         parts = gather_parts(match_all(inspected(truth, found)))

@@ -1,4 +1,4 @@
-"""A detector as one plain PyTorch module: arrays in, boxes and masks out, nothing that no graph holds."""
+"""A detector as one plain PyTorch module that can be traced: arrays in, boxes and masks out."""
 
 import copy
 
@@ -21,12 +21,12 @@ class UnsupportedDetectorError(MMXrayError, ValueError):
 class TraceableDetector(nn.Module):
     """Faster or Mask R-CNN from gray levels to boxes, as mmdet's `test_step` computes it, for one input size.
 
-    Traced, it becomes one graph: normalisation, backbone, FPN, RPN, its NMS, RoIAlign, box head, NMS. mmdet's
-    own code cannot be traced whole: it branches on data and loops over image metas. Boxes per class and
-    level are kept apart in NMS by an offset, as mmcv does; the RoIs are handed on sorted by pyramid level, so
-    that no result has to be scattered back. The three equal channels that the preprocessor makes of one are
-    folded into the first convolution. Masks leave it as rasters over their boxes: pasting them into the
-    radiograph is the runtime's.
+    Tracing turns the module into one graph: normalisation, backbone, FPN, RPN, its NMS, RoIAlign, box head,
+    NMS. mmdet's own code cannot be traced whole: it branches on data and loops over image metas. As in mmcv,
+    an offset per class or level keeps their boxes apart in NMS. RoIs stay sorted by pyramid level, so that no
+    result has to be scattered back. The preprocessor repeats one channel three times; here the first
+    convolution is summed over its three channels instead. Masks are rasters over their boxes; the runtime
+    pastes them into the radiograph.
 
     Args:
         detector: An mmdet FasterRCNN or MaskRCNN with one box head; its backbone is copied, its other modules
@@ -34,7 +34,7 @@ class TraceableDetector(nn.Module):
         size: Height and width of the input in px, multiples of the preprocessor's `pad_size_divisor`.
 
     Raises:
-        UnsupportedDetectorError: Another kind of detector, or a part of another kind.
+        UnsupportedDetectorError: The detector or one of its modules is of another kind.
     """
 
     def __init__(self, detector: FasterRCNN | MaskRCNN, size: tuple[int, int]):
@@ -68,13 +68,14 @@ class TraceableDetector(nn.Module):
         """Find the defects of one radiograph.
 
         Args:
-            image: (1, 1, H, W) float32, windowed gray levels 0..255; beyond the radiograph the mean.
-            extent: (2) float32, height and width in px of the radiograph within `image`; boxes end there.
+            image: (1, 1, H, W) float32, windowed gray levels 0..255; the mean beyond the radiograph.
+            extent: (2) float32, height and width in px of the radiograph within `image`; boxes are clipped
+                to it.
 
         Returns:
             boxes (N, 4) float32 x1 y1 x2 y2 in px of `image`, scores (N) float32 and labels (N) int64, best
-            first; N is at most `test_cfg.rcnn.max_per_img`. Of a Mask R-CNN also masks (N, r, r) float32,
-            probabilities over each box.
+            first; N is at most `test_cfg.rcnn.max_per_img`. A Mask R-CNN also returns masks (N, r, r)
+            float32, probabilities over each box.
         """
         maps = self.neck(self.backbone((image - self.mean) / self.std))
         border = extent.flip(0).repeat(2)
@@ -85,7 +86,7 @@ class TraceableDetector(nn.Module):
         return (*found, self._masks(maps, found[0], found[2])) if self.roi.with_mask else found
 
     def _propose(self, maps, border):
-        """Proposals (N, 4) of the RPN, best first."""
+        """Return the proposals (N, 4) of the RPN, best first."""
         boxes, scores, offsets = [], [], []
         spread = max(self.size) + 1.0
         for level, (logits, deltas) in enumerate(zip(*self.rpn(maps), strict=True)):
@@ -107,7 +108,7 @@ class TraceableDetector(nn.Module):
         return boxes[kept[: self.rpn_cfg.max_per_img]]
 
     def _pool(self, extractor, maps, rois):
-        """Sort RoIs by the level that fits their size; return the order, and their features in it."""
+        """Sort RoIs by the level that fits their size; return the order, and the features in that order."""
         layers = extractor.roi_layers
         side = torch.sqrt((rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1]))
         level = torch.floor(torch.log2(side / extractor.finest_scale + 1e-6)).clamp(0, len(layers) - 1)
@@ -130,14 +131,14 @@ class TraceableDetector(nn.Module):
         return torch.cat(ordered), torch.cat(pooled)
 
     def _masks(self, maps, boxes, labels):
-        """Probabilities (N, r, r) that what lies in each box is of its flaw."""
+        """Return probabilities (N, r, r) that a place in a box belongs to its flaw."""
         order, features = self._pool(self.roi.mask_roi_extractor, maps, boxes)
         logits = self.roi.mask_head(features)
         own = labels[order][:, None, None, None].expand(-1, 1, *logits.shape[2:])
         return logits.gather(1, own).squeeze(1).sigmoid()[order.argsort()]
 
     def _detect(self, rois, logits, deltas, border):
-        """Boxes, scores and labels after the NMS per class."""
+        """Return boxes, scores and labels after the NMS per class."""
         head = self.roi.bbox_head
         scores = logits.softmax(-1)[:, :-1].reshape(-1)
         rois = rois[:, None].expand(-1, 1 if head.reg_class_agnostic else self.classes, -1).reshape(-1, 4)
@@ -153,7 +154,7 @@ class TraceableDetector(nn.Module):
 
 
 def _decode(coder: DeltaXYWHBBoxCoder, boxes, deltas, border):
-    """Apply deltas (N, 4) to boxes (N, 4) and end them at the border (w, h, w, h)."""
+    """Apply deltas (N, 4) to boxes (N, 4) and clip them at the border (w, h, w, h)."""
     decoded = coder.decode(boxes, deltas, max_shape=None)
     return torch.minimum(decoded.clamp(min=0), border)
 
@@ -174,7 +175,7 @@ def _one_channel(backbone: nn.Module) -> nn.Module:
 
 
 def _check(detector) -> None:
-    """Refuse what would be reproduced wrongly."""
+    """Refuse a detector that `TraceableDetector` would reproduce wrongly."""
     rpn, roi = getattr(detector, 'rpn_head', None), getattr(detector, 'roi_head', None)
     wanted = [
         ('a FasterRCNN or MaskRCNN', type(detector) in (FasterRCNN, MaskRCNN)),

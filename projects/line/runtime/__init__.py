@@ -1,4 +1,4 @@
-"""The detector on the line: an exported folder, read and run without PyTorch and OpenMMLab's packages."""
+"""The runtime of the line: reads and runs an exported folder without PyTorch and OpenMMLab's packages."""
 
 from .folder import Exported, FolderError
 from .inspector import Inspection, Inspector

@@ -1,8 +1,8 @@
 """Inspecting an archive: shards, restarts that repeat nothing, bad files set aside with their reason.
 
-A shard's folder holds `journal.jsonl`, one line per radiograph, written as each is done; from it come
-`coco.json`, `detections.csv`, `images.csv` and `quarantine.csv`, whole each time: now and then while the
-shard is inspected, and when it is complete, which `done.json` says. The archive itself is only read.
+A shard's folder holds `journal.jsonl` with one line per radiograph, written once it is inspected. The journal
+gives `coco.json`, `detections.csv`, `images.csv` and `quarantine.csv`. These are written whole, now and then
+during the inspection and at its end; `done.json` marks a complete shard. The archive itself is only read.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ from .tables import ArchiveError as ArchiveError
 from .tables import rows_of, text_draft, write_tables
 
 JOURNAL, RUN, DONE = 'journal.jsonl', 'run.json', 'done.json'
-TABLES_SECONDS = 30.0  # between two writings of the tables while a shard is inspected
-TABLES_RATIO = 20  # and so many times what a writing takes: the journal that they are made of grows
-LONGEST_NAME = 230  # bytes; file systems take 255, and a draft's name is longer
-# Of the metadata, what does not change a finding.
+TABLES_SECONDS = 30.0  # least time between two writings of the tables while a shard is inspected
+TABLES_RATIO = 20  # least ratio of that time to the duration of a writing, which grows with the journal
+LONGEST_NAME = 230  # bytes; file systems allow 255, and a draft's name is longer
+# Fields of the metadata that do not change a finding.
 _ASIDE = (
     *('origin', 'calibration', 'parity', 'curve', 'threshold', 'threshold_reason', 'engines'),
     *('cost', 'max_false_reject', 'reference'),
@@ -39,7 +39,7 @@ _ASIDE = (
 
 
 Report = Callable[[str, Path, Inspection, Path], object]
-"""Name and file of a radiograph, what was found, and where its report goes."""
+"""Takes name and file of a radiograph, its inspection, and the file of its report."""
 
 
 class NothingFoundError(ArchiveError):
@@ -48,16 +48,16 @@ class NothingFoundError(ArchiveError):
 
 @dataclass
 class Summary:
-    """What became of a shard's radiographs: counts.
+    """Counts of a shard's radiographs.
 
     Attributes:
-        radiographs: All in the journal, those done in an earlier run among them.
-        rejected: Of all.
-        quarantined: Of all.
-        earlier: Done in an earlier run.
+        radiographs: All in the journal, including those of an earlier run.
+        rejected: Rejected, of all.
+        quarantined: Set aside, of all.
+        earlier: Inspected in an earlier run.
         tried: Inspected in this run.
-        failed: Of those tried, set aside.
-        flagged: Of all, by the second opinion.
+        failed: Set aside, of those tried.
+        flagged: Flagged by the second opinion, of all.
     """
 
     radiographs: int
@@ -72,27 +72,28 @@ class Summary:
 def find_images(
     source: Path, passed_over: Callable[[list[str]], object] = lambda names: None
 ) -> tuple[Path, list[str]]:
-    """List radiographs below a folder, sorted, and what may be one; or one file.
+    """List files below a folder that are or may be radiographs, sorted; or list one file.
 
-    A torn copy is a part that somebody has to look at: a listed file is inspected, or set aside with its
-    reason. Listed are files with a radiograph's suffix; files that begin as DICOM does, and then all other
-    files of that suffix; files that cannot be read; and, of files without a suffix or with a number for one,
-    all except text and hidden files. `DICOMDIR` and macOS's `._` files are never listed.
+    Each listed file is inspected, or set aside with its reason: somebody has to look at the part of a damaged
+    copy. The list has files with a radiograph's suffix; files that begin as DICOM does, and all other files
+    of their suffix; and files that cannot be read. Files without a suffix, or with a number as suffix, are
+    listed except text and hidden files. `DICOMDIR` and macOS's `._` files are never listed.
 
     Args:
         source: The folder or file.
-        passed_over: Called with the other files.
+        passed_over: Called with the names of the other files.
 
     Returns:
         The root, and the paths relative to it.
 
     Raises:
-        ArchiveError: Nothing is there, a folder cannot be listed, or a link that may be one leads nowhere.
+        ArchiveError: Nothing is there, a folder cannot be listed, or a link leads nowhere: its target may
+            have been a folder of radiographs.
     """
     if source.is_file():
         return source.parent, [source.name]
     try:
-        # Through links, and a folder that cannot be read is no empty one: parts in it would escape.
+        # Follow links; a folder that cannot be read is an error, as its parts would escape.
         kinds = {name: _kind(source / name) for name in files_below(source, dangling=True)}
     except ImagingError as error:
         raise ArchiveError(str(error)) from None
@@ -116,13 +117,13 @@ def find_images(
 
 
 def _kind(path: Path) -> str:
-    """Tell how a file of an archive is treated.
+    """Return how a file of an archive is treated.
 
     Returns:
         'listed'; 'DICOM', listed with all other files of its suffix; 'other'; or 'none', never listed.
 
     Raises:
-        ArchiveError: It is a link to what is not there, which may have been a folder of radiographs.
+        ArchiveError: The file is a link that leads nowhere; its target may have been a folder of radiographs.
     """
     if is_companion(path):
         return 'none'
@@ -147,7 +148,7 @@ def _kind(path: Path) -> str:
 
 
 def check_apart(source: Path, out: Path) -> None:
-    """Refuse to write into an archive: pictures of results would be inspected as radiographs.
+    """Refuse an output folder inside the archive: its pictures would be inspected as radiographs.
 
     Raises:
         ArchiveError: `out` lies inside the folder `source`.
@@ -163,7 +164,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     """Read 'i/n' with 1 <= i <= n.
 
     Raises:
-        ArchiveError: It is not.
+        ArchiveError: The text is not of this form.
     """
     index, slash, count = text.partition('/')
     if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
@@ -172,7 +173,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def shard_of(name: str, count: int) -> int:
-    """Return the shard, from 1, of a radiograph: by its name alone, so that added ones move no other."""
+    """Return the shard, from 1, of a radiograph by its name alone: added radiographs do not move others."""
     return zlib.crc32(os.fsencode(name)) % count + 1
 
 
@@ -186,9 +187,9 @@ def inspect_archive(
     progress: Callable[[Iterator[Any], int, int], Iterable[Any]] = lambda rows, earlier, total: rows,
     report: Report | None = None,
 ) -> Summary:
-    """Inspect one shard of an archive, or go on where an earlier run of it stopped.
+    """Inspect one shard of an archive, or continue an earlier run of the shard.
 
-    A radiograph whose file has changed since, or which could not be read, is inspected again.
+    A radiograph is inspected again if its file has changed since or could not be read.
 
     Args:
         inspector: The detector.
@@ -196,15 +197,15 @@ def inspect_archive(
         names: Paths of all its radiographs, relative to it.
         out: Folder of all shards; this one writes to `<out>/shard-<i>-of-<n>`.
         shard: (i, n), i from 1: do the radiographs of shard i, see `shard_of`.
-        overlays: 'none', 'rejected' or 'all': whose pictures are written to `overlays/`.
-        progress: Given the iterator of results, how many an earlier run has done, and how many there are in
-            all, returns one of the same items, for a progress bar.
-        report: Writes a report of a radiograph to a file; they go to `reports/`, before the radiograph is
-            noted as done.
+        overlays: 'none', 'rejected' or 'all': the radiographs whose pictures are written to `overlays/`.
+        progress: Takes the iterator of results, the number done in an earlier run and the total number;
+            returns an iterator of the same items, for a progress bar.
+        report: Writes a report of a radiograph to a file in `reports/`, before the journal records the
+            radiograph.
 
     Raises:
-        ArchiveError: The folder belongs to a run with another detector, engine, threshold or archive, a
-            process is at work in it, or its journal is damaged.
+        ArchiveError: The folder belongs to a run with another detector, engine, threshold or archive, another
+            process uses it, or its journal is damaged.
     """
     index, count = shard
     folder = out / f'shard-{index}-of-{count}'
@@ -229,7 +230,7 @@ def _inspect_shard(
     progress: Callable[[Iterator[Any], int, int], Iterable[Any]],
     report: Report | None,
 ) -> Summary:
-    """Inspect a shard whose folder nobody else writes to; see `inspect_archive`."""
+    """Inspect a shard whose folder is locked; see `inspect_archive`."""
     _claim(folder, inspector, root)
     (folder / DONE).unlink(missing_ok=True)
     mine = [name for name in names if shard_of(name, shard[1]) == shard[0]]
@@ -256,10 +257,10 @@ def _inspect_shard(
             ):
                 _write_picture(picture, outcome, inspector.threshold)
             else:
-                picture.unlink(missing_ok=True)  # of the file that had this name
+                picture.unlink(missing_ok=True)  # of an earlier state of the file
             if report and isinstance(outcome, Inspection):
                 report(name, root / name, outcome, folder / 'reports' / fitting_name(name, '.sr.dcm'))
-            # After its picture: a line says that nothing is left to do.
+            # After its picture: a line in the journal means that the radiograph is complete.
             journal.write(json.dumps(_row(name, outcome, stamps.pop(name))) + '\n')
             journal.flush()
             failed += isinstance(outcome, ImagingError)
@@ -269,7 +270,7 @@ def _inspect_shard(
                 written = time.monotonic()
                 took = written - begin
     summary = counts()
-    # Last: a shard without it was killed, and is not merged (merge.py).
+    # Last: a shard without `done.json` is incomplete, and merge.py refuses it.
     done_with = dict(radiographs=summary.radiographs, opinion=bool(inspector.opinion), head=_head(inspector))
     with text_draft(folder / DONE) as file:
         file.write(json.dumps(done_with) + '\n')
@@ -277,7 +278,7 @@ def _inspect_shard(
 
 
 def fitting_name(name: str, end: str) -> str:
-    """Append to a path; where its last part is too long for a file system, a hash stands for its end."""
+    """Append `end` to a path; a hash replaces the end of a last part that is too long for a file system."""
     path = Path(name)
     coded, room = os.fsencode(path.name), LONGEST_NAME - len(os.fsencode(end))
     if len(coded) <= room:
@@ -287,7 +288,7 @@ def fitting_name(name: str, end: str) -> str:
 
 
 def stamp_of(path: Path) -> list[int] | None:
-    """Return size in bytes and time of change in ns of a file; None where there is none."""
+    """Return size in bytes and time of change in ns of a file; None if there is no such file."""
     try:
         facts = path.stat()
     except OSError:
@@ -296,7 +297,7 @@ def stamp_of(path: Path) -> list[int] | None:
 
 
 def _keep_valid(folder: Path, root: Path, names: set[str]) -> set[str]:
-    """Take out of a journal what is to be inspected again; returns the radiographs that are left in it.
+    """Remove from a journal the radiographs to inspect again; returns the radiographs that remain.
 
     Rows of files that are no longer in the archive stay.
     """
@@ -316,7 +317,7 @@ def _keep_valid(folder: Path, root: Path, names: set[str]) -> set[str]:
 
 
 def _claim(folder: Path, inspector: Inspector, root: Path) -> None:
-    """Record what a shard is made with, or refuse to mix two runs; cut off a line half written."""
+    """Record the settings of a shard, or refuse to mix two runs; cut off an incomplete last line."""
     exported = inspector.exported
     settings = dict(
         archive=str(root.resolve()),
@@ -369,7 +370,7 @@ def _row(name: str, outcome: Inspection | ImagingError, stamp: list[int] | None)
         verdict=outcome.verdict,
         risk=outcome.risk,
         folder=outcome.folder,
-        # float32 as it is: every number that was found can be read back.
+        # float32 in full precision: every number can be read back exactly.
         boxes=outcome.boxes.tolist(),
         scores=outcome.scores.tolist(),
         labels=outcome.labels.tolist(),

@@ -1,4 +1,4 @@
-"""Results to an MQTT broker, each at least once; `id` in the message tells one that came twice."""
+"""Results to an MQTT broker, each at least once; by `id` a receiver recognises a repeated message."""
 
 import json
 import ssl
@@ -19,15 +19,15 @@ class BrokerError(MMXrayError, ValueError):
 
 
 class Broker:
-    """A connection to a broker, which is taken up again when it breaks.
+    """A connection to a broker, which reconnects when it breaks.
 
     Args:
         address: `mqtt[s]://[USER@]HOST[:PORT]/TOPIC`.
-        password: File with the user's password; None for none.
-        ca: File with the certificates (PEM) that the broker's is checked with; None for the system's.
+        password: File with the user's password; None for no password.
+        ca: File with the CA certificates (PEM) that verify the broker's; None for the system's.
 
     Raises:
-        BrokerError: The address is none, or the file cannot be read.
+        BrokerError: The address is not of this form, or a file cannot be read.
     """
 
     def __init__(self, address: str, password: Path | None = None, ca: Path | None = None):
@@ -54,14 +54,14 @@ class Broker:
                 self._client.tls_set_context(ssl.create_default_context(cafile=ca))
         except (OSError, UnicodeDecodeError) as error:
             raise BrokerError(f'{password or ca}: expected a file of text ({error})') from None
-        # What is not acknowledged waits on the disk, not in this process.
+        # Results without an acknowledgement wait on the disk, not in this process.
         self._client.max_queued_messages_set(1)
         self._client.reconnect_delay_set(1, 10)  # seconds; by default up to two minutes
         self._client.connect_async(parts.hostname, port)
         self._client.loop_start()
 
     def send(self, result: dict[str, Any]) -> bool:
-        """Send a result, and wait for the broker's acknowledgement; returns whether it came."""
+        """Send a result and wait for the broker's acknowledgement; returns whether the broker sent one."""
         if not self._client.is_connected():
             return False
         sent = self._client.publish(self.topic, json.dumps(result), qos=1)

@@ -1,12 +1,12 @@
-"""EWMA control charts: limits for a stated rate of false calls, whatever the distribution of what is charted.
+"""EWMA control charts: limits for a given rate of false calls, for any distribution of the charted values.
 
 The exponentially weighted moving average z <- (1 - weight) z + weight x of Roberts (Technometrics 1, 1959)
-calls when it leaves its limits. The average number of values until it calls in control, its run length, is
-that of a Markov chain over cells between the limits (Brook & Evans, Biometrika 59, 1972; Lucas & Saccucci,
-Technometrics 32, 1990, who advise weights of 0.05 to 0.25, the smaller for the smaller shifts). Their tables
-are of normal values and known parameters. Here values become normal scores by their rank among those of the
-proof, so that neither a skewed distribution nor one wild value calls, and the limits are widened by what the
-few radiographs of the proof leave unknown.
+calls when it leaves its limits. Its run length is the average number of values until it calls in control. A
+Markov chain over cells between the limits gives the run length (Brook & Evans, Biometrika 59, 1972; Lucas &
+Saccucci, Technometrics 32, 1990, who advise weights of 0.05 to 0.25, smaller weights for smaller shifts).
+Their tables assume normal values and known parameters. Here values become normal scores by their rank among
+the values of the proof, so that neither a skewed distribution nor one outlier calls. The limits are wider
+by the uncertainty of a proof with few radiographs.
 """
 
 import functools
@@ -18,27 +18,27 @@ from statistics import NormalDist
 import numpy as np
 
 RUN_LENGTH = 100_000
-"""Values in control until a chart calls, on average and at least."""
+"""Smallest average number of values in control until a chart calls."""
 GUARD = 1.645
-"""Standard errors of the reference by which limits are widened: 95 % on either side."""
+"""Standard errors of the reference that are added to the limits: 95 % on either side."""
 LEVELS = 41
-"""Quantiles that stand for the values of a reference."""
+"""Number of quantiles that represent the values of a reference."""
 _CELLS = 301
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart: what it is of, and its limits.
+    """One chart: its quantity and its limits.
 
     Attributes:
-        name: Of what.
-        weight: Of the newest value.
-        centre: Where it begins, and is expected.
-        lower: It calls below; None where no value is low enough.
-        upper: It calls above.
-        values: Quantiles of the proof, ascending, without repetition; empty where values are charted as they
-            are.
-        scores: Normal score of each of them, 0 for the median of the proof.
+        name: Charted quantity.
+        weight: Weight of the newest value.
+        centre: Start and expected value of the average.
+        lower: The chart calls below this limit; None if no average is low enough to call.
+        upper: The chart calls above this limit; None if no average is high enough to call.
+        values: Quantiles of the proof, ascending, without repetition; empty if values are charted without a
+            transform.
+        scores: Normal score of each quantile, 0 for the median of the proof.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Chart:
     scores: tuple[float, ...] = ()
 
     def score(self, value: float) -> float:
-        """Return what is averaged of a value: its normal score, by its place among those of the proof."""
+        """Return the score of a value that the chart averages: its normal score by its rank in the proof."""
         return float(np.interp(value, self.values, self.scores)) if self.values else value
 
     def next(self, average: float, score: float) -> float:
@@ -58,7 +58,7 @@ class Chart:
         return (1 - self.weight) * average + self.weight * score
 
     def side(self, average: float) -> str:
-        """Return 'low' or 'high' where an average is outside the limits, else ''."""
+        """Return 'low' or 'high' if an average is outside the limits, else ''."""
         if self.upper is not None and average > self.upper:
             return 'high'
         return 'low' if self.lower is not None and average < self.lower else ''
@@ -67,20 +67,20 @@ class Chart:
 def value_chart(
     name: str, weight: float, values: Sequence[float], weights: Sequence[float], units: float
 ) -> Chart:
-    """Make a chart of the ranks of values among those of the proof.
+    """Make a chart of the ranks of values among the values of the proof.
 
     Args:
-        name: Of what.
-        weight: Of the newest value.
+        name: Charted quantity.
+        weight: Weight of the newest value.
         values: Quantiles of the proof.
-        weights: Of these.
-        units: How many independent radiographs or parts they are from.
+        weights: Weight of each quantile.
+        units: Number of independent radiographs or parts behind the quantiles.
     """
     order = np.argsort(values, kind='stable')
     ordered, parts = np.asarray(values)[order], np.asarray(weights)[order] / sum(weights)
     ranks = np.cumsum(parts) - parts / 2
     kinds, place = np.unique(ordered, return_inverse=True)
-    # Alike values share the middle of their ranks.
+    # Equal values share the mean of their ranks.
     middles = np.bincount(place, ranks * parts) / np.bincount(place, parts)
     limit = score_limit(weight) + GUARD / math.sqrt(units)
     scores = tuple(NormalDist().inv_cdf(float(rank)) for rank in middles)
@@ -88,14 +88,14 @@ def value_chart(
 
 
 def share_chart(name: str, weight: float, share: float, low: float, high: float) -> Chart:
-    """Make a chart of how often something happens: 1 where it does, else 0.
+    """Make a chart of the share of events: a value is 1 for an event, else 0.
 
     Args:
-        name: Of what.
-        weight: Of the newest value.
-        share: Of the proof.
-        low: The proof does not exclude a share so low.
-        high: Nor one so high.
+        name: Charted quantity.
+        weight: Weight of the newest value.
+        share: Share in the proof.
+        low: Lowest share that the proof does not exclude.
+        high: Highest share that the proof does not exclude.
     """
     upper = call_limit((0.0, 1.0), (1 - high, high), weight, share)
     lower = call_limit((-1.0, 0.0), (low, 1 - low), weight, -share)
@@ -104,7 +104,7 @@ def share_chart(name: str, weight: float, share: float, low: float, high: float)
 
 @functools.cache
 def score_limit(weight: float) -> float:
-    """Return the limit of a chart of normal scores, on either side."""
+    """Return the limit of a chart of normal scores; the lower limit is its negative."""
     levels = [(k + 0.5) / LEVELS for k in range(LEVELS)]
     limit = call_limit(tuple(NormalDist().inv_cdf(p) for p in levels), (1 / LEVELS,) * LEVELS, weight, 0.0)
     assert limit is not None
@@ -115,16 +115,16 @@ def score_limit(weight: float) -> float:
 def call_limit(
     scores: tuple[float, ...], shares: tuple[float, ...], weight: float, centre: float
 ) -> float | None:
-    """Return the upper limit that is passed once in twice `RUN_LENGTH` values: there is a lower one, too.
+    """Return the upper limit whose run length is `2 * RUN_LENGTH`: half the calls come from the lower one.
 
     Args:
-        scores: What is averaged.
-        shares: How often each comes in control; they sum up to 1.
-        weight: Of the newest value.
-        centre: Where the average begins.
+        scores: Possible scores.
+        shares: Share of each score in control; the sum is 1.
+        weight: Weight of the newest value.
+        centre: Start of the average.
 
     Returns:
-        The limit, or None where not even the highest average is rare enough to call.
+        The limit, or None if even the highest average is too frequent to call.
     """
     low, high = centre, max(scores)
     if low >= high or run_length(scores, shares, weight, centre, high - 1e-9) < 2 * RUN_LENGTH:
@@ -139,11 +139,11 @@ def call_limit(
 def run_length(
     scores: Sequence[float], shares: Sequence[float], weight: float, centre: float, limit: float
 ) -> float:
-    """Return how many values an average takes to pass an upper limit, on average, by a Markov chain.
+    """Return the mean number of values until an average passes an upper limit, by a Markov chain.
 
-    What lands between the middles of two cells is divided between them, which keeps the mean. The cells reach
-    twelve standard deviations of the average below its centre; what lands lower is taken for that, which
-    makes the run length shorter, not longer.
+    An average between the middles of two cells is divided between the cells, which keeps the mean. The cells
+    reach twelve standard deviations of the average below its centre. A lower average counts as the lowest
+    cell, which makes the run length shorter, not longer.
     """
     mean = float(np.dot(shares, scores))
     spread = math.sqrt(float(np.dot(shares, (np.asarray(scores) - mean) ** 2)) * weight / (2 - weight))
@@ -159,6 +159,6 @@ def run_length(
     rows = np.broadcast_to(np.arange(_CELLS)[:, None], landed.shape)
     np.add.at(moves, (rows[inside], below[inside]), (chances * (1 - upper))[inside])
     np.add.at(moves, (rows[inside], below[inside] + 1), (chances * upper)[inside])
-    # No longer than this is asked for: beyond it, rounding would decide.
+    # The factor caps the run length: beyond the cap, rounding would decide the result.
     lengths = np.linalg.solve(np.eye(_CELLS) * (1 + 1e-9) - moves, np.ones(_CELLS))
     return float(np.interp(centre, cells, lengths))

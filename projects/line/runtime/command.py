@@ -1,4 +1,4 @@
-"""The command that inspects radiographs: COCO JSON, CSV and overlays per shard; a restart goes on."""
+"""The command that inspects radiographs: COCO JSON, CSV and overlays per shard; a restart continues."""
 
 import argparse
 import signal
@@ -29,16 +29,16 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
 
     Args:
         argv: Arguments, or None for the process's.
-        with_configs: Whether a config and a checkpoint may stand in the place of an exported folder.
+        with_configs: Whether a config and a checkpoint may replace an exported folder.
     """
     source = '{FOLDER | CONFIG CHECKPOINT}' if with_configs else 'FOLDER'
     called = 'python tools/infer.py' if with_configs else 'mmxray-infer'
     parser = ToolParser(
         prog=called.rpartition('/')[2],
-        description='Inspect radiographs: COCO JSON, CSV and overlays per shard; bad files are set aside; a '
-        'restart goes on.',
+        description='Inspect radiographs: COCO JSON, CSV and overlays per shard. Bad files are set aside. A '
+        'restart continues.',
         usage=f'{called.rpartition("/")[2]} [options] {source} IMAGES --out DIR',
-        epilog='exit status: 0 inspected, 1 failed, 2 wrong use, 3 none of those to do could be read\n\n'
+        epilog='exit status: 0 inspected, 1 failed, 2 wrong use, 3 no radiograph of this run could be read\n\n'
         f'example:\n  {called} work_dirs/export/NAME archive/2026 --out found --shard 2/8',
     )
     parser.add_argument(
@@ -48,11 +48,11 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
         + ', or config and checkpoint' * with_configs
         + '; then a radiograph, or a folder of them',
     )
-    parser.add_argument('--out', required=True, metavar='DIR', help='where each shard gets its folder')
+    parser.add_argument('--out', required=True, metavar='DIR', help='output folder, with a folder per shard')
     parser.add_argument(
-        '--shard', default='1/1', metavar='I/N', help='do the I-th of N shares, by the names of the files'
+        '--shard', default='1/1', metavar='I/N', help='inspect the I-th of N shards, divided by file names'
     )
-    parser.add_argument('--threshold', type=float, metavar='S', help="score that counts, not the folder's")
+    parser.add_argument('--threshold', type=float, metavar='S', help="threshold that replaces the folder's")
     folder = parser.add_argument_group('of an exported folder')
     folder.add_argument('--engine', choices=ENGINES, help='default: openvino')
     folder.add_argument('--threads', type=int, metavar='N', help='CPU threads in all')
@@ -62,22 +62,26 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
     watched.add_argument(
         '--watch',
         action='store_true',
-        help='inspect what arrives, one result each in OUT/results, until ended',
+        help='inspect arriving radiographs until ended, each with one result in OUT/results',
     )
     watched.add_argument(
         '--settle',
         type=float,
         default=2.0,
         metavar='S',
-        help='seconds for which a complete file is as it is (2)',
+        help='seconds without a change after which a file counts as complete (2)',
     )
     Line.add_options(parser)
     watched.add_argument(
-        '--shadow', metavar='FOLDER', help='another detector, whose verdicts are recorded and not acted upon'
+        '--shadow', metavar='FOLDER', help='a second detector, whose verdicts are recorded and not acted upon'
     )
-    watched.add_argument('--mqtt', metavar='URL', help='broker too: mqtt[s]://[USER@]HOST[:PORT]/TOPIC')
+    watched.add_argument(
+        '--mqtt', metavar='URL', help='also send results to a broker: mqtt[s]://[USER@]HOST[:PORT]/TOPIC'
+    )
     watched.add_argument('--mqtt-password', type=Path, metavar='FILE', help="file with the user's password")
-    watched.add_argument('--mqtt-ca', type=Path, metavar='FILE', help="certificates, PEM, for the broker's")
+    watched.add_argument(
+        '--mqtt-ca', type=Path, metavar='FILE', help="CA certificates (PEM) to verify the broker's"
+    )
     parser.add_argument(
         '--sr', action='store_true', help='a DICOM structured report of each DICOM file (needs highdicom)'
     )
@@ -97,7 +101,7 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace, with_confi
     given = dict(engine=args.engine, threads=args.threads, streams=args.streams, key=args.key)
     args.options = {name: value for name, value in given.items() if value is not None}
     if len(args.source) == 3 and args.options:
-        parser.error(f'--{next(iter(args.options))}: of an exported folder, not of CONFIG CHECKPOINT')
+        parser.error(f'--{next(iter(args.options))}: expected an exported folder, not CONFIG CHECKPOINT')
     if args.options.get('streams', 1) < 1 or args.options.get('threads', 1) < 1:
         parser.error('expected --streams and --threads of at least 1')
     if args.threshold is not None and not 0 <= args.threshold <= 1:
@@ -110,7 +114,7 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace, with_confi
     if args.watch and (len(args.source) == 3 or args.shard != '1/1'):
         parser.error('--watch: expected an exported folder, and no --shard')
     if args.sr and len(args.source) == 3:
-        parser.error('--sr: of an exported folder, not of CONFIG CHECKPOINT')
+        parser.error('--sr: expected an exported folder, not CONFIG CHECKPOINT')
     if not 0 <= args.settle < 3600:
         parser.error(f'--settle {args.settle}: expected seconds, 0 to 3600')
     try:
@@ -127,7 +131,7 @@ def main(
 
     Args:
         argv: Arguments, or None for the process's.
-        from_config: Runs it for a config and a checkpoint, which needs the training stack.
+        from_config: Runs the command for a config and a checkpoint, which needs the training stack.
     """
     args = parse_args(argv, from_config is not None)
     if from_config is not None and len(args.source) == 3:
@@ -143,7 +147,7 @@ def main(
 
 
 def infer(args: argparse.Namespace, inspector: Inspector) -> int:
-    """Inspect, and say what was found."""
+    """Inspect an archive and print the counts."""
     from tqdm import tqdm
 
     source, out = Path(args.source[-1]), Path(args.out)
@@ -177,7 +181,7 @@ def infer(args: argparse.Namespace, inspector: Inspector) -> int:
 
 
 def reporter(inspector: Inspector) -> Report:
-    """Return what writes the structured report of a radiograph of an archive."""
+    """Return a function that writes the structured report of a radiograph."""
 
     def report(name: str, path: Path, inspection: Inspection, target: Path) -> None:
         why = write_report(path, as_result(name, sha256(path), inspection, inspector), target)
@@ -188,7 +192,7 @@ def reporter(inspector: Inspector) -> Report:
 
 
 def watch(args: argparse.Namespace, inspector: Inspector) -> int:
-    """Inspect what arrives in a folder until the process is told to end."""
+    """Inspect the radiographs that arrive in a folder, until SIGINT or SIGTERM."""
     root, out, stop = Path(args.source[-1]), Path(args.out), threading.Event()
     if not root.is_dir():
         raise ArchiveError(f'{root}: expected a folder to watch; make it, or correct the path')
@@ -211,11 +215,11 @@ def watch(args: argparse.Namespace, inspector: Inspector) -> int:
 
 
 class Successor:
-    """Finds that the link to the exported folder leads to another one: the next detector, or the last again.
+    """Detects that the link to the exported folder has changed: to the next detector, or back to the last.
 
     Args:
-        args: Of the command.
-        inspector: The detector that it began with.
+        args: Arguments of the command.
+        inspector: The first detector.
     """
 
     def __init__(self, args: argparse.Namespace, inspector: Inspector):
@@ -223,7 +227,7 @@ class Successor:
         self._place = Path(args.source[0]).resolve()
 
     def __call__(self) -> Inspector | None:
-        """Return the detector to go on with; None where it is the same, or the new one is refused."""
+        """Return the next detector; None if the link has not changed or the new folder is refused."""
         place = Path(self._args.source[0]).resolve()
         if place == self._place:
             return None
@@ -240,7 +244,7 @@ class Successor:
 
 
 def say_results() -> Callable[[dict[str, Any]], None]:
-    """Return what prints a verdict, and once each why the detector is to be qualified again."""
+    """Return a function that prints each verdict, and each reason to requalify the detector once."""
     told: set[str] = set()
 
     def say(result: dict[str, Any]) -> None:
@@ -255,7 +259,7 @@ def say_results() -> Callable[[dict[str, Any]], None]:
 
 
 def warn_of_rejects(inspector: Inspector, done: Summary) -> None:
-    """Say what the threshold costs, what passes, and that more is rejected than sound parts explain."""
+    """Print the cost of the threshold, and warn if more is rejected than sound parts explain."""
     exported, limit = inspector.exported, inspector.exported.max_false_reject
     if not exported.gray_levels:
         print(f'note: {NO_BAND}')
@@ -275,14 +279,14 @@ def warn_of_rejects(inspector: Inspector, done: Summary) -> None:
     if seen and done.rejected > limit * seen:
         print(
             f'warning: {done.rejected / seen:.0%} of the radiographs are rejected, more than the {limit:.0%} '
-            'of sound parts that the folder may reject; unless as many are defective, they are of another '
-            'kind than its validation set: look at some, and check depth, machine and part type',
+            'of sound parts that the folder may reject. Unless that many parts are defective, the '
+            'radiographs differ from its validation set: look at some, and check depth, machine and part type',
             file=sys.stderr,
         )
 
 
 def say_passed_over(names: list[str]) -> None:
-    """Name some of the files that are taken for something else than radiographs."""
+    """Print the number and some names of the files that are not inspected."""
     if names:
         print(f'passed over {len(names)} other files, such as {names[:3]}')
 

@@ -1,4 +1,4 @@
-"""What two detectors said of the same radiographs and parts, read from the record of a shadow as it grows."""
+"""The verdicts of two detectors on the same radiographs and parts, read from a shadow's growing record."""
 
 import json
 import threading
@@ -8,10 +8,10 @@ from typing import Any
 
 from projects.radiograph.parts import part_by_rule
 
-KEPT = 20_000  # parts whose views are known one by one; of older ones the counts remain
-DIFFERENT, ALIKE = 200, 50  # parts that are listed
+KEPT = 20_000  # parts whose views are kept in memory; older parts remain in the counts
+DIFFERENT, ALIKE = 200, 50  # numbers of listed parts
 
-WORST_FIRST = ('reject', 'unreadable', 'accept')  # a part is as bad as its worst view
+WORST_FIRST = ('reject', 'unreadable', 'accept')  # the worst view decides about a part
 
 Pair = tuple[str, str]
 
@@ -19,13 +19,13 @@ Pair = tuple[str, str]
 class Compared:
     """The verdicts of two detectors side by side; `told` may be called from several threads.
 
-    Of a radiograph that was inspected again its last verdicts count, and of a part the worst of its views.
-    What the record has of another pair of detectors, or of another threshold, than its last line is left out.
+    The last verdicts of a radiograph count, and the worst view of a part. Lines of another pair of detectors
+    or another threshold than those of the last line are left out.
 
     Args:
-        path: The record that `Shadow` writes; it need not be there yet.
-        rule: Of the data set, which finds a part's id in a name; None where there is none: each radiograph is
-            a part then.
+        path: The record that `Shadow` writes; it need not exist yet.
+        rule: The data set's rule, which finds a part's id in a name; without a rule (None), each radiograph
+            is a part.
     """
 
     def __init__(self, path: Path, rule: str | None):
@@ -44,10 +44,10 @@ class Compared:
         """Return both detectors' verdicts so far.
 
         Returns:
-            `record` (its path), `by_part` (whether parts are known), `first` and `second` {folder, threshold}
-            or None before there is a line, `parts` and `radiographs` [{first, second, count}], `different`
-            and `alike`, the last parts on which they differ and agree: {part, first, second, views [{name,
-            time, first, second {verdict, risk, reason}}]}, newest first.
+            `record`, its path; `by_part`, whether parts are known; `first` and `second` {folder, threshold},
+            None before the first line; `parts` and `radiographs` [{first, second, count}]; `different` and
+            `alike`, the last parts on which the detectors differ and agree, newest first: {part, first,
+            second, views [{name, time, first, second {verdict, risk, reason}}]}.
         """
         with self._lock:
             self._update()
@@ -70,7 +70,7 @@ class Compared:
             )
 
     def _update(self) -> None:
-        """Take in the lines that have been added; one that is being written waits for its end."""
+        """Read the added lines; an incomplete last line is left for the next call."""
         try:
             if self.path.stat().st_size < self._read:  # another file
                 self._read = 0
@@ -83,7 +83,7 @@ class Compared:
                     self._read += len(line)
                     self._take(line)
         except OSError:
-            return  # none yet, or the share is away: what was read remains
+            return  # no record yet, or the share is away: the lines read so far remain
 
     def _take(self, line: bytes) -> None:
         try:
@@ -120,7 +120,7 @@ def _pair(view: dict[str, Any]) -> Pair:
 
 
 def _verdicts_of(views: dict[str, dict[str, Any]]) -> Pair:
-    """Return what each detector says of a part."""
+    """Return each detector's verdict on a part."""
     pairs = [_pair(view) for view in views.values()]
     first, second = (min((pair[k] for pair in pairs), key=WORST_FIRST.index) for k in (0, 1))
     return first, second

@@ -1,6 +1,6 @@
 """Drift: gray levels, scores and rejects of the line against those of the proof, and when to requalify.
 
-Charts of `charts.py` over the radiographs in the order in which they are inspected. The reference is in the
+The charts of `charts.py` take the radiographs in the order of their inspection. The reference is in the
 exported folder (`Exported.reference`); the state is in `drift.json` of OUT, whole or not at all.
 """
 
@@ -26,11 +26,11 @@ from .inspector import Inspection, Inspector
 STATE = 'drift.json'
 FORMAT = 1
 FEWEST = 10
-"""Fewer radiographs or parts of the proof are no reference."""
+"""Least number of parts (radiographs if the parts are unknown) of the proof for a reference."""
 VALUE_WEIGHT, SHARE_WEIGHT, PART_WEIGHT = 0.05, 0.01, 0.1
-"""Of the newest radiograph: in values, in the share rejected, in the reference part, which is rare."""
+"""Weight of the newest radiograph: in charts of values, of the share rejected, of the rare reference part."""
 GRAYS = {'p50': 'median gray level', 'contrast': 'contrast', 'noise': 'noise'}
-"""Statistics of `gray_levels.measure` that have a chart, in words."""
+"""Statistics of `gray_levels.measure` that have a chart, and their names in words."""
 WORDS = GRAYS | {
     'accepted': 'scores of accepted radiographs',
     'rejected': 'scores of rejected radiographs',
@@ -38,20 +38,20 @@ WORDS = GRAYS | {
     'reference_part': 'false calls on the reference part',
 }
 SAVE_SECONDS = 1.0  # between two writings of the state; a call is written at once
-_HISTORY = 240  # averages of a chart that are kept to be drawn
-_RECENT = 5_000  # radiographs that are known again: one that is inspected twice counts once
-_DIGITS = 12  # of their SHA-256
+_HISTORY = 240  # averages of a chart that are kept for drawing
+_RECENT = 5_000  # radiographs that are remembered, so that a repeated one counts once
+_DIGITS = 12  # of the SHA-256 of a remembered radiograph
 
 
 @dataclass
 class Standing:
-    """How a chart stands.
+    """The state of a chart.
 
     Attributes:
         average: The EWMA.
-        count: Radiographs in it.
-        called: When it first called: `time` (UTC), `side` ('low' or 'high'), `average`, `count`; empty
-            before. It stays until the charts are begun again.
+        count: Number of radiographs in the average.
+        called: The first call of the chart: `time` (UTC), `side` ('low' or 'high'), `average`, `count`; empty
+            before it. A call stays until the charts begin again.
         history: The last averages.
     """
 
@@ -63,14 +63,14 @@ class Standing:
 
 @dataclass(frozen=True)
 class Line:
-    """What is known of a line.
+    """Facts about a line.
 
     Attributes:
-        reference_part: Id of a sound part that is radiographed again and again; its radiographs have a chart
-            of their own and are in no other. The rule of the data set finds it in a radiograph's name.
-        critical_share: Share of the radiographs that show a critical defect; None for that of the validation
-            set, which is mostly larger.
-        requalified: Begin all charts again; what they were is kept beside, named by the time.
+        reference_part: Id of a sound part that is radiographed again and again. Its radiographs have their
+            own chart and are in no other. The data set's rule finds the id in a radiograph's name.
+        critical_share: Share of the radiographs that show a critical defect; None for the share of the
+            validation set, which is usually larger.
+        requalified: Begin all charts again; their old state is kept in a file named by the time.
     """
 
     reference_part: str = ''
@@ -79,7 +79,7 @@ class Line:
 
     @staticmethod
     def add_options(parser: argparse.ArgumentParser) -> None:
-        """Let a command line say it."""
+        """Add the options for these facts to a command line."""
         group = parser.add_argument_group('drift against the proof')
         group.add_argument(
             '--reference-part',
@@ -101,10 +101,10 @@ class Line:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> 'Line':
-        """Take it from a command line.
+        """Return the facts from parsed arguments.
 
         Raises:
-            ArchiveError: A share that is none.
+            ArchiveError: The share is not in [0, 1).
         """
         if args.critical_share is not None and not 0 <= args.critical_share < 1:
             raise ArchiveError(f'--critical-share {args.critical_share}: expected a share, 0 to below 1')
@@ -117,15 +117,15 @@ class Drift:
     Args:
         inspector: The detector.
         out: Folder that keeps the state.
-        line: What is known of it.
+        line: Facts about the line.
 
     Attributes:
-        charts: By name.
-        standings: How each stands.
-        notes: Why some charts are not kept.
+        charts: Charts by name.
+        standings: State of each chart by name.
+        notes: Reasons why some charts are missing.
 
     Raises:
-        ArchiveError: The state is damaged, or a reference part cannot be found in names.
+        ArchiveError: The state is damaged, or the folder has no rule to find a reference part in names.
     """
 
     def __init__(self, inspector: Inspector, out: Path, line: Line | None = None):
@@ -155,7 +155,7 @@ class Drift:
 
     @property
     def requalify(self) -> list[str]:
-        """Say which charts have called; empty while the line is as it was at the proof."""
+        """Return in words which charts have called; empty while no chart shows a drift from the proof."""
         return [
             f'{WORDS[name]} {standing.called["side"]} since {standing.called["time"]}'
             for name, standing in self.standings.items()
@@ -163,12 +163,12 @@ class Drift:
         ]
 
     def update(self, name: str, digest: str, outcome: Inspection | ImagingError) -> list[str]:
-        """Take in a radiograph that was inspected.
+        """Add an inspected radiograph to the charts.
 
         Args:
-            name: From which the part is known.
-            digest: SHA-256 of its file; one that was among the last 5,000 does not count again.
-            outcome: What `Inspector.attempt` returned; what cannot be read has no values.
+            name: Name of the radiograph, which holds the part's id.
+            digest: SHA-256 of its file; a file among the last 5,000 does not count again.
+            outcome: Result of `Inspector.attempt`; an unreadable radiograph has no values.
 
         Returns:
             Names of the charts that call for the first time.
@@ -188,7 +188,7 @@ class Drift:
             ]
             self._stale = True
             if calling or time.monotonic() - self._saved > SAVE_SECONDS:
-                with suppress(OSError):  # a full disk: with the next one, or at the end
+                with suppress(OSError):  # a full disk: the next radiograph or the end tries again
                     self._save()
             return calling
 
@@ -215,7 +215,7 @@ class Drift:
         return True
 
     def told(self) -> dict[str, Any]:
-        """Return what a page draws: charts with limits, averages and words, and whether to requalify."""
+        """Return data to draw on a page: charts with limits, averages and words, and reasons to requalify."""
         with self._lock:
             charts = [
                 dict(
@@ -233,10 +233,10 @@ class Drift:
             return dict(requalify=self.requalify, notes=self.notes, run_length=RUN_LENGTH, charts=charts)
 
     def close(self) -> None:
-        """Write what is not yet written.
+        """Write the state if it has changed since the last writing.
 
         Raises:
-            ArchiveError: It cannot be written.
+            ArchiveError: The state cannot be written.
         """
         with self._lock:
             try:
@@ -274,16 +274,16 @@ class Drift:
                 'and the charts begin again'
             ) from None
         if other or requalified:
-            # Of another detector or threshold: kept, as evidence of what was seen with it.
+            # Keep the state as evidence: it belongs to another detector or threshold, or to the time before.
             stamp = datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')
             self.path.rename(self.path.with_name(f'drift-{stamp}.json'))
 
 
 def _standing(kept: dict[str, Any]) -> Standing:
-    """Return how a chart stood.
+    """Return the kept state of a chart.
 
     Raises:
-        ValueError, TypeError: It is not what `Drift` writes.
+        ValueError, TypeError: `Drift` does not write such a state.
     """
     found = Standing(**kept)
     numbers = [found.average, *found.history]
@@ -299,7 +299,7 @@ def _standing(kept: dict[str, Any]) -> Standing:
 def charts_of(
     inspector: Inspector, critical_share: float | None = None, reference_part: bool = False
 ) -> tuple[dict[str, Chart], list[str]]:
-    """Return the charts that an exported folder has a reference for, and why others are not kept."""
+    """Return the charts for which an exported folder has a reference, and why the others are missing."""
     reference = inspector.exported.reference
     if not reference:
         return {}, [
@@ -342,7 +342,7 @@ def charts_of(
 
 
 def _mixed(verdict: str, groups: dict[str, Any], of_kind: dict[str, float], each: float) -> Chart | None:
-    """Chart the scores of one verdict, whose sound and critical radiographs come as often as on the line."""
+    """Chart the scores of one verdict, with sound and critical radiographs mixed in the line's shares."""
     values: list[float] = []
     weights: list[float] = []
     total = squares = 0.0
@@ -359,7 +359,7 @@ def _mixed(verdict: str, groups: dict[str, Any], of_kind: dict[str, float], each
 
 
 def _wilson(events: float, units: float) -> tuple[float, float, float]:
-    """Return a share, and the lowest and highest that it may be (Wilson 1927), at 95 % on either side."""
+    """Return a share and its lower and upper bound (Wilson 1927), at 95 % on either side."""
     share, z2 = events / units, GUARD**2
     middle = (share + z2 / (2 * units)) / (1 + z2 / units)
     half = GUARD / (1 + z2 / units) * math.sqrt(share * (1 - share) / units + z2 / (4 * units**2))

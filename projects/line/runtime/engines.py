@@ -21,8 +21,8 @@ ENGINES = ('openvino', 'onnxruntime')
 
 Engine = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]
 """image (1, 1, H, W) float32 and extent (2) float32 -> boxes (N, 4) and scores (N) float32, labels (N) int64;
-of a detector with masks also masks (N, r, r) float32, probabilities over each box. May be called from several
-threads at once."""
+a detector with masks also returns masks (N, r, r) float32, probabilities over each box. An engine may be
+called from several threads at once."""
 
 
 class EngineError(MMXrayError, ValueError):
@@ -38,9 +38,9 @@ def silence_telemetry() -> None:
 def core() -> Any:
     """Return OpenVINO's core, the only one of this process.
 
-    Its CPU plugin (2026.4) gives the thread a signal stack of its own and, when it is destroyed, puts back
-    the one it found. Of two plugins that end in the order in which they began, the second puts back what the
-    first has freed, and the next signal, such as that of a child's end, kills the process.
+    Its CPU plugin (2026.4) gives the thread its own signal stack. On its destruction, the plugin restores the
+    stack that it found at its start. If two plugins end in the order of their start, the second one restores
+    a stack that the first one has freed; the next signal, such as SIGCHLD, then kills the process.
     """
     silence_telemetry()
     import openvino
@@ -53,18 +53,18 @@ def load(
 ) -> Engine:
     """Load a graph onto the CPU.
 
-    Computed in float32 (OpenVINO would round to bfloat16 where the CPU can, and boxes would differ).
+    The engine computes in float32. By default OpenVINO uses bfloat16 on some CPUs, and boxes would differ.
 
     Args:
         name: 'openvino' or 'onnxruntime'.
-        graph: Its file, `model.xml` or `model.onnx`.
-        threads: CPU threads in all; default, as many cores as this process may use.
-        streams: Images at a time, which share the threads.
-        cache: Where OpenVINO's compiled graph is kept for the next start: a path whose name is of this graph
-            alone, in a folder for such files; None keeps nothing.
+        graph: File of the graph, `model.xml` or `model.onnx`.
+        threads: Total number of CPU threads; default, as many cores as this process may use.
+        streams: Number of images at a time; they share the threads.
+        cache: Path that keeps OpenVINO's compiled graph for the next start. Its name is unique to the graph,
+            its folder holds such files alone; None keeps nothing.
 
     Raises:
-        EngineError: An unknown engine, or a graph that it does not take.
+        EngineError: The engine is unknown or cannot load the graph.
     """
     threads = threads or len(os.sched_getaffinity(0))
     if name not in ENGINES:
@@ -73,7 +73,7 @@ def load(
         if name == 'openvino':
             return _openvino(graph, threads, streams, cache)
         return _onnxruntime(graph, threads, streams)
-    except Exception as error:  # both raise types of their own, whatever is wrong with the graph
+    except Exception as error:  # each engine raises types of its own for a bad graph
         reason = ' '.join(str(error).split())[:200]
         raise EngineError(f'{graph}: {name} does not load it ({reason}); export again') from None
 
@@ -84,7 +84,7 @@ def _openvino(graph: Path, threads: int, streams: int, cache: Path | None) -> En
         'INFERENCE_PRECISION_HINT': 'f32',
         'INFERENCE_NUM_THREADS': threads,
         'NUM_STREAMS': min(streams, threads),
-        # Several processes or a busy PC: a pinned thread waits for its core while another is idle.
+        # With several processes or on a busy PC, a pinned thread waits for its core while others are idle.
         'ENABLE_CPU_PINNING': False,
     }
     compiled = _cached(graph, settings, cache) if cache else core().compile_model(graph, 'CPU', settings)
@@ -100,10 +100,10 @@ def _openvino(graph: Path, threads: int, streams: int, cache: Path | None) -> En
 
 
 def _cached(graph: Path, settings: dict[str, Any], cache: Path) -> Any:
-    """Take what an earlier start of this user compiled, if it is of this machine; else compile, and keep it.
+    """Load the graph that an earlier start of this user compiled on this machine; else compile and keep it.
 
-    Not by OpenVINO's own CACHE_DIR: that loads weights with a flipped bit without a word. A checksum would
-    not do: a user who can write to the folder could put in another graph with its checksum.
+    OpenVINO's own CACHE_DIR is not used: it loads weights with a flipped bit without an error. A checksum is
+    not enough: a user who can write to the folder could put another graph and its checksum there.
     """
     import openvino
 
@@ -133,12 +133,12 @@ def _cached(graph: Path, settings: dict[str, Any], cache: Path) -> Any:
 
 
 def _code(secret: bytes, name: str, content: bytes) -> bytes:
-    """Return the code that proves that content of this name was kept by a user who knows the secret."""
+    """Return the code of content and name that only a user who knows the secret can compute."""
     return hmac.digest(secret, name.encode() + b'\0' + content, 'sha256')
 
 
 def _secret() -> bytes | None:
-    """Return this user's secret for kept graphs, made at the first start; None where none can be kept."""
+    """Return this user's secret for kept graphs, created at the first start; None if it cannot be kept."""
     with contextlib.suppress(OSError, RuntimeError):  # no home
         place = Path(os.environ.get('XDG_STATE_HOME') or Path.home() / '.local' / 'state') / 'mmxray'
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def _secret() -> bytes | None:
             try:
                 with os.fdopen(descriptor, 'wb') as file:
                     file.write(secrets.token_bytes(32))
-                os.link(made, path)  # whole, and never over another's
+                os.link(made, path)  # atomic, and never over an existing secret
             finally:
                 made.unlink()
         facts = path.stat()
@@ -165,7 +165,7 @@ def _onnxruntime(graph: Path, threads: int, streams: int) -> Engine:
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = max(threads // streams, 1)
-    options.log_severity_level = 3  # errors: each constant that it leaves out would be a warning
+    options.log_severity_level = 3  # errors only: ONNX Runtime warns of each constant that it leaves out
     session = onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
 
     names = [node.name for node in session.get_inputs()]

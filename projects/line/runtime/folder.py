@@ -1,4 +1,4 @@
-"""The exported folder: graphs, and `metadata.json` with all that a line PC has to know of them."""
+"""The exported folder: graphs, and `metadata.json` with all that a line PC needs to run them."""
 
 import hashlib
 import json
@@ -14,14 +14,14 @@ from projects.radiograph.image import ImagingError
 from projects.radiograph.window import check_window
 
 METADATA = 'metadata.json'
-SIGNATURE = 'metadata.json.sig'  # ed25519, of the bytes of the metadata, which hold the hashes of the graphs
+SIGNATURE = 'metadata.json.sig'  # ed25519 signature of the metadata, which hold the hashes of the graphs
 _GRAPHS = {'.xml', '.bin', '.onnx', '.data', '.pb', '.blob'}
 FORMAT = 4
 NO_BAND = (
-    'no gray-level band: fewer than 10 validation radiographs set none, so that frames without a picture, '
-    'such as of a shutter half closed, are inspected and may pass'
+    'no gray-level band: fewer than 10 validation radiographs cannot define it; frames without a picture, '
+    'such as with a half-closed shutter, are inspected and may pass'
 )
-MAX_FALSE_REJECT = 0.1  # of the sound parts, above which export and inference warn
+MAX_FALSE_REJECT = 0.1  # share of sound parts above which export and inference warn
 
 
 class FolderError(MMXrayError, ValueError):
@@ -30,41 +30,41 @@ class FolderError(MMXrayError, ValueError):
 
 @dataclass
 class Exported:
-    """What `metadata.json` says.
+    """The content of `metadata.json`.
 
     Attributes:
         engines: Graph file of each engine, 'openvino' and 'onnxruntime'.
         precision: 'fp32' or 'int8'.
         input: [height, width] in px of the graph's input.
-        scale: [width, height] in px into which an image is resized, keeping its ratio; or the number that its
-            sides are multiplied with.
+        scale: [width, height] in px into which an image is resized with its aspect ratio kept; or the factor
+            of its sides.
         native: [height, width] in px of the validation radiograph that is shrunk the most.
         window: See `radiograph.window.apply_window`.
-        dtype: Of the windowed image before it is resized: 'uint8', 'uint16' or 'float32'.
-        mean: Gray level that becomes 0, also put beyond the image's border.
-        std: Gray levels that become 1.
-        iou: Above this intersection over union, of two boxes of a class the better one stays.
+        dtype: Type of the windowed image before it is resized: 'uint8', 'uint16' or 'float32'.
+        mean: Gray level that becomes 0; it also fills the input beyond the image's border.
+        std: Difference of gray levels that becomes 1.
+        iou: IoU of two boxes of a class above which only the better box stays.
         classes: Names in label order, the critical one first.
         rejecting: Classes that reject a part.
         threshold: Score at or above which a detection counts.
-        threshold_reason: Where the threshold is from.
-        depths: Of the radiographs that the detector was validated and calibrated on, see
-            `inspector.depth_of`; others are refused. Empty takes any.
-        gray_levels: Lowest and highest value of each statistic of `radiograph.gray_levels`: what the
-            validation radiographs span, and a margin. A frame outside is refused. Empty takes any.
-        reference: What drift is measured against, of the validation radiographs: `radiographs`, `units`
-            (parts, or radiographs where these are not known), `gray` (statistics of `drift.GRAYS`) and `risk`
-            of the `sound` and the `critical` ones: `count`, and of the `accepted` and the `rejected` among
-            them, as of each gray statistic, `count`, `mean`, `spread` (standard deviation), `quantiles`.
-            Empty where there are too few.
-        opinion: The second opinion, see `opinion.SecondOpinion`: its `graph` and `memory`, files;
-            `threshold`, above which is flagged; of held-out sound parts `flagged` of `sound`, `upper` at
-            `confidence`. Empty without one.
-        curve: Rows {threshold, escape, false_reject} of validation parts; rates in [0, 1] or None. Beside
-            each rate `…_events` of `…_units`, `…_upper`, its one-sided 95 % bound, and `…_words`, all of it
-            in the words of the report.
+        threshold_reason: How the threshold was chosen.
+        depths: Depths of the validation and calibration radiographs, see `inspector.depth_of`; other depths
+            are refused. Empty accepts any depth.
+        gray_levels: Lowest and highest value of each statistic of `radiograph.gray_levels`: the range of the
+            validation radiographs and a margin. A frame outside is refused. Empty accepts any frame.
+        reference: Reference of the drift charts, from the validation radiographs. `radiographs` is their
+            number, `units` the number of parts, or of radiographs if the parts are unknown. `gray` has each
+            statistic of `drift.GRAYS`. `risk` has, for `sound` and `critical` radiographs, `count` and the
+            scores of the `accepted` and the `rejected` radiographs. Statistics and scores are given as
+            `count`, `mean`, `spread` (standard deviation) and `quantiles`. Empty if there are too few.
+        opinion: The second opinion, see `opinion.SecondOpinion`: `graph` and `memory`, its files;
+            `threshold`, the score above which it flags; `flagged` of `sound` held-out sound parts, and
+            `upper`, the bound at `confidence`. Empty without a second opinion.
+        curve: Rows {threshold, escape, false_reject} of validation parts; rates in [0, 1] or None. Each rate
+            also has `…_events` of `…_units`, `…_upper`, its one-sided 95 % bound, and `…_words`, the whole
+            result in the words of the report.
         cost: Sound validation parts rejected at the threshold: `rejected`, `sound`, `rate`, and `upper`, the
-            one-sided bound at `confidence`. Empty where parts are not known or none is sound.
+            one-sided bound at `confidence`. Empty if parts are unknown or no part is sound.
         max_false_reject: Share of sound parts above which export and inference warn.
         origin: Config, checkpoint with SHA-256, commit, date, command, versions.
         calibration: How the INT8 graph was made; empty for fp32.
@@ -99,7 +99,7 @@ class Exported:
     files: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what the runtime could not use."""
+        """Refuse values that the runtime cannot use."""
         factor = isinstance(self.scale, float) and 0 < self.scale < math.inf
         for name in ('input', 'native') if factor else ('input', 'scale', 'native'):
             values = getattr(self, name)
@@ -124,13 +124,13 @@ class Exported:
 
     @property
     def opinion_files(self) -> list[str]:
-        """Of the second opinion."""
+        """File names of the second opinion."""
         return [self.opinion['graph'], self.opinion['memory']] if self.opinion else []
 
     def false_reject(self, threshold: float) -> float | None:
-        """Return the share of sound validation parts that a threshold rejects, at most; None where not known.
+        """Return the largest share of sound validation parts that a threshold rejects; None if unknown.
 
-        Of the rows of the curve the one at or below the threshold holds, which rejects no fewer.
+        The share is that of the last row of the curve at or below the threshold, which rejects no fewer.
         """
         if self.cost and threshold == self.threshold:
             return float(self.cost['rate'])
@@ -138,7 +138,7 @@ class Exported:
         return below[-1] if below else None
 
     def cost_in_words(self) -> str:
-        """Say what the threshold of the folder costs: the sound validation parts that it rejects."""
+        """Return in words the cost of the folder's threshold: the sound validation parts that it rejects."""
         if not self.cost:
             return 'what it costs is not known: no validation part is known to be sound'
         cost = self.cost
@@ -148,7 +148,7 @@ class Exported:
         )
 
     def files_of(self, engine: str | None) -> dict[str, str]:
-        """Return SHA-256 of the files of an engine's graph, or with None of all files."""
+        """Return the SHA-256 of each file of an engine's graph; with None, of all files."""
         if engine is None:
             return self.files
         graph = Path(self.engines[engine])
@@ -157,10 +157,10 @@ class Exported:
 
 
 def factor_of(size: Sequence[int], scale: list[int] | float) -> float:
-    """Return what mmdet's resizing multiplies the sides of an image with.
+    """Return the factor by which mmdet's resizing multiplies the sides of an image.
 
     Args:
-        size: The two sides of it in px.
+        size: The two sides of the image in px.
         scale: See `Exported.scale`.
     """
     if isinstance(scale, float):
@@ -184,14 +184,14 @@ def read(folder: str | Path, engine: str | None = None, key: str | Path | None =
     """Read a folder's metadata and prove that its files are as they were exported.
 
     Args:
-        folder: What `tools/export.py` wrote.
-        engine: Whose files are looked at; default, all.
-        key: File with the public ed25519 key (PEM) of who may export; None asks for no signature. Checksums
-            find damage, a signature also what somebody changed.
+        folder: Folder that `tools/export.py` wrote.
+        engine: Engine whose files are checked; default, all files.
+        key: File with the public ed25519 key (PEM) that must have signed the folder; None asks for no
+            signature. Checksums detect damage; a signature also detects a deliberate change.
 
     Raises:
-        FolderError: No such folder, no graph for the engine, a file that is missing, changed or of another
-            format, a graph that the metadata do not name, or no signature by the key.
+        FolderError: The folder is missing, has no graph for the engine, has a graph that the metadata do not
+            name, or has no signature by the key; or a file is missing, changed or of another format.
     """
     path = Path(folder) / METADATA
     try:
@@ -210,7 +210,7 @@ def read(folder: str | Path, engine: str | None = None, key: str | Path | None =
     if not isinstance(content, dict) or content.get('format') != FORMAT:
         there = content.get('format') if isinstance(content, dict) else None
         raise FolderError(
-            f'{path}: expected export format {FORMAT}, found {there!r:.20}, which says less of the proof; '
+            f'{path}: expected export format {FORMAT}, found {there!r:.20}, which records less of the proof; '
             'export again with this version'
         )
     if content.pop('checksum', None) != _checksum(content):
@@ -250,14 +250,14 @@ def check_signature(folder: Path, content: bytes, key: Path) -> None:
     """Refuse metadata that the owner of a key did not sign.
 
     Args:
-        folder: Where the signature is, `metadata.json.sig`: 64 bytes.
-        content: Of the metadata.
+        folder: Folder of the signature, `metadata.json.sig`: 64 bytes.
+        content: Bytes of the metadata.
         key: File with the public ed25519 key, PEM.
 
     Raises:
-        FolderError: The key cannot be read, or the signature is missing or another's.
+        FolderError: The key cannot be read, or the signature is missing or of another key.
     """
-    # Only who asks for a signature waits for the library.
+    # The import is slow: only a check of a signature needs it.
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -285,24 +285,24 @@ def check_signature(folder: Path, content: bytes, key: Path) -> None:
 
 
 def _is_plain(name: object) -> bool:
-    """Tell a file's own name from a path, of any operating system."""
+    """Whether a name is a file name without a folder, on any operating system."""
     return isinstance(name, str) and not set(name) & set('/\\\0:') and name not in ('', '.', '..')
 
 
 def _refuse_added(folder: Path, exported: Exported) -> None:
-    """Refuse graphs and weights that nothing hashes: an engine may read them beside those that are named."""
+    """Refuse graphs and weights without a recorded hash: an engine may read them beside the named files."""
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() in _GRAPHS and file.name not in exported.files:
             raise FolderError(f'{file}: is not of this export; take it away, or copy the folder again')
 
 
 def digest_of(exported: Exported) -> str:
-    """Return the SHA-256 that stands for a folder: of its metadata, which hold those of its graphs."""
+    """Return the SHA-256 that identifies a folder: of its metadata, which hold the hashes of its graphs."""
     return _checksum(dict(format=FORMAT, **asdict(exported)))
 
 
 def stated_digest(folder: str | Path) -> str:
-    """Return the digest that a folder states, unproven; '' where it states none. See `digest_of`."""
+    """Return the digest that a folder's metadata state, without a check; '' if missing. See `digest_of`."""
     try:
         return str(json.loads((Path(folder) / METADATA).read_bytes())['checksum'])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -310,7 +310,7 @@ def stated_digest(folder: str | Path) -> str:
 
 
 def tested_beside(source: str | Path) -> Path:
-    """Return the folder beside an exported one that keeps its test: nothing is written into the export."""
+    """Return the folder beside an exported one that keeps its test: the export itself is not changed."""
     path = Path(source).resolve()
     return path.with_name(f'{path.name}.test')
 

@@ -24,17 +24,17 @@ from .opinion import SecondOpinion
 
 # An image may be shrunk this much more than those of the validation set before it is cut into tiles.
 MOST_SHRUNK = 1.25
-OVERLAP = 0.25  # of a tile's side: a defect up to this size is whole in one of two neighbours
-SAME_DEFECT = 0.5  # intersection over the smaller box, of boxes that neighbouring tiles report
+OVERLAP = 0.25  # of a tile's side: a defect up to this size lies whole in one of two neighbouring tiles
+SAME_DEFECT = 0.5  # intersection over the smaller area, of two boxes from neighbouring tiles
 STAGES = ('decode', 'window', 'network', 'merge')
-# What an inspector takes: a file, its content, pixels of a panel, or what `read.read` returned.
+# Input of an inspector: a file, its content, pixels of a panel, or a result of `read.read`.
 Image = str | Path | bytes | np.ndarray | Radiograph
-AT_BORDER = 0.02  # of a tile's side: a box that ends so near its border may be cut by it
+AT_BORDER = 0.02  # of a tile's side: the tile's border may cut a box that ends so near
 
 
 @dataclass
 class Inspection:
-    """What the detector says of one radiograph.
+    """The detector's result for one radiograph.
 
     Attributes:
         boxes: (N, 4) float32 x1 y1 x2 y2 in px of the image as stored, best first.
@@ -42,20 +42,20 @@ class Inspection:
         labels: (N) int64, positions in `classes`.
         severities: (N) class names.
         verdict: 'reject' when a rejecting class has a score at or above the threshold, else 'accept'.
-        risk: Highest score of a rejecting class; 0 without one. The study's report first lets a box of any
-            severity suppress those that it overlaps. Here each counts: a minor defect found on top of a
-            critical one must not let it escape, at the price of some false rejects. A folder's threshold
-            and curve are of this rule.
-        pixels: (height, width) what the window made of it, before it was resized.
-        bits: Of the image's file.
+        risk: Highest score of a rejecting class; 0 without a detection of such a class. The study's report
+            first lets a box of any severity suppress the boxes that it overlaps. Here every box counts: a
+            minor defect on top of a critical one must not make the critical one escape, at the price of
+            some false rejects. A folder's threshold and curve use this rule.
+        pixels: (height, width) pixels after the window, before resizing.
+        bits: Bit depth of the image's file.
         levels: Gray levels after the window, see `gray_levels.measure`.
-        folder: SHA-256 that stands for the detector's folder.
+        folder: SHA-256 that identifies the detector's folder.
         unusual: Score of the second opinion; None without one.
-        flagged: Whether the second opinion says to look at it: it is above its threshold. The verdict is as
-            it is.
+        flagged: Whether `unusual` is above the threshold of the second opinion, so that an inspector should
+            look at the radiograph. It does not change the verdict.
         seconds: Time of each stage: 'decode', 'window' (with resizing and tiles), 'network' (with NMS),
-            'merge', and 'opinion' of the second.
-        masks: (N) pixels of each defect; None where the detector finds boxes alone.
+            'merge', and 'opinion' with a second opinion.
+        masks: (N) pixels of each defect; None if the detector finds boxes alone.
     """
 
     boxes: np.ndarray
@@ -83,19 +83,19 @@ class Inspector:
     Args:
         source: Exported folder; its files are checked against their checksums.
         engine: 'openvino' or 'onnxruntime'.
-        threshold: Score that counts, instead of the folder's.
-        threads: CPU threads in all; default, those that this process may use.
-        streams: Radiographs that `stream` works on at a time; they share the threads.
-        cache: Keep what OpenVINO compiled beside the folder, in `.<name>.cache`, for the next start.
+        threshold: Threshold that replaces the folder's.
+        threads: Total number of CPU threads; default, as many cores as this process may use.
+        streams: Number of radiographs that `stream` works on at a time; they share the threads.
+        cache: Keep OpenVINO's compiled graph for the next start, beside the folder in `.<name>.cache`.
         key: File with the public ed25519 key (PEM) that must have signed the folder; default, none.
 
     Attributes:
-        digest: SHA-256 that stands for the folder, see `folder.digest_of`.
-        source: The folder's path as it was given, which may be a link; None around an engine alone.
+        digest: SHA-256 that identifies the folder, see `folder.digest_of`.
+        source: The folder's path as it was given, which may be a link; None for an inspector made by `of`.
 
     Raises:
         FolderError: The folder is missing, damaged, lacks the engine's graph or is not signed by the key.
-        EngineError: The engine does not take the graph.
+        EngineError: The engine cannot load the graph.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Inspector:
     def of(
         cls, exported: folder.Exported, engine: engines.Engine, threshold: float | None = None
     ) -> 'Inspector':
-        """Return an inspector around an engine that is not in a folder, such as the detector in PyTorch."""
+        """Return an inspector for an engine without a folder, such as the detector in PyTorch."""
         inspector = cls.__new__(cls)
         inspector.source = None
         inspector._start(exported, engine, 'torch', threshold, 1)
@@ -152,12 +152,12 @@ class Inspector:
         """Inspect one radiograph.
 
         Args:
-            image: A file of any format of `read.read`, its content, what `read.read` returned, or
-                (H, W) pixels as they come from a detector panel, integers of 8 or 16 bits.
+            image: A file of any format of `read.read`, its content, a result of `read.read`, or (H, W)
+                pixels from a detector panel, integers of 8 or 16 bits.
 
         Raises:
-            ImagingError: It cannot be read or windowed, holds several frames or no picture, or has a depth
-                or gray levels that the detector was not validated on.
+            ImagingError: The image cannot be read or windowed, holds several frames or no picture, or has a
+                depth or gray levels that the detector was not validated on.
         """
         clock = _Clock()
         radiograph = self._radiograph(image)
@@ -181,7 +181,7 @@ class Inspector:
         if len(found) > 1:
             boxes, scores, labels, members = _merge(found, self.exported.iou)
             masks = [join([masks[k] for k in group]) for group in members] if rasters else []
-        # In double precision, as the page and the tables compare: NumPy would round the threshold to float32.
+        # Double precision, as in the page and the tables; NumPy would round the threshold to float32.
         risk = float(max(scores[np.isin(labels, self._rejecting)], default=0.0))
         clock.stop('merge')
         return Inspection(
@@ -202,7 +202,7 @@ class Inspector:
         )
 
     def attempt(self, image: Image) -> Inspection | ImagingError:
-        """Inspect one radiograph, or say why not, whatever went wrong: the next one may be well."""
+        """Inspect one radiograph, or return the error of any kind: the next radiograph may be fine."""
         try:
             return self(image)
         except ImagingError as error:
@@ -213,21 +213,21 @@ class Inspector:
             return ImagingError(f'{name}: expected findings, the inspection failed ({reason}); try it alone')
 
     def input_of(self, image: Image) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the network sees of a radiograph that needs no tiles: array and extent."""
+        """Return the network's input for a radiograph that needs no tiles: array and extent."""
         pixels = windowed(self._radiograph(image), self.exported)
         return self._fit(pixels, self._scale(*pixels.shape))[:2]
 
     def inputs_of(self, image: Image) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return what the network sees of a radiograph, tile by tile: array and extent."""
+        """Return the network's input for each tile of a radiograph: array and extent."""
         pixels = windowed(self._radiograph(image), self.exported)
         return [self._fit(tile, resized)[:2] for _, _, tile, resized in self._tiles(pixels)]
 
     def stream(self, images: Iterable[Image]) -> Iterator[Inspection | ImagingError]:
-        """Inspect many radiographs, `streams` at a time, in order; a bad one gives its error and no stop.
+        """Inspect many radiographs, `streams` at a time, in order; an unreadable one yields its error.
 
-        At most twice as many as there are streams are in memory, however many `images` yields. As many are
-        asked of `images` before the first result is given: a panel whose verdict is due before its next
-        frame calls the inspector with each frame.
+        At most `2 * streams` radiographs are in memory, however many `images` yields. The first result comes
+        after as many have been taken from `images`. If a panel needs each verdict before its next frame, call
+        the inspector with each frame instead.
         """
         # A panel may write its next frame into the same memory.
         images = (image.copy() if isinstance(image, np.ndarray) else image for image in images)
@@ -239,7 +239,7 @@ class Inspector:
                 yield done
 
     def _radiograph(self, image: Image) -> Radiograph:
-        """Read an image, and refuse one of a depth that nobody has validated the detector on."""
+        """Read an image, and refuse a depth on which the detector was not validated."""
         radiograph = _as_radiograph(image)
         depth, known = depth_of(radiograph), self.exported.depths
         if known and depth not in known:
@@ -251,7 +251,7 @@ class Inspector:
         return radiograph
 
     def _check_gray_levels(self, pixels: np.ndarray, radiograph: Radiograph) -> gray_levels.Levels:
-        """Refuse a frame unlike those that the detector was proven on: what it finds there says nothing."""
+        """Refuse a frame whose gray levels differ from the validation radiographs: no proof covers it."""
         levels = gray_levels.measure(pixels)
         strange = gray_levels.outside(levels, self.exported.gray_levels)
         if strange:
@@ -263,7 +263,7 @@ class Inspector:
         return levels
 
     def _scale(self, height: int, width: int) -> float:
-        """Factor by which an image is resized: as in training, and so that it fits into the input."""
+        """Return the factor of an image's resizing: that of training, or less so that it fits the input."""
         rule = folder.factor_of((height, width), self.exported.scale)
         rows, columns = self.exported.input
         if int(height * rule + 0.5) <= rows and int(width * rule + 0.5) <= columns:
@@ -274,8 +274,8 @@ class Inspector:
         """Cut an image that would be shrunk too much into overlapping tiles.
 
         Returns:
-            Left, top, pixels and the factor by which they are resized, of each tile: that of the validation
-            set, which is not what the rule for a whole image says of a square one.
+            Left, top, pixels and resizing factor of each tile. The factor is that of the validation set,
+            which the rule for a whole image would not give for a square tile.
         """
         native, own = self._scale(*self.exported.native), self._scale(*pixels.shape)
         if own * MOST_SHRUNK >= native:
@@ -285,10 +285,10 @@ class Inspector:
         return [(x, y, pixels[y : y + sides[0], x : x + sides[1]], native) for y in rows for x in columns]
 
     def _fit(self, pixels: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Resize as mmcv does, and put beyond the border what normalisation turns into 0.
+        """Resize as mmcv does, and fill the input beyond the border with the mean, which becomes 0.
 
         Returns:
-            Array (1, 1, H, W) float32, extent (height, width) of the image in it, and its scale (x, y).
+            Array (1, 1, H, W) float32, extent (height, width) of the image in the array, and scale (x, y).
         """
         height, width = pixels.shape
         new = max(int(width * scale + 0.5), 1), max(int(height * scale + 0.5), 1)
@@ -305,7 +305,7 @@ class Inspector:
 
 
 class _Clock:
-    """Adds up the seconds of stages, each since the end of the one before."""
+    """Adds up the seconds of each stage, counted from the end of the stage before."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
@@ -318,17 +318,17 @@ class _Clock:
 
 
 def depth_of(radiograph: Radiograph) -> str:
-    """Name what the values of a radiograph can be, such as '12-bit unsigned': what a window relies on."""
+    """Name the range of a radiograph's values, such as '12-bit unsigned': the window depends on it."""
     kind = 'float' if np.isnan(radiograph.low) else 'signed' if radiograph.low < 0 else 'unsigned'
     return f'{radiograph.bits}-bit {kind}'
 
 
 def windowed(radiograph: Radiograph, exported: folder.Exported) -> np.ndarray:
-    """Window a radiograph as a detector wants it, unless nothing is left to see: every part would pass.
+    """Apply a detector's window to a radiograph, and refuse an empty picture, in which every part would pass.
 
     Raises:
-        ImagingError: It cannot be windowed, or all pixels are alike then, as when the tube is off, the
-            shutter closed or the panel saturated.
+        ImagingError: The radiograph cannot be windowed, or all its pixels are equal after the window: the
+            tube is off, the shutter closed or the panel saturated.
     """
     pixels = prepare(radiograph, exported.window, exported.dtype)
     if pixels.min() == pixels.max():
@@ -342,10 +342,10 @@ def windowed(radiograph: Radiograph, exported: folder.Exported) -> np.ndarray:
 
 
 def read_one(source: str | Path | bytes, name: str | None = None) -> Radiograph:
-    """Read a file of one frame; a verdict on the first of several would let the others escape.
+    """Read a file of one frame; a verdict on the first frame alone would let defects in others escape.
 
     Raises:
-        ImagingError: It cannot be read, or holds several frames.
+        ImagingError: The file cannot be read, or holds several frames.
     """
     radiograph = read(source, frame=0, name=name)
     if radiograph.meta['frames'] > 1:
@@ -368,12 +368,12 @@ def _as_radiograph(image: Image) -> Radiograph:
             f'array of {image.dtype}: expected integers of 8 or 16 bits, whose range is known; convert it'
         )
     info = np.iinfo(image.dtype)
-    # A copy: `Inspection.pixels` may be these, and the caller may write the next frame into them.
+    # A copy: `Inspection.pixels` may be this array, and the caller may write the next frame into it.
     return Radiograph(image.copy(), info.bits, float(info.min), float(info.max), meta=dict(file='array'))
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Where tiles of `side` px start so that they cover `length` px and overlap by a quarter or more."""
+    """Return the starts of tiles of `side` px that cover `length` px and overlap by a quarter or more."""
     if length <= side:
         return [0]
     count = 1 + -(-(length - side) // max(int(side * (1 - OVERLAP)), 1))
@@ -381,7 +381,7 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def _cut(boxes: np.ndarray, left: int, top: int, tile: tuple[int, int], whole: tuple[int, int]) -> np.ndarray:
-    """Tell which boxes (N, 4), in px of the image, end where their tile ends and the image goes on."""
+    """Return which boxes (N, 4), in px of the image, end at a border of their tile within the image."""
     height, width = tile
     near = AT_BORDER * max(tile)
     return (
@@ -397,18 +397,18 @@ def _merge(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[list[int]]]:
     """Join the boxes of overlapping tiles.
 
-    A defect that a tile's border cuts becomes one box: by falling score, a box takes in those of its class
-    from other tiles that lie at least half within it, or it within them, where either ends at the border of
-    its tile. As in SAHI's greedy merging each is compared as it was found, in one pass: a box that grew
-    takes in no more. What is left is suppressed as the detector itself does within a tile.
+    A defect that a tile's border cuts becomes one box. In the order of falling score, a box absorbs boxes of
+    its class from other tiles if one of the two lies at least half within the other and one of them ends at
+    the border of its tile. As in SAHI's greedy merging, boxes are compared as they were found, in one pass: a
+    box that grew absorbs no more. NMS then suppresses the remaining boxes, as the detector does in a tile.
 
     Args:
-        found: Boxes (N, 4), scores, labels and whether they are cut, of each tile.
-        iou: Of the suppression.
+        found: Boxes (N, 4), scores, labels and whether a border cuts them, of each tile.
+        iou: IoU threshold of NMS.
 
     Returns:
-        Boxes, scores and labels, best first, and of each the positions of those that it is made of among all
-        of `found`.
+        Boxes, scores and labels, best first; and for each box, the positions in `found` of the boxes that it
+        is made of.
     """
     tiles = np.repeat(np.arange(len(found)), [len(tile[1]) for tile in found])
     columns = [np.concatenate(column) for column in zip(*found, strict=True)]
@@ -435,6 +435,6 @@ def _merge(
 
 
 def _common(box: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Area that each box (N, 4) has in common with `box` (4), and its own area."""
+    """Return the area of each box's (N, 4) intersection with `box` (4), and each box's own area."""
     sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     return sides.clip(0).prod(1), (boxes[:, 2:] - boxes[:, :2]).prod(1)

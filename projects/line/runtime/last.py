@@ -1,4 +1,4 @@
-"""The last verdicts, for the operator's page: of this process, or kept by one that watches a folder."""
+"""The last verdicts, for the operator's page: of this process, or kept by a process that watches a folder."""
 
 import json
 import os
@@ -23,10 +23,10 @@ from .pictures import overlay
 
 MOST = 13
 SIDE = 720  # px of a picture's longer side
-LINE = 3  # px of a box's sides: seen from afar
+LINE = 3  # line width of a box in px: visible from afar
 FOLDER, VERDICTS = 'last', 'verdicts.json'
 BEAT = 1.0  # seconds between two signs of life
-SILENT = 5.0  # seconds without one after which a process does not run
+SILENT = 5.0  # seconds without a sign of life after which a process counts as ended
 
 
 class LastVerdicts:
@@ -34,21 +34,20 @@ class LastVerdicts:
 
     def __init__(self) -> None:
         self._entries: deque[tuple[dict[str, Any], bytes]] = deque(maxlen=MOST)
-        self._start = secrets.token_hex(4)  # a picture's name is never that of another, also after a restart
+        self._start = secrets.token_hex(4)  # keeps pictures' names unique, also after a restart
         self._count = 0
         self._lock = threading.Lock()
 
     def add(self, name: str, outcome: Inspection | ImagingError, threshold: float) -> dict[str, Any]:
-        """Take in a verdict.
+        """Add a verdict.
 
         Args:
-            name: Of the radiograph.
-            outcome: What `Inspector.attempt` returned.
-            threshold: Of the boxes that are drawn.
+            name: Name of the radiograph.
+            outcome: Result of `Inspector.attempt`.
+            threshold: Lowest score of the boxes that are drawn.
 
         Returns:
-            What is told of it: `key`, `name`, `verdict`, `flagged`, `time` (UTC), `picture`, whether it has
-            one.
+            The entry: `key`, `name`, `verdict`, `flagged`, `time` (UTC), and `picture`, whether there is one.
         """
         facts: dict[str, Any] = dict(name=name, verdict='unreadable', flagged=False)
         facts['time'] = datetime.now(UTC).isoformat(timespec='milliseconds').replace('+00:00', 'Z')
@@ -56,7 +55,7 @@ class LastVerdicts:
         if isinstance(outcome, Inspection):
             facts |= dict(verdict=outcome.verdict, flagged=outcome.flagged)
             scale = min(SIDE / max(outcome.pixels.shape), 1)
-            size = [max(round(side * scale), 1) for side in reversed(outcome.pixels.shape)]  # or of a sliver
+            size = [max(round(side * scale), 1) for side in reversed(outcome.pixels.shape)]  # at least 1 px
             small = cv2.resize(outcome.pixels, size, interpolation=cv2.INTER_AREA)
             shrunk = replace(outcome, pixels=small, boxes=outcome.boxes * scale, masks=None)
             drawn = overlay(shrunk, threshold, LINE)
@@ -68,12 +67,12 @@ class LastVerdicts:
         return facts
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return them, newest first."""
+        """Return the entries, newest first."""
         with self._lock:
             return [facts for facts, _ in self._entries]
 
     def picture(self, key: str) -> bytes:
-        """Return a PNG; empty where there is none any more."""
+        """Return the PNG of an entry; empty if the entry is gone or has no picture."""
         with self._lock:
             return next((picture for facts, picture in self._entries if facts['key'] == key), b'')
 
@@ -81,13 +80,13 @@ class LastVerdicts:
 class KeptVerdicts:
     """The last verdicts of a watched folder, kept in `last/` of its OUT for another process; `close` ends it.
 
-    While it is open, a thread gives a sign of life each second: the time of change of `verdicts.json`.
+    Until then, a thread gives a sign of life each second: it sets the time of change of `verdicts.json`.
 
     Args:
-        out: Of the watched folder. What an earlier process kept there goes.
+        out: Output folder of the watched folder. Verdicts of an earlier process there are deleted.
 
     Raises:
-        OSError: They cannot be written.
+        OSError: The verdicts cannot be written.
     """
 
     def __init__(self, out: Path):
@@ -104,10 +103,10 @@ class KeptVerdicts:
     def add(
         self, name: str, outcome: Inspection | ImagingError, threshold: float, requalify: list[str]
     ) -> None:
-        """Keep a verdict, and why the detector is to be qualified again; see `LastVerdicts.add`.
+        """Keep a verdict and the reasons to requalify the detector; see `LastVerdicts.add`.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The verdict cannot be written.
         """
         facts = self._last.add(name, outcome, threshold)
         self._requalify = requalify
@@ -120,7 +119,7 @@ class KeptVerdicts:
                 path.unlink()
 
     def close(self) -> None:
-        """Give no more signs of life."""
+        """End the signs of life."""
         self._ended.set()
         self._living.join()
 
@@ -138,14 +137,14 @@ class KeptVerdicts:
 
 
 def read_kept(out: Path) -> dict[str, Any]:
-    """Return what a process that watches a folder keeps: `last`, `requalify`, and `runs`, whether it lives.
+    """Return the kept verdicts of a watched folder: `last`, `requalify`, `runs` (whether its process runs).
 
     Args:
-        out: Of the watched folder.
+        out: Output folder of the watched folder.
     """
     path = out / FOLDER / VERDICTS
     try:
-        # Also of a clock that is ahead: a process that ended is not to be taken for one that runs.
+        # `abs`: with a clock that was ahead, an ended process must not seem to run.
         runs = abs(time.time() - path.stat().st_mtime) < SILENT
         content = json.loads(path.read_bytes())
         return dict(last=content['last'], requalify=content['requalify'], runs=runs)
@@ -154,7 +153,7 @@ def read_kept(out: Path) -> dict[str, Any]:
 
 
 def read_picture(out: Path, key: str) -> bytes:
-    """Return the PNG of a verdict that is listed there; empty where there is none any more."""
+    """Return the PNG of a listed verdict; empty if the verdict is not listed or has no picture."""
     if all(facts['key'] != key for facts in read_kept(out)['last']):
         return b''
     try:

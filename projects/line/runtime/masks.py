@@ -1,4 +1,4 @@
-"""Masks of found flaws: from the network's raster in each box to pixels of the radiograph."""
+"""Masks of detected flaws: from the network's raster in each box to pixels of the radiograph."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from projects.radiograph.rle import Bools, compress
 
 THRESHOLD = 0.5
-"""Probability from which a pixel is of the flaw: mmdet's `mask_thr_binary`."""
+"""Least probability of a pixel of the flaw: mmdet's `mask_thr_binary`."""
 
 
 @dataclass
@@ -20,8 +20,8 @@ class Mask:
     """The pixels of one flaw.
 
     Attributes:
-        left: Column of the radiograph at which `pixels` begin.
-        top: Its row.
+        left: First column of `pixels` in the radiograph.
+        top: First row of `pixels` in the radiograph.
         pixels: (h, w) bool.
     """
 
@@ -31,13 +31,13 @@ class Mask:
 
     @property
     def area(self) -> int:
-        """Number of its pixels."""
+        """Number of the flaw's pixels."""
         return int(self.pixels.sum())
 
     def rle(self, size: Sequence[int]) -> dict[str, Any]:
         """Return COCO's compressed run lengths over a radiograph of (height, width) px.
 
-        A film may have 50 million pixels: only the columns of the mask are looked at.
+        A film may have 50 million pixels: only the columns of the mask are processed.
         """
         height, width = (int(side) for side in size)
         strip = np.zeros((height, self.pixels.shape[1]), bool)
@@ -50,9 +50,9 @@ class Mask:
         return dict(size=[height, width], counts=compress(counts))
 
     def outlines(self) -> list[list[list[float]]]:
-        """Return the closed lines around its parts and holes, [[x, y], …] in px of the radiograph.
+        """Return the closed outlines of the mask's components and holes, [[x, y], …] in px of the radiograph.
 
-        They pass a quarter of a pixel within the marked pixels.
+        The outlines lie a quarter of a pixel inside the flaw's border.
         """
         doubled = self.pixels.astype(np.uint8).repeat(2, 0).repeat(2, 1)
         if not doubled.size:
@@ -81,14 +81,14 @@ def paste(raster: npt.NDArray[np.float32], box: npt.NDArray[np.float32], size: S
 
 
 def _weights(first: int, last: int, low: float, high: float, bins: int) -> npt.NDArray[np.float32]:
-    """Weights (pixels, bins) of linear interpolation between bins that cover [low, high], 0 beyond them."""
+    """Return weights (pixels, bins) of linear interpolation between bins over [low, high]; 0 beyond it."""
     at = (np.arange(first, last) + 0.5 - low) / max(high - low, 1e-6) * bins - 0.5
     weights: npt.NDArray[np.float64] = np.clip(1 - np.abs(at[:, None] - np.arange(bins)), 0, None)
     return weights.astype(np.float32)
 
 
 def join(masks: Sequence[Mask]) -> Mask:
-    """Return the pixels of all masks, such as those of one flaw in neighbouring tiles."""
+    """Return the union of masks, such as the masks of one flaw in neighbouring tiles."""
     masks = [mask for mask in masks if mask.pixels.size] or list(masks[:1])
     if len(masks) == 1:
         return masks[0]

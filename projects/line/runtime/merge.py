@@ -1,4 +1,4 @@
-"""One table of an archive that was inspected in shards, once all of them are complete."""
+"""One table of an archive that was inspected in shards, once all shards are complete."""
 
 import json
 import re
@@ -13,17 +13,17 @@ _SHARD = re.compile(r'shard-([1-9][0-9]*)-of-([1-9][0-9]*)')
 
 
 def merge_shards(out: Path) -> Summary:
-    """Write the tables of all shards below a folder as one, into the folder itself.
+    """Write the tables of all shards below a folder as one table, into the folder itself.
 
     Args:
         out: `--out` of the inspections, with `shard-1-of-n` to `shard-n-of-n`.
 
     Returns:
-        What the table holds.
+        Counts of the table.
 
     Raises:
-        ArchiveError: Shards are missing, not complete, of several divisions or runs, or share a radiograph;
-            or there is no room. An earlier table is then left as it was.
+        ArchiveError: Shards are missing, incomplete, of several divisions or runs, or share a radiograph; or
+            there is no room. An earlier table then remains unchanged.
     """
     shards = _shards(out)
     done, count = _agreed(shards), Summary(0, 0, 0, 0, 0, 0)
@@ -84,7 +84,7 @@ def _shards(out: Path) -> list[Path]:
 
 
 def _agreed(shards: list[Path]) -> dict[str, Any]:
-    """Return what the first shard was completed with; all shards share it, except their numbers."""
+    """Return the content of the first shard's `done.json`, after a check that all shards belong together."""
     done = _read(shards[0] / DONE)
     run = _read(shards[0] / RUN)
     for folder in shards[1:]:

@@ -1,8 +1,9 @@
-"""A second opinion without labels: how far a radiograph's patches are from those of sound parts.
+"""A second opinion without labels: the distance of a radiograph's patches from patches of sound parts.
 
-PatchCore's way (Roth et al., CVPR 2022): features of the middle stages of the exported backbone, a memory of
-patches of sound radiographs, and as the score the largest distance of a patch to its nearest in the memory.
-It flags what nobody has labelled. It changes no verdict.
+The method is PatchCore (Roth et al., CVPR 2022). The patches are features of the middle stages of the
+exported backbone; the memory holds patches of sound radiographs. The score is the largest distance of a patch
+to its nearest neighbour in the memory. The second opinion flags defects that nobody has labelled. It changes
+no verdict.
 """
 
 from collections.abc import Callable
@@ -21,12 +22,12 @@ Features = Callable[[np.ndarray], tuple[np.ndarray]]
 
 
 def patches(features: Features, image: np.ndarray, extent: np.ndarray) -> np.ndarray:
-    """Return the features (N, C) of the patches whose middle lies in a radiograph.
+    """Return the features (N, C) of the patches whose centre lies in a radiograph.
 
     Args:
         features: The graph.
-        image: (1, 1, H, W) float32, as the detector's.
-        extent: (2) float32, height and width in px of the radiograph within it.
+        image: (1, 1, H, W) float32, the detector's input.
+        extent: (2) float32, height and width in px of the radiograph within `image`.
     """
     found = features(image)[0][0]
     inside = [
@@ -38,7 +39,7 @@ def patches(features: Features, image: np.ndarray, extent: np.ndarray) -> np.nda
 
 
 def distances(found: np.ndarray, memory: np.ndarray) -> np.ndarray:
-    """Return the distance of each patch (N, C) to the nearest of a memory (M, C)."""
+    """Return the distance of each patch (N, C) to the nearest patch of a memory (M, C)."""
     squares = (found**2).sum(1)[:, None] - 2 * found @ memory.T + (memory**2).sum(1)
     nearest: np.ndarray = np.sqrt(np.maximum(squares.min(1), 0))
     return nearest
@@ -50,15 +51,15 @@ class SecondOpinion:
     Args:
         folder: The folder.
         exported: Its metadata, which have an `opinion`.
-        engine: That runs its graph.
-        threads: CPU threads.
+        engine: Engine that runs the graph.
+        threads: Total number of CPU threads; default, as many cores as this process may use.
 
     Attributes:
         threshold: Score above which a radiograph is flagged.
 
     Raises:
         FolderError: The memory is damaged.
-        EngineError: The engine does not take the graph.
+        EngineError: The engine cannot load the graph.
     """
 
     def __init__(self, folder: Path, exported: Exported, engine: str, threads: int | None = None):

@@ -14,12 +14,12 @@ _GAP = 3
 
 
 def overlay(inspection: Inspection, threshold: float, line: int = 1) -> np.ndarray:
-    """Draw boxes and masks that count, with severity and score; no label lies upon another.
+    """Draw boxes and masks at or above the threshold, with severity and score; labels do not overlap.
 
     Args:
-        inspection: What an `Inspector` returned.
+        inspection: Result of an `Inspector`.
         threshold: Lowest score to draw.
-        line: Width of a box's sides, px.
+        line: Line width of a box, px.
 
     Returns:
         (H, W, 3) uint8, BGR as OpenCV writes it.
@@ -43,7 +43,7 @@ def overlay(inspection: Inspection, threshold: float, line: int = 1) -> np.ndarr
 
 
 def _name(picture: np.ndarray, rows: list[tuple[list[int], str, tuple[int, ...]]]) -> None:
-    """Write each box's label, best first, so that the worst defect has its label at its own box."""
+    """Write the label of each box, highest score first: the worst defect's label is at its own box."""
     font, size = cv2.FONT_HERSHEY_SIMPLEX, max(max(picture.shape) / 1600, 0.35)
     taken: list[tuple[int, int, int, int]] = []
     for k, (box, text, colour) in enumerate(rows):
@@ -52,11 +52,11 @@ def _name(picture: np.ndarray, rows: list[tuple[list[int], str, tuple[int, ...]]
         others = [other for j, (other, _, _) in enumerate(rows) if j != k]
         place = place_label(box, room, picture.shape[1::-1], taken, others)
         if place is None:
-            continue  # two labels upon each other name neither; the box has the colour of its class
+            continue  # overlapping labels are unreadable; the box still has the colour of its class
         left, top = place
         taken.append((left, top, left + room[0], top + room[1]))
         at = left + _GAP, top + _GAP + height
-        # With a halo rather than a plate, which would cover what lies behind it.
+        # A halo instead of a plate, which would cover the radiograph behind it.
         for line, drawn in ((3, (0, 0, 0)), (1, colour)):
             cv2.putText(picture, text, at, font, size, drawn, line, cv2.LINE_AA)
 
@@ -68,17 +68,17 @@ def place_label(
     taken: list[tuple[int, int, int, int]],
     others: Sequence[Sequence[int]] = (),
 ) -> tuple[int, int] | None:
-    """Where a label goes: above its box, else below it or beside it, else the next free line; as on the page.
+    """Place a label above its box, else below or beside the box, else in the next free line; as on the page.
 
     Args:
         box: x1, y1, x2, y2, px.
         room: Width and height of the label, px.
         picture: Width and height of the picture, px.
-        taken: Labels that are there already, x1, y1, x2, y2; they are never covered.
-        others: The other boxes, which are not covered if that can be.
+        taken: Labels already placed, x1, y1, x2, y2; the label never covers them.
+        others: The other boxes; the label avoids them if possible.
 
     Returns:
-        Left and upper border of the label, px, within the picture; None where no place is free.
+        Left and upper border of the label, px, within the picture; None if no place is free.
     """
     x1, y1, x2, y2 = box
     width, height = room

@@ -1,4 +1,4 @@
-"""A verdict as other programs take it: one JSON object for the service, the watched folder and a broker."""
+"""A verdict for other programs: one JSON object for the service, the watched folder and a broker."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,21 +11,21 @@ from .inspector import Inspection, Inspector
 def as_result(
     name: str, digest: str, outcome: Inspection | ImagingError, inspector: Inspector
 ) -> dict[str, Any]:
-    """Return what an inspection found, or why there is none, which is no acceptance.
+    """Return the findings of an inspection, or the reason why there are none, which is no acceptance.
 
     Args:
-        name: Of the radiograph, as the caller names it.
-        digest: SHA-256 of its file; '' where that is not known.
-        outcome: What `Inspector.attempt` returned.
+        name: The caller's name of the radiograph.
+        digest: SHA-256 of its file; '' if unknown.
+        outcome: Result of `Inspector.attempt`.
         inspector: The detector.
 
     Returns:
-        `name`, `radiograph` (its SHA-256), `verdict` ('accept', 'reject' or 'unreadable'), `reason` of the
-        latter, `risk`, `boxes` {box [x1, y1, x2, y2] px, class, score} best first, `size` [height, width] px,
-        `threshold`, `folder` (SHA-256 of the detector's), `engine`, `unusual` (score of the
-        second opinion, or None), `flagged` (it says to look at the radiograph, whatever the verdict),
-        `seconds` of each stage, `time` (UTC). The boxes of a detector with masks also have `mask`, COCO's run
-        lengths, and `area` in px².
+        `name`, `radiograph` (its SHA-256), `verdict` ('accept', 'reject' or 'unreadable'), `reason` why it is
+        unreadable, `risk`, `boxes` {box [x1, y1, x2, y2] px, class, score} best first, `size` [height, width]
+        px, `threshold`, `folder` (SHA-256 of the detector's folder), `engine`, `unusual` (score of the second
+        opinion, or None), `flagged` (the second opinion asks an inspector to look at the radiograph, whatever
+        the verdict), `seconds` of each stage, `time` (UTC). The boxes of a detector with masks also have
+        `mask`, COCO's run lengths, and `area` in px².
     """
     result: dict[str, Any] = dict(
         name=name,

@@ -20,15 +20,15 @@ log = logging.getLogger('mmxray.service')
 
 
 class Shadow:
-    """A second exported folder on the radiographs of the first.
+    """A second exported folder that inspects the same radiographs as the first.
 
     Args:
         inspector: The second detector.
         first: The detector whose verdicts count.
-        out: Folder of the record, `shadow.jsonl`: a line for each radiograph, only added to.
+        out: Folder of the record, `shadow.jsonl`: one line per radiograph, appended only.
 
     Attributes:
-        counts: Radiographs by verdict of the first and of the second, in this run.
+        counts: Radiographs of this run by the verdicts of the first and the second detector.
 
     Raises:
         ArchiveError: Both are the same folder.
@@ -46,11 +46,11 @@ class Shadow:
         """Inspect a radiograph too, and record both verdicts; a failure here does not affect the first.
 
         Args:
-            name: Of the radiograph.
+            name: Name of the radiograph.
             digest: SHA-256 of its file.
             path: Its file.
-            outcome: What the first found.
-            first: The first. Once the line goes on with the shadow's own folder there is nothing to compare.
+            outcome: Result of the first detector.
+            first: The first detector. Nothing is recorded once the line has changed to the shadow's folder.
         """
         if first.digest == self.inspector.digest:
             return
@@ -71,7 +71,7 @@ class Shadow:
             log.warning('shadow not recorded', extra=dict(facts=dict(name=name, reason=str(error))))
 
     def in_words(self) -> str:
-        """Say how often the two differ."""
+        """Return in words how often the two verdicts differ."""
         differ = {pair: count for pair, count in self.counts.items() if pair[0] != pair[1]}
         words = ', '.join(
             f'{count} {first} by the first and {second} by the second'
@@ -82,10 +82,10 @@ class Shadow:
 
 
 def _add_line(path: Path, line: bytes) -> None:
-    """Add a whole line or, on a full disk, nothing: half a one would spoil the next.
+    """Append a whole line or, on a full disk, nothing: an incomplete line would spoil the next one.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The line cannot be written.
     """
     with path.open('ab', buffering=0) as file:
         end, written = file.tell(), 0

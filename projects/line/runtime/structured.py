@@ -1,7 +1,8 @@
 """A verdict as a DICOM structured report beside its radiograph, for DICOM and DICONDE archives.
 
-TID 1500 by highdicom (MIT, the extra `sr`): the verdict and the risk of the radiograph, and each finding with
-its box and score. What DICOM has no code for is of the private scheme 99MMXRAY.
+A report follows TID 1500, written by highdicom (MIT, the extra `sr`): the verdict and the risk of the
+radiograph, and each finding with its box and score. Concepts without a DICOM code use the private scheme
+99MMXRAY.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from .archive import ArchiveError
 SCHEME = '99MMXRAY'
 SERIES = 9001
 _NEEDED = ('SOPClassUID', 'SOPInstanceUID', 'StudyInstanceUID', 'SeriesInstanceUID', 'Modality')
-# Which may be empty, and are left out by many.
+# Type 2 attributes, which may be empty; many files leave them out.
 _MAY_BE_EMPTY = (
     *('PatientID', 'PatientName', 'PatientBirthDate', 'PatientSex', 'AccessionNumber'),
     *('StudyID', 'StudyDate', 'StudyTime', 'ReferringPhysicianName'),
@@ -24,10 +25,10 @@ _MAY_BE_EMPTY = (
 
 
 def check_available() -> None:
-    """Refuse to begin without highdicom.
+    """Refuse to start without highdicom.
 
     Raises:
-        ArchiveError: It is not installed.
+        ArchiveError: highdicom is not installed.
     """
     try:
         import highdicom  # noqa: F401
@@ -40,18 +41,19 @@ def check_available() -> None:
 def write_report(path: Path, result: dict[str, Any], target: Path) -> str:
     """Write the structured report of an inspected radiograph, whole or not at all.
 
-    One that has none holds up no other: its verdict is in the result.
+    A radiograph without a report does not stop the others: its verdict is in the result.
 
     Args:
-        path: The radiograph.
-        result: What `results.as_result` says of it.
-        target: The report's file.
+        path: File of the radiograph.
+        result: Its result by `results.as_result`.
+        target: File of the report.
 
     Returns:
-        'written', or why there is none: the file is no DICOM, was not read, or lacks what a report refers to.
+        'written', or why there is no report: the file is not DICOM, could not be read, or lacks an attribute
+        that a report refers to.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The report cannot be written.
     """
     import pydicom
     from pydicom.errors import InvalidDicomError
@@ -83,11 +85,11 @@ def write_report(path: Path, result: dict[str, Any], target: Path) -> str:
 
 
 def report_of(source: Any, result: dict[str, Any]) -> Any:
-    """Return the report of a radiograph as a dataset; its UIDs follow from file, detector and threshold.
+    """Return the report of a radiograph as a dataset; file, detector and threshold determine its UIDs.
 
     Args:
         source: Dataset of the radiograph.
-        result: What `results.as_result` says of it.
+        result: Its result by `results.as_result`.
     """
     from highdicom import sr
     from pydicom.sr.codedict import codes

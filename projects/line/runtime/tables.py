@@ -1,4 +1,4 @@
-"""The tables of inspected radiographs, from the journals of one shard or of several, line by line."""
+"""The tables of inspected radiographs, made line by line from the journals of one or several shards."""
 
 import csv
 import json
@@ -16,11 +16,11 @@ RESULT = {'height', 'width', 'verdict', 'risk', 'boxes', 'scores', 'labels'}
 
 
 class ArchiveError(MMXrayError, ValueError):
-    """Images or an output folder are not what was expected; one line with the remedy."""
+    """Images or an output folder cannot be used; one line with the remedy."""
 
 
 def rows_of(*journals: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of journals, one after the other; one that is not there has none.
+    """Yield the lines of journals, one journal after the other; a missing journal has no lines.
 
     Raises:
         ArchiveError: A line is damaged.
@@ -46,7 +46,7 @@ def _rows(journal: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_result(row: dict[str, Any]) -> bool:
-    """Whether a line has what was found: as many scores, labels and masks as boxes."""
+    """Whether a line is a valid result: as many scores, labels and masks as boxes."""
     count = len(row['boxes']) if row.keys() >= RESULT else -1
     return (
         all(len(row.get(key) or ()) == count for key in ('scores', 'labels'))
@@ -60,8 +60,8 @@ def write_tables(folder: Path, journals: Sequence[Path], head: dict[str, Any], o
     """Write `coco.json`, `images.csv`, `detections.csv` and `quarantine.csv`, each whole.
 
     Args:
-        folder: Where to.
-        journals: Of the shards; none is ever in memory as a whole: they may have millions of lines.
+        folder: Output folder.
+        journals: Journals of the shards; with millions of lines, they are read line by line.
         head: `info` and `categories` of the COCO file.
         opinion: Whether the folder has a second opinion.
     """
@@ -102,12 +102,12 @@ def write_tables(folder: Path, journals: Sequence[Path], head: dict[str, Any], o
 
 
 def _inspected(journals: Sequence[Path]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number the rows of radiographs that could be inspected, from 1."""
+    """Enumerate the rows of inspected radiographs, from 1."""
     return enumerate((row for row in rows_of(*journals) if 'error' not in row), 1)
 
 
 def _annotations(journals: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Image name and COCO annotation of each box."""
+    """Yield image name and COCO annotation of each box."""
     number = 0
     for image_id, row in _inspected(journals):
         masks = row.get('masks') or [None] * len(row['boxes'])
@@ -138,6 +138,6 @@ def _table(path: Path, header: tuple[str, ...], rows: Iterable[Any]) -> None:
 
 @contextmanager
 def text_draft(path: Path) -> Iterator[TextIO]:
-    """Open a text file that takes its place when it is whole; file names need not be UTF-8."""
+    """Open a draft of a text file that replaces it once complete; file names in it need not be UTF-8."""
     with draft_of(path) as draft, draft.open('w', newline='', errors='surrogateescape') as file:
         yield file

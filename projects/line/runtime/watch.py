@@ -1,9 +1,8 @@
 """A watched folder: radiographs are inspected as they arrive complete, once each, over restarts and kills.
 
-For each radiograph there is one result, `<out>/results/<name>.json`, which is written whole or not at all,
-and which says of which state of the file it is. There is no other memory: a file without a result of its
-present state is inspected. The folder is listed again and again, since a share of another machine reports no
-new file.
+Each radiograph has one result, `<out>/results/<name>.json`. A result is written whole or not at all, and
+records the state of the file. There is no other memory: a file without a result of its present state is
+inspected. The folder is listed again and again, since a network share does not report new files.
 """
 
 import json
@@ -24,19 +23,19 @@ from .results import as_result
 from .shadow import Shadow
 
 RESULTS, OUTBOX = 'results', 'outbox'
-# What copying programs call a file that they have not finished.
+# Suffixes by which copying programs mark an unfinished file.
 UNFINISHED = ('.part', '.tmp', '.filepart', '.crdownload', '~')
 
 OnResult = Callable[[dict[str, Any]], object]
 Stamp = list[int]
-"""Size of a file in bytes, and when it changed, in ns."""
+"""Size of a file in bytes, and the time of its last change in ns."""
 
 
 class Receiver(Protocol):
     """Takes results elsewhere, such as to a broker."""
 
     def send(self, result: dict[str, Any]) -> bool:
-        """Return whether a result has arrived; one that has not is sent again."""
+        """Return whether a result has arrived; otherwise it is sent again later."""
 
 
 class Watch:
@@ -45,13 +44,14 @@ class Watch:
     Args:
         inspector: The detector.
         root: The folder; it may be empty.
-        out: Where the results go, outside of it.
-        settle: Seconds for which a file must not have changed before it is taken for complete.
-        receiver: Where results go beside their files; each arrives at least once.
-        line: What is known of the line, for the drift charts.
+        out: Folder of the results, outside `root`.
+        settle: Seconds without a change after which a file counts as complete.
+        receiver: Takes each result too, at least once.
+        line: Facts about the line, for the drift charts.
         report: Writes a report beside each result, see `structured.write_report`.
-        shadow: A detector whose verdicts are recorded, once the first's result is kept, and not acted upon.
-        newer: Asked between radiographs for another detector to go on with; None to keep the one.
+        shadow: A second detector. Its verdicts are recorded after the first's result is kept, and never acted
+            upon.
+        newer: Called before each radiograph; returns the next detector, or None to keep the present one.
 
     Raises:
         ArchiveError: Another process watches with this `out`.
@@ -73,7 +73,7 @@ class Watch:
         self.settle, self.receiver, self.line, self.report = settle, receiver, line, report
         self.newer = newer
         self.shadow = Shadow(shadow, inspector, out) if shadow else None
-        self._seen: dict[str, tuple[Stamp, float]] = {}  # since when a file has been as it is
+        self._seen: dict[str, tuple[Stamp, float]] = {}  # state of a file, and since when
         self._done: dict[str, Stamp] = {}
 
     def run(
@@ -82,11 +82,11 @@ class Watch:
         every: float = 1.0,
         on_result: OnResult = lambda result: None,
     ) -> None:
-        """Inspect what arrives until `stop` is set.
+        """Inspect arriving radiographs until `stop` is set.
 
         Args:
-            stop: The radiograph that is being inspected is finished.
-            every: Seconds between two looks into the folder.
+            stop: Ends the run after the present radiograph.
+            every: Seconds between two listings of the folder.
             on_result: Called with each result once it is kept.
 
         Raises:
@@ -124,14 +124,14 @@ class Watch:
             stop.wait(every)
 
     def _change_detector(self) -> None:
-        """Go on with another detector where there is one; its drift charts begin again."""
+        """Change to the next detector if there is one; its drift charts begin again."""
         if (other := self.newer()) is not None:
             self.inspector = other
             self.drift.close()
             self.drift = Drift(other, self.out, self.line)
 
     def _complete(self) -> list[str]:
-        """Return the radiographs that have been as they are for a while and have no result, oldest first."""
+        """Return the radiographs that are unchanged for `settle` seconds and have no result, oldest first."""
         now, found, seen = time.monotonic(), [], {}
         for name in _listed(self.root):
             stamp = stamp_of(self.root / name)
@@ -142,7 +142,7 @@ class Watch:
             seen[name] = stamp, since
             if now - since >= self.settle and not self._has_result(name, stamp):
                 found.append((stamp[1], name))
-        self._seen = seen  # without those that are gone
+        self._seen = seen  # without deleted files
         return [name for _, name in sorted(found)]
 
     def _has_result(self, name: str, stamp: Stamp) -> bool:
@@ -158,7 +158,7 @@ class Watch:
         return self.out / RESULTS / fitting_name(name, end)
 
     def _inspect(self, name: str) -> dict[str, Any] | None:
-        """Inspect a radiograph and keep its result; None where it changed meanwhile, or is gone."""
+        """Inspect a radiograph and keep its result; None if the file changed meanwhile or is gone."""
         path = self.root / name
         stamp = stamp_of(path)
         try:
@@ -167,13 +167,13 @@ class Watch:
             digest = ''
         outcome = self.inspector.attempt(path)
         if stamp is None or stamp_of(path) != stamp:
-            return None  # the next look takes it as new
+            return None  # the next listing takes it as new
         shown = os.fsencode(name).decode(errors='replace')
         self.drift.update(shown, digest, outcome)
         result = as_result(shown, digest, outcome, self.inspector) | dict(stamp=stamp)
         result['requalify'] = self.drift.requalify
         try:
-            # Before its result: what has a result has its report.
+            # Before the result: a radiograph with a result must have its report.
             if self.report:
                 result['report'] = self.report(path, result, self._path(name, '.sr.dcm'))
         except OSError as error:
@@ -182,7 +182,7 @@ class Watch:
         content = json.dumps(result) + '\n'
         try:
             if self.receiver:
-                # Before its result: after a kill between the two, it is inspected again and not yet sent.
+                # Before the result: after a kill between the two, the radiograph is inspected again and sent.
                 write_whole(self._waiting(name), content, durable=True)
             write_whole(self._path(name), content, durable=True)
             self._last.add(shown, outcome, self.inspector.threshold, self.drift.requalify)
@@ -211,7 +211,7 @@ class Watch:
         for path in sorted((self.out / OUTBOX).rglob('*.json')):
             content = path.read_bytes()
             kept = self.out / RESULTS / path.relative_to(self.out / OUTBOX)
-            # Otherwise the process was killed before it had a result: it comes, and is sent, again.
+            # A waiting result without its file is of a killed process: the radiograph is inspected again.
             if (
                 kept.is_file()
                 and kept.read_bytes() == content
