@@ -1,4 +1,4 @@
-"""Who may ask the page's server for what: by a token, or by what a proxy that logs people in says."""
+"""Access to the page's server: users and roles, known by a token or from a proxy that logs people in."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from projects.errors import MMXrayError
 
-ROLES = ('inspector', 'reader')  # a reader looks and lets radiographs be inspected, an inspector decides too
+ROLES = ('inspector', 'reader')  # a reader looks and sends radiographs; an inspector also decides
 LONGEST_NAME = 100
 
 
@@ -22,12 +22,12 @@ class AccessError(MMXrayError, ValueError):
 
 @dataclass
 class User:
-    """Somebody who asks.
+    """The user of a request.
 
     Attributes:
-        name: As it goes into the record.
+        name: Name in the record.
         role: One of `ROLES`.
-        known_by: 'token' or 'proxy'; '' where nobody logs in.
+        known_by: 'token' or 'proxy'; '' without a login.
     """
 
     name: str
@@ -37,13 +37,13 @@ class User:
 
 @dataclass
 class Access:
-    """The rule; without tokens and without a header, everybody who reaches the server is an inspector.
+    """The access rule; without tokens and a header, everybody who reaches the server is an inspector.
 
     Attributes:
         tokens: SHA-256 of each token -> its user.
-        user_header: Name of the header in which a proxy names the user; '' takes none.
-        role_header: Of the user's role; '' makes everybody that the proxy lets through an inspector.
-        proxies: Addresses from which these headers are believed.
+        user_header: Name of the header in which a proxy names the user; '' ignores such headers.
+        role_header: Name of the header with the user's role; '' makes every user of the proxy an inspector.
+        proxies: Addresses from which these headers are accepted.
     """
 
     tokens: dict[str, User] = field(default_factory=dict)
@@ -53,15 +53,15 @@ class Access:
 
     @property
     def open(self) -> bool:
-        """Whether nobody has to say who asks."""
+        """Whether requests need no login."""
         return not (self.tokens or self.user_header)
 
     def user_of(self, headers: Mapping[str, str], client: str) -> User | None:
-        """Return who asks, or None where that is not known.
+        """Return the user of a request; None if unknown.
 
         Args:
-            headers: Of the request.
-            client: Address that it came from.
+            headers: Headers of the request.
+            client: Address of the client.
         """
         if self.open:
             return User('', 'inspector', '')
@@ -82,7 +82,7 @@ class Access:
             return None
         digest = hashlib.sha256(value.strip().encode()).hexdigest()
         found = None
-        for known, user in self.tokens.items():  # all of them: the time tells nothing of how near one was
+        for known, user in self.tokens.items():  # all, so that the time reveals no near match
             if hmac.compare_digest(known, digest):
                 found = user
         return found
@@ -92,7 +92,7 @@ def read_tokens(path: Path) -> dict[str, User]:
     """Read a file of lines `name:role:SHA-256 of the token`.
 
     Raises:
-        AccessError: There is none, others may read it, or a line is none of these.
+        AccessError: The file is missing, others can read it, or a line is not of this form.
     """
     try:
         if path.stat().st_mode & 0o077:
@@ -118,15 +118,15 @@ def add_user(path: Path, entry: str) -> str:
     """Add a user to a file of tokens.
 
     Args:
-        path: The file; it is made where there is none, for its owner alone.
+        path: The file; a new file is readable for its owner alone.
         entry: 'name:role'.
 
     Returns:
         The token, which is kept nowhere.
 
     Raises:
-        AccessError: It is not a name and a role.
-        OSError: It cannot be written.
+        AccessError: The entry is not a name and a role.
+        OSError: The file cannot be written.
     """
     name, _, role = entry.rpartition(':')
     if not name or role not in ROLES or not name.isprintable() or len(name) > LONGEST_NAME:

@@ -27,7 +27,7 @@ EVERY_ADDRESS = ('', '0', '0.0.0.0', '::')
 
 
 def options() -> argparse.ArgumentParser:
-    """Return what the command line takes."""
+    """Return the parser of the command line."""
     parser = ToolParser(
         description='Serve the inspection page of an exported detector on this machine.',
         epilog='example:\n  %(prog)s exported/NAME --images data/synthetic/images',
@@ -46,21 +46,21 @@ def options() -> argparse.ArgumentParser:
         '--name',
         action='append',
         default=[],
-        help='name or address under which other machines call it, beside that of --host; may be repeated',
+        help='another name or address by which other machines open the page; may be repeated',
     )
     parser.add_argument(
-        '--inspector', default='', metavar='NAME', help='who decides, as the record has it (the login name)'
+        '--inspector', default='', metavar='NAME', help='name of the inspector in the record (the login name)'
     )
     parser.add_argument(
-        '--log', metavar='FILE', help='JSON lines of what is inspected and decided; - for standard error'
+        '--log', metavar='FILE', help='JSON lines of inspections and decisions; - for standard error'
     )
     parser.add_argument(
         '--second-reader',
         action='store_true',
-        help="decide without seeing the first reader's decisions; they go to corrections-second.json",
+        help="decide without seeing the first reader's decisions; corrections-second.json takes the second's",
     )
     parser.add_argument(
-        '--shadow', metavar='FOLDER', help='another detector, whose verdicts are recorded and not acted upon'
+        '--shadow', metavar='FOLDER', help='a second detector, whose verdicts are recorded and not acted upon'
     )
     parser.add_argument(
         '--watched',
@@ -69,9 +69,9 @@ def options() -> argparse.ArgumentParser:
         help="OUT of a process that watches a folder: the operator's page shows its verdicts too",
     )
     Line.add_options(parser)
-    access = parser.add_argument_group('access, needed to serve others than this machine')
+    access = parser.add_argument_group('access, needed to serve other machines')
     access.add_argument(
-        '--tokens', type=Path, metavar='FILE', help='who may ask: name:role:SHA-256 of a token'
+        '--tokens', type=Path, metavar='FILE', help='users, one per line: name:role:SHA-256 of a token'
     )
     access.add_argument(
         '--add-user', metavar='NAME:ROLE', help='make a token for an inspector or a reader, print it, and end'
@@ -82,11 +82,14 @@ def options() -> argparse.ArgumentParser:
         '--user-header',
         default='',
         metavar='NAME',
-        help='in which a proxy that logs people in names the user',
+        help='header in which a proxy that logs people in names the user',
     )
-    access.add_argument('--role-header', default='', metavar='NAME', help='in which it names the role')
+    access.add_argument('--role-header', default='', metavar='NAME', help='header with the role of the user')
     access.add_argument(
-        '--proxy', action='append', metavar='ADDRESS', help='from which these are believed (this machine)'
+        '--proxy',
+        action='append',
+        metavar='ADDRESS',
+        help='address whose headers are accepted (this machine)',
     )
     return parser
 
@@ -103,8 +106,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f'--name {name}: expected a name or address alone, such as line-pc.plant')
     if args.host in EVERY_ADDRESS and not args.name:
         parser.error(
-            f'--host {args.host}: serves every address of this machine, and answers to given names only; '
-            'add --name NAME, as it stands in the address that others open'
+            f'--host {args.host}: serves every address of this machine, but answers to given names only; '
+            'add --name NAME, the name in the address that other machines open'
         )
     if not args.model and not args.add_user:
         parser.error('expected a folder that tools/export.py wrote')
@@ -120,7 +123,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def check_exposed(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse to let anybody on a network decide on parts, or a token to be read on its way."""
+    """Refuse a network address without a login, or with tokens that others could read on the network."""
     if args.host in LOOPBACK:
         return
     if not args.tokens and not (args.user_header and args.proxy):
@@ -133,7 +136,7 @@ def check_exposed(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
 
 def access_of(args: argparse.Namespace) -> Access:
-    """Return who may ask for what.
+    """Return the access rule.
 
     Raises:
         AccessError: The file of tokens cannot be used.
@@ -147,13 +150,13 @@ def check_certificate(args: argparse.Namespace) -> None:
     """Refuse a certificate that cannot be served.
 
     Raises:
-        AccessError: One of the files cannot be read, is no PEM, or they do not belong together.
+        AccessError: A file cannot be read or is not PEM, or certificate and key do not belong together.
     """
     if not args.tls_cert:
         return
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(args.tls_cert, args.tls_key)
-    except OSError as error:  # ssl's are among them
+    except OSError as error:  # the base of ssl's errors, too
         raise AccessError(
             f'{args.tls_cert}, {args.tls_key}: expected a certificate and its key in PEM '
             f'({error.strerror or error}); correct --tls-cert and --tls-key'
@@ -230,8 +233,8 @@ def new_user(args: argparse.Namespace) -> int:
 
 
 def serve(args: argparse.Namespace, session: Session, access: Access) -> None:
-    """Serve a sitting until it is interrupted."""
-    # Connections that never end their TLS handshake last a minute: they are not to use up what others need.
+    """Serve a sitting until Ctrl-C."""
+    # A connection that never ends its TLS handshake lasts a minute and must not exhaust the descriptors.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     host = in_address(args.host)
@@ -247,10 +250,10 @@ def serve(args: argparse.Namespace, session: Session, access: Access) -> None:
 
 
 def settings(args: argparse.Namespace) -> dict:
-    """Return what uvicorn is told."""
+    """Return the settings of uvicorn."""
     return dict(
         http=BoundedProtocol,
-        # A header must not say that a request came from elsewhere than it did.
+        # A header must not fake the address of a client.
         proxy_headers=False,
         ssl_certfile=args.tls_cert,
         ssl_keyfile=args.tls_key,

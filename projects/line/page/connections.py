@@ -1,7 +1,7 @@
-"""Connections of the page's server: none waits for ever, and a slow client takes no other one's place.
+"""Connections of the page's server: each has deadlines, so that slow clients do not block others.
 
-uvicorn ends a connection that is idle between two requests, but not one whose request never becomes whole,
-nor one that does not take its answer.
+uvicorn ends a connection that is idle between two requests. It does not end a connection whose request never
+becomes complete or whose client does not read the answer.
 """
 
 import asyncio
@@ -9,13 +9,13 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_SECONDS = 10.0  # from its beginning, or from the last answer, until a request's head is whole
-STALL_SECONDS = 60.0  # that a client may take nothing of its answer
+HEAD_SECONDS = 10.0  # from the connection or the last answer until a request's head is complete
+STALL_SECONDS = 60.0  # for which a client may read nothing of its answer
 MOST_CONNECTIONS = 200
 
 
 class BoundedProtocol(H11Protocol):
-    """HTTP/1.1 with a deadline for each request's head and for each answer, and a bound on connections."""
+    """HTTP/1.1 with deadlines for each request's head and each answer, and a limit of connections."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -23,12 +23,12 @@ class BoundedProtocol(H11Protocol):
         self._stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection; of too many, the one that has waited longest for its head makes room."""
+        """Accept a connection; if there are too many, abort the one that has waited longest for its head."""
         super().connection_made(transport)
         if len(self.connections) > MOST_CONNECTIONS:
             waiting = [other for other in self.connections if other is not self and other._deadline]
             oldest = min(waiting, key=lambda other: other._deadline.when(), default=self)
-            # It is lost later: a burst of others must not find it again.
+            # `connection_lost` comes later: further connections must not choose this one again.
             oldest._deadline = _cancel(oldest._deadline)
             self.connections.discard(oldest)
             oldest.transport.abort()
@@ -36,29 +36,29 @@ class BoundedProtocol(H11Protocol):
             self._wait_for_head()
 
     def handle_events(self) -> None:
-        """Take what came; a whole head ends the wait."""
+        """Process received data; a complete head ends the deadline."""
         super().handle_events()
         if self.cycle is not None and not self.cycle.response_complete:
             self._deadline = _cancel(self._deadline)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, if there is one."""
+        """Begin the deadline of the next request, if the connection stays open."""
         super().on_response_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
             self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadlines."""
+        """Cancel the deadlines."""
         self._deadline, self._stalled = _cancel(self._deadline), _cancel(self._stalled)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The client takes nothing more for now."""
+        """Begin the deadline of an answer that the client does not read."""
         super().pause_writing()
         self._stalled = self.loop.call_later(STALL_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client goes on."""
+        """End the deadline: the client reads again."""
         self._stalled = _cancel(self._stalled)
         super().resume_writing()
 

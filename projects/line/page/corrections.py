@@ -1,4 +1,4 @@
-"""Corrections as training reads them: COCO, derived from the record of decisions, and from nothing else."""
+"""Corrections for training: COCO annotations, derived from the record of decisions alone."""
 
 import json
 import time
@@ -16,16 +16,16 @@ PAUSE_LINES, PAUSE_SECONDS = 20, 1e-4
 def write_corrections(
     path: Path, entries: Iterable[dict[str, Any]], classes: list[str], rule: str | None
 ) -> None:
-    """Write the decisions that count, as annotated images: not those withdrawn or on unreadable files.
+    """Write decisions as annotated images, except withdrawn ones and those on unreadable files.
 
-    Line by line, with pauses: fifty thousand in one text, or without a stop, would delay decisions that are
-    made meanwhile, since threads of one process take turns of 5 ms.
+    The file is written line by line with pauses. Fifty thousand decisions in one text or without a pause
+    would delay decisions made meanwhile, since the threads of a process take turns of 5 ms.
 
     Args:
         path: The file.
         entries: The last entry of the record on each radiograph.
-        classes: Of the detector, in label order.
-        rule: The expression that finds a part in a name, as the converter noted it.
+        classes: Classes of the detector, in label order.
+        rule: The expression that finds a part in a name, as recorded by the converter.
     """
     counted = [e for e in entries if e['verdict'] in ('accept', 'reject') and e['size'] != [0, 0]]
     detectors = {e['detector']['folder']: e['detector']['origin'] for e in counted if e['detector']}
@@ -51,13 +51,13 @@ def write_corrections(
 
 
 def _pause(number: int) -> None:
-    """Let other threads go on, now and then."""
+    """Let other threads run, after each `PAUSE_LINES` lines."""
     if number % PAUSE_LINES == 0:
         time.sleep(PAUSE_SECONDS)
 
 
 def _image(number: int, entry: dict[str, Any]) -> dict[str, Any]:
-    """Return the image with who decided and what the detector found, each with its own detector."""
+    """Return the COCO image of a decision, with its inspector and its detector's verdict."""
     height, width = entry['size']
     row = dict(id=number, file_name=entry['file'], width=width, height=height, verdict=entry['verdict'])
     if entry['part']:
@@ -82,17 +82,17 @@ def _annotation(number: int, image: int, entry: dict[str, Any], classes: list[st
 
 
 def facts_of(entry: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what is learnt from an entry of the record: verdict, part, size, and boxes with class."""
+    """Return the facts of an entry that training uses: verdict, part, size, and boxes with class."""
     image = _image(0, entry)
     boxes = [(box['class'], *_annotation(0, 0, box, [box['class']])['bbox']) for box in entry['boxes']]
     return image['verdict'], image.get('part', ''), image['width'], image['height'], sorted(boxes)
 
 
 def facts_in(path: Path) -> dict[str, tuple[Any, ...]]:
-    """Return what a file of corrections says of each radiograph, see `facts_of`; of no file, nothing.
+    """Return the facts of each radiograph in a file of corrections, see `facts_of`; empty without a file.
 
     Raises:
-        ValueError, KeyError, TypeError, IndexError: It is damaged.
+        ValueError, KeyError, TypeError, IndexError: The file is damaged.
     """
     if not path.is_file():
         return {}
@@ -113,10 +113,10 @@ def read_corrections(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """Read corrections of a version that kept no record.
 
     Returns:
-        The classes, and of each image what an entry of the record has: file, size, part, verdict, boxes.
+        The classes, and for each image the fields of a record's entry: file, size, part, verdict, boxes.
 
     Raises:
-        ArchiveError: They are damaged, or no page's.
+        ArchiveError: The file is damaged or not of this page.
     """
     try:
         content = json.loads(path.read_text())
@@ -140,7 +140,7 @@ def _as_entry(image: dict[str, Any], annotations: list[dict[str, Any]], classes:
         x, y, width, height = annotation['bbox']
         if annotation['category_id'] < 1:
             raise ValueError('a label of no class')
-        # Both sides were rounded when they were kept.
+        # Corner and sides were rounded when they were written.
         x2, y2 = min(round(x + width, 1), image['width']), min(round(y + height, 1), image['height'])
         boxes.append({'box': [x, y, x2, y2], 'class': classes[annotation['category_id'] - 1]})
     return dict(

@@ -1,4 +1,4 @@
-"""What a decision may be: a verdict, part and boxes that the next training can take for the truth."""
+"""Checks of a decision: verdict, part and boxes must be usable as ground truth of the next training."""
 
 from typing import Any
 
@@ -7,35 +7,35 @@ from projects.line.runtime.folder import Exported
 
 from .items import LONGEST_PART, Item
 
-VERDICTS = ('accept', 'reject', 'withdraw')  # the last takes a decision back
+VERDICTS = ('accept', 'reject', 'withdraw')  # 'withdraw' takes a decision back
 MOST_BOXES = 1_000
 MOST_FACTS = 20
 LONGEST_FACT = 200  # characters
 
 
 class ConflictError(MMXrayError, ValueError):
-    """Somebody decided on the radiograph since the inspector saw it."""
+    """Somebody decided on the radiograph after the inspector saw it."""
 
 
 def check_decision(
     exported: Exported, item: Item, verdict: str, boxes: list[dict], part: str, digest: str | None
 ) -> list[dict]:
-    """Check what an inspector decided.
+    """Check an inspector's decision.
 
     Args:
         exported: The detector.
         item: The radiograph.
         verdict: 'accept', 'reject', or 'withdraw' for a decision taken back.
-        boxes: What is there, {box [x1, y1, x2, y2], label} each; none on a radiograph that cannot be read.
+        boxes: The inspector's boxes, {box [x1, y1, x2, y2], label} each; empty on an unreadable radiograph.
         part: Id of the physical part.
-        digest: Of the file that the inspector saw; None for what the item is now.
+        digest: SHA-256 of the file that the inspector saw; None for the item's present file.
 
     Returns:
         The boxes, with a score of None.
 
     Raises:
-        ValueError: A verdict, part, label or box that cannot be; a part accepted with a box that rejects
-            it, or rejected without one; or the decision is on another file.
+        ValueError: The verdict, part, a label or a box is invalid; the part is accepted with a rejecting box
+            or rejected without one; or the decision is on another file.
     """
     if item.state == 'waiting':
         raise ValueError('this radiograph has not been inspected')
@@ -64,7 +64,7 @@ def check_decision(
 
 def _checked_box(exported: Exported, item: Item, verdict: str, entry: dict) -> dict:
     label, box = entry.get('label'), entry.get('box')
-    # As JSON has them: a string that reads as a number is a fault of the client, and true is none.
+    # JSON numbers only: a numeric string is a fault of the client, and `true` is not a number.
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
         raise ValueError('expected boxes of four numbers')
     if type(label) is not int or not 0 <= label < len(exported.classes):
@@ -83,10 +83,10 @@ def _is_number(value: Any) -> bool:
 
 
 def check_facts(viewed: dict[str, Any]) -> dict[str, Any]:
-    """Check what a page says of how a radiograph was looked at: names with numbers, words or yes and no.
+    """Check a page's facts on how a radiograph was viewed: names with numbers, short texts or booleans.
 
     Raises:
-        ValueError: Too many, too long or of another type.
+        ValueError: There are too many facts, or one is too long or of another type.
     """
     for key, value in viewed.items():
         plain = _is_number(value) or type(value) is bool or isinstance(value, str)

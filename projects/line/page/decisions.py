@@ -1,4 +1,4 @@
-"""A reader's decisions: kept in the record with a copy of the radiograph, and as corrections for training."""
+"""A reader's decisions: in the record, with a copy of each radiograph, and as corrections for training."""
 
 import gc
 import hashlib
@@ -18,26 +18,26 @@ from .decision import ConflictError
 from .items import Item
 from .record import RECORD, Record, check_entry
 
-# Up to so many radiographs the corrections are written with each decision, beyond it within `WAIT` seconds.
+# Up to this number of radiographs, each decision writes the corrections; beyond it, within `WAIT` seconds.
 AT_ONCE = 500
 WAIT = 5.0
-COPIED = 2**22  # bytes at a time: with smaller ones, a copy waits more often for its turn
+COPIED = 2**22  # bytes per block: with smaller blocks, a copying thread waits more often for its turn
 
 
 class Decisions:
-    """What was decided in this and in earlier sittings.
+    """The decisions of this and of earlier sittings.
 
     Args:
         out: Folder of the record, the corrections and `images/`.
         inspector: The detector whose proposals the inspector sees.
-        second: A second reader's: the first one's decisions are not told, and corrections go to a file of
-            their own, so that the two can be compared.
+        second: A second reader decides: the first reader's decisions are not shown. The corrections go to
+            another file, so that the two can be compared.
 
     Attributes:
         latest: The last entry on each radiograph, by the name of its copy.
 
     Raises:
-        ArchiveError: The record was changed, or decisions are in other classes, or damaged.
+        ArchiveError: The record was changed or damaged, or its decisions are in other classes.
     """
 
     def __init__(self, out: Path, inspector: Inspector, second: bool = False):
@@ -60,17 +60,17 @@ class Decisions:
         if self.latest:
             self.write()
         if len(self.latest) > AT_ONCE:
-            # Millions of objects that stay: a garbage collection that visits them would delay a decision.
+            # Exclude millions of lasting objects from garbage collection, which would delay a decision.
             gc.collect()
             gc.freeze()
 
     def revision_of(self, file_name: str) -> int:
-        """Return how often a radiograph was decided on."""
+        """Return the number of decisions on a radiograph."""
         entry = self.latest.get(file_name)
         return entry['revision'] if entry else 0
 
     def give_back(self, item: Item) -> dict[str, Any]:
-        """Return what an item has after what was decided on it, whatever detector that was with."""
+        """Return the fields of an item that its last decision sets, whatever detector was served then."""
         entry = self.latest.get(item.file_name)
         if entry is None:
             return {}
@@ -87,7 +87,7 @@ class Decisions:
         )
 
     def keep_file(self, item: Item) -> None:
-        """Copy an item's file to the corrections, if it is still what was inspected.
+        """Copy an item's file to the corrections, if it is unchanged since its inspection.
 
         Raises:
             ValueError: The file changed.
@@ -110,20 +110,20 @@ class Decisions:
         by: dict[str, str],
         viewed: dict[str, Any],
     ) -> None:
-        """Add a decision to the record; the caller makes sure that no other one is added meanwhile.
+        """Add a decision to the record; the caller holds the lock against other decisions.
 
         Args:
-            item: The radiograph with what the detector found.
+            item: The radiograph with the detector's findings.
             verdict: See `decision.VERDICTS`.
-            boxes: Checked, {box, label} each.
+            boxes: Checked boxes, {box, label} each.
             part: Id of the physical part.
-            revision: That the inspector saw; None for the last.
-            by: Who decided: `inspector`, and `known_by`, how the name is known.
-            viewed: How the radiograph was looked at, as the page says.
+            revision: Revision that the inspector saw; None for the last.
+            by: `inspector`, who decided; `known_by`, the source of the name.
+            viewed: The page's facts on how the radiograph was viewed.
 
         Raises:
-            ConflictError: It was decided on since.
-            OSError: The record could not be written; nothing is kept then.
+            ConflictError: Somebody decided on the radiograph since that revision.
+            OSError: The record could not be written; nothing is kept.
         """
         last = self.latest.get(item.file_name)
         before = last['revision'] if last else 0
@@ -151,7 +151,7 @@ class Decisions:
         self.latest[item.file_name] = self.record.append(self._entry(by, facts, self.reader))
         self._stale = True
         if len(self.latest) <= AT_ONCE:
-            # The decision is in the record: corrections that cannot be written now are written later.
+            # The decision is in the record; if the corrections cannot be written now, they are written later.
             with suppress(OSError):
                 self.write()
         elif self._timer is None or not self._timer.is_alive():
@@ -160,10 +160,10 @@ class Decisions:
             self._timer.start()
 
     def write(self) -> None:
-        """Write the corrections that the record stands for.
+        """Write the corrections from the record.
 
         Raises:
-            OSError: They cannot be written; the next start does it.
+            OSError: The corrections cannot be written; the next start writes them.
         """
         with self._writing:
             self._stale = False
@@ -176,10 +176,10 @@ class Decisions:
                 raise
 
     def close(self) -> None:
-        """Write what is not yet written.
+        """Write the corrections if decisions were added since the last writing.
 
         Raises:
-            OSError: The corrections cannot be written; the next start does it.
+            OSError: The corrections cannot be written; the next start writes them.
         """
         if self._timer:
             self._timer.cancel()
@@ -203,7 +203,7 @@ class Decisions:
         )
 
     def _proposal(self, item: Item) -> dict[str, Any]:
-        """Return what the detector found on an item, with its scores, and which detector it was."""
+        """Return the detector's findings on an item, with scores, and the facts of the detector."""
         inspector = self.inspector
         return dict(
             folder=inspector.digest,
@@ -225,7 +225,7 @@ class Decisions:
         )
 
     def _take_over(self, path: Path) -> None:
-        """Begin the record with the corrections of a version that kept none: who and when is not known."""
+        """Begin the record with corrections of a version without a record: inspector and time are unknown."""
         classes, found = read_corrections(path)
         self._check_classes(path, classes)
         with draft_of(self.record.path, durable=True) as draft:  # all or none of them
@@ -249,7 +249,7 @@ class Decisions:
 
 
 def _copy(source: Path, target: Path) -> str:
-    """Copy a file and return the SHA-256 of what was copied: read once, however large.
+    """Copy a file and return the SHA-256 of the copied bytes, with one read of the file.
 
     Raises:
         ValueError: The source cannot be read.

@@ -1,4 +1,4 @@
-"""What stands before every request: who asks, what other sites may not send, sizes and times of bodies."""
+"""The check of every request: login and role, requests from other sites, size and time of its body."""
 
 import asyncio
 import json
@@ -14,8 +14,8 @@ from projects.radiograph.image import MAX_FRAME_BYTES
 
 from .access import Access
 
-MAX_BODY_BYTES = 2**20  # of a request that is no radiograph
-BODY_SECONDS = 30.0  # for a body, and one second more for each `SLOWEST_BYTES` of it
+MAX_BODY_BYTES = 2**20  # of a request without a radiograph
+BODY_SECONDS = 30.0  # for a body, plus one second for each `SLOWEST_BYTES` received
 SLOWEST_BYTES = 100_000
 DRAIN_SECONDS = 5.0
 HEADERS = {
@@ -26,10 +26,10 @@ HEADERS = {
     'Cache-Control': 'no-store',
 }
 CODED_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-# These answer without a login, and tell only that the server works.
+# Paths without a login; they reveal only whether the server works.
 WITHOUT_LOGIN = ('/health/live', '/health/ready')
 UPLOADS = ('/v1/inspect',)
-# Types that a page of another site cannot send without asking first.
+# Content types that a page of another site cannot send without a CORS preflight.
 OF_PROGRAMS = ('application/octet-stream', 'application/dicom', 'application/json')
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -41,7 +41,7 @@ class Guard:
 
     Args:
         app: The application.
-        access: Who may ask for what.
+        access: The access rule.
     """
 
     def __init__(self, app: Callable[..., Awaitable[None]], access: Access):
@@ -71,14 +71,14 @@ class Guard:
             await self.app(scope, _bounded(receive, most), answer)
 
     def _refusal(self, scope: dict[str, Any], headers: Headers) -> tuple[int, str]:
-        """Say why a request is refused: status and reason; 0 where it is not."""
+        """Return status and reason of a refusal; status 0 if the request is allowed."""
         user = self.access.user_of(headers, (scope.get('client') or ('',))[0])
         scope.setdefault('state', {})['user'] = user
         if user is None and scope['path'] not in WITHOUT_LOGIN:
             return 401, 'expected a token'
         if scope['method'] in ('GET', 'HEAD'):
             return 0, ''
-        # A form or script of another site cannot send this header, or such a type, without asking first.
+        # A form or script of another site cannot send this header or such a type without a CORS preflight.
         kind = headers.get('content-type', '').partition(';')[0].strip().lower()
         program = scope['path'].startswith('/v1/') and kind in OF_PROGRAMS
         if headers.get('x-inspect') != 'page' and not program:
@@ -89,7 +89,7 @@ class Guard:
 
 
 async def _drain(receive: Receive) -> None:
-    """Read and drop the rest of a body, for a while: a client that still sends does not read the answer."""
+    """Read and drop the rest of a body, for a limited time: a client that still sends reads no answer."""
     seen = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
@@ -105,7 +105,7 @@ def _too_large(most: int) -> str:
 
 
 def _bounded(receive: Receive, most: int) -> Receive:
-    """Bound the size of a body and the time that it takes, from when the application first asks for it."""
+    """Limit the size of a body, and its time from the moment when the application first asks for it."""
     seen, begin, more = 0, 0.0, True
 
     async def bounded() -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _bounded(receive: Receive, most: int) -> Receive:
         begin = begin or time.monotonic()
         left = begin + BODY_SECONDS + seen / SLOWEST_BYTES - time.monotonic()
         try:
-            # After the body only the end of the connection is awaited, which has no deadline.
+            # After the body, the only message is the end of the connection, which has no deadline.
             message = await asyncio.wait_for(receive(), max(left, 0.001) if more else None)
         except TimeoutError:
             raise HTTPException(408, 'the body did not come in time', dict(connection='close')) from None
@@ -131,7 +131,7 @@ def _bounded(receive: Receive, most: int) -> Receive:
 async def _say(send: Send, status: int, reason: str) -> None:
     body = json.dumps(dict(detail=reason)).encode()
     headers = [(b'content-type', b'application/json'), (b'content-length', str(len(body)).encode())]
-    headers.append((b'connection', b'close'))  # what is left of the body is not read
+    headers.append((b'connection', b'close'))  # the rest of the body is not read
     if status == 401:
         headers.append((b'www-authenticate', b'Basic realm="inspection"'))
     await send(dict(type='http.response.start', status=status, headers=headers))

@@ -1,4 +1,4 @@
-"""A radiograph on the page: what is known of it, and that its file is still what was inspected."""
+"""A radiograph on the page: its facts, and the check that its file is unchanged since the inspection."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,25 +15,25 @@ class Item:
     """One radiograph on the page.
 
     Attributes:
-        name: As shown.
-        path: Its file.
-        digest: SHA-256 of the file when it was inspected; '' where it cannot be read.
+        name: Displayed name.
+        path: Path of the file.
+        digest: SHA-256 of the file when it was inspected; '' if it cannot be read.
         state: 'waiting', 'found' or 'unreadable'.
         reason: Why it is unreadable.
         size: (height, width) in px.
-        found: What the detector found {box [x1, y1, x2, y2], label, score}, best first; with masks
-            also outlines [[[x, y], …], …].
-        boxes: The same, or the inspector's own after a decision, which have a score of None.
+        found: The detector's findings {box [x1, y1, x2, y2], label, score}, best first; with masks also
+            outlines [[[x, y], …], …].
+        boxes: The detector's findings or, after a decision, the inspector's boxes, with a score of None.
         risk: Highest score of a rejecting class.
-        flagged: Whether the second opinion says to look at it.
+        flagged: Whether the second opinion asks an inspector to look at the radiograph.
         decision: 'accept' or 'reject' once the inspector has decided.
-        decided: Of that decision: `time`, `inspector`, and `folder`, the digest of the detector that the
-            inspector saw; empty without one.
-        revision: How often it was decided on, withdrawals among them.
-        part: Id of the physical part: what the inspector gave, else what the rule of the data set that the
-            detector was made with finds in the name; '' where it finds none, as a part that is not known.
-        changed: Number of the last change of the list that was of this item.
-        thumbnail: A small PNG; empty before it is inspected, and where it cannot be read.
+        decided: Facts of the decision: `time`, `inspector`, and `folder`, the digest of the detector that the
+            inspector saw; empty without a decision.
+        revision: Number of decisions, including withdrawals.
+        part: Id of the physical part, from the inspector or else by the part rule of the detector's data set
+            from the name; '' if unknown.
+        changed: Number of this item's last change in the list.
+        thumbnail: A small PNG; empty before the inspection and for an unreadable file.
     """
 
     name: str
@@ -66,15 +66,15 @@ def kept_name(name: str, digest: str) -> str:
 
 
 def as_text(name: str) -> str:
-    """Return a file's name as JSON and pages take it: bytes that are no UTF-8 become question marks."""
+    """Return a file's name as text for JSON and pages: bytes that are not UTF-8 become question marks."""
     return name.encode(errors='replace').decode()
 
 
 def check_unchanged(path: Path, digest: str) -> None:
-    """Refuse a file that is no longer what was inspected: findings and decision would be of another.
+    """Refuse a file that has changed since its inspection: findings and decision would belong to another.
 
     Raises:
-        ValueError: Its hash is not `digest`, or it cannot be read.
+        ValueError: The file's hash is not `digest`, or the file cannot be read.
     """
     try:
         now = sha256(path)

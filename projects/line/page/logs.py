@@ -1,4 +1,4 @@
-"""Logs that a program can read: one JSON object a line."""
+"""Logs for programs: one JSON object per line."""
 
 import json
 import logging
@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as a JSON object: time, level, logger, event, and the facts that came with it."""
+    """Formats a log record as a JSON object: time, level, logger, event, and the facts of the record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; what breaks lines in a name is escaped by JSON."""
+        """Return the line; JSON escapes line breaks in names."""
         entry = dict(
             time=datetime.fromtimestamp(record.created, UTC).isoformat(timespec='milliseconds'),
             level=record.levelname.lower(),
@@ -29,7 +29,7 @@ def log_to(file: str) -> None:
         file: Its path, or '-' for standard error.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     handler = logging.StreamHandler() if file == '-' else logging.FileHandler(file)
     handler.setFormatter(JsonLines())

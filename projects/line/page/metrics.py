@@ -1,4 +1,4 @@
-"""What Prometheus may know: verdicts, latency by stage, grays and scores, uploads that wait."""
+"""Metrics for Prometheus: verdicts, latency by stage, gray levels, scores, decisions, drift."""
 
 import logging
 from pathlib import Path
@@ -22,13 +22,13 @@ log = logging.getLogger('mmxray.service')
 
 
 class Metrics:
-    """Counts of one process, since its start.
+    """Metrics of one process since its start.
 
     Args:
         inspector: The detector.
-        drift: The charts.
-        served: Whether the detector's path leads to another one by now.
-        watched: OUT of a process that watches a folder; None without one.
+        drift: The drift charts.
+        served: Tells whether the detector's path now leads to another detector.
+        watched: OUT of a process that watches a folder; None without such a process.
     """
 
     def __init__(self, inspector: Inspector, drift: Drift, served: Served, watched: Path | None = None):
@@ -36,7 +36,7 @@ class Metrics:
         shared: dict[str, Any] = dict(registry=self.registry, namespace='mmxray')
         detector = Info('detector', 'The exported folder that is served', **shared)
         detector.info(dict(folder=inspector.digest, engine=inspector.engine, version=__version__))
-        Gauge('threshold', 'Score that counts', **shared).set(inspector.threshold)
+        Gauge('threshold', 'Lowest score that counts', **shared).set(inspector.threshold)
         self._verdicts = Counter(
             'radiographs', 'Radiographs by verdict; an unreadable one has none', ['verdict'], **shared
         )
@@ -103,5 +103,5 @@ class Metrics:
         log.info('decided', extra=dict(facts=dict(name=name, verdict=verdict, inspector=by)))
 
     def text(self) -> bytes:
-        """Return them as Prometheus reads them."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""Requests of the operator's page: the last verdicts and their pictures; nothing can be changed."""
+"""Read-only requests of the operator's page: the last verdicts and their pictures."""
 
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ def operator() -> FileResponse:
 
 @router.get('/api/last')
 def last(session: Sitting) -> dict[str, Any]:
-    """Give the last verdicts, newest first, and what is to be known of the detector.
+    """Give the last verdicts, newest first, and warnings about the detector.
 
-    `away` says why none is to be shown: where the watched folder's process does not run, the newest of the
-    others would be taken for that of the next part.
+    `away` says why no verdict is shown: if the watched folder's process does not run, an operator would take
+    an old verdict for the next part's.
     """
     answer: dict[str, Any] = dict(last=session.last.listed(), requalify=session.drift.requalify, away='')
     answer['replaced'] = as_text(session.served.replaced())
@@ -45,7 +45,7 @@ def last(session: Sitting) -> dict[str, Any]:
 
 @router.get('/api/last/{key}/picture')
 def picture(session: Sitting, key: str) -> Response:
-    """Give the picture of one of them."""
+    """Give the picture of a listed verdict."""
     content = session.last.picture(key)
     if not content and session.watched:
         content = read_picture(session.watched, key)

@@ -1,4 +1,4 @@
-"""Pixels as a browser takes them: 16 bits, nothing lost, with what they stand for."""
+"""Pixels for a browser: 16 bits without loss, and the file's values that they represent."""
 
 import math
 from typing import Any
@@ -13,13 +13,13 @@ THUMBNAIL = 80  # px of the longer side
 
 
 def as_16_bit(pixels: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Return pixels as a browser takes them, losing nothing of files up to 16 bits.
+    """Return pixels for a browser, without loss for files of up to 16 bits.
 
     Args:
         pixels: (H, W) in the file's own depth.
 
     Returns:
-        (H, W) uint16, little endian, and the file's values that 0 and 65535 stand for.
+        (H, W) uint16, little endian, and the file's values at 0 and 65535.
     """
     if pixels.dtype.kind in 'iu' and pixels.dtype.itemsize <= 2:
         low = float(np.iinfo(pixels.dtype).min)
@@ -37,7 +37,7 @@ def as_16_bit(pixels: np.ndarray) -> tuple[np.ndarray, float, float]:
 
 
 def _range_of(pixels: np.ndarray) -> tuple[float, float]:
-    """Return the smallest and the largest finite value; 0 and 1 where there is none."""
+    """Return the smallest and the largest finite value; 0 and 1 if there is no finite value."""
     low, high = math.inf, -math.inf
     for row in pixels:
         finite = row[np.isfinite(row)]
@@ -50,14 +50,14 @@ def packed(radiograph: Radiograph, window: dict[str, Any]) -> tuple[memoryview, 
     """Return a radiograph for the page.
 
     Args:
-        radiograph: What `read_one` returned.
-        window: That of the detector.
+        radiograph: Result of `read_one`.
+        window: The detector's window.
 
     Returns:
-        Its pixels, uint16, little endian, by lines, and headers: `X-Height`, `X-Width`, `X-Low` and `X-High`
-        (the file's values that 0 and 65535 stand for), `X-Invert`; where they are known `X-Window` and
-        `X-Stated` (ends of the detector's window and of the range that the file states, in steps of these
-        65536), and `X-Spacing` (mm per px along x and y) with `X-Spacing-From`.
+        The pixels, uint16, little endian, row by row, and headers: `X-Height`, `X-Width`, `X-Low` and
+        `X-High` (the file's values at 0 and 65535), `X-Invert`. If known, also `X-Window` and `X-Stated`
+        (ends of the detector's window and of the file's stated range, on the scale of these 16 bits), and
+        `X-Spacing` (mm per px along x and y) with `X-Spacing-From`.
     """
     values, low, high = as_16_bit(radiograph.pixels)
     headers = {
@@ -69,7 +69,7 @@ def packed(radiograph: Radiograph, window: dict[str, Any]) -> tuple[memoryview, 
     }
     try:
         seen = window_ends(radiograph, window)
-    except ImagingError:  # the detector cannot see it: it is shown all the same
+    except ImagingError:  # the page shows a radiograph that the detector cannot window
         seen = None
     stated = None if math.isnan(radiograph.low) else (radiograph.low, radiograph.high)
     for name, ends in (('X-Window', seen), ('X-Stated', stated)):
@@ -82,7 +82,7 @@ def packed(radiograph: Radiograph, window: dict[str, Any]) -> tuple[memoryview, 
 
 
 def thumbnail(pixels: np.ndarray) -> bytes:
-    """Return a small PNG of what the detector saw.
+    """Return a small PNG of the windowed radiograph.
 
     Args:
         pixels: (H, W) windowed, in [0, 255], or uint16 in [0, 65535].

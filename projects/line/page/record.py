@@ -1,8 +1,8 @@
-"""The record of decisions: `decisions.jsonl`, append-only, each line bound to the one before by its hash.
+"""The record of decisions: `decisions.jsonl`, append-only; each line holds the hash of the line before.
 
-A line carries in `previous` the SHA-256 of the line before it, its line feed included, and the first one
-zeros. The hash of the last line (`tail -n 1 decisions.jsonl | sha256sum`) stands for the whole record: noted
-elsewhere, such as in a shift's protocol, it shows later that nothing before it was changed.
+The field `previous` of a line is the SHA-256 of the line before, including its line feed; in the first line
+it is zeros. The hash of the last line (`tail -n 1 decisions.jsonl | sha256sum`) identifies the whole record.
+Noted elsewhere, such as in a shift's protocol, the hash later proves that no line before it was changed.
 """
 
 import errno
@@ -21,17 +21,17 @@ FIRST = '0' * 64
 
 
 def read_record(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """Read a record and prove that each line follows from the one before.
+    """Read a record and prove that each line follows from the line before.
 
     Args:
-        path: The file; none is an empty record. A last line without a line feed is not of the record: it is
-            what a power cut left of a decision whose client got no answer.
+        path: The file; a missing file is an empty record. A last line without a line feed does not belong to
+            the record: a power cut interrupted that decision, and its client got no answer.
 
     Yields:
         Each entry and the hash of its line.
 
     Raises:
-        ArchiveError: A line is damaged, or was changed, added, taken away or moved.
+        ArchiveError: A line is damaged, or was changed, added, removed or moved.
     """
     if not path.is_file():
         return
@@ -54,10 +54,10 @@ def read_record(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def check_entry(path: Path, entry: dict[str, Any]) -> None:
-    """Make sure that an entry is a decision: the hash of a last line is nowhere, so that it proves nothing.
+    """Make sure that an entry is a decision: the hashes do not protect the last line of a record.
 
     Raises:
-        ArchiveError: It is none.
+        ArchiveError: The entry is not a decision.
     """
     try:
         text = ('time', 'reader', 'inspector', 'file', 'radiograph', 'part', 'verdict')
@@ -77,19 +77,19 @@ def check_entry(path: Path, entry: dict[str, Any]) -> None:
 
 
 class Record:
-    """A record that is added to, by one process at a time.
+    """A record to which one process at a time appends.
 
     Args:
         path: The file.
         durable: Wait for the disk with each entry.
 
     Attributes:
-        entries: Those that were there, until somebody takes them.
-        count: How many it holds.
-        head: Hash of its last line.
+        entries: The entries read at the start; the caller may empty the list.
+        count: Number of entries in the record.
+        head: Hash of the last line.
 
     Raises:
-        ArchiveError: It is damaged or was changed, see `read_record`.
+        ArchiveError: The record was changed or damaged, see `read_record`.
     """
 
     def __init__(self, path: Path, durable: bool = True):
@@ -102,16 +102,16 @@ class Record:
         self._end = self._whole_bytes()
 
     def append(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """Add an entry; it is on the disk when this returns, or not in the record at all.
+        """Append an entry; on return the entry is on the disk, or not in the record at all.
 
         Args:
-            entry: What is to be kept, of JSON's types.
+            entry: Facts to keep, of JSON's types.
 
         Returns:
             The entry with its number and the hash of the line before.
 
         Raises:
-            OSError: It could not be written, or another program wrote to the file.
+            OSError: The entry could not be written, or another program wrote to the file.
         """
         entry = dict(number=self.count + 1, **entry, previous=self.head)
         line = json.dumps(entry, allow_nan=False).encode() + b'\n'
@@ -126,7 +126,7 @@ class Record:
                 if self.durable:
                     os.fsync(file.fileno())
             except OSError:
-                with suppress(OSError):  # then the next one cuts it off
+                with suppress(OSError):  # otherwise the next entry cuts the torn line off
                     file.truncate(self._end)
                 raise
         if new and self.durable:
@@ -140,7 +140,7 @@ class Record:
         return entry
 
     def _whole_bytes(self) -> int:
-        """Return where the last whole line ends."""
+        """Return the offset of the end of the last complete line."""
         if not self.path.is_file():
             return 0
         with self.path.open('rb') as file:
@@ -155,10 +155,10 @@ class Record:
         return 0
 
     def _cut_torn(self, file) -> None:
-        """Take away a line that was never whole; what another program wrote stays, and is refused.
+        """Cut off an incomplete last line; lines of another program stay and are refused.
 
         Raises:
-            OSError: There is more than that.
+            OSError: Another program wrote to the file.
         """
         with self.path.open('rb') as there:
             size = there.seek(0, os.SEEK_END)

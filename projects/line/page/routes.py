@@ -23,7 +23,7 @@ router = APIRouter()
 
 
 def session_of(request: Request) -> Session:
-    """Return the sitting that an application serves."""
+    """Return the sitting of a request's application."""
     return request.app.state.session
 
 
@@ -38,7 +38,7 @@ def item_of(session: Session, key: int) -> Item:
 
 
 def not_kept(session: Session, error: OSError) -> HTTPException:
-    """Say that what was sent could not be written, and the remedy."""
+    """Return the answer 507: sent data could not be written, with the remedy."""
     reason = error.strerror or error
     return HTTPException(507, as_text(f'{session.out}: not kept ({reason}); make room there, then try again'))
 
@@ -59,7 +59,7 @@ def page() -> FileResponse:
 
 @router.get('/api/state')
 def state(session: Sitting, since: int = 0) -> dict:
-    """Give the detector's facts and the list, or what changed since `changes` was such a number."""
+    """Give the detector's facts and the list, or only the items that changed after change `since`."""
     exported = session.inspector.exported
     with session.lock:
         changes, listed = session.changes, list(session.items.items())
@@ -100,7 +100,7 @@ def state(session: Sitting, since: int = 0) -> dict:
 
 @router.get('/api/drift')
 def drift(session: Sitting) -> dict:
-    """Give the drift charts, and say where the detector's path leads to another one by now."""
+    """Give the drift charts, and in `replaced` whether the detector's path now leads to another detector."""
     return session.drift.told() | dict(replaced=as_text(session.served.replaced()))
 
 
@@ -112,7 +112,7 @@ def folders(session: Sitting) -> list[str]:
 
 @router.get('/api/images/{key}')
 def findings(session: Sitting, key: int) -> dict:
-    """Give what is known of a radiograph."""
+    """Give findings, decision and facts of a radiograph."""
     item = item_of(session, key)
     return dict(
         id=key,
@@ -134,7 +134,7 @@ def findings(session: Sitting, key: int) -> dict:
 
 @router.get('/api/images/{key}/thumbnail')
 def small(session: Sitting, key: int) -> Response:
-    """Give a small picture of a radiograph, as the detector saw it."""
+    """Give a small picture of the windowed radiograph."""
     item = item_of(session, key)
     if not item.thumbnail:
         raise HTTPException(404, 'no picture of this radiograph')
@@ -143,7 +143,7 @@ def small(session: Sitting, key: int) -> Response:
 
 @router.get('/api/images/{key}/pixels')
 def pixels(session: Sitting, key: int, digest: str | None = None) -> Response:
-    """Give a radiograph's pixels, see `packed`; those of the file with that digest alone."""
+    """Give a radiograph's pixels, see `packed`; 400 if the file does not have that digest."""
     item = item_of(session, key)
     if digest not in (None, item.digest):
         raise HTTPException(400, 'its file changed since it was inspected: open it again')
@@ -158,7 +158,7 @@ def pixels(session: Sitting, key: int, digest: str | None = None) -> Response:
         raise HTTPException(400, str(error)) from None
     content, headers = packed(radiograph, session.inspector.exported.window)
     headers['Content-Length'] = str(len(content))
-    # Block by block: in one piece, a film of 200 MB is copied twice on its way.
+    # Block by block: in one piece, a film of 200 MB would be copied twice.
     blocks = (content[k : k + BLOCK] for k in range(0, len(content), BLOCK))
     return StreamingResponse(blocks, media_type='application/octet-stream', headers=headers)
 
@@ -177,16 +177,16 @@ def decide(
     viewed: Annotated[dict | None, Body()] = None,
     folder: Annotated[str | None, Body()] = None,
 ) -> dict:
-    """Keep the inspector's decision; 409 where somebody decided since `revision`.
+    """Keep the inspector's decision; 409 if somebody decided since `revision`.
 
-    Also where `folder`, the digest of the detector that the page shows, is not of the one that is served.
+    The answer is also 409 if `folder`, the digest of the page's detector, is not that of the served one.
     """
     if folder not in (None, session.inspector.digest):
         raise HTTPException(409, 'another detector is served now than the one on this page: reload the page')
     item_of(session, key)
     by = dict(client=request.client.host if request.client else '')
     user = request.state.user
-    if user.known_by:  # who has logged in is nobody else
+    if user.known_by:  # a logged-in user cannot decide under another name
         by |= dict(inspector=user.name, known_by=user.known_by)
     else:
         by |= dict(inspector=inspector, known_by='page') if inspector else session.user

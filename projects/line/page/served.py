@@ -1,4 +1,4 @@
-"""The folder that a server began with, and whether its path leads to another one by now."""
+"""The folder with which a server began, and whether its path now leads to another folder."""
 
 import threading
 from pathlib import Path
@@ -8,9 +8,9 @@ from projects.line.runtime.inspector import Inspector
 
 
 class Served:
-    """The detector that a server began with. It stays until the server is started again.
+    """The detector with which a server began. It stays until the server is started again.
 
-    A model is never swapped under an inspector. So what the path leads to is only looked at.
+    A model is never swapped under an inspector: a change of the path is only reported.
 
     Args:
         inspector: The detector.
@@ -23,7 +23,7 @@ class Served:
         self._lock = threading.Lock()
 
     def replaced(self) -> str:
-        """Say that the path leads to another detector, or to none; '' where it does not."""
+        """Return in words that the path leads to another detector or to none; '' if it is unchanged."""
         if self.source is None:
             return ''
         with self._lock:
@@ -41,7 +41,7 @@ class Served:
 
 
 def _state(path: Path) -> tuple[int, ...]:
-    """Return numbers that differ once the file or the link to it was changed; () where the file is gone."""
+    """Return numbers that change with the file or the link to it; () if the file is gone."""
     try:
         facts = path.stat()
     except OSError:

@@ -1,6 +1,6 @@
 """The inspection page's server: radiographs in, findings and 16-bit pixels out, decisions kept.
 
-FastAPI on the loopback interface. Nothing is fetched from or sent to anywhere else, the page included.
+A FastAPI application, by default on the loopback interface. Neither server nor page uses any other host.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from .session import Session
 
 __all__ = ['Session', 'build']
 
-# Scripts, styles and pictures that the page loads; whatever lies there is public.
+# Scripts, styles and pictures of the page; every file in this folder is served.
 STATIC = Path(__file__).with_name('static')
 
 
@@ -31,18 +31,17 @@ def build(
     """Return the application.
 
     Args:
-        session: What it serves.
-        hosts: Names under which it may be called: a page of another site that resolves to this machine is
-            refused by its Host header.
-        access: Who may ask for what; default, everybody who reaches it.
+        session: The sitting to serve.
+        hosts: Allowed Host headers: another site whose name resolves to this machine is refused.
+        access: The access rule; default, everybody who reaches the server.
     """
     app = FastAPI(title='MMXray inspection', version=__version__, docs_url=None, redoc_url=None)
     app.state.session = session
     app.state.limits = uploads.Limits()
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-    app.add_middleware(Guard, access=access or Access())  # added last, asked first
+    app.add_middleware(Guard, access=access or Access())  # added last, runs first
     app.add_exception_handler(RequestValidationError, _refused)
-    # What the page asks may change with the page; what programs call is described.
+    # Requests of the page may change with the page: the schema describes the service for programs alone.
     app.include_router(routes.router, include_in_schema=False)
     app.include_router(operator_page.router, include_in_schema=False)
     app.include_router(shadow_page.router, include_in_schema=False)
@@ -53,7 +52,7 @@ def build(
 
 
 async def _refused(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Say in a line what is wrong with a request, without giving back what it held."""
+    """Answer an invalid request with one line that names the fault and does not repeat the content."""
     first = error.errors()[0]
     place = '.'.join(str(part) for part in first['loc'])
     return JSONResponse(dict(detail=as_text(f'{place}: {first["msg"]}')[:500]), 422)

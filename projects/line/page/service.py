@@ -1,4 +1,4 @@
-"""What the page and other programs call: `/v1/inspect`, health, version, metrics; see `/openapi.json`."""
+"""Requests of the page and other programs: `/v1/inspect`, health, version, metrics; see `/openapi.json`."""
 
 import shutil
 import threading
@@ -23,7 +23,7 @@ from .uploads import Bounds, keep_upload, plain_name, receive
 
 MOST_PATHS = 100
 MOST_IN_FOLDER = 5_000
-LEAST_ROOM = 256 * 2**20  # bytes; below it, decisions and uploads may fail at any time
+LEAST_ROOM = 256 * 2**20  # bytes; with less, decisions and uploads may fail at any time
 
 router = APIRouter()
 
@@ -41,7 +41,7 @@ class Folder(BaseModel):
 
 
 class Listed(BaseModel):
-    """What of a folder was put on the page's list."""
+    """Counts of a folder that was put on the page's list."""
 
     added: int
     outside: int = Field(description='links that lead out of the archive, which are not opened')
@@ -58,7 +58,7 @@ class Box(BaseModel):
 
 
 class Result(BaseModel):
-    """What was found on a radiograph. Only the verdict `accept` is an acceptance."""
+    """The findings on a radiograph. Only the verdict `accept` is an acceptance."""
 
     name: str
     radiograph: str = Field(description='SHA-256 of its file')
@@ -74,12 +74,12 @@ class Result(BaseModel):
     engine: str
     seconds: dict[str, float] = Field(description='of decode, window, network and merge')
     time: str = Field(description='UTC')
-    requalify: list[str] = Field(description='drift charts that have called; the verdict is as it is')
+    requalify: list[str] = Field(description='drift charts that have called; they change no verdict')
     id: int | None = Field(None, description="on the page's list; with keep")
 
 
 class Results(BaseModel):
-    """In the order in which they were asked for."""
+    """Results in the order of the request."""
 
     results: list[Result]
 
@@ -96,10 +96,10 @@ BODY = {
 }
 
 
-KEEP = Query(description="put it on the page's list, to be decided on there; for the role inspector")
+KEEP = Query(description="put it on the page's list for a decision; needs the role inspector")
 
 
-# A detector of boxes alone sets no mask: its results have no such key.
+# Without `unset` fields: the results of a detector of boxes alone have no key for masks.
 @router.post('/v1/inspect', response_model=Results, response_model_exclude_unset=True, openapi_extra=BODY)
 async def inspect(
     session: Sitting,
@@ -110,8 +110,8 @@ async def inspect(
 ) -> dict[str, Any]:
     """Inspect one radiograph, the request's body, or several of the archive, by a JSON list of paths.
 
-    Without `keep`, nothing is kept of an uploaded one. One that cannot be read has the verdict `unreadable`;
-    with `keep`, an upload that nobody could look at is refused (415).
+    Without `keep`, nothing of an upload is kept. An unreadable radiograph has the verdict `unreadable`. With
+    `keep`, an upload that the page cannot show is refused (415).
     """
     if keep:
         _check_role(request)
@@ -128,7 +128,7 @@ async def inspect(
                 for path, file in zip(asked.paths, files, strict=True)
             ]
         return dict(results=found)
-    # Of this request alone: the same radiograph may be sent twice at once.
+    # A name of this request alone: the same radiograph may be sent twice at once.
     draft = session.uploads / f'{uuid.uuid4().hex}.part'
     plain = plain_name(name)
     try:
@@ -145,9 +145,9 @@ async def inspect(
 
 @router.post('/v1/inspect/folder', status_code=202, response_model=Listed)
 def inspect_folder(session: Sitting, request: Request, asked: Folder) -> dict[str, int]:
-    """Put a folder's radiographs on the page's list, and inspect them one after the other; no answer waits.
+    """Put a folder's radiographs on the page's list and inspect them in the background.
 
-    For the role inspector.
+    The request needs the role inspector.
     """
     _check_role(request)
     paths = folders_of(session).get(asked.folder)
@@ -162,14 +162,14 @@ def inspect_folder(session: Sitting, request: Request, asked: Folder) -> dict[st
 
 
 def _check_role(request: Request) -> None:
-    """Refuse to put something on the inspectors' list for who may look only."""
+    """Refuse a reader's request that adds to the inspectors' list."""
     user = request.state.user
     if user.role != 'inspector':
         raise HTTPException(403, f'{user.name} may look, not decide: ask for the role inspector')
 
 
 def _inside(session: Session, path: str) -> Path:
-    """Return a file of the archive, or answer 400 where it lies elsewhere."""
+    """Return a file of the archive, or answer 400 if the file lies elsewhere."""
     if session.root is None:
         raise HTTPException(
             400, 'paths: this server has no archive; start it with --images, or send the file'
@@ -184,7 +184,7 @@ def _inside(session: Session, path: str) -> Path:
 
 
 def _inspect(session: Session, name: str, file: Path, keep: bool) -> dict[str, Any]:
-    """Inspect a file; with `keep`, one of the archive, which goes onto the list."""
+    """Inspect a file; with `keep`, a file of the archive, which is put on the list."""
     if keep:
         key = session.add(str(file.relative_to(session.root)), file)
         digest, outcome = session.inspect(key, again=True)
@@ -215,15 +215,15 @@ def _result(
 
 @router.get('/health/live')
 async def live() -> dict[str, str]:
-    """Say that the process answers."""
+    """Answer that the process is alive."""
     return dict(status='live')
 
 
 @router.get('/health/ready')
 async def ready(session: Sitting, response: Response) -> dict[str, str]:
-    """Say whether radiographs can be inspected and decisions kept; 503 where not.
+    """Answer whether radiographs can be inspected and decisions kept; 503 if not.
 
-    Nor is a server ready whose detector was replaced: what it says is that of a detector that was taken back.
+    A server whose detector was replaced is not ready either: its verdicts come from a withdrawn detector.
     """
     if replaced := await run_in_threadpool(session.served.replaced):
         response.status_code = 503
@@ -240,7 +240,7 @@ async def ready(session: Sitting, response: Response) -> dict[str, str]:
 
 @router.get('/version')
 async def version(session: Sitting) -> dict[str, Any]:
-    """Say what is served: version, detector, engine and threshold."""
+    """Give version, detector, engine and threshold of the server."""
     inspector = session.inspector
     return dict(
         version=__version__,
@@ -255,5 +255,5 @@ async def version(session: Sitting) -> dict[str, Any]:
 
 @router.get('/metrics', response_class=Response)
 def metrics(session: Sitting) -> Response:
-    """Give the counts as Prometheus reads them."""
+    """Give the metrics in Prometheus' text format."""
     return Response(session.metrics.text(), media_type='text/plain; version=0.0.4; charset=utf-8')

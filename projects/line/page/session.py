@@ -1,4 +1,4 @@
-"""One sitting at the page: its radiographs, what the detector finds on them, the inspector's decisions."""
+"""One sitting at the page: its radiographs, the detector's findings, the inspector's decisions."""
 
 import getpass
 import secrets
@@ -35,22 +35,22 @@ class Session:
     Args:
         inspector: The detector.
         out: Folder of the corrections: `corrections.json` (COCO) and `images/`.
-        root: Archive whose folders can be picked; None offers none.
-        name: Of the inspector; default, that of the operating system's user.
-        second: A second reader's sitting: the first one's decisions are not told, see `Decisions`.
-        line: What is known of the line, for the drift charts.
-        shadow: A detector whose verdicts are recorded and not acted upon.
-        watched: OUT of a process that watches a folder, whose verdicts the operator's page shows too.
+        root: Archive whose folders the page offers; None offers no folder.
+        name: Name of the inspector; default, the login name.
+        second: A second reader's sitting: the first reader's decisions are not shown, see `Decisions`.
+        line: Facts about the line, for the drift charts.
+        shadow: A second detector whose verdicts are recorded and not acted upon.
+        watched: OUT of a process that watches a folder; the operator's page shows its verdicts too.
 
     Attributes:
-        served: Whether the detector's path leads to another one by now.
-        compared: Its verdicts beside those of a shadow: of this `out`, and of `watched`.
-        sitting: Of this sitting alone: who sees another one was asked by a server that was started again.
-        changes: Number of the last change of the list; `Item.changed` is of these.
+        served: Tells whether the detector's path now leads to another detector.
+        compared: Comparisons of the detector with a shadow, from the records of `out` and `watched`.
+        sitting: Random id of this sitting: a page that sees another id knows that the server was restarted.
+        changes: Number of the last change of the list; `Item.changed` holds such numbers.
 
     Raises:
         ArchiveError: `out` holds decisions in other classes, or a record that was changed or damaged, or
-            another sitting is on.
+            another sitting uses it.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Session:
         self.served, self.sitting = Served(inspector), secrets.token_hex(8)
         self.out, self.root = Path(out), root and Path(root).resolve()
         self.user = dict(inspector=name, known_by='option') if name else _login()
-        # A frame of 256 MiB may take three times that to decode: one after the other.
+        # One file at a time: a frame of 256 MiB may need three times that memory to decode.
         self.decoding = threading.BoundedSemaphore(1)
-        # Its own: opening a radiograph does not wait for a folder that is being inspected.
+        # A separate semaphore: opening a radiograph does not wait for the inspection of a folder.
         self.showing = threading.BoundedSemaphore(1)
         self.items: dict[int, Item] = {}
         self.changes = 0
@@ -96,10 +96,10 @@ class Session:
             self._held = stack.pop_all()
 
     def close(self) -> None:
-        """Write what is not yet written, and let another sitting keep its corrections in this place.
+        """Write pending corrections and drift charts, and release `out` for another sitting.
 
         Raises:
-            OSError: The corrections cannot be written; the record, from which they follow, is whole.
+            OSError: The corrections cannot be written; the record, their source, is complete.
         """
         with self._held:
             self._drop_uploads()
@@ -116,7 +116,7 @@ class Session:
         self.items[key] = replace(item, changed=self.changes)
 
     def add(self, name: str, path: Path) -> int:
-        """List a radiograph; the same file again is the same item, to be looked at for changes."""
+        """Add a radiograph to the list; a listed file keeps its item and is checked for changes again."""
         name = as_text(name)
         with self.lock:
             for key, item in self.items.items():
@@ -128,12 +128,12 @@ class Session:
             return key
 
     def _item(self, name: str, path: Path, digest: str = '') -> Item:
-        """Return a new item, with the part that the rule of the data set finds in its name."""
+        """Return a new item, with the part that the data set's rule finds in its name."""
         part = part_by_rule(self.inspector.exported.origin.get('part_rule'), name)
         return Item(name, path, digest, part=(part or '')[:LONGEST_PART])
 
     def detect(self, name: str, path: Path, digest: str) -> Inspection | ImagingError:
-        """Run the detector on a file; count, chart and log the outcome; one file after the other."""
+        """Run the detector on a file, one file at a time; count, chart and log the outcome."""
         with self.decoding:
             outcome = self.inspector.attempt(path)
             if self.shadow:
@@ -145,14 +145,14 @@ class Session:
         return outcome
 
     def inspect(self, key: int, again: bool = False) -> tuple[str, Inspection | ImagingError | None]:
-        """Run the detector on an item; what was decided on its bytes comes back.
+        """Run the detector on an item; an earlier decision on the same bytes is restored.
 
         Args:
-            key: Of the item.
-            again: Also where it has seen these bytes.
+            key: Number of the item.
+            again: Run the detector also on bytes that it has already seen.
 
         Returns:
-            SHA-256 of the file, '' where it cannot be read; what was found, None for bytes seen before.
+            SHA-256 of the file, '' if unreadable; the outcome, None for bytes that were seen before.
         """
         item = self.items[key]
         outcome: Inspection | ImagingError | None = None
@@ -167,7 +167,7 @@ class Session:
         return digest, outcome
 
     def set_outcome(self, key: int, digest: str, outcome: Inspection | ImagingError | None) -> None:
-        """Set what was found on an item, see `inspect`; None for what it was."""
+        """Set the outcome of an item, see `inspect`; None keeps its findings."""
         item = self.items[key]
         now = replace(item, state='found') if outcome is None else self._item(item.name, item.path, digest)
         if isinstance(outcome, ImagingError):
@@ -187,15 +187,15 @@ class Session:
             self._put(key, replace(now, **self.decisions.give_back(now)))
 
     def inspect_all(self, keys: list[int]) -> None:
-        """Run the detector on items one after the other; for a thread of its own."""
+        """Run the detector on items, one after the other, in a background thread."""
         for key in keys:
             self.inspect(key)
 
     def folders(self) -> dict[str, list[Path]]:
-        """List radiographs of the archive, and what may be one, by their folder's name; not those outside it.
+        """List files of the archive that are or may be radiographs, by folder; not those outside the archive.
 
         Raises:
-            ArchiveError: A folder of the archive cannot be listed, or none has any.
+            ArchiveError: A folder of the archive cannot be listed, or there is no radiograph.
         """
         if not self.root:
             return {}
@@ -223,22 +223,22 @@ class Session:
         """Keep the inspector's decision and boxes in the record, with a copy of the radiograph.
 
         Args:
-            key: Of the item.
+            key: Number of the item.
             verdict: 'accept' or 'reject', or 'withdraw' for a decision taken back.
-            boxes: What is there, {box [x1, y1, x2, y2], label} each.
-            part: Id of the physical part; empty for what the item has, which may be none.
-            digest: Of the file that the inspector saw; None for what the item is now.
-            revision: Of the decision that the inspector saw, 0 for none; None for the last.
-            by: Who decides, see `Decisions.add`.
-            viewed: How the radiograph was looked at, as the page says.
+            boxes: The inspector's boxes, {box [x1, y1, x2, y2], label} each.
+            part: Id of the physical part; empty keeps the item's part, which may be unknown.
+            digest: SHA-256 of the file that the inspector saw; None for the item's present file.
+            revision: Revision of the decision that the inspector saw, 0 for none; None for the last.
+            by: The inspector, see `Decisions.add`.
+            viewed: The page's facts on how the radiograph was viewed.
 
         Returns:
-            The item after it.
+            The item after the decision.
 
         Raises:
-            ConflictError: Somebody decided on it meanwhile.
-            ValueError: It cannot be, see `check_decision`, or the file has changed.
-            OSError: It could not be kept.
+            ConflictError: Somebody decided on the radiograph meanwhile.
+            ValueError: The decision is invalid, see `check_decision`, or the file has changed.
+            OSError: The decision could not be kept.
         """
         item = self.items[key]
         kept = check_decision(self.inspector.exported, item, verdict, boxes, part, digest)

@@ -21,9 +21,9 @@ def shadow() -> FileResponse:
 
 @router.get('/api/shadow')
 def compared(session: Sitting) -> dict[str, Any]:
-    """Give what both detectors said: of this server, and of the folder that another process watches.
+    """Give the verdicts of both detectors, of this server and of the folder that another process watches.
 
-    `runs` says whether this server has a second detector now; a record of an earlier time is told too.
+    `runs` says whether this server has a second detector now; records of an earlier time are given too.
     """
     told = [record.told() for record in session.compared]
     return dict(runs=session.shadow is not None, records=[record for record in told if record['first']])

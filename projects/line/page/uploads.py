@@ -1,7 +1,7 @@
-"""Radiographs that are sent: received onto the disk, checked by size and content, then inspected.
+"""Uploaded radiographs: written to the disk, checked for size and content, then inspected.
 
-An upload is kept in `uploads/` until it is decided on, when its copy goes to `images/`, or until the page
-ends. What is kept undecided is bounded.
+An upload stays in `uploads/` until a decision on it, when its copy goes to `images/`, or until the page ends.
+The size of undecided uploads is limited.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ STEP = 2**20
 
 
 class Limits:
-    """How many uploads an application receives at once."""
+    """The limit of uploads that an application receives at once."""
 
     def __init__(self) -> None:
         self.receiving = asyncio.Semaphore(RECEIVED_AT_ONCE)
@@ -38,7 +38,7 @@ class Limits:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Wait for a place to receive an upload, or answer 503 where too many wait."""
+        """Wait for a place to receive an upload, or answer 503 if too many wait."""
         if self.waiting >= MOST_WAITING:
             raise HTTPException(503, 'too many radiographs at once: send it again', {'Retry-After': '5'})
         self.waiting += 1
@@ -58,16 +58,16 @@ Bounds = Annotated[Limits, Depends(limits_of)]
 
 
 def plain_name(name: str) -> str:
-    """Return the last part of a file's name, without characters that mean something in a path or a shell."""
+    """Return the last part of a file's name, without characters with a meaning in a path or a shell."""
     return re.sub(r'[^\w.-]+', '_', Path(name.replace('\\', '/')).name).lstrip('.')
 
 
 async def receive(request: Request, path: Path, name: str) -> str:
-    """Write a request's body to a file, if it can be a radiograph; returns its SHA-256.
+    """Write a request's body to a file and return its SHA-256; refuse a body that cannot be a radiograph.
 
     Raises:
-        HTTPException: 415, it cannot be one.
-        OSError: It cannot be written.
+        HTTPException: 415, the body cannot be a radiograph.
+        OSError: The file cannot be written.
     """
     digest, head, batch = hashlib.sha256(), b'', bytearray()
     with path.open('wb') as file:
@@ -87,20 +87,20 @@ async def receive(request: Request, path: Path, name: str) -> str:
 def keep_upload(
     session: Session, name: str, draft: Path, digest: str
 ) -> tuple[int, Inspection | ImagingError]:
-    """Inspect an upload and put it on the list, to be decided on.
+    """Inspect an upload and put it on the list for a decision.
 
     Args:
         session: The sitting.
-        name: As it is shown.
-        draft: Its file, which is moved.
+        name: Displayed name.
+        draft: File of the upload, which is moved.
         digest: SHA-256 of its content.
 
     Returns:
-        Its number on the list, and what `Inspector.attempt` returned.
+        Its number on the list, and the result of `Inspector.attempt`.
 
     Raises:
-        HTTPException: 415, nobody can look at it; 507, uploads take too much room.
-        OSError: It cannot be written.
+        HTTPException: 415, the page cannot show it; 507, uploads take too much room.
+        OSError: The upload cannot be written.
     """
     file_name = kept_name(name, digest)
     path, decided = session.uploads / file_name, session.out / 'images' / file_name
@@ -109,7 +109,7 @@ def keep_upload(
         return decided.is_file() and sha256(decided) == digest
 
     if not is_decided():
-        with session.lock:  # rather before the detector has run than after
+        with session.lock:  # refuse early, before the detector runs
             _check_room(session, draft, path)
     outcome = session.detect(name, draft, digest)
     if isinstance(outcome, ImagingError):
@@ -118,7 +118,7 @@ def keep_upload(
     if is_decided():
         path = decided
     else:
-        with session.lock:  # two at once do not both find the last room
+        with session.lock:  # two uploads at once must not share the last room
             _check_room(session, draft, path)
             draft.replace(path)
     key = session.add(name, path)
@@ -127,7 +127,7 @@ def keep_upload(
 
 
 def _check_shown(session: Session, name: str, draft: Path) -> None:
-    """Refuse a file that is no radiograph; one that only the detector refuses is to be decided on."""
+    """Refuse a file that is not a radiograph; a radiograph that only the detector refuses is kept."""
     try:
         with session.decoding:
             read_one(draft, name)
@@ -136,7 +136,7 @@ def _check_shown(session: Session, name: str, draft: Path) -> None:
 
 
 def _check_room(session: Session, draft: Path, path: Path) -> None:
-    """Refuse an upload where those that nobody decided on take too much room."""
+    """Refuse an upload if the undecided uploads take too much room."""
     others = [other for other in session.uploads.iterdir() if other.suffix != '.part' and other != path]
     kept = sum(other.stat().st_size for other in others)
     if kept + draft.stat().st_size > KEPT_BYTES:

@@ -1,4 +1,4 @@
-"""The command that proves a record of decisions: unchanged, with its radiographs and corrections."""
+"""The command that proves a record of decisions unchanged, together with its radiographs and corrections."""
 
 import argparse
 import sys
@@ -67,7 +67,7 @@ def _read(path: Path) -> tuple[dict[tuple[str, str], dict[str, Any]], list[str]]
 
 
 def _copies(out: Path, latest: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
-    """Say which copies are missing or another radiograph."""
+    """Return a line for each copy that is missing or not the decided radiograph."""
     problems = []
     for file, digest in sorted({(e['file'], e['radiograph']) for e in latest.values() if e['radiograph']}):
         copy = out / 'images' / file
@@ -80,7 +80,7 @@ def _copies(out: Path, latest: dict[tuple[str, str], dict[str, Any]]) -> list[st
 
 
 def _derived(out: Path, latest: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
-    """Say which corrections do not follow from the record."""
+    """Return a line for each file of corrections that does not follow from the record."""
     problems = []
     for reader, name in (('first', 'corrections.json'), ('second', 'corrections-second.json')):
         expected = {

@@ -38,7 +38,7 @@ def parse_args(argv: list[str] | None, with_configs: bool) -> argparse.Namespace
         description='Inspect radiographs: COCO JSON, CSV and overlays per shard. Bad files are set aside. A '
         'restart continues.',
         usage=f'{called.rpartition("/")[2]} [options] {source} IMAGES --out DIR',
-        epilog='exit status: 0 inspected, 1 failed, 2 wrong use, 3 no radiograph of this run could be read\n\n'
+        epilog='exit status: 0 inspected, 1 failed, 2 wrong use, 3 no radiograph of the run could be read\n\n'
         f'example:\n  {called} work_dirs/export/NAME archive/2026 --out found --shard 2/8',
     )
     parser.add_argument(
@@ -280,7 +280,7 @@ def warn_of_rejects(inspector: Inspector, done: Summary) -> None:
         print(
             f'warning: {done.rejected / seen:.0%} of the radiographs are rejected, more than the {limit:.0%} '
             'of sound parts that the folder may reject. Unless that many parts are defective, the '
-            'radiographs differ from its validation set: look at some, and check depth, machine and part type',
+            'radiographs differ from its validation set: look at some; check depth, machine and part type',
             file=sys.stderr,
         )
 

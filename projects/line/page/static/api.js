@@ -1,6 +1,6 @@
 // Calls to the page's server, and its refusals in words.
 
-/** Ask the server; a body makes it a POST, as JSON unless it is raw. Throws an Error that says why not. */
+/** Send a request: a POST if there is a body, as JSON unless `raw`. Throws an Error with the reason of a refusal. */
 export async function call(path, body, raw) {
   const options = body === undefined ? {} : {
     method: 'POST',

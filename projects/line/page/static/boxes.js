@@ -1,4 +1,4 @@
-// Boxes of the current radiograph: found, drawn, moved, resized, re-classed, taken away; their table.
+// Boxes of the current radiograph: drawing, moving, resizing, changing class, removing; their table.
 
 import {edit, free} from './history.js';
 import {described, mark} from './overlay.js';
@@ -21,7 +21,7 @@ export function add(box) {
   if (large(box)) edit('new box', item => { item.boxes.unshift(made); page.selected = made; });
 }
 
-/** A box in the middle of what is seen, to be moved and resized by arrow keys. */
+/** Add a box in the middle of the visible region, to move and resize by arrow keys. */
 export function addInMiddle(viewer) {
   if (!page.image) return;
   const {width, height} = viewer.canvas, side = Math.min(width, height) / 8;
@@ -33,7 +33,7 @@ export function remove(box = page.selected) {
   if (box) edit('box taken away', item => { item.boxes = item.boxes.filter(b => b !== box); if (page.selected === box) page.selected = null; });
 }
 
-/** What the inspector changed is the inspector's own: it has no score of the detector any more. */
+/** A box that the inspector changed is the inspector's: it loses the detector's score. */
 function replaced(kind, change) {
   const box = page.selected;
   if (box) edit(kind, () => { change(box); box.score = null; });
@@ -52,13 +52,13 @@ export function nudge(dx, dy, resize) {
   });
 }
 
-/** A box moved, within the radiograph, at its own size. */
+/** A box moved within the radiograph, with its size kept. */
 export function moved([x1, y1, x2, y2], dx, dy) {
   const x = Math.min(Math.max(dx, -x1), page.image.width - x2), y = Math.min(Math.max(dy, -y1), page.image.height - y2);
   return [x1 + x, y1 + y, x2 + x, y2 + y].map(round);
 }
 
-/** A box with some of its sides ('l', 't', 'r', 'b') at another place. */
+/** A box with some of its sides ('l', 't', 'r', 'b') moved to a place. */
 export function resized([x1, y1, x2, y2], sides, [x, y]) {
   return between([sides.includes('l') ? x : x1, sides.includes('t') ? y : y1], [sides.includes('r') ? x : x2, sides.includes('b') ? y : y2]);
 }

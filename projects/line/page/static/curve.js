@@ -1,14 +1,14 @@
-// What the threshold costs: escape and false reject of the validation parts, as counts and bounds.
+// The cost of the threshold: escape and false reject of the validation parts, as counts and bounds.
 
 import {$, page} from './state.js';
 
-// Between two rows the worse of both: escape rises with the threshold, false reject falls.
+// Between two rows, each rate is the worse of both: escape rises with the threshold, false reject falls.
 const rows = () => {
   const {curve} = page.state, {threshold} = page;
   return [curve.find(r => r.threshold >= threshold - 1e-9), [...curve].reverse().find(r => r.threshold <= threshold + 1e-9)];
 };
 
-/** Counts and bound in the words of the report, which the folder carries; an older folder has estimates alone. */
+/** Counts and bound in the words of the report, from the folder; an older folder has estimates alone. */
 function rate(row, key) {
   if (!row || row[key] === null) return 'not estimable';
   return row[`${key}_words`] || `estimated ${(100 * row[key]).toFixed(1)} %, without a bound: export again for it`;

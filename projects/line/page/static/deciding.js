@@ -7,13 +7,13 @@ import {blind, next, open, reopen, reveal} from './opening.js';
 import {$, page, changed, marked, proposal, rejects, say} from './state.js';
 
 const LOOK = 300;  // ms that a radiograph is shown before it can be decided on
-let queue = Promise.resolve();  // decisions reach the server in the order in which they were made
+let queue = Promise.resolve();  // decisions reach the server in the order of the inspector
 let firstReading = null;  // of a blind reading: {id, verdict}
 let viewer = null;
 
 export function decideIn(made) { viewer = made; }
 
-/** Why the server would refuse it, or ''. */
+/** Why the server would refuse a verdict, or ''. */
 function obstacle(verdict) {
   const {classes, rejecting} = page.state, bad = marked().find(rejects);
   if (page.current.state === 'unreadable') return '';
@@ -24,7 +24,7 @@ function obstacle(verdict) {
   return '';
 }
 
-/** Note what was decided blind, and uncover what the detector found; true where it has to be looked at first. */
+/** Note a blind decision and uncover the detector's findings; true if the inspector has to look at them first. */
 function uncovers(verdict) {
   if (page.revealed || !blind()) return false;
   firstReading = {id: page.current.id, verdict};
@@ -38,7 +38,7 @@ function uncovers(verdict) {
 export function decide(verdict) {
   const item = page.current;
   if (!item || page.busy.has(item.id)) return;
-  if (performance.now() - page.seen < LOOK) {  // a second press was of the one before; so is the next one, if it follows at once
+  if (performance.now() - page.seen < LOOK) {  // a press so soon was meant for the radiograph before; each such press restarts the wait
     page.seen = performance.now(); say('look at it first: it has only just appeared'); return;
   }
   if (uncovers(verdict)) return;
@@ -81,7 +81,7 @@ async function keep(item, request, remark) {
   changed(); drawList();
 }
 
-/** Words and shapes of what the detector proposes and of what the inspector decided, in two places. */
+/** Draw the detector's proposal and the inspector's decision in words and shapes, in two places. */
 export function drawVerdicts() {
   const item = page.current, read = item && item.state === 'found', own = item && (item.decision || '');
   const covered = read && !page.revealed && !own;

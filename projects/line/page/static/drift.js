@@ -1,5 +1,5 @@
-// Drift against the proof: a small chart for each statistic with its limits, in words, and "requalify"; and
-// whether the detector was replaced by another one meanwhile.
+// Drift against the proof: a small chart of each statistic with its limits and words, and "requalify"; also
+// a warning if another detector has replaced the served one.
 
 import {json} from './api.js';
 import {$, element} from './state.js';
@@ -36,7 +36,7 @@ function picture(chart) {
   return made;
 }
 
-/** Ask the server how the charts stand, and draw them. */
+/** Get the state of the charts from the server, and draw them. */
 export async function drawDrift() {
   const drift = await json('/api/drift');
   $('drift').classList.toggle('requalify', Boolean(drift.requalify.length));

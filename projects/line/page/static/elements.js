@@ -1,4 +1,4 @@
-// Elements of a page, made in one call.
+// Make an element of a page in one call.
 
 export function element(name, text, attributes = {}) {
   const made = document.createElement(name);

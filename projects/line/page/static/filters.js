@@ -1,6 +1,6 @@
-// High-pass and local contrast on the full bit depth: what a radiograph's slow changes of thickness hide.
+// High-pass and local contrast on the full bit depth: they show flaws that slow changes of thickness hide.
 
-/** Mean and standard deviation around each place, over about `radius` px, on a grid as coarse as that allows. */
+/** Mean and standard deviation around each place, over about `radius` px, on a grid as coarse as `radius` allows. */
 export function surroundings(image, radius) {
   image.surroundings ||= new Map();
   if (!image.surroundings.has(radius)) image.surroundings.set(radius, measured(image, radius));
@@ -43,18 +43,18 @@ function average(values, length, lines, step, next, reach) {
   return out;
 }
 
-/** The smallest and largest value that a filter's picture needs by itself. */
+/** The default window of a filtered picture: smallest and largest value. */
 export function rangeOf(image, {filter, radius}) {
   const {typical} = surroundings(image, radius), reach = filter === 'local' ? 4 * typical : 6 * Math.max(typical, image.noise);
   return [image.mean - reach, image.mean + reach];
 }
 
-/** Filter the values of a region of the screen in place. */
+/** Filter the values of a region of the screen, in place. */
 export function filtered(image, view, {x, y, width, height, values}, {filter, radius}) {
   const map = surroundings(image, radius), local = filter === 'local', pixel = view.scale * map.factor, {mean} = image;
   const least = Math.max(map.typical / 4, image.noise / 4, .5);
   const across = places(x, width, view.left, pixel, map.width), down = places(y, height, view.top, pixel, map.height);
-  // Along y once for each column of the map, of which the screen shows few; then along x for each pixel.
+  // Interpolate along y once per column of the map, as the screen shows few columns; then along x per pixel.
   const around = new Float32Array(map.width), gain = new Float32Array(map.width), {first, share} = across;
   for (let r = 0, k = 0; r < height; r++) {
     const above = down.first[r] * map.width, below = above + (map.height > 1 ? map.width : 0), part = down.share[r];
@@ -70,7 +70,7 @@ export function filtered(image, view, {x, y, width, height, values}, {filter, ra
   }
 }
 
-/** Between which cells of a map each pixel of the screen lies: the first of the two, and how far on to the second. */
+/** For each pixel of the screen: the first of the two map cells around it, and the fraction of the way to the second. */
 function places(start, count, origin, pixel, size) {
   const first = new Int32Array(count), share = new Float32Array(count);
   for (let k = 0; k < count; k++) {

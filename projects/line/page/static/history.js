@@ -3,15 +3,15 @@
 import {json} from './api.js';
 import {$, page, changed, isDraft} from './state.js';
 
-const SOON = 1000;  // ms: within it, changes of one kind are one step
+const SOON = 1000;  // ms within which changes of one kind are one step
 const done = [], undone = [];
 
 const snapshot = item => ({boxes: structuredClone(item.boxes), part: item.part, decision: item.decision, draft: isDraft(item)});
 
-/** Whether the current radiograph can be changed now: not while its decision is on its way. */
+/** Whether the current radiograph can be changed now: not while its decision is being sent. */
 export const free = () => Boolean(page.current) && !page.busy.has(page.current.id);
 
-/** Change the current radiograph as one step; of one `kind` at short intervals it is the step before. */
+/** Change the current radiograph as one step; a change of the same `kind` soon after joins the step before. */
 export function edit(kind, change) {
   if (!free()) return false;
   const item = page.current, before = snapshot(item), last = done[done.length - 1];
@@ -25,7 +25,7 @@ export function edit(kind, change) {
   return true;
 }
 
-/** Begin a decision; what it returns notes the step once the decision is kept. */
+/** Begin a decision; returns a function that notes the step once the decision is kept. */
 export function deciding(item) {
   const before = snapshot(item);
   return request => {
@@ -35,11 +35,11 @@ export function deciding(item) {
   };
 }
 
-/** Take the last step back, or with `again` put back what was taken; returns what there is to say. */
+/** Undo the last step or, with `again`, redo the last undone step; returns a message. */
 export async function step(open, again = false) {
   const from = again ? undone : done, to = again ? done : undone, entry = from[from.length - 1];
   if (!entry) return again ? 'nothing to put back' : 'nothing to take back';
-  if (page.busy.has(entry.id)) return 'its decision is on its way';
+  if (page.busy.has(entry.id)) return 'its decision is being sent';
   if (!page.current || page.current.id !== entry.id) await open(entry.id);
   if (page.current.digest !== entry.digest) { from.pop(); return `${entry.name}: its file changed; that step is gone`; }
   if (entry.kind === 'decision') {

@@ -1,4 +1,4 @@
-// What the keys do: wherever the focus is, except in a field that takes text.
+// Actions of the keys, wherever the focus is, except in a text field.
 
 import {addInMiddle, nudge, reclass, remove, select, selectNext} from './boxes.js';
 import {closeViews} from './parts.js';
@@ -10,8 +10,8 @@ const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowD
 const takesText = e => e.tagName === 'SELECT' || e.tagName === 'TEXTAREA' || e.tagName === 'INPUT' && TEXT.test(e.type);
 
 /**
- * @param actions By key, in small letters; each may return a promise of what there is to say.
- * @param holds By key, what is called with true when it is pressed and with false when it is let go.
+ * @param actions Functions by key, in small letters; each may return a message or a promise of one.
+ * @param holds Functions by key; called with true when the key is pressed and with false when it is released.
  */
 export function listenToKeys(viewer, actions, holds, undo) {
   const held = new Set();
@@ -31,7 +31,7 @@ export function listenToKeys(viewer, actions, holds, undo) {
 
   onkeydown = event => {
     const {target, key} = event;
-    // A key that is held clicks no button each time.
+    // The repeats of a held key click no button.
     if (event.repeat && target.tagName === 'BUTTON' && /^(Enter| )$/.test(key)) event.preventDefault();
     if (takesText(target) || $('help').open) return;
     const small = key.toLowerCase(), command = event.ctrlKey || event.metaKey;
@@ -46,7 +46,7 @@ export function listenToKeys(viewer, actions, holds, undo) {
     if (event.repeat) return;
     const digit = event.shiftKey && /^Digit[1-9]$/.test(event.code) ? Number(event.code[5]) : 0;
     if (digit) { reclass(digit - 1); return; }
-    // With Shift or CapsLock a letter is the same key.
+    // A letter with Shift or CapsLock counts as the same key.
     const action = all[small];
     if (action) { event.preventDefault(); told(Promise.resolve(action())); }
   };
@@ -54,7 +54,7 @@ export function listenToKeys(viewer, actions, holds, undo) {
   onblur = () => { for (const key of [...held]) hold(key, false); };
 }
 
-/** A selected box moves, with Ctrl its lower right corner, by 1 px, with Shift by 10; else the picture. */
+/** Move the selected box, or with Ctrl its lower right corner, by 1 px, with Shift by 10; else move the picture. */
 function arrow(event, viewer) {
   if (!page.image || event.target.closest('#items, dialog')) return;
   event.preventDefault();

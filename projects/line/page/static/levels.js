@@ -1,9 +1,9 @@
 // A radiograph's pyramid and its gray statistics, on the full bit depth.
 //
-// Each level halves the one below, and keeps of every 2 x 2 pixels the smallest, the largest and the mean:
-// what is darkest or lightest in a region is known at every zoom, so that a small view does not lose it.
+// Each level has half the size of the level before, and keeps the smallest, the largest and the mean of each 2 x 2
+// pixels. So the darkest and the lightest pixel of a region are known at every zoom, and a small view shows them.
 
-/** Levels from pixels (Uint16Array, row by row) down to a side below 64 px; the first is the pixels. */
+/** Levels from pixels (Uint16Array, row by row) down to a side below 64 px; the pixels are the first level. */
 export function pyramid(pixels, width, height) {
   const levels = [{width, height, low: pixels, high: pixels, mean: pixels}];
   for (let last = levels[0]; Math.min(last.width, last.height) >= 64; last = levels[levels.length - 1]) {
@@ -46,7 +46,7 @@ function quantile(histogram, wanted) {
   return 65535;
 }
 
-/** From the median difference of neighbours: edges and flaws, which are few, do not count. */
+/** Noise from the median difference of neighbours: edges and flaws are few and do not affect the median. */
 function noise(pixels, width, height) {
   const differences = new Uint32Array(65536), step = Math.max(1, Math.floor(height / 256));
   let count = 0;

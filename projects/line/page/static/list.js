@@ -1,39 +1,39 @@
-// The list of radiographs: worst first, filtered, searched, with its progress; kept up to date by difference.
+// The list of radiographs: worst first, filter, search, progress; updated by the differences from the server.
 
 import {json} from './api.js';
 import {$, page, element, isDraft, told} from './state.js';
 
 const rows = new Map();  // rows of the list, by item
-let timer = 0, asked = 0, applied = 0;  // the next refresh, the last that was asked for, the last that is shown
-let changes = 0;  // number of the last change of the list that the server told of
+let timer = 0, asked = 0, applied = 0;  // the next refresh, the last requested refresh, the last shown refresh
+let changes = 0;  // number of the last change of the list that came from the server
 
 export const itemOf = id => page.state.items.find(i => i.id === id);
 export const undecided = i => i.state === 'found' && (!i.decision || isDraft(i));
-/** An unreadable one that nobody has looked at or decided on. */
+/** An unreadable radiograph that nobody has looked at or decided on. */
 export const unseen = i => i.state === 'unreadable' && !i.decision && !page.looked.has(i.id);
 export const count = word => page.state.items.filter(i => i.state === word).length;
 
-// What the second opinion flags is not last, however low its risk.
+// A radiograph that the second opinion flags ranks at the threshold or above, however low its risk.
 const urgency = i => i.flagged ? Math.max(i.risk, page.threshold ?? 0) : i.risk;
 const blind = () => $('blind').checked;
-// What cannot be read has no risk, yet nobody knows what is in it: it comes first. To a blind reader the order
-// tells nothing of what the detector found.
+// An unreadable radiograph has no risk, but may hold any flaw: it comes first. For a blind reader the order
+// reveals nothing of the detector's findings.
 export const order = () => [...page.state.items].sort((a, b) =>
   (b.state === 'unreadable') - (a.state === 'unreadable') || (blind() ? 0 : urgency(b) - urgency(a)) || a.id - b.id);
 
-// Findings, threshold and curve on the page are those of the detector that was served when it was opened.
+// Findings, threshold and curve on the page belong to the detector that was served when the page was opened.
 const OTHER = 'another detector is served now than the one on this page: reload the page';
 
-/** Ask the server what changed since it was asked last; `first` is called with its first answer. */
+/** Get the changes since the last refresh from the server; `first` is called after the first answer. */
 export async function refresh(first) {
   const mine = ++asked;
   let state = await json(`/api/state?since=${changes}`);
   const {sitting, folder} = page.state;
-  if (sitting && state.sitting !== sitting) {  // the server was started again: its numbers stand for others
+  if (sitting && state.sitting !== sitting) {  // the server was started again and numbers the items differently
     state = await json('/api/state');
     if (state.folder !== folder) throw new Error(OTHER);
   }
-  if (mine < applied) return;  // a later one was faster
+  if (mine < applied) return;  // a later request was faster
   applied = mine; changes = state.changes || 0;
   const items = new Map(state.classes ? [] : page.state.items.map(i => [i.id, i]));
   for (const item of state.items) {
@@ -76,7 +76,7 @@ function newRow(item) {
 
 function fillRow(row, item, on) {
   const button = row.firstChild, [picture, name, word] = button.children, text = wordOf(item);
-  // Where there is no room, the folder goes first, and of the file's name the end stays, by which they differ.
+  // In a narrow row the folder is cut first; the end of the file's name stays, since the names differ there.
   const file = item.name.lastIndexOf('/') + 1, cut = Math.max(item.name.length - 16, file);
   const source = item.thumbnail ? `/api/images/${item.id}/thumbnail?of=${item.thumbnail}` : '';
   if (picture.getAttribute('src') !== source) { if (source) picture.src = source; else picture.removeAttribute('src'); }
@@ -87,10 +87,10 @@ function fillRow(row, item, on) {
 }
 
 let due = 0;
-/** Draw the list in the next frame, once: thousands of rows are not gone through with each step of a slider. */
+/** Draw the list once in the next frame: each step of a slider must not update thousands of rows. */
 export function drawListSoon() { due ||= requestAnimationFrame(() => { due = 0; drawList(); }); }
 
-export function drawList() {  // rows stay: one that is replaced while it is pressed takes no click
+export function drawList() {  // keep the rows: a row that is replaced while it is pressed gets no click
   const wanted = $('search').value.trim().toLowerCase(), kind = FILTERS[$('filter').value];
   let hidden = 0;
   order().forEach((item, k) => {

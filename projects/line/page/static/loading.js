@@ -1,8 +1,8 @@
-// Radiographs on their way from the server: findings with pixels, kept for a while, fetched ahead.
+// Radiographs from the server: findings with pixels, fetched ahead and kept for a while.
 
 import {json} from './api.js';
 
-const KEEP_BYTES = 600e6;  // pixels and pyramids that stay in memory, in bytes
+const KEEP_BYTES = 600e6;  // bytes of pixels and pyramids that stay in memory
 const worker = new Worker(new URL('./worker.js', import.meta.url), {type: 'module'});
 const waiting = new Map();  // promises of images, by ticket
 const kept = new Map();     // promises of images, by id and digest; the last used at the end
@@ -21,7 +21,7 @@ function fetched(id, digest) {
   });
 }
 
-/** The pixels of a radiograph as it is now: its digest tells whether those that are kept are still its own. */
+/** The pixels of a radiograph's present file: the digest tells whether kept pixels still belong to it. */
 export function pixelsOf(id, digest) {
   const key = `${id} ${digest}`;
   const promise = kept.get(key) || fetched(id, digest);
@@ -38,13 +38,13 @@ function tidy(newest) {
   }
 }
 
-/** Findings and pixels of a radiograph together; `image` is null where there are none. */
+/** Findings and pixels of a radiograph together; `image` is null if there are no pixels. */
 export async function load(id) {
   const item = await json(`/api/images/${id}`);
   return {item, image: item.state === 'found' ? await pixelsOf(id, item.digest) : null};
 }
 
-/** Fetch ahead what will be asked for next; what fails is shown when it is opened. */
+/** Fetch the next radiographs ahead; an error is shown when the radiograph is opened. */
 export function ahead(ids) {
   for (const id of ids) load(id).catch(() => {});
 }

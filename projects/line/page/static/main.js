@@ -1,4 +1,4 @@
-// The inspection page: what its controls do, and what is drawn anew when something changed.
+// The inspection page: the actions of its controls, and the redrawing after a change.
 
 import {json} from './api.js';
 import {drawTable, reclass} from './boxes.js';
@@ -44,7 +44,7 @@ function drawTones() {
   $('window-value').textContent = text(width * unit); $('level-value').textContent = text(inFile(image, level));
 }
 
-/** The picture is shown otherwise: paint it, and say how. */
+/** Paint the picture after a change of tones, and show the new settings. */
 function toned() { viewer.sampled = null; drawTones(); viewer.paintSoon(); }
 
 function windowed(dx, dy) {
@@ -116,8 +116,8 @@ $('part').oninput = event => { if (!edit('part', item => { item.part = event.tar
 $('search').oninput = $('filter').onchange = drawList;
 $('search').onkeydown = event => { if (event.key === 'Escape') $('view').focus(); };
 $('theme').onchange = event => { localStorage.setItem('theme', event.target.value); document.documentElement.dataset.theme = event.target.value; };
-// After a choice by mouse or touch keys are the page's again; by keys a list keeps the focus, so that each of its
-// choices can be reached.
+// After a choice by mouse or touch, the focus returns to the picture, so that keys control the page. After a choice by
+// keys, the list keeps the focus, so that keys reach its other choices.
 for (const list of document.querySelectorAll('select')) {
   let pressed = false;
   list.addEventListener('pointerdown', () => { pressed = true; });
@@ -130,7 +130,7 @@ $('blind').onchange = () => {
   changed();
 };
 onbeforeunload = event => {
-  if (page.drafts.size || page.busy.size) { event.preventDefault(); event.returnValue = true; }  // the latter for older browsers
+  if (page.drafts.size || page.busy.size) { event.preventDefault(); event.returnValue = true; }  // returnValue for older browsers
 };
 
 function begin() {
@@ -148,7 +148,7 @@ $('blind').checked = Boolean(localStorage.getItem('blind'));
 await refresh(begin);
 changed();
 await drawDrift();
-setInterval(() => { told(drawDrift()); told(refresh()); }, 10_000);  // also what others decided
+setInterval(() => { told(drawDrift()); told(refresh()); }, 10_000);  // shows decisions of others, too
 const folders = await json('/api/folders').catch(error => { say(error.message); return []; });
 $('folder').replaceChildren(...folders.map(name => element('option', name)));
 $('folder').disabled = $('pick').disabled = !folders.length;

@@ -1,11 +1,11 @@
-// Lengths in mm by the pixel pitch, the value under the cursor, the profile along the ruler.
+// Lengths in mm from the pixel pitch, the value under the cursor, the profile along the ruler.
 
 import {$, page} from './state.js';
 import {inFile} from './tones.js';
 
-const kept = {pitch: null};  // mm per px, set by hand; for every radiograph that states none
+const kept = {pitch: null};  // mm per px, set by hand; for every radiograph without a stated pitch
 
-/** [along x, along y] in mm per px; null where it is not known. */
+/** [along x, along y] in mm per px; null if unknown. */
 export function spacing() {
   const stated = page.image && page.image.spacing;
   return stated || (kept.pitch ? [kept.pitch, kept.pitch] : null);
@@ -31,7 +31,7 @@ const number = (image, value) => {
   return Number.isInteger(v) ? String(v) : v.toPrecision(5);
 };
 
-/** What lies under a place of the radiograph: its column, row and value in the file's own units. */
+/** Column, row and value, in the file's units, at a place of the radiograph. */
 export function under([x, y]) {
   const {image} = page, column = Math.floor(x), row = Math.floor(y);
   if (!image || column < 0 || row < 0 || column >= image.width || row >= image.height) return '';
@@ -47,7 +47,7 @@ export function pitchInWords() {
   return `${micrometres} µm per px (${from})`;
 }
 
-/** Values along a line, one a pixel of its length, in the file's units. */
+/** Values along a line in the file's units, one per pixel of its length. */
 export function profile(image, [x1, y1], [x2, y2]) {
   const count = Math.max(2, Math.min(4096, Math.ceil(Math.hypot(x2 - x1, y2 - y1)) + 1)), values = [];
   for (let k = 0; k < count; k++) {
@@ -57,7 +57,7 @@ export function profile(image, [x1, y1], [x2, y2]) {
   return values;
 }
 
-/** Draw the profile below the ruler's length; nothing without a ruler. */
+/** Draw the profile of the ruler; hide it without a ruler. */
 export function drawProfile(ruler) {
   $('profile').hidden = !ruler;
   if (!ruler) return;

@@ -1,4 +1,4 @@
-// Which radiograph is shown: opening one, the next worst, the one before; what comes next is fetched ahead.
+// Which radiograph is shown: opening a radiograph, the next worst, the previous one; the next ones are fetched ahead.
 
 import {call, json} from './api.js';
 import {count, drawList, itemOf, order, refresh, undecided, unseen} from './list.js';
@@ -8,20 +8,20 @@ import {endGesture} from './pointer.js';
 import {$, page, changed, say, told} from './state.js';
 
 const AHEAD = 2;  // radiographs
-const seen = new Map();   // what of each was seen at 1:1, by id and digest
-const before = [];        // ids that were shown, the last at the end
+const seen = new Map();   // the region of each radiograph that was seen at 1:1, by id and digest
+const before = [];        // ids of shown radiographs, the last at the end
 const opened = new Set(); // radiographs whose findings a blind reading has uncovered, by id and digest
-let viewer = null, fresh = false;  // fresh: a folder was opened, and its worst comes next
+let viewer = null, fresh = false;  // fresh: a folder was opened, and its worst radiograph comes next
 
 export function openIn(made) { viewer = made; }
 
 export const keyOf = item => `${item.id} ${item.digest}`;
 export const blind = () => $('blind').checked;
 
-/** Show a radiograph; returns what there is to say. */
+/** Show a radiograph; returns a message. */
 export async function open(id, back = false) {
   const mine = ++page.turn, {item, image} = await load(id);
-  if (mine !== page.turn) return '';  // another was asked for meanwhile
+  if (mine !== page.turn) return '';  // another radiograph was asked for meanwhile
   if (item.state === 'waiting') return 'not inspected yet';
   let word = '';
   const draft = page.drafts.get(id);
@@ -29,9 +29,9 @@ export async function open(id, back = false) {
     page.drafts.delete(id);
     word = image ? 'its file changed: what was drawn on it is gone' : 'its file can no longer be read: what was drawn on it is gone';
   }
-  if (page.drafts.has(id)) draft.revision = item.revision;  // who decided meanwhile has been shown
+  if (page.drafts.has(id)) draft.revision = item.revision;  // the page has shown the decisions made meanwhile
   if (page.current && page.current.id !== id && !back) before.push(page.current.id);
-  // Together, so that name, boxes and pixels on the page are always of one radiograph.
+  // Set all together, so that name, boxes and pixels on the page always belong to one radiograph.
   page.current = page.drafts.get(id) || item; page.image = image; page.selected = null;
   page.revealed = !covers(item);
   if (!image) page.looked.add(id);
@@ -45,20 +45,20 @@ export async function open(id, back = false) {
   return word;
 }
 
-/** Uncover what the detector found, in a blind reading. */
+/** Uncover the detector's findings in a blind reading. */
 export function reveal() {
   if (page.current) opened.add(keyOf(page.current));
   page.revealed = true;
   changed();
 }
 
-/** What is left to decide, in the order of the list, beginning behind a radiograph; that itself comes last. */
+/** The undecided radiographs in the order of the list, beginning after a radiograph, which itself comes last. */
 function after(id) {
   const all = order(), at = all.findIndex(i => i.id === id);
   return [...all.slice(at + 1), ...all.slice(0, at + 1)].filter(i => undecided(i) || unseen(i));
 }
 
-/** Show what is to be decided next; returns what there is to say. */
+/** Show the next undecided radiograph; returns a message. */
 export async function next(known = false) {
   if (!known) await refresh();
   const found = page.current && !fresh ? after(page.current.id)[0] : order().find(i => undecided(i) || unseen(i));
@@ -71,10 +71,10 @@ export async function next(known = false) {
 
 export async function previous() {
   const id = before.pop();
-  return id === undefined ? 'none was shown before' : open(id, true);
+  return id === undefined ? 'no radiograph was shown before' : open(id, true);
 }
 
-/** The last radiograph of another part that was shown. */
+/** Show the last shown radiograph of another part. */
 export async function previousPart() {
   const {part, id} = page.current || {};
   while (before.length) {
@@ -85,10 +85,10 @@ export async function previousPart() {
   return 'no other part was shown before';
 }
 
-/** Whether a blind reading still covers what the detector found on a radiograph. */
+/** Whether a blind reading still covers the detector's findings on a radiograph. */
 export const covers = item => blind() && !item.decision && !opened.has(keyOf(item));
 
-/** Show the current radiograph as the server has it, once its decision is kept. */
+/** Show the server's state of the current radiograph, once its decision is kept. */
 export async function reopen(id) {
   const item = itemOf(id);
   if (page.current && page.current.id === id && item && item.decision && !page.drafts.has(id)) {
@@ -101,12 +101,12 @@ export async function reopen(id) {
 export async function pick() {
   const {outside} = await json('/v1/inspect/folder', {folder: $('folder').value});
   fresh = true;
-  page.looked.clear();  // what could not be read may be another file now
+  page.looked.clear();  // an unreadable file may have been replaced
   await refresh();
   return outside ? `${outside} lead out of the archive: look at those parts otherwise` : '';
 }
 
-/** Send files one after the other; those that are refused are named together. */
+/** Send files one after the other; one message names all refused files. */
 export async function send(files) {
   const refused = [];
   for (const file of files) {

@@ -1,4 +1,4 @@
-// The operator's page: the last verdicts, big; nothing can be changed here.
+// The operator's page: the last verdicts in large type, read-only.
 
 import {json} from './api.js';
 import {element} from './elements.js';
@@ -9,12 +9,12 @@ const SHAPES = {accept: '●', reject: '✕', unreadable: '?', flagged: '⚑', n
 const WORDS = {accept: 'Accept', reject: 'Reject', unreadable: 'Look: not readable', flagged: 'Look: unlike sound parts', none: 'No verdict'};
 let drawn = '';
 
-/** What is to be done: an accepted part that the second opinion flags is to be looked at. */
+/** The operator's action: look at an accepted part that the second opinion flags. */
 const kindOf = result => result.verdict === 'accept' && result.flagged ? 'flagged' : result.verdict;
 
-/** What an operator reads of a name: the file's, without its folder. */
+/** The displayed name: that of the file, without its folder. */
 const short = name => name.split('/').pop();
-/** Its end, by which names differ: a small tile has no room for more. */
+/** The end of a name, where names differ: a small tile has no room for more. */
 const shortest = name => { const stem = short(name).replace(/\.\w+$/, ''); return stem.length > 12 ? `…${stem.slice(-11)}` : stem; };
 
 function block(kind, ...lines) {
@@ -42,7 +42,7 @@ async function draw() {
       $('before').replaceChildren(...before.map(result => { const row = element('li'); row.append(...pieces(result, shortest)); return row; }));
     }
   } catch (error) {
-    $('status').textContent = `No verdict is shown: ${error.message}`;  // an old one must not be taken for the next part's
+    $('status').textContent = `No verdict is shown: ${error.message}`;  // an old verdict must not be taken for the next part's
     $('newest').replaceChildren(block('none')); $('before').replaceChildren(); drawn = '';
   }
   document.documentElement.dataset.ready = 'yes';

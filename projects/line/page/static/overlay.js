@@ -1,16 +1,16 @@
-// What lies over a radiograph: boxes with their shape, labels that do not overlap, handles, the ruler.
+// The overlay of a radiograph: boxes with their shape, labels that do not overlap, handles, the ruler.
 
 import {page, colour, rejects, shown} from './state.js';
 
 const HANDLE = 4;  // half a handle's side, CSS px
 
-/** The corners and the middles of the sides of a box, as [x, y, which sides move with it]. */
+/** The corners and the middles of the sides of a box, as [x, y, sides that move with the handle]. */
 export function handles([x1, y1, x2, y2]) {
   const x = (x1 + x2) / 2, y = (y1 + y2) / 2;
   return [[x1, y1, 'lt'], [x2, y1, 'rt'], [x1, y2, 'lb'], [x2, y2, 'rb'], [x, y1, 't'], [x, y2, 'b'], [x1, y, 'l'], [x2, y, 'r']];
 }
 
-/** Draw everything that lies over a viewer's picture. */
+/** Draw the overlay of a viewer's picture. */
 export function drawOver(canvas, viewer, {draft = null, ruler = null, boxes = shown()} = {}) {
   canvas.width = viewer.canvas.width; canvas.height = viewer.canvas.height;
   if (!viewer.image) return;
@@ -26,17 +26,17 @@ export function drawOver(canvas, viewer, {draft = null, ruler = null, boxes = sh
   if (ruler) drawRuler(context, ruler, viewer, ratio);
 }
 
-/** A solid frame rejects, a dashed one does not: colour is not needed to tell them apart. */
+/** A rejecting box has a solid frame, another box a dashed one: they differ without colour. */
 function outline(context, [x1, y1, x2, y2], box, ratio) {
   const wide = 2 * ratio, room = wide / 2;
-  const frame = [x1 - room, y1 - room, x2 - x1 + wide, y2 - y1 + wide];  // around its pixels, not on them
+  const frame = [x1 - room, y1 - room, x2 - x1 + wide, y2 - y1 + wide];  // around the box's pixels, not on them
   context.setLineDash(box && !rejects(box) ? [6 * ratio, 4 * ratio] : []);
   context.lineWidth = wide + 2 * ratio; context.strokeStyle = 'rgba(0,0,0,.75)'; context.strokeRect(...frame);
   context.lineWidth = wide; context.strokeStyle = box ? colour(box.label) : '#fff'; context.strokeRect(...frame);
   context.setLineDash([]);
 }
 
-/** The lines around a flaw's pixels, where the detector gave them; what the inspector changed has none. */
+/** The outlines of a flaw's pixels, if the detector has masks; a box that the inspector changed has no outlines. */
 function traces(context, box, {scale, left, top}, ratio) {
   for (const line of box.outlines || []) {
     context.beginPath();
@@ -48,14 +48,14 @@ function traces(context, box, {scale, left, top}, ratio) {
 }
 
 function grips(context, box, ratio) {
-  const half = Math.min(HANDLE * ratio, Math.max(Math.min(box[2] - box[0], box[3] - box[1]) / 8, ratio));  // a small flaw stays seen
+  const half = Math.min(HANDLE * ratio, Math.max(Math.min(box[2] - box[0], box[3] - box[1]) / 8, ratio));  // a small flaw stays visible
   for (const [x, y] of handles(box)) {
     context.fillStyle = '#fff'; context.fillRect(x - half, y - half, 2 * half, 2 * half);
     context.lineWidth = ratio; context.strokeStyle = '#000'; context.strokeRect(x - half, y - half, 2 * half, 2 * half);
   }
 }
 
-/** Above its box, else below or beside it, else the next free line; on no other box, if that can be. */
+/** A label's place: above its box, else below or beside it, else the next free line; if possible on no other box. */
 export function labelPlace([x1, y1, x2, y2], [width, height], canvas, taken, boxes = []) {
   const lines = Array.from({length: Math.max(Math.floor(canvas.height / height), 1)}, (_, k) => [x1, k * height])
     .sort((a, b) => Math.abs(a[1] - y1) - Math.abs(b[1] - y1));
@@ -83,7 +83,7 @@ function labels(context, canvas, rows, ratio) {
     context.strokeText(text, place[0] + 4 * ratio, place[1] + height / 2);
     context.fillStyle = '#fff'; context.fillText(text, place[0] + 4 * ratio, place[1] + height / 2);
   }
-  canvas.labels = taken;  // for who looks whether they overlap
+  canvas.labels = taken;  // for tests that check the overlap
 }
 
 function drawRuler(context, {from, to, text}, viewer, ratio) {

@@ -1,4 +1,4 @@
-// A part rather than a radiograph: all its views side by side, and a reference that is shown by blinking.
+// The views of a part side by side, and a reference radiograph that is shown by blinking.
 
 import {load} from './loading.js';
 import {drawOver} from './overlay.js';
@@ -7,9 +7,9 @@ import {Viewer} from './viewer.js';
 
 const MOST = 12;  // views side by side
 let reference = null;  // {name, image}
-let shows = 0;  // the last time that views were asked for
+let shows = 0;  // number of the last request for views
 
-/** The radiographs of the current one's part, in the order of their names; that alone where no part is known. */
+/** The radiographs of the current radiograph's part, sorted by name; the current one alone if its part is unknown. */
 export function viewsOf(current) {
   const {items} = page.state;
   const same = current.part ? items.filter(i => i.part === current.part || i.id === current.id) : items.filter(i => i.id === current.id);
@@ -18,7 +18,7 @@ export function viewsOf(current) {
 
 const wordOf = item => page.drafts.has(item.id) ? 'edited, not decided' : item.decision ? `you: ${item.decision}` : item.state === 'unreadable' ? 'unreadable' : 'not decided';
 
-/** Show the views side by side, or the one view again; `covered` tells whether findings are to stay hidden. */
+/** Show the views side by side, or the single view again; `covered` tells whether findings must stay hidden. */
 export async function toggleViews(open, covered) {
   const mine = ++shows;
   if (!$('views').hidden) { closeViews(); return ''; }
@@ -48,14 +48,14 @@ export async function toggleViews(open, covered) {
 
 export function closeViews() { $('views').hidden = true; $('views').replaceChildren(); }
 
-/** Keep the radiograph that is shown, to blink others with. */
+/** Keep the shown radiograph as the reference for blinking. */
 export function keepReference() {
   if (!page.image) return 'no radiograph to keep';
   reference = {name: page.current.name, image: page.image};
   return `reference: ${reference.name}; hold x to see it at the same place`;
 }
 
-/** While a key is held, the reference is on the screen at the same place and window. */
+/** While a key is held, show the reference at the same place and with the same window. */
 export function blink(viewer, on) {
   if (on && !reference) { say('no reference is kept: press k on a good radiograph first'); return; }
   viewer.other = on ? reference.image : null;

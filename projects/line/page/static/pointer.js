@@ -5,9 +5,9 @@ import {handles} from './overlay.js';
 import {$, page, shown} from './state.js';
 import {free} from './history.js';
 
-const STILL = 4;  // CSS px within which a press is no drag
+const STILL = 4;  // CSS px; a shorter movement is a press, not a drag
 
-/** What the pointer does: `tool` is 'move', 'box' or 'ruler'; `gesture` is what is on its way. */
+/** State of the pointer: `tool` is 'move', 'box' or 'ruler'; `gesture` is the present gesture. */
 export const pointer = {tool: 'move', gesture: null, draft: null, ruler: null, over: null};
 
 export function setTool(tool) {
@@ -16,10 +16,10 @@ export function setTool(tool) {
   $('view').dataset.tool = pointer.tool;
 }
 
-/** Stop what is on its way: another radiograph is shown. */
+/** End the present gesture: another radiograph is shown. */
 export function endGesture() { pointer.gesture = pointer.draft = pointer.ruler = null; }
 
-/** Listen on the upper canvas. `redraw` draws what lies over the picture; `windowed` shifts window and level. */
+/** Listen on the upper canvas. `redraw` draws the overlay; `windowed` shifts window and level. */
 export function listen(view, viewer, {redraw, windowed, measured, hovered}) {
   const touches = new Map();
   const at = event => [event.offsetX * viewer.ratio, event.offsetY * viewer.ratio];
@@ -44,7 +44,7 @@ export function listen(view, viewer, {redraw, windowed, measured, hovered}) {
 
   view.onpointerdown = event => {
     if (!page.image) return;
-    try { view.setPointerCapture(event.pointerId); } catch { /* a pointer that was made up has no capture */ }
+    try { view.setPointerCapture(event.pointerId); } catch { /* a synthetic pointer has no capture */ }
     touches.set(event.pointerId, at(event));
     if (touches.size === 2) { pointer.draft = null; pointer.gesture = pinch(); } else if (touches.size === 1) pointer.gesture = begin(event);
   };
@@ -99,7 +99,7 @@ export function listen(view, viewer, {redraw, windowed, measured, hovered}) {
 
 const inside = ([x1, y1, x2, y2], [x, y]) => x >= x1 && x <= x2 && y >= y1 && y <= y2;
 
-/** A press selects the smallest box there; again, the next larger one. */
+/** A press selects the smallest box at its place; the next press there, the next larger box. */
 function press(spot) {
   const area = ({box: [x1, y1, x2, y2]}) => (x2 - x1) * (y2 - y1);
   const there = shown().filter(b => inside(b.box, spot)).sort((a, b) => area(a) - area(b));

@@ -1,16 +1,16 @@
-// The values that each pixel of the screen shows, at any zoom.
+// The value of each pixel of the screen, at any zoom.
 //
-// Beyond 1:1 the nearest pixel of the radiograph. Below, of the pixels that fall into one of the screen, that
-// which lies farthest from their mean if it stands out of the noise, else the mean: a pore of a few pixels
-// stays at its full contrast, and what is noise alone is averaged.
+// At 1:1 and larger, a screen pixel shows the nearest pixel of the radiograph. At smaller scales, a screen pixel
+// covers several pixels of the radiograph. It shows the value farthest from their mean if that stands out of the noise,
+// else the mean: a pore of a few pixels keeps its full contrast, and noise alone is averaged.
 
 export const STANDS_OUT = 4;  // standard deviations of the noise
 
 /**
  * Values of a part of the screen.
- * @param view {scale, left, top}: px of the screen per px of the radiograph, and where that begins.
- * @param width, height Of the screen, px.
- * @returns {x, y, width, height, values}: the region that the radiograph covers, its values as Float32Array.
+ * @param view {scale, left, top}: px of the screen per px of the radiograph, and the radiograph's corner on the screen.
+ * @param width, height Size of the screen, px.
+ * @returns {x, y, width, height, values}: the region that the radiograph covers, and its values as Float32Array.
  */
 export function sample(image, view, width, height) {
   const x = clamp(Math.floor(view.left), 0, width), y = clamp(Math.floor(view.top), 0, height);
@@ -38,7 +38,7 @@ function reduced(image, view, {x, y, width, height, values}) {
   const k = clamp(Math.floor(Math.log2(1 / view.scale) + 1e-9), 0, image.levels.length - 1);
   const level = image.levels[k], cell = view.scale * 2 ** k;
   const across = spans(x, width, view.left, cell, level.width), down = spans(y, height, view.top, cell, level.height);
-  // One direction after the other, and a row of the level once: two rows of the screen may share it.
+  // Reduce one direction after the other, and each row of the level once: two rows of the screen may share a row.
   let line = newLine(width), rows = newLine(width), at = -1;
   for (let r = 0; r < height; r++) {
     const {from, to, first, inner, last} = down;
@@ -53,7 +53,7 @@ function reduced(image, view, {x, y, width, height, values}) {
 
 const newLine = width => ({low: new Int32Array(width), high: new Int32Array(width), mean: new Float32Array(width)});
 
-// Smaller and larger of integers without a branch, which noise would make the processor guess wrong half of the time.
+// Smaller and larger integer without a branch: on noise, the processor would mispredict half of the branches.
 const smaller = (a, b) => b + (a - b & a - b >> 31);
 const larger = (a, b) => a - (a - b & a - b >> 31);
 
@@ -61,7 +61,7 @@ const larger = (a, b) => a - (a - b & a - b >> 31);
 function narrowed(level, row, {from, to, first, inner, last, most}, line) {
   const {low, high, mean} = level, start = row * level.width, count = from.length;
   for (let c = 0; c < count; c++) {
-    // Of up to three cells the middle one is named twice where there are less: a value that counts twice is no smaller.
+    // Up to three cells; with fewer, a cell is taken twice, which changes neither the smallest nor the largest value.
     const a = start + from[c], d = start + to[c] - 1, b = smaller(a + 1, d);
     line.low[c] = smaller(smaller(low[a], low[b]), low[d]);
     line.high[c] = larger(larger(high[a], high[b]), high[d]);
@@ -89,7 +89,7 @@ function join({low, high, mean}, line, share) {
   }
 }
 
-/** Take the value that stands out by more than `limit`, else the mean. */
+/** Choose the value that stands out by more than `limit`, else the mean. */
 function choose({low, high, mean}, limit, values, out) {
   for (let c = 0; c < mean.length; c++, out++) {
     const middle = mean[c], down = middle - low[c], up = high[c] - middle;
@@ -99,8 +99,8 @@ function choose({low, high, mean}, limit, values, out) {
 
 /**
  * The cells of a level that each pixel of the screen overlaps.
- * @returns {from, to}: the first and the last + 1; {first, inner, last}: the shares of the pixel in the first, in each
- *   between, and in the last, which is 0 where that is the first; {most}: the largest count.
+ * @returns {from, to}: the first cell, and the last + 1; {first, inner, last}: the shares of the pixel in the first cell,
+ *   in each inner cell, and in the last cell (0 if the last is the first); {most}: the largest number of cells.
  */
 function spans(start, count, origin, scale, size) {
   const from = new Int32Array(count), to = new Int32Array(count);

@@ -1,4 +1,4 @@
-// Two detectors on the same parts: how often their verdicts differ, and on which parts; nothing can be changed here.
+// Two detectors on the same parts: how often their verdicts differ, and on which parts; read-only.
 
 import {json} from './api.js';
 import {element} from './elements.js';
@@ -12,7 +12,7 @@ const verdict = (kind, more = '') => element('span', `${SHAPES[kind] || '?'} ${k
 const of = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 const sum = rows => rows.reduce((all, row) => all + row.count, 0);
 
-/** A table: the first's verdicts in rows, the second's in columns; what differs is marked. */
+/** A table with the first's verdicts in rows and the second's in columns; differing verdicts are marked. */
 function matrix(rows, what) {
   const kinds = Object.keys(SHAPES).filter(kind => rows.some(row => row.first === kind || row.second === kind));
   const table = element('table', undefined, {class: 'counts'}), head = element('tr'), body = element('tbody');
@@ -37,7 +37,7 @@ const said = ({verdict: kind, risk, reason}) => {
   return made;
 };
 
-/** A row for each view; the part and its verdicts stand before its views. */
+/** A table with a row per view; the part and its verdicts stand before the views. */
 function listed(parts, byPart, caption) {
   const table = element('table', undefined, {class: 'parts'}), head = element('thead'), line = element('tr'), body = element('tbody');
   const names = [...byPart ? ['part', 'first', 'second'] : [], 'radiograph', byPart ? 'first, of this view' : 'first', byPart ? 'second, of this view' : 'second', 'time'];
@@ -89,7 +89,7 @@ function section(record) {
 function show() {
   const {runs, records} = told, none = runs ? 'No radiograph has been inspected by both detectors yet.'
     : 'No second detector runs here: start the server, or the watched folder, with --shadow FOLDER.';
-  $('status').textContent = runs || !records.length ? '' : 'No second detector runs in this server now: what stands here may be of an earlier time, or of the watched folder.';
+  $('status').textContent = runs || !records.length ? '' : 'No second detector runs in this server now: these records may be of an earlier time, or of the watched folder.';
   $('records').replaceChildren(...records.length ? records.map(section) : [element('p', none)]);
 }
 

@@ -1,4 +1,4 @@
-// How gray values are shown: window and level with their presets, gamma, inversion, filter; kept over a series.
+// The display of gray values: window and level with presets, gamma, inversion, filter; kept over a series.
 
 import {rangeOf} from './filters.js';
 
@@ -9,14 +9,14 @@ export const PRESETS = {
 
 export const tone = {
   filter: 'none', radius: 32, gamma: 1, inverted: false,
-  windows: {none: {preset: 'range'}, highpass: {preset: 'auto'}, local: {preset: 'auto'}},  // of each filter
+  windows: {none: {preset: 'range'}, highpass: {preset: 'auto'}, local: {preset: 'auto'}},  // by filter
 };
 
 const unit = image => (image.last - image.first) / 65535;
 export const inFile = (image, value) => image.first + value * unit(image);
 const fromFile = (image, value) => (value - image.first) / unit(image);
 
-/** Smallest and largest value that are told apart, in the 65,536 steps of the page. */
+/** Smallest and largest value of the window, on the page's scale of 65,536 steps. */
 function bounds(image) {
   const {preset, low, high} = tone.windows[tone.filter];
   if (preset === 'own') return [fromFile(image, low), fromFile(image, high)];
@@ -32,7 +32,7 @@ export function windowOf(image) {
   return {width, level: (low + high) / 2, low: (low + high - width) / 2};
 }
 
-/** Set by hand, in steps of the page; from then on this is the window of every radiograph. */
+/** Set the window by hand, on the page's scale; from then on, every radiograph has this window. */
 export function setWindow(image, width, level) {
   const wide = Math.max(width, 1);
   tone.windows[tone.filter] = {preset: 'own', low: inFile(image, level - wide / 2), high: inFile(image, level + wide / 2)};
@@ -43,7 +43,7 @@ export function setPreset(preset) {
   tone.windows[tone.filter] = preset === 'own' && now.own ? {...now.own} : {preset, own: now.preset === 'own' ? now : now.own};
 }
 
-/** The largest value of the image's own depth: what the sliders span. */
+/** The largest value of the image's own depth: the range of the sliders. */
 export const top = image => 2 ** Math.max(8, Math.ceil(Math.log2(image.high + 1))) - 1;
 
 /** RGBA of each of 65,536 values, as words. */

@@ -1,10 +1,10 @@
-// A radiograph on a canvas in pixels of the device: geometry, painting, and what of it was seen at 1:1.
+// A radiograph on a canvas in pixels of the device: geometry, painting, and the region that was seen at 1:1.
 
 import {filtered} from './filters.js';
 import {sample} from './sampling.js';
 import {table, tone} from './tones.js';
 
-const CELLS = 16;  // in each direction: of the record of what was seen at 1:1
+const CELLS = 16;  // in each direction, of the record of the region that was seen at 1:1
 const MOST = 64;   // largest scale
 
 export class Viewer {
@@ -12,8 +12,8 @@ export class Viewer {
   constructor(canvas) {
     Object.assign(this, {canvas, painted: () => {}, image: null, other: null, view: {scale: 1, left: 0, top: 0}, fitted: true, due: 0});
     this.context = canvas.getContext('2d');
-    this.seen = null;    // of this radiograph: cells that were on the screen at 1:1 or larger
-    this.seconds = 0;    // that the last painting took
+    this.seen = null;    // cells of this radiograph that were on the screen at 1:1 or larger
+    this.seconds = 0;    // duration of the last painting
     new ResizeObserver(() => this.resize()).observe(canvas);
     this.followRatio();
     this.resize();
@@ -39,7 +39,7 @@ export class Viewer {
     this.paint();  // at once: a canvas that was resized is empty
   }
 
-  /** `other`, where there is one, is shown in the place of the image. Show an image at Fit; `seen` is the record of what was seen of it before. */
+  /** Show an image at Fit; `seen` is the record of the cells seen before. If `other` is set, it is painted instead. */
   show(image, seen = null) {
     this.image = image; this.other = this.sampled = null;
     this.seen = seen || new Uint8Array(CELLS * CELLS);
@@ -61,7 +61,7 @@ export class Viewer {
 
   look(scale, left, top) {
     this.fitted = false;
-    // At 1:1 and multiples of it pixels lie on pixels.
+    // At integer scales, pixels of the radiograph are aligned with pixels of the screen.
     const whole = Number.isInteger(scale);
     this.view = {scale, left: whole ? Math.round(left) : left, top: whole ? Math.round(top) : top};
     this.paintSoon();
@@ -77,10 +77,10 @@ export class Viewer {
 
   zoom(factor, x, y) {
     const next = this.view.scale * factor;
-    this.zoomTo((this.view.scale - 1) * (next - 1) < 0 ? 1 : next, x, y);  // 1:1 is not passed over
+    this.zoomTo((this.view.scale - 1) * (next - 1) < 0 ? 1 : next, x, y);  // stop at 1:1
   }
 
-  /** Bring a box of the image to the middle; enlarged to 1:1 where it is smaller. */
+  /** Center a box of the image; a smaller scale is raised to 1:1. */
   center([x1, y1, x2, y2]) {
     const scale = Math.max(this.view.scale, 1);
     this.look(scale, this.canvas.width / 2 - (x1 + x2) / 2 * scale, this.canvas.height / 2 - (y1 + y2) / 2 * scale);
@@ -96,7 +96,7 @@ export class Viewer {
     if (image) {
       if (!this.other) this.mark();
       const key = JSON.stringify([view, canvas.width, canvas.height, tone.filter, tone.radius]);
-      if (this.sampled !== key) {  // a window that is dragged needs no new values
+      if (this.sampled !== key) {  // a change of the window needs no new values
         this.region = sample(image, view, canvas.width, canvas.height);
         if (tone.filter !== 'none') filtered(image, view, this.region, tone);
         this.sampled = key;
@@ -121,7 +121,7 @@ export class Viewer {
     this.context.putImageData(data, x, y);
   }
 
-  /** Note the cells that are on the screen, whole, at 1:1 or larger. */
+  /** Note the cells that are completely on the screen at 1:1 or larger. */
   mark() {
     const {image, view, canvas} = this;
     if (view.scale < 1) return;

@@ -1,4 +1,4 @@
-// Fetches a radiograph's pixels and makes its pyramid beside the page, which stays free for the inspector.
+// Fetches a radiograph's pixels and makes its pyramid in the background, so that the page stays responsive.
 
 import {call} from './api.js';
 import {pyramid, statistics} from './levels.js';
@@ -10,7 +10,7 @@ onmessage = async ({data: {ticket, path}}) => {
     const pixels = new Uint16Array(await answer.arrayBuffer());
     const image = {
       width: head('X-Width'), height: head('X-Height'),
-      first: head('X-Low'), last: head('X-High'),  // the file's values that 0 and 65535 stand for
+      first: head('X-Low'), last: head('X-High'),  // the file's values at 0 and 65535
       invert: Boolean(head('X-Invert')), spacing: pair('X-Spacing'),
       spacingFrom: answer.headers.get('X-Spacing-From') || '', detector: pair('X-Window'), stated: pair('X-Stated'),
     };
