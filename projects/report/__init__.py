@@ -1,1 +1,1 @@
-"""From tested runs to tables and pages that people read."""
+"""From tested runs to tables and pages for people."""

@@ -1,7 +1,7 @@
-"""Charts of a report as SVG text: small ones, so that a telephone shows them at their own size.
+"""Charts of a report as SVG text, small enough for a telephone at their own size.
 
-Matplotlib rather than a library that draws in the browser: it is here already, its SVG weighs some kilobytes
-instead of a megabyte of script, prints, and opens without a network for as long as there are browsers.
+Matplotlib draws them, not a library in the browser: it is a dependency already, and its SVG has some
+kilobytes instead of a megabyte of script. SVG can be printed, needs no network, and every browser opens it.
 """
 
 import io
@@ -25,10 +25,10 @@ from .runs import Curves
 
 matplotlib.use('svg')
 
-# Okabe and Ito's colours, which the colour-blind tell apart; no yellow, which white swallows.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; not yellow, which is faint on white.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#000000')
 STYLES = ('-', '--', '-.', ':')
-POINTS = 200  # of a curve: more cannot be seen
+POINTS = 200  # of a curve: more would not be visible
 POD_LEVELS = (0, 0.1, 0.5, 0.9, 1)
 STYLE = {
     'svg.fonttype': 'none',
@@ -66,7 +66,7 @@ def _draw(name: str, title: str, x: str, y: str, plot) -> dict:
 
 
 def as_inline_svg(svg: str, title: str) -> str:
-    """Return an SVG file as an element of a page: without size, with a title for those who cannot see it."""
+    """Return an SVG file as an element of a page: without size, with a title for screen readers."""
     svg = svg[svg.index('<svg') :]
     svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
     alt = title.replace('&', '&amp;').replace('"', '&quot;').replace('<', '&lt;')
@@ -85,14 +85,14 @@ def _thin(x, y):
 
 
 def _firsts(group: Group) -> list[tuple[Arm, Measured]]:
-    """The first seed of each arm, at the largest share of the labels that most arms have."""
+    """Return the first seed of each arm, at the share of the labels with most arms (the largest of ties)."""
     fractions = [arm.fraction for arm in group.arms]
     chosen = max(set(fractions), key=lambda f: (fractions.count(f), f))
     return [(arm, arm.members[0]) for arm in group.arms if arm.fraction == chosen]
 
 
 def seed_of(measured: Sequence[Measured]) -> str:
-    """Say of which seed a picture is, which shows one of each arm; nothing where no seed is known."""
+    """Return in words the seeds of a picture that shows one run of each arm; '' if no seed is known."""
     seeds = [m.run.seed for m in measured]
     if seeds.count(None) == len(seeds):
         return ''
@@ -101,11 +101,11 @@ def seed_of(measured: Sequence[Measured]) -> str:
 
 
 def charts_of(group: Group, part_curves: Mapping[Path, PartCurve]) -> list[dict]:
-    """Draw what a group of runs has: label fractions, learning, PR, FROC, parts, POD or calibration.
+    """Draw the charts of a group of runs: label fractions, learning, PR, FROC, parts, POD or calibration.
 
     Args:
         group: The runs.
-        part_curves: Of the runs whose parts are known, by their folder.
+        part_curves: Curves of the runs whose parts are known, by folder.
     """
     charts = []
     if len({arm.fraction for arm in group.arms}) > 1:
@@ -202,7 +202,7 @@ def _froc(group: Group, firsts) -> dict:
 
 
 def _parts(group: Group, firsts, curves: Mapping[Path, PartCurve]) -> list[dict]:
-    """Draw escape and false-reject rate over the threshold, one chart per arm, its operating point marked."""
+    """Draw escape and false-reject rate over the threshold, one chart per arm, with the operating point."""
     charts = []
     for arm, measured in firsts:
         curve = curves.get(measured.run.folder)
@@ -218,7 +218,7 @@ def _parts(group: Group, firsts, curves: Mapping[Path, PartCurve]) -> list[dict]
             for words, values, bounds, color, line in rates:
                 if values is None:
                     continue
-                # A part is rejected from its own score on, so a rate holds up to and with its threshold.
+                # A part is rejected at thresholds up to its score, so a rate holds up to its threshold.
                 last = [k for k in range(len(values) - 1) if values[k] != values[k + 1]]  # of a step
                 corners = sorted({0, *last, len(values) - 1})
                 x, low, high = (np.take(v, corners) for v in (curve.thresholds, values, bounds))
@@ -271,7 +271,7 @@ def _pods(group: Group, firsts) -> list[dict]:
 
 
 def _contrast_pods(group: Group, firsts) -> list[dict]:
-    """Draw POD against size and contrast, one chart per class and arm, over the flaws it was fitted to."""
+    """Draw POD against size and contrast, one chart per class and arm, with the flaws of the fit."""
     charts = []
     for name in firsts[0][1].run.predictions.classes:
         for arm, measured in firsts:
@@ -325,7 +325,7 @@ def _reliability(group: Group, firsts) -> dict:
 
 
 def pretraining_charts(curves: Sequence[tuple[str, Curves]]) -> list[dict]:
-    """Draw loss, collapse level and kNN accuracy of pretraining runs, numbered, as their names are too long.
+    """Draw loss, collapse level and kNN accuracy of pretraining runs; numbers replace their long names.
 
     Args:
         curves: Name and curves of each run.

@@ -29,13 +29,13 @@ from .runs import Run, name_arm
 
 @dataclass
 class Arm:
-    """The runs of one arm at one share of the labels; they differ in their seed.
+    """The runs of one arm at one share of the labels, with different seeds.
 
     Attributes:
         name: See `Run.arm`.
         fraction: Percent of the training labels.
         members: Measured runs, by seed.
-        headline: Over the seeds.
+        headline: Summary of the headline measure over the seeds.
     """
 
     name: str
@@ -45,17 +45,17 @@ class Arm:
 
     @property
     def init(self) -> str:
-        """What its backbones started from; see `Run.init`."""
+        """Start of the backbones; see `Run.init`."""
         return self.members[0].run.init
 
     @property
     def epochs_factor(self) -> float:
-        """How many times as long as its config says it learnt."""
+        """Length of the training as a multiple of the config's epochs."""
         return self.members[0].run.facts.get('epochs_factor', 1)
 
     @property
     def pretrainings(self) -> int | None:
-        """How many pretrainings of our own the seeds start from; None when that is not known."""
+        """Number of own pretrainings from which the seeds start; None if unknown."""
         weights = {one.run.weights for one in self.members}
         return None if '' in weights else len(weights - {None})
 
@@ -65,11 +65,11 @@ class Contrast:
     """Two arms compared by one measure.
 
     Attributes:
-        measure: Its name.
+        measure: Name of the measure.
         baseline: First arm.
         candidate: Second arm.
-        parts: Over the test parts; None when it cannot be done.
-        seeds: Over the seeds, or the pretrainings where an arm has several.
+        parts: Comparison over the test parts; None if impossible.
+        seeds: Comparison over the seeds, or over the pretrainings if an arm has several.
         reason: Why there is no comparison over parts.
     """
 
@@ -88,7 +88,7 @@ class Contrast:
 
 @dataclass
 class Group:
-    """Runs that compare: one task, data set, backbone and recipe."""
+    """Comparable runs: of one task, data set, backbone and recipe."""
 
     task: str
     dataset: str
@@ -112,8 +112,8 @@ def gather(runs: Sequence[Run], settings: Settings) -> list[Group]:
     """Measure all runs and compare the arms of each group with their baseline.
 
     Args:
-        runs: From `read_runs`.
-        settings: What to prove.
+        runs: Runs from `read_runs`.
+        settings: Settings of the proof.
     """
     everything = [measure_run(run, settings) for run in runs]
     groups = {}
@@ -165,7 +165,7 @@ def _contrasts(arms: Sequence[Arm], settings: Settings) -> list[Contrast]:
 
 
 def _contrast(name: str, builder: Callable, baseline: Arm, arm: Arm, settings: Settings) -> Contrast | None:
-    """Compare two arms by one measure; None where a run has no value of it."""
+    """Compare two arms by one measure; None if a run has no value of the measure."""
     predictions = baseline.members[0].run.predictions
     units = predictions.units()
     everything = np.arange(len(units))
@@ -181,11 +181,11 @@ def _contrast(name: str, builder: Callable, baseline: Arm, arm: Arm, settings: S
             independent=_independent_units(predictions) if builder is _mean_ap else None,
             resamples=settings.resamples,
         )
-        if predictions.task == 'severity':  # any model ranks the images of one part without a fault
+        if predictions.task == 'severity':  # the images of one part have one class: every ranking is perfect
             parts = replace(parts, per_unit={})
     except StatisticsError as error:
         reason = str(error)
-    starts = tuple(  # unknown ones may be any of the others
+    starts = tuple(  # an unknown pretraining may be any of the others
         None if side.pretrainings is None else [m.run.weights for m in side.members]
         for side in (baseline, arm)
     )
@@ -193,14 +193,15 @@ def _contrast(name: str, builder: Callable, baseline: Arm, arm: Arm, settings: S
 
 
 def _baseline(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
-    """Return what an arm is compared with: a taught student with the student alone, others with a baseline.
+    """Return the baseline of an arm: for a distilled student the student alone, for others a baseline start.
 
-    The baseline learnt for as many epochs: longer fine-tuning would count as an effect of the start. Where
-    none did, it is the strongest that learnt as its config says, and `_uncovered` says so.
+    The baseline was trained for as many epochs, since longer fine-tuning would count as an effect of the
+    start. If there is no such baseline, it is the strongest one with its config's epochs, and `_uncovered`
+    states the difference.
 
     Args:
-        arm: One of `arms`.
-        arms: Of one share of the labels, in the order of the tables.
+        arm: An arm of `arms`.
+        arms: Arms of one share of the labels, in the order of the tables.
     """
     alone = name_arm(arm.init.split(BETWEEN)[0], arm.members[0].run.facts)
     alike = [other for other in arms if other.epochs_factor == arm.epochs_factor]
@@ -212,11 +213,11 @@ def _baseline(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
 
 
 def _independent_units(predictions: Predictions) -> int:
-    """Return the parts with which a mean over classes is as well known as it is here.
+    """Return the effective number of independent parts behind a mean over classes.
 
-    Where one class is on a few of many parts, the mean depends on them: six parts of one class and 54 of
-    another gave an interval that excluded zero in 10 % of simulated sets without a true difference. These are
-    the parts of one class whose mean has as well known a spread (Welch and Satterthwaite).
+    If only a few of many parts have one class, the mean depends on these few. With six parts of one class and
+    54 of another, the interval excluded zero in 10 % of simulated sets without a true difference. The
+    effective number follows from the degrees of freedom after Welch and Satterthwaite.
     """
     if predictions.task == 'detection':
         labels = [set(image.truth_labels[~image.ignored].tolist()) for image in predictions.inspected]
@@ -233,7 +234,7 @@ def _independent_units(predictions: Predictions) -> int:
 
 
 def _comparable_measures(baseline: Arm, arm: Arm) -> dict[str, Callable]:
-    """Return builders of the measures that two arms are compared by, of one run or of one of each arm."""
+    """Return builders of the measures that compare two arms; a builder takes one run, or one run per arm."""
     if baseline.members[0].run.predictions.task == 'severity':
         return {'mAP': _mean_ap}
     critical = baseline.members[0].run.predictions.classes[CRITICAL]
@@ -252,7 +253,7 @@ def _recall(*members: Measured) -> Callable:
 def _joint(builder: Callable, baseline: Arm, arm: Arm) -> Callable:
     """Measure on the images of the baseline and then of the arm, averaged over pairs of their seeds.
 
-    Each seed of an arm is in as many pairs, so that the average of one arm alone is that of its seeds.
+    Each seed of an arm is in the same number of pairs, so that an arm's average is that of its seeds.
     """
     pairs = math.lcm(len(baseline.members), len(arm.members))
     measures = [
@@ -268,7 +269,7 @@ def _joint(builder: Callable, baseline: Arm, arm: Arm) -> Callable:
 
 
 def _carrying(predictions: Predictions, name: str) -> list[bool]:
-    """Return of each image whether the measure has a value on it alone."""
+    """Return for each image whether the measure has a value on this image alone."""
     if predictions.task == 'severity':
         return [True] * len(predictions.images)
     counted = [image.truth_labels[~image.ignored] for image in predictions.inspected]
@@ -276,13 +277,13 @@ def _carrying(predictions: Predictions, name: str) -> list[bool]:
 
 
 def correct(contrasts: Sequence[Contrast]) -> list[str]:
-    """Return the verdicts over the parts of comparisons that one sentence speaks of, corrected after Holm.
+    """Return the verdicts over the parts of the comparisons in one sentence, corrected after Holm.
 
     Args:
         contrasts: The comparisons.
 
     Returns:
-        Their verdicts, in order; '' where there is no comparison over parts.
+        Verdict of each comparison, in order; '' without a comparison over parts.
     """
     tested = [contrast.parts for contrast in contrasts if contrast.parts]
     adjusted = dict(zip(map(id, tested), holm([parts.p_value for parts in tested]), strict=True))

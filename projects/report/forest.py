@@ -1,4 +1,4 @@
-"""A forest plot: how far each arm is from its baseline, with its interval over the test parts."""
+"""A forest plot: the difference of each arm to its baseline, with its interval over the test parts."""
 
 import io
 import textwrap
@@ -12,7 +12,7 @@ from .compare import Contrast, Group
 from .paper import label
 
 MOST = 40  # rows; further comparisons are in the table
-# A phone shows it whole, with letters of nine pixels and more.
+# Sized for a phone, with letters of nine pixels and more.
 INCHES, CHARACTERS = 4.8, 26
 
 

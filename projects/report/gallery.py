@@ -1,4 +1,4 @@
-"""The gallery of a report: every critical defect that was missed, then false alarms, as windowed crops."""
+"""The gallery of a report: every missed critical defect, then false alarms, as windowed crops."""
 
 import base64
 import hashlib
@@ -21,9 +21,9 @@ from .compare import Group
 from .measured import Measured
 
 THUMBNAIL = 112  # px of a crop in the page
-CONTEXT = 3.0  # side of a crop over that of the box in it
-QUALITY = 72  # of JPEG: about 3 kB a crop
-LARGE = 512  # px of the radiograph that the enlarged picture shows at least, where there are as many
+CONTEXT = 3.0  # ratio of a crop's side to its box's side
+QUALITY = 72  # of JPEG: about 3 kB per crop
+LARGE = 512  # least side in px of the radiograph in the enlarged picture, if the radiograph is as large
 LARGE_QUALITY = 90
 ESCAPES = ('missed', 'called minor', 'refused')
 
@@ -36,16 +36,16 @@ class Item:
         kind: 'missed', 'called minor', 'refused' (missed, as the frame was not inspected) or 'false alarm'.
         group: Data set, backbone and recipe.
         arm: See `Run.arm`.
-        seed: Of the run.
+        seed: Seed of the run.
         fraction: Percent of the labels.
-        file: Of the image, relative to the image folder.
+        file: File of the image, relative to the image folder.
         part: The physical part.
-        type: Defect type; of a false alarm '–'.
+        type: Defect type; '–' for a false alarm.
         size: Square root of the box's area in px.
-        score: Of the false alarm, or of the detection that named the defect wrongly; None without one.
+        score: Score of the false alarm, or of the detection with the wrong class; None without a detection.
         box: x1, y1, x2, y2 in px.
         measured: The run.
-        position: Of the image in the run.
+        position: Position of the image in the run.
     """
 
     kind: str
@@ -64,7 +64,7 @@ class Item:
 
 
 def collect(groups: Sequence[Group]) -> list[Item]:
-    """List every escape, the largest first, then every false alarm, the highest score first, of all runs."""
+    """List all escapes of all runs, largest first, then all false alarms, highest score first."""
     escapes, alarms = [], []
     for group in groups:
         for arm in group.arms:
@@ -122,7 +122,7 @@ def _side(box: np.ndarray) -> float:
 
 
 def choose(items: Sequence[Item], most: int) -> list[Item]:
-    """Choose what the page shows: escapes before false alarms, the runs taking turns, each worst first."""
+    """Choose the page's items: escapes before false alarms, from each run in turn, worst first."""
     chosen = []
     for escapes in (True, False):
         by_run = {}
@@ -136,23 +136,23 @@ def choose(items: Sequence[Item], most: int) -> list[Item]:
 
 
 def thumbnails(items: Sequence[Item], real: Path) -> tuple[list[dict], list[str]]:
-    """Cut the crops out of the radiographs, as the model saw them.
+    """Cut the crops out of the windowed radiographs.
 
     Args:
-        items: From `choose`.
-        real: Folder of the enlarged pictures, which have the radiograph's own pixels; what it holds goes.
+        items: Items from `choose`.
+        real: Folder of the enlarged pictures, in the radiograph's own pixels; its old pictures are deleted.
 
     Returns:
-        Records for the page: what the item is, with its `box`; `image` (JPEG as base64; '' where the
-        radiograph cannot be read) and what it shows, `at` (x, y, side); `real`, the enlarged picture's file
-        relative to the page ('' without one), and what that shows, `around` (x, y, width, height); the truth
-        and the detections at the run's threshold there. All in px of the radiograph. And a line for each
-        radiograph that cannot be read.
+        Records for the page, and a line for each radiograph that cannot be read. A record has the facts of
+        the item with its `box`; `image` (JPEG as base64; '' if the radiograph cannot be read) and its region
+        `at` (x, y, side); `real`, the enlarged picture's file relative to the page ('' without one), and its
+        region `around` (x, y, width, height); and truth and detections there, at the run's threshold. All
+        coordinates are px of the radiograph.
     """
     records, problems = [], {}
     for stale in real.glob('*.jpg'):
         stale.unlink()
-    for item in sorted(items, key=lambda i: i.file):  # the images of one file follow one another
+    for item in sorted(items, key=lambda i: i.file):  # by file, so that each file is read once
         predictions = item.measured.run.predictions
         try:
             pixels = _windowed(f'{predictions.folder}/{item.file}', tuple(sorted(predictions.window.items())))
@@ -167,11 +167,11 @@ def thumbnails(items: Sequence[Item], real: Path) -> tuple[list[dict], list[str]
 
 @lru_cache(maxsize=4)
 def _windowed(path: str, window: tuple) -> np.ndarray:
-    """Return the radiograph of a file, a URL or a packed store as (H, W) uint8."""
+    """Return the windowed radiograph of a file, a URL or a packed store as (H, W) uint8."""
     packed = None if is_url(path) else locate(path)
     if packed is None:
         return apply_window(read_radiograph(path), dict(window))
-    store, name = packed  # windowed when it was packed
+    store, name = packed  # a packed store is windowed already
     pixels = store.read(store.position(name))
     return pixels if pixels.dtype == np.uint8 else np.round(pixels / 257).astype(np.uint8)
 
@@ -223,7 +223,7 @@ def _record(item: Item, pixels: np.ndarray | None, real: Path) -> dict:
 
 
 def _around(box: Sequence[float], side: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return the square around a box, or what of it lies in the image: x, y, width, height in px."""
+    """Return the square around a box, moved and cut to lie in the image: x, y, width, height in px."""
     width, height = (min(round(side), whole) for whole in size)
     x = min(max(round((box[0] + box[2] - width) / 2), 0), size[0] - width)
     y = min(max(round((box[1] + box[3] - height) / 2), 0), size[1] - height)
@@ -236,7 +236,7 @@ def _cut(pixels: np.ndarray, area: Sequence[int]) -> np.ndarray:
 
 
 def _enlarged(crop: np.ndarray, folder: Path) -> str:
-    """Write a crop at its own pixels; runs that miss the same defect share it."""
+    """Write a crop in its own pixels; runs that miss the same defect share the file."""
     out = io.BytesIO()
     Image.fromarray(crop).save(out, 'JPEG', quality=LARGE_QUALITY)
     content = out.getvalue()

@@ -1,4 +1,4 @@
-"""The top of the page: escape, false reject, and whether the one model that counts is proven."""
+"""The top of the page: escape, false reject and proof of the one model that can be proven."""
 
 from collections.abc import Sequence
 
@@ -21,12 +21,12 @@ WORDS = {
 
 
 def headline(groups: Sequence[Group]) -> dict | None:
-    """Return the run that a proof may be of, as tiles and a sentence.
+    """Return the run that can be proven, as tiles and a sentence.
 
-    It is an exported folder, else the one chosen on val, else the first detector.
+    The run is an exported folder, else the one chosen on val, else the first detector.
 
-    The tiles are escape, false reject and proof; of an exported folder, which refuses frames, also the
-    parts that it refuses.
+    The tiles are escape, false reject and proof; for an exported folder, which refuses frames, also the share
+    of refused parts.
 
     Returns:
         dict: `name`, `statement` and `tiles` (`title`, `value`, `note`, `look`); None without a detector.
@@ -34,7 +34,7 @@ def headline(groups: Sequence[Group]) -> dict | None:
     detectors = [(g, a, m) for g in groups for a in g.arms for m in a.members if m.detection is not None]
     if not detectors:
         return None
-    # Nothing that test has shown chooses among them, but whether the folder or model was fixed before.
+    # No result on test chooses the run, only whether its folder or model was fixed before.
     group, arm, one = max(detectors, key=lambda row: (row[2].run.exported is not None, row[2].chosen))
     seed = '' if one.run.seed is None else f', seed {one.run.seed}'
     name = one.run.name if one.run.exported else f'{arm.name} of {group.name}{seed}'
@@ -42,7 +42,7 @@ def headline(groups: Sequence[Group]) -> dict | None:
 
 
 def without_statement(sentence: str, shown: dict | None) -> str:
-    """Return the sentence on escapes without the statement that stands on top of the page already."""
+    """Return the sentence on escapes without the statement that is already on top of the page."""
     if shown and sentence.endswith(shown['statement']) and '; of ' in sentence:
         return sentence[: -len(shown['statement'])].rpartition('; of ')[0] + '.'
     return sentence
@@ -69,7 +69,7 @@ def _tiles(one: Measured) -> list[dict]:
         _rate('Sound parts falsely rejected', at.false_reject, None, at.refused_sound, 'rejected'),
         proven | dict(note=note, look='good' if parts.proven else 'bad'),
     ]
-    # A checkpoint alone refuses nothing.
+    # A checkpoint without a folder refuses no frame.
     return [*tiles[:2], _rate(REFUSED, at.refused, None), tiles[2]] if one.run.exported else tiles
 
 

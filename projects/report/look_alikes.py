@@ -1,4 +1,4 @@
-"""Whether a check looked for copies of test images that no digest finds: lossy ones and crops."""
+"""Whether a check looked for lossy copies and crops of test images, which no digest finds."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ SIDES = ('train, test', 'val, test')
 
 @dataclass
 class LookAlikes:
-    """What is known of test images that resemble those of training or val.
+    """The result of a check for test images that resemble images of training or val.
 
     Attributes:
-        images: How many do; None where nobody looked.
-        sentence: That, and what to do.
-        note: The same in a few words.
+        images: Number of such test images; None without a check.
+        sentence: The result and the remedy.
+        note: The result in a few words.
     """
 
     images: int | None
@@ -28,9 +28,9 @@ class LookAlikes:
 
 
 def find_look_alikes(run: Run) -> LookAlikes:
-    """Return what the newest check says that covers the annotation files of a run.
+    """Return the result of the newest check that covers the annotation files of a run.
 
-    tools/check_dataset.py writes it to the folder of the run or to another one of `work_dirs`.
+    tools/check_dataset.py writes its record to the folder of the run or to another folder of `work_dirs`.
     """
     covering = [(str(r.get('date')), path, r) for path, r in _records(run) if _covers(r, run)]
     if not covering:
@@ -57,7 +57,7 @@ def find_look_alikes(run: Run) -> LookAlikes:
 
 
 def _records(run: Run) -> Iterator[tuple[Path, Mapping]]:
-    """Yield the records of checks that are at hand, with their files."""
+    """Yield the available records of checks, with their files."""
     for path in (run.folder / RECORD, *sorted(Path('work_dirs').glob(f'*/{RECORD}'))):
         try:
             record = read_json(path)
@@ -70,7 +70,7 @@ def _records(run: Run) -> Iterator[tuple[Path, Mapping]]:
 def _covers(record: Mapping, run: Run) -> bool:
     """Whether a check read the very annotation files of training, val and test."""
     files, _ = run.train_files()
-    whole = run.facts.get('labels_sha256') or {}  # by the file of a share: the file it was drawn from
+    whole = run.facts.get('labels_sha256') or {}  # file of a share -> the file from which it was drawn
     trained = [{sha256 or digest(Path(file)), whole.get(file)} for file, sha256 in files.items()]
     on_val = [run.val.sha256] if run.val else list(run.val_files().values())
     try:

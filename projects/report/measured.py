@@ -20,13 +20,13 @@ from projects.measures.strata import Stratum, stratify, too_many
 
 from .runs import Run
 
-ALARMS = 0.5  # false alarms per val image that fix the threshold where parts cannot
-FIXED_SCORE = 0.3  # threshold without predictions of val; that of the pictures drawn while training
+ALARMS = 0.5  # false alarms per val image that fix the threshold if parts cannot
+FIXED_SCORE = 0.3  # threshold without predictions of val, as in the pictures drawn during training
 
 
 @dataclass
 class Settings:
-    """What is to be proven, and how.
+    """Settings of the proof and the measures.
 
     Attributes:
         max_escape: Critical escape rate to prove.
@@ -47,27 +47,27 @@ class Measured:
 
     Attributes:
         run: The run.
-        headline: What arms are compared by: AP50 of a detector, mAP of an image classifier.
-        on_val: The same on val; None without predictions of val.
-        chosen: Whether it is the best on val of all runs on its test set: the one model of which a proof
-            holds.
-        image_set: Number of the set of test images; runs of one number share images.
-        matched: Test images of a detector, each with what became of its detections.
-        threshold: Scores from here on count, for parts, boxes, POD and false alarms alike; None for an image
+        headline: Measure that compares arms: AP50 of a detector, mAP of an image classifier.
+        on_val: The same measure on val; None without predictions of val.
+        chosen: Whether the run is the best on val of all runs on its test set: a proof holds for this one
+            model alone.
+        image_set: Number of the set of test images; runs with the same number share images.
+        matched: Test images of a detector, each with the outcomes of its detections.
+        threshold: Lowest score that counts, for parts, boxes, POD and false alarms alike; None for an image
             classifier.
-        fixed: How the threshold came about, in words.
-        choice: Of the threshold on the parts of val; None where they could not choose it.
-        detection: Counts there.
-        recalls: Recall of the critical class there by each rule for a hit.
-        froc: Of the critical class.
-        false_calls: Critical ones on sound images and parts.
-        strata: By series, batch, part type and view; empty where data have none.
-        parts: Escapes of parts; None when they cannot be counted.
-        flaws: By class, the flaws of the POD.
-        pods: POD by class; those that can be measured, on generated data also by size and contrast.
-        notes: Why something is missing.
-        confusion: Of an image classifier: rows the truth, columns the prediction.
-        calibration: Of an image classifier.
+        fixed: How the threshold was fixed, in words.
+        choice: Choice of the threshold on the parts of val; None if they could not choose it.
+        detection: Counts at the threshold.
+        recalls: Recall of the critical class at the threshold by each rule for a hit.
+        froc: FROC of the critical class.
+        false_calls: Critical false calls on sound images and parts.
+        strata: Results by series, batch, part type and view; empty if the data have none.
+        parts: Escapes of parts; None if they cannot be counted.
+        flaws: The flaws of the POD by class.
+        pods: POD by class, if it can be measured; on generated data also by size and contrast.
+        notes: Reasons why a result is missing.
+        confusion: Confusion of an image classifier: rows are the truth, columns the prediction.
+        calibration: Calibration of an image classifier.
     """
 
     run: Run
@@ -93,7 +93,7 @@ class Measured:
 
     @property
     def parts_fixed(self) -> str:
-        """How the threshold came about, with its power and what it costs on val."""
+        """How the threshold was fixed, with its power and its cost on val."""
         return self.choice.statement if self.choice else self.fixed
 
 
@@ -138,12 +138,12 @@ def measure_run(run: Run, settings: Settings) -> Measured:
 
 
 def rejects_minor(run: Run, settings: Settings) -> bool:
-    """Whether a minor defect rejects a part: an exported folder says so itself."""
+    """Whether a minor defect rejects a part; an exported folder defines this itself."""
     return run.exported.rejects_minor if run.exported else settings.reject_minor
 
 
 def _gather(matched: Sequence[Matched], settings: Settings, what: str, notes: list[str]) -> list[Part]:
-    """Gather parts, or note why they cannot be and return none."""
+    """Gather parts; if impossible, note the reason and return no parts."""
     try:
         return gather_parts(matched, settings.reject_minor)
     except MeasureError as error:
@@ -154,10 +154,10 @@ def _gather(matched: Sequence[Matched], settings: Settings, what: str, notes: li
 def _fix_threshold(
     run: Run, parts: Sequence[Part], settings: Settings, notes: list[str]
 ) -> tuple[float, str, ThresholdChoice | None]:
-    """Fix the score from which detections count, without looking at test.
+    """Fix the threshold without looking at test.
 
-    The parts of val choose it, by the power of the proof on as many critical parts as test has. Without part
-    ids, critical false alarms on val fix it.
+    The parts of val choose the threshold, by the power of the proof on as many critical parts as test has.
+    Without part ids, critical false alarms on val fix it.
     """
     if run.exported:
         words = f'of the exported folder {run.exported.name} ({run.exported.threshold_reason})'
@@ -187,7 +187,7 @@ def _measure_pods(
     settings: Settings,
     notes: list[str],
 ) -> dict[str, Pod]:
-    """Fit the POD of one class, and by size and contrast where all its flaws have one."""
+    """Fit the POD of one class by size, and by size and contrast if its flaws have a contrast."""
     pods = {}
     try:
         pods[name] = measure_pod(matched, threshold, label, settings.pixel_pitch)
@@ -208,7 +208,7 @@ def _measure_classifier(run: Run) -> Measured:
     scores = np.array([image['scores'] for image in run.predictions.images])
     truth = np.array([image['label'] for image in run.predictions.images])
     predicted = scores.argmax(1)
-    # A float32 softmax overshoots 1 by a rounding.
+    # A float32 softmax may exceed 1 by a rounding error.
     named = scores[np.arange(len(predicted)), predicted].clip(0, 1)
     notes = []
     if len(set(predicted)) == 1:

@@ -27,7 +27,7 @@ from .runs import Run, read_curves
 from .tables import folded, pretraining_name, tables_of
 from .verdict import describe, verdict
 
-CHUNK = 200  # pictures in a file beside the page: about a megabyte at most
+CHUNK = 200  # pictures per file beside the page: about a megabyte at most
 
 
 def write_report(
@@ -40,19 +40,18 @@ def write_report(
     latency: str = '',
     groups: Sequence[Group] | None = None,
 ) -> dict:
-    """Measure, compare and write everything.
+    """Measure and compare the runs, and write the report.
 
     Args:
-        out: Folder, made when it is not there; `index.html`, `report.json`, `*.csv`, `pictures/` and
-            `real/` go there.
-        runs: From `read_runs`.
-        left_out: Lines for the runs that are not in it.
-        settings: What to prove.
-        items: Most pictures in the page; those of further escapes go to `pictures/`. 0: no pictures at all.
-            The tables list all.
-        command: What wrote the report.
-        latency: What `tools/benchmark.py infer` printed.
-        groups: Of `gather`, where the runs were measured already.
+        out: Folder of `index.html`, `report.json`, `*.csv`, `pictures/` and `real/`; created if missing.
+        runs: Runs from `read_runs`.
+        left_out: A line for each run that is left out.
+        settings: Settings of the proof.
+        items: Largest number of pictures in the page; pictures of further escapes go to `pictures/`. With 0
+            there are no pictures. The tables list all items.
+        command: Command that wrote the report.
+        latency: Output of `tools/benchmark.py infer`.
+        groups: Result of `gather` if the runs were measured already.
 
     Returns:
         dict: The content of report.json.
@@ -60,7 +59,7 @@ def write_report(
     groups = gather(runs, settings) if groups is None else groups
     found = gallery.collect(groups)
     escapes = sum(item.kind in gallery.ESCAPES for item in found)
-    # What the page cannot hold of the escapes lies beside it.
+    # Pictures of escapes beyond the page's limit lie beside the page.
     records, unreadable = gallery.thumbnails(
         gallery.choose(found, max(items, escapes) if items else 0), out / 'real'
     )
@@ -107,7 +106,7 @@ def write_report(
 
 
 def _render(groups: Sequence[Group], part_curves: dict[Path, PartCurve], verdict, **context) -> str:
-    """Return the page: what is proven on top, then the verdict, tables, pictures and charts."""
+    """Return the page: the proof on top, then the verdict, tables, pictures and charts."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -135,7 +134,7 @@ def _write_tables(out: Path, tables: Sequence[dict], found: Sequence[gallery.Ite
         if table['rows']:
             _write_csv(file, table['header'], table['rows'])
         else:
-            file.unlink(missing_ok=True)  # of an earlier report, of other runs
+            file.unlink(missing_ok=True)  # of an earlier report on other runs
     columns = ('kind', 'group', 'arm', 'seed', 'fraction', 'file', 'part', 'type', 'size', 'score')
     _write_csv(
         out / 'escapes_and_false_alarms.csv',
@@ -145,12 +144,12 @@ def _write_tables(out: Path, tables: Sequence[dict], found: Sequence[gallery.Ite
 
 
 def _script(value) -> str:
-    """Return JSON that may stand inside a script element."""
+    """Return JSON that is safe inside a script element."""
     return json.dumps(value, separators=(',', ':')).replace('<', '\\u003c')
 
 
 def _choices(records: Sequence[dict]) -> dict[str, list[str]]:
-    """Return what the filters of the gallery offer, of the pictures beside the page too."""
+    """Return the choices of the gallery's filters, including those of pictures beside the page."""
     return {
         key: sorted({str(record[key]) for record in records})
         for key in ('kind', 'group', 'arm', 'type', 'part')
@@ -158,11 +157,11 @@ def _choices(records: Sequence[dict]) -> dict[str, list[str]]:
 
 
 def _write_chunks(folder: Path, records: Sequence[dict]) -> list[dict]:
-    """Write pictures as scripts, which a page loads from disk without a server, as it cannot load JSON.
+    """Write pictures as scripts: without a server, a page can load scripts from disk, but not JSON.
 
     Returns:
-        File and number of pictures of each. The name carries a digest of the content: a page never takes the
-        pictures of another report for its own.
+        File and number of pictures of each script. The name holds a digest of the content, so that a page
+        never loads the pictures of another report.
     """
     for stale in folder.glob('pictures-*.js'):
         stale.unlink()
@@ -178,7 +177,7 @@ def _write_chunks(folder: Path, records: Sequence[dict]) -> list[dict]:
 
 
 def _plain(value):
-    """Make JSON of dataclasses, and null of what is not finite."""
+    """Return a value in JSON's types: dataclasses become objects, and numbers that are not finite null."""
     if dataclasses.is_dataclass(value):
         value = dataclasses.asdict(value)
     if isinstance(value, dict):

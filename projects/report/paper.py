@@ -1,6 +1,6 @@
-"""The source paper's Tables 2 and 3 in their own shape, with what was measured here beside its numbers.
+"""The source paper's Tables 2 and 3 in their own form, with our measurements beside the paper's numbers.
 
-Intxausti et al., Appl. Sci. 2024, 14(7), 2785. A number that the project may not quote is None.
+Intxausti et al., Appl. Sci. 2024, 14(7), 2785. None stands for a number that the project may not quote.
 """
 
 import math
@@ -78,12 +78,12 @@ def table_3(groups: Sequence[Group]) -> dict:
 
 
 def label(arm: Arm) -> str:
-    """Name an arm with its share of the labels, when that is not all of them."""
+    """Return the name of an arm, with its share of the labels unless that is 100 %."""
     return arm.name + (f', {arm.fraction} % of labels' if arm.fraction != 100 else '')
 
 
 def percent(arm: Arm, metric: str) -> str:
-    """Mean ± standard deviation over the seeds, in percent."""
+    """Return mean ± standard deviation over the seeds, in percent."""
     values = [m.run.result['metrics'].get(metric) for m in arm.members]
     values = [100 * value for value in values if value is not None and math.isfinite(value)]
     if not values:
@@ -97,7 +97,7 @@ def _quoted(value: float | None) -> str:
 
 
 def _place(groups, task, table, datasets) -> tuple[dict[tuple[str, str, str], Arm], list[tuple[Group, Arm]]]:
-    """Find the arms of a table, those of one backbone and data set in the one recipe that has most of them.
+    """Find the arms of a table; for each backbone and data set, in the recipe with most of these arms.
 
     Returns:
         Arms by backbone, start and data set; and the other arms, each with its group.
@@ -118,7 +118,7 @@ def _place(groups, task, table, datasets) -> tuple[dict[tuple[str, str, str], Ar
 
 
 def _named(group, groups, *words) -> str:
-    """Name a group by its backbone and further words, with its recipe where there are several."""
+    """Name a group by its backbone and further words, with its recipe if there are several recipes."""
     alike = [(g.task, g.dataset, g.backbone) for g in groups]
     if alike.count((group.task, group.dataset, group.backbone)) > 1:
         words = (*words, group.recipe)

@@ -1,4 +1,4 @@
-"""Predictions of a tested model on every image, beside `test.json`: enough to measure again without it."""
+"""Predictions of a tested model on every image, beside `test.json`: enough to measure without the model."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ FILES = {'test': 'predictions.json', 'val': 'predictions_val.json'}
 
 
 class PredictionsError(MMXrayError, ValueError):
-    """Predictions that are missing or that no measure may be taken of; one line with the remedy."""
+    """Predictions are missing or cannot be measured; one line with the remedy."""
 
 
 @dataclass
@@ -32,17 +32,17 @@ class Predictions:
         task: 'detection' or 'severity' (of whole images).
         classes: Names in label order, the critical one first.
         ann_file: The annotation file.
-        sha256: Of that file's content.
-        folder: Where the images lie.
-        window: Of `radiograph.window.apply_window`; what the model saw.
+        sha256: SHA-256 of the annotation file.
+        folder: Folder of the images.
+        window: The model's window, see `radiograph.window.apply_window`.
         checkpoint: The model.
-        truth: COCO dict without masks; of a detector.
-        images: `file_name`, `part`, `label` and `scores` (classes) of each image; of an image classifier.
-        population: What the set is a sample of, see `population.describe_population`; empty when not noted.
-        digests: Of the content of images, by name; of those that could be read as files.
-        refused: Why an image was not inspected, by name; of an exported folder, which refuses frames unlike
-            those that it was validated on.
-        inspected: Truth and detections brought together; of a detector.
+        truth: COCO dict without masks, for a detector.
+        images: `file_name`, `part`, `label` and `scores` (classes) of each image, for an image classifier.
+        population: The population of the sample, see `population.describe_population`; empty if not recorded.
+        digests: Digests of the content of images, by name, if they could be read as files.
+        refused: Why an image was not inspected, by name. An exported folder refuses frames that differ from
+            its validation radiographs.
+        inspected: Images with truth and detections, for a detector.
     """
 
     task: str
@@ -61,24 +61,24 @@ class Predictions:
 
     @property
     def part_rule(self) -> str | None:
-        """The regular expression that found the parts in the names; None when none is noted."""
+        """The regular expression that found the parts in the names; None if not recorded."""
         return self.population.get('part_rule')
 
     def records(self) -> list[dict]:
-        """Return the record of each image, with `file_name` and, where it is known, `part`."""
+        """Return the record of each image, with `file_name` and, if known, `part`."""
         return self.truth.get('images', self.images)
 
     def parts(self) -> list[str | None]:
-        """Return the physical part of each image, in order; None where it is not known."""
+        """Return the physical part of each image, in order; None if unknown."""
         return [recorded_part(image) for image in self.records()]
 
     def units(self) -> list[str | None]:
-        """Return what is taken as independent of each image: its part, else its region group."""
+        """Return the independent unit of each image: its part, else its region group."""
         return [recorded_unit(image) for image in self.records()]
 
     @property
     def unit_name(self) -> str:
-        """What `units` are: parts, or the region groups of a set whose parts are not known."""
+        """Name of a unit: 'part', or 'region group' in a set whose parts are unknown."""
         return 'region group' if None in self.parts() and None not in self.units() else 'part'
 
     def names(self) -> list[str]:
@@ -86,19 +86,19 @@ class Predictions:
         return [image['file_name'] for image in self.records()]
 
     def mean_ap(self) -> Callable[[np.ndarray], float | None]:
-        """Return the measure that arms are compared by; see `mean_ap`."""
+        """Return the measure that compares arms; see `mean_ap`."""
         return mean_ap([self])
 
 
 def mean_ap(arms: Sequence[Predictions]) -> Callable[[np.ndarray], float | None]:
-    """Return the measure that arms are compared by: AP50 of boxes, mAP of whole images.
+    """Return the measure that compares arms: AP50 of boxes, mAP of whole images.
 
     Args:
         arms: Predictions on the same images, in the same order.
 
     Returns:
-        Function of positions (N,) int among the images of all arms, one arm after the other, repeats allowed:
-        the mean over the classes that are there, in [0, 1]; None without any.
+        Function of positions (N,) int among the images of all arms, one arm after the other, repeats allowed.
+        It returns the mean over the present classes, in [0, 1]; None without any class.
     """
     labels = range(len(arms[0].classes))
     if arms[0].task == 'detection':
@@ -126,7 +126,7 @@ def _ranking(scores: np.ndarray, positive: np.ndarray) -> Callable[[np.ndarray],
 
 
 def describe_data(kept: dict, dataset, checkpoint: str) -> dict:
-    """Add to what a metric kept of a model's predictions where the images are from.
+    """Add the origin of the images to the predictions that a metric kept.
 
     Args:
         kept: `predictions` of a metric.
@@ -182,8 +182,8 @@ def read_predictions(run: Path, split: str = 'test') -> Predictions:
         split: 'test' or 'val'.
 
     Raises:
-        PredictionsError: No such file, half a file, no image, no detection at all, or a score that is not
-            finite.
+        PredictionsError: The file is missing or incomplete, there is no image or no detection at all, or a
+            score is not finite.
     """
     path = run / FILES[split]
     again = 'run tools/test.py again'
@@ -230,12 +230,12 @@ def read_predictions(run: Path, split: str = 'test') -> Predictions:
 
 
 def _bring_together(content: dict, detections: Iterator[dict]) -> list[InspectedImage]:
-    """Bring detections and the truth that stands before them together, one detection after the other."""
+    """Join each detection with the truth, which precedes the detections in the file."""
     return read_images(content['truth'], detections)
 
 
 def _mark_refused(predictions: Predictions) -> None:
-    """Mark the images that were not inspected, and check them again: they have no detections."""
+    """Mark the refused images, which must be in the test set and without detections."""
     unknown = set(predictions.refused) - set(predictions.names())
     if unknown:
         raise MeasureError(f'image {sorted(unknown)[0]} was refused, expected one of the test set')

@@ -1,4 +1,4 @@
-"""One proof per set of images: of the one model chosen on val, on parts that it has not seen."""
+"""One proof per set of images: for the one model chosen on val, on parts that the model has not seen."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from .runs import Run
 
 NAME_PARTS = 'give every image its `part`: convert_dataset.py --group'
 
-# Why parts that would prove something prove nothing: `OperatingPoint.reason`.
+# Reasons that void a proof: `OperatingPoint.reason`.
 OTHER_CHOSEN = 'another model was chosen on val'
 NOT_FIXED = 'model not fixed on val'
 COPIES = 'one image of test stands for several parts'
@@ -29,8 +29,8 @@ IMAGES_SEEN = 'images of test are in {side}'
 def by_images(measured: Sequence[Measured]) -> list[list[Measured]]:
     """Group runs whose test sets share an image, by its content or by its name and boxes.
 
-    A test set is what its images hold: a file saved again, a subset of it or a copy under another name is no
-    second set on which something else could be proven.
+    The images define a test set. A file saved again, a subset, or a copy under another name is not a second
+    set that could prove something else.
     """
     groups: list[tuple[set, list[Measured]]] = []
     for one in measured:
@@ -47,7 +47,7 @@ def by_images(measured: Sequence[Measured]) -> list[list[Measured]]:
 
 
 def _image_keys(predictions: Predictions) -> set:
-    """Return what tells the images of a test set: content, and name with size and boxes."""
+    """Return the keys that identify the images of a test set: content, and name with size and boxes."""
     if predictions.task != 'detection':
         return {(predictions.task, predictions.sha256)}
     keys: set = {('content', digits) for digits in predictions.digests.values()}
@@ -55,7 +55,7 @@ def _image_keys(predictions: Predictions) -> set:
 
 
 def _named(coco: Mapping, with_boxes: bool = False) -> set:
-    """Return name, size and boxes of each image of a COCO dict; on request of those with a box alone."""
+    """Return name, size and boxes of each image of a COCO dict; `with_boxes` skips images without boxes."""
     boxes: dict = {image.get('id'): [] for image in coco['images']}
     for annotation in coco.get('annotations', ()):
         boxes[annotation['image_id']].append(tuple(annotation['bbox']))
@@ -67,13 +67,13 @@ def _named(coco: Mapping, with_boxes: bool = False) -> set:
 
 
 def keep_one_proof(measured: Sequence[Measured]) -> None:
-    """Leave what is proven on one set of images to one run, and only on parts that it has not seen.
+    """Keep the proof of one run per set of images, and only on parts that this run has not seen.
 
-    An exported folder goes before a checkpoint, as it is what runs on the line; among several it is the best
-    one on val. The statements of the others say that the bound of their escape rate does not hold either.
+    An exported folder precedes a checkpoint, since the folder runs on the line; of several folders, the best
+    on val counts. The statements of the other runs say that the bound of their escape rate does not hold.
 
-    The bound holds for one model that was fixed before test was opened: of the best of eight on the test set
-    it was broken in 21 % of simulated sets instead of 5 %. It is the same whether the eight differ in their
+    The bound holds for one model that was fixed before test was opened. For the best of eight models on the
+    test set, the bound was broken in 21 % of simulated sets instead of 5 %, whether the eight differ in their
     seed, their backbone or their share of the labels.
 
     Args:
@@ -82,7 +82,7 @@ def keep_one_proof(measured: Sequence[Measured]) -> None:
     exports = [one for one in measured if one.run.exported]
     able = exports or list(measured)
     on_val = [one for one in able if one.on_val is not None]
-    fixed = len({one.run.val_sha256 for one in on_val}) == 1  # on two val sets no model is the better one
+    fixed = len({one.run.val_sha256 for one in on_val}) == 1  # results on two val sets do not compare
     if fixed:
         max(on_val, key=lambda one: one.on_val).chosen = True
     for one in measured:
@@ -105,7 +105,7 @@ def keep_one_proof(measured: Sequence[Measured]) -> None:
 
 
 def _statement(one: Measured, why: str, unknown: int) -> str:
-    """Return the statement on the parts of a run, with why it proves nothing or what it is a proof of."""
+    """Return the statement on the parts of a run, with the reason that voids its proof, if any."""
     statement = one.parts.statement
     if why and one.parts.proven:
         escape = one.parts.measures.escape
@@ -124,7 +124,7 @@ def _statement(one: Measured, why: str, unknown: int) -> str:
 
 
 def statement_of(one: Measured) -> str:
-    """Say what is proven of a run and of which population, or why nothing is; and the worst stratum."""
+    """Return the statement on a run: its proof and population, or why there is none; the worst stratum."""
     if one.parts is None:
         return no_parts(one)
     sentences = [one.parts.statement, describe_worst(one.strata or [])]
@@ -135,7 +135,7 @@ def statement_of(one: Measured) -> str:
 
 
 def no_parts(one: Measured) -> str:
-    """Say why escapes of a run cannot be counted, which is no proof either."""
+    """Return why the escapes of a run cannot be counted, so that there is no proof."""
     if one.run.predictions.task != 'detection':
         return 'No proof: escapes are counted for detectors.'
     why = next((note for note in one.notes or () if note.startswith('parts: ')), 'parts: not measured')
@@ -144,13 +144,13 @@ def no_parts(one: Measured) -> str:
 
 @dataclass
 class _Seen:
-    """What training or val has seen.
+    """Parts and images of training or val.
 
     Attributes:
-        parts: By id and by rule.
-        named: Name, size and boxes of its images with a box.
-        contents: Digests of its images, see `population.digest_content`.
-        unknown: Why its parts are not known; '' where they are.
+        parts: Parts by id and by rule.
+        named: Name, size and boxes of each image with a box.
+        contents: Digests of the images, see `population.digest_content`.
+        unknown: Why the parts are unknown; '' if they are known.
     """
 
     parts: set[str | None]
@@ -160,13 +160,13 @@ class _Seen:
 
 
 def unfit_for_proof(run: Run) -> str:
-    """Say why escapes of these test parts prove nothing of other parts.
+    """Return why escapes of these test parts prove nothing about other parts.
 
-    Training or val has seen them, or that cannot be excluded. An image is the same by its content, or by its
-    name, size and boxes, whatever part its record names.
+    Training or val has seen the test parts, or this cannot be excluded. Two images count as the same by their
+    content, or by name, size and boxes, whatever part their records name.
 
     Returns:
-        The reason; '' where every part of training and val is known and none is of test.
+        The reason; '' if every part of training and val is known and none of them is in test.
     """
     test = run.predictions
     if _copied(test):
@@ -190,7 +190,7 @@ def unfit_for_proof(run: Run) -> str:
 
 
 def _seen_by_val(run: Run) -> _Seen:
-    """Return what fixed threshold and model: predictions of val, or the validation set of an export."""
+    """Return parts and images that fixed threshold and model: of val, or of an export's validation set."""
     rule = run.predictions.part_rule
     if run.val is None:
         files = run.val_files()
@@ -216,9 +216,9 @@ def _seen_in(run: Run, files: Mapping[str, str | None], noted: bool = True) -> _
     """Read annotation files and the images beside them.
 
     Args:
-        run: Whose files they are.
-        files: With the SHA-256 that was recorded.
-        noted: Whether any was; else the files of today are read.
+        run: The run.
+        files: Annotation files with their recorded SHA-256.
+        noted: Whether a SHA-256 was recorded; otherwise the present files are read without a check.
     """
     rule, seen = run.predictions.part_rule, _Seen(set(), set(), set())
     for file, sha256 in files.items():
@@ -238,18 +238,18 @@ def _seen_in(run: Run, files: Mapping[str, str | None], noted: bool = True) -> _
 
 
 def _copied(predictions: Predictions) -> bool:
-    """Whether images of one content have several part ids, each of which would count."""
+    """Whether images of the same content have several part ids, each of which would count as a part."""
     parts: dict[str, set] = {}
     for name, part in zip(predictions.names(), predictions.parts(), strict=True):
-        if name in predictions.digests and name not in predictions.refused:  # blank frames are alike
+        if name in predictions.digests and name not in predictions.refused:  # blank frames have equal content
             parts.setdefault(predictions.digests[name], set()).add(part)
     return any(len(shown) > 1 for shown in parts.values())
 
 
 def _parts(images: Sequence[Mapping], *rules: str | None) -> set[str | None]:
-    """Return the parts of images, by their ids and by the rules of the data sets; None for one without.
+    """Return the parts of images, by their ids and by the rules of the data sets; None for an image without.
 
-    In lower case: as typed by hand, P07 and p07 are one.
+    The ids are in lower case: typed by hand, P07 and p07 are the same part.
     """
     found: set[str | None] = set()
     for image in images:
@@ -259,7 +259,7 @@ def _parts(images: Sequence[Mapping], *rules: str | None) -> set[str | None]:
 
 
 def _is_still(file: str, sha256: str | None) -> bool:
-    """Whether a file has the content that was recorded; not when it cannot be read."""
+    """Whether a file still has the recorded content; False if it cannot be read."""
     try:
         return sha256 is not None and digest(Path(file)) == sha256
     except OSError:
@@ -267,7 +267,7 @@ def _is_still(file: str, sha256: str | None) -> bool:
 
 
 def _read(file: str) -> dict:
-    """Read an annotation file; nothing where it cannot be read."""
+    """Read an annotation file; {} if it cannot be read."""
     try:
         return json.loads(Path(file).read_text())
     except (OSError, ValueError):
@@ -275,13 +275,13 @@ def _read(file: str) -> dict:
 
 
 def _images_in(coco: Mapping) -> list[Mapping]:
-    """Return the image records of an annotated set; [] where it is not a COCO dict."""
+    """Return the image records of an annotated set; [] if it is not a COCO dict."""
     images = coco.get('images') if isinstance(coco, Mapping) else None
     return [image for image in images if isinstance(image, Mapping)] if isinstance(images, list) else []
 
 
 def _parts_in(coco: Mapping, rule: str | None) -> set[str | None]:
-    """Return the parts of an annotated set; None among them stands for those that are not known."""
+    """Return the parts of an annotated set; None among them stands for unknown parts."""
     info = coco.get('info') if isinstance(coco, Mapping) else None
     own = info.get('group') if isinstance(info, Mapping) else None
     try:
@@ -291,7 +291,7 @@ def _parts_in(coco: Mapping, rule: str | None) -> set[str | None]:
 
 
 def _named_in(coco: Mapping) -> set:
-    """Return name, size and boxes of the images of an annotated set; [] where it is not a COCO dict."""
+    """Return name, size and boxes of the images of an annotated set; empty if it is not a COCO dict."""
     try:
         return _named(coco, with_boxes=True)
     except (KeyError, TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""Read the `test.json` of tested runs and lay their measures out as tables."""
+"""Read the `test.json` of tested runs and format their measures as tables."""
 
 import json
 import math
@@ -7,12 +7,12 @@ from pathlib import Path
 
 Table = tuple[str, list[str], list[list[str]]]
 
-# Columns in the order a reader wants them; a run shows those it has.
+# Columns in their order in a table; a run shows the columns that it has.
 COLUMNS = {
     'Detection': ('AP50', 'AP50_critical', 'AP50_minor', 'AP', 'segm_AP50', 'segm_AP'),
     'Linear probe': ('mAP', 'AP_critical', 'AP_minor', 'accuracy', 'balanced_accuracy'),
 }
-WITHOUT = ('AP50_without_', 'AP_without_')  # some series, whichever
+WITHOUT = ('AP50_without_', 'AP_without_')  # prefixes of measures without some series
 REQUIRED = ('config', 'checkpoint', 'metrics', 'commit', 'seed', 'hardware', 'date')
 
 
@@ -23,8 +23,8 @@ def load_results(runs: Sequence[Path]) -> tuple[list[dict], list[str]]:
         runs: Work dirs, or `test.json` files themselves.
 
     Returns:
-        The results, and one line for every run that was left out: no file, broken file, missing field, a
-        measure that is not finite.
+        The results, and one line for every run that was left out: its file is missing or damaged, lacks a
+        field, or has a measure that is not finite.
     """
     results, refused = [], []
     for run in runs:
@@ -54,8 +54,8 @@ def tables(results: Sequence[dict]) -> list[Table]:
     """Group results by task.
 
     Args:
-        results: Of `runs.read_runs`, which lets none without a measure of a task pass; each with its `run`, a
-            name.
+        results: Results from `runs.read_runs`, which refuses a run without a measure of a task; each has its
+            name in `run`.
 
     Returns:
         Title, header and rows of each table.
@@ -76,7 +76,7 @@ def _number(value: float | None) -> str:
 
 
 def format_table(header: list[str], rows: list[list[str]], markdown: bool = False) -> str:
-    """Lay a table out in aligned plain text, or as Markdown."""
+    """Format a table as aligned plain text or as Markdown."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     line = '| {} |' if markdown else '{}'
     glue = ' | ' if markdown else '  '
@@ -91,16 +91,16 @@ def format_table(header: list[str], rows: list[list[str]], markdown: bool = Fals
 
 
 def name_commit(record: Mapping, digits: int = 12, changed: str = '+') -> str:
-    """Name the commit of a test or of a start of a training, and whether files differed from it."""
+    """Name the commit of a test or of a training's start, with a mark if files differed from the commit."""
     return str(record['commit'])[:digits] + (changed if record.get('dirty') else '')
 
 
 def trained_and_tested(trained: Sequence[str], tested: str) -> str:
-    """Say with what a run was trained, start by start, and tested: once where that is the same or unknown.
+    """Return commit or machine of a run's training, start by start, and of its test if it differs.
 
     Args:
-        trained: Commit or machine of each start; [] where none was noted.
-        tested: Of the test; '' of a pretraining, which has none.
+        trained: Commit or machine of each start; [] if not recorded.
+        tested: Commit or machine of the test; '' for a pretraining, which has no test.
     """
     names = ' then '.join(dict.fromkeys(trained))
     if not names or not tested:
@@ -109,7 +109,7 @@ def trained_and_tested(trained: Sequence[str], tested: str) -> str:
 
 
 def provenance(results: Sequence[Mapping]) -> str:
-    """One sentence that says from which commit, seed, machine and date the results are."""
+    """Return one line with commit, seed, machine and date of the results."""
 
     def spread(key):
         return ', '.join(sorted({str(result[key]) for result in results}))

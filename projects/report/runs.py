@@ -1,4 +1,4 @@
-"""Runs as the report sees them: what was tested, on what, and how it learnt."""
+"""Runs of a report: the tested model, its test data and its training."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ from .results import load_results
 
 @dataclass
 class Curves:
-    """What a run logged: lists of (step or epoch, value) by name, and what is wrong with its logs."""
+    """The logged values of a run: lists of (step or epoch, value) by name, and the problems of its logs."""
 
     train: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     val: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
@@ -34,16 +34,16 @@ class LineFolder:
     """The facts of an exported folder, which is judged at its own threshold.
 
     Attributes:
-        name: Of the folder.
-        engine: That was tested.
+        name: Name of the folder.
+        engine: The tested engine.
         precision: 'fp32' or 'int8'.
         threshold: Score at or above which the line rejects.
-        threshold_reason: Where the threshold is from.
+        threshold_reason: How the threshold was chosen.
         rejects_minor: Whether a minor defect rejects a part.
-        cost_in_words: What the threshold costs on val.
+        cost_in_words: Cost of the threshold on val, in words.
         origin: Config, checkpoint, data of train and val with their SHA-256, AP50 on val.
-        files: SHA-256 of the files of its graph.
-        digest: SHA-256 that stands for the folder, its threshold and gray-level band among it.
+        files: SHA-256 of each file of its graph.
+        digest: SHA-256 that identifies the folder, including its threshold and gray-level band.
     """
 
     name: str
@@ -63,23 +63,23 @@ class Run:
     """One tested run.
 
     Attributes:
-        folder: Its work dir.
+        folder: Work dir of the run.
         result: The content of `test.json`, metric names without prefix.
-        predictions: Of the test images.
-        val: Of the val images; None when they were not predicted.
-        stem: Of the config.
-        dataset: Named by the stem, else the annotation file.
-        backbone: Named by the stem; else ''.
-        recipe: Batch, schedule and, of a probe, input size, as the stem names them; else ''.
-        init: What the backbone started from, with the teacher of a distilled one; else the stem.
-        seed: Of the training; None when unknown.
+        predictions: Predictions of the test images.
+        val: Predictions of the val images; None if there are none.
+        stem: Stem of the config's name.
+        dataset: Data set named by the stem, else the annotation file.
+        backbone: Backbone named by the stem, else ''.
+        recipe: Batch, schedule and, for a probe, input size, as named by the stem; else ''.
+        init: Start of the backbone, and the teacher of a distilled one, as named by the stem; else the stem.
+        seed: Seed of the training; None if unknown.
         fraction: Percent of the training labels.
-        facts: What a study recorded of the run (`run.json`); empty outside of one.
-        config: Resolved; None when the run keeps none.
-        curves: Logged while training.
-        pretraining: Folder of the run whose weights it started from, when there is one.
-        weights: Of a pretraining of our own that it started from; None without one, '' when not known.
-        exported: The folder that was tested; None of a checkpoint.
+        facts: The study's record of the run (`run.json`); empty outside a study.
+        config: Resolved config; None if the run keeps none.
+        curves: Values logged during training.
+        pretraining: Folder of the run whose weights this run started from, if there is one.
+        weights: Key of the own pretraining that this run started from; None without one, '' if unknown.
+        exported: The tested folder; None for a checkpoint.
     """
 
     folder: Path
@@ -102,14 +102,14 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Short and unique within a study."""
+        """Short name, unique within a study."""
         if self.exported:
             return f'{self.exported.name} (exported)'
         return self.folder.name if self.folder.name == self.stem else f'{self.stem}/{self.folder.name}'
 
     @property
     def arm(self) -> str:
-        """What the run stands for: where its weights start, and how it differs from its peers."""
+        """Name of the run's arm: the start of its weights, and how its training differs from the config's."""
         return name_arm(self.init, self.facts)
 
     @property
@@ -119,24 +119,24 @@ class Run:
 
     @property
     def val_sha256(self) -> str | None:
-        """SHA-256 of the annotations of val; None when there is none."""
+        """SHA-256 of the annotations of val; None without val."""
         if self.exported:
             return next(iter(self.val_files().values()), None)
         return self.val and self.val.sha256
 
     def val_files(self) -> dict[str, str | None]:
-        """Return the annotation files of val that an export noted, with their SHA-256."""
+        """Return the annotation files of val that an export recorded, with their SHA-256."""
         return self.exported.origin.get('data', {}).get('val', {}) if self.exported else {}
 
     def image_folder(self, file: str) -> str:
-        """Return where the images of an annotation file of train or val are; beside it if nothing says."""
+        """Return the image folder of an annotation file of train or val; by default the one beside it."""
         noted = self.exported.origin.get('images', {}) if self.exported else {}
         if self.config and not self.exported:
             noted = image_folders(self.config, 'train_dataloader', 'val_dataloader')
         return noted.get(file) or str(Path(file).parent / 'images')
 
     def train_files(self) -> tuple[dict[str, str | None], bool]:
-        """Return the annotation files of training with the SHA-256 that was recorded, and whether any was."""
+        """Return the annotation files of training with their SHA-256, and whether any SHA-256 is recorded."""
         if self.exported:
             return self.exported.origin.get('data', {}).get('train', {}), True
         files = trained_on(self.config or {}, self.folder)
@@ -144,9 +144,9 @@ class Run:
 
 
 def name_arm(init: str, facts: Mapping) -> str:
-    """Name an arm by where its weights start and how its training differs from the config's."""
+    """Name an arm by the start of its weights and by how its training differs from the config's."""
     longer, pretrained = facts.get('epochs_factor', 1), facts.get('pretrain_epochs_factor', 1)
-    # A rate that val chose is not named: each arm then has its own.
+    # A learning rate chosen on val is not named: each arm then has its own.
     rate = 1 if facts.get('lr_on_val') else facts.get('lr_factor') or 1
     words = [init]
     words += [f'{longer:g}× epochs'] if longer != 1 else []
@@ -160,23 +160,22 @@ def read_runs(
 ) -> tuple[list[Run], list[str]]:
     """Read the runs that can be measured.
 
-    A run is left out, with the reason, when it failed in a study or was not tested; when it has no
-    predictions, bad ones, or ones that do not give the AP50 (mAP) of its `test.json`; when nothing is
-    annotated on its test images; when a val image is a test image or val has other classes; when it cannot
-    be compared with the first run of its data set: other classes, other test images, other truth; or when it
-    is there twice.
+    A run is left out with a reason in these cases. It failed in a study or was not tested. Its predictions
+    are missing or invalid, or do not give the AP50 (mAP) of its `test.json`. Nothing is annotated on its test
+    images. A val image is a test image, or val has other classes. The run cannot be compared with the first
+    run of its data set, as its classes, test images or truth differ. Or the run is given twice.
 
     Args:
         folders: Work dirs.
-        exported: Folder of the test of an exported folder, and the facts of the latter.
+        exported: For each exported folder, the folder of its test and its facts.
 
     Returns:
-        The runs, and a line for each one that was left out.
+        The runs, and a line for each run that was left out.
     """
     runs, left_out = [], []
     for folder, line in [*exported, *((folder, None) for folder in folders)]:
         failed = folder / 'failed.json'
-        if failed.is_file():  # before all else: a failed pretraining takes its arms with it
+        if failed.is_file():  # checked first, also for a pretraining: its arms could not start
             failure = json.loads(failed.read_text())
             arms = ', and nothing could start from it' if _is_pretraining(folder) else ''
             left_out.append(
@@ -184,7 +183,7 @@ def read_runs(
                 'again'
             )
             continue
-        if _is_pretraining(folder):  # its curves come with the runs that start from it
+        if _is_pretraining(folder):  # the runs that start from it bring its curves
             continue
         found, refused = load_results([folder])
         if refused:
@@ -241,7 +240,7 @@ def _read_run(folder: Path, result: dict, line: LineFolder | None = None) -> Run
 
 
 def _other_export(run: Run) -> str | None:
-    """Say why a test is not that of the exported folder: of another graph, or of no folder at all."""
+    """Return why a test is not that of the exported folder: it is of another graph, or of no folder."""
     tested = run.result.get('exported')
     if bool(tested) != bool(run.exported):
         return (
@@ -265,9 +264,9 @@ def _config(folder: Path, stem: str) -> Config | None:
 
 
 def _checkpoint(config: Config | None, folder: Path) -> str:
-    """Return the file or URL that the detector, or its backbone, started from; '' without one."""
+    """Return the file or URL from which the detector or its backbone started; '' without one."""
     whole = str((config or {}).get('load_from') or '')
-    if whole and Path(whole).resolve().parent != folder.resolve():  # a resumed run names its own
+    if whole and Path(whole).resolve().parent != folder.resolve():  # a resumed run names its own checkpoint
         return whole
     model = (config or {}).get('model') or {}
     init = (model.get('backbone') or {}).get('init_cfg') or {}
@@ -275,19 +274,19 @@ def _checkpoint(config: Config | None, folder: Path) -> str:
 
 
 def _weights(init: str, checkpoint: str, facts: Mapping) -> str | None:
-    """Return what tells pretrainings of our own apart; see `Run.weights`."""
+    """Return the key that distinguishes own pretrainings; see `Run.weights`."""
     start = init.split(names.BETWEEN)[0]
     if start in names.BASELINES:
         return None
     if names.is_own_pretraining(start):
-        # By content: a path is another one on another machine, and a name is one of each study.
+        # Prefer the content: a path differs between machines, and a name may occur in several studies.
         own = facts.get('pretraining')
         return (facts.get('needs') or {}).get(own) or own or checkpoint or ''
-    return checkpoint if checkpoint and '://' not in checkpoint else None  # a stem that names no start
+    return checkpoint if checkpoint and '://' not in checkpoint else None  # the stem names no start
 
 
 def _contradiction(run: Run) -> str | None:
-    """Say why the predictions do not give the numbers of `test.json`, or none at all."""
+    """Return why the predictions do not give the numbers of `test.json`, or give no numbers."""
     predictions, metrics = run.predictions, run.result['metrics']
     headline = 'AP50' if predictions.task == 'detection' else 'mAP'
     everything = np.arange(len(predictions.parts()))
@@ -302,7 +301,7 @@ def _contradiction(run: Run) -> str | None:
             again[f'AP50_{name}'] = average_precision_at(predictions.inspected, label)(everything)
     for name, value in again.items():
         stated = metrics.get(name)
-        # "not <=", as a nan is neither below nor above anything
+        # "not <=", so that a nan is a contradiction, too
         if (stated is None) != (value is None) or (value is not None and not abs(stated - value) <= 1e-6):
             return (
                 f'test.json says {name} {stated}, its predictions give {value}; they are of different tests: '
@@ -312,7 +311,7 @@ def _contradiction(run: Run) -> str | None:
 
 
 def _unfit_val(run: Run) -> str | None:
-    """Say why thresholds and models must not be fixed on what the run calls val."""
+    """Return why the run's val set must not fix a threshold or choose a model."""
     if run.val is None:
         return None
     again = 'correct its val_dataloader and val_evaluator, and run tools/test.py --val again'
@@ -337,10 +336,10 @@ def _unfit_val(run: Run) -> str | None:
 
 
 def _incomparable(run: Run, others: Sequence[Run]) -> str | None:
-    """Say why a run cannot stand beside the earlier ones of its data set."""
+    """Return why a run cannot be compared with earlier runs of its data set."""
     key = (run.predictions.task, run.dataset, run.exported is None)
     peers = [o for o in others if (o.predictions.task, o.dataset, o.exported is None) == key]
-    for other in peers[:1]:  # with which all later ones agree
+    for other in peers[:1]:  # all other peers agree with the first one
         mine, theirs = run.predictions, other.predictions
         if mine.classes != theirs.classes:
             return f'has the classes {mine.classes}, {other.name} has {theirs.classes}; test both alike'
@@ -357,7 +356,7 @@ def _incomparable(run: Run, others: Sequence[Run]) -> str | None:
                 f'and {theirs.sha256[:12]}); test both again on the same file'
             )
         if mine.task == 'detection':
-            try:  # one file gives two truths through two severity maps
+            try:  # two severity maps give two truths from one file
                 check_comparable({str(other.folder): theirs.inspected, str(run.folder): mine.inspected})
             except MeasureError as error:
                 return str(error)
@@ -377,13 +376,14 @@ def _incomparable(run: Run, others: Sequence[Run]) -> str | None:
 
 
 def read_curves(folder: Path) -> Curves:
-    """Read what a run logged, over all its starts: a later start overrides the steps it repeats.
+    """Read the logged values of a run over all its starts; a later start overrides the steps that it repeats.
 
     Args:
-        folder: Work dir, with `<time>/vis_data/scalars.json`, one JSON object a line.
+        folder: Work dir, with `<time>/vis_data/scalars.json`, one JSON object per line.
 
     Returns:
-        The curves; a damaged or cut line is left out and named, a value that is not finite as well.
+        The curves. Damaged or incomplete lines and values that are not finite are left out; `problems` names
+        the lines, and losses that are not finite.
     """
     curves = Curves()
     train, val = {}, {}
@@ -395,7 +395,7 @@ def read_curves(folder: Path) -> Curves:
             except (json.JSONDecodeError, KeyError, TypeError, ValueError):
                 curves.problems.append(f'{file}: line {number} is cut short or damaged, and left out')
                 continue
-            if step == 0:  # what a test of this folder logged
+            if step == 0:  # logged by a test of this folder
                 continue
             table = train if 'iter' in values else val
             for name, value in values.items():

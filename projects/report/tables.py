@@ -1,4 +1,4 @@
-"""The tables of the report: what each row is of, and its cells as text."""
+"""The tables of the report: rows with their cells as text."""
 
 import math
 from collections.abc import Sequence
@@ -25,16 +25,16 @@ from .verdict import describe
 
 # Header of the cells of `_found`.
 FOUND = ('defects', 'found', 'wrong severity', 'missed', 'recall')
-# Columns that the page folds away when all rows agree.
+# Columns that the page replaces by one line above the table if all rows agree.
 FOLDED = ('group', 'threshold is', 'checks', 'commit', 'hardware', 'date', 'versions', 'commands')
-# Columns of long text that the page shows below each row, so that no column lies beyond its edge.
+# Columns of long text that the page shows below each row, so that the table fits its width.
 BELOW = ('threshold is', 'checks', 'versions', 'commands')
 
 
 def tables_of(groups: Sequence[Group], part_curves: dict[Path, PartCurve], latency: str) -> list[dict]:
     """Return the tables, some without rows: id (also the CSV's name), title, header, rows of text.
 
-    The paper's tables are left out where all runs are on a user's own data, which have no place in them.
+    The paper's tables are left out if all runs are on a user's own data, which these tables do not contain.
     """
     members = [(g, a, m) for g in groups for a in g.arms for m in a.members]
     detectors = [row for row in members if row[2].detection]
@@ -63,10 +63,10 @@ def tables_of(groups: Sequence[Group], part_curves: dict[Path, PartCurve], laten
 
 
 def folded(table: dict) -> dict:
-    """Take columns of words out of a table: what every row says into lines above it, long texts below rows.
+    """Move columns out of a table: text common to all rows above the table, long texts below their rows.
 
     Returns:
-        dict: The table with `shared`, the lines above it, and `below`, of each row pairs of name and text.
+        dict: The table with `shared`, the lines above it, and `below`, pairs of name and text for each row.
     """
     columns = list(zip(*table['rows'], strict=True))
     fold = [
@@ -256,7 +256,7 @@ def _strata(detectors) -> dict:
 
 
 def _parts_curve(detectors, part_curves) -> dict:
-    """List what the charts of parts draw, of every seed, unrounded; too long for the page."""
+    """List the unrounded values of the charts of parts for every seed; too long for the page."""
     rows = []
     for group, arm, m in detectors:
         curve = part_curves.get(m.run.folder)
@@ -355,7 +355,7 @@ def _pod(detectors) -> dict:
 
 
 def _sizing(detectors) -> dict:
-    """How large flaws come out whose masks are predicted, at the threshold of the run."""
+    """Compare the sizes of predicted masks with those of the annotated flaws, at the run's threshold."""
     rows = []
     for group, arm, m in detectors:
         for number, name in enumerate(m.run.predictions.classes):
@@ -370,7 +370,7 @@ def _sizing(detectors) -> dict:
 
 
 def _found(f: Found) -> list[str]:
-    """Cells of what was found of some defects; their header is FOUND."""
+    """Return the cells of a count of found defects; FOUND is their header."""
     return [str(f.defects), str(f.found), str(f.wrong_severity), str(f.missed), _text(f.recall)]
 
 
@@ -428,7 +428,7 @@ def _origin(members) -> dict:
 
 
 def _trained_on(starts, result=None) -> tuple[str, str]:
-    """Name the commits and the machines of a training, and those of its test where they are others."""
+    """Name the commits and the machines of a training, and those of its test if they differ."""
 
     def name(record):
         return name_commit(record, changed=' with local changes')
@@ -442,7 +442,7 @@ def _pretrainings(members) -> dict:
     rows = []
     for folder in dict.fromkeys(m.run.pretraining for _, _, m in members if m.run.pretraining):
         facts, starts = read_json(folder / 'run.json'), read_starts(folder)
-        if not facts and not starts:  # weights that came from elsewhere
+        if not facts and not starts:  # weights from elsewhere
             continue
         last = starts[-1] if starts else {}
         lists = facts.get('labels_sha256') or last.get('labels_sha256', {})
@@ -455,7 +455,7 @@ def _pretrainings(members) -> dict:
 
 
 def pretraining_name(folder: Path) -> str:
-    """Name a pretraining by its config, and by its seed where it is one of a study."""
+    """Name a pretraining by its config, and by its seed within a study."""
     return folder.name if not folder.name.startswith('seed') else f'{folder.parent.name}/{folder.name}'
 
 
@@ -467,7 +467,7 @@ def _data(members) -> dict:
                 rows.add((split, predictions.ann_file, str(len(predictions.parts())), predictions.sha256))
         files, _ = m.run.train_files()
         for file, sha256 in files.items():
-            # The number on record is of all files together.
+            # The recorded number is that of all files together.
             images = m.run.facts.get('train_images') if len(files) == 1 else None
             rows.add(('train', file, _text(images), _text(sha256)))
     title = 'Data: annotation files and their SHA-256 when they were read'

@@ -1,4 +1,4 @@
-"""The verdict in two sentences: does pretraining help, and what escapes."""
+"""The verdict in two sentences: whether pretraining helps, and which defects escape."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,12 @@ LEAKY = 'gdxray-a'  # protocol A: frames of the test series are in training too
 
 
 def verdict(groups: Sequence[Group]) -> tuple[str, str]:
-    """Answer in two sentences whether pretraining on radiographs helps, and what would escape.
+    """Answer in two sentences whether pretraining on radiographs helps, and which defects would escape.
 
-    One comparison is described. It compares starts alone: without a teacher, and as long a training on both
-    sides. Industrial radiographs are preferred, then any other set than GDXray, then GDXray's protocol B.
-    Among those left it is the one with most runs, then with most labels, then the first of the tables. The
-    results on test have no say in the choice.
+    The first sentence describes one comparison. It compares starts alone: without a teacher, and with equally
+    long training on both sides. Industrial radiographs come first, then any set other than GDXray, then
+    GDXray's protocol B. Among the remaining comparisons, the one with most runs is chosen, then with most
+    labels, then the first of the tables. Results on test do not affect the choice.
     """
     told = [(g, c) for g in groups for c in g.contrasts if c.measure in ('AP50', 'mAP')]
     if not told:
@@ -57,13 +57,13 @@ def verdict(groups: Sequence[Group]) -> tuple[str, str]:
 
 
 def _weight(group: Group, contrast: Contrast) -> tuple:
-    """Order comparisons by how much they say of a plant's own radiographs; by nothing that test has shown."""
+    """Rank comparisons by their relevance for a plant's own radiographs, not by results on test."""
     rank = {LEAKY: 0, 'gdxray-b': 1, 'industrial': 3}.get(group.dataset, 2)
     return rank, len(contrast.baseline.members) + len(contrast.candidate.members), contrast.candidate.fraction
 
 
 def describe(contrast: Contrast) -> str:
-    """Say a difference with its interval, in words, and what the interval does not cover."""
+    """Return in words a difference with its interval, and the uncertainty beyond the interval."""
     return _difference(contrast) + _uncovered(contrast)
 
 
@@ -116,7 +116,7 @@ def _uncovered(contrast: Contrast) -> str:
 
 
 def _escapes(arms: Sequence[Arm], groups: Sequence[Group]) -> str:
-    """Say what escapes in some arms over their seeds, and what is proven of the one model chosen on val."""
+    """Return in words the escapes of some arms over their seeds, and the proof of the model chosen on val."""
     arms = [arm for arm in arms if arm.members[0].detection is not None]
     if not arms:
         return 'Escapes are counted for detectors; none is among the runs compared here.'
@@ -139,7 +139,7 @@ def _escapes(arms: Sequence[Arm], groups: Sequence[Group]) -> str:
 
 
 def _proof(arm: Arm, groups: Sequence[Group]) -> str:
-    """Say what is proven on an arm's test set: of the model chosen on val, else of the arm's first seed."""
+    """Return in words the proof on an arm's test set: of the model chosen on val, else of the first seed."""
     first, images = arm.members[0].run, arm.members[0].image_set
     found = [(g, a, one) for g in groups for a in g.arms for one in a.members if one.chosen]
     found = [(g, a, one) for g, a, one in found if one.image_set == images]
