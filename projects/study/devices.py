@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def devices() -> list[str | None]:
-    """Return the GPUs of this machine by number; without any, its cores as Nones."""
+    """Return the GPUs of this machine by number; without a GPU, a None for each core."""
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     gpus = visible.split(',') if visible else []
     if visible is None:

@@ -1,4 +1,4 @@
-"""Folds: runs that test a data set part by part, measured as one test of all of it."""
+"""Folds: runs that each test a part of a data set, measured together as one test of the whole set."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,20 +14,20 @@ from .plan import StudyError
 
 
 def pool_folds(root: Path, runs: Mapping[str, dict], recorded: Mapping[str, dict]) -> dict[str, dict]:
-    """Measure the folds of each arm as one test, where all of them are tested.
+    """Measure the folds of each arm as one test, if all folds are tested.
 
-    Boxes of all folds are ranked together by their scores, so that a fold counts by its boxes and its images:
-    a mean over folds would give a film of eleven boxes the weight of one with 193.
+    Boxes of all folds are ranked together by their scores, so that a fold counts by its boxes and images. A
+    mean over folds would give a film with eleven boxes the weight of a film with 193.
 
     Args:
         root: Work dir of the study.
         runs: Records of its runs by folder, such as `faster-rcnn_…_welds-0/seed0-frac100`.
-        recorded: What this function returned before; kept where the predictions are on another machine.
+        recorded: Earlier result of this function; it is kept if the predictions are on another machine.
 
     Returns:
-        Records by folder without the fold, as those of runs: the facts that the folds share, `folds` (date of
-        each fold's test by its folder) and `metrics` (AP50, recall of the first class at half a false alarm
-        an image).
+        Records like those of runs, by folder without the fold: the facts that the folds share, `folds` (date
+        of each fold's test by its folder) and `metrics` (AP50, recall of the first class at half a false
+        alarm per image).
 
     Raises:
         StudyError: The folds were not tested on one data set.
@@ -57,7 +57,7 @@ def measure(folds: list[Predictions]) -> dict[str, float | None]:
     """Measure the predictions of folds as those of one test.
 
     Args:
-        folds: Of detectors of the same classes, on images that no two of them share.
+        folds: Predictions of detectors with the same classes; no image is in two folds.
 
     Raises:
         StudyError: The classes differ, or an image is in two folds.
@@ -81,7 +81,7 @@ def measure(folds: list[Predictions]) -> dict[str, float | None]:
 
 
 def _shared(arm: str, folds: list[dict]) -> dict:
-    """Return the record of one run in place of those of its folds."""
+    """Return one record that replaces the records of an arm's folds."""
     first = folds[0]
     common = {key: first[key] for key in first if all(fold.get(key) == first[key] for fold in folds)}
     common['config'] = str(Path(first['config']).with_name(f'{arm.partition("/")[0]}.py'))

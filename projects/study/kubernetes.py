@@ -1,8 +1,8 @@
 """One run of a study as a Kubernetes job, by kubectl: submitted, queried, cancelled.
 
-Snakemake's own executor for Kubernetes moves each file of a run through an object store, as it assumes no
-shared file system. A run's folder holds checkpoints and logs that grow while it runs, and the study reads
-them at once: so pods mount one volume at the path that it has where the study is started.
+Snakemake's own executor for Kubernetes assumes no shared file system and moves each file of a run through an
+object store. A run's folder holds growing checkpoints and logs, which the study reads during the run.
+Therefore all pods mount one volume, at the same path as on the machine that starts the study.
 """
 
 import json
@@ -18,21 +18,21 @@ from projects.errors import MMXrayError
 
 
 class KubernetesError(MMXrayError, RuntimeError):
-    """A job that cannot be submitted or queried; one line with the remedy."""
+    """A job cannot be submitted or queried; one line with the remedy."""
 
 
 def manifest(script: Path, gpus: int, cpus: int, memory_mb: int, minutes: int) -> dict[str, Any]:
     """Return the job of a run.
 
     Args:
-        script: Job script of Snakemake's, below the mounted path.
-        gpus: GPUs of NVIDIA's; 0 for none.
-        cpus: Cores asked for.
-        memory_mb: Memory that it may take.
-        minutes: After which it is ended.
+        script: Snakemake's job script, below the mounted path.
+        gpus: Number of NVIDIA GPUs; 0 for none.
+        cpus: Number of requested cores.
+        memory_mb: Memory limit in MB.
+        minutes: Time limit of the job.
 
     Raises:
-        KubernetesError: `MMXRAY_IMAGE` or `MMXRAY_CLAIM` is not set or is none; or the script lies elsewhere.
+        KubernetesError: `MMXRAY_IMAGE` or `MMXRAY_CLAIM` is not set or invalid, or the script lies elsewhere.
     """
     image, claim = os.environ.get('MMXRAY_IMAGE'), os.environ.get('MMXRAY_CLAIM', '')
     if not image:
@@ -67,7 +67,7 @@ def manifest(script: Path, gpus: int, cpus: int, memory_mb: int, minutes: int) -
         kind='Job',
         metadata=dict(name=f'mmxray-{uuid.uuid4().hex[:12]}', labels=dict(app='mmxray')),
         spec=dict(
-            backoffLimit=0,  # the study decides what is run again
+            backoffLimit=0,  # the study decides which runs start again
             activeDeadlineSeconds=60 * minutes,
             ttlSecondsAfterFinished=7 * 24 * 3600,
             template=dict(metadata=dict(labels=dict(app='mmxray')), spec=pod),
@@ -105,10 +105,10 @@ def cancel(names: list[str]) -> None:
 
 
 def kubectl(*arguments: str, content: str | None = None) -> str:
-    """Run kubectl; returns what it printed.
+    """Run kubectl; returns its output.
 
     Raises:
-        KubernetesError: There is no kubectl, or it refuses.
+        KubernetesError: kubectl is missing or fails.
     """
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Hand a study's plan to Snakemake and say how its runs ended."""
+"""Hand a study's plan to Snakemake and print the runs that failed."""
 
 import fcntl
 import json
@@ -24,23 +24,23 @@ def run(study: Study, jobs: int | None, profile: str | None, further: Sequence[s
 
     Args:
         study: The study.
-        jobs: Runs side by side; None for as many as this machine has GPUs, else cores.
-        profile: A profile of Snakemake's, which says where the runs go.
-        further: Options of Snakemake's.
+        jobs: Number of runs side by side; None for as many as this machine has GPUs, else cores.
+        profile: Snakemake profile that says where the runs go.
+        further: Further options of Snakemake.
 
     Raises:
-        StudyError: The study is running already, or a run is of another config.
+        StudyError: The study is running already, or a run has another config.
     """
     gpus = gpus_here()
-    waiting = [job for job in study.jobs if not is_done(study, job)]  # refuses before any starts
+    waiting = [job for job in study.jobs if not is_done(study, job)]  # raises before any run starts
     study.root.mkdir(parents=True, exist_ok=True)
     with (study.root / '.running').open('w') as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the lock ends with the process
         except OSError:
             raise StudyError(f'{study.root}: this study is running already; wait for it') from None
         for job in waiting:
-            # Our own records say what is done: Snakemake would pass over a step whose marker is still there.
+            # The study's own records decide which steps are done; Snakemake would skip a step with a marker.
             (study.root / job.marker).unlink(missing_ok=True)
         if profile:
             where = ['--profile', profile, *(['--jobs', str(jobs)] if jobs else [])]
@@ -59,9 +59,9 @@ def carry_out(plan: Sequence[dict[str, Any]], folder: Path, options: Sequence[st
     """Hand jobs to Snakemake; returns its exit code.
 
     Args:
-        plan: Jobs as `entry` gives them.
-        folder: Where Snakemake runs, and what the markers of the jobs lie below.
-        options: Of Snakemake: where the jobs run, and how many.
+        plan: Jobs from `entry`.
+        folder: Folder in which Snakemake runs; the markers of the jobs are relative to it.
+        options: Options of Snakemake: where the jobs run, and how many.
     """
     file = folder / 'plan.json'
     file.write_text(json.dumps(plan, indent=1))
@@ -69,17 +69,17 @@ def carry_out(plan: Sequence[dict[str, Any]], folder: Path, options: Sequence[st
     command += ['--directory', str(folder), '--config', f'plan={file.resolve()}']
     command += ['--keep-going', '--rerun-incomplete', '--rerun-triggers', 'mtime', '--nolock']
     if '--dry-run' not in options:
-        command += ['--quiet', 'all']  # each step prints what it does, in the study's own terms
+        command += ['--quiet', 'all']  # each step prints its own progress
     return subprocess.run([*command, *options], check=False, env=environment()).returncode
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of Snakemake: commands of a profile find this Python and the tools."""
+    """Return the environment of Snakemake, in which commands of a profile find this Python and the tools."""
     return os.environ | dict(PATH=f'{Path(sys.executable).parent}:{TOOL.parent}:{os.environ.get("PATH", "")}')
 
 
 def print_failures(study: Study, recorded: dict[str, Any]) -> bool:
-    """Print which runs failed and which were therefore not run; returns whether any but a trial did."""
+    """Print the runs that failed or could not start; returns whether any did, except trials of a rate."""
     any_failed = False
     for folder in dict.fromkeys(job.folder for job in study.jobs):
         result = recorded.get(folder, {})
@@ -96,7 +96,7 @@ def print_failures(study: Study, recorded: dict[str, Any]) -> bool:
 
 
 def entry(study: Study, job: Job) -> dict[str, Any]:
-    """Return what Snakemake needs to know of a job."""
+    """Return Snakemake's entry for a job."""
     seconds = seconds_of(study, job)
     callback = [sys.executable, str(TOOL), str(study.file), '--job', job.name]
     callback += ['--gpus', str(job.gpus)]
@@ -106,7 +106,7 @@ def entry(study: Study, job: Job) -> dict[str, Any]:
         marker=job.marker,
         priority=len(study.jobs) - study.jobs.index(job),  # in the order of the file
         gpu=gpus_of(job, len(gpus_here())),
-        # Twice the estimate; a day where there is none.
+        # Twice the estimate; a day without an estimate.
         minutes=24 * 60 if seconds is None else max(30, round(2 * seconds / 60)),
         command=f'cd {shlex.quote(str(Path.cwd()))} && {shlex.join(callback)}',
     )

@@ -1,4 +1,4 @@
-"""What a study would run, and about how long that takes."""
+"""The list of a study's steps, with estimated times."""
 
 from .devices import gpus_here
 from .plan import Study, is_done
@@ -6,7 +6,7 @@ from .schedule import clock, seconds_of, stated_hours, wall_seconds
 
 
 def show(study: Study, side_by_side: int) -> None:
-    """Print what will run, and about how long it takes with that many runs side by side."""
+    """Print the steps of a study, and their estimated time with `side_by_side` runs at once."""
     print(f'{study.name}: {study.about}')
     known, unknown, stated = {}, 0, []
     for job in study.jobs:

@@ -1,4 +1,4 @@
-"""Studies: which runs a study file asks for, what each needs, and what it takes to do one of them.
+"""Studies: the runs that a study file asks for, and the needs and the state of each run.
 
 A study file (YAML) names arms by their configs; seeds, shares of the labels and learning rates multiply them:
 
@@ -6,24 +6,24 @@ A study file (YAML) names arms by their configs; seeds, shares of the labels and
     seeds: [0, 1, 2]
     fractions: [10, 100]     # percent of the training labels, nested subsets
     subset: frame            # drawn by `part`, or by `frame` within each series
-    updates: same            # as many with few labels as with all; `epochs`: as many epochs
-    lr_factors: [0.5, 1, 2]  # of the config's own, for each arm and share: chosen on val with the first seed
+    updates: same            # few labels: as many updates as with all labels; `epochs`: as many epochs
+    lr_factors: [0.5, 1, 2]  # of the config's rate; val chooses one per arm and share, with the first seed
     pretrain_seeds: [0]      # the i-th of an arm's seeds starts from the i-th of these, in turns
-    gpus: 0                  # of one training; more than 1 starts as many ranks. Tests take one
-    hours: {simsiam_*: 1.0}  # of a training as its config is written, on `gpus`: what --dry-run reckons with
+    gpus: 0                  # per training; more than 1 starts as many ranks. A test takes one
+    hours: {simsiam_*: 1.0}  # per training of the unchanged config on `gpus`; --dry-run uses them
     arms:
       - config: configs/small/NAME.py
-        seeds: [0]           # an arm may have its own seeds, fractions, lr_factors: a single one is fixed
-        epochs_factor: 3     # and train longer
-        pretrain_epochs_factor: 5  # or start from a longer pretraining
-        needs_file: data/weights/NAME.pth  # or be left out, and named, until the user has put this file there
+        seeds: [0]           # an arm's own seeds, fractions, lr_factors (a single one is fixed)
+        epochs_factor: 3     # longer training
+        pretrain_epochs_factor: 5  # longer pretraining
+        needs_file: data/weights/NAME.pth  # the arm is left out, and named, while this file is missing
 
-Which pretraining a run starts from follows from where its seed stands in its own arm's list, not from the
-seed: with pretrain_seeds [0, 1] an arm with seeds [0, 1, 2] starts from pretrainings 0, 1, 0; three arms with
-the seeds [0], [1] and [2] all start from pretraining 0.
+The position of a seed in its arm's list, not the seed itself, decides from which pretraining a run starts.
+With pretrain_seeds [0, 1], an arm with seeds [0, 1, 2] starts from pretrainings 0, 1, 0; three arms with the
+seeds [0], [1] and [2] all start from pretraining 0.
 
-Runs write to `work_dirs/study/<name>/<stem>/seed<k>-frac<f>/`, the pretraining that an arm names by its
-checkpoint among them, shared by all arms. Nothing here imports the training libraries.
+Runs write to `work_dirs/study/<name>/<stem>/seed<k>-frac<f>/`. So do the pretrainings that arms name by their
+checkpoints; all arms share them. This module does not import the training libraries.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ SMALLEST_BY_FRAME = 10  # percent of a series: a smaller share may hold no frame
 
 
 class StudyError(MMXrayError, ValueError):
-    """A study that cannot be run as written; one line with the remedy."""
+    """A study cannot be run as written; one line with the remedy."""
 
 
 @dataclass
@@ -71,22 +71,22 @@ class Job:
     """One step of a study.
 
     Attributes:
-        name: Unique; letters, digits and underscores.
+        name: Unique name of letters, digits and underscores.
         kind: 'train' or 'test'.
-        folder: Of the run, relative to the study's.
+        folder: Folder of the run, relative to the study's.
         config: Config file.
         needs: Names of the jobs that come first.
-        options: `key=value` overrides, except what earlier jobs decide.
-        seed: Of the training.
+        options: `key=value` overrides, except those that earlier jobs decide.
+        seed: Seed of the training.
         fraction: Percent of the labels.
-        epochs: Of the training.
-        epochs_factor: As the arm says.
-        pretrain_epochs_factor: As the arm says.
-        lr_factor: Of the config's own rate; None where the trials decide.
+        epochs: Epochs of the training.
+        epochs_factor: Factor of the arm.
+        pretrain_epochs_factor: Factor of the arm.
+        lr_factor: Factor of the config's learning rate; None if the trials decide.
         trials: Folders of the learning-rate trials that decide, by factor.
-        pretraining: Folder of the run whose weights it starts from; None without.
-        gpus: Of a training; as the study says, or fewer where `fit_gpus` was told that there are.
-        trial: Whether it only tries a learning rate: one that fails is left out of the choice.
+        pretraining: Folder of the run whose weights this run starts from; None without pretraining.
+        gpus: GPUs of a training, from the study; fewer if `fit_gpus` found fewer.
+        trial: Whether the job only tries a learning rate: a trial that fails is left out of the choice.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Job:
 
     @property
     def marker(self) -> str:
-        """File that says it is done, relative to the study's folder."""
+        """File that marks the job as done, relative to the study's folder."""
         return f'{self.folder}/{self.kind}ed'
 
 
@@ -116,8 +116,8 @@ class Job:
 class Study:
     """A study file with its jobs, in an order in which they could run one by one.
 
-    Configs and digests are kept once read: a study of six hundred steps names twenty configs. `left_out` are
-    the arms whose `needs_file` is not there: config -> file.
+    Configs and digests are cached: a study of six hundred steps names twenty configs. `left_out` holds the
+    arms whose `needs_file` is missing: config -> file.
     """
 
     name: str
@@ -131,16 +131,16 @@ class Study:
 
     @property
     def root(self) -> Path:
-        """Where its runs write."""
+        """Folder of the study's runs."""
         return ROOT / self.name
 
     @property
     def results_file(self) -> Path:
-        """Where its results are recorded."""
+        """File that records the study's results."""
         return self.file.with_suffix('.results.json')
 
     def config(self, path: str) -> Mapping:
-        """Return a config, resolved; StudyError when it cannot be read."""
+        """Return a resolved config; raises StudyError if it cannot be read."""
         if path not in self.configs:
             try:
                 self.configs[path] = load_config(path)
@@ -160,9 +160,8 @@ def read_study(file: str | Path) -> Study:
     """Read a study file and plan its jobs.
 
     Raises:
-        StudyError: No such file, an unknown key or a value that cannot be; a config that is not there; an
-            arm that starts from a checkpoint that no config writes, or that is a distillation; two arms
-            that are the same.
+        StudyError: The file is missing, has an unknown key or an invalid value, or names a missing config; an
+            arm starts from a checkpoint that no config writes, or is a distillation; or two arms are equal.
     """
     file = Path(file)
     try:
@@ -211,7 +210,7 @@ def _plan_arm(study, arm, jobs):
             'pretrain_epochs_factor'
         )
     for fraction in own['fractions']:
-        # A tenth of the labels takes ten times the epochs for the same number of updates.
+        # With a tenth of the labels, the same number of updates needs ten times the epochs.
         stretch = factor * (100 / fraction if own['updates'] == 'same' else 1)
         common = dict(
             config=arm['config'],
@@ -263,7 +262,7 @@ def _plan_arm(study, arm, jobs):
 
 
 def _plan_pretraining(study, source, seed, own, jobs) -> tuple[list[str], str | None]:
-    """Plan the pretraining that a seed of an arm starts from, once for all arms."""
+    """Plan the pretraining from which a seed of an arm starts, once for all arms."""
     if source is None:
         return [], None
     seeds = study.settings['pretrain_seeds']
@@ -295,7 +294,7 @@ def _plan_pretraining(study, source, seed, own, jobs) -> tuple[list[str], str | 
 
 
 def _add(file, jobs, job):
-    """Add a job; a training that another run starts from may be an arm as well."""
+    """Add a job; a training may be an arm and also the start of another run."""
     if job.name in jobs and (job.kind == 'test' or jobs[job.name] != job):
         raise StudyError(f'{file}: {job.folder} is asked for twice; leave one of the arms out')
     jobs[job.name] = job
@@ -336,10 +335,10 @@ def _check(file, own):
 
 
 def start_of(config: Mapping) -> tuple[str, str]:
-    """Return the key of a config that names the checkpoint it starts from, and that name; '' without one.
+    """Return the key of a config that names its start checkpoint, and this checkpoint; '' without one.
 
-    A whole detector (`load_from`) overwrites what its backbone alone would start from. A distilled student
-    starts from its teacher.
+    A whole detector (`load_from`) overrides the start of its backbone. A distilled student starts from its
+    teacher.
     """
     if 'teacher_ckpt' in config['model']:
         return 'model.teacher_ckpt', str(config['model']['teacher_ckpt'])
@@ -351,7 +350,7 @@ def start_of(config: Mapping) -> tuple[str, str]:
 
 
 def _pretraining_config(study: Study, path: str) -> str | None:
-    """Return the config whose run an arm starts from: `work_dirs/<stem>/…` names it, beside the arm's own."""
+    """Return the config beside the arm's whose run the arm starts from, named by `work_dirs/<stem>/…`."""
     model = study.config(path)['model']
     if 'backbone' not in model and 'teacher_ckpt' not in model:
         raise StudyError(
@@ -382,9 +381,9 @@ def scaled(epochs: float, factor: float) -> int:
 
 
 def stretched(config: Mapping, factor: float) -> list[str]:
-    """Return the overrides that train a config for `factor` times its epochs, its schedule stretched alike.
+    """Return the overrides that train a config for `factor` times its epochs, with a stretched schedule.
 
-    Warm-up by iteration stays; validation and checkpoints are as many as before.
+    Warm-up by iteration stays; the numbers of validations and checkpoints stay the same.
     """
     if factor == 1:
         return []
@@ -411,16 +410,16 @@ def stretched(config: Mapping, factor: float) -> list[str]:
 
 
 def fingerprint(study: Study, job: Job, seeds: bool = True) -> str:
-    """Digest of what a training is: its resolved config, its overrides, and those of all that it needs.
+    """Return the digest of a training: of its resolved config and overrides, and those of its needs.
 
-    The order of keys does not count, nor do the modules that are imported and the fragments' own `xray_`
-    variables: what they change is in the values that the run reads. A new transform would otherwise end the
-    comparison with every run that was recorded before.
+    The digest ignores the order of keys, the imported modules and the fragments' own `xray_` variables: their
+    effect is in the values that the run reads. Otherwise a new transform would end the comparison with all
+    earlier runs.
 
     Args:
         study: Study.
         job: A training.
-        seeds: Whether the seeds count, its own and that of its pretraining.
+        seeds: Whether to include the seeds of the training and of its pretraining.
     """
     key = (job.name, seeds)
     if key not in study.digests:
@@ -438,7 +437,7 @@ def fingerprint(study: Study, job: Job, seeds: bool = True) -> str:
 
 
 def digest_needs(study: Study, job: Job) -> dict[str, str | None]:
-    """Return the SHA-256 of the last checkpoint of each run that a training needs, as that run recorded it.
+    """Return the recorded SHA-256 of the last checkpoint of each run that a training needs.
 
     None stands for a run that is not trained, or a trial that failed.
     """
@@ -449,13 +448,13 @@ def digest_needs(study: Study, job: Job) -> dict[str, str | None]:
 
 
 def is_done(study: Study, job: Job) -> bool:
-    """Whether a job is done, as its own record says: from what is there now, and all that it needs is done.
+    """Whether a job is done by its own record, with the present inputs, and all its needs are done.
 
-    A run whose pretraining was trained again is to be done again, and a run is to be tested again when the
-    annotations it was tested on have changed. A trial that failed counts as done.
+    A run must be trained again after its pretraining was trained again, and tested again after the test
+    annotations have changed. A trial that failed counts as done.
 
     Raises:
-        StudyError: It was begun with another config, other settings or other labels.
+        StudyError: The job was begun with another config, other settings or other labels.
     """
     folder = study.root / job.folder
     facts = read_json(folder / 'run.json')
@@ -480,18 +479,18 @@ def is_done(study: Study, job: Job) -> bool:
 
 
 def _changed(labels: Mapping[str, str]) -> list[str]:
-    """Return the files whose content is another; one that is not there cannot be compared."""
+    """Return the files whose content has changed; a missing file cannot be compared and does not count."""
     return [file for file, sha256 in labels.items() if digest(Path(file)) not in (None, sha256)]
 
 
 def choose_lr(curves: Mapping[str, Sequence[float]]) -> str:
-    """Choose the learning-rate factor with the best value on val at the end; of equal ones the nearest to 1.
+    """Choose the learning-rate factor with the best final value on val; of equal ones, the nearest to 1.
 
     Args:
         curves: Factor -> values on val.
 
     Raises:
-        StudyError: A trial without a value.
+        StudyError: A trial has no value.
     """
     empty = [factor for factor, values in curves.items() if not values]
     if empty:

@@ -1,4 +1,4 @@
-"""What a study measured, run by run: `<study>.results.json` beside its file, and its tables in documents."""
+"""The results of a study, run by run: `<study>.results.json` beside its file, and its tables in documents."""
 
 import fcntl
 import hashlib
@@ -40,7 +40,7 @@ FACTS = (
     'seconds',
     'test_seconds',
 )
-# What makes two runs of one arm and share no repeats of each other, and how a row names it.
+# Fields whose difference separates two runs of one arm and share, and their names in a row.
 PARTED = dict(
     config_sha256='config',
     pretrained_on='pretrained on',
@@ -61,22 +61,22 @@ COLUMNS = {
     'accuracy': 'accuracy',
     'balanced_accuracy': 'balanced accuracy',
 }
-POOLED = 'A row of all folds ranks the boxes of their tests together; it is no mean over the folds.'
+POOLED = 'A row of all folds ranks the boxes of their tests together; it is not a mean over the folds.'
 SPREAD = (
     '± is the standard deviation over the seeds of the fine-tuning that a row lists. `pretrainings` counts '
-    'the weights of our own that its runs start from: where it is 1, how much another pretraining would '
-    'change is not in the ±. A share of the labels is one draw, the same for all arms and seeds.'
+    'the own pretrainings from which its runs start; with 1, the ± does not include the effect of another '
+    'pretraining. A share of the labels is one draw, the same for all arms and seeds.'
 )
 
 
 class RecordError(MMXrayError, ValueError):
-    """Records that cannot be read, or a file without the marks between which they go; with the remedy."""
+    """Records cannot be read, or a document lacks the marks around the tables; one line with the remedy."""
 
 
 def record(study: Study) -> dict[str, dict]:
     """Record every tested, failed or blocked run of a study.
 
-    Those recorded elsewhere stay, except those whose config, or that of their pretraining, was edited since.
+    Records from another machine stay, unless their config or their pretraining's config was edited since.
 
     Returns:
         The records by run.
@@ -90,10 +90,10 @@ def record(study: Study) -> dict[str, dict]:
         runs = {
             folder: entry
             for folder, entry in recorded.items()
-            # A run that waited for a failed one may run now.
+            # Drop 'not run': a run that waited for a failed run may be able to run now.
             if entry['status'] != 'not run' and _is_of(entry, now.get(folder))
         }
-        culprits = {}  # by the name of a job that failed or waits for one that did
+        culprits = {}  # failed job or job that waits for it -> folder of the failed run
         for job in study.jobs:
             folder = study.root / job.folder
             facts, tested = read_json(folder / 'run.json'), read_json(folder / 'test.json')
@@ -128,13 +128,13 @@ def record(study: Study) -> dict[str, dict]:
         pooled = pool_folds(study.root, runs, read_json(file).get('pooled', {}))
         whole = dict(study=study.name, about=study.about, runs=runs)
         text = json.dumps(whole | (dict(pooled=pooled) if pooled else {}), indent=1)
-        # No path of this machine in a file that is committed.
+        # The file is committed: it must not contain paths of this machine.
         write_whole(file, text.replace(f'{Path.cwd()}/', '') + '\n')
     return runs
 
 
 def _is_of(entry: dict, expected: str | None) -> bool:
-    """Whether a record has the fingerprint expected, as far as both are known."""
+    """Whether a record has the expected fingerprint; True if either is unknown."""
     return expected is None or entry.get('fingerprint', expected) == expected
 
 
@@ -143,10 +143,10 @@ def _is_tested(entry: dict | None) -> bool:
 
 
 def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
-    """Lay the tested runs of a study out: one row per arm and share of the labels, mean ± std over seeds.
+    """Return a table of a study's tested runs: a row per arm and share of the labels, mean ± std over seeds.
 
-    Runs of one arm whose config was edited in between, or that learnt from other data or were tested on
-    other data, are not averaged. Folds of a data set are rows, and all of them together one more.
+    Runs of an arm are not averaged if their config was edited in between, or if they were trained or tested
+    on different data. Each fold of a data set is a row, and all folds together are another row.
     """
     arms = {}
     for run in (*records['runs'].values(), *records.get('pooled', {}).values()):
@@ -155,7 +155,7 @@ def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
         stem = Path(run['config']).stem
         named = names.summary(stem)
         arm = name_arm(named['init'], run)
-        share = 0 if names.is_pretraining(stem) else run['fraction']  # drawn flaws need no labels
+        share = 0 if names.is_pretraining(stem) else run['fraction']  # a pretraining needs no labels
         key = (named['dataset'], named['backbone'], named['recipe'], share, arm)
         arms.setdefault(key, []).append(run)
     arms = {
@@ -184,7 +184,7 @@ def table_of(records: dict) -> tuple[list[str], list[list[str]]]:
 
 
 def _parted(runs: Sequence[dict]) -> dict[str, list[dict]]:
-    """Part runs by config and data, named where there are several; an unknown one goes with a single one."""
+    """Separate runs by config and data, with a name if there are several; unknown ones join a single one."""
     parts = {'': list(runs)}
     for key, word in PARTED.items():
         finer = {}
@@ -199,7 +199,7 @@ def _parted(runs: Sequence[dict]) -> dict[str, list[dict]]:
 
 
 def _digest_of(recorded: str | dict[str, str] | None) -> str | None:
-    """Return one digest of what was recorded, of a single file its own; None where nothing was."""
+    """Return one digest of a record: that of a single file, or one over several; None without a record."""
     if not recorded or isinstance(recorded, str):
         return recorded or None
     digests = sorted(recorded.values())

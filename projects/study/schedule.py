@@ -1,4 +1,4 @@
-"""How long the jobs of a study take, and on how many GPUs."""
+"""Estimated times of a study's jobs, and their numbers of GPUs."""
 
 import heapq
 import json
@@ -17,12 +17,12 @@ from .plan import Job, Study
 
 
 def seconds_of(study: Study, job: Job) -> float | None:
-    """Estimate the time of a job from runs of its config that were timed.
+    """Estimate the time of a job from timed runs of its config.
 
-    Those of this machine come first; then those that the study's results record, wherever they ran.
+    Runs of this machine come first, then runs in the study's results, from any machine.
 
     Returns:
-        Seconds; None when none were timed.
+        Seconds; None without a timed run.
     """
     stem = Path(job.config).stem
     here = [read_json(path) for path in study.root.glob(f'{stem}/**/run.json')]
@@ -36,9 +36,9 @@ def seconds_of(study: Study, job: Job) -> float | None:
 
 
 def stated_hours(study: Study, job: Job) -> float | None:
-    """Return the hours of a training as the study states them, on as many GPUs as it says; None: it does not.
+    """Return the hours of a training that the study states, for its number of GPUs; None if not stated.
 
-    Other epochs and shares of the labels count in proportion.
+    The hours are in proportion to the epochs and the share of the labels.
     """
     stem = Path(job.config).stem
     found = [hours for pattern, hours in study.settings['hours'].items() if fnmatch(stem, pattern)]
@@ -78,7 +78,7 @@ def _seconds_per_iteration(folders: Sequence[Path]) -> float | None:
 
 
 def _images(study: Study, job: Job) -> int | None:
-    """Count the images of an epoch, as far as a look at the files tells."""
+    """Count the images of an epoch from the files; None if they do not tell."""
     config = study.config(job.config)
     dataset, *others = data_sets(config, 'train_dataloader')
     if others:
@@ -97,7 +97,7 @@ def _images(study: Study, job: Job) -> int | None:
 
 
 def fit_gpus(study: Study, available: int) -> str | None:
-    """Have no training take more GPUs than there are; returns a line that says so where one would."""
+    """Limit the GPUs of each training to those available; returns a line that says so if one needs more."""
     most = max(job.gpus for job in study.jobs)
     if most <= available:
         return None
@@ -111,18 +111,18 @@ def fit_gpus(study: Study, available: int) -> str | None:
 
 
 def gpus_of(job: Job, available: int) -> int:
-    """Return how many GPUs a job takes: a test one, and where there are any, every job at least one."""
+    """Return the number of GPUs of a job: at most one for a test; at least one if any is available."""
     return max(job.gpus if job.kind == 'train' else min(job.gpus, 1), min(available, 1))
 
 
 def wall_seconds(study: Study, seconds: Mapping[str, float], places: int, gpus: int = 0) -> float:
-    """Return how long jobs take side by side, each started as soon as it can, in the order of the study.
+    """Return the time of jobs side by side, each started as early as possible, in the order of the study.
 
     Args:
         study: Study.
-        seconds: Of each job that is to run, by name. Jobs that are not among them are done.
-        places: Cores or GPUs.
-        gpus: GPUs of the machine; with any, a job takes as many places as GPUs, else one.
+        seconds: Time of each job to run, by name; the other jobs are done.
+        places: Number of cores or GPUs.
+        gpus: GPUs of the machine; with GPUs, a job takes as many places as it takes GPUs, else one.
     """
     sizes = {job.name: min(places, max(1, gpus_of(job, gpus) if gpus else 1)) for job in study.jobs}
     waiting = [job for job in study.jobs if job.name in seconds]
@@ -140,6 +140,6 @@ def wall_seconds(study: Study, seconds: Mapping[str, float], places: int, gpus: 
 
 
 def clock(seconds: float) -> str:
-    """Write a time as minutes, or as hours and minutes."""
+    """Format a time as minutes, or as hours and minutes."""
     minutes = round(seconds / 60)
     return f'{minutes // 60}:{minutes % 60:02d} h' if minutes >= 60 else f'{max(minutes, 1)} min'

@@ -44,11 +44,11 @@ TOOLS = REPO / 'tools'
 
 
 class StepError(MMXrayError, RuntimeError):
-    """A step that failed, with one line that says why.
+    """A step failed; one line with the reason.
 
     Args:
-        message: The line; a tool's last one.
-        code: Exit code of the tool; None when none ran.
+        message: The line; for a failed tool, its last line.
+        code: Exit code of the tool; None if no tool ran.
     """
 
     def __init__(self, message: str, code: int | None = None):
@@ -61,7 +61,7 @@ def do(study: Study, job: Job) -> int:
     folder = study.root / job.folder
     folder.mkdir(parents=True, exist_ok=True)
     marker = study.root / job.marker
-    if is_done(study, job):  # done, but killed before Snakemake knew
+    if is_done(study, job):  # done, but killed before its marker was written
         marker.touch()
         return 0
     failed = folder / 'failed.json'
@@ -81,7 +81,7 @@ def do(study: Study, job: Job) -> int:
         record(study)
         if not digests.read_json(folder / 'run.json').get('left_out'):
             return 1
-        # A rate at which nothing is learnt is an answer: the other trials decide.
+        # A failed trial is a result, too: the other trials choose the learning rate.
     else:
         print(f'{number} done in {clock(time.monotonic() - start)}{reached(job, folder)}', flush=True)
     marker.touch()
@@ -91,7 +91,7 @@ def do(study: Study, job: Job) -> int:
 
 
 def reached(job: Job, folder: Path) -> str:
-    """Return the AP50 or mAP that a test found, as words for the line about its end."""
+    """Return the AP50 or mAP of a test, in words for its last printed line; '' without one."""
     metrics = digests.read_json(folder / 'test.json').get('metrics', {}) if job.kind == 'test' else {}
     for name in ('AP50', 'mAP'):
         if (value := metrics.get(f'xray/{name}')) is not None:
@@ -100,12 +100,12 @@ def reached(job: Job, folder: Path) -> str:
 
 
 def train(study: Study, job: Job, folder: Path) -> None:
-    """Train a run, or take over the trial that is the same run."""
+    """Train a run, or adopt the files of an identical trial."""
     facts, adopted = facts_of(study, job)
     before = digests.read_json(folder / 'run.json')
     if before and before.get('needs') != facts['needs']:
         print(f'{folder}: its pretraining or its trials were trained again since; starts from the beginning')
-        shutil.rmtree(folder)  # --resume would go on with the old weights
+        shutil.rmtree(folder)  # --resume would continue with the old weights
     resumed = any(folder.glob('*.pth'))
     write_json(folder / 'run.json', facts)
     start = time.monotonic()
@@ -116,11 +116,11 @@ def train(study: Study, job: Job, folder: Path) -> None:
         try:
             facts['command'] = call('train', arguments, job, folder)
         except StepError as error:
-            # 1: the training failed, as with a loss that is not finite; a kill tells nothing about the rate.
+            # 1: the training failed, such as by a loss that is not finite. A kill says nothing of the rate.
             if job.trial and error.code == 1:
                 write_json(folder / 'run.json', facts | dict(left_out=True))
             raise
-        # Of a run that was killed in the middle nobody knows how long it took.
+        # The time of a resumed run is unknown.
         facts['seconds'] = None if resumed else round(time.monotonic() - start, 1)
         checkpoint = last_checkpoint(folder)
         facts['checkpoint_sha256'] = digests.digest(Path(checkpoint))
@@ -128,14 +128,14 @@ def train(study: Study, job: Job, folder: Path) -> None:
 
 
 def facts_of(study: Study, job: Job) -> tuple[dict[str, Any], str | None]:
-    """Settle how a run is trained, now that what it needs is done.
+    """Determine the training of a run, once its needs are done.
 
     Returns:
-        Its facts, with the `options` of tools/train.py, and the folder of the
-        trial that is this very run, if one is.
+        The facts of the run, with the `options` of tools/train.py, and the folder of an identical trial, if
+        there is one.
 
     Raises:
-        StepError: No trial succeeded, or the labels or the pretraining's checkpoint are not as they should.
+        StepError: No trial succeeded, or the labels or the pretraining's checkpoint cannot be used.
     """
     options = [f'randomness.seed={job.seed}', *job.options]
     facts = dict(lr_factor=job.lr_factor)
@@ -167,7 +167,7 @@ def facts_of(study: Study, job: Job) -> tuple[dict[str, Any], str | None]:
             )
         key, _ = start_of(study.config(job.config))
         options.append(f'{key}={start}')
-    # A rate that is chosen on val depends on its labels as well.
+    # A learning rate chosen on val also depends on the labels of val.
     loaders = ['train_dataloader', *(['val_dataloader'] if job.trial or job.trials else [])]
     facts |= dict(
         study=study.name,
@@ -189,10 +189,10 @@ def facts_of(study: Study, job: Job) -> tuple[dict[str, Any], str | None]:
 
 
 def choose(study: Study, job: Job) -> tuple[str, dict[str, Any]]:
-    """Choose the learning rate among the trials that did not fail; returns its factor, and what to record.
+    """Choose the learning rate among the trials that did not fail; returns its factor and facts to record.
 
     Raises:
-        StepError: All failed, or one has no value on val.
+        StepError: All trials failed, or a trial has no value on val.
     """
     trials = {
         factor: digests.read_json(study.root / trial / 'run.json') for factor, trial in job.trials.items()
@@ -212,7 +212,7 @@ def choose(study: Study, job: Job) -> tuple[str, dict[str, Any]]:
 
 
 def test(study: Study, job: Job, folder: Path) -> None:
-    """Test a run on val and test, with the options it was trained with."""
+    """Test a run on val and test, with the options of its training."""
     facts = digests.read_json(folder / 'run.json')
     start = time.monotonic()
     arguments = [job.config, last_checkpoint(folder), '--work-dir', str(folder), '--val']
@@ -224,10 +224,10 @@ def test(study: Study, job: Job, folder: Path) -> None:
 
 
 def check_predictions(folder: Path) -> None:
-    """Refuse what the report leaves out: it is no value to average either.
+    """Refuse predictions that the report would leave out, so that no table averages them.
 
     Raises:
-        StepError: Predictions of val or test that no measure may be taken of.
+        StepError: Predictions of val or test cannot be measured.
     """
     for split, file in FILES.items():
         if (folder / file).is_file():
@@ -238,10 +238,10 @@ def check_predictions(folder: Path) -> None:
 
 
 def call(tool: str, arguments: Sequence[str], job: Job, folder: Path) -> str:
-    """Run one of the project's tools, its words in log.txt; returns the command.
+    """Run one of the project's tools with its output in log.txt; returns the command.
 
     Raises:
-        StepError: It failed; the message is its last line.
+        StepError: The tool failed; the message is its last line.
     """
     env = os.environ | ({} if devices()[0] else {'OMP_NUM_THREADS': '1'})
     gpus = gpus_of(job, 1)
@@ -268,7 +268,7 @@ def call(tool: str, arguments: Sequence[str], job: Job, folder: Path) -> str:
 
 @contextlib.contextmanager
 def claimed(count: int) -> Iterator[dict[str, str]]:
-    """Claim GPUs of this machine for as long as a step runs; a cluster's scheduler does it itself."""
+    """Claim GPUs of this machine for the time of a step; on a cluster, the scheduler assigns them."""
     gpus = gpus_here()
     if not gpus or 'SLURM_JOB_ID' in os.environ:
         yield {}
@@ -288,16 +288,16 @@ def claimed(count: int) -> Iterator[dict[str, str]]:
                 if len(held) == count:
                     yield {'CUDA_VISIBLE_DEVICES': ','.join(held)}
                     return
-        time.sleep(5)  # all or none are held, or two steps would wait for each other
+        time.sleep(5)  # hold all or none, so that two steps never wait for each other
 
 
 def read_annotations(source: Path) -> dict:
-    """Return a COCO file, of JSON or Parquet, as it is."""
+    """Return the whole content of a COCO file, in JSON or Parquet."""
     return read_whole(source, str(source)) if source.suffix == SUFFIX else json.loads(source.read_text())
 
 
 def count_images(source: Path) -> int:
-    """Return how many images an annotation file holds; 0 where it is not there or cut short."""
+    """Return the number of images in an annotation file; 0 if it is missing or incomplete."""
     try:
         if source.suffix not in ('.json', SUFFIX):
             return 0
@@ -309,7 +309,7 @@ def count_images(source: Path) -> int:
 
 
 def labels(study: Study, job: Job) -> tuple[Path, int]:
-    """Write the share of the labels that a run learns from, once; returns the file and its image count."""
+    """Write the share of the labels for a run's training; returns the file and its number of images."""
     dataset, *others = digests.data_sets(study.config(job.config), 'train_dataloader')
     if others:
         raise StepError(
@@ -331,13 +331,13 @@ def labels(study: Study, job: Job) -> tuple[Path, int]:
 
 
 def values_on_val(folder: Path) -> list[float]:
-    """Return what a trial reached on val, validation by validation."""
+    """Return the values of a trial on val, one per validation."""
     curves = read_curves(folder).val
     return [value for _, value in curves.get('AP50') or curves.get('mAP') or []]
 
 
 def last_checkpoint(folder: Path) -> str:
-    """Return the last checkpoint of a run that was trained to its end."""
+    """Return the last checkpoint of a completely trained run."""
     epochs = digests.read_json(folder / 'run.json').get('epochs')
     checkpoint = folder / f'epoch_{epochs}.pth'
     if not checkpoint.is_file():
@@ -348,7 +348,7 @@ def last_checkpoint(folder: Path) -> str:
 
 
 def adopt(trial: Path, folder: Path) -> dict[str, Any]:
-    """Link the files of the trial that is this very run into its folder; returns its facts of training."""
+    """Link the files of an identical trial into a run's folder; returns the facts of its training."""
     for source in trial.rglob('*'):
         target = folder / source.relative_to(trial)
         if source.is_dir():

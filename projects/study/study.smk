@@ -1,4 +1,4 @@
-# What Snakemake runs of a study: one rule per job of the plan that tools/study.py wrote.
+# Snakemake's rules of a study: one rule per job of the plan that tools/study.py wrote.
 import json
 from pathlib import Path
 
@@ -22,7 +22,7 @@ for job in plan:
         threads: 1
         priority: job['priority']
         resources:
-            gpu=job['gpu'],  # the name that the Slurm executor reads
+            gpu=job['gpu'],  # the Slurm executor reads this name
             runtime=job['minutes'],
         params:
             command=job['command'],

@@ -12,17 +12,17 @@ from .plan import StudyError
 
 
 def draw_subset(coco: dict, percent: int, by: str = 'part', seed: int = 0) -> dict:
-    """Draw a share of an annotated set; the smaller share of two lies within the larger.
+    """Draw a share of an annotated set; a smaller share is a subset of a larger one.
 
     Args:
         coco: COCO dict.
-        percent: Of the parts, or of the frames of each series; rounded up.
-        by: 'part': all views of a part or none, defective and defect-free parts in proportion; 'frame':
-            frames of each `series`, as GDXray has few parts with many frames.
-        seed: Of the order.
+        percent: Percent of the parts, or of the frames of each series; rounded up.
+        by: 'part': all views of a part or none, with defective and defect-free parts in proportion; 'frame':
+            frames of each `series`, since GDXray has few parts with many frames.
+        seed: Seed of the order.
 
     Returns:
-        COCO dict with the images drawn, in their order, and their annotations.
+        COCO dict with the drawn images, in their order, and their annotations.
 
     Raises:
         StudyError: An image has no `part` (or `series`).
