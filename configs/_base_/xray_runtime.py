@@ -5,6 +5,7 @@ xray_imports = dict(
     imports=[
         'projects.xray.compat',  # first: it repairs the libraries the others import
         'projects.xray.datasets',
+        'projects.xray.mixed',
         'projects.xray.transforms',
         'projects.xray.apis',
         'projects.xray.crops',

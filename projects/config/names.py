@@ -49,7 +49,8 @@ LABELLED = (
 OWN = r'own-[a-z0-9]+(?:-[a-z0-9]+)*?'
 METHODS = ('simsiam', 'simmim', 'densecl')
 DETECTORS = ('faster-rcnn', 'mask-rcnn')
-AXES = ('views',)
+AXES = ('views', 'mixed')
+"""Variants of a recipe's data: views made for radiographs; labels mixed with drawn flaws."""
 
 _BACKBONE = '|'.join(BACKBONES)
 _PRETRAINED = '|'.join((*METHODS, 'drawn'))
@@ -62,7 +63,7 @@ GRAMMAR = {
     'pretrain': re.compile(
         rf'(?P<method>{"|".join(METHODS)})_(?P<backbone>{_BACKBONE})(?:-(?P<init>in1k)-pre)?'
         rf'_{_BATCH}(?P<amp>-amp)?-(?P<sched>coslr)-(?P<epochs>\d+)e_(?P<images>{_ARCHIVE})'
-        rf'(?:-(?P<axis>{"|".join(AXES)}))?-(?P<px>\d+)px'
+        rf'(?:-(?P<axis>views))?-(?P<px>\d+)px'
     ),
     'probe': re.compile(
         rf'(?P<backbone>{_BACKBONE})-(?:(?P<init>{_INIT})-pre|scratch)_{_BATCH}-linear'
@@ -71,7 +72,7 @@ GRAMMAR = {
     'detector': re.compile(
         rf'(?:(?P<distiller>pkd|cwd)-(?P<teacher>(?:{_BACKBONE})(?:-(?:{_INIT}))?)_)?'
         rf'(?P<method>{"|".join(DETECTORS)})_(?P<backbone>{_BACKBONE})-(?:(?P<init>{_INIT})-pre|scratch)_fpn(?P<fpn>\d+)?'
-        rf'_{_BATCH}(?P<amp>-amp)?-(?:(?P<times>\d+)x|(?P<epochs>\d+)e)_(?P<images>{_LABELLED})'
+        rf'_{_BATCH}(?P<amp>-amp)?-(?:(?P<times>\d+)x|(?P<epochs>\d+)e)_(?P<images>{_LABELLED})(?:-(?P<axis>mixed))?'
     ),
     'drawn': re.compile(
         rf'(?P<method>drawn)_(?P<backbone>{_BACKBONE})(?:-(?P<init>in1k)-pre)?_fpn(?P<fpn>\d+)?'
@@ -86,7 +87,7 @@ _RUN = re.compile(r'seed(?P<seed>\d+)-frac(?P<fraction>\d+)')
 _LOOSE = (
     re.compile(
         rf'(?P<method>{"|".join(DETECTORS)})_(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)'
-        r'_(?P<recipe>.+)_(?P<images>.+)'
+        r'_(?P<recipe>.+)_(?P<images>.+?)(?:-(?P<axis>mixed))?'
     ),
     re.compile(
         rf'(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)_(?P<recipe>.+)_(?P<images>[\w-]+)-(?P<px>\d+px)'
@@ -234,6 +235,6 @@ def summary(stem: str) -> dict[str, str]:
             tokens = match.groupdict()
             method = tokens.get('method')
             other = method if method != DETECTORS[0] else None  # the usual one goes without saying
-            recipe = ', '.join(part for part in (other, tokens['recipe'], tokens.get('px')) if part)
+            recipe = ', '.join(part for part in (other, tokens['recipe'], tokens.get('axis'), tokens.get('px')) if part)
             return dict(dataset=tokens['images'], backbone=tokens['backbone'], recipe=recipe, init=init)
     return dict(dataset='', backbone='', recipe='', init=stem)

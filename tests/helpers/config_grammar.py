@@ -78,7 +78,9 @@ def resolved(path: Path):
 def dataset(loader) -> dict:
     """The dataset of a loader, without the repetition around it."""
     inner = loader.dataset
-    return inner.dataset if inner.type == 'RepeatDataset' else inner
+    while inside := inner.get('dataset') or inner.get('datasets'):
+        inner = inside if isinstance(inside, dict) else inside[0]
+    return inner
 
 
 @functools.cache

@@ -12,17 +12,17 @@ xray_voids = dict(
     sand_inclusion=4,
     surface_pit=4,
 )
+xray_drawn = dict(
+    data_root='data/gdxray',
+    ann_file='b/unlabeled.txt',
+    pipeline=[
+        _base_.xray_load,
+        dict(type='DrawFlaws', number=(1, 6), pitch=(0.05, 0.35), weights=xray_voids, margin=0.15),
+        *_base_.xray_crops,
+    ],
+    **_base_.xray_backgrounds,
+)
 train_dataloader = dict(
     batch_sampler=None,  # crops are square; an unlabelled list does not say how wide its images are
-    dataset=dict(
-        _delete_=True,
-        data_root='data/gdxray',
-        ann_file='b/unlabeled.txt',
-        pipeline=[
-            _base_.xray_load,
-            dict(type='DrawFlaws', number=(1, 6), pitch=(0.05, 0.35), weights=xray_voids, margin=0.15),
-            *_base_.xray_crops,
-        ],
-        **_base_.xray_backgrounds,
-    ),
+    dataset=dict(_delete_=True, **xray_drawn),
 )
