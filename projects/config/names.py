@@ -235,6 +235,7 @@ def summary(stem: str) -> dict[str, str]:
             tokens = match.groupdict()
             method = tokens.get('method')
             other = method if method != DETECTORS[0] else None  # the usual one goes without saying
-            recipe = ', '.join(part for part in (other, tokens['recipe'], tokens.get('axis'), tokens.get('px')) if part)
+            parts = (other, tokens['recipe'], tokens.get('axis'), tokens.get('px'))
+            recipe = ', '.join(part for part in parts if part)
             return dict(dataset=tokens['images'], backbone=tokens['backbone'], recipe=recipe, init=init)
     return dict(dataset='', backbone='', recipe='', init=stem)

@@ -8,6 +8,9 @@ from pathlib import Path
 from projects.config.configs import leaves
 from projects.radiograph.files import sha256
 
+UNLABELLED = 'XrayBackgrounds'
+"""The data set of an archive into whose radiographs a training draws flaws."""
+
 
 def digest(path: Path) -> str | None:
     """SHA-256 of a file; None when it is not there."""
@@ -76,9 +79,14 @@ def trained_on(config: Mapping, folder: Path) -> dict[str, str | None]:
         folder: Its work dir, with what a study (`run.json`) or tools/train.py (`starts.json`) noted.
     """
     facts = read_json(folder / 'run.json')
-    files = [str(annotation_file(d)) for d in data_sets(config, 'train_dataloader') if d.get('ann_file')]
+    data = [d for d in data_sets(config, 'train_dataloader') if d.get('ann_file')]
     labels = noted_labels(folder, facts) or {}
-    return {file: facts.get('subset_sha256') or labels.get(file) for file in files}
+    found = {str(annotation_file(d)): labels.get(str(annotation_file(d))) for d in data}
+    if facts.get('subset_sha256'):  # a share of the labels, not of the archive that is mixed in
+        found |= {
+            str(annotation_file(d)): facts['subset_sha256'] for d in data if d.get('type') != UNLABELLED
+        }
+    return found
 
 
 def noted_labels(folder: Path, facts: Mapping) -> dict[str, str] | None:

@@ -310,7 +310,8 @@ def count_images(source: Path) -> int:
 
 def labels(study: Study, job: Job) -> tuple[Path, int]:
     """Write the share of the labels for a run's training; returns the file and its number of images."""
-    dataset, *others = digests.data_sets(study.config(job.config), 'train_dataloader')
+    data = digests.data_sets(study.config(job.config), 'train_dataloader')
+    dataset, *others = [one for one in data if one.get('type') != digests.UNLABELLED]
     if others:
         raise StepError(
             f'{job.config}: trains on {1 + len(others)} data sets, expected one to draw a share of the '

@@ -13,9 +13,9 @@ from .errors import DatasetError
 class XrayMixedDefects(ConcatDataset):
     """Labelled radiographs, a share of which is replaced by radiographs of an archive with drawn flaws.
 
-    A detector that is fine-tuned on few labels alone forgets what the drawn flaws taught. An epoch has as many
-    samples as there are labelled radiographs, so a schedule stays as long as it was. Which samples are
-    replaced, and by which radiographs, depends on seed, epoch and index alone (`SeededDataset`).
+    A detector that is fine-tuned on few labels alone forgets what the drawn flaws taught. An epoch has as
+    many samples as there are labelled radiographs, so a schedule keeps its length. Seed, epoch and index
+    alone decide which samples are replaced, and by which radiographs (`SeededDataset`).
 
     Args:
         datasets: The labelled data set, then the archive (`XrayBackgrounds`), each with its own pipeline.
@@ -28,8 +28,8 @@ class XrayMixedDefects(ConcatDataset):
     def __init__(self, datasets: Sequence[dict], share: float = 0.5):
         if len(datasets) != 2 or not 0 <= share <= 1:
             raise DatasetError(
-                f'XrayMixedDefects: {len(datasets)} data sets and share={share}, expected a labelled data set, '
-                'an archive, and a share in [0, 1]; change them in the config'
+                f'XrayMixedDefects: {len(datasets)} data sets and share={share}, expected a labelled data '
+                'set, an archive, and a share in [0, 1]; change them in the config'
             )
         super().__init__(datasets)
         labelled, archive = self.datasets
