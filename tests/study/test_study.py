@@ -894,6 +894,35 @@ def test_a_training_on_several_data_sets_records_each(study, capsys):
     assert 'joined' in capsys.readouterr().out
 
 
+def test_a_share_of_the_labels_leaves_a_mixed_in_archive_whole(study):
+    """Half of a training's samples may come from an unlabelled archive; the share is of the labels."""
+    labelled, archive = (
+        "dict(type='XrayDefects', data_root='data', ann_file='train.json')",
+        "dict(type='XrayBackgrounds', data_root='data', ann_file='unlabeled.txt')",
+    )
+    both = f"dict(type='XrayMixedDefects', datasets=[{labelled}, {archive}])"
+    config = ARM.format(init=None).replace("dict(data_root='data', ann_file='train.json')", both)
+    Path('configs/small/mixed.py').write_text(config)
+    Path('data').mkdir()
+    Path('data/train.json').write_text(json.dumps(parts_coco(20, free=5)))
+    Path('data/unlabeled.txt').write_text('a.png\n')
+    planned = read_study(study('fractions: [10]', arms=['mixed']))
+    job = planned.job('train_mixed_seed0_frac10')
+    file, images = step.labels(planned, job)
+    assert 0 < images < 20 and images == len(json.loads(file.read_text())['images'])
+    facts, _ = step.facts_of(planned, job)
+    assert set(facts['labels_sha256']) == {'data/train.json', 'data/unlabeled.txt'}
+    assert f'train_dataloader.dataset.datasets.0.ann_file={file.resolve()}' in facts['options']
+    folder = Path('run')
+    folder.mkdir()
+    (folder / 'run.json').write_text(json.dumps(facts))
+    seen = xray_digests.trained_on(planned.config(job.config), folder)
+    assert seen == {
+        'data/train.json': facts['subset_sha256'],
+        'data/unlabeled.txt': facts['labels_sha256']['data/unlabeled.txt'],
+    }
+
+
 def log_val(folder, *values):
     """Write the validations that a training logs."""
     scalars = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
