@@ -44,8 +44,7 @@ def evaluate(
 
     Raises:
         FolderError: The folder cannot be used.
-        DatasetError: The annotations cannot be used, an image is missing or of another size, or no image can
-            be inspected.
+        DatasetError: The annotations are unusable, an image is missing or of another size, or none is read.
     """
     inspector = Inspector(source, engine)
     exported = inspector.exported
