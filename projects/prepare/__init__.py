@@ -1,1 +1,1 @@
-"""From a plant's files to data that the recipes read."""
+"""From a plant's files to data for the recipes."""

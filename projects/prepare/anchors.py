@@ -1,4 +1,4 @@
-"""Boxes at the size at which the model sees them, and how well anchors fit them."""
+"""Boxes at the input size of the model, and the fit of anchors to them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from .findings import WARNING, Finding, ImageSet
 
 
 def resize_of(pipeline: Sequence[dict]) -> tuple[tuple[int, int] | float, bool] | None:
-    """Scale (w, h) in px or factor, and `keep_ratio`, of the one plain `Resize` of a pipeline, if any."""
+    """Return scale (w, h) in px or factor, and `keep_ratio`, of a pipeline's only plain `Resize`, if any."""
     kinds = ('Resize', 'XrayResize', 'mmdet.Resize', 'mmpretrain.Resize')
     found = [step for step in pipeline if step.get('type') in kinds]
     if len(found) != 1:
@@ -23,13 +23,13 @@ def resize_of(pipeline: Sequence[dict]) -> tuple[tuple[int, int] | float, bool] 
 
 
 def input_factors(sizes: np.ndarray, scale: tuple[int, int] | float, keep_ratio: bool) -> np.ndarray:
-    """What a resize multiplies widths and heights with, as mmcv's `Resize` does.
+    """Return the factors by which mmcv's `Resize` multiplies widths and heights.
 
     Args:
         sizes: (N, 2) width and height in px.
-        scale: (w, h) in px; with `keep_ratio` its longer and shorter side bound those of the image. Or the
-            factor itself.
-        keep_ratio: one factor for both sides.
+        scale: (w, h) in px, or a factor. With `keep_ratio`, its longer and shorter side bound those of the
+            image.
+        keep_ratio: use one factor for both sides.
 
     Returns:
         (N, 2) factors of width and height.
@@ -44,11 +44,11 @@ def input_factors(sizes: np.ndarray, scale: tuple[int, int] | float, keep_ratio:
 
 @dataclass
 class Boxes:
-    """The boxes of one split at the size at which the model sees them.
+    """The boxes of one split at the input size of the model.
 
     Attributes:
         native: (N, 4) x, y, w, h in px of the file.
-        scaled: (N, 4) the same after the resize.
+        scaled: (N, 4) the same boxes after the resize.
         sizes: (N, 2) width and height of each box's image after the resize, px.
     """
 
@@ -58,9 +58,9 @@ class Boxes:
 
 
 def boxes_at_input(s: ImageSet) -> Boxes | None:
-    """Scale the boxes of a labelled set as its pipeline does, crowd left out.
+    """Scale the boxes of a labelled set by its pipeline's resize, without crowd.
 
-    None for a set that cannot be loaded, or without a plain `Resize`.
+    Return None for a set that cannot be loaded, or without a plain `Resize`.
     """
     resize = resize_of(s.pipeline)
     if s.coco is None or resize is None:
@@ -75,14 +75,14 @@ def boxes_at_input(s: ImageSet) -> Boxes | None:
 
 
 def best_anchor_iou(boxes: Boxes, base_anchors: Sequence[np.ndarray], strides: Sequence[tuple]) -> np.ndarray:
-    """IoU of each box with the anchor that fits it best, over all levels and positions.
+    """Return the IoU of each box with its best anchor, over all levels and positions.
 
-    Overlap falls with the distance of the centres in x and in y, so for each anchor shape only the position
-    nearest to the box has to be looked at.
+    Overlap decreases with the distance of the centres in x and in y. So for each anchor shape, only the
+    position nearest to the box is tried.
 
     Args:
         boxes: see `Boxes`.
-        base_anchors: per level (A, 4) x1, y1, x2, y2 in px at position (0, 0), as those of mmdet's
+        base_anchors: per level (A, 4) x1, y1, x2, y2 in px at position (0, 0), as in mmdet's
             AnchorGenerator.
         strides: per level (x, y) in px.
 
@@ -107,14 +107,14 @@ def best_anchor_iou(boxes: Boxes, base_anchors: Sequence[np.ndarray], strides: S
 def check_anchors(
     scales: Sequence[float], fit: Callable[[Sequence[float]], np.ndarray]
 ) -> tuple[dict, list[Finding]]:
-    """Judge the anchors of a region proposal network and look for scales that fit better.
+    """Judge the anchors of a region proposal network, and search for scales that fit better.
 
     Args:
         scales: anchor scales of the config.
         fit: best anchor IoU of each box, (N,), for given scales.
 
     Returns:
-        dict with `iou` (N,), `share_50`, `share_70`, `scales`, and of the best one or two scales
+        dict with `iou` (N,), `share_50`, `share_70`, `scales`, and for the best one or two scales
         `better_scales`, `better_50` and `better_70`; and the findings.
     """
 
@@ -127,7 +127,7 @@ def check_anchors(
     single = (2, 3, 4, 6, 8, 12, 16)
     for candidate in [(a,) for a in single] + [(a, b) for a in single for b in single if a < b <= 2 * a]:
         tried[candidate] = shares(fit(candidate))
-    # More anchors cost time: as few as come within a hundredth of the best.
+    # More anchors cost time: take the fewest scales within a hundredth of the best.
     top = max(b for _, b in tried.values())
     better = min((len(c), -tried[c][1], c) for c in tried if tried[c][1] >= top - 0.01)[2]
     result = dict(
@@ -160,7 +160,7 @@ def check_anchors(
 
 
 def check_box_size(s: ImageSet, boxes: Boxes) -> list[Finding]:
-    """Warn when many boxes shrink to a few pixels at the model's input, with the resize that would help."""
+    """Warn if many boxes shrink to a few pixels at the model's input, and suggest a resize."""
     side = np.sqrt(boxes.scaled[:, 2] * boxes.scaled[:, 3])
     tiny = (side < 8).mean()
     if tiny <= 0.05:

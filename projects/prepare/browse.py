@@ -1,4 +1,4 @@
-"""What a model sees of a data set: the image after each transform of its pipeline, on one sheet."""
+"""The images of a data set as the model sees them: after each transform of the pipeline, on one sheet."""
 
 import random
 import textwrap
@@ -22,20 +22,20 @@ BACKGROUND, PAPER, INK, SOFT, LINE = (
     (222,) * 3,
 )
 MASKED = (38, 70, 110)
-# Okabe and Ito's colours, told apart by colour-blind people, for data sets that state none.
+# Okabe and Ito's colours, distinct for colour-blind people, for data sets without a palette.
 COLOURS = [(213, 94, 0), (86, 180, 233), (0, 158, 115), (230, 159, 0), (204, 121, 167), (240, 228, 66)]
 
 
 @dataclass
 class Stage:
-    """What one transform made of one image.
+    """The result of one transform on one image.
 
     Attributes:
         image: (H, W) uint8, uint16 (white at 65535) or float (white at 255), or (H, W, 3) uint8.
         boxes: (N, 4) x1, y1, x2, y2 in px of `image`.
         labels: (N,) int, index of the class of each box.
-        mask: (h, w) bool, True where the model has to reconstruct; over the whole image. None without one.
-        values: shape, type and range of what was passed on, in words.
+        mask: (h, w) bool over the whole image, True where the model has to reconstruct. None without a mask.
+        values: shape, type and range of the result, in words.
     """
 
     image: np.ndarray
@@ -50,9 +50,9 @@ class Item:
     """One image on its way through the pipeline.
 
     Attributes:
-        path: of its file.
-        label: class of the whole image; empty where there is none.
-        stages: by (view, column).
+        path: path of its file.
+        label: class of the whole image; empty without a class.
+        stages: result of each transform, by (view, column).
     """
 
     path: str = ''
@@ -61,23 +61,22 @@ class Item:
 
 
 class Recorder:
-    """Runs images through the transforms of a dataset, unchanged, and keeps what each of them returns.
+    """Runs images through the unchanged transforms of a dataset, and keeps the result of each.
 
-    Transforms inside of others (`MultiView`, `RandomApply`) count one by one; a second view is kept in a row
-    of its own.
+    Nested transforms (in `MultiView`, `RandomApply`) count one by one; a second view has its own row.
 
     Attributes:
         columns: name and arguments of each transform, in order.
     """
 
     def __init__(self, dataset, configs: Sequence[dict], preprocess: Callable | None = None):
-        """Record what each transform of a dataset returns.
+        """Prepare to record the result of each transform of a dataset.
 
         Args:
             dataset: has `pipeline`, a Compose; `prepare_data`; and `metainfo`.
-            configs: of the transforms of its pipeline.
-            preprocess: what makes the model's input of a packed item, the last column: returns `inputs`,
-                `data_samples` and the `mean` and `std` that it has normalised with.
+            configs: configs of the transforms of its pipeline.
+            preprocess: function from a packed item to the model's input, the last column. It returns
+                `inputs`, `data_samples`, and the `mean` and `std` of its normalisation.
         """
         self.dataset = dataset
         self.columns: list[tuple[str, str]] = []
@@ -118,12 +117,12 @@ class Recorder:
         """Run one image; None where the pipeline drops it.
 
         Args:
-            index: of the image in the dataset.
-            seed: of every random draw.
+            index: index of the image in the dataset.
+            seed: seed of every random draw.
         """
         seed_all(seed)
         self._item = Item()
-        self._placed_late = None  # whether boxes were loaded after the resize; None before they are loaded
+        self._placed_late = None  # whether boxes were loaded after the resize; None until they are loaded
         packed = self.dataset.prepare_data(index)
         if packed is None:
             return None
@@ -143,7 +142,7 @@ class Recorder:
             return
         boxes, labels = _boxes_of(results, sample)
         if self._placed_late is None and len(boxes):
-            # A test pipeline loads boxes after the resize and keeps them in px of the file.
+            # A test pipeline loads boxes after the resize, and keeps them in px of the file.
             self._placed_late = results.get('scale_factor')
             self._placed_late = False if self._placed_late is None else np.tile(self._placed_late, 2)
         if self._placed_late is not None and self._placed_late is not False:
@@ -160,21 +159,21 @@ class Recorder:
 
 
 def seed_all(seed: int) -> None:
-    """Seed every generator that transforms draw from."""
+    """Seed every random generator of the transforms."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def _short(value) -> str:
-    """A value of a config in few characters."""
+    """Return a value of a config in few characters."""
     if isinstance(value, dict):
         return ' '.join(str(v) if k == 'type' else f'{k}={_short(v)}' for k, v in value.items())
     return str(value)
 
 
 def _boxes_of(results: dict, sample) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 4) boxes and (N,) labels of a results dict, or of the data sample that it was packed into."""
+    """Return (N, 4) boxes and (N,) labels of a results dict, or of its packed data sample."""
     if sample is not None and 'gt_instances' in sample:
         boxes, labels = sample.gt_instances.bboxes, sample.gt_instances.labels
     else:
@@ -186,7 +185,7 @@ def _boxes_of(results: dict, sample) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shown(image: np.ndarray | torch.Tensor) -> tuple[np.ndarray, str]:
-    """An image as (H, W) or (H, W, 3), and its values in words."""
+    """Return an image as (H, W) or (H, W, 3), and its values in words."""
     array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else image
     values = (
         f'{" x ".join(map(str, array.shape))} {array.dtype}, {_number(array.min())} to {_number(array.max())}'
@@ -209,9 +208,9 @@ def draw_sheet(recorder: Recorder, items: Sequence[Item], title: str) -> Image.I
     """Draw one row per image and view, one column per transform.
 
     Args:
-        recorder: what recorded the items.
-        items: images on their way through the pipeline.
-        title: of the sheet.
+        recorder: the recorder of the items.
+        items: recorded images.
+        title: title of the sheet.
     """
     meta = recorder.dataset.metainfo
     classes = [str(name) for name in meta.get('classes') or ()]
@@ -245,7 +244,7 @@ def draw_sheet(recorder: Recorder, items: Sequence[Item], title: str) -> Image.I
                 if stage:
                     _draw_stage(sheet, place, stage, before, palette)
                 elif view == 0:
-                    # A later view has no cell where all views are one image still.
+                    # A later view has no cell while all views are still one image.
                     pen.text((place[0], top + line - UNDER + 5), 'not applied', SOFT, _font(12))
                 before = stage or before
             top += line
@@ -254,7 +253,7 @@ def draw_sheet(recorder: Recorder, items: Sequence[Item], title: str) -> Image.I
 
 
 def _rows(item: Item) -> list[int]:
-    """Height of the row of each view: that of its highest tile and the words below."""
+    """Return the height of each view's row: its highest tile and the text below."""
     rows: dict[int, int] = {}
     for (view, _), stage in item.stages.items():
         rows[view] = max(rows.get(view, 0), _size(stage.image)[1] + UNDER)
@@ -262,7 +261,7 @@ def _rows(item: Item) -> list[int]:
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:
-    """Width and height of an image on the sheet."""
+    """Return width and height of an image on the sheet."""
     height, width = image.shape[:2]
     zoom = TILE / max(height, width)
     return max(round(width * zoom), 1), max(round(height * zoom), 1)
@@ -274,7 +273,7 @@ def _wrapped(arguments: str) -> list[str]:
 
 
 def _draw_caption(pen, at, item: Item, classes, palette, width) -> None:
-    """The file's name, the image's class, and the boxes of each class in its colour."""
+    """Write the file name, the image's class, and the number of boxes of each class in its colour."""
     x, y = at
     words = [(item.label, SOFT)] if item.label else []
     labels = next((s.labels for s in reversed(item.stages.values()) if len(s.labels)), ())
@@ -304,7 +303,7 @@ def _draw_stage(sheet, place, stage: Stage, before: Stage | None, palette) -> No
 
 
 def _tile(stage: Stage, palette) -> Image.Image:
-    """An image of at most `TILE` px with its mask and boxes."""
+    """Draw an image of at most `TILE` px with its mask and boxes."""
     image = stage.image
     if image.dtype == np.uint16:
         image = image / 257
@@ -330,7 +329,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _cut(text: str, size: int, room: float, keep_end: bool = False) -> str:
-    """Shorten a text to so many px."""
+    """Shorten a text to a width in px."""
     font, cut = _font(size), text
     while cut and font.getlength(cut) > room:
         text = text[1:] if keep_end else text[:-1]

@@ -1,4 +1,4 @@
-"""Boxes and parts of a data set as its files have them: range, area, duplicates, parts with most boxes."""
+"""Boxes and parts of a data set as stored in its files: range, area, duplicates, dominant parts."""
 
 import math
 from collections import Counter, defaultdict
@@ -12,7 +12,7 @@ from .findings import ERROR, NOTE, WARNING, Finding, ImageSet, counted
 
 
 def check_boxes(sets: Sequence[ImageSet]) -> list[Finding]:
-    """Judge the boxes as the files have them: range, area, duplicates.
+    """Judge the boxes as stored in the files: range, area, duplicates.
 
     Args:
         sets: the labelled sets.
@@ -72,7 +72,7 @@ def check_boxes(sets: Sequence[ImageSet]) -> list[Finding]:
 
 
 def _numbers(values, count: int) -> list[float]:
-    """So many numbers; nan for each where the file holds anything else."""
+    """Return `count` numbers; all nan if the file holds anything else."""
     try:
         found = [float(v) for v in values if not isinstance(v, str)]
     except (TypeError, ValueError, OverflowError):
@@ -81,17 +81,17 @@ def _numbers(values, count: int) -> list[float]:
 
 
 def _overshoot(boxes: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """(N,) by how many px boxes (N, 4) of x, y, w, h reach out of images of (N, 2) width and height."""
+    """Return (N,) px by which boxes (N, 4) of x, y, w, h reach out of images of (N, 2) width and height."""
     return np.maximum(-boxes[:, :2], boxes[:, :2] + boxes[:, 2:] - size).max(1, initial=0)
 
 
 def _duplicates(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(N,) bool: an earlier box of the same image has an IoU above 0.9."""
+    """Return (N,) bool: whether an earlier box of the same image has an IoU above 0.9."""
     found = np.zeros(len(boxes), bool)
     corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
     order = np.argsort(image, kind='stable')
     for rows in np.split(order, np.flatnonzero(np.diff(image[order])) + 1):
-        # In blocks: of ten thousand boxes of one image, all pairs at once take gigabytes.
+        # In blocks: for ten thousand boxes of one image, all pairs at once take gigabytes.
         for start in range(1, len(rows), 256):
             own = np.arange(start, min(start + 256, len(rows)))
             same = box_iou(corners[rows[own]], corners[rows[: own[-1]]]) > 0.9
@@ -101,7 +101,7 @@ def _duplicates(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def check_dominance(sets: Sequence[ImageSet]) -> list[Finding]:
-    """Warn of a part or series with over a quarter of all boxes and four times its share of the images.
+    """Warn of a part or series with over a quarter of all boxes, and over four times its share of images.
 
     Args:
         sets: the labelled sets, taken together.
@@ -130,7 +130,7 @@ def check_dominance(sets: Sequence[ImageSet]) -> list[Finding]:
 
 
 def check_parts(sets: Sequence[ImageSet]) -> list[Finding]:
-    """Say of which sets no escape rate can be proven, as the physical parts on their images are not known."""
+    """Report the sets without known physical parts, for which no escape rate can be proven."""
     findings = []
     for s in sets:
         unknown = [path for path, part in zip(s.paths, s.groups('part')) if part is None]
@@ -152,7 +152,7 @@ def check_parts(sets: Sequence[ImageSet]) -> list[Finding]:
 
 
 def check_ledgers(sets: Sequence[ImageSet]) -> list[Finding]:
-    """Pass on what the converter repaired, as the ledger in the annotation files says; splits share one."""
+    """Report the repairs in the converter's ledger, which all annotation files of a data set hold."""
     ledgers = []
     for s in sets:
         ledger = s.info.get('ledger')

@@ -7,7 +7,7 @@ from .findings import ERROR, NOTE, WARNING, Finding, ImageSet, with_boxes
 
 
 def check_classes(sets: Sequence[ImageSet], heads: dict[str, int]) -> list[Finding]:
-    """Compare classes, counts and heads.
+    """Compare the classes of all sets, their counts, and the heads.
 
     Args:
         sets: the labelled sets.
@@ -68,7 +68,7 @@ def check_classes(sets: Sequence[ImageSet], heads: dict[str, int]) -> list[Findi
 
 
 def _crowd(s: ImageSet) -> list[Finding]:
-    """Count the crowd of a labelled set, which a detector neither learns nor is measured on."""
+    """Report the crowd of a labelled set, which is neither learnt nor counted."""
     names = {record['id']: path for record, path in zip(s.records, s.paths)}
     crowd = Counter(names[a['image_id']] for a in s.coco['annotations'] if a['iscrowd'])
     if not crowd:
@@ -86,7 +86,7 @@ def _crowd(s: ImageSet) -> list[Finding]:
 
 
 def class_counts(s: ImageSet) -> dict[str, tuple[int, int]]:
-    """Images and boxes per class of a labelled set, without crowd, which is not learnt."""
+    """Return images and boxes per class of a labelled set, without crowd."""
     names = {category['id']: category['name'] for category in s.coco['categories']}
     counts = {}
     for category, name in names.items():

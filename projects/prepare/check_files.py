@@ -1,4 +1,4 @@
-"""Files of a data set, each by itself and against the others: readable, size, suffix, depth, exposure."""
+"""Files of a data set, by themselves and against each other: readable, size, suffix, depth, exposure."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ SUFFIXES_OF = {
 
 
 def check_files(sets: Sequence[ImageSet], scans: Scans) -> list[Finding]:
-    """Judge each file by itself and against the others.
+    """Judge the files by themselves and against each other.
 
     Args:
         sets: all sets.
-        scans: what was kept of their images.
+        scans: scans of their images.
     """
     used = list(dict.fromkeys(path for s in sets for path in s.paths))
     good = [path for path in used if not scans[path].error]
@@ -53,14 +53,14 @@ def check_files(sets: Sequence[ImageSet], scans: Scans) -> list[Finding]:
         WARNING,
         {path: f'{scans[path].frames} frames' for path in good if scans[path].frames > 1},
         'hold several frames, of which the first is read',
-        'export one file per frame if the others count',
+        'export one file per frame if the other frames matter',
     )
     findings += _check_constant(sets, used, good, scans) + _check_exposure(good, scans)
     return findings + _check_gray_levels(sets, scans)
 
 
 def _check_gray_levels(sets: Sequence[ImageSet], scans: Scans) -> list[Finding]:
-    """Name the images of train and test that a detector proven on val would refuse on the line."""
+    """Report the images of train and test that a detector proven on val would refuse on the line."""
     val = [path for s in sets if s.side == 'val' for path in s.paths if not scans[path].error]
     band = band_of([scans[path].levels for path in val])
     findings = []
@@ -73,13 +73,13 @@ def _check_gray_levels(sets: Sequence[ImageSet], scans: Scans) -> list[Finding]:
             WARNING,
             strange,
             f'of {side} unlike those of val in their gray levels: an exported detector would refuse them',
-            'look whether they show a part; if so, put some of their kind into val',
+            'check that they show a part; if so, add such images to val',
         )
     return findings
 
 
 def _finding(level: str, images: dict[str, str], text: str, remedy: str) -> list[Finding]:
-    """One finding about some images; none where there are none."""
+    """Return one finding about some images; an empty list without images."""
     return [Finding(level, 'files', f'{counted(images, "image")} {text}', remedy, images)] if images else []
 
 
@@ -89,7 +89,7 @@ def _fits(path: str, kind: str) -> bool:
 
 
 def _check_sizes(sets: Sequence[ImageSet], scans: Scans) -> list[Finding]:
-    """Compare the images' sizes with those of their records."""
+    """Compare the sizes of the images with their records."""
     found = {}
     for s in sets:
         for record, path in zip(s.records, s.paths):
@@ -100,13 +100,13 @@ def _check_sizes(sets: Sequence[ImageSet], scans: Scans) -> list[Finding]:
         ERROR,
         found,
         'of another size than the annotation file says',
-        'convert the data set again from these very files',
+        'convert the data set again from these files',
     )
 
 
 def _check_depths(good: Sequence[str], scans: Scans) -> list[Finding]:
-    """Find images of another bit depth than most."""
-    # The images of a packed store were brought to one depth: that of their files is not known any more.
+    """Report images of another bit depth than most."""
+    # The images of a packed store have one depth: the depth of their files is no longer known.
     depth_of = {path: (scans[path].bits, scans[path].dtype) for path in good if scans[path].format != 'store'}
     depths = Counter(depth_of.values())
     if len(depths) < 2:
@@ -117,17 +117,17 @@ def _check_depths(good: Sequence[str], scans: Scans) -> list[Finding]:
         WARNING,
         {path: f'{depth[0]} bit' for path, depth in depth_of.items() if depth != common},
         f'of another bit depth than most: {other}',
-        'state an absolute window per depth, or export all from the detector alike',
+        'state an absolute window per depth, or export all files at one depth',
     )
 
 
 def _check_constant(
     sets: Sequence[ImageSet], used: Sequence[str], good: Sequence[str], scans: Scans
 ) -> list[Finding]:
-    """Find images of one value: an error where boxes are drawn on them, and where results are measured."""
+    """Report images of one value: an error if they have boxes, and if results are measured on them."""
     constant = {path: f'all {scans[path].low:g}' for path in good if scans[path].low == scans[path].high}
     labelled = {join(s.folder, record['file_name']) for s in sets for record in with_boxes(s)}
-    # What is measured after training is what the runtime would take.
+    # Only images that the runtime accepts are measured after training.
     measured = {path for s in sets if s.side in ('val', 'test') for path in s.paths} - labelled
     findings = []
     for level, chosen, why in (
@@ -145,7 +145,7 @@ def _check_constant(
 
 
 def _check_exposure(good: Sequence[str], scans: Scans) -> list[Finding]:
-    """Find images that are binary, saturated or cut by the window, and those of an unusual size."""
+    """Report images that are binary, saturated, cut by the window, or of an unusual size."""
     binary, saturated, cut = {}, {}, {}
     for path in good:
         p = scans[path]
@@ -164,7 +164,7 @@ def _check_exposure(good: Sequence[str], scans: Scans) -> list[Finding]:
         WARNING,
         binary,
         'binary: every pixel has one of two values, as in a mask or a thresholded picture',
-        'take the radiographs as the detector wrote them; nothing can be exposed again into these',
+        'use the original files of the detector; a binary image cannot be restored',
     )
     findings += _finding(
         WARNING,

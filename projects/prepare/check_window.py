@@ -1,4 +1,4 @@
-"""Gray levels of a data set, and whether its window fits them."""
+"""Gray levels of a data set, and the fit of its window."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,10 +18,10 @@ class GrayLevels:
 
     Attributes:
         histogram: (256,) counts after windowing.
-        mean: of the windowed gray levels.
-        std: of the windowed gray levels.
-        low: 0.5th percentile of pixels of each image alike, all over it, in the file's units; nan where all
-            images are in a packed store, windowed already.
+        mean: mean of the windowed gray levels.
+        std: standard deviation of the windowed gray levels.
+        low: 0.5th percentile of an equal sample of pixels all over each image, in the file's units; nan if
+            all images come from a packed store, which are windowed already.
         high: 99.5th percentile.
     """
 
@@ -33,7 +33,7 @@ class GrayLevels:
 
 
 def gray_levels(paths: Iterable[str], scans: Scans) -> GrayLevels | None:
-    """Sum up the gray levels of images; None when none of them is readable."""
+    """Sum up the gray levels of images; None if no image is readable."""
     good = [path for path in paths if not scans[path].error]
     if not good:
         return None
@@ -49,7 +49,7 @@ def gray_levels(paths: Iterable[str], scans: Scans) -> GrayLevels | None:
 
 
 def check_windows(sets: Sequence[ImageSet], levels: dict[str, GrayLevels | None]) -> list[Finding]:
-    """Check that all sets are windowed alike, and that the window neither wastes nor cuts the gray scale.
+    """Check that all sets have one window, and that it neither wastes nor cuts the gray scale.
 
     Args:
         sets: all sets.
@@ -95,7 +95,7 @@ def check_windows(sets: Sequence[ImageSet], levels: dict[str, GrayLevels | None]
 
 
 def suggested_window(levels: GrayLevels) -> dict | None:
-    """One absolute window for the whole set, as `window.dataset_window` chooses it: 0.5 to 99.5 %."""
+    """Return one absolute window for the whole set, as in `window.dataset_window`: 0.5 to 99.5 %."""
     low, high = levels.low, levels.high
     if math.isnan(low):
         return None

@@ -1,4 +1,4 @@
-"""Turning the annotations of a labelling tool into COCO files, and accounting for every image and box."""
+"""Conversion of the annotations of a labelling tool to COCO files, with an account of every image and box."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ from .write import clip_box, place, write_coco
 SPLITS = ('train', 'val', 'test')
 CROWD = 'crowd boxes, neither learnt nor counted'
 COUNTED = ('images', 'boxes', CROWD, 'annotation files', 'frames beyond the first', 'other files')
-"""In the order in which the ledger prints them."""
+"""Names of the counts, in the order of the printed ledger."""
 
 Sizes = dict[str, tuple[int, int, int] | ImagingError]
 
@@ -39,20 +39,20 @@ def convert(
 ) -> Ledger:
     """Write the annotations of a labelling tool as `out/{train,val,test}.json`, with their images.
 
-    Annotated images go to `out/images`, images without an annotation to `out/unlabeled` (an image counts as
-    free of defects only where an annotation file without objects says so). Every file that is damaged or not
-    understood is named in `out/quarantine.txt`, with its reason; where that is most of them, nothing is
-    written. Images keep their own format. A folder `images` at the top of `src` is left out of their names.
+    Annotated images go to `out/images`, images without an annotation to `out/unlabeled`. An image counts as
+    defect-free only if an annotation file without objects names it. `out/quarantine.txt` names every file
+    that is damaged or not understood, with the reason. If these are the majority, nothing is written. Images
+    keep their format. A folder `images` at the top of `src` is left out of their names.
 
     Args:
         kind: 'voc', 'yolo', 'labelme' or 'coco'; see `labels`.
         src: folder with images and annotations.
         out: folder to write; its `images` and `unlabeled` must be empty.
-        severity: YAML file `type: critical` or `type: minor`. A type that it lacks stops the conversion.
-            It is copied to `out/severity.yaml`; the annotations keep their types.
-        group: regular expression, searched in the image's path relative to `src`. Images of one match (of
-            its first group, if it has one) are one part, which they carry as `part`, and stay in one split.
-            Without it no part is known: images are divided one by one, and carry no `part`.
+        severity: YAML file `type: critical` or `type: minor`. A missing type stops the conversion. The file
+            is copied to `out/severity.yaml`; the annotations keep their types.
+        group: regular expression, searched in the image's path relative to `src`. The match, or its first
+            group if it has one, names the part. Images carry it as `part`, and a part stays in one split.
+            Without it parts are unknown: images are divided one by one, and carry no `part`.
         tile: cut annotated images into squares of this many px.
         overlap: px that neighbouring tiles share; the largest flaw should fit into it.
 
@@ -111,7 +111,7 @@ def convert(
 
 
 def _write_quarantine(path: Path, found: Source) -> None:
-    """Write what was put aside, one line each with its reason."""
+    """Write the quarantined files, one line each with the reason."""
     lines = [printable(f'{name}: {reason}') for name, reason in sorted(found.quarantine.items())]
     path.write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8')
 
@@ -152,7 +152,7 @@ def _read_severity(path: Path | None) -> dict[str, str]:
 
 
 def _read_labels(kind: str, src: Path) -> tuple[Images, Source]:
-    """What the reader of a format finds below a folder."""
+    """Read a folder with the reader of a format."""
     try:
         images, found = READERS[kind](src)
     except FormatError as error:
@@ -170,7 +170,7 @@ def _read_labels(kind: str, src: Path) -> tuple[Images, Source]:
 
 
 def _load(found: Source, images: Images, sizes: Sizes, ledger: Ledger) -> dict[str, dict]:
-    """Check the objects of every annotated image; COCO fields by image name."""
+    """Check the objects of every annotated image; return COCO fields by image name."""
     boxes = ledger['boxes']
     ledger.repairs['image found by name alone'] = found.by_name
     labelled = {}
@@ -210,16 +210,16 @@ def _load(found: Source, images: Images, sizes: Sizes, ledger: Ledger) -> dict[s
 
 
 def _objects(entry: Entry, name: str, size: tuple[int, int, int] | ImagingError) -> list[dict]:
-    """The objects of one annotation of an image.
+    """Return the objects of one annotation of an image.
 
     Raises:
-        FormatError: the image is damaged, or not the one that was annotated, or the objects are none.
+        FormatError: the image is damaged, is not the annotated image, or the objects are not valid.
     """
     if isinstance(size, ImagingError):
         raise FormatError(f'a readable image ({size})')
     height, width, _ = size
     if entry.size not in (None, (width, height)):
-        # Boxes of a scaled copy would land elsewhere.
+        # Boxes drawn on a scaled copy would be in the wrong place.
         raise FormatError(
             f'an image of {entry.size[0]} x {entry.size[1]} px as annotated, found {width} x {height}'
         )
@@ -229,7 +229,7 @@ def _objects(entry: Entry, name: str, size: tuple[int, int, int] | ImagingError)
 
 
 def _comparable(objects: list[dict]) -> list[tuple]:
-    """Objects in a form that is equal for equal annotations."""
+    """Return objects in a form that is equal for equal annotations."""
     rows = [
         (o['type'], tuple(round(v, 2) for v in o['corners']), bool(o.get('iscrowd')), bool(o.get('ignore')))
         for o in objects
@@ -238,7 +238,7 @@ def _comparable(objects: list[dict]) -> list[tuple]:
 
 
 def _check_share(found: Source, images: Images, labelled: dict[str, dict]) -> None:
-    """Raise ConvertError unless most annotations could be used and there is something to learn in them."""
+    """Raise ConvertError unless most annotations are usable and hold objects to learn."""
     refused = len(found.quarantine) - found.repeated
     if not labelled:
         first = next(iter(f'{k}: {v}' for k, v in found.quarantine.items()), 'nothing was found')
@@ -261,7 +261,7 @@ def _check_share(found: Source, images: Images, labelled: dict[str, dict]) -> No
 
 
 def _most_frequent(quarantine: dict[str, str]) -> tuple[str, str, int]:
-    """Name and reason of the first case of the most frequent kind of reason, and how often it occurs."""
+    """Return name and reason of the first case of the most frequent kind of reason, and its count."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for name, reason in quarantine.items():
         kinds[re.sub(r"'[^']*'|\d+|\S*/\S*", '', reason)].append(name)
@@ -270,7 +270,7 @@ def _most_frequent(quarantine: dict[str, str]) -> tuple[str, str, int]:
 
 
 def _box(item: dict, height: int, width: int, ledger: Ledger) -> dict | None:
-    """An object as `write_coco` takes it; None, and counted, if nothing of it lies in the image."""
+    """Return an object for `write_coco`; None, with a count, if the object lies outside the image."""
     x1, y1, x2, y2 = item['corners']
     if x1 > x2 or y1 > y2:
         ledger.repairs['corners swapped'] += 1
@@ -289,13 +289,13 @@ def _box(item: dict, height: int, width: int, ledger: Ledger) -> dict | None:
         box['clipped_from'] = [x1, y1, x2 - x1, y2 - y1]
     if item.get('ignore'):
         ledger.repairs['object marked difficult or to be ignored kept as iscrowd'] += 1
-        # `ignore` too: a later conversion of this file must not take its mask for CVAT's.
+        # `ignore` is kept too, so that a later conversion of this file does not take the mask for CVAT's.
         box |= dict(iscrowd=1, ignore=1)
     return box | {key: item[key] for key in ('segmentation', 'iscrowd') if key in item}
 
 
 def _check_types(labelled: dict[str, dict], levels: dict[str, str], severity: Path | None) -> set[str]:
-    """The types of all objects; ConvertError where a severity map lacks one."""
+    """Return the types of all objects; raise ConvertError if the severity map lacks one."""
     types = {box['category'] for image in labelled.values() for box in image['boxes']}
     missing = sorted(types - set(levels)) if severity else []
     if missing:
@@ -311,7 +311,7 @@ def _check_types(labelled: dict[str, dict], levels: dict[str, str], severity: Pa
 
 
 def _part(name: str, group: str | None) -> str:
-    """The part of an image; the image itself where no part is known."""
+    """Return the part of an image; without known parts, the image itself."""
     try:
         return name if group is None else part_of(name, group)
     except PartError:
@@ -321,7 +321,7 @@ def _part(name: str, group: str | None) -> str:
 
 
 def _parts(images: Images, group: str | None) -> tuple[dict[str, str], str | None]:
-    """The part of each image, and what is to be said of their spelling."""
+    """Return the part of each image, and a note on their spelling."""
     parts = {name: _part(name, group) for name in images.paths}
     return (parts, None) if group is None else one_spelling(parts)
 
@@ -329,7 +329,7 @@ def _parts(images: Images, group: str | None) -> tuple[dict[str, str], str | Non
 def _split(
     labelled: dict[str, dict], parts: dict[str, str], levels: dict[str, str], found: Source
 ) -> dict[str, str]:
-    """The split of each part that has an annotated image."""
+    """Return the split of each part with an annotated image."""
     features: dict[str, Counter] = defaultdict(Counter)
     for name, image in labelled.items():
         learnt = [box['category'] for box in image['boxes'] if not box.get('iscrowd')]
@@ -346,16 +346,16 @@ def _split(
 
 
 def _short_names(paths: dict[str, Path]) -> dict[str, str]:
-    """Names without the folder `images` at their beginning; as they are where two would become one."""
+    """Return names without a leading folder `images`; unchanged if two names would become equal."""
     short = {name: name.removeprefix('images/') for name in paths}
     return short if len(set(short.values())) == len(short) else {name: name for name in paths}
 
 
 def _say_no_group(names: dict[str, Path]) -> str:
-    """What a conversion without --group means, with a guess at the expression that it should have had."""
+    """Return a note on a conversion without --group, with a guess of a suitable expression."""
     text = (
-        'no --group: parts not known, so that nothing can be proven of escapes; views of one part may meet '
-        'in train and test'
+        'no --group: parts not known, so no escape rate can be proven; views of one part may be in both '
+        'train and test'
     )
     views = guess_views(names)
     if views is None:
@@ -371,7 +371,7 @@ def _say_no_group(names: dict[str, Path]) -> str:
 
 
 def _count_written(written: dict[str, list[dict]], ledger: Ledger) -> None:
-    """Count what went to each split; crowd once more, as what it is."""
+    """Count images and boxes of each split; crowd is counted once more, by itself."""
     for counts in (ledger['images'], ledger['boxes'], ledger[CROWD]):
         counts.went.update(dict.fromkeys(written, 0))  # in this order
     for split, pieces in written.items():
@@ -392,7 +392,7 @@ def _choose_unlabelled(
     splits: dict[str, str],
     ledger: Ledger,
 ) -> list[str]:
-    """The images without annotation that may be pretrained on: no views of parts in val or test."""
+    """Return the images without annotation for pretraining, except views of parts in val or test."""
     counts, placed = ledger['images'], []
     counts.came = len(images.paths)
     for name in images.paths:
@@ -416,14 +416,14 @@ def _choose_unlabelled(
 
 
 def _count_frames(names: list[str], sizes: Sizes, counts: Counts) -> None:
-    """Frames of the images that were taken, except the first of each."""
+    """Count the frames of the converted images except the first."""
     for name in names:
         counts.came += sizes[name][2] - 1
         counts.left['not read'] += sizes[name][2] - 1
 
 
 def _count_others(images: Images, found: Source, counts: Counts) -> None:
-    """Files that are neither radiographs nor annotations nor read beside them, by suffix."""
+    """Count, by suffix, the files that are no radiographs, no annotations and not read with them."""
     counts.came = images.hidden + len(images.others) - len({*found.files, *found.used})
     counts.left['hidden'] = images.hidden
     for name in images.others.keys() - {*found.files, *found.used}:

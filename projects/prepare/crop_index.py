@@ -1,11 +1,11 @@
-"""Crops found by an index: which larger radiograph an image is cut out of, without comparing all pairs.
+"""An index for crops: it finds the larger radiograph of a crop without comparing all pairs.
 
-A crop holds the very pixels of its original, grain included, whatever its brightness and contrast. Points
-that stand out from their surroundings are the same in both; the order of gray levels around each is its code
-of 64 bits. Codes of which one half is equal are looked up in sorted tables, and whole ones, which still tell
-where an archive of one design has each half many times; points that agree on one offset name a candidate,
-which is then compared pixel by pixel. FAISS (MIT) would look up the same codes;
-sorting does so in n log n without a further package, and what decides is the comparison after it.
+A crop holds the exact pixels of its original, grain included, up to brightness and contrast. Points that
+stand out from their surroundings are the same in both. The order of gray levels around a point gives a code
+of 64 bits. Sorted tables find codes with an equal half. They also find equal whole codes, which are still
+distinctive in an archive of one design, where each half occurs many times. Points with one common offset name
+a candidate, which is then compared pixel by pixel. FAISS (MIT) would find the same codes; sorting takes n log
+n without a further package, and the pixel comparison decides in either case.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,15 +15,15 @@ import cv2
 import numpy as np
 
 RADIUS = 12
-"""A point stands out from all within so many px: some 1,200 points in 1024 x 1024 px, 40 bytes each."""
+"""Radius in px within which a point stands out: some 1,200 points in 1024 x 1024 px, 40 bytes each."""
 MARGIN = 12
-"""A code looks at pixels within so many px of its point."""
+"""Distance in px between a point and the pixels of its code."""
 _BITS = 64
 _BANDS = 2
 _COMMON = 64
-"""Points with an equal half, or whole, beyond which it tells nothing: every radiograph of a design has it."""
+"""A half or whole code of more points is ignored, since every radiograph of a design has it."""
 _VOTES = 2  # points that must agree on an offset
-_CANDIDATES = 3  # that are compared pixel by pixel
+_CANDIDATES = 3  # candidates that are compared pixel by pixel
 
 _PAIRS = np.clip(
     np.random.default_rng(64).normal(0, MARGIN / 2.5, (_BITS, 4)).round(), -MARGIN, MARGIN
@@ -44,7 +44,7 @@ class Points:
 
 
 def find_points(pixels: np.ndarray, radius: int = RADIUS) -> Points:
-    """Find the points of a radiograph that stand out, and code their surroundings.
+    """Find the points of a radiograph that stand out, and encode their surroundings.
 
     Args:
         pixels: (H, W) of any type.
@@ -80,10 +80,10 @@ class CropIndex:
         self.keys = [column[order] for column, order in zip(columns, self.orders, strict=True)]
 
     def candidates(self, crop: Points) -> list[tuple[int, int, int]]:
-        """Return images that an image may be cut out of, the likeliest first.
+        """Return the images of which `crop` may be a crop, the likeliest first.
 
         Returns:
-            (number of the image, x, y): where the upper left corner of the crop lies in it, in px.
+            (number of the image, x, y): position of the crop's upper left corner in this image, in px.
         """
         found = [row for k, wanted in enumerate(_columns(crop.codes)) for row in self._equal(k, wanted)]
         if not found:
@@ -97,7 +97,7 @@ class CropIndex:
         return [tuple(map(int, rows[k])) for k in likely]
 
     def _equal(self, table: int, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield points of the crop and of the index that have a half of their codes, or all, in common."""
+        """Yield points of the crop and of the index with a common half code, or a common whole code."""
         start = np.searchsorted(self.keys[table], wanted, 'left')
         count = np.searchsorted(self.keys[table], wanted, 'right') - start
         own = np.flatnonzero((count > 0) & (count <= _COMMON))
@@ -108,13 +108,13 @@ class CropIndex:
 
 
 def _columns(codes: np.ndarray) -> list[np.ndarray]:
-    """Halves and whole of codes (n, 2) uint32: (n,) uint32 twice, and (n,) uint64."""
+    """Return halves and whole of codes (n, 2) uint32: (n,) uint32 twice, and (n,) uint64."""
     halves = np.ascontiguousarray(codes)
     return [*halves.T, halves.view(np.uint64)[:, 0]]
 
 
 def correlation_at(crop: np.ndarray, host: np.ndarray, x: int, y: int) -> float:
-    """Return how a crop correlates with a place of a larger image; 0 where it reaches out of it."""
+    """Return the correlation of a crop with a place in a larger image; 0 if it reaches out of the image."""
     part = host[y : y + crop.shape[0], x : x + crop.shape[1]]
     if part.shape != crop.shape:
         return 0.0

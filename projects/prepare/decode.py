@@ -1,4 +1,4 @@
-"""Decoding every image of a conversion once, in a bounded amount of memory."""
+"""Decoding every image of a conversion once, in bounded memory."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,15 +9,15 @@ from projects.radiograph.read import read
 from projects.radiograph.safe_parse import is_printable
 
 THREADS = 8
-"""That decode images; together they take no more memory than the largest image alone."""
+"""Threads that decode; together they take no more memory than the largest image alone."""
 LARGE_FILE = 16 * 2**20
-"""Files from this size on are decoded one at a time, since some formats are read whole."""
+"""Files of at least this size are decoded one at a time, since some formats are read whole."""
 
 
 class MemoryBudget:
-    """Bytes that threads share.
+    """A budget of bytes that threads share.
 
-    A request for more than the whole budget waits until all of it is free, and then runs alone.
+    A request for more than the whole budget waits until the whole budget is free, and then runs alone.
     """
 
     def __init__(self, size: int) -> None:
@@ -25,26 +25,26 @@ class MemoryBudget:
         self._changed = threading.Condition()
 
     def take(self, size: int) -> None:
-        """Wait until so many bytes are free."""
+        """Wait until `size` bytes are free, and take them."""
         with self._changed:
             self._changed.wait_for(lambda: self._free >= min(size, self._size))
             self._free -= size
 
     def give(self, size: int) -> None:
-        """Give them back."""
+        """Return `size` bytes to the budget."""
         with self._changed:
             self._free += size
             self._changed.notify_all()
 
 
 def measure(paths: dict[str, Path]) -> dict[str, tuple[int, int, int] | ImagingError]:
-    """Decode images once, so that a damaged one is found now and not in the first epoch.
+    """Decode images once, so that damaged images are found now and not in the first epoch.
 
     Args:
-        paths: by name.
+        paths: paths of the images, by name.
 
     Returns:
-        Height and width in px and number of frames of each image, or what is wrong with it.
+        Height and width in px and number of frames of each image, or its error.
     """
     budget = MemoryBudget(MAX_FRAME_BYTES)
 

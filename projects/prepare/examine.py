@@ -1,4 +1,4 @@
-"""The whole check of a config's data set: its images scanned once, then judged."""
+"""The whole check of a config's data set: scan its images once, then judge them."""
 
 import datetime
 import hashlib
@@ -28,16 +28,16 @@ from .scan import Scans
 def examine(
     cfg: Config, config_path: str, workers: int, options: Sequence[str] | None = ()
 ) -> tuple[dict, list[Finding], dict]:
-    """Gather the image sets of a config, scan every image and judge.
+    """Read the image sets of a config, scan every image and judge them.
 
     Args:
         cfg: the config.
         config_path: its file.
         workers: processes.
-        options: its `--cfg-options`, of which window and own data count for related configs too.
+        options: its `--cfg-options`; those of window and data also apply to related configs.
 
     Returns:
-        The report as dataset.json holds it, the findings, and what the page draws.
+        The report for dataset.json, the findings, and the data for the page.
     """
     shared = [option for option in options or () if option.startswith(('xray_load.', 'xray_own.'))]
     sets, findings = read_sets(cfg, config_path, shared)
@@ -78,7 +78,7 @@ def examine(
 
 
 def heads(model: dict) -> dict[str, int]:
-    """`num_classes` of each head of a model, by dotted key."""
+    """Return `num_classes` of each head of a model, by dotted key."""
     found = {}
 
     def visit(node, path):
@@ -93,7 +93,7 @@ def heads(model: dict) -> dict[str, int]:
 
 
 def fit_anchors(model: dict, boxes: Boxes) -> tuple[dict | None, list[Finding]]:
-    """Judge the anchors of a detector's region proposal network; (None, []) where it has none with scales."""
+    """Judge the anchors of a detector's region proposal network; (None, []) without anchor scales."""
 
     generator = (model.get('rpn_head') or {}).get('anchor_generator') or {}
     if not str(generator.get('type')).endswith('AnchorGenerator') or not generator.get('scales'):
@@ -108,12 +108,12 @@ def fit_anchors(model: dict, boxes: Boxes) -> tuple[dict | None, list[Finding]]:
 
 
 def progress_bar(total: int) -> tqdm:
-    """A bar on a terminal, nothing elsewhere."""
+    """Return a progress bar that is shown on a terminal only."""
     return tqdm(total=total, unit='img', disable=None, leave=False)
 
 
 def describe(s: ImageSet, levels: GrayLevels | None, boxes: Boxes | None) -> dict:
-    """What the table and the page say of one set."""
+    """Return the values of one set for table and page."""
 
     row = dict(name=s.name, source=s.source, folder=s.folder, images=len(s.names))
     if s.records:  # so that a report knows which files were looked at

@@ -1,4 +1,4 @@
-"""Handing the labels of a converted data set back to labelling tools, as one COCO file."""
+"""Export of the labels of a converted data set to labelling tools, as one COCO file."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,26 +13,27 @@ from .ledger import UsageError
 
 SPLITS = ('train', 'val', 'test')
 _KEPT = ('bbox', 'area', 'iscrowd', 'ignore', 'segmentation')
-"""Fields of an annotation that tools know; what the converter noted beside them is its own."""
+"""Annotation fields that labelling tools know; the converter's own notes are left out."""
 
 
 def export_labels(data: Path, out: Path, polygons_only: bool = False) -> Counter:
-    """Write the labels of `data/{train,val,test}.json` as one COCO file with their own types.
+    """Write the labels of `data/{train,val,test}.json` as one COCO file with the original types.
 
-    Image names are those below `data/images`. What is to be ignored has the attribute `difficult`, which CVAT
-    keeps and the converter reads.
+    Image names are relative to `data/images`. Ignored boxes have the attribute `difficult`, which CVAT keeps
+    and the converter reads.
 
     Args:
         data: a converted data set.
-        out: file to write, such as `instances_default.json`, which is what CVAT looks for.
-        polygons_only: masks become polygons, holes filled, and what has a polygon comes without its box. For
-            Label Studio, which reads no run lengths and makes two objects of a box and its polygon.
+        out: file to write, such as `instances_default.json`, the name that CVAT expects.
+        polygons_only: write masks as polygons with filled holes, and omit the box of an object with a
+            polygon. This is for Label Studio, which reads no run lengths and makes two objects of a box and
+            its polygon.
 
     Returns:
         Number of images, boxes, boxes with a polygon or mask, and crowd boxes.
 
     Raises:
-        UsageError: no such data set, or files of it that are none.
+        UsageError: no such data set, or damaged files.
     """
     found = [path for s in SPLITS for end in ('.json', SUFFIX) if (path := data / f'{s}{end}').is_file()]
     if not found:

@@ -1,4 +1,4 @@
-"""What a check of a data set looks at, and what it finds."""
+"""The image sets that a check looks at, and its findings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,15 +14,15 @@ TOPICS = ('leaks', 'parts', 'boxes', 'classes', 'files', 'window', 'anchors')
 
 @dataclass
 class Finding:
-    """One fault.
+    """One finding of the check.
 
     Attributes:
         level: 'error' (training on it is wrong), 'warning' (look at it) or 'note' (good to know).
         topic: one of `TOPICS`.
-        text: what was found, with its count.
-        remedy: what to do about it; may be empty.
-        images: the images it concerns, by path, each with a few words of its own.
-        pairs: pairs of paths that resemble each other, each with a few words.
+        text: the fault, with its count.
+        remedy: the remedy; may be empty.
+        images: the images concerned, by path, each with a short note.
+        pairs: pairs of paths that resemble each other, each with a short note.
     """
 
     level: str
@@ -45,10 +45,10 @@ class ImageSet:
         records: COCO image records in the order of `names`; empty for unlabelled sets.
         annotations: COCO annotations as the file has them; empty for unlabelled sets.
         classes: names of the classes after the severity map; empty for unlabelled sets.
-        info: what the file says of its making; empty where it says nothing.
-        coco: what `datasets.load_defects` made of the file; None for unlabelled sets or a file it refuses.
+        info: `info` of the file; empty without it.
+        coco: result of `datasets.load_defects`; None for unlabelled sets or a refused file.
         window: argument of `LoadXray`.
-        pipeline: transforms as the config has them.
+        pipeline: transforms of the config.
     """
 
     name: str
@@ -74,20 +74,20 @@ class ImageSet:
         return [join(self.folder, name) for name in self.names]
 
     def groups(self, key: str) -> list[str | None]:
-        """The part, region, series or folder of each image; None where the file does not say."""
+        """Return the part, region, series or folder of each image; None where the file does not state it."""
         if key == 'folder':
             return [str(PurePosixPath(name).parent) for name in self.names]
         return [recorded_part(record, key) for record in self.records] or [None] * len(self.names)
 
 
 def with_boxes(s: ImageSet) -> list[dict]:
-    """The image records of a labelled set that have a box."""
+    """Return the image records of a labelled set that have a box."""
     ids = {annotation.get('image_id') for annotation in s.annotations}
     return [record for record in s.records if record.get('id') in ids]
 
 
 def counted(items: Sequence, one: str, many: str = '') -> str:
-    """`1 image`, `2 images`; `many` is the plural where it is not regular."""
+    """Return `1 image`, `2 images`; `many` is an irregular plural."""
     plural = many or (f'{one}es' if one.endswith('x') else one if one.endswith('s') else f'{one}s')
     return f'{len(items)} {one if len(items) == 1 else plural}'
 

@@ -1,16 +1,16 @@
 """GDXray castings: reading its annotations, and the two protocols that split it.
 
 The set (Mery et al., J. Nondestruct. Eval. 34(4), 2015) has 67 series of 2,727 8-bit radiographs of wheels
-and steering knuckles; 33 series hold the 856 annotated ones with 2,869 boxes. It is for research and
+and steering knuckles; 33 series hold the 856 annotated images with 2,869 boxes. It is for research and
 education only and may not be redistributed.
 
-Protocol A is a published list (Ferguson et al., 2018): random by frame, so that nearly every test frame has
+Protocol A is a published list (Ferguson et al., 2018). It is random by frame, so nearly every test frame has
 a neighbour 5 degrees away in train. It is for comparison with the literature.
 
-Protocol B holds whole regions of parts out. Series were grouped by looking at them and by correlating every
-frame with every other: a group shows one region of one part, filmed at several speeds, distances or angles,
-and often the very same flaws. Groups are never divided. They are region groups (`region` of an image, named
-after its first series), not physical parts, which nobody has recorded: images carry no `part`.
+Protocol B holds out whole regions of parts. Series were grouped by eye and by correlation of all pairs of
+frames. A group shows one region of one part, taken at several speeds, distances or angles, and often the same
+flaws. Groups are never divided. They are region groups (`region` of an image, named after its first series),
+not physical parts. Physical parts were not recorded, so images carry no `part`.
 
     split  part     region                                         series
     test   wheel    spokes with square pockets                     C0011-C0015, C0031-C0033
@@ -27,12 +27,12 @@ after its first series), not physical parts, which nobody has recorded: images c
            wheel    thin spokes                                    C0021
            knuckle  arm                                            C0054, C0057
            knuckle  block with drilled holes                       C0055, C0056
-           all other series, none of them annotated
+           all other series, without annotations
 
     train 571 images, 2,397 boxes; val 119 images, 156 boxes; test 166 images, 316 boxes
 
 C0055 holds 1,213 boxes, 42 % of all, in 28 frames: drilled holes in a regular pattern, unlike any flaw.
-It is in train, so that neither the choice of the best epoch nor the test result is about it.
+It is in train, so that it affects neither the choice of the best epoch nor the test result.
 """
 
 import random
@@ -75,18 +75,18 @@ GROUPS = tuple(
         '55 56',
     )
 )
-"""Series that show the same region of the same part. A series that is not named is a group of its own."""
+"""Series that show the same region of the same part. Every other series is its own group."""
 TEST_GROUPS, VAL_GROUPS = GROUPS[:4], GROUPS[4:7]
 COPIES = {'C0002': 'C0001', 'C0066': 'C0065'}
 """Series whose images are crops or pixel copies of another series."""
-VAL_SHARE = 0.1  # of protocol A's train list
+VAL_SHARE = 0.1  # share of protocol A's train list
 
 
 def find_castings(src: Path) -> Path:
-    """The folder that holds C0001 …: `src` itself or its `Castings`.
+    """Return the folder with C0001 …: `src` itself or its `Castings`.
 
     Raises:
-        UsageError: neither holds a series.
+        UsageError: neither folder holds a series.
     """
     for folder in (src, src / 'Castings'):
         if folder.is_dir() and any(_is_series(p) for p in folder.iterdir()):
@@ -102,9 +102,9 @@ def _is_series(path: Path) -> bool:
 
 
 def read_ground_truth(path: Path) -> list[tuple[int, list[float]]]:
-    """Frame number and box [x, y, w, h] in px of every row of a `ground_truth.txt`.
+    """Return frame number and box [x, y, w, h] in px of every row of a `ground_truth.txt`.
 
-    Rows are `k x1 x2 y1 y2`: pixel indices of MATLAB, from 1 and inclusive (x1 = 1 and x2 = width occur
+    Rows are `k x1 x2 y1 y2` in MATLAB's pixel indices, from 1 and inclusive (x1 = 1 and x2 = width occur
     where flaws touch the border). Here x = x1 - 1 and w = x2 - x1 + 1, from 0.
 
     Raises:
@@ -130,11 +130,11 @@ def read_ground_truth(path: Path) -> list[tuple[int, list[float]]]:
 
 
 def read_list(path: Path, known: set[str]) -> list[str]:
-    """Image names `C0001/C0001_0007.png` of a protocol A list, one a line, with or without `Castings/`.
+    """Return the image names `C0001/C0001_0007.png` of a protocol A list, with or without `Castings/`.
 
     Raises:
         UsageError: no such list.
-        ConvertError: an image that is not annotated here, or one named twice.
+        ConvertError: an image without annotation, or an image named twice.
     """
     try:
         lines = path.read_text(errors='replace').splitlines()
@@ -168,17 +168,17 @@ def convert(
 ) -> list[Ledger]:
     """Write GDXray castings as `out/images/Cxxxx/*.png`, `out/b/*` and, with both lists, `out/a/*`.
 
-    Each protocol gets {train,val,test}.json and `unlabeled.txt`: the images, relative to `out/images`, that
-    pretraining may see. Those are all frames, annotated or not, of the series that hold nothing out:
-    on B every series outside the test and val groups; on A every series without a test frame that is not
-    a copy of one with test frames, without val frames.
+    Each protocol gets {train,val,test}.json and `unlabeled.txt`, the images for pretraining relative to
+    `out/images`. These are all frames, annotated or not, of the series without held-out frames. For B these
+    are the series outside the test and val groups. For A these are the series without test frames that are
+    not copies of a series with test frames, without their val frames.
 
     Args:
-        src: the folder with C0001 …, or the one above it.
+        src: the folder with C0001 …, or its parent.
         out: folder to write.
-        train_list: protocol A's train images; 10 % of them, by frame, seed 0, become val.
+        train_list: protocol A's train images; 10 % of them (random frames, seed 0) become val.
         test_list: protocol A's test images.
-        drop_series: series to leave out altogether.
+        drop_series: series to leave out.
 
     Returns:
         One ledger per protocol.
@@ -223,7 +223,7 @@ def convert(
 
 
 def _boxes(castings: Path, series: list[str], paths: dict[str, Path]) -> dict[str, list[list[float]]]:
-    """Boxes as annotated, by image name."""
+    """Return the annotated boxes, by image name."""
     boxes: dict[str, list[list[float]]] = defaultdict(list)
     for s in series:
         truth = castings / s / 'ground_truth.txt'
@@ -242,7 +242,7 @@ def _boxes(castings: Path, series: list[str], paths: dict[str, Path]) -> dict[st
 
 
 def _image(name: str, size: tuple[int, int, int] | ImagingError, boxes: list[list[float]]) -> dict:
-    """COCO image with clipped boxes, and how many were clipped and emptied."""
+    """Return a COCO image with clipped boxes, and the numbers of clipped and empty boxes."""
     if isinstance(size, ImagingError):
         raise ConvertError(str(size))
     height, width, _ = size
@@ -265,7 +265,7 @@ def _image(name: str, size: tuple[int, int, int] | ImagingError, boxes: list[lis
 
 
 def _protocol_b(images: dict[str, dict], boxes: dict) -> dict[str, list[str]]:
-    """Image names of train, val, test and unlabeled under protocol B."""
+    """Return the image names of train, val, test and unlabeled under protocol B."""
     where = {s: 'test' for group in TEST_GROUPS for s in group} | {
         s: 'val' for group in VAL_GROUPS for s in group
     }
@@ -280,7 +280,7 @@ def _protocol_b(images: dict[str, dict], boxes: dict) -> dict[str, list[str]]:
 
 
 def _protocol_a(images: dict[str, dict], train: list[str], test: list[str]) -> dict[str, list[str]]:
-    """Image names of train, val, test and unlabeled under protocol A."""
+    """Return the image names of train, val, test and unlabeled under protocol A."""
     pool = sorted(train)
     val = set(random.Random(0).sample(pool, round(VAL_SHARE * len(pool))))
     held = {name.split('/')[0] for name in test}
@@ -303,7 +303,7 @@ def _write(
     splits: dict[str, list[str]],
     drop_series: tuple[str, ...],
 ) -> Ledger:
-    """Write one protocol's four files and return its ledger."""
+    """Write the four files of one protocol and return its ledger."""
     ledger = Ledger(f'GDXray castings, protocol {protocol}')
     labelled, rows, rest = (ledger[name] for name in ('annotated images', 'boxes', 'other images'))
     labelled.came, rest.came = len(boxes), len(paths) - len(boxes)

@@ -1,4 +1,4 @@
-"""The image sets that a config and its relations name, read as they are."""
+"""The image sets of a config and of its related configs, read unchanged."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,14 +22,14 @@ LABELLED = ('train', 'val', 'test')
 def read_sets(
     cfg: Config, config_path: str, options: Sequence[str] = ()
 ) -> tuple[list[ImageSet], list[Finding]]:
-    """Return the image sets that a config and its relations name, and what is wrong with their lists.
+    """Return the image sets of a config and of its related configs, and the findings on their lists.
 
-    The first is the training set of the config: 'train', or 'pretraining' where nothing is labelled.
+    The first set is the training set of the config: 'train', or 'pretraining' without labels.
 
     Args:
         cfg: the config.
         config_path: its file.
-        options: `--cfg-options` for the configs that are related to it.
+        options: `--cfg-options` for the related configs.
     """
     sets, findings = [], []
     for split in LABELLED:
@@ -40,12 +40,12 @@ def read_sets(
         related, splits = configs_from(Path(config_path).stem), ('test',)
     else:
         related, splits = pretraining_configs(cfg), ('train',)
-    others = []  # what a pretraining need not be checked against is listed all the same
+    others = []  # sets that a pretraining is not checked against; their images still count as listed
     for path in related:
         other = read_quietly(path, options)
         for split in LABELLED:
             for data in data_sets(other, f'{split}_dataloader'):
-                # Not to have them here, such as labels before there are any, is no fault of this config.
+                # If they are missing, such as labels before annotation, it is no fault of this config.
                 name = 'pretraining' if split == 'train' else split
                 into, noted = (sets, findings) if split in splits else (others, [])
                 add_set(into, noted, name, data, other, missing=NOTE)
@@ -64,15 +64,15 @@ def read_sets(
 def add_set(
     sets: list[ImageSet], findings: list[Finding], name: str, data: dict, cfg: Config, missing: str
 ) -> None:
-    """Read one dataset config and append it to `sets`, unless it is there already.
+    """Read one dataset config and append it to `sets`, unless it is in the list already.
 
     Args:
         sets: list to append to.
-        findings: list for what is wrong with the annotation file or the list of images.
-        name: of the set.
+        findings: list to which findings on the annotation file or the image list are appended.
+        name: name of the set.
         data: dataset config.
         cfg: the config that holds it.
-        missing: level of a finding when the set or its boxes cannot be read.
+        missing: level of the finding if the set or its boxes cannot be read.
     """
     kind = data['type']
     if kind not in ('XrayDefects', 'XraySeverity', 'XrayImages'):
@@ -127,7 +127,7 @@ def add_set(
 
 
 def _usable(record: dict) -> bool:
-    """Whether an image record has an id and a file name inside of the image folder."""
+    """Whether an image record has an id, and a file name inside the image folder."""
 
     name = record.get('file_name')
     return (
@@ -140,13 +140,13 @@ def _usable(record: dict) -> bool:
 
 
 def split_remedy(message: str) -> tuple[str, str]:
-    """Split a one-line error into what was found and the remedy."""
+    """Split a one-line error into fault and remedy."""
     found, _, remedy = message.rpartition('; ')
     return (found, remedy) if found else (remedy, '')
 
 
 def radiographs_below(folder: str) -> list[str]:
-    """The radiographs below a folder or URL, relative to it; none where it cannot be listed."""
+    """Return the radiographs below a folder or URL, relative to it; empty if it cannot be listed."""
 
     find = remote.list_radiographs if remote.is_url(folder) else listing.list_radiographs
     try:
@@ -156,7 +156,7 @@ def radiographs_below(folder: str) -> list[str]:
 
 
 def pretraining_configs(cfg: Config) -> list[Path]:
-    """The configs of this repository whose checkpoints the model starts from."""
+    """Return the configs of this repository from whose checkpoints the model starts."""
     names = [init['checkpoint'] for init in found_in(cfg.model, 'init_cfg') if 'checkpoint' in (init or ())]
     names += [cfg.get('load_from') or '']
     stems = {part for name in names for part in Path(str(name)).parts}
@@ -164,7 +164,7 @@ def pretraining_configs(cfg: Config) -> list[Path]:
 
 
 def configs_from(stem: str) -> list[Path]:
-    """The configs of this repository that start from a checkpoint of the config with this stem."""
+    """Return the configs of this repository that start from a checkpoint of the config with this stem."""
     return [
         path
         for path in sorted(REPO.glob('configs/**/*.py'))

@@ -1,6 +1,6 @@
-"""Whether this machine can run the project: Python, packages, operators, devices and disk.
+"""Checks whether this machine can run the project: Python, packages, operators, devices and disk.
 
-A broken installation gets a table, not a traceback: the top of this file imports the standard library alone.
+A broken installation gives a table, not a traceback: the top of this file imports only the standard library.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ OPENCVS = (
     'opencv-contrib-python',
     'opencv-contrib-python-headless',
 )
-# Two checkpoints of a Swin-B detector with AdamW's state are 2.5 GB a run; a study has several runs.
+# Two checkpoints of a Swin-B detector with AdamW's state take 2.5 GB per run; a study has several runs.
 DISK_GB = 10
 
 
 class Row(NamedTuple):
-    """One check: its name, what was found, and the remedy when that is not what was expected."""
+    """One check: its name, its result, and a remedy if it failed."""
 
     name: str
     found: str
@@ -43,11 +43,11 @@ class Row(NamedTuple):
 
 
 def format_rows(rows: list[Row]) -> str:
-    """Return the rows as aligned lines of at most 100 columns; a remedy keeps its one line to be copied."""
+    """Return the rows as aligned lines of at most 100 columns; a remedy stays on one line, for copying."""
     lines = []
     for row in rows:
         head = f'  {"FAILED" if row.remedy else "ok":<7} {row.name:<9} '
-        # A path or a command is not broken in two.
+        # Paths and commands are not split.
         lines += textwrap.wrap(
             row.found,
             100,
@@ -74,7 +74,7 @@ def check_environment() -> list[Row]:
 
 
 def check_python() -> Row:
-    """Check that this is the project's interpreter, of a version the pins support."""
+    """Check that the interpreter is the project's, with a supported version."""
     found = f'{platform.python_version()}, {sys.executable}'
     if sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)):
         return Row('python', f'{found}; expected 3.11, 3.12 or 3.13', 'make setup PYTHON=/path/to/python3.12')
@@ -82,7 +82,7 @@ def check_python() -> Row:
 
 
 def check_packages(project: Path) -> Row:
-    """Compare the installed versions with pyproject.toml; what only tests and studies need may be absent."""
+    """Compare the installed versions with pyproject.toml; packages for tests and studies may be absent."""
     stated = tomllib.loads(project.read_text(encoding='utf-8'))
     runtime = [*stated['project']['dependencies'], *stated['project']['optional-dependencies']['train']]
     others = [pin for group in stated['dependency-groups'].values() for pin in group]
@@ -97,7 +97,7 @@ def check_packages(project: Path) -> Row:
                 absent.append(name)
                 continue
             version = 'missing'
-        # A build tag such as +cu128 is no other version.
+        # A build tag such as +cu128 does not change the version.
         if version.partition('+')[0] != pin:
             wrong.append(f'{name} {version} (pinned {pin})')
     if wrong:
@@ -118,7 +118,7 @@ def check_opencv() -> Row:
 
 
 def check_ops() -> Row:
-    """Run NMS and RoIAlign as detectors do, forward and backward, on every device; say whose they are."""
+    """Run NMS and RoIAlign on every device, forward and backward, as in a detector; name their origin."""
     try:
         import torch
         from mmcv.ops import get_compiler_version, nms, roi_align
@@ -129,7 +129,7 @@ def check_ops() -> Row:
         return Row('mmcv ops', f'not importable: {reason_of(error)}', REINSTALL)
     for device in devices:
         boxes = torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 8], [20, 20, 29, 29]], device=device)
-        # Of a map whose pixels hold their column, a bin holds the column of its centre.
+        # The pixels of the map hold their column, so a bin holds the column of its centre.
         columns = torch.arange(8.0, device=device).repeat(8, 1)[None, None].requires_grad_()
         region = torch.tensor([[0.0, 2, 2, 6, 6]], device=device)
         try:
@@ -149,7 +149,7 @@ def check_ops() -> Row:
 
 
 def check_devices() -> Row:
-    """Name the processors; a GPU that torch cannot use fails."""
+    """List the processors; a GPU that torch cannot use fails the check."""
     cores = len(os.sched_getaffinity(0))
     memory_gb = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9
     host = f'{cores} CPU cores, {memory_gb:.0f} GB memory'
@@ -184,6 +184,6 @@ def check_disk(folder: Path) -> Row:
 
 
 def reason_of(error: Exception) -> str:
-    """Return an error as one line, without the class that mmengine's registry puts in front of it."""
+    """Return an error as one line, without the class name that mmengine's registry puts in front."""
     text = one_line(error, 1000)
     return re.sub(r'^class `(\w+)` in \S+: ', '', text)

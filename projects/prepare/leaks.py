@@ -1,6 +1,6 @@
 """The same radiograph, or the same part, on both sides of a comparison.
 
-Compared are train, val and test with each other, and the images of pretraining with test.
+The check compares train, val and test with each other, and the pretraining images with test.
 """
 
 import re
@@ -27,11 +27,11 @@ _FEW_CROPS = 64
 
 
 def check_leaks(sets: Sequence[ImageSet], probes: Scans, workers: int) -> list[Finding]:
-    """Compare the sides; look for copies within a set, among the images that no list names, and for crops.
+    """Compare the sides; search for copies within a set and among unlisted images, and for crops.
 
     Args:
         sets: all sets.
-        probes: of all their images.
+        probes: scans of all their images.
         workers: threads of the searches for near duplicates and crops.
     """
     findings = []
@@ -48,7 +48,7 @@ def check_leaks(sets: Sequence[ImageSet], probes: Scans, workers: int) -> list[F
 
 def _leaks_between(a: ImageSet, b: ImageSet, probes: Scans, workers: int) -> list[Finding]:
     findings = []
-    cause = f'results on {b.name} would be of images the model has seen'
+    cause = f'results on {b.name} would be on images that the model has seen'
     same = sorted(set(a.paths) & set(b.paths))
     if same:
         findings.append(
@@ -64,7 +64,7 @@ def _leaks_between(a: ImageSet, b: ImageSet, probes: Scans, workers: int) -> lis
     left = [p for p in a.paths if not probes[p].error and p not in known]
     right = [p for p in b.paths if not probes[p].error and p not in known]
     for what, key in (('byte', 'file_hash'), ('pixel', 'pixel_hash')):
-        # One of equal images stands for all: n copies on either side are n pairs, not their square.
+        # One image represents all its copies: n copies on each side give n pairs, not n².
         first = {getattr(probes[path], key): path for path in reversed(left)}
         equal = [
             (first[value], path, f'{what}-equal')
@@ -98,19 +98,20 @@ def _leaks_between(a: ImageSet, b: ImageSet, probes: Scans, workers: int) -> lis
                 pairs=near,
             )
         )
-    # The epoch is chosen on val. A part that val shares with test biases that little, a shared image much.
+    # The epoch is chosen on val. A part shared by val and test biases this choice little, a shared image
+    # much.
     return findings if (a.side, b.side) == ('val', 'test') else findings + _shared_groups(a, b)
 
 
 def count_resembling(sets: Sequence[ImageSet], findings: Sequence[Finding]) -> dict[str, int]:
-    """Return how many images of each right side were found again on the left, in whatever form.
+    """Return the number of images of each right side that were found again on the left, in any form.
 
     Args:
         sets: all sets.
-        findings: of `check_leaks`.
+        findings: findings of `check_leaks`.
 
     Returns:
-        By 'left, right' of `SIDES`; sides that are not there are left out.
+        Number by 'left, right' of `SIDES`; missing sides are left out.
     """
     on: dict[str, set[str]] = defaultdict(set)
     for s in sets:
@@ -134,10 +135,10 @@ def _constant(found: Scan) -> bool:
 def near_duplicates(
     left: Sequence[str], right: Sequence[str], probes: Scans, workers: int = 1
 ) -> list[tuple[str, str, str]]:
-    """For each image of `right` one of `left` that it is a near duplicate of; see `resemblance.near_matches`.
+    """Find for each image of `right` a near duplicate in `left`; see `resemblance.near_matches`.
 
     Returns:
-        (left path, right path, correlation in words), most alike first.
+        (left path, right path, correlation in words), by falling correlation.
     """
     left = [path for path in left if not _constant(probes[path])]
     right = [path for path in right if not _constant(probes[path])]
@@ -152,13 +153,13 @@ def near_duplicates(
 
 
 def _shared_groups(a: ImageSet, b: ImageSet) -> list[Finding]:
-    """Parts and series on both sides, and neighbouring frames."""
+    """Report parts and series on both sides, and neighbouring frames."""
     findings, words, images = [], [], {}
     for key, many in (('part', 'parts'), ('region', 'region groups'), ('series', 'series')):
         mine, held = _groups(a, b, key), _groups(b, a, key)
         found = set().union(*mine)
         if not found and a.side == 'pretraining':
-            # An unlabelled list has no ids: its folders are what GDXray calls series, a plant perhaps parts.
+            # An unlabelled list has no ids: its folders may be series, as in GDXray, or parts.
             found = set(a.groups('folder')) - {'.'}
         shared = sorted(found & set().union(*held))
         if shared:
@@ -181,16 +182,16 @@ def _shared_groups(a: ImageSet, b: ImageSet) -> list[Finding]:
 
 
 def _adjacent_frames(a: ImageSet, b: ImageSet) -> list[Finding]:
-    """Neighbouring numbers in file names: frames of one sequence, unless the numbers count parts.
+    """Report neighbouring numbers in file names: frames of one sequence, unless the numbers count parts.
 
-    The numbers of P10_a.png and P11_a.png count parts: where the parts of both images are known and differ,
-    the images are no frames of one sequence. But the rule that names parts may have taken the frame's number
-    for the part. It has not where one part has several images of that numbering (P10_a.png, P10_b.png).
-    Without such a part, the finding is a note.
+    The numbers of P10_a.png and P11_a.png count parts: if the parts of both images are known and differ, the
+    images are no frames of one sequence. But the rule for parts may have taken the number of the frame for
+    the part. It has not if one part has several images with this numbering (P10_a.png, P10_b.png). Without
+    such a part, the finding is a note.
     """
     mine, held = _groups(a, b, 'part'), _groups(b, a, 'part')
     frames: dict[tuple[str, int, str], set[str]] = {}
-    images: Counter[tuple[str, str]] = Counter()  # by part and what stands before the number
+    images: Counter[tuple[str, str]] = Counter()  # by part and text before the number
     for names, groups in ((a.names, mine), (b.names, held)):
         for name, parts in zip(names, groups, strict=True):
             if frame := _frame(name):
@@ -223,7 +224,7 @@ def _adjacent_frames(a: ImageSet, b: ImageSet) -> list[Finding]:
                 'leaks',
                 f'{len(near) + len(apart)} of {len(b.names)} images of {b.name} have the number before or '
                 f'after one of {a.name} in their names, and each is a part of its own',
-                'right where each part has one image; if the numbers count frames of a sequence, convert '
+                'correct if each part has one image; if the numbers count frames of a sequence, convert '
                 'again with a --group that matches the name of the sequence',
                 dict.fromkeys(near + apart, f'next number in {a.name}'),
             )
@@ -232,11 +233,11 @@ def _adjacent_frames(a: ImageSet, b: ImageSet) -> list[Finding]:
 
 
 def _groups(own: ImageSet, other: ImageSet, key: str) -> list[set[str]]:
-    """Return what each image of a set is grouped by: its id and, of parts, what the rules find in its name.
+    """Return the groups of each image of a set: its id, and for parts also the matches of rules in its name.
 
-    The rules are the regular expressions that the converter noted in either set (`--group`). An id may come
-    from elsewhere, such as from the inspection page, and name the same part in another way; as typed by hand,
-    P07 and p07 are one.
+    The rules are the regular expressions that the converter noted in both sets (`--group`). An id may come
+    from another source, such as the inspection page, and spell the same part differently. P07 and p07 are one
+    part, since ids are typed by hand.
     """
     ids = sorted({*own.groups(key), *other.groups(key)} - {None})
     spelt = {group.casefold(): group for group in ids}
@@ -249,13 +250,13 @@ def _groups(own: ImageSet, other: ImageSet, key: str) -> list[set[str]]:
 
 
 def _frame(name: str) -> tuple[str, int, str] | None:
-    """`C0001/C0001_0007.png` -> ('C0001/C0001_', 7, '.png'); None where the name has no number."""
+    """Split `C0001/C0001_0007.png` into ('C0001/C0001_', 7, '.png'); None for a name without a number."""
     found = re.fullmatch(r'(.*?)(\d{1,18})(\D*)', name)
     return (found[1], int(found[2]), found[3]) if found else None
 
 
 def _by_pixels(s: ImageSet, probes: Scans) -> dict[bytes, list[str]]:
-    """Paths by the hash of their pixels, constant images left out."""
+    """Return paths by the hash of their pixels, without constant images."""
     by = defaultdict(list)
     for path in s.paths:
         if not probes[path].error and not _constant(probes[path]):
@@ -283,7 +284,7 @@ def _copies_within(s: ImageSet, probes: Scans) -> list[Finding]:
 
 
 def _unlisted_copies(unlisted: ImageSet, sets: Sequence[ImageSet], probes: Scans) -> list[Finding]:
-    """Copies of listed images among those that no list names: added to a split, they are a leak."""
+    """Report copies of listed images among unlisted images: if added to a split, they are a leak."""
     copies = _by_pixels(unlisted, probes)
     pairs = [
         (originals[0], copy, f'{s.name}, pixel-equal')
@@ -299,7 +300,7 @@ def _unlisted_copies(unlisted: ImageSet, sets: Sequence[ImageSet], probes: Scans
             'leaks',
             f'{counted(pairs, "pixel copy", "pixel copies")} of listed images among the unlisted ones: '
             f'{_joins(pairs, (unlisted, *sets))}',
-            'leave them and their series out of every other split and of pretraining',
+            'keep them and their series out of all other splits and of pretraining',
             {copy: f'copy of {PurePosixPath(original).name} ({note})' for original, copy, note in pairs},
             pairs,
         )
@@ -307,11 +308,12 @@ def _unlisted_copies(unlisted: ImageSet, sets: Sequence[ImageSet], probes: Scans
 
 
 def find_crops(sets: Sequence[ImageSet], probes: Scans, workers: int) -> list[Finding]:
-    """Look for images that are cut out of larger ones, whatever their brightness and contrast.
+    """Search for images that are cut out of larger images, at any brightness and contrast.
 
-    Images of at most half the area of others are searched for. Up to 64 of them are looked for in 1/16 size
-    copies of all larger ones by normalised cross-correlation; more by an index (`crop_index`), which costs
-    n log n. The best place is confirmed at full size. Turned, mirrored and rescaled crops are not found.
+    The search covers images of at most half the area of others. Up to 64 of them are searched in copies of
+    1/16 size of all larger images, by normalised cross-correlation. More are searched by an index
+    (`crop_index`) in n log n. The best place is confirmed at full size. Turned, mirrored and rescaled crops
+    are not found.
     """
     paths = [path for path in dict.fromkeys(p for s in sets for p in s.paths) if not probes[path].error]
     paths = [path for path in paths if not _constant(probes[path])]
@@ -347,7 +349,7 @@ def find_crops(sets: Sequence[ImageSet], probes: Scans, workers: int) -> list[Fi
 
 
 Crops = list[tuple[str, str, float]]
-"""Host, crop and their correlation at full size."""
+"""Larger image, crop, and their correlation at full size."""
 
 
 def _by_coarse_copies(
@@ -376,7 +378,7 @@ def _by_coarse_copies(
 def _by_index(
     crops: Sequence[str], paths: Sequence[str], area: dict[str, int], probes: Scans, workers: int
 ) -> Crops:
-    """Read every image once more for its points, and look those of the crops up."""
+    """Read every image once more for its points, and look up the points of the crops."""
     smallest = min(area[crop] for crop in crops)
     hosts = [path for path in paths if area[path] >= 2 * smallest]
 
@@ -400,7 +402,7 @@ def _by_index(
 
 
 def _full_match(crop: str, host: str) -> float:
-    """Correlation of a crop with its best place in a larger image, at full size."""
+    """Return the correlation of a crop with its best place in a larger image, at full size."""
     images = []
     for path in (host, crop):
         pixels = load(path)[0].pixels
@@ -409,7 +411,7 @@ def _full_match(crop: str, host: str) -> float:
 
 
 def _joins(pairs: Sequence[tuple[str, str, str]], sets: Sequence[ImageSet], word: str = '=') -> str:
-    """`C0065 = C0066 (10), …`: how many pairs join which series, part or folder."""
+    """Return `C0065 = C0066 (10), …`: the number of pairs that join two series, parts or folders."""
     groups = {}
     for key in ('folder', 'part', 'series'):
         for s in sets:

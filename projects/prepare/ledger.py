@@ -1,4 +1,4 @@
-"""The ledger of a conversion: what came in, and where each image, box and file of it went."""
+"""The ledger of a conversion: its input, and the destination of each image, box and file."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from projects.errors import MMXrayError
 
 
 class ConvertError(MMXrayError, ValueError):
-    """Data that cannot be converted: one line with the file, what was expected, and the remedy."""
+    """Data that cannot be converted: one line with the file, the expectation and the remedy."""
 
 
 class UsageError(ConvertError):
@@ -16,12 +16,12 @@ class UsageError(ConvertError):
 
 @dataclass
 class Counts:
-    """What came in of one kind, and where each of it went: came + added = went + left.
+    """Counts of one kind by destination: came + added = went + left.
 
     Attributes:
-        name: of what, such as 'boxes'.
+        name: the kind, such as 'boxes'.
         came: number found in the source.
-        added: number made by the conversion (such as a box cut by a tile's edge), by reason.
+        added: number made by the conversion (such as a box in a second tile), by reason.
         went: number written, by destination.
         left: number left out, by reason.
     """
@@ -33,12 +33,12 @@ class Counts:
     left: Counter = field(default_factory=Counter)
 
     def check(self) -> None:
-        """Raise RuntimeError unless the counts balance, which is a defect of the converter."""
+        """Raise RuntimeError if the counts do not balance, which is a bug of the converter."""
         if self.came + self.added.total() != self.went.total() + self.left.total():
             raise RuntimeError(f'the ledger of {self.name} does not balance: {self}')
 
     def __str__(self) -> str:
-        """One line such as `boxes: 10 in = 7 train + 2 test + 1 left out (zero area: 1)`."""
+        """Return a line such as `boxes: 10 in = 7 train + 2 test + 1 left out (zero area: 1)`."""
         text = f'{self.name}: {self.came} in'
         for reason, count in sorted(self.added.items()):
             text += f' + {count} {reason}'
@@ -49,7 +49,7 @@ class Counts:
         return f'{text} = {" + ".join(parts) or 0}'
 
     def as_dict(self) -> dict:
-        """The counts as JSON values."""
+        """Return the counts as JSON values."""
         return {
             key: dict(v) if isinstance(v, Counter) else v for key, v in vars(self).items() if key != 'name'
         }
@@ -57,13 +57,13 @@ class Counts:
 
 @dataclass
 class Ledger:
-    """The counts of one conversion, and what was repaired on the way.
+    """The counts of one conversion, and its repairs.
 
     Attributes:
-        title: what was converted.
-        counts: by name.
+        title: title of the conversion.
+        counts: counts by name.
         repairs: number of values corrected but kept, by reason.
-        notes: what is good to know, one line each.
+        notes: useful notes, one line each.
     """
 
     title: str
@@ -72,7 +72,7 @@ class Ledger:
     notes: list[str] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> Counts:
-        """The counts of that name, made on first use."""
+        """Return the counts of a name, made on first use."""
         return self.counts.setdefault(name, Counts(name))
 
     def check(self) -> None:
@@ -81,12 +81,12 @@ class Ledger:
             counts.check()
 
     def __str__(self) -> str:
-        """Title, then one line per kind, repair and note that is not empty."""
+        """Return the title, then one line per kind, repair and note that is not empty."""
         lines = [self.title, *(f'  {a}' for a in self.counts.values() if a.came or a.added)]
         lines += [f'  repaired: {reason}: {n}' for reason, n in sorted(self.repairs.items()) if n]
         lines += [f'  note: {note}' for note in self.notes]
         return '\n'.join(lines)
 
     def as_dict(self) -> dict:
-        """The ledger as JSON values."""
+        """Return the ledger as JSON values."""
         return {**{k: a.as_dict() for k, a in self.counts.items()}, 'repaired': dict(self.repairs)}

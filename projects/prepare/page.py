@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a data set: findings, tables, charts, contact sheet worst first."""
+"""One self-contained HTML page on a data set: findings, tables, charts, and a contact sheet, worst first."""
 
 import base64
 import html
@@ -61,7 +61,7 @@ def render(report, findings, sets, scans, levels, boxes, anchors) -> str:
     """Return the page.
 
     Args:
-        report: what dataset.json holds.
+        report: content of dataset.json.
         findings: list of `findings.Finding`, errors first.
         sets: list of `findings.ImageSet`.
         scans: `scan.Scans` of all images.
@@ -78,7 +78,7 @@ def render(report, findings, sets, scans, levels, boxes, anchors) -> str:
         f'<p class="soft">{report["images"]} images, each decoded once, in {report["seconds"]} s</p>',
         _verdict(findings),
         _findings(findings, draw),
-        '<h2>What there is</h2>',
+        '<h2>Contents</h2>',
         _sets_table(report),
         _class_table(report),
         _measured(report),
@@ -145,12 +145,12 @@ def _findings(findings, draw) -> str:
 
 
 def _sentence(text: str) -> str:
-    """A text with a capital, unless it begins with a path."""
+    """Return a text with a capital first letter, unless it begins with a path."""
     return text if '/' in text.split()[0] else text[:1].upper() + text[1:]
 
 
 def _worst_first(findings, sets, scans) -> tuple[list[tuple[str, list[str]]], str]:
-    """Images for the contact sheet: those of errors before those of warnings, findings taking turns.
+    """Return images for the contact sheet: errors before warnings; findings take turns.
 
     Returns:
         (path, notes) of at most `TILES` images, and the rule in words.
@@ -170,7 +170,7 @@ def _worst_first(findings, sets, scans) -> tuple[list[tuple[str, list[str]]], st
             turn += 1
     rule = 'Images of errors, then of warnings, then of notes; findings of one kind take turns.'
     if len(order) < TILES // 2:
-        # Few have a finding, or none: fill up with unusual ones.
+        # Few images have findings: fill up with unusual images.
         good = [path for path in dict.fromkeys(p for s in sets for p in s.paths) if not scans[path].error]
         level = np.arange(256)
         mean = np.array([(h := scans.histogram(path)) @ level / h.sum() for path in good])
@@ -179,12 +179,12 @@ def _worst_first(findings, sets, scans) -> tuple[list[tuple[str, list[str]]], st
             if len(order) < TILES // 2 and good[i] not in order:
                 order[good[i]] = 'note'
                 notes[good[i]].append(f'mean gray level {mean[i]:.0f}')
-        rule += f' Then those farthest from the usual brightness ({usual:.0f}).'
+        rule += f' Then images farthest from the usual brightness ({usual:.0f}).'
     return [(path, notes[path]) for path in list(order)[:TILES]], rule
 
 
 def _pairs(findings) -> list[tuple[str, str, str]]:
-    """Pairs of all findings, one of each in turn."""
+    """Return the pairs of all findings, one of each in turn."""
     lists = [finding.pairs for finding in findings if finding.pairs]
     turns = max(map(len, lists), default=0)
     return [pairs[i] for i in range(turns) for pairs in lists if i < len(pairs)][:PAIRS]
@@ -212,7 +212,7 @@ class _Drawer:
         return next((name_in(f, path) for f in self.folders if path.startswith(f'{f}/')), path)
 
     def picture(self, path: str) -> str:
-        """SVG of the thumbnail in the coordinates of the file, with the boxes."""
+        """Return an SVG of the thumbnail in the coordinates of the file, with the boxes."""
         found = self.scans[path]
         if found.error:
             return '<span class="tile none">cannot be read</span>'
@@ -229,7 +229,7 @@ class _Drawer:
         )
 
     def tile(self, path: str, notes: list[str]) -> str:
-        """One image of the contact sheet."""
+        """Return one image of the contact sheet."""
         words = ' · '.join(dict.fromkeys(notes[:3]))
         short = words if len(words) <= 120 else f'{words[:117]}…'
         return (
@@ -238,7 +238,7 @@ class _Drawer:
         )
 
     def pair(self, left: str, right: str, words: str) -> str:
-        """Two images side by side."""
+        """Return two images side by side."""
         return (
             f'<figure><div class="pair">{self.picture(left)}{self.picture(right)}</div>'
             f'<figcaption><b>{_name(self.name(left))} · {_name(self.name(right))}</b><br>{_text(words)}'
@@ -247,7 +247,7 @@ class _Drawer:
 
 
 def _name(path: str) -> str:
-    """A file name that may break after a folder."""
+    """Return a file name that may break after a folder."""
     return _text(path).replace('/', '/<wbr>')
 
 
@@ -291,7 +291,7 @@ def _sets_table(report) -> str:
 
 
 def without_boxes(row: dict, missing: str) -> str:
-    """How many images of a set have no box, and their share."""
+    """Return the number of images of a set without a box, and their share."""
     if 'without_boxes' not in row:
         return missing
     return f'{row["without_boxes"]} ({row["without_boxes"] / max(row["images"], 1):.0%})'
@@ -349,7 +349,7 @@ def _charts(sets, levels, boxes, anchors) -> list[str]:
 
 
 def _figure(caption: str, paint) -> str:
-    """An inline SVG chart; `paint` gets the axes."""
+    """Return an inline SVG chart; `paint` draws on the axes."""
     # Text stays text: small, searchable, and in the font of the page.
     with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'xray', 'font.size': 11}):
         figure = Figure(figsize=(4.6, 3.1), layout='constrained', dpi=110)
@@ -371,7 +371,7 @@ def _gray_chart(sets, levels) -> str:
             found = levels[s.name]
             if found is not None:
                 share = found.histogram / found.histogram.sum() * 100
-                # Bins of four levels: single ones are spiky where the file has fewer levels than 256.
+                # Bins of four levels: single levels are spiky if the file has fewer than 256 levels.
                 axes.step(
                     np.arange(2, 256, 4),
                     share.reshape(-1, 4).sum(1),
@@ -444,7 +444,7 @@ def _anchor_chart(anchors) -> str:
         )
 
     return _figure(
-        f'Anchor fit of scales {anchors["scales"]}. Boxes under 0.5 at best are hardly learnt; 0.7 is '
-        'positive without doubt.',
+        f'Anchor fit of scales {anchors["scales"]}. Boxes with a best IoU below 0.5 are hardly learnt; '
+        '0.7 is certainly positive.',
         paint,
     )

@@ -1,4 +1,4 @@
-"""COCO labels from JSON to Parquet and back, without loss and without the limits of a JSON that is parsed."""
+"""COCO labels from JSON to Parquet and back, without loss and without the size limits of parsed JSON."""
 
 import json
 from collections import Counter
@@ -27,20 +27,20 @@ from .ledger import UsageError
 
 
 def convert_labels(source: Path, out: Path) -> Counter:
-    """Convert COCO JSON to Parquet or Parquet to COCO JSON, as the suffixes say.
+    """Convert COCO JSON to Parquet or Parquet to COCO JSON, by the suffixes.
 
-    What comes back is equal to what was given, as JSON values: categories, masks, parts, flags and whatever
-    else records carry, in the same order. Of annotations some 300 bytes each are held meanwhile.
+    The round trip is lossless in JSON values: categories, masks, parts, flags and all other fields of records
+    stay, in the same order. Each annotation takes some 300 bytes of memory meanwhile.
 
     Args:
         source: File to read.
-        out: File to write; there whole or not at all.
+        out: File to write, atomically.
 
     Returns:
         Number of images, boxes, and crowd or ignored boxes.
 
     Raises:
-        UsageError: Suffixes that are not one of each; or the source is no COCO file.
+        UsageError: The suffixes are not one .json and one .parquet, or the source is no COCO file.
         DatasetError: The Parquet file cannot be read.
     """
     suffixes = source.suffix.lower(), out.suffix.lower()
@@ -54,7 +54,7 @@ def convert_labels(source: Path, out: Path) -> Counter:
 
 
 class _Gathered:
-    """The annotations of a file, until its images are known: their text and the id of their image."""
+    """The annotations of a file until its images are known: text and image id of each."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -69,10 +69,10 @@ class _Gathered:
         self.counts.update(boxes=1, crowd=int(crowd))
 
     def rows(self, images: Iterable[Mapping[str, Any]], numbers: Mapping[Any, int]) -> Iterator[dict]:
-        """Yield a row per image; in the order of the file.
+        """Yield one row per image, in the order of the file.
 
         Raises:
-            FormatError: An annotation of no image.
+            FormatError: An annotation without an image.
         """
         try:
             of = np.fromiter((numbers[owner] for owner in self.owners), np.int64, len(self.owners))
@@ -167,7 +167,7 @@ def _write_list(text: Any, records: Iterable[dict]) -> int:
 
 
 def note_of_size(path: Path) -> str:
-    """Return what to say of a COCO file beyond what this project parses; '' for a smaller one."""
+    """Return a note on a COCO file that is too large to parse here; '' for a smaller file."""
     if path.stat().st_size <= MAX_JSON:
         return ''
     return f'note: more than {MAX_JSON >> 20} MiB; for other tools, while configs here name the Parquet file'

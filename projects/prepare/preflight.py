@@ -1,6 +1,6 @@
-"""Whether an experiment can start: its config, data, classes and weights.
+"""Checks whether an experiment can start: its config, data, classes and weights.
 
-A broken installation gets a table, not a traceback: the top of this file imports the standard library alone.
+A broken installation gives a table, not a traceback: the top of this file imports only the standard library.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .installation import Row, reason_of
 
 
 def check_config(path: Path, options: list[str] | None = None) -> list[Row]:
-    """Check that a config with its `--cfg-options` reads, and its data, classes and weights."""
+    """Check that a config with its `--cfg-options` can be read, and check its data, classes and weights."""
     try:
         with _quiet():
             from projects.config import names
@@ -33,11 +33,11 @@ def check_config(path: Path, options: list[str] | None = None) -> list[Row]:
 
 
 def check_data(cfg: Mapping, ranks: int = 1) -> list[Row]:
-    """Build each split's dataset, as training does, and name what its evaluator reads.
+    """Build the dataset of each split, as training does, and check the file of its evaluator.
 
     Args:
         cfg: Config.
-        ranks: GPUs for which it is written; each needs a batch of training images.
+        ranks: Number of GPUs of the config; each needs a batch of training images.
     """
     from mmengine.registry import DATASETS, DefaultScope
 
@@ -49,7 +49,7 @@ def check_data(cfg: Mapping, ranks: int = 1) -> list[Row]:
         for data in leaves(loader['dataset']) if loader else ():
             root = str(data.get('data_root') or '')
             if '://' in root:
-                # Building the dataset asks the server, and names what is not there.
+                # Building the dataset queries the server, and names missing objects.
                 file = f'{root.rstrip("/")}/{data.get("ann_file") or ""}'
                 fallback = 'check the URL, the credentials and the server'
             else:
@@ -68,7 +68,7 @@ def check_data(cfg: Mapping, ranks: int = 1) -> list[Row]:
                     found = f'the metric reads {evaluator["ann_file"]}, the dataset {file}'
                     rows.append(Row(split, found, f'give {split}_evaluator.ann_file the same file'))
             try:
-                # Building switches to the library that the config is written for.
+                # Building switches the default scope to the library of the config.
                 with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
                     dataset = DATASETS.build(data)
                     count = len(dataset)
@@ -84,7 +84,7 @@ def check_data(cfg: Mapping, ranks: int = 1) -> list[Row]:
 
 
 def check_batch(loader: Mapping, images: int, ranks: int) -> list[Row]:
-    """Check that each rank has a batch, where what does not fill one is dropped."""
+    """Check that each rank has a full batch, if incomplete batches are dropped."""
     from projects.runs.fit import compare_batch
 
     repeated = images * loader['dataset'].get('times', 1)
@@ -129,7 +129,7 @@ def check_classes(cfg: Mapping) -> list[Row]:
 
 
 def check_weights(cfg: Mapping) -> list[Row]:
-    """Look for every checkpoint the config starts from."""
+    """Check every checkpoint from which the config starts."""
     from projects.runs.fit import find_key
 
     names = [
@@ -173,7 +173,7 @@ def check_checkpoint(name: str) -> Row:
 
 
 def train_command(config: Path, work_dir: Path) -> str:
-    """Return the command that trains a config on the GPUs its name says, resuming a run that was begun."""
+    """Return the command that trains a config on its number of GPUs, and resumes an unfinished run."""
     from projects.xray import handover
 
     command = handover.train_command(config)

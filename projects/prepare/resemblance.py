@@ -1,9 +1,9 @@
-"""Near duplicates among many images: whether any of them resembles one, without comparing all with all.
+"""Search for near duplicates among many images, without comparing all with all.
 
-Two small copies of mean 0 and norm 1 that correlate by r lie sqrt(2 - 2r) apart. A projection onto
-orthonormal axes brings them no further apart, so that all near duplicates of an image lie within one radius
-of it in the first principal components too, where a k-d tree finds them; each is then verified in full.
-Nothing is missed, unlike with the approximate indices of FAISS and usearch (docs/data.md says why not).
+Two small copies of mean 0 and norm 1 with correlation r have the distance sqrt(2 - 2r). A projection onto
+orthonormal axes does not increase this distance. So all near duplicates of an image lie within one radius in
+the first principal components too. A k-d tree finds them there, and each is then verified in full. Nothing is
+missed, unlike with the approximate indices of FAISS and usearch (docs/data.md gives the reasons).
 """
 
 import math
@@ -13,27 +13,27 @@ import numpy as np
 from scipy.spatial import KDTree
 
 NEAR_BITS, NEAR_CORRELATION = 6, 0.995
-"""Near duplicates: up to 6 of the 64 bits of the difference hash differ, and 32 x 32 px copies correlate so.
-On GDXray's pixel copies both are exact; frames five degrees apart correlate by 0.95 to 0.999."""
+"""Near duplicates: at most 6 of 64 bits of the difference hash differ, and 32 x 32 px copies correlate by at
+least this. For GDXray's pixel copies both are exact; frames five degrees apart correlate by 0.95 to 0.999."""
 
-_RADIUS = 1.001 * math.sqrt(2 - 2 * NEAR_CORRELATION)  # and a little, for float32
+_RADIUS = 1.001 * math.sqrt(2 - 2 * NEAR_CORRELATION)  # with a margin for float32
 _AXES, _TREE_AXES = 64, 12
-"""Principal components that candidates are compared in, and how many of them the tree divides."""
+"""Principal components in which candidates are compared, and components that the tree divides."""
 _LEAF = 40  # images in a leaf of the tree
 _NEAREST = 16
-"""Neighbours that are verified first: among copies one is soon found."""
-_FIT = 8192  # images that the axes are fitted to
-_FEW = 2**22  # pairs that are compared all with all
-_STEP = 1024  # images at a time
-_CROWDED = 1 / 16  # share of all images within the radius from which on the tree saves nothing
+"""Neighbours that are verified first: a copy is usually among them."""
+_FIT = 8192  # maximum number of images in the fit of the axes
+_FEW = 2**22  # largest number of pairs that are compared all with all
+_STEP = 1024  # images per block
+_CROWDED = 1 / 16  # share of all images within the radius above which the tree saves no time
 
 
 class Looks:
-    """What is compared of images: 32 x 32 px copies and difference hashes.
+    """The features of images that are compared: 32 x 32 px copies and difference hashes.
 
     Args:
-        small: (32, 32) uint8 of each image, not constant.
-        hashes: 64 bits of each.
+        small: (32, 32) uint8 copy of each image, not constant.
+        hashes: 64-bit hash of each image.
     """
 
     def __init__(self, small: Sequence[np.ndarray], hashes: Sequence[int]):
@@ -42,7 +42,7 @@ class Looks:
 
     @classmethod
     def of(cls, small: np.ndarray, hashes: np.ndarray) -> 'Looks':
-        """Take (n, 1024) uint8 copies and (n,) uint64 hashes as they are."""
+        """Make an object of (n, 1024) uint8 copies and (n,) uint64 hashes."""
         looks = cls.__new__(cls)
         looks.small, looks.hashes = small, hashes
         return looks
@@ -52,7 +52,7 @@ class Looks:
         return len(self.small)
 
     def standardised(self, rows: np.ndarray | slice) -> np.ndarray:
-        """Return (n, 1024) float32 of mean 0 and norm 1."""
+        """Return copies as (n, 1024) float32 of mean 0 and norm 1."""
         flat = self.small[rows].astype(np.float32)
         flat -= flat.mean(1, keepdims=True)
         flat /= np.maximum(np.sqrt(np.einsum('np,np->n', flat, flat)), 1e-6)[:, None]
@@ -60,11 +60,11 @@ class Looks:
 
 
 class Matches:
-    """For each image of the right side its near duplicate on the left.
+    """The near duplicate on the left of each image on the right.
 
     Attributes:
-        index: (N,) int64, place on the left; -1 where there is none.
-        correlation: (N,) float32, of the small copies.
+        index: (N,) int64, position on the left; -1 without a near duplicate.
+        correlation: (N,) float32, correlation of the small copies.
     """
 
     def __init__(self, count: int):
@@ -72,7 +72,7 @@ class Matches:
         self.correlation = np.full(count, -1, np.float32)
 
     def offer(self, right: np.ndarray, left: np.ndarray, correlation: np.ndarray) -> None:
-        """Take near duplicates that are better than what is known; of equal ones the first on the left."""
+        """Take near duplicates with a higher correlation than before; among equals the first on the left."""
         good = correlation >= NEAR_CORRELATION
         right, left, correlation = right[good], left[good], correlation[good]
         order = np.lexsort((left, -correlation, right))
@@ -88,11 +88,11 @@ class Matches:
 def near_matches(left: Looks, right: Looks, workers: int = 1) -> Matches:
     """Find a near duplicate on the left of each image on the right.
 
-    It is the most alike where few are near; where many are, the most alike of the 16 nearest.
+    If few images are near, the result has the highest correlation of all; if many are, of the 16 nearest.
 
     Args:
-        left: the images searched.
-        right: the images searched for.
+        left: images to search in.
+        right: images to search for.
         workers: threads of the tree.
     """
     found = Matches(len(right))
@@ -118,9 +118,9 @@ class _Tree:
         self.tree = KDTree(coarse, _LEAF)
 
     def place(self, block: np.ndarray) -> list[np.ndarray]:
-        """Coordinates (n, 13) in the tree and (n, 65) of candidates, of (n, 1024) standardised copies.
+        """Return coordinates of (n, 1024) standardised copies: (n, 13) for the tree, (n, 65) for candidates.
 
-        The last one is the length of what the axes leave out; it, too, brings no two images further apart.
+        The last coordinate is the norm of the residual; it does not increase distances either.
         """
         block = block - self.centre
         inside = block @ self.axes
@@ -134,12 +134,12 @@ class _Tree:
         """Search for some images of the right side.
 
         Returns:
-            Those that so many of the left crowd around that the tree saves nothing.
+            The images with so many neighbours on the left that the tree saves no time.
         """
         coarse, fine = self.place(right.standardised(rows))
 
         def verify(of: np.ndarray, near: np.ndarray) -> None:
-            """Compare hashes, then more components, then the whole copies of what is left."""
+            """Compare hashes, then more components, then the whole copies of the remaining pairs."""
             close = np.bitwise_count(self.left.hashes[near] ^ right.hashes[rows[of]]) <= NEAR_BITS
             of, near = of[close], near[close]
             apart = self.fine[near] - fine[of]

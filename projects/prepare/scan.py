@@ -1,7 +1,7 @@
-"""Decoding every image of a data set once, in parallel, and keeping a few kilobytes of each.
+"""Parallel decoding of every image of a data set, once, with a scan of a few kilobytes of each.
 
-Memory does not grow with the size of the images, and per image only by some 3 kB for hashes and a small copy;
-thumbnails, histograms and samples wait on disk.
+Memory does not depend on the size of the images. It grows by some 3 kB per image, for hashes and a small
+copy; thumbnails, histograms and samples are kept on disk.
 """
 
 import hashlib
@@ -28,39 +28,39 @@ from projects.radiograph.window import apply_window, count_codes
 
 PLAIN = dict(type='percentile', low=0.5, high=99.5)
 COARSE = 16
-"""Shrinkage, per side, of the copy in which crops of other images are looked for."""
+"""Reduction per side of the copy in which crops of other images are searched."""
 MOST_SAMPLED = 65_536
-"""Pixel values that are kept of an image, at most: with many images some 4 million in all, 64 of each."""
+"""Maximum number of pixel values kept of an image: with many images some 4 million in all, 64 of each."""
 
 
 @dataclass
 class Scan:
-    """What is kept of one image.
+    """The scan of one image.
 
     Attributes:
-        error: why it cannot be read or windowed; then nothing else is set.
+        error: reason why the image cannot be read or windowed; then nothing else is set.
         format: 'PNG', 'TIFF', …, or 'store'.
-        frames: how many the file holds.
-        bits: as the file states.
-        dtype: of its pixels.
+        frames: number of frames in the file.
+        bits: bits that the file states.
+        dtype: type of its pixels.
         height: in px.
         width: in px.
         low: smallest pixel value.
         high: largest pixel value.
-        dark: 0.5th percentile of the pixel values, of all of them where they are integers without sign.
+        dark: 0.5th percentile of the pixel values; of all pixels for unsigned integers, else of a sample.
         bright: 99.5th percentile.
         at_low: share of the pixels with the smallest value.
-        at_high: share with the largest.
+        at_high: share of the pixels with the largest value.
         file_hash: SHA-256 of the file.
         pixel_hash: SHA-256 of type, shape and pixels.
         histogram: (256,) int64, gray levels after windowing.
-        levels: their statistics, see `radiograph.gray_levels`.
+        levels: statistics of the gray levels, see `radiograph.gray_levels`.
         sample: (n,) float32, values of pixels all over the image, in the file's units.
-        dhash: 64-bit difference hash of `plain`, the image under a percentile window of its own, so that what
-            resembles what does not depend on the window of a config.
-        small: (32, 32) uint8 of it.
-        coarse: (H/16, W/16) uint8 of it.
-        thumbnail: JPEG of it, at most 256 px.
+        dhash: 64-bit difference hash of the plain image: the image under its own percentile window, so that
+            resemblance does not depend on the window of a config.
+        small: (32, 32) uint8 copy of the plain image.
+        coarse: (H/16, W/16) uint8 copy of the plain image.
+        thumbnail: JPEG of the plain image, at most 256 px.
     """
 
     error: str = ''
@@ -88,13 +88,14 @@ class Scan:
 
 
 def load(path: str) -> tuple[Radiograph, bytes]:
-    """Read a radiograph from a path, a URL or a packed store; of a file its first frame.
+    """Read a radiograph from a path, a URL or a packed store; of several frames, read the first.
 
     Returns:
-        The radiograph and the SHA-256 of its file. Out of a store it is windowed already, its format 'store'.
+        The radiograph and the SHA-256 of its file. A radiograph from a store is windowed already, and its
+        format is 'store'.
 
     Raises:
-        ImagingError: It cannot be read.
+        ImagingError: The radiograph cannot be read.
     """
     packed = locate(path)
     if packed:
@@ -124,7 +125,7 @@ def scan_image(path: str, window: dict, samples: int) -> Scan:
     Args:
         path: file or URL.
         window: see `radiograph.window.apply_window`.
-        samples: how many pixel values to keep.
+        samples: number of pixel values to keep.
     """
     cv2.setNumThreads(1)
     try:
@@ -136,7 +137,7 @@ def scan_image(path: str, window: dict, samples: int) -> Scan:
     pixels = np.ascontiguousarray(radiograph.pixels)
     (height, width), low, high = pixels.shape, pixels.min(), pixels.max()
     dark, bright = _middle(pixels)
-    # One pass over the large image; everything smaller is made from the quarter.
+    # One pass over the large image; all smaller copies are made from the quarter.
     quarter = _plain(radiograph, _shrunk(pixels, width / 4, height / 4))
     small = cv2.resize(quarter, (32, 32), interpolation=cv2.INTER_AREA)
     base = quarter if min(quarter.shape) >= 128 else _plain(radiograph, pixels)
@@ -170,7 +171,7 @@ def scan_image(path: str, window: dict, samples: int) -> Scan:
 
 
 def _middle(pixels: np.ndarray) -> tuple[float, float]:
-    """Return the values between which the middle 99 % of the pixels lie."""
+    """Return the bounds of the middle 99 % of the pixels."""
     if pixels.dtype in (np.uint8, np.uint16):
         reached = np.cumsum(count_codes(pixels))
         wanted = np.array([0.005, 0.995]) * pixels.size
@@ -179,14 +180,14 @@ def _middle(pixels: np.ndarray) -> tuple[float, float]:
 
 
 def _shrunk(image: np.ndarray, width: float, height: float) -> np.ndarray:
-    """A copy of at least 1 x 1 px; of types that OpenCV does not resize, float32."""
+    """Return a copy of at least 1 x 1 px; types that OpenCV does not resize become float32."""
     if image.dtype not in (np.uint8, np.uint16, np.int16, np.float32):
         image = image.astype(np.float32)
     return cv2.resize(image, (max(int(width), 1), max(int(height), 1)), interpolation=cv2.INTER_AREA)
 
 
 def _plain(radiograph: Radiograph, pixels: np.ndarray) -> np.ndarray:
-    """(H, W) uint8: pixels of a radiograph, under a window of their own."""
+    """Return the pixels of a radiograph under their own percentile window, (H, W) uint8."""
     plain = replace(radiograph, pixels=pixels)
     try:
         return apply_window(plain, PLAIN, 'uint8')
@@ -195,7 +196,7 @@ def _plain(radiograph: Radiograph, pixels: np.ndarray) -> np.ndarray:
 
 
 def difference_hash(image: np.ndarray) -> int:
-    """64 bits, each whether a pixel of the 9 x 8 px copy is darker than its right neighbour.
+    """Return a hash of 64 bits: whether a pixel of the 9 x 8 px copy is darker than its right neighbour.
 
     Args:
         image: (H, W) uint8.
@@ -211,7 +212,7 @@ def _scan_chunk(chunk: list[tuple]) -> list[Scan]:
 
 
 class Scans:
-    """The scans of a data set, by path; what is large or seldom asked for waits on disk."""
+    """The scans of a data set, by path; large and rarely used parts are kept on disk."""
 
     def __init__(self, tasks: dict[str, dict], workers: int, progress: Callable[[int], None]):
         """Scan all images.
@@ -224,7 +225,7 @@ class Scans:
         self._spill = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the object)
         self._places: dict[str, list[tuple]] = {}
         self._scans: dict[str, Scan] = {}
-        # 4 million values in all, however many images.
+        # 4 million values in all, for any number of images.
         samples = min(max(4_000_000 // max(len(tasks), 1), 64), MOST_SAMPLED)
         for path, found in _map([(path, window, samples) for path, window in tasks.items()], workers):
             self._keep(path, found)
@@ -240,11 +241,11 @@ class Scans:
         self._places[path], self._scans[path] = places, found
 
     def __getitem__(self, path: str) -> Scan:
-        """The scan of an image, without what the methods of its parts' names return."""
+        """Return the scan of an image, without the parts that have their own methods."""
         return self._scans[path]
 
     def __iter__(self) -> Iterator[str]:
-        """The paths."""
+        """Return the paths."""
         return iter(self._scans)
 
     def _read(self, path: str, which: int) -> tuple[bytes, tuple]:
@@ -256,7 +257,7 @@ class Scans:
         return data, shape
 
     def thumbnail(self, path: str) -> bytes:
-        """JPEG of at most 256 px; empty for an unreadable image."""
+        """Return a JPEG of at most 256 px; empty for an unreadable image."""
         return self._read(path, 0)[0]
 
     def coarse(self, path: str) -> np.ndarray:
@@ -274,10 +275,10 @@ class Scans:
 
 
 def _map(tasks: list[tuple], workers: int) -> Iterator[tuple[str, Scan]]:
-    """Scan in parallel; at most a few chunks are under way, so that memory does not grow with the set.
+    """Scan in parallel; only a few chunks are in flight, so that memory does not grow with the set.
 
-    A file that kills its process (a fault in a decoder, or the kernel short of memory) costs only itself:
-    what was under way is scanned again, each file in a process of its own.
+    A file that kills its process (a fault in a decoder, or lack of memory) costs only itself: files in flight
+    are scanned again, each in its own process.
     """
     context = get_context('fork')
     size = 8

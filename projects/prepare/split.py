@@ -1,4 +1,4 @@
-"""Which images show one part, and the division of parts into train, val and test."""
+"""The parts of images, and the division of parts into train, val and test."""
 
 import random
 import re
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .ledger import ConvertError
 
 SHARES = {'train': 0.7, 'test': 0.2, 'val': 0.1}
-"""Share of each split; protocol B of GDXray has about the same."""
+"""Share of each split; protocol B of GDXray has about the same shares."""
 
 # File names such as `P12_a`, `P12-view2` and `P12a`: the first group is the part, the second the view.
 _VIEWS = tuple(
@@ -20,7 +20,7 @@ _VIEWS = tuple(
 
 @dataclass
 class Views:
-    """What file names say of the views of parts.
+    """A guess of parts and views from file names.
 
     Attributes:
         group: regular expression whose first group is the part.
@@ -36,13 +36,13 @@ class Views:
 
 
 def one_spelling(parts: dict[str, str]) -> tuple[dict[str, str], str | None]:
-    """Take parts that differ in upper and lower case alone for one: so they are typed by hand.
+    """Unify parts that differ only in upper and lower case, as parts are typed by hand.
 
     Args:
         parts: Part of each image.
 
     Returns:
-        The same with one spelling of each part, and a line about it; None where nothing was to be done.
+        The parts with one spelling each, and a note on them; None if nothing changed.
     """
     found = sorted(set(parts.values()))
     spelt = {part.casefold(): part for part in reversed(found)}
@@ -51,17 +51,17 @@ def one_spelling(parts: dict[str, str]) -> tuple[dict[str, str], str | None]:
         return parts, None
     line = (
         f'{len(others)} parts are written in upper and in lower case, such as {spelt[others[0].casefold()]} '
-        f'and {others[0]}: each is taken for one part'
+        f'and {others[0]}: each counts as one part'
     )
     return {name: spelt[part.casefold()] for name, part in parts.items()}, line
 
 
 def guess_views(names: Iterable[str]) -> Views | None:
-    """Guess from file names which images show one part; None where they do not look like views.
+    """Guess from file names which images show one part; None if they do not look like views.
 
-    Names look like views where at least half of the images share what stands before the last separator with
-    another image, in three parts or more, and what stands behind it occurs again from part to part. Endings
-    such as `_a` and `_b` do so; dates and serial numbers do not.
+    Names look like views under two conditions. At least half of the images share the text before the last
+    separator with another image, in three parts or more. And the endings behind it recur from part to part:
+    endings such as `_a` and `_b` do; dates and serial numbers do not.
     """
     names = list(names)
     for group in _VIEWS:
@@ -79,13 +79,14 @@ def guess_views(names: Iterable[str]) -> Views | None:
 
 
 def split_groups(features: dict[str, Counter], seed: int = 0) -> dict[str, str]:
-    """Divide groups into train, val and test so that every feature is shared out by `SHARES`.
+    """Divide groups into train, val and test so that every feature is divided by `SHARES`.
 
-    Largest groups first, each to the split that lacks most of what it holds; no split stays empty.
+    The largest groups come first. Each goes to the split that lacks most of its features; no split stays
+    empty.
 
     Args:
-        features: per group, how much it holds of each feature (images, boxes of a class, …).
-        seed: of the order among equal groups.
+        features: per group, its amount of each feature (images, boxes of a class, …).
+        seed: seed of the order among equal groups.
 
     Returns:
         Split of each group.

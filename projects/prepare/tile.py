@@ -18,7 +18,7 @@ MIN_TILE = 32
 
 
 def tile_origins(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin along one side, in px: every `tile - overlap`, the last moved back to end with it."""
+    """Return the origins of tiles along a side, in px: every `tile - overlap`; the last tile ends with it."""
     if length <= tile:
         return [0]
     return [*range(0, length - tile, tile - overlap), length - tile]
@@ -30,10 +30,10 @@ def cut(image: dict, path: Path, folder: Path, tile: int, overlap: int, ledger: 
     Args:
         image: COCO fields of the image, with its `boxes`.
         path: the image.
-        folder: where the tiles go, under the name of the image and their place in it.
-        tile: their side, px.
+        folder: destination of the tiles, named by image and position.
+        tile: side of a tile, px.
         overlap: px that neighbouring tiles share.
-        ledger: where further tiles and boxes are counted.
+        ledger: ledger that counts the further tiles and boxes.
     """
     radiograph = read(path, frame=0)
     height, width = image['height'], image['width']
@@ -53,7 +53,7 @@ def cut(image: dict, path: Path, folder: Path, tile: int, overlap: int, ledger: 
     result = []
     for (x, y), boxes in pieces.items():
         pixels = radiograph.pixels[y : y + tile, x : x + tile]
-        # The whole name: a.tif and a.png beside each other stay apart.
+        # The whole name, so that a.tif and a.png in one folder stay apart.
         file_name = write_tile(folder, f'{image["file_name"]}_x{x:05d}_y{y:05d}', pixels, radiograph)
         size = dict(width=pixels.shape[1], height=pixels.shape[0])
         result.append(dict(image, file_name=file_name, **size, boxes=boxes))
@@ -63,11 +63,11 @@ def cut(image: dict, path: Path, folder: Path, tile: int, overlap: int, ledger: 
 def _cut_box(
     box: dict, origins: list[tuple[int, int]], tile: int, height: int, width: int, ledger: Ledger
 ) -> dict[tuple[int, int], dict]:
-    """What is kept of a box, by the origin of each tile that holds some of it.
+    """Return the pieces of a box, by the origin of each tile that holds some of it.
 
-    A box is kept in each tile that holds at least half as much of it as the best tile does: so a flaw that is
-    whole in one tile is not also learnt from a sliver next door, and one longer than a tile is kept. Slivers
-    stay as regions to ignore (iscrowd), or the tile would teach that there is nothing.
+    A tile keeps its piece of a box if the piece is at least half as large as the largest piece. So a flaw
+    that is whole in one tile is not also learnt from a sliver in the next, and a flaw longer than a tile is
+    kept. Slivers become ignored regions (iscrowd); otherwise the tile would teach that nothing is there.
     """
     bx, by, bw, bh = box['bbox']
     clipped = [clip_box([bx - x, by - y, bw, bh], tile, tile) for x, y in origins]
@@ -95,7 +95,7 @@ def _cut_box(
 
 
 def _mask(segmentation: list | dict, height: int, width: int) -> np.ndarray:
-    """Boolean mask (H, W) of polygons or uncompressed RLE."""
+    """Return the boolean mask (H, W) of polygons or uncompressed RLE."""
     if isinstance(segmentation, dict):
         return decode_rle(segmentation)
     mask = np.zeros((height, width), bool)
@@ -105,9 +105,9 @@ def _mask(segmentation: list | dict, height: int, width: int) -> np.ndarray:
 
 
 def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Boolean mask (H, W) of the pixels whose centres lie in a polygon (N, 2) of x, y (even-odd rule).
+    """Return the mask (H, W) of the pixels with their centres in a polygon (N, 2) of x, y (even-odd rule).
 
-    OpenCV and Pillow also paint the outline, which makes a flaw of 16 px a fifth larger.
+    OpenCV and Pillow also paint the outline, which enlarges a flaw of 16 px by a fifth.
     """
     mask = np.zeros((height, width), bool)
     (x1, y1), (x2, y2) = points.T, np.roll(points, -1, axis=0).T
@@ -122,7 +122,7 @@ def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def write_tile(folder: Path, stem: str, pixels: np.ndarray, radiograph: Radiograph) -> str:
-    """Write one tile without loss: PNG where it can hold it, else TIFF. Returns its file name."""
+    """Write one tile without loss, as PNG if possible, else as TIFF; return its file name."""
     png = pixels.dtype in (np.uint8, np.uint16) and not radiograph.invert
     target = folder / f'{stem}.{"png" if png else "tif"}'
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,13 +4,13 @@ The films (BAM Berlin; Mery et al., J. Nondestruct. Eval. 34(4), 2015) are scans
 a pixel, up to 4,992 px wide. They are for research and education only and may not be redistributed.
 
 W0001 holds ten strips with 641 boxes in `ground_truth.txt`; W0001_0000 is a pixel copy of W0001_0001. W0002
-holds masks of them: each box is the bounding box of one region of its film's mask, to the pixel. W0003 holds
-the 68 whole films, from which the ten strips were cut: of these ten nothing may be pretrained on.
+holds the masks of the strips: each box is exactly the bounding box of one region of the mask. W0003 holds the
+68 whole films. The ten strips were cut from ten of these films, which pretraining must not use.
 
-A film is a group: its tiles share a weld, a scanner setting and a hand that annotated. It is no physical
-part: which weld a film shows, and whether two show the same, nobody has recorded, so that images carry
-`region` and no `part`. One film holds 193 of the boxes and one eleven, so folds are balanced by boxes and
-results are pooled over all folds.
+A film is a group: its tiles share a weld, a scanner setting and an annotator. A film is no physical part: the
+weld of each film was not recorded, so two films may show the same weld. Images therefore carry `region` and
+no `part`. One film holds 193 of the boxes and another only eleven, so folds are balanced by boxes and results
+are pooled over all folds.
 """
 
 from pathlib import Path
@@ -36,10 +36,10 @@ FOLDS = 3
 
 
 def find_welds(src: Path) -> Path:
-    """The folder that holds W0001 …: `src` itself or its `Welding`.
+    """Return the folder with W0001 …: `src` itself or its `Welding`.
 
     Raises:
-        UsageError: neither does.
+        UsageError: neither folder holds them.
     """
     for folder in (src, src / 'Welding'):
         if (folder / 'W0001' / 'ground_truth.txt').is_file():
@@ -51,13 +51,13 @@ def find_welds(src: Path) -> Path:
 
 
 def read_boxes(path: Path) -> dict[int, list[list[float]]]:
-    """Boxes [x, y, w, h] in px, from 0, of every film of W0001's `ground_truth.txt`.
+    """Return the boxes [x, y, w, h] in px, from 0, of every film of W0001's `ground_truth.txt`.
 
-    Rows are `k x1 x2 y1 y2` as those of the castings, but of pixel edges in MATLAB's coordinates, where the
-    first pixel reaches from 0.5 to 1.5: x = x1 - 0.5 and w = x2 - x1.
+    Rows are `k x1 x2 y1 y2` as in the castings, but the values are pixel edges in MATLAB's coordinates, where
+    the first pixel reaches from 0.5 to 1.5: x = x1 - 0.5 and w = x2 - x1.
 
     Raises:
-        ConvertError: a damaged row, or one of whole pixels.
+        ConvertError: a damaged row, or a row of whole pixels.
     """
     boxes: dict[int, list[list[float]]] = {}
     for film, (x, y, w, h) in read_ground_truth(path):
@@ -72,11 +72,12 @@ def read_boxes(path: Path) -> dict[int, list[list[float]]]:
 
 
 def with_masks(boxes: list[list[float]], mask: np.ndarray | None) -> list[dict]:
-    """Return a film's boxes in COCO's form, each with the region of the mask whose bounding box it is.
+    """Return a film's boxes in COCO's form, each with its region of the mask.
 
     Args:
         boxes: [x, y, w, h] in px.
-        mask: bool (H, W) of all flaws of the film; None without one. Where no region fits, the box is all.
+        mask: bool (H, W) of all flaws of the film; None without a mask. A box without a matching region stays
+            a plain box.
     """
     found = {}
     if mask is not None:
@@ -93,10 +94,10 @@ def with_masks(boxes: list[list[float]], mask: np.ndarray | None) -> list[dict]:
 
 
 def group_films(counts: dict[str, int], folds: int) -> list[list[str]]:
-    """Part films into groups with about as many boxes each: the film with most to the group with fewest.
+    """Divide films into groups with about equal numbers of boxes: the largest film to the smallest group.
 
     Args:
-        counts: boxes of each film.
+        counts: number of boxes of each film.
         folds: number of groups.
     """
     groups: list[list[str]] = [[] for _ in range(folds)]
@@ -108,11 +109,11 @@ def group_films(counts: dict[str, int], folds: int) -> list[list[str]]:
 def convert(src: Path, out: Path, tile: int = TILE, overlap: int = 0, folds: int = FOLDS) -> list[Ledger]:
     """Write GDXray welds: tiles in `out/images`, `out/<fold>/{train,val,test}.json`, `out/unlabeled.txt`.
 
-    Each group of films is tested in one fold; val is the film of the next group with the median number of
-    boxes, train what is left. With as many folds as films, each film is tested alone.
+    Each group of films is the test set of one fold. val is the film of the next group with the median number
+    of boxes; train is the rest. With as many folds as films, each film is tested alone.
 
     Args:
-        src: the folder with W0001 …, or the one above it.
+        src: the folder with W0001 …, or its parent.
         out: folder to write.
         tile: side of a tile, px.
         overlap: px that neighbouring tiles share.
@@ -158,7 +159,7 @@ def convert(src: Path, out: Path, tile: int = TILE, overlap: int = 0, folds: int
 
 
 def _annotated(welds: Path, ledger: Ledger) -> dict[str, tuple[dict, Path]]:
-    """COCO image with boxes and masks, and the file, of each annotated film by its name."""
+    """Return, for each annotated film by name, its COCO image with boxes and masks, and its file."""
     truth = welds / 'W0001' / 'ground_truth.txt'
     boxes = read_boxes(truth)
     paths = {path.stem: path for path in sorted((welds / 'W0001').glob('*.png'))}
@@ -196,7 +197,7 @@ def _size(path: Path) -> tuple[int, int, int]:
 
 
 def _mask(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """Mask of a film; None where there is none."""
+    """Return the mask of a film; None without a mask."""
     if not path.is_file():
         return None
     try:
@@ -212,7 +213,7 @@ def _mask(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
 
 
 def _archive(welds: Path, out: Path, tile: int, overlap: int, ledger: Ledger) -> list[str]:
-    """Cut the films that no annotated strip comes from; returns the names of their tiles."""
+    """Cut the films without an annotated strip; return the names of their tiles."""
     sources = {f'W0003_{number:04d}' for number in SOURCES.values()}
     films = ledger['further films']
     names = []
@@ -231,7 +232,7 @@ def _archive(welds: Path, out: Path, tile: int, overlap: int, ledger: Ledger) ->
 
 
 def _write_fold(folder: Path, title: str, where: dict[str, str], pieces: dict, of_films: Ledger) -> Ledger:
-    """Write the three files of a fold; returns its ledger."""
+    """Write the three files of a fold; return its ledger."""
     ledger = Ledger(f'GDXray welds, {title}: test {", ".join(f for f in where if where[f] == "test")}')
     splits: dict[str, list[dict]] = {split: [] for split in ('train', 'val', 'test')}
     for film, split in where.items():
@@ -250,6 +251,6 @@ def _write_fold(folder: Path, title: str, where: dict[str, str], pieces: dict, o
     )
     for split, images in splits.items():
         if not images:
-            raise UsageError(f'--folds {title.split()[-1]}: leaves no film for {split}; ask for more')
+            raise UsageError(f'--folds {title.split()[-1]}: leaves no film for {split}; choose more folds')
         ledger.notes += write_coco(folder / f'{split}.json', images, list(GDXRAY_CLASSES), info)
     return ledger

@@ -18,7 +18,7 @@ def clip_box(box: Iterable[float], width: int, height: int) -> tuple[list[float]
     """Clip a box [x, y, w, h] in px to its image.
 
     Returns:
-        The clipped box (its width or height may be 0) and whether it reached outside.
+        The clipped box (its width or height may be 0), and whether the box reached outside.
     """
     x, y, w, h = box
     x1, y1 = min(max(x, 0), width), min(max(y, 0), height)
@@ -41,23 +41,23 @@ def place(source: Path, target: Path) -> None:
 
 
 MOST_IN_JSON = 100_000
-"""Images of a split beyond which its labels become Parquet: JSON of a million takes gigabytes to read."""
+"""Maximum number of images of a split in JSON; more become Parquet, as JSON of a million takes gigabytes."""
 
 
 def write_coco(path: Path, images: list[dict], categories: Iterable[str], info: dict) -> list[str]:
-    """Write one split as COCO JSON, or as Parquet in its place where that would be too large to read again.
+    """Write one split as COCO JSON, or as Parquet if JSON would be too large to read again.
 
     Args:
         path: file to write.
-        images: per image its COCO fields without id, and `boxes`: a list of dicts with `bbox` [x, y, w, h]
-            in px, `category` (a name) and further annotation fields.
+        images: COCO fields of each image without id, and `boxes`: a list of dicts with `bbox` [x, y, w, h] in
+            px, `category` (a name) and further annotation fields.
         categories: names; ids follow from 1.
         info: COCO `info`.
 
-    A box that was clipped to its image keeps what was drawn as `clipped_from`, for tools/check_dataset.py.
+    A box that was clipped to its image keeps the drawn box as `clipped_from`, for tools/check_dataset.py.
 
     Returns:
-        What to say of it, one line each.
+        Notes, one line each.
     """
     ids = {name: k for k, name in enumerate(categories, 1)}
     header = dict(info=info, categories=[dict(id=k, name=name) for name, k in ids.items()])
@@ -103,7 +103,7 @@ def _annotation(box: dict, number: int, image_id: int, ids: dict[str, int]) -> d
 
 
 def _area(box: dict) -> float:
-    """Area in px of an object: of its mask or polygons, as COCO has it, else of its box."""
+    """Return the area of an object in px: of its mask or polygons, as in COCO, else of its box."""
     whole = box['bbox'][2] * box['bbox'][3]
     segmentation = box.get('segmentation')
     if isinstance(segmentation, dict):
@@ -114,5 +114,5 @@ def _area(box: dict) -> float:
     for polygon in segmentation:
         x, y = np.reshape(polygon, (-1, 2)).T
         area += abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2  # Gauss's formula
-    # Of a polygon that reaches out of its image no more than the box counts, which was clipped.
+    # A polygon may reach out of its image: at most the area of the clipped box counts.
     return min(float(area), whole) or whole

@@ -413,7 +413,7 @@ def test_a_part_typed_in_lower_case_is_the_same_part(tmp_path, capsys):
             path.rename(path.with_name(path.name.replace('P', 'p')))
     code, text, _ = run(capsys, 'yolo', src, out, '--group', '([A-Za-z][0-9]+)_')
     assert code == 0
-    note = f'{PARTS} parts are written in upper and in lower case, such as P00 and p00: each is taken for one'
+    note = f'{PARTS} parts are written in upper and in lower case, such as P00 and p00: each counts as one'
     assert note in text
     _, where, whole = read_splits(out)
     assert all(where[f'P{k:02d}_a'] == where[f'p{k:02d}_b'] for k in range(PARTS))

@@ -62,7 +62,7 @@ def test_without_a_group_nothing_is_proven_and_the_remedy_is_named(labelled, tmp
     images = {name: len(coco['images']) for name, coco in splits.items()}
     assert sum(images.values()) == 2 * PARTS and images['test'] == 72
     assert not any('part' in image for coco in splits.values() for image in coco['images'])
-    assert 'no --group: parts not known, so that nothing can be proven' in said.pop('converter')
+    assert 'no --group: parts not known, so no escape rate can be proven' in said.pop('converter')
     for text in said.values():
         assert 'no proof: parts not known' in text.lower() and '--group' in text
         assert 'Proven' not in text

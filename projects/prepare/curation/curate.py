@@ -1,4 +1,4 @@
-"""Choosing from an archive what to pretrain on: each image stays, or goes with a written reason."""
+"""Curation of an archive for pretraining: each image is kept, or dropped with a written reason."""
 
 import csv
 import io
@@ -27,11 +27,11 @@ _FULL = dict(type='percentile', low=0, high=100)
 
 
 class Curation:
-    """The images of an archive: what stays, and why the others go.
+    """The images of an archive: which are kept, and why the others are dropped.
 
     Attributes:
-        names: Of all images.
-        reasons: By name: kind of reason and what it rests on.
+        names: Names of all images.
+        reasons: Kind and detail of the reason, by the name of a dropped image.
     """
 
     def __init__(self, settings: Settings, names: Sequence[str]):
@@ -39,7 +39,7 @@ class Curation:
         self.reasons: dict[str, tuple[str, str]] = {}
 
     def kept(self) -> list[str]:
-        """Return what stays, in the order of the archive."""
+        """Return the kept images, in the order of the archive."""
         return [name for name in self.names if name not in self.reasons]
 
     def drop_calibration(self) -> None:
@@ -50,7 +50,7 @@ class Curation:
                 self.reasons[name] = CALIBRATION, f'name has {found[0]!r}'
 
     def drop_blank(self, scans: Scans) -> None:
-        """Drop what cannot be read, and what shows nothing."""
+        """Drop unreadable and blank images."""
         for name in self.kept():
             found = scans[self.path(name)]
             if found.error:
@@ -61,7 +61,7 @@ class Curation:
                     self.reasons[name] = BLANK, f'gray levels span {span:.2%} of the range'
 
     def thin(self, scans: Scans, workers: int) -> None:
-        """Drop near duplicates: of each group, the images that resemble its first one most."""
+        """Drop near duplicates: in each group, the images that resemble its first image most."""
         most = self.settings.near_duplicates
         names = [name for name in self.kept() if (found := scans[self.path(name)]).low != found.high]
         if most is None or not names:
@@ -77,7 +77,7 @@ class Curation:
                 self.reasons[names[k]] = DUPLICATE, f'of {names[first]}, correlation {likeness[k]:.4f}'
 
     def balance(self) -> None:
-        """Keep an even share of the series that have more images than asked for."""
+        """Keep an even selection of each series with more images than the limit."""
         most, groups = self.settings.series_most, {}
         if most is None:
             return
@@ -101,7 +101,7 @@ class Curation:
                         self.reasons[name] = SERIES, f'series {series} has {len(names)} of at most {most}'
 
     def sample(self, progress: Callable[[int], None]) -> None:
-        """Keep a diverse sample of what is left."""
+        """Keep a diverse sample of the remaining images."""
         wanted, names = self.settings.sample, self.kept()
         if not wanted or len(names) <= wanted['count']:
             return
@@ -118,7 +118,7 @@ class Curation:
         return remote.join(self.settings.archive.rstrip('/'), name)
 
     def ledger(self) -> Ledger:
-        """Return how many came, stayed, and went for which reason."""
+        """Return the numbers of images found, kept, and dropped by reason."""
         ledger = Ledger(f'{self.settings.archive}, curated')
         counts = ledger['radiographs']
         counts.came, counts.went['kept'] = len(self.names), len(self.kept())
@@ -129,15 +129,15 @@ class Curation:
 
 
 def curate(settings: Settings, workers: int, progress: Callable[[int], Callable[[int], None]]) -> Curation:
-    """Choose from an archive; see `Settings`.
+    """Curate an archive; see `Settings`.
 
     Args:
-        settings: What to leave out.
+        settings: The rules.
         workers: Processes that decode, and threads of the search for near duplicates.
-        progress: From a number of images to what is called with how many of them are done.
+        progress: From the number of images, makes a function to call with the number of images done.
 
     Raises:
-        UsageError: There is no radiograph, or nothing stays, or a rule does not fit the names.
+        UsageError: The archive has no radiograph, no image is kept, or a rule does not fit the names.
     """
     chosen = Curation(settings, archive_names(settings.archive))
     chosen.drop_calibration()
@@ -157,10 +157,10 @@ def curate(settings: Settings, workers: int, progress: Callable[[int], Callable[
 
 
 def archive_names(archive: str) -> list[str]:
-    """Return the radiographs of a folder, a packed store or a URL, as a data set of pretraining finds them.
+    """Return the radiographs of a folder, a packed store or a URL, as a pretraining data set lists them.
 
     Raises:
-        UsageError: There is none, or a name that no list can hold.
+        UsageError: No radiograph, or a name that a text list cannot hold.
     """
     try:
         packed = find_store(archive)
@@ -183,7 +183,7 @@ def archive_names(archive: str) -> list[str]:
 
 
 def span_of(found: Scan) -> float:
-    """Return what share of its file's range the middle 99 % of an image's gray levels span."""
+    """Return the span of the middle 99 % of an image's gray levels, as a share of the file's range."""
     if np.issubdtype(np.dtype(found.dtype), np.floating):
         whole = max(abs(found.low), abs(found.high))  # a float file states no range
     else:
@@ -192,9 +192,9 @@ def span_of(found: Scan) -> float:
 
 
 def write(chosen: Curation, out: Path) -> dict[str, Path]:
-    """Write the list, the reasons and the ledger; returns them by kind.
+    """Write the list, the reasons and the ledger; return the paths by kind.
 
-    The list is written last: where it is, the others are, too.
+    The list is written last: if it exists, the others exist too.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     dropped, ledger = out.with_suffix('.dropped.csv'), out.with_suffix('.ledger.json')

@@ -1,10 +1,10 @@
-"""A sample of images whose features differ as much as they can: farthest point, or k-means from there."""
+"""A sample of images with diverse features: farthest points, or k-means that starts from them."""
 
 import numpy as np
 
 CLUSTERS = 1024
-"""Centres; where more images are asked for, each centre's cluster gives its share."""
-_ROUNDS = 20  # of k-means
+"""Maximum number of centres; for a larger sample, each cluster gives its share."""
+_ROUNDS = 20  # maximum rounds of k-means
 _BLOCK = 8192  # images at a time
 
 
@@ -12,17 +12,17 @@ def choose(features: np.ndarray, count: int, by: str, seed: int, clusters: int =
     """Choose a diverse sample, deterministic by seed.
 
     Args:
-        features: (n, d) of the images, of any scale: their directions are compared.
-        count: How many to choose.
-        by: 'farthest': greedy k-centre (Gonzalez 1985): each centre is the image farthest from those before
-            it, which also takes what is rare. 'kmeans': Lloyd's rounds move these centres, so that they lie
-            where many images are.
-        seed: Of the first centre.
-        clusters: At most so many centres; of each cluster the images nearest to its centre are taken, as many
-            of each as there are.
+        features: (n, d) features of the images at any scale: only their directions are compared.
+        count: Size of the sample.
+        by: 'farthest': greedy k-centre (Gonzalez 1985): each centre is the image farthest from all centres
+            before, so rare images are chosen too. 'kmeans': Lloyd's rounds move these centres to where many
+            images are.
+        seed: Seed of the first centre.
+        clusters: Maximum number of centres. The clusters take turns, each with the image nearest to its
+            centre, until they are used up.
 
     Returns:
-        (min(count, n),) places, sorted.
+        (min(count, n),) positions of the images, sorted.
     """
     features = features.astype(np.float32)
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
@@ -37,7 +37,7 @@ def choose(features: np.ndarray, count: int, by: str, seed: int, clusters: int =
     nearest, distance = _assign(features, centres)
     order = np.lexsort((np.arange(len(features)), distance, nearest))
     size = np.bincount(nearest, minlength=len(centres))
-    # The rank of each image within its cluster; taking by rank gives every cluster its turn.
+    # Rank of each image within its cluster: sorting by rank gives every cluster its turn.
     rank = np.empty(len(features), np.int64)
     rank[order] = np.arange(len(features)) - np.repeat(np.cumsum(size) - size, size)
     return np.sort(np.lexsort((distance, rank))[:count])

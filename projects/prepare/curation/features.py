@@ -1,4 +1,4 @@
-"""Features of radiographs for a diverse sample: from a file, or by a frozen backbone."""
+"""Features of radiographs for a diverse sample, from a file or a frozen backbone."""
 
 import pickle
 import zipfile
@@ -15,7 +15,7 @@ from projects.radiograph.remote import join
 from ..ledger import UsageError
 
 _BATCH = 32
-# TypeError and AttributeError: a file of one array, or of others than arrays.
+# TypeError and AttributeError: a file with one array, or with other objects.
 _DAMAGED = (
     OSError,
     EOFError,
@@ -32,14 +32,14 @@ def read_features(source: str | dict, archive: str, names: Sequence[str], progre
     """Return the features of images, (n, d).
 
     Args:
-        source: An `.npz` file of `names` and `features`, or `config` and `checkpoint` of a classifier or
-            probe, whose last pooled features count.
-        archive: Where the images are.
-        names: Of the images.
+        source: An `.npz` file with `names` and `features`, or `config` and `checkpoint` of a classifier or
+            probe, whose last pooled features are used.
+        archive: Folder, packed store or URL of the images.
+        names: Names of the images.
         progress: Called with the number of images done since the last call.
 
     Raises:
-        UsageError: The file lacks an image or is none.
+        UsageError: The file lacks an image, or is no such file.
     """
     if isinstance(source, dict):
         return _by_backbone(source, archive, names, progress)
@@ -113,10 +113,10 @@ def _backbone_in(checkpoint: str) -> dict[str, Any]:
 
 
 def _check_arrived(backbone: Any, tensors: dict[str, Any], source: dict) -> None:
-    """Refuse a backbone that did not get its weights: features of random ones would look like any other.
+    """Refuse a backbone without its weights, since features of random weights would not be noticed.
 
     Raises:
-        UsageError: Tensors are missing in the checkpoint, or of another shape.
+        UsageError: Tensors are missing in the checkpoint, or have another shape.
     """
     from projects.xray.handover import ALLOWED_MISSING, compare
 
@@ -126,5 +126,5 @@ def _check_arrived(backbone: Any, tensors: dict[str, Any], source: dict) -> None
     if lacking:
         raise UsageError(
             f'{source["checkpoint"]}: {len(lacking)} tensors of the backbone of {source["config"]} are not '
-            f'in it, such as {lacking[0]}; name the config that it was trained with'
+            f'in it, such as {lacking[0]}; name the config of its training'
         )

@@ -1,4 +1,4 @@
-"""What of an archive is worth labelling next, from what two exported detectors found on it."""
+"""Ranking of an archive for labelling, from the results of two exported detectors."""
 
 import csv
 import io
@@ -18,20 +18,20 @@ from projects.radiograph.safe_parse import FormatError
 from ..ledger import UsageError
 
 SAME = 0.5
-"""IoU from which two boxes of one class are the same find."""
+"""Smallest IoU at which two boxes of one class are the same find."""
 ORDERS = ('both', 'uncertainty', 'disagreement')
 
 
 @dataclass
 class Found:
-    """What one detector found on an archive.
+    """The results of one detector on an archive.
 
     Attributes:
-        threshold: Score from which a box counts.
-        classes: Their names.
-        rows: (x1, y1, x2, y2, score, class) of each box, by image; (0, 6) where nothing was found.
-        unread: How many radiographs could not be read.
-        detector: Digest of the exported folder; None where the table does not say it.
+        threshold: Score threshold of the boxes.
+        classes: Names of the classes.
+        rows: (x1, y1, x2, y2, score, class) of each box, by image; (0, 6) without boxes.
+        unread: Number of radiographs that could not be read.
+        detector: Digest of the exported folder; None if the table does not state it.
     """
 
     threshold: float
@@ -42,10 +42,10 @@ class Found:
 
 
 def read_found(folder: Path) -> Found:
-    """Read the folder of a shard, or of all shards merged, of tools/infer.py.
+    """Read the results of tools/infer.py: the folder of a shard, or of the merged shards.
 
     Raises:
-        UsageError: It is none, or is not whole.
+        UsageError: The folder holds no such results, or is incomplete.
     """
     file = folder / 'coco.json'
     if not file.is_file():
@@ -96,7 +96,7 @@ def read_found(folder: Path) -> Found:
 
 
 def _count_unread(quarantine: Path) -> int:
-    """Count the rows of a table; names of files need not be UTF-8."""
+    """Count the rows of a table; file names may not be UTF-8."""
     if not quarantine.is_file():
         return 0
     with quarantine.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
@@ -104,9 +104,9 @@ def _count_unread(quarantine: Path) -> int:
 
 
 def uncertainty(found: Found, name: str) -> float:
-    """Return how near to the threshold the image's verdict is: 1 at the threshold, 0 at a score of 0 or 1.
+    """Return the uncertainty of an image's verdict: 1 at the threshold, 0 at a score of 0 or 1.
 
-    The verdict depends on the highest score alone; without a box it is 0, as far below as can be.
+    The verdict depends only on the highest score; without a box, this score is 0.
     """
     rows, at = found.rows[name], found.threshold
     score = rows[:, 4].max(initial=0.0)
@@ -115,9 +115,9 @@ def uncertainty(found: Found, name: str) -> float:
 
 
 def disagreement(first: Found, second: Found, name: str) -> float:
-    """Return the largest difference about one find: of two scores, or a score where one has none.
+    """Return the largest difference of scores for one find; a missing box counts as a score of 0.
 
-    Boxes of one class with an IoU of `SAME` are one find, the surest first.
+    Boxes of one class with an IoU of at least `SAME` are one find; they are paired by falling score.
     """
     a, b = first.rows[name], second.rows[name]
     same = (box_iou(a[:, :4], b[:, :4]) >= SAME) & (a[:, 5:] == b[:, 5])
@@ -134,18 +134,18 @@ def disagreement(first: Found, second: Found, name: str) -> float:
 
 
 def rank(first: Found, second: Found, by: str = 'both') -> list[tuple[str, float, float]]:
-    """Rank images for labelling, the most telling first; names decide between equal ones.
+    """Rank images for labelling, the most informative first; equal ranks are sorted by name.
 
     Args:
-        first: Of one detector.
-        second: Of another one, on the same images.
-        by: 'uncertainty' (the mean of both), 'disagreement', or 'both', the mean place in the two orders.
+        first: Results of one detector.
+        second: Results of another detector on the same images.
+        by: 'uncertainty' (the mean of both), 'disagreement', or 'both', the mean rank in the two orders.
 
     Returns:
         Name, uncertainty and disagreement of each image.
 
     Raises:
-        UsageError: The detectors have other classes, saw other images, or are one and the same.
+        UsageError: The detectors differ in classes or images, or are the same detector.
     """
     if by != 'uncertainty' and first.detector is not None and first.detector == second.detector:
         raise UsageError(
@@ -154,8 +154,8 @@ def rank(first: Found, second: Found, by: str = 'both') -> list[tuple[str, float
         )
     if first.classes != second.classes:
         raise UsageError(
-            f'classes {first.classes} and {second.classes}: expected two detectors of the same ones; export '
-            'them alike'
+            f'classes {first.classes} and {second.classes}: expected two detectors with equal classes; '
+            'export both with the same classes'
         )
     apart = sorted(first.rows.keys() ^ second.rows.keys())
     if apart:
@@ -172,15 +172,15 @@ def rank(first: Found, second: Found, by: str = 'both') -> list[tuple[str, float
 
 
 def _places(values: np.ndarray) -> np.ndarray:
-    """(n,) the place of each value from the largest down; equal values share one."""
+    """Return the rank (n,) of each value, the largest first; equal values share a rank."""
     return np.unique(-values, return_inverse=True)[1]
 
 
 def write_ranking(rows: list[tuple[str, float, float]], out: Path, most: int | None = None) -> None:
-    """Write a table, or where its name ends with .txt a list, of the first `most` images.
+    """Write the first `most` images as a table, or as a list if the name ends with .txt.
 
     Raises:
-        UsageError: A name that a list cannot hold.
+        UsageError: A name that a text list cannot hold.
     """
     rows = rows[:most]
     if out.suffix.lower() == '.txt':

@@ -1,4 +1,4 @@
-"""The settings of a curation, from a YAML file: which rules, and how strict."""
+"""The settings of a curation, from a YAML file: its rules and their limits."""
 
 import re
 from dataclasses import dataclass, field
@@ -12,18 +12,19 @@ from ..ledger import UsageError
 
 @dataclass
 class Settings:
-    """What to leave out of an archive, in this order; a rule that is not given leaves nothing out.
+    """The rules that drop images from an archive, in this order; a missing rule drops nothing.
 
     Attributes:
         archive: Folder of radiographs, packed store, or the URL of either.
-        calibration: Regular expression, searched in the name: such frames show no part.
-        blank: An image shows nothing if the middle 99 % of its gray levels span less than this share of what
-            its file can hold. Constant images are blank at 0, too.
-        near_duplicates: How many of a group of near duplicates stay.
+        calibration: Regular expression, searched in the name of an image; a match is a calibration frame,
+            which shows no part.
+        blank: An image is blank if the middle 99 % of its gray levels span less than this share of the range
+            of its file. Constant images are blank at 0, too.
+        near_duplicates: Number of images that stay of a group of near duplicates.
         series_by: Regular expression whose first group, or match, is the series of a name.
-        series_most: How many images of a series stay, evenly over it.
+        series_most: Number of images that stay of a series, evenly spaced.
         sample: `count` and `by` ('farthest' or 'kmeans'), `seed` and `clusters`, and `features`: an `.npz`
-            file of `names` (n,) and `features` (n, d), or a map of `config` and `checkpoint`.
+            file with `names` (n,) and `features` (n, d), or a map of `config` and `checkpoint`.
     """
 
     archive: str
@@ -42,7 +43,7 @@ def read_settings(path: Path) -> Settings:
     """Read a YAML file of settings.
 
     Raises:
-        UsageError: It cannot be read, or a setting is unknown or of another kind than expected.
+        UsageError: The file cannot be read, or a setting is unknown or of the wrong type.
     """
     try:
         content = parse_yaml(path.read_bytes())
@@ -80,7 +81,7 @@ def read_settings(path: Path) -> Settings:
 
 
 def _check(path: Path, settings: Settings) -> None:
-    """Raise UsageError for a value of another kind than expected."""
+    """Raise UsageError for a value of the wrong type."""
     sample = settings.sample
     rules = {
         'archive': (isinstance(settings.archive, str) and bool(settings.archive), 'a folder or URL'),

@@ -1,20 +1,20 @@
-"""Near duplicates within one set, thinned: what goes resembles one that stays; no two that stay do."""
+"""Thinning of near duplicates: each dropped image resembles a kept one, and no two kept images resemble."""
 
 import numpy as np
 
 from ..resemblance import NEAR_BITS, NEAR_CORRELATION, Looks, near_matches
 
-_SMALL = 1024  # images that are compared all with all
+_SMALL = 1024  # largest number of images that are compared all with all
 
 
 def near_groups(looks: Looks, workers: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Divide images into groups around one of each, of which all others are near duplicates.
+    """Divide images into groups, each around one kept image of which the others are near duplicates.
 
-    Halves are thinned and then compared with each other by `near_matches`, n log² n in all. Frames that drift
-    slowly make several groups: nothing goes that does not itself resemble what stays.
+    Halves are thinned and then compared with each other by `near_matches`, n log² n in all. Slowly drifting
+    frames make several groups, since each dropped image must itself resemble its kept image.
 
     Returns:
-        (n,) place of the image that stands for each, its own where it is that one, and (n,) correlation.
+        (n,) position of the kept image of each group member (its own for a kept image), and (n,) correlation.
     """
     stays = _thin(looks, np.arange(len(looks)), workers)
     stands, correlation = np.arange(len(looks)), np.ones(len(looks), np.float32)
@@ -23,7 +23,7 @@ def near_groups(looks: Looks, workers: int = 1) -> tuple[np.ndarray, np.ndarray]
         found = near_matches(_some(looks, stays), _some(looks, rest), workers)
         near = found.index >= 0
         stands[rest[near]], correlation[rest[near]] = stays[found.index[near]], found.correlation[near]
-        # One whose like went later, for the sake of a third: it stays after all.
+        # The kept image of this one was dropped later in favour of a third: this one stays after all.
         rest = rest[~near]
         back = _thin(looks, rest, workers)
         stays, rest = np.sort(np.concatenate([stays, back])), np.setdiff1d(rest, back)
@@ -35,7 +35,7 @@ def _some(looks: Looks, rows: np.ndarray) -> Looks:
 
 
 def _thin(looks: Looks, rows: np.ndarray, workers: int) -> np.ndarray:
-    """Return those of some rows, sorted, of which no two resemble each other; the first ones stay."""
+    """Return a subset of sorted rows in which no two images resemble each other; earlier rows win."""
     if len(rows) <= _SMALL:
         return _thin_few(looks, rows)
     left, right = (_thin(looks, half, workers) for half in np.array_split(rows, 2))

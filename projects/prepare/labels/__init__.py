@@ -1,1 +1,1 @@
-"""Label formats of inspectors' tools, one a file."""
+"""Label formats of inspectors' tools, one per file."""

@@ -12,31 +12,31 @@ from .fields import TURNED, label_of, numbers_of, polygon_object, read_json, siz
 from .images import Entry, Images, Source, collect, find_images
 
 ONE_REGION = 'mask of one region marked as crowd read as one object'
-"""CVAT marks every mask as crowd: COCO has run lengths for crowds only."""
+"""CVAT marks every mask as crowd, since COCO has run lengths only for crowds."""
 
 _OF_ANNOTATIONS = {'images', 'annotations', 'categories', 'shapes', 'objects', 'boxes'}
 """Keys of a JSON file; an annotation has one of them, in COCO and in formats like it."""
 
 
 def read_coco(src: Path) -> tuple[Images, Source]:
-    """COCO: every JSON file, or Parquet form of one, with `images` and `annotations` below `src`.
+    """Read COCO: every JSON file, or its Parquet form, with `images` and `annotations` below `src`.
 
-    A split that files suggest is not kept. CVAT's boxes at an angle (`attributes.rotation`) become the
-    upright boxes around them. A crowd (`iscrowd`) stays one, unless it is a mask of one region: so CVAT
-    writes every object that was drawn as a mask.
+    The division of images among files is not kept. CVAT's turned boxes (`attributes.rotation`) become the
+    upright boxes around them. A crowd (`iscrowd`) stays a crowd, unless it is a mask of one region, since
+    CVAT writes every mask as crowd.
     """
     images, found, entries = Images(src), Source(), []
     for name in [*images.files('.json'), *images.files(SUFFIX)]:
         entries += collect(found, images, name, lambda name=name: _entries(name, images, found))
     find_images(found, images, entries)
     if found.damaged:
-        # Nobody knows which images a damaged file is about.
+        # The images of a damaged file are unknown.
         found.doubtful |= images.paths.keys() - found.entries.keys()
     return images, found
 
 
 def read_coco_file(path: Path) -> dict:
-    """The object in a JSON file or its Parquet form; FormatError where it is none."""
+    """Return the object of a JSON file or its Parquet form; raise FormatError if there is none."""
     if path.suffix.lower() != SUFFIX:
         return read_json(path)
     try:
@@ -85,7 +85,7 @@ def _entries(name: str, images: Images, found: Source) -> list[Entry]:
 
 
 def tables_of(value: dict) -> dict[str, list[dict]]:
-    """The three lists of a COCO file."""
+    """Return the three lists of a COCO file."""
     tables = {}
     for key in ('images', 'annotations', 'categories'):
         rows = value.get(key)
@@ -96,7 +96,7 @@ def tables_of(value: dict) -> dict[str, list[dict]]:
 
 
 def _categories(rows: list[dict]) -> dict[int | str, str]:
-    """Type names by category id; two names of one id would turn all objects of the first into the second."""
+    """Return type names by category id; refuse an id with two names, since one would replace the other."""
     names: dict[int | str, str] = {}
     for row in rows:
         key, name = _key(row.get('id')), label_of(row.get('name'))
@@ -109,7 +109,7 @@ def _categories(rows: list[dict]) -> dict[int | str, str]:
 
 
 def _check_unit(rows: list[dict]) -> None:
-    """Raise FormatError where all boxes are so small that they are shares of the image, not px."""
+    """Raise FormatError if all boxes are fractions of the image size, not px."""
     boxes = [row['bbox'] for row in rows if isinstance(row.get('bbox'), list) and len(row['bbox']) == 4]
     values = [v for box in boxes for v in box if isinstance(v, int | float)]
     if len(boxes) == len(rows) and any(v % 1 for v in values) and all(0 <= v <= 1 for v in values):
@@ -117,7 +117,7 @@ def _check_unit(rows: list[dict]) -> None:
 
 
 def _key(value) -> int | str:
-    """An id. VIA writes some ids as numbers and others as text: '7' is 7."""
+    """Return an id. VIA writes some ids as numbers and others as text: '7' is 7."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
@@ -151,7 +151,7 @@ def _object(name: str, row: dict, height: int, width: int) -> dict:
 
 
 def _outline(name: str, row: dict, segmentation: list | dict | None, degrees: float) -> dict:
-    """The object of an annotation by its box, else by its segmentation."""
+    """Return the object of an annotation from its box, else from its segmentation."""
     box = row.get('bbox')
     if box and not (degrees and segmentation):
         numbers = numbers_of(box, 'bbox') if isinstance(box, list) else []
@@ -173,12 +173,12 @@ def _outline(name: str, row: dict, segmentation: list | dict | None, degrees: fl
 
 
 def _segmentation(value, height: int, width: int) -> list | dict | None:
-    """Polygons, or RLE without compression; None without either."""
+    """Return polygons or uncompressed RLE; None without either."""
     if not value:
         return None
     if isinstance(value, list):
         if not any(isinstance(p, list) for p in value):
-            value = [value]  # VIA: one polygon that is not in a list of its own
+            value = [value]  # VIA: one polygon that is not in a list
         polygons = [numbers_of(p if isinstance(p, list) else [p], 'segmentation') for p in value if p != []]
         if any(len(p) < 6 or len(p) % 2 for p in polygons):
             raise FormatError('polygons of 3 or more points in segmentation')

@@ -1,4 +1,4 @@
-"""Fields that all label formats have: text, numbers, flags, sizes, polygons and turned boxes."""
+"""Fields common to label formats: text, numbers, flags, sizes, polygons and turned boxes."""
 
 import math
 import posixpath
@@ -13,14 +13,14 @@ MAX_TEXT = 8 * 2**20
 """Largest XML or text file."""
 
 TURNED = 'turned box read as the upright box around it'
-"""What the ledger says of a box that was drawn at an angle."""
+"""Text of the ledger for a turned box."""
 
 
 def read_bytes(path: Path, limit: int = MAX_TEXT) -> bytes:
-    """The content of a file of at most `limit` bytes.
+    """Return the content of a file of at most `limit` bytes.
 
     Raises:
-        FormatError: it is larger, or not readable.
+        FormatError: the file is larger, or not readable.
     """
     try:
         if path.stat().st_size > limit:
@@ -31,16 +31,16 @@ def read_bytes(path: Path, limit: int = MAX_TEXT) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, which is not part of it.
+    """Return the text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, which is dropped.
 
     Raises:
-        FormatError: it is larger than `MAX_TEXT`, not readable, or in another encoding.
+        FormatError: the file is larger than `MAX_TEXT`, not readable, or in another encoding.
     """
     return decode_text(read_bytes(path), path.name)
 
 
 def read_json(path: Path) -> dict:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
         FormatError: see `parse_json`; or the file holds another value.
@@ -52,7 +52,7 @@ def read_json(path: Path) -> dict:
 
 
 def numbers_of(values: Iterable, what: str) -> list[float]:
-    """Finite floats; FormatError names `what` where they are none."""
+    """Return finite floats; else raise a FormatError that names `what`."""
     try:
         numbers = [float(v) for v in values]
     except (TypeError, ValueError, OverflowError):
@@ -63,30 +63,30 @@ def numbers_of(values: Iterable, what: str) -> list[float]:
 
 
 def label_of(value) -> str:
-    """The name of a type, without blanks around it."""
+    """Return the name of a type, without surrounding blanks."""
     if not isinstance(value, str) or not value.strip():
         raise FormatError(f'a type name, found {_show(value)}')
     return value.strip()
 
 
 def size_of(width, height) -> tuple[int, int] | None:
-    """Size in px of the image that was annotated; None unless both are whole numbers above 0."""
+    """Return the size in px of the annotated image; None unless both are whole numbers above 0."""
     return (width, height) if all(type(v) is int and v > 0 for v in (width, height)) else None
 
 
 def polygon_object(label: str, points: Sequence[float]) -> dict:
-    """An object whose box is the extent of a polygon x1 y1 x2 y2 …, which it keeps."""
+    """Return an object with a polygon x1 y1 x2 y2 … and the box around it."""
     xs, ys = points[::2], points[1::2]
     return dict(type=label, corners=[min(xs), min(ys), max(xs), max(ys)], segmentation=[list(points)])
 
 
 def turned_object(label: str, points: Sequence[float]) -> dict:
-    """An object whose box is the extent of a turned box of four corners x1 y1 … x4 y4, which it keeps."""
+    """Return an object with a turned box of four corners x1 y1 … x4 y4 and the upright box around it."""
     return polygon_object(label, points) | dict(repairs=(TURNED,))
 
 
 def turn(x: float, y: float, width: float, height: float, degrees: float) -> list[float]:
-    """The four corners of a box that is turned about its centre.
+    """Return the four corners of a box that is turned about its centre.
 
     Args:
         x: left border, px.
@@ -108,13 +108,13 @@ def turn(x: float, y: float, width: float, height: float, degrees: float) -> lis
 
 
 def is_turned_box(points: Sequence[float]) -> bool:
-    """Whether four corners x1 y1 … x4 y4 in px are a rectangle that does not lie along the axes."""
+    """Whether four corners x1 y1 … x4 y4 in px are a rectangle that is not parallel to the axes."""
     corners = np.reshape(points, (-1, 2))
     if len(corners) != 4:
         return False
     sides = np.roll(corners, -1, axis=0) - corners
     along = np.minimum(np.abs(sides[:, 0]), np.abs(sides[:, 1])).max()
-    # The diagonals of a rectangle have one middle and one length. Tools round to whole px.
+    # The diagonals of a rectangle have the same middle and length. Tools round to whole px.
     middles = np.abs(corners[0] + corners[2] - corners[1] - corners[3]).max() / 2
     first, second = corners[2] - corners[0], corners[3] - corners[1]
     lengths = abs(np.hypot(*first) - np.hypot(*second))
@@ -122,5 +122,5 @@ def is_turned_box(points: Sequence[float]) -> bool:
 
 
 def stem_of(name: str) -> str:
-    """A file's name without folders and suffix."""
+    """Return a file's name without folders and suffix."""
     return posixpath.splitext(posixpath.basename(name))[0]

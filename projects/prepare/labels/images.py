@@ -1,4 +1,4 @@
-"""The images of a folder, and finding the one that an annotation is about."""
+"""The images of a folder, and the search for the image of an annotation."""
 
 import posixpath
 from bisect import bisect_left
@@ -11,7 +11,7 @@ from projects.radiograph.listing import SUFFIXES, files_below, is_radiograph
 from projects.radiograph.safe_parse import FormatError, _show
 
 MAX_OBJECTS = 10_000
-"""Most objects in one image."""
+"""Maximum number of objects in one image."""
 
 
 @dataclass
@@ -19,14 +19,14 @@ class Entry:
     """One annotated image.
 
     Attributes:
-        reference: how the annotation file names the image.
+        reference: name of the image in the annotation file.
         source: annotation file, relative to the source folder.
         count: number of objects.
-        objects: gives the objects, once the image's name, height and width in px are known: dicts with
+        objects: function of the image's name, height and width in px that returns the objects: dicts with
             `type` (a name), `corners` (x1, y1, x2, y2 in px from 0, at pixel edges) and optionally
-            `segmentation` (as COCO's polygons or uncompressed RLE), `iscrowd`, `ignore` (where the tool says
-            so) and `repairs` (how it was read, for the ledger).
-        size: width and height in px of the image that they were drawn on; None where the file does not say.
+            `segmentation` (COCO's polygons or uncompressed RLE), `iscrowd`, `ignore` (if the tool sets it)
+            and `repairs` (changes while reading, for the ledger).
+        size: width and height in px of the annotated image; None if the file does not state them.
         image: the image in `Images.paths`; empty until it is found.
     """
 
@@ -40,22 +40,22 @@ class Entry:
 
 @dataclass
 class Source:
-    """What a reader found.
+    """The result of a reader.
 
     Attributes:
         entries: annotated images by name.
         further: further annotations of these images, in other files.
         files: annotation files.
-        used: further files that were read, such as names of classes and masks.
-        quarantine: what was put aside, an annotation file or an image's place in one, and why.
-        aside: annotation files of which anything was put aside.
-        lost: objects that were put aside with it, as far as they could be counted.
-        blocked: images whose annotation is in quarantine, so that they do not pass for unlabelled ones.
-        doubtful: images without annotation of which a file that could not be understood may say something.
-        damaged: files of which nothing could be understood.
-        by_name: number of images found by their name alone.
-        repeated: number of places in quarantine that only say again what another file says.
-        notes: what is good to know, one line each.
+        used: further files that were read, such as class names and masks.
+        quarantine: reasons by quarantined annotation file, or by file and image.
+        aside: annotation files that are in quarantine in whole or in part.
+        lost: quarantined objects, as far as they could be counted.
+        blocked: images whose annotation is in quarantine, so that they do not count as unlabelled.
+        doubtful: images without annotation that an unreadable file may annotate.
+        damaged: files that could not be read.
+        by_name: number of images found only by their name.
+        repeated: number of quarantine entries that only repeat another file.
+        notes: useful notes, one line each.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -73,13 +73,13 @@ class Source:
     notes: list[str] = field(default_factory=list)
 
     def put_aside(self, file: str, reason: str, reference: str = '', count: int = 0) -> None:
-        """Put an annotation file, or one image's place in it, in quarantine.
+        """Put an annotation file, or its entry for one image, in quarantine.
 
         Args:
             file: annotation file.
-            reason: what was expected of it.
-            reference: the image, where the file names several.
-            count: number of objects that are lost with it.
+            reason: the expectation that it failed.
+            reference: the image, if the file names several.
+            count: number of objects lost.
         """
         self.quarantine[f'{file}: {reference}' if reference else file] = f'expected {reason}'
         self.aside.add(file)
@@ -87,7 +87,7 @@ class Source:
 
 
 class Images:
-    """The files below a folder: radiographs, and what may be annotations.
+    """The files below a folder: radiographs, and other files that may be annotations.
 
     An annotation can only name one of these radiographs, wherever its path points.
 
@@ -99,7 +99,7 @@ class Images:
     """
 
     def __init__(self, src: Path, skip: tuple[str, ...] = ()) -> None:
-        """List the files below `src`; those of folders named in `skip` are no radiographs."""
+        """List the files below `src`; files in folders named in `skip` are no radiographs."""
         self.src = src
         self.paths: dict[str, Path] = {}
         self.others: dict[str, Path] = {}
@@ -121,15 +121,15 @@ class Images:
         self._sorted = sorted(self._named)
 
     def files(self, suffix: str) -> list[str]:
-        """Files with this suffix, in lower or upper case, that are no radiographs."""
+        """Return the files with this suffix, in lower or upper case, that are no radiographs."""
         return [name for name in self.others if name.lower().endswith(suffix)]
 
     def named(self, file: str) -> list[str]:
-        """Images with this file name, with or without suffix, in any folder."""
+        """Return the images with this file name, with or without suffix, in any folder."""
         return self._named.get(file, [])
 
     def beginning(self, stem: str) -> set[str]:
-        """Images whose file name is this stem, or begins with it and `_`, as exports number equal names."""
+        """Return the images whose file name is this stem, or stem and `_…`, as exports number equal names."""
         found = set(self.named(stem))
         start = f'{stem}_'
         for key in self._sorted[bisect_left(self._sorted, start) :]:
@@ -139,21 +139,21 @@ class Images:
         return found
 
     def at(self, path: str) -> list[str]:
-        """The image at a path."""
+        """Return the image at a path."""
         return [path] if path in self.paths else []
 
     def near(self, path: str) -> list[str]:
-        """The images whose path differs in the suffix only."""
+        """Return the images whose path differs only in the suffix."""
         return next((self._at[key] for key in _without_suffix(path) if key in self._at), [])
 
     def alike(self, reference: str) -> list[str]:
-        """The images with the file name of a reference; where there are none, those without its suffix."""
+        """Return the images with the file name of a reference; without any, those with its stem."""
         file = posixpath.basename(reference)
         return next((self._named[key] for key in _without_suffix(file) if key in self._named), [])
 
 
 def stem_of_radiograph(name: str) -> str:
-    """A name without the suffix of a radiograph: DICOM files may be named by numbers with dots."""
+    """Return a name without the suffix of a radiograph; numbers with dots name DICOM files and stay."""
     stem, suffix = posixpath.splitext(name)
     return stem if suffix.lower() in SUFFIXES else name
 
@@ -163,23 +163,23 @@ def _without_suffix(name: str) -> tuple[str, str]:
 
 
 def collect(found: Source, images: Images, name: str, read_one: Callable[[], list[Entry]]) -> list[Entry]:
-    """One annotation file's entries; none, and the file in quarantine, where it cannot be understood."""
+    """Return the entries of one annotation file; an unreadable file has none and goes into quarantine."""
     found.files.append(name)
     try:
         return read_one()
     except FormatError as error:
         found.put_aside(name, str(error))
         found.damaged.append(name)
-        # The image of the same name must not pass for an unlabelled one.
+        # The image with the same name must not count as unlabelled.
         found.blocked.update(images.named(PurePosixPath(name).stem))
         return []
 
 
 def find_images(found: Source, images: Images, entries: list[Entry]) -> None:
-    """Find the image of each entry: by its path from the annotation file, from the top, else by its name.
+    """Find the image of each entry: by path from the annotation file, by path from the top, else by name.
 
-    An image that one file names by its path does not go to another file that gives the name alone. Where two
-    files could mean one image, neither gets it.
+    An image that one file names by path is not given to another file that states only the name. If two files
+    could mean one image, neither gets it.
     """
     for entry in entries:
         entry.reference = posixpath.normpath(entry.reference.replace('\\', '/'))
@@ -203,7 +203,7 @@ def find_images(found: Source, images: Images, entries: list[Entry]) -> None:
     settle(lambda entry: images.at(entry.reference))
     settle(lambda entry: images.near(entry.reference))
     alike = {id(entry): images.alike(entry.reference) for entry in waiting}
-    # Two exports in one folder that give one name mean one image; in two folders one may have lost its own.
+    # Two exports in one folder with one name mean one image; in two folders, the image of one may be missing.
     claims: dict[str, set[tuple[str, str]]] = {}
     for entry in waiting:
         names = alike[id(entry)]
@@ -226,7 +226,7 @@ def find_images(found: Source, images: Images, entries: list[Entry]) -> None:
 
 
 def _why_not_found(entry: Entry, names: list[str]) -> str:
-    """What was expected of an entry whose image was not found; `names` are the images of its name."""
+    """Return the failed expectation for an entry without an image; `names` are the images with its name."""
     if len(names) > 1:
         file = posixpath.basename(entry.reference)
         return f'one image named {_show(file)}, found {len(names)} in different folders'

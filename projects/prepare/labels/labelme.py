@@ -16,15 +16,15 @@ from .fields import label_of, numbers_of, polygon_object, read_json, size_of, tu
 from .images import Entry, Images, Source, collect, find_images
 
 _TURNED = ('oriented_rectangle', 'rotation')
-"""Rectangles at an angle: of LabelMe, of X-AnyLabeling."""
+"""Turned rectangles, in LabelMe and in X-AnyLabeling."""
 
 
 def read_labelme(src: Path) -> tuple[Images, Source]:
-    """LabelMe: one JSON file per image with rectangles, polygons, masks, circles and lines.
+    """Read LabelMe: one JSON file per image with rectangles, polygons, masks, circles and lines.
 
-    Polygons and masks are kept beside their boxes. Rectangles at an angle become the upright boxes around
-    them. Circles, lines and points become their extents, so that a point or an upright line has no area and
-    is counted as such. Shapes marked difficult are to be ignored.
+    Polygons and masks are kept with their boxes. Turned rectangles become the upright boxes around them.
+    Circles, lines and points become their bounding boxes. So a point or an upright line has no area, and is
+    counted as such. Shapes marked difficult become ignored objects.
     """
     images, found, entries = Images(src), Source(), []
 
@@ -45,7 +45,7 @@ def read_labelme(src: Path) -> tuple[Images, Source]:
 
 
 def _shape(shape: dict) -> Callable[[int, int], dict]:
-    """A shape as a function of the image's height and width."""
+    """Return a shape as a function of the image's height and width."""
     if not isinstance(shape, dict) or not isinstance(shape.get('points'), list):
         raise FormatError('shapes with `points`')
     label, kind = label_of(shape.get('label')), shape.get('shape_type') or 'polygon'
@@ -64,7 +64,7 @@ def _shape(shape: dict) -> Callable[[int, int], dict]:
 
 
 def _outline(label: str, kind: str, points: list[list[float]]) -> dict:
-    """The object of a shape that points describe."""
+    """Return the object of a shape given by points."""
     flat = [v for p in points for v in p]
     if kind in _TURNED and len(points) == 4:
         return turned_object(label, flat)
@@ -80,7 +80,7 @@ def _outline(label: str, kind: str, points: list[list[float]]) -> dict:
 
 
 def _mask_object(label: str, mask, left: float, top: float, height: int, width: int) -> dict:
-    """A mask: a PNG in base64 whose upper left pixel lies at (left, top)."""
+    """Return the object of a mask: a PNG in base64 whose upper left pixel lies at (left, top)."""
     try:
         values = read(base64.b64decode(mask, validate=True)).pixels > 0
     except (ImagingError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The reader of each label format, by the name that the command line uses."""
+"""The reader of each label format, by its name on the command line."""
 
 from .coco import read_coco
 from .labelme import read_labelme

@@ -17,17 +17,17 @@ from .fields import label_of, numbers_of, read_bytes, size_of, turn, turned_obje
 from .images import Entry, Images, Source, collect, find_images, stem_of_radiograph
 
 MAX_TAGS = 1_000_000
-"""Most tags of an XML file."""
+"""Maximum number of tags in an XML file."""
 
 
 def read_voc(src: Path) -> tuple[Images, Source]:
-    """Pascal VOC: one XML file per image, anywhere below `src`, beside or apart from the images.
+    """Read Pascal VOC: one XML file per image, anywhere below `src`, beside the images or elsewhere.
 
-    Corners are taken as pixel edges counted from 0, as LabelImg and CVAT write them; the PASCAL challenge
-    itself counted pixels from 1, one pixel less. Objects marked difficult are to be ignored. Boxes at an
-    angle (CVAT's attribute `rotation`, roLabelImg's `robndbox`) become the upright boxes around them. Masks
-    in the instance image `SegmentationObject/<stem>.png` above the radiograph, whose value k marks the k-th
-    object, are kept.
+    Corners are pixel edges counted from 0, as in LabelImg and CVAT. The PASCAL challenge itself counted
+    pixels from 1, a shift of one pixel. Objects marked difficult become ignored objects. Turned boxes (CVAT's
+    attribute `rotation`, roLabelImg's `robndbox`) become the upright boxes around them. Masks are read from
+    the instance image `SegmentationObject/<stem>.png` above the radiograph, whose value k marks the k-th
+    object.
     """
     images = Images(src, skip=('SegmentationObject', 'SegmentationClass'))
     found, entries = Source(), []
@@ -51,7 +51,7 @@ def read_voc(src: Path) -> tuple[Images, Source]:
 
 
 def _mask(image: str, images: Images) -> str | None:
-    """The instance image of a radiograph: in the `SegmentationObject` nearest above it."""
+    """Return the instance image of a radiograph, from the nearest `SegmentationObject` above it."""
     stem = posixpath.basename(stem_of_radiograph(image))
     for folder in PurePosixPath(image).parents:
         name = (folder / 'SegmentationObject' / f'{stem}.png').as_posix()
@@ -65,12 +65,11 @@ def _refuse_doctype(*args) -> None:
 
 
 def _objects(path: Path) -> tuple[str, tuple[int, int] | None, list[dict]]:
-    """File name, width and height, and objects of one VOC file."""
+    """Return file name, size (width, height) and objects of one VOC file."""
     data = read_bytes(path)
     if data.count(b'<') > MAX_TAGS:
         raise FormatError(f'at most {MAX_TAGS} tags of XML')
-    # Entities are declared in a document type, which a VOC file does not need. Only a parser finds one in any
-    # encoding.
+    # A document type declares entities, and a VOC file needs none. Only a parser finds it in any encoding.
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = _refuse_doctype
     try:
@@ -89,7 +88,7 @@ def _objects(path: Path) -> tuple[str, tuple[int, int] | None, list[dict]]:
 
 
 def _object(item: ElementTree.Element) -> dict:
-    """One object of a VOC file."""
+    """Return one object of a VOC file."""
     label = label_of(item.findtext('name'))
     attributes = {
         (row.findtext('name') or '').strip(): row.findtext('value')
@@ -113,7 +112,7 @@ def _object(item: ElementTree.Element) -> dict:
 
 
 def _turned_corners(box: ElementTree.Element) -> list[float]:
-    """Corners x1 y1 … x4 y4 of a `robndbox`: centre, size and angle in radians, or the four corners."""
+    """Return corners x1 y1 … x4 y4 of a `robndbox`: centre, size and angle in radians, or four corners."""
     keys = [f'{axis}_{place}' for place in _CORNERS for axis in 'xy']
     if box.find('cx') is None and box.find(keys[0]) is not None:
         return numbers_of([box.findtext(key) for key in keys], 'robndbox')
@@ -126,7 +125,7 @@ _CORNERS = ('left_top', 'right_top', 'right_bottom', 'left_bottom')
 
 
 def _with_masks(objects: list[dict], mask: Path, height: int, width: int) -> list[dict]:
-    """Objects with the masks of a VOC instance image."""
+    """Return objects with the masks of a VOC instance image."""
     try:
         # A palette image: its indices are wanted, not its colours.
         with Image.open(mask) as image:

@@ -21,19 +21,19 @@ from .images import Entry, Images, Source, collect, find_images, stem_of_radiogr
 
 POINTS_LEFT_OUT = 'key points of an object left out, its box kept'
 FAR = 1.5
-"""Largest coordinate of a polygon, relative to the image: an edge may be drawn a little outside."""
+"""Largest coordinate of a polygon, relative to the image: edges may be drawn slightly outside."""
 
 
 @dataclass
 class Classes:
-    """What the file of class names says.
+    """The content of the file of class names.
 
     Attributes:
-        names: by class number; without those that have no name.
-        file: where they were found.
-        key_points: numbers after a row's box (Ultralytics' `kpt_shape`), 0 for none, None where it is not
-            said.
-        used: number of rows of each class, as the label files have them, known or not.
+        names: class names by number, without numbers that have no name.
+        file: the file with the names.
+        key_points: count of numbers after a row's box (Ultralytics' `kpt_shape`), 0 for none, None if not
+            stated.
+        used: number of rows of each class in the label files, known or not.
     """
 
     names: dict[int, str]
@@ -43,16 +43,16 @@ class Classes:
 
 
 def read_yolo(src: Path) -> tuple[Images, Source]:
-    """YOLO: one text file per image with rows `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 …`, relative to
-    the image's size; in `labels/` where the image is in `images/`, or beside it.
+    """Read YOLO: one text file per image, in `labels/` for an image in `images/`, or beside the image.
 
-    Class names come from the first of data.yaml, dataset.yaml, *.yaml with `names`, classes.txt, obj.names.
-    An image without a file is unlabelled; an empty file says that it is free of defects. Rows of four corners
-    (YOLO-OBB) become the upright boxes around them; of key points (YOLO-pose) the boxes are kept, where the
-    YAML file states `kpt_shape`.
+    Rows are `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 …`, relative to the size of the image. Class names
+    come from the first of data.yaml, dataset.yaml, *.yaml with `names`, classes.txt, obj.names. An image
+    without a file is unlabelled; an image with an empty file is defect-free. Rows of four corners (YOLO-OBB)
+    become the upright boxes around them. Of rows with key points (YOLO-pose), only the boxes are kept, and
+    the YAML file must state `kpt_shape`.
 
     Raises:
-        FormatError: no names; or the class numbers of the whole folder do not fit them.
+        FormatError: no names; or the class numbers of the whole folder do not match them.
     """
     images = Images(src)
     classes = _read_classes(src)
@@ -84,7 +84,7 @@ def read_yolo(src: Path) -> tuple[Images, Source]:
             found.blocked.add(image)
     _check_numbers(classes, found)
     for label in sorted(labels.keys() - of_label.keys()):
-        # Lists of images and notes lie about in YOLO folders; they are no rows of numbers.
+        # YOLO folders also hold image lists and notes, which have no rows of numbers.
         if 'labels' in label.split('/')[:-1] or _is_yolo(labels[label], classes):
             found.files.append(label)
             found.put_aside(label, 'its image below the source, found none')
@@ -94,7 +94,7 @@ def read_yolo(src: Path) -> tuple[Images, Source]:
 
 
 def _label_file(image: str, labels: dict[str, Path]) -> str | None:
-    """The label file of an image: in `labels/` for `images/`, the last such folder first, else beside it."""
+    """Return the label file of an image: in `labels/` for its last folder `images/`, else beside it."""
     stem = stem_of_radiograph(image)
     parts = stem.split('/')
     apart = ['/'.join(parts[:i] + ['labels'] + parts[i + 1 :]) for i, p in enumerate(parts) if p == 'images']
@@ -105,10 +105,10 @@ def _label_file(image: str, labels: dict[str, Path]) -> str | None:
 
 
 def _read_classes(src: Path) -> Classes:
-    """Class names by number.
+    """Return the class names by number.
 
     Raises:
-        FormatError: there are none, or two files number the same names differently.
+        FormatError: no names, or two files number the same names differently.
     """
     sheets = [
         src / 'data.yaml',
@@ -124,19 +124,19 @@ def _read_classes(src: Path) -> Classes:
         raise FormatError('class names in data.yaml (names: [...]) or classes.txt, found neither; add one')
     first = found[0]
     for other in found[1:]:
-        # LabelImg writes a list of its own beside the labels, which may number the classes differently.
+        # LabelImg writes its own list beside the labels, which may number the classes differently.
         shared = set(first.names.values()) & set(other.names.values())
         if shared and any(first.names.get(k, v) != v for k, v in other.names.items() if v in shared):
             a, b = (f'{c.file.relative_to(src)} {_show(list(c.names.values()))}' for c in (first, other))
             raise FormatError(
-                f'one numbering of the classes, found {a} and {b}; delete the file that the labels were not '
-                'written with'
+                f'one numbering of the classes, found {a} and {b}; delete the file that does not belong '
+                'to the labels'
             )
     return first
 
 
 def _names_of_yaml(path: Path) -> Classes | None:
-    """Class names of a YAML file; None where it has no `names`."""
+    """Return the class names of a YAML file; None without `names`."""
     try:
         value = parse_yaml(read_bytes(path))
     except FormatError as error:
@@ -158,7 +158,7 @@ def _names_of_yaml(path: Path) -> Classes | None:
 
 
 def _names_of_list(path: Path) -> Classes:
-    """Class names of a text file: the line counts, so that a blank one has a number and no name."""
+    """Return the class names of a text file, numbered by line; a blank line has a number and no name."""
     try:
         lines = read_text(path).splitlines()
     except FormatError as error:
@@ -173,7 +173,7 @@ def _class_number(value) -> int:
 
 
 def _check_numbers(classes: Classes, found: Source) -> None:
-    """Raise FormatError where the label files count their classes from 1, and the names from 0."""
+    """Raise FormatError if the label files count their classes from 1 and the names from 0."""
     last = max(classes.names)
     if 0 not in classes.names or 0 in classes.used or not classes.used:
         return
@@ -199,7 +199,7 @@ def _is_yolo(path: Path, classes: Classes) -> bool:
 
 
 def _rows(path: Path, classes: Classes) -> list[tuple[str, list[float], bool]]:
-    """Per row of a label file the type, its 4 or more numbers, and whether key points were left out."""
+    """Return, for each row of a label file, type, 4 or more numbers, and whether key points were left out."""
     rows, unknown = [], None
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
@@ -220,7 +220,7 @@ def _rows(path: Path, classes: Classes) -> list[tuple[str, list[float], bool]]:
 
 
 def _geometry(values: list[float], number: int, key_points: int | None) -> tuple[list[float], bool]:
-    """The box or polygon of a row, and whether key points were left out of it."""
+    """Return the box or polygon of a row, and whether key points were left out."""
     pose = bool(key_points) and len(values) == 4 + key_points
     if pose:
         values = values[:4]
@@ -243,7 +243,7 @@ def _geometry(values: list[float], number: int, key_points: int | None) -> tuple
 
 
 def _looks_like_pose(values: list[float]) -> bool:
-    """Whether a row may be a box and key points with their visibility of 0, 1 or 2, inside of the box."""
+    """Whether a row may be a box and key points inside the box, with a visibility of 0, 1 or 2."""
     if len(values) == 4 or len(values) % 3 != 1:
         return False
     x, y, width, height = values[:4]
@@ -255,7 +255,7 @@ def _looks_like_pose(values: list[float]) -> bool:
 
 
 def _object(name: str, values: list[float], pose: bool, height: int, width: int) -> dict:
-    """The object of a row, in px."""
+    """Return the object of a row, in px."""
     # To 1/1000 px: files hold six digits, and a box at the border must not stick out by 1e-13.
     if len(values) == 4:
         cx, cy, w, h = values
