@@ -1,4 +1,4 @@
-"""MMXray: its version, which Python its tools want, and the operators for mmcv without compiled ones."""
+"""MMXray: the version, the check of the Python interpreter, operators for an mmcv without compiled ones."""
 
 import importlib
 import importlib.abc
@@ -9,15 +9,15 @@ from pathlib import Path
 from types import ModuleType
 
 __version__ = '0.2.0'
-# The checkout that this code is of: configs, tools and git lie there.
+# The checkout that holds this code, with configs, tools and git.
 REPO = Path(__file__).resolve().parents[1]
 
 
 class OperatorsFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives mmcv the functions of `projects.xray.operators` as its module of compiled operators.
+    """Gives mmcv the functions of `projects.xray.operators` in place of its compiled operators.
 
-    Python asks this finder last, so a compiled module is taken where there is one. It stands here because
-    every module of ours passes by here before it can import `mmcv.ops`, which needs the module.
+    Python asks this finder last, so a compiled module has precedence. The finder is defined in this file
+    because Python runs this file before any module of the project can import `mmcv.ops`.
     """
 
     def find_spec(
@@ -41,7 +41,8 @@ if not any(type(finder).__name__ == OperatorsFinder.__name__ for finder in sys.m
 def end_without_packages(main: Path) -> None:
     """End a tool in one line when a Python other than the one of `make setup` runs it.
 
-    It stands here because every tool imports this first. doctor.py goes on: it lists what is missing.
+    The check is in this file because every tool imports this file first. doctor.py goes on and lists what is
+    missing.
 
     Args:
         main: The script that Python runs.

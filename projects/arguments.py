@@ -1,4 +1,4 @@
-"""What command lines share: the form of their help, numbers within limits, errors in one line."""
+"""Command lines: the parser that all tools share, numbers within limits, errors in one line."""
 
 import argparse
 import functools
@@ -27,16 +27,16 @@ class ToolParser(argparse.ArgumentParser):
     def parse_args(
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        """Parse the command line, which ends here with --version; wrong use ends with status 2."""
+        """Parse the command line; --version ends the process, wrong use ends it with status 2."""
         self.add_version()
         return super().parse_args(args, namespace)
 
     def add_version(self) -> None:
-        """Add `--version`, the last option; `parse_args` does so, `parse_known_args` does not."""
+        """Add `--version` as the last option; `parse_args` calls this, `parse_known_args` does not."""
         self.add_argument('--version', action='version', version=f'mmxray {__version__}')
 
     def add_workers(self) -> None:
-        """Add `--workers`, by default as many as this process has cores."""
+        """Add `--workers`; the default is the number of cores of this process."""
         cores = len(os.sched_getaffinity(0))
         self.add_argument('--workers', type=int, default=cores, metavar='N', help='processes (all cores)')
 
@@ -55,12 +55,12 @@ def positive(text: str) -> int:
 
 
 def one_line_for_bad_input(main: Callable[..., int]) -> Callable[..., int]:
-    """Turn what is wrong with what a command line names into one line on stderr and exit status 2.
+    """Turn an error in a program's input into one line on stderr and exit status 2.
 
-    For programs without a config; those with one have `projects.runs.running.one_line_errors`.
+    For programs without a config; programs with a config use `projects.runs.running.one_line_errors`.
 
     Args:
-        main: Takes the command line, None for the process's own; returns the exit status.
+        main: Takes the arguments (None: those of the process) and returns the exit status.
     """
 
     @functools.wraps(main)
@@ -80,7 +80,7 @@ def one_line_for_bad_input(main: Callable[..., int]) -> Callable[..., int]:
 
 
 def exit_code(write: Callable[[], None], out: Path) -> int:
-    """Return 0 once `write` has written `out`; otherwise print one line on what is wrong and return 2."""
+    """Run `write`, which writes `out`, and return 0; after an error print one line and return 2."""
     try:
         write()
     except MMXrayError as error:

@@ -1,16 +1,16 @@
-"""Ids of parts, flaws and groups as data sets write them: text, and None where there is none."""
+"""Ids of parts, flaws and groups, as text; None for a missing id."""
 
 import math
 
 
 def as_text(value: object) -> str | None:
-    """Return an id as text, so that 1, 1.0 and '1' are one; None where it is missing.
+    """Return an id as text, so that 1, 1.0 and '1' are the same id; None for a missing id.
 
-    Tables with gaps write whole numbers as 1.0 and a missing id as NaN: as text of their own, one part would
-    be two, and all parts that nobody knows would be one.
+    Tables with gaps write whole numbers as 1.0 and a missing id as NaN. Plain `str` would split one part into
+    '1' and '1.0', and would join all parts without an id into a part 'nan'.
 
     Args:
-        value: As it stands in a record; None, '' and blanks, and NaN are no ids.
+        value: The id in a record; None, NaN, '' and blanks count as missing.
     """
     if value is None or isinstance(value, float) and math.isnan(value):
         return None

@@ -1,4 +1,4 @@
-"""Configs as flat tables of dotted keys, what differs between two, and the data sets they read."""
+"""Configs: read, flattened into tables of dotted keys, compared; the data sets that they name."""
 
 import importlib.util
 from collections import Counter
@@ -11,12 +11,12 @@ from mmengine.config import Config
 
 from projects.errors import MMXrayError
 
-# Fragments export variables of this prefix; nothing reads them but the configs that use their values.
+# Fragments export variables with this prefix. Only the configs that copy their values read them.
 VARIABLE = 'xray_'
 
 
 class _Absent:
-    """The value of a key that one of two configs has not."""
+    """The value of a key that is missing in one of two configs."""
 
     def __repr__(self):
         return '(absent)'
@@ -26,15 +26,15 @@ ABSENT = _Absent()
 
 
 class ConfigError(MMXrayError, ValueError):
-    """A config cannot be read; one line that names it, what was expected and the remedy."""
+    """A config cannot be read; one line with its name, what was expected and the remedy."""
 
 
 def load_config(name: str | Path) -> Config:
     """Read a config without importing the modules it names.
 
     Args:
-        name: Path of a .py, .yaml or .json config or of a dumped one, or `pkg::path` for one of an installed
-            package, such as `mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py`.
+        name: Path of a .py, .yaml or .json config, also of a dumped config, or `pkg::path` for a config of an
+            installed package, such as `mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py`.
 
     Returns:
         The resolved config.
@@ -77,7 +77,7 @@ def _parse(path: Path, name: str) -> Config:
 
 
 def leaves(dataset: Mapping) -> list[Mapping]:
-    """Return the data sets inside a RepeatDataset, ConcatDataset and the like, or the one given."""
+    """Return the data sets inside wrappers such as RepeatDataset, or the data set itself without one."""
     inner = dataset.get('dataset') or dataset.get('datasets')
     if not inner:
         return [dataset]
@@ -87,8 +87,8 @@ def leaves(dataset: Mapping) -> list[Mapping]:
 def flatten(config: Mapping) -> dict[str, object]:
     """Flatten a config into dotted keys, with list items as numbers: `param_scheduler.1.end`.
 
-    Lists and tuples are alike, as no class of the libraries tells them apart. Empty containers are values.
-    The fragments' `xray_*` variables are left out: what uses them is there in its place.
+    Lists and tuples count as equal, since no class of the libraries distinguishes them. Empty containers are
+    values. The fragments' `xray_*` variables are left out: the keys that use their values are in the table.
 
     Args:
         config: mmengine Config or a nested dict.
@@ -125,13 +125,13 @@ def differences(a: Mapping, b: Mapping) -> dict[str, tuple[object, object]]:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a comparison for reading.
+    """One line of a comparison, for printing.
 
     Attributes:
-        key: Dotted; items of a list are named by their `type`, a second one of a type with `#2` behind it.
+        key: Dotted key. A list item is named by its `type`; the second item of the same type gets `#2`.
         a, b: The values; `ABSENT` where one config has no such key.
-        keys: The same place with numbers for list items, in `a` and in `b`.
-        moved: Whether only the place in a list changed; `a` and `b` are then the numbers.
+        keys: The key in `a` and the key in `b`, with list items as numbers.
+        moved: Whether only the position in a list changed; `a` and `b` are then the positions.
     """
 
     key: str
@@ -149,11 +149,11 @@ class Row:
 def align(a: Mapping, b: Mapping) -> list[Row]:
     """Compare two configs key by key, lists of typed items by their types.
 
-    One hook or transform more is one row: what stands behind it is not reported as changed. An item of the
-    same type at another place among those that both lists hold is reported as moved.
+    An added hook or transform is one row: the items after it are not reported as changed. An item that both
+    lists hold in a different order is reported as moved.
 
     Returns:
-        All keys in the order of `a`, then those of `b` alone; rows that do not differ among them.
+        All keys in the order of `a`, then the keys that only `b` has; equal rows are included.
     """
     rows: list[Row] = []
     left, right = ({k: v for k, v in c.items() if not k.startswith(VARIABLE)} for c in (a, b))
@@ -162,7 +162,7 @@ def align(a: Mapping, b: Mapping) -> list[Row]:
 
 
 def _align(a, b, key, keys, rows, item=False) -> None:
-    # An item that one list lacks is one row; a key that one mapping lacks is opened, as both sides are.
+    # An item missing from one list is one row. A mapping missing on one side is compared key by key.
     if not item and isinstance(a, Mapping) + isinstance(b, Mapping) + (ABSENT in (a, b)) == 2 and (a or b):
         a, b = ({} if node is ABSENT else node for node in (a, b))
         for name in [*a, *(name for name in b if name not in a)]:
@@ -198,7 +198,7 @@ def _is_list(node: object) -> bool:
 
 
 def _names(items: Sequence) -> list[str] | None:
-    """Names of a list's items by their types; None where one has none."""
+    """Names of a list's items by their types; None if an item has no type."""
     if not all(isinstance(item, Mapping) and isinstance(item.get('type'), str) for item in items):
         return None
     seen: Counter[str] = Counter()
@@ -217,5 +217,5 @@ def _plain(node: object) -> object:
 
 
 def under(key: str, prefixes: Iterable[str]) -> bool:
-    """Whether a dotted key is one of the prefixes or lies below one."""
+    """Whether a dotted key equals one of the prefixes or lies below it."""
     return any(key == prefix or key.startswith(f'{prefix}.') for prefix in prefixes)

@@ -1,4 +1,4 @@
-"""What a config's stem says: the one grammar of configs/README.md, for tools, reports and tests.
+"""The grammar of config names (configs/README.md), as a parser for tools, reports and tests.
 
     pretrain   simsiam_resnet50-in1k-pre_4xb64-coslr-100e_industrial-224px
     probe      resnet50-simsiam-pre_4xb64-linear-coslr-90e_industrial-224px
@@ -7,8 +7,8 @@
     student    pkd-r50_faster-rcnn_r18-scratch_fpn64_1xb8-amp-24e_synthetic-1024
     own data   faster-rcnn_lite0-in1k-pre_fpn_1xb8-15e_own-housings
 
-`_` stands between parts, `-` within one. The images of `configs/own/<name>/` are `own-<name>`. `drawn`
-pretrains a whole detector on an archive with drawn flaws.
+`_` separates parts, `-` separates words within a part. The images of `configs/own/<name>/` are `own-<name>`.
+`drawn` pretrains a whole detector on an archive with drawn flaws.
 """
 
 import re
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from projects.errors import MMXrayError
 
-# Long and short spellings of the backbones: pretraining and probe use the first, detectors the second.
+# Long and short spellings of the backbones: pretrainings and probes use the long, detectors the short.
 BACKBONES = {
     'resnet50': 'resnet50',
     'resnet18-narrow': 'resnet18-narrow',
@@ -30,13 +30,13 @@ BACKBONES = {
     'lite0': 'lite0',
     'convnext-tiny': 'convnext-tiny',
 }
-# What a plant would start from without pretraining of its own, the strongest first.
+# The inits that a plant could use without its own pretraining, the strongest first.
 BASELINES = ('in1k', 'dinov3', 'coco', 'scratch')
-# What a self-supervised or drawn pretraining saw.
+# Image sets of self-supervised and drawn pretrainings.
 ARCHIVES = ('industrial', 'castings-a', 'castings-b', 'welds', 'synthetic-1024', 'synthetic')
-# Data sets that are tested part by part, and into how many: `welds-0` is the first fold of the welds.
+# Data sets tested by cross-validation, with the number of folds: `welds-0` is the first fold of the welds.
 FOLDS = {'welds': 3}
-# What a detector or a probe is trained and tested on.
+# Data sets on which a detector or a probe is trained and tested.
 LABELLED = (
     'industrial',
     'gdxray-a',
@@ -45,7 +45,7 @@ LABELLED = (
     'synthetic-1024',
     'synthetic',
 )
-# A user's own data set, in `configs/own/<name>/`; the shortest name, as an axis or a size may follow it.
+# A user's own data set, in `configs/own/<name>/`; non-greedy, as an axis or a size may follow the name.
 OWN = r'own-[a-z0-9]+(?:-[a-z0-9]+)*?'
 METHODS = ('simsiam', 'simmim', 'densecl')
 DETECTORS = ('faster-rcnn', 'mask-rcnn')
@@ -56,7 +56,7 @@ _BACKBONE = '|'.join(BACKBONES)
 _PRETRAINED = '|'.join((*METHODS, 'drawn'))
 _ARCHIVE = '|'.join((*ARCHIVES, OWN))
 _LABELLED = '|'.join((*LABELLED, OWN))
-# A pretraining is named by its method; by its images too where they are not those of the detector.
+# A pretraining is named by its method, and by its images if they differ from the detector's.
 _INIT = rf'(?:in1k-)?(?:{_PRETRAINED})(?:-castings)?|in1k|dinov3|coco'
 _BATCH = r'(?P<gpus>\d+)xb(?P<batch>\d+)'
 GRAMMAR = {
@@ -79,11 +79,11 @@ GRAMMAR = {
         rf'_{_BATCH}(?P<amp>-amp)?-(?P<epochs>\d+)e_(?P<images>{_ARCHIVE})-(?P<px>\d+)px'
     ),
 }
-# An archive is named before an axis, a size or the stem's end, not before the rest of another archive's name.
+# An axis, a size or the end must follow the archive: `synthetic` must not match within `synthetic-1024`.
 _SEEN = re.compile(rf'_({_ARCHIVE})(?=-(?:{"|".join(AXES)})|-\d+px|_|\.py$|$)')
 _TAUGHT = re.compile(r'(?P<teacher>(?:pkd|cwd)-[^_]+)_(?P<student>.+)')
 _RUN = re.compile(r'seed(?P<seed>\d+)-frac(?P<fraction>\d+)')
-# Stems that follow the habit but not the grammar: a user's own recipe.
+# Stems of a user's own recipes, which follow the grammar loosely.
 _LOOSE = (
     re.compile(
         rf'(?P<method>{"|".join(DETECTORS)})_(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)'
@@ -94,7 +94,7 @@ _LOOSE = (
     ),
 )
 BETWEEN = ' + '
-"""Between what a student starts from and its teacher, in the `init` of `summary`."""
+"""Separates a student's own init from its teacher, in the `init` of `summary`."""
 
 
 _OWN_NAME = re.compile(r'[a-z][a-z0-9]*(?:-[a-z0-9]+)*')
@@ -111,9 +111,9 @@ class Name:
     Attributes:
         kind: 'pretrain', 'probe', 'detector' or 'drawn', the pretraining of a detector on drawn flaws.
         backbone: The architecture, in its long spelling.
-        images: What it sees or is tested on.
+        images: The image set on which it is pretrained or tested.
         gpus, batch, epochs: GPUs, images a GPU, and epochs (1x is 12).
-        init: What the backbone starts from.
+        init: The weights from which the backbone starts.
     """
 
     kind: str
@@ -141,7 +141,7 @@ def parse(stem: str) -> Name:
     """Read the tokens of a config's stem.
 
     Raises:
-        NameGrammarError: The grammar does not know it.
+        NameGrammarError: The stem does not follow the grammar.
     """
     for kind, grammar in GRAMMAR.items():
         match = grammar.fullmatch(stem)
@@ -162,7 +162,7 @@ def own_images(name: str) -> str:
     """Return the images token of a user's own data set.
 
     Raises:
-        NameGrammarError: A config's stem could not carry the name, or not be read again.
+        NameGrammarError: A config's stem cannot contain the name, or could not be parsed with it.
     """
     ending = re.search(rf'-(?:{"|".join(AXES)}|\d+px)$', name)
     if not _OWN_NAME.fullmatch(name) or ending:
@@ -174,45 +174,45 @@ def own_images(name: str) -> str:
 
 
 def gpus_of(stem: str) -> int | None:
-    """Return for how many GPUs a config is written; None where its stem does not say so."""
+    """Return the number of GPUs in a config's stem; None if the stem does not state it."""
     match = re.search(r'_(\d+)xb\d+', stem)
     return int(match[1]) if match else None
 
 
 def image_set(path: str) -> str | None:
-    """Return the archive that a config's stem, or a path that contains one, names last; None without one."""
+    """Return the last archive named in a config's stem or in a path; None if no archive is named."""
     found = [match[1] for part in Path(path).parts for match in _SEEN.finditer(part)]
     return found[-1] if found else None
 
 
 def without_fold(stem: str) -> tuple[str, str | None]:
-    """Split a stem that ends in a fold: the stem of all folds, and their data set; None where it is none."""
+    """Split a stem that ends in a fold into the common stem and its data set; else (stem, None)."""
     match = re.fullmatch(rf'(?P<whole>.+_(?P<data>{"|".join(FOLDS)}))-\d+', stem)
     return (match['whole'], match['data']) if match else (stem, None)
 
 
 def is_pretraining(stem: str) -> bool:
-    """Whether a stem begins as a pretraining's does."""
+    """Whether a stem begins like the stem of a pretraining."""
     return stem.startswith(tuple(f'{method}_' for method in (*METHODS, 'drawn')))
 
 
 def is_own_pretraining(init: str) -> bool:
-    """Whether an `init` names weights that were pretrained here, not public or random ones."""
+    """Whether an `init` names weights of the project's own pretraining, not public or random weights."""
     return re.search(rf'(?:^|-)(?:{_PRETRAINED})(?:-|$)', init) is not None
 
 
 def run_of(folder: str) -> tuple[int, int] | None:
-    """Return seed and percentage of the labels of a study's run folder, None of another folder."""
+    """Return the seed and the percentage of labels of a study's run folder; None for another folder."""
     match = _RUN.match(folder)
     return (int(match['seed']), int(match['fraction'])) if match else None
 
 
 def summary(stem: str) -> dict[str, str]:
-    """Return what tables say of a config: `dataset`, `backbone`, `recipe`, `init`; '' where it says none.
+    """Return a config's `dataset`, `backbone`, `recipe` and `init` for tables; '' for an unknown one.
 
-    The stem of a user's own recipe need not follow the grammar: `init` is then the whole stem. A distilled
-    student starts from its own init and its teacher. A detector that learnt from drawn flaws alone is one of
-    the data it is tested on, without labels.
+    The stem of a user's own recipe need not follow the grammar: `init` is then the whole stem. The `init` of
+    a distilled student names its own init and its teacher. A detector trained on drawn flaws alone is listed
+    under the data set on which it is tested; it used none of its labels.
     """
     drawn = GRAMMAR['drawn'].fullmatch(stem)
     if drawn:

@@ -1,4 +1,4 @@
-"""Values of `--cfg-options key=value`: Python literals as Python has them, everything else as typed."""
+"""Values of `--cfg-options key=value`: Python literals are evaluated, all other text stays text."""
 
 import ast
 import re
@@ -9,17 +9,17 @@ NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
 
 
 def parse_value(text: str):
-    """Read a value: a number, `True`, `None`, a list, a tuple, a dict or a quoted string; else text.
+    """Parse a number, `True`, `None`, a list, a tuple, a dict or a quoted string; other text stays text.
 
-    mmengine's own reading deletes blanks and splits at commas: `/data/my castings` would be another folder,
-    without a word. A list of bare words without blanks, `[crack,pore]`, is a list of texts, as mmengine has
-    it; numbers with commas between them, `1,2`, are a list.
+    mmengine's own parser deletes blanks and splits at commas: it silently turns `/data/my castings` into
+    another folder. As in mmengine, a list of bare words without blanks, `[crack,pore]`, is a list of texts,
+    and numbers separated by commas, `1,2`, are a list.
 
     Args:
-        text: What stands behind `=`.
+        text: The text after `=`.
 
     Raises:
-        ValueError: Brackets around what is neither literal nor bare words.
+        ValueError: The text in brackets is neither a literal nor bare words.
     """
     if text == 'None':
         return None
@@ -44,7 +44,7 @@ def parse_value(text: str):
 
 
 def _bare_words(text: str):
-    """Read `[a,b]` and `(a,b)`; whatever has no brackets is text."""
+    """Parse `[a,b]` and `(a,b)`; text without brackets stays text."""
     if (text[:1], text[-1:]) not in (('[', ']'), ('(', ')')):
         return text
     words = [word.strip() for word in text[1:-1].split(',')]

@@ -1,4 +1,4 @@
-"""Misspelt keys of a config or of `--cfg-options`, which mmengine would take for variables and ignore."""
+"""Misspelt keys of a config or of `--cfg-options`, which mmengine would silently ignore."""
 
 import difflib
 import inspect
@@ -9,14 +9,14 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-# What the Runner, or a tool, takes from a config.
+# Top-level keys that the Runner or a tool reads.
 RUNNER = tuple(name for name in inspect.signature(Runner.__init__).parameters if name not in ('self', 'cfg'))
 TOP = (
     *RUNNER,
     *('auto_scale_lr', 'custom_imports', 'runner_type', 'data_preprocessor', 'tta_model', 'tta_pipeline'),
     *('compile', 'efficient_conv_bn_eval', 'activation_checkpointing'),
 )
-# What a container without a `type` is given to.
+# Keys of the containers without a `type`, by the function or class that takes them.
 CONTAINERS = {
     'train_dataloader': ('batch_size', 'num_workers', 'dataset', 'sampler', 'batch_sampler', 'collate_fn')
     + ('pin_memory', 'persistent_workers', 'drop_last', 'prefetch_factor', 'timeout', 'worker_init_fn'),
@@ -32,14 +32,14 @@ REGISTRIES = (
     *('PARAM_SCHEDULERS', 'DATA_SAMPLERS', 'LOOPS', 'VISUALIZERS', 'VISBACKENDS', 'TASK_UTILS'),
 )
 ALIKE = 0.75
-# Endings of what published recipes of mmdet and mmpretrain call their own variables.
+# Endings of the names of variables in the published recipes of mmdet and mmpretrain.
 VARIABLES = ('_pipeline', '_pipelines', '_type', '_root', '_backends', '_args', '_view')
 
 
 def misspelt_top(cfg: Config) -> str | None:
-    """Say which key of a config is nearly one that the Runner takes, and which; None where none is.
+    """Return a message about a top-level key that is nearly a key of the Runner; None without such a key.
 
-    Keys that resemble none are variables, as published recipes have them.
+    Keys that resemble no key of the Runner are variables, as in published recipes.
     """
     for key in cfg:
         if key in TOP or key.startswith('xray_') or key.endswith(VARIABLES):
@@ -51,14 +51,14 @@ def misspelt_top(cfg: Config) -> str | None:
 
 
 def absent_part(cfg: Config, key: str) -> tuple[str, ...] | None:
-    """Find what an option would add to a config: the path of its first part that is not there.
+    """Return the path of the first part of an option's key that the config does not have.
 
     Args:
         cfg: The config, before any option is merged.
         key: Such as `optim_wrapper.optimizer.lr`.
 
     Returns:
-        The parts up to and with it; None where the whole key is there, or its place is no dict.
+        The parts up to and including the missing one; None if the whole key exists, or its parent is no dict.
     """
     node: object = cfg._cfg_dict
     parts = key.split('.')
@@ -77,14 +77,15 @@ def absent_part(cfg: Config, key: str) -> tuple[str, ...] | None:
 
 
 def misspelt(cfg: Config, added: Sequence[str]) -> str | None:
-    """Say what is wrong with a key that an option has added where nothing takes such a key.
+    """Return a message about a key that an option has added, if no class takes such a key.
 
     Args:
-        cfg: The config with all options merged, since one option may set the `type` that takes another's key.
+        cfg: The config with all options merged, since one option may set the `type` that takes the key of
+            another option.
         added: See `absent_part`.
 
     Returns:
-        A clause with the remedy; None where the key is right, or what takes it is not known.
+        A clause with the remedy; None if the key is right, or the class that takes it is not known.
     """
     *path, part = added
     if not path:
@@ -112,7 +113,7 @@ def _clause(part: str, place: str, near: list[str]) -> str:
 
 
 def _arguments(kind: object, scope: str | None) -> tuple[list[str], bool]:
-    """Names of the arguments of a class that a config names, and whether it takes further ones."""
+    """Names of the arguments of a class that a config names, and whether it takes any others (**kwargs)."""
     found = kind if inspect.isclass(kind) else _find(str(kind), scope)
     if not inspect.isclass(found):
         return [], True

@@ -1,8 +1,9 @@
 """The `xray_*` variables that `--cfg-options` reaches: how radiographs are loaded, and a user's own data.
 
-A variable of a fragment is copied where it belongs as the config is read; to change it afterwards changes
-nothing. `xray_load.…` is therefore written into every LoadXray. `xray_own.…`, what the fragment of an
-experiment in `configs/own/` states, is changed in that fragment as it is read, which is as if it were edited.
+mmengine copies a fragment's variable to the keys that use it while it reads the config, so a later change of
+the variable has no effect. `xray_load.…` is therefore written into every LoadXray. `xray_own.…`, the settings
+in the fragment of an experiment in `configs/own/`, is changed while that fragment is read, as if a user had
+edited it.
 """
 
 import difflib
@@ -17,18 +18,18 @@ OWN = 'xray_own'
 
 
 class VariableError(MMXrayError, ValueError):
-    """An option that would change nothing; one line with the remedy."""
+    """An option that would have no effect; one line with the remedy."""
 
 
 @contextmanager
 def own_data(options: Sequence[tuple[str, object]]) -> Iterator[None]:
-    """Read configs in this context as if `xray_own` of their fragment were edited.
+    """Read configs in this context as if a user had edited `xray_own` in their fragment.
 
     Args:
         options: Dotted keys such as `xray_own.root`, with their values.
 
     Raises:
-        VariableError: The config that was read has no such variable.
+        VariableError: The config has no such variable.
     """
     if not options:
         yield
@@ -60,7 +61,7 @@ def own_data(options: Sequence[tuple[str, object]]) -> Iterator[None]:
 def _set(node: dict, key: str, value: object) -> None:
     _, *parts = key.split('.')
     for place, part in enumerate(parts):
-        # Of `resize` or `load` an argument that was not stated may be set; a new part is a typing error.
+        # An option may add an argument to `resize` or `load`; a new part is a typing error.
         if not isinstance(node, dict) or (place == 0 and part not in node):
             near = difflib.get_close_matches(part, list(node), 1) if isinstance(node, dict) else []
             known = f'did you mean {OWN}.{near[0]}?' if near else f'expected one of {", ".join(node)}'
@@ -76,10 +77,10 @@ def _set(node: dict, key: str, value: object) -> None:
 
 
 def set_load(cfg: Config, key: str, value: object) -> None:
-    """Write a part of `xray_load` into every LoadXray; merging it would change what nobody reads any more.
+    """Write a part of `xray_load` into every LoadXray, since no class reads the variable itself.
 
     Raises:
-        VariableError: It is another `xray_*` variable, another part, or the config has no LoadXray.
+        VariableError: The key is another `xray_*` variable or another part, or the config has no LoadXray.
     """
     name, *parts = key.split('.')
     if name != 'xray_load':
