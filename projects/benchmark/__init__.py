@@ -1,1 +1,1 @@
-"""What `tools/benchmark.py` measures: ratios of things run side by side, in turn, on one machine."""
+"""Benchmarks: speed, memory and size, as ratios between alternatives that run in turn on one machine."""

@@ -1,4 +1,4 @@
-"""What an archive costs as it grows: the searches for near duplicates and crops among look-alikes."""
+"""Benchmark of the searches for near duplicates and crops, over archives of growing size."""
 
 import resource
 import time
@@ -13,7 +13,7 @@ from projects.prepare.scan import difference_hash
 
 
 def look_alikes(count: int, seed: int, noise: float = 1.0) -> Looks:
-    """Draw frames of one casting design: turned, shifted, magnified a little, with flaws and noise.
+    """Draw frames of one casting design, each slightly rotated, shifted and scaled, with flaws and noise.
 
     Args:
         count: how many.
@@ -40,7 +40,7 @@ def look_alikes(count: int, seed: int, noise: float = 1.0) -> Looks:
 
 
 def measure_leaks(count: int, workers: int) -> dict[str, float]:
-    """Search `count` look-alikes for near duplicates of a fifth as many.
+    """Search `count` look-alikes for near duplicates of `count` / 5 others.
 
     Returns:
         'images', 'searched', 'found', processor seconds 'cpu_s' and 'wall_s' of the search.
@@ -72,7 +72,7 @@ def _memory() -> float:
 
 
 def leaks_table(rows: list[dict[str, float]], what: str = 'near duplicates') -> str:
-    """Show the growth beside n log n, from the first row on."""
+    """Return a table of the growth beside n log n, both relative to the first row."""
     lines = [f'{what}: images x searched for   found   processor s   growth   n log n']
     first = rows[0]
     for row in rows:
@@ -88,7 +88,7 @@ def leaks_table(rows: list[dict[str, float]], what: str = 'near duplicates') -> 
 def crop_set(
     count: int, seed: int, side: int = 192
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[tuple[int, int, int]]]:
-    """Draw radiographs of one casting design with grain, and cut a crop out of every fifth.
+    """Draw radiographs of one casting design with grain, and cut a crop from every fifth radiograph.
 
     Args:
         count: How many radiographs.
@@ -96,7 +96,7 @@ def crop_set(
         side: In px.
 
     Returns:
-        (side, side) uint8 each; the crops; and for each (number of its original, x, y).
+        The radiographs, (side, side) uint8 each; the crops; for each crop (number of its radiograph, x, y).
     """
     design, rng = np.random.default_rng(1234), np.random.default_rng(seed)
     base = sum(
@@ -118,14 +118,14 @@ def crop_set(
 
 
 def measure_crops(count: int) -> dict[str, float]:
-    """Search `count` radiographs of one design for crops of a fifth of them; their points are given.
+    """Search `count` radiographs of one design for crops of a fifth of them.
 
     Returns:
-        'images', 'searched', 'found', processor seconds 'cpu_s' of index and search, and 'points_s' of
-        finding the points, image by image.
+        'images', 'searched', 'found', processor seconds 'cpu_s' of index and search without key points, and
+        'points_s' of finding the key points.
     """
     hosts, parts, truth, points_s = [], [], [], 0.0
-    for start in range(0, count, 1000):  # the pixels of a part at a time
+    for start in range(0, count, 1000):  # keeps the pixels of 1000 images in memory
         images, crops, places = crop_set(min(1000, count - start), start)
         begin = time.process_time()
         hosts += [find_points(image) for image in images]

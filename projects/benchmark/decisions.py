@@ -1,8 +1,8 @@
-"""How long a decision takes on the page after many others: in the record, with a copy of the radiograph.
+"""Benchmark of a decision on the page after many others: writing the record and a copy of the radiograph.
 
-The decisions are a while apart, so that corrections are written beside some of them. Without arguments each
-is on a drawn radiograph of its own, and a detector that takes no time stands in for yours; of radiographs
-that are given, each is decided on in turn.
+A pause separates the decisions, so that the page writes corrections during some of them. Without arguments
+each decision is on a different drawn radiograph, found by a stand-in detector that takes no time. Given
+radiographs are decided on in turn.
 
 Example:
     python -m projects.benchmark.decisions
@@ -30,7 +30,7 @@ SIDE = 512  # px of a drawn radiograph
 
 @one_line_for_bad_input
 def main(argv: list[str] | None = None) -> int:
-    """Print the times of further decisions; returns the exit code."""
+    """Print the times of the timed decisions; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     add_arguments(parser)
     parser.add_argument('--before', type=int, default=50_000, metavar='N', help='decisions before (50,000)')
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fill(out: Path, entry: dict, count: int) -> None:
-    """Write a record of so many decisions like one, each on a radiograph of its own."""
+    """Write a record of `count` copies of a decision, each on a different radiograph."""
     (out / RECORD).unlink()
     record = Record(out / RECORD, durable=False)
     for k in range(count):

@@ -1,4 +1,4 @@
-"""One detector loaded for timing: an exported folder, or in PyTorch mmdet's or torchvision's."""
+"""Loading a detector for timing: an exported folder, or mmdet's or torchvision's detector in PyTorch."""
 
 import os
 import time
@@ -10,9 +10,10 @@ from .variants import STAGES, Variant, read_recipe
 
 
 def load_detector(variant: Variant, threads: int, side: int, cache: bool = False):
-    """Return a function that inspects a file, seconds by stage and boxes, and one that measures a stream.
+    """Return a function that inspects a file, and a function that measures a stream or None.
 
-    Unless `cache` says otherwise, a graph is compiled again: a kept one would be an earlier run's.
+    The first returns the seconds by stage and the number of boxes. Without `cache` the graph is compiled
+    again, since a kept graph may be from an earlier run.
     """
     os.environ['OMP_NUM_THREADS'] = str(threads)
     import cv2
@@ -26,7 +27,7 @@ def load_detector(variant: Variant, threads: int, side: int, cache: bool = False
 
 
 def _exported(variant: Variant, threads: int, cache: bool):
-    """The runtime on an exported folder; nothing of PyTorch is imported in its process."""
+    """Load an exported folder into the runtime, in a process that does not import PyTorch."""
 
     def load(streams):
         from projects.line.runtime import Inspector
@@ -35,7 +36,7 @@ def _exported(variant: Variant, threads: int, cache: bool):
         inspector.exported.depths, inspector.exported.gray_levels = (
             [],
             {},
-        )  # any radiograph will do to measure time
+        )  # accept any radiograph
         return inspector
 
     inspector = load(1)
@@ -46,7 +47,7 @@ def _exported(variant: Variant, threads: int, cache: bool):
 
     def stream(names):
         streaming = load(threads)
-        for _ in streaming.stream(names[: 3 * threads]):  # each stream's first ones
+        for _ in streaming.stream(names[: 3 * threads]):  # warm-up of each stream
             pass
         start = time.perf_counter()
         for _ in streaming.stream(names):
@@ -57,10 +58,10 @@ def _exported(variant: Variant, threads: int, cache: bool):
 
 
 class _Timed:
-    """A method of an object, timed from now on.
+    """Replaces a method of an object and times its calls.
 
     Attributes:
-        last: What it returned last.
+        last: The last return value.
     """
 
     def __init__(self, owner, name: str):
@@ -74,13 +75,13 @@ class _Timed:
         return self.last
 
     def take(self) -> float:
-        """Return the seconds since the last time."""
+        """Return the seconds of all calls since the last `take`."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
 
 def _mmdet(variant: Variant, threads: int, side: int):
-    """Mmdet with its own pipeline, on files."""
+    """Load mmdet's detector with its own pipeline, which reads files."""
     import torch
 
     from projects.line.export import detector as export_detector
@@ -104,7 +105,7 @@ def _mmdet(variant: Variant, threads: int, side: int):
 
 
 def _torchvision(variant: Variant, threads: int, side: int):
-    """Torchvision's Faster R-CNN ResNet-50 with the checkpoint's backbone, on files read by us."""
+    """Load torchvision's Faster R-CNN ResNet-50 with the checkpoint's backbone; our reader decodes files."""
     import torch
     from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
@@ -117,7 +118,7 @@ def _torchvision(variant: Variant, threads: int, side: int):
         weights=None, weights_backbone=None, num_classes=3, min_size=side, max_size=side
     ).eval()
     weights = torch.load(variant.source, weights_only=True)['state_dict']
-    prefix = 'backbone.'  # both call the layers of a ResNet alike
+    prefix = 'backbone.'  # both libraries use the same names for a ResNet's layers
     own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
     model.backbone.body.load_state_dict(own)
     normalise, merge = _Timed(model.transform, 'forward'), _Timed(model.transform, 'postprocess')
@@ -144,7 +145,7 @@ def _torchvision(variant: Variant, threads: int, side: int):
 
 
 def _move(seconds: dict[str, float], stage: str, *timed: _Timed) -> None:
-    """Count what ran within the network's stage to another."""
+    """Move the seconds of timed methods from the network's stage to another stage."""
     taken = sum(one.take() for one in timed)
     seconds['network'] -= taken
     seconds[stage] += taken

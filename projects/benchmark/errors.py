@@ -1,7 +1,7 @@
-"""What a benchmark cannot measure."""
+"""The error of a benchmark that cannot run."""
 
 from projects.errors import MMXrayError
 
 
 class BenchmarkError(MMXrayError, RuntimeError):
-    """A variant did not run or train; one line with the reason that it gave."""
+    """A variant did not run or train; one line with the reason."""

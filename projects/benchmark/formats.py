@@ -1,10 +1,11 @@
-"""Formats for packed radiographs side by side: images per second of processor time, read in random order.
+"""Benchmark of file formats for packed radiographs: images read in random order per processor second.
 
     python -m projects.benchmark.formats ours
     python -m projects.benchmark.formats zarr lance webdataset
 
-The others are not installed: a virtual environment of its own with
-`pip install zarr==3.1.6 pylance==14.0.2 webdataset==1.0.2` runs them from the repository's root.
+zarr, Lance and WebDataset are not among the project's dependencies. To run them, call this module from the
+repository's root in a separate virtual environment with `pip install zarr==3.1.6 pylance==14.0.2
+webdataset==1.0.2`.
 """
 
 import io
@@ -22,7 +23,7 @@ Reader = Callable[[np.ndarray], object]
 
 
 def touch(image: np.ndarray) -> int:
-    """Read 64 pixels, as a view reads part of an image; a checksum reads all of it."""
+    """Read 64 pixels, as a view reads part of an image; a checksum needs the whole image."""
     return int(image[::64, ::64].sum())
 
 
@@ -41,7 +42,7 @@ def ours(images: np.ndarray, folder: Path) -> Iterator[tuple[str, Reader]]:
 
 
 def zarr(images: np.ndarray, folder: Path) -> Iterator[tuple[str, Reader]]:
-    """Yield what reads zarr arrays: an object an image, and shards."""
+    """Yield names and readers of two zarr arrays: an object per image, and shards of 128 images."""
     import zarr as library
     from zarr.codecs import Crc32cCodec
 
@@ -61,7 +62,7 @@ def zarr(images: np.ndarray, folder: Path) -> Iterator[tuple[str, Reader]]:
 
 
 def lance(images: np.ndarray, folder: Path) -> Iterator[tuple[str, Reader]]:
-    """Yield what reads a Lance data set."""
+    """Yield the name and the reader of a Lance data set."""
     import lance as library
     import pyarrow
 
@@ -77,7 +78,7 @@ def lance(images: np.ndarray, folder: Path) -> Iterator[tuple[str, Reader]]:
 
 
 def webdataset(images: np.ndarray, folder: Path) -> Iterator[tuple[str, Reader]]:
-    """Yield what reads a tar, through a buffer that shuffles."""
+    """Yield the name and the reader of a WebDataset tar, which shuffles in a buffer."""
     import webdataset as library
 
     with library.TarWriter(str(folder / 'images.tar')) as writer:
@@ -97,7 +98,7 @@ FORMATS = dict(ours=ours, zarr=zarr, lance=lance, webdataset=webdataset)
 
 
 def main(names: list[str]) -> int:
-    """Print the rate of each format named, the best of some rounds."""
+    """Print the rate of each named format, the best of seven rounds."""
     if not names or not set(names) <= set(FORMATS):
         print(f'error: {names}: expected some of {list(FORMATS)}', file=sys.stderr)
         return 2

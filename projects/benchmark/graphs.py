@@ -1,4 +1,4 @@
-"""What an exported graph spends its time on, and the machine's matrix-product rate to compare it with."""
+"""Profile of an exported graph: operations, time of box decoding and NMS, matrix-product rates."""
 
 import time
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def profile(variant: Variant, threads: int, image: str) -> tuple[int, float]:
 
 
 def _count_macs(graph: Path, arrays: list[np.ndarray], threads: int) -> int:
-    """Count multiply-accumulates; those of fully connected layers depend on how many RoIs there are."""
+    """Count multiply-accumulates; in fully connected layers they depend on the number of RoIs."""
     from projects.line.runtime import engines
 
     model = engines.core().read_model(graph)
@@ -49,7 +49,8 @@ def _count_macs(graph: Path, arrays: list[np.ndarray], threads: int) -> int:
 def _time_decoding(graph: Path, arrays: list[np.ndarray], threads: int) -> float:
     """Return the share of a graph's time that box decoding and NMS take.
 
-    The best of ten runs counts for each node: other load lengthens another node in each run.
+    Each node's time is the best of ten runs, since other load on the machine slows a different node in each
+    run.
     """
     from projects.line.runtime import engines
 
@@ -65,10 +66,11 @@ def _time_decoding(graph: Path, arrays: list[np.ndarray], threads: int) -> float
 
 
 def of_the_network(model) -> set[str]:
-    """Name the nodes of OpenVINO's runtime model that are not box decoding and NMS.
+    """Return the names of the nodes of OpenVINO's runtime model that are not box decoding or NMS.
 
-    Those of the network's modules, and three without a module's name: normalisation before the backbone,
-    what scales INT8 maps for RoIAlign, and what joins RoIs before the box head.
+    They are the nodes named after the network's modules, and three kinds of nodes without such a name:
+    normalisation before the backbone, scaling of INT8 maps for RoIAlign, and joining of RoIs before the box
+    head.
     """
     from projects.line.export.int8 import NETWORK
 
@@ -81,7 +83,7 @@ def of_the_network(model) -> set[str]:
 
 
 def _unnamed(todo: list, neighbours: Callable) -> set[str]:
-    """Follow a graph from some nodes as far as the network's modules; return the names on the way."""
+    """Follow a graph from the nodes `todo` to the network's modules; return the names on the way."""
     from projects.line.export.int8 import NETWORK
 
     found, todo = set(), list(todo)
@@ -111,10 +113,10 @@ def _settings(threads: int) -> dict:
 
 
 def matmul_rates(threads: int, side: int = 2048) -> dict[str, float]:
-    """Return multiply-accumulates a second of a large matrix product, the best of twenty.
+    """Return the multiply-accumulates per second of a large matrix product, the best of twenty.
 
-    In float32 the better of PyTorch and OpenVINO; INT8 is OpenVINO's fully connected layer between quantised
-    values, as in an INT8 graph, without the time to quantise them.
+    The float32 rate is the better of PyTorch and OpenVINO. The INT8 rate is that of OpenVINO's fully
+    connected layer on quantised values, as in an INT8 graph, without the time of quantisation.
     """
     import torch
 

@@ -1,9 +1,9 @@
-"""Detectors that inspect one radiograph after the other: mmdet and torchvision in PyTorch beside our exports.
+"""Benchmark of detectors on one radiograph after another: mmdet and torchvision in PyTorch, our exports.
 
-Each variant has a process of its own, so that load time and peak memory are its own; they take turns, so that
-other load on the machine affects all alike. Without folders, detectors with random weights of the right
-shapes are exported first, from one seed: all that run ResNet-50 run the same backbone. What follows the
-network depends on how many boxes there are, which is why the table counts them.
+Each variant runs in a separate process, so that load time and peak memory can be told apart. The variants
+take turns, so that other load on the machine affects all of them. If no folders are given, detectors with
+random weights of the right shapes are exported first, from one seed: all ResNet-50 variants have the same
+backbone. The time after the network depends on the number of boxes, so the table lists that number.
 """
 
 import multiprocessing
@@ -33,24 +33,24 @@ from .variants import (
 )
 
 GOALS = {'r50-int8': 7, 'student-int8': 25}
-"""How many times as fast as mmdet the untrained exports are to be."""
+"""Goals of the untrained exports: speed as a multiple of mmdet's."""
 MOST_OUTSIDE = 0.15
-"""Largest share of the time that may go to anything but the network."""
+"""Largest share of the time that stages other than the network may take."""
 LEAST_STREAMED = 30  # radiographs, in throughput mode
 
 
 def measure(variants: Sequence[Variant], images: Sequence[Path], turns: int, threads: int, side: int) -> None:
-    """Run the variants in turn, and write into them what was measured.
+    """Run the variants in turn, and write the measurements into them.
 
     Args:
-        variants: What to run.
+        variants: The detectors to run.
         images: Radiographs; every variant sees them in the same order.
         turns: How often each variant inspects all of them.
         threads: CPU threads of each.
-        side: px of the input of the two in PyTorch.
+        side: Input size in px of the two detectors in PyTorch.
 
     Raises:
-        BenchmarkError: One of them did not run.
+        BenchmarkError: A variant did not run.
     """
     context = multiprocessing.get_context('spawn')
     names = [str(path) for path in images]
@@ -81,7 +81,7 @@ def measure(variants: Sequence[Variant], images: Sequence[Path], turns: int, thr
                 variant.macs = _ask(variant, pipe, ('operations', names))
         streamed = list(islice(cycle(names), max(LEAST_STREAMED, len(names))))
         for variant, _, pipe in started:
-            # PyTorch has no streams: its turns are all there is.
+            # PyTorch has no streams: its rate comes from its turns.
             variant.rate = _ask(variant, pipe, ('throughput', streamed)) or 1 / np.mean(variant.totals())
     finally:
         for _, process, pipe in started:
@@ -91,12 +91,12 @@ def measure(variants: Sequence[Variant], images: Sequence[Path], turns: int, thr
 
 
 def time_kept_load(variant: Variant, threads: int) -> float:
-    """Start an exported folder twice, each in a process of its own, and return the seconds of the second.
+    """Load an exported folder twice, in separate processes, and return the seconds of the second load.
 
-    Of a copy, so that no graph is kept beside the folder itself.
+    The function loads a copy, so that no compiled graph is kept beside the folder itself.
 
     Raises:
-        BenchmarkError: The second start did not find what the first one kept.
+        BenchmarkError: The second load did not find the graph that the first one kept.
     """
     with tempfile.TemporaryDirectory(prefix='benchmark-') as place:
         copy = replace(variant, source=shutil.copytree(variant.source, f'{place}/detector'))
@@ -119,7 +119,7 @@ def _start(variant: Variant, threads: int) -> float:
 
 
 def _told_apart(seconds: dict[str, float], decoding: float | None) -> dict[str, float]:
-    """Take box decoding and NMS out of the network's seconds, where they are a share of them."""
+    """Subtract box decoding and NMS, a known share of the network's seconds, from them."""
     if decoding is None:
         return seconds
     network = seconds['network']
@@ -140,7 +140,7 @@ def _ask(variant: Variant, pipe: Connection, order=None):
 
 
 def _work(pipe: Connection, variant: Variant, threads: int, side: int, first: str) -> None:
-    """Load a variant and follow the orders that come."""
+    """Load a variant and carry out the orders from the pipe."""
     try:
         start = time.perf_counter()
         inspect, stream = load_detector(variant, threads, side)
@@ -166,7 +166,7 @@ def _work(pipe: Connection, variant: Variant, threads: int, side: int, first: st
 
 
 def peak_memory() -> int:
-    """Return the peak of this process's memory in bytes; `ru_maxrss` would begin with that of its parent."""
+    """Return this process's peak memory in bytes; `ru_maxrss` would include the parent's peak."""
     status = Path('/proc/self/status').read_text()
     return 1024 * int(status.partition('VmHWM:')[2].split()[0])
 

@@ -1,4 +1,4 @@
-"""The window of a data set as the check finds it, beside the exact one of all pixels of all radiographs."""
+"""Benchmark of a data set's gray-level window: the estimate of the check beside the exact percentiles."""
 
 import os
 import tempfile
@@ -17,14 +17,14 @@ FULL = 4095  # of 12 bits
 
 
 def draw_radiographs(folder: Path, count: int) -> np.ndarray:
-    """Write drawn radiographs of parts before air, each at an exposure of its own, in 12 bits.
+    """Draw 12-bit radiographs of parts in front of air, each with a different exposure, and write them.
 
     Args:
-        folder: Where to; 16-bit PNG.
+        folder: Where the files go, as 16-bit PNG.
         count: How many.
 
     Returns:
-        (65536,) int64, how often each value occurs in all of them.
+        (65536,) int64, the number of pixels with each value in all radiographs.
     """
     rng, counts = np.random.default_rng(0), np.zeros(2**16, np.int64)
     for number in range(count):
@@ -41,11 +41,11 @@ def draw_radiographs(folder: Path, count: int) -> np.ndarray:
 
 
 def measure_levels(count: int) -> dict[str, float]:
-    """Find the window of drawn radiographs as the check does, and the exact one.
+    """Find the window of drawn radiographs with the method of the check, and the exact window.
 
     Returns:
-        'images', 'low' and 'high' that were found, 'exact_low', 'exact_high', 'off': the larger difference in
-        gray levels of the exact window, and processor seconds 'cpu_s', decoding included.
+        'images', the estimated 'low' and 'high', 'exact_low', 'exact_high', 'off' (the larger of the two
+        differences, in gray levels of the exact window) and processor seconds 'cpu_s' with decoding.
     """
     with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
         counts = draw_radiographs(Path(folder), count)
@@ -74,13 +74,13 @@ def measure_all(counts: Sequence[int]) -> list[dict[str, float]]:
 
 
 def _processor() -> float:
-    """Processor seconds of this process and of those that it waited for."""
+    """Processor seconds of this process and of its finished child processes."""
     spent = os.times()
     return sum(spent[:4])
 
 
 def levels_table(rows: list[dict[str, float]]) -> str:
-    """Show the measurements."""
+    """Return the measurements as a table."""
     lines = ['window of a data set: images   found            exact            off by   processor s']
     for row in rows:
         found, exact = (

@@ -1,8 +1,8 @@
-"""Images per second of input pipelines: the published one, ours from files, ours from a packed store.
+"""Benchmark of input pipelines in images/s: the published one, ours from files, ours from a packed store.
 
-One process runs them in turn, round after round, so that other load on the machine affects all alike. Each
-reads the same generated radiographs from the page cache, batches and collates them as in training, and uses
-one thread. Time is the processor's: what another process takes of the core does not count.
+One process runs them in turn, round after round, so that other load on the machine affects all of them. Each
+pipeline reads the same generated radiographs from the page cache, batches and collates them as in training,
+and uses one thread. Time is processor time, so other processes on the same core do not count.
 """
 
 import json
@@ -38,7 +38,7 @@ class Rates:
 
     Attributes:
         pipeline: STOCK, FILES, PACKED or DECODING.
-        rounds: one value a round; round i of all pipelines ran one after the other.
+        rounds: one value per round; in each round all pipelines run one after another.
     """
 
     pipeline: str
@@ -66,7 +66,7 @@ def write_radiographs(root: Path, images: int, size: int) -> None:
     Args:
         root: new folder; gets `images/` and `train.json`.
         images: how many; 8-bit gray PNG.
-        size: px of either side.
+        size: width and height in px.
     """
     (root / 'images').mkdir(parents=True)
     names = sorted(CASTINGS)
@@ -90,13 +90,13 @@ def write_radiographs(root: Path, images: int, size: int) -> None:
 def datasets(path: Path, config: Config, root: Path, pack_size: int) -> dict[str, dict]:
     """Return the config's training set over the radiographs of `write_radiographs`, by pipeline.
 
-    The published pipeline reads them through the published kind of dataset. Detectors get a store of native
-    size, since boxes are in px of the file; the others one of `pack_size`.
+    The published pipeline reads them with the data set class of the published recipe. Detectors get a store
+    in native size, since boxes are in px of the file; the other configs get a store of `pack_size`.
     """
     ours = inner_dataset(config.train_dataloader)
     detector = config.default_scope == 'mmdet'
     ours.update(data_root=str(root), ann_file='' if ours.type == 'XrayImages' else 'train.json')
-    if ours.get('severity', 'none') is None:  # the config's one class, whatever the type
+    if ours.get('severity', 'none') is None:  # every flaw type becomes the config's only class
         ours.severity = dict.fromkeys(CASTINGS, ours.metainfo.classes[0])
     prefix = 'img' if detector else 'img_path'
     stock = dict(pipeline=published_pipeline(published_name(path), config))
@@ -132,14 +132,14 @@ def one_pass(loader) -> int:
 
 
 def decode(files: list[Path]) -> int:
-    """Decode radiographs and do nothing with them: the limit of every pipeline from these files."""
+    """Decode radiographs and discard them: an upper limit of every pipeline that reads these files."""
     for file in files:
         read(file)
     return len(files)
 
 
 def rate(run: Callable[[], int], seconds: float) -> float:
-    """Return how many images `run` reads per second of processor time, repeated for at least so long."""
+    """Return how many images `run` reads per processor second; it is repeated for at least `seconds`."""
     count, start = 0, time.process_time()
     while (elapsed := time.process_time() - start) < seconds or not count:
         count += run()
@@ -151,10 +151,10 @@ def measure(path: str, root: Path, pack_size: int, rounds: int, seconds: float) 
 
     Args:
         path: config of a pretraining, a probe or a detector.
-        root: what `write_radiographs` wrote.
-        pack_size: px of the shorter side in the packed store of all but detectors.
-        rounds: how often each runs.
-        seconds: at least, of each run.
+        root: folder written by `write_radiographs`.
+        pack_size: px of the shorter side in the packed store of pretrainings and probes.
+        rounds: how often each pipeline runs.
+        seconds: least processor time of each run.
     """
     config = running.read_experiment(path)
     torch.set_num_threads(1)
@@ -178,12 +178,12 @@ def measure(path: str, root: Path, pack_size: int, rounds: int, seconds: float) 
 
 
 def table(measured: dict[str, list[Rates]], device_rate: float | None, workers: int) -> str:
-    """Lay measurements out as Markdown.
+    """Return measurements as a Markdown table.
 
     Args:
-        measured: config stem -> what `measure` returned.
-        device_rate: images/s that the device could take; None leaves its column out.
-        workers: loader processes that feed it.
+        measured: config stem -> result of `measure`.
+        device_rate: images/s that the device can train; None omits the column.
+        workers: number of loader processes.
     """
     header = ['config', 'pipeline', 'images/s per process', 'quartiles', 'vs stock']
     if device_rate:

@@ -1,10 +1,10 @@
-"""How well the second opinion finds flaws that no training has seen: AUROC by radiograph, flags on sound.
+"""Benchmark of the second opinion on flaw types that no training has seen: AUROC and flag rates.
 
-Without a checkpoint the backbone has the weights that the config begins with (ImageNet's), so that no flaw of
-the data set was in any training. To leave one type out of a training instead, write its data first:
+Without a checkpoint the backbone keeps the config's initial weights (ImageNet), so no training has seen a
+flaw of the data set. To leave one type out of a training instead, write its data and train first:
     python -m projects.benchmark.opinion without crack data/synthetic data/synthetic-without-crack
     python tools/train.py CONFIG --cfg-options …data_root=data/synthetic-without-crack
-Then, and in any case:
+In both cases:
     python -m projects.benchmark.opinion measure CONFIG data/synthetic [--checkpoint FILE]
 """
 
@@ -24,7 +24,7 @@ from .splits import truth_of
 
 @one_line_for_bad_input
 def main(argv: list[str] | None = None) -> int:
-    """Write the data, or print the figures; returns the exit code."""
+    """Write the data or print the figures; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     commands = parser.add_subparsers(dest='command', required=True)
     without = commands.add_parser(
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def leave_out(kind: str, data: Path, out: Path) -> int:
-    """Write train and val without the radiographs that show a type; test and images are linked."""
+    """Write train and val without the radiographs that show a flaw type; test and images are linked."""
     if out.exists():
         raise UsageError(f'{out}: is there already; give another folder')
     truths = {split: truth_of(data / f'{split}.json') for split in ('train', 'val')}
@@ -71,7 +71,7 @@ def leave_out(kind: str, data: Path, out: Path) -> int:
 
 
 def read(data: Path, split: str) -> tuple[list[str], dict[str, Any]]:
-    """Return the files of a split, and its annotations by type."""
+    """Return the image files of a split and its annotations, a COCO dict."""
     truth = truth_of(data / f'{split}.json')
     return [str(data / 'images' / image['file_name']) for image in truth['images']], truth
 
@@ -116,7 +116,7 @@ def measure(config: str, checkpoint: str | None, data: Path) -> int:
 
 
 def show(truth: dict[str, Any], scores: np.ndarray, rule: dict[str, Any], learnt: int) -> None:
-    """Print a row for all flaws, and for each type those of the radiographs that show it."""
+    """Print a row for each flaw type and one for any flaw."""
     ids = [image['id'] for image in truth['images']]
     types: dict[str, set[int]] = {category['name']: set() for category in truth['categories']}
     names = {category['id']: category['name'] for category in truth['categories']}

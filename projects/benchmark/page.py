@@ -1,6 +1,6 @@
-"""The inspection page in Chromium: small pores at Fit, how fast the next radiograph is, and painting.
+"""Benchmark of the inspection page in Chromium: small pores at Fit, the next radiograph, painting.
 
-Without arguments it draws its radiographs, and a detector that takes no time stands in for yours.
+Without arguments it uses drawn radiographs and a stand-in detector that takes no time.
 
 Example:
     python -m projects.benchmark.page
@@ -30,7 +30,7 @@ from . import pores
 from .stand_in import draw_files, for_size
 
 SCREENS = ((1280, 800), (1920, 1080))  # px
-# The whole painting is timed: the values of the screen, the picture, and what lies over it.
+# Times the whole painting: sampling the values on the screen, the image and the overlays.
 PAINT = """async ([zoom, filter]) => {
   const {viewer} = await import('/static/main.js'), {tone} = await import('/static/tones.js');
   tone.filter = filter;
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextmanager
 def _page(chromium: Any, session: Session, screen: tuple[int, int]) -> Iterator[Any]:
-    """Serve a sitting, whose radiographs are inspected before, and open its page with the first of them."""
+    """Inspect a session's radiographs, serve its page, and open the page with the first radiograph."""
     import uvicorn
 
     for paths in session.folders().values():
@@ -118,7 +118,7 @@ def _page(chromium: Any, session: Session, screen: tuple[int, int]) -> Iterator[
 
 
 def _pores(chromium: Any, place: Path, side: int) -> None:
-    """Print how many pores of a film are on the canvas at Fit."""
+    """Print how many pores of a film are visible on the canvas at Fit."""
     film, places = pores.film(side)
     (place / 'archive').mkdir(parents=True)
     cv2.imwrite(str(place / 'archive' / 'film.png'), film)
@@ -143,7 +143,7 @@ def _pace(chromium: Any, session: Session, count: int) -> int:
             return 1
         seconds = []
         for _ in range(count):
-            time.sleep(1)  # an inspector looks at each; meanwhile the next is fetched
+            time.sleep(1)  # an inspector looks at the radiograph; meanwhile the page fetches the next
             taken = page.evaluate(NEXT)
             if taken is not None:
                 seconds.append(taken)

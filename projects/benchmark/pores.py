@@ -1,4 +1,4 @@
-"""Small pores of a digitised film, and how many of them are on a canvas at Fit."""
+"""A drawn film with small pores, and a script that counts the pores visible on a canvas."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from .stand_in import LEVEL, NOISE
 FILM = (1091, 4953)  # height, width in px, of a digitised weld
 DEPTH = 3000  # gray levels
 COUNT = 60
-# What is on the canvas, from a copy: reading the canvas itself often would slow it down.
+# Reads the pixels of the canvas from a copy, since frequent reading would slow the canvas down.
 COPIED = """() => {
   const {width, height} = document.getElementById('pixels'), copy = new OffscreenCanvas(width, height);
   const context = copy.getContext('2d', {willReadFrequently: true});
   context.drawImage(document.getElementById('pixels'), 0, 0);
   return context.getImageData(0, 0, width, height);
 }"""
-# How many of the pores given as [x, y, side] are on the canvas with at least half of their contrast.
+# Counts the pores, given as [x, y, side], that have at least half of their contrast on the canvas.
 SEEN = """([pores, depth, shape]) => {
   const {width, height, data} = (COPIED)();
   const scale = Math.min(width / shape[1], height / shape[0]) * .96;
@@ -40,11 +40,11 @@ def film(side: int, depth: int = DEPTH) -> tuple[np.ndarray, list[tuple[int, int
     """Draw a noisy film with pores.
 
     Args:
-        side: Of a pore, px.
-        depth: By which it is darker, gray levels.
+        side: Side of a pore, px.
+        depth: Gray levels by which a pore is darker.
 
     Returns:
-        The film, (H, W) uint16, and of each pore x, y and side, px.
+        The film, (H, W) uint16, and (x, y, side) of each pore in px.
     """
     rng = np.random.default_rng(0)
     pixels = rng.normal(LEVEL, NOISE, FILM)
@@ -58,5 +58,5 @@ def film(side: int, depth: int = DEPTH) -> tuple[np.ndarray, list[tuple[int, int
 
 
 def contrast(pixels: np.ndarray, depth: int = DEPTH) -> float:
-    """Return what a pore's depth is on the screen, of 255 gray levels, where the whole range is shown."""
+    """Return a pore's depth in the 255 gray levels of the screen, if the screen shows the film's range."""
     return float(depth * 255 / (int(pixels.max()) - int(pixels.min())))

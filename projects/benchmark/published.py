@@ -1,4 +1,4 @@
-"""The published recipe that a config inherits, fitted to the config's own radiographs and size."""
+"""The published recipe that a config inherits, adapted to the config's radiographs and image size."""
 
 import ast
 import copy
@@ -9,7 +9,7 @@ from mmengine.config import Config, ConfigDict
 
 from projects.config.configs import ConfigError, load_config
 
-# The published recipes that are made of a published fragment.
+# The published recipe built from each published fragment.
 RECIPES = {
     'mmdet::_base_/models/faster-rcnn_r50_fpn.py': 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
@@ -20,7 +20,7 @@ def published_name(path: str | Path) -> str:
     """Return the published recipe at the root of a config's chain, e.g. `mmpretrain::simsiam/….py`.
 
     Raises:
-        ConfigError: There is no such file, or its chain ends elsewhere.
+        ConfigError: The file does not exist, or its chain has no published recipe.
     """
     bases = [base for base in _bases(Path(path)) if '::' in base]
     recipes = [RECIPES.get(base, base) for base in bases if base in RECIPES or '::_base_/' not in base]
@@ -30,7 +30,7 @@ def published_name(path: str | Path) -> str:
 
 
 def _bases(path: Path) -> Iterator[str]:
-    """Yield all bases of a config's chain as they are written, the nearest of each file first."""
+    """Yield all bases of a config's chain as written, each followed by its own bases."""
     if not path.is_file():
         raise ConfigError(f'{path}: no such file, expected a config; check the path')
     for node in ast.parse(path.read_text(encoding='utf-8')).body:
@@ -43,7 +43,7 @@ def _bases(path: Path) -> Iterator[str]:
 
 
 def steps(pipeline: list) -> Iterator[dict]:
-    """Yield all transforms of a pipeline, those within other transforms too."""
+    """Yield all transforms of a pipeline, including nested ones."""
     for step in pipeline:
         if isinstance(step, list):
             yield from steps(step)
@@ -59,11 +59,11 @@ def inner_dataset(loader: dict) -> ConfigDict:
 
 
 def published_pipeline(name: str, config: Config) -> list:
-    """Return the training pipeline of a published recipe, giving images of the config's size.
+    """Return the training pipeline of a published recipe, with the config's image size.
 
     Args:
         name: See `published_name`.
-        config: The config that inherits it.
+        config: The config that inherits the recipe.
     """
     pipeline = copy.deepcopy(load_config(name).train_dataloader.dataset.pipeline)
     ours = list(steps(inner_dataset(config.train_dataloader).pipeline))

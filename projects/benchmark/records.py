@@ -1,4 +1,4 @@
-"""What the records of an archive cost a training in memory: labels and index without a pixel."""
+"""Benchmark of the memory that an archive's labels and index take in a training, without pixels."""
 
 import gc
 import multiprocessing
@@ -18,11 +18,11 @@ from projects.radiograph.store import FORMAT, HEAD, LINES, find_store
 from projects.xray.parquet import ANNOTATION, GROUP, SCHEMA, write_batches
 
 BOXES = 2
-"""Annotations of an image."""
+"""Annotations per image."""
 FEW = 1000
-"""Records that the others are compared with."""
+"""Number of records of the reference measurement."""
 STRIDE = 16
-"""Every which record a loader takes: fewer than stand on a page of memory, so that each page is touched."""
+"""A loader takes every 16th record; a memory page holds more than 16, so each page is touched."""
 
 
 def write_records(path: Path, count: int) -> int:
@@ -71,17 +71,17 @@ def write_records(path: Path, count: int) -> int:
 
 
 def measure(kinds: Sequence[str], count: int, workers: int) -> dict[str, list[dict[str, float]]]:
-    """Return, by kind of `MEASURES`, what a few and what `count` records cost; in a process of its own."""
+    """Return, by kind of `MEASURES`, the memory of `FEW` records and of `count` records."""
     return {kind: [MEASURES[kind](number, workers) for number in (FEW, count)] for kind in kinds}
 
 
 def measure_records(count: int, workers: int) -> dict[str, float]:
-    """Train over records: a detector's data set and metric, and loaders that go through every page of them.
+    """Measure the memory of a detector's data set and metric, with loaders that touch every page.
 
-    The data set's folder is a web server's, whose files are not asked for.
+    The data set's folder is a URL; no image is fetched.
 
     Returns:
-        'images', 'file_mb', and 'pss_mb', the sum of PSS of this process and of the loaders.
+        'images', 'file_mb' and 'pss_mb', the sum of the PSS of this process and of the loaders.
     """
     from projects.xray.datasets import XrayDefects
     from projects.xray.metrics import XrayDefectMetric
@@ -102,7 +102,7 @@ def measure_records(count: int, workers: int) -> dict[str, float]:
 
 
 def measure_index(count: int, workers: int) -> dict[str, float]:
-    """Open the index of a packed store as a pretraining does, without its pixels; see `measure_records`."""
+    """Measure the memory of a packed store's index in a pretraining, as `measure_records` does for labels."""
     from projects.xray.datasets import XrayImages
 
     with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
@@ -117,7 +117,7 @@ MEASURES = dict(index=measure_index, records=measure_records)
 
 
 def write_index(folder: Path, count: int) -> int:
-    """Write the index of a store of drawn names without its shards; returns its size in bytes."""
+    """Write the index of a store with made-up names and no shards; returns its size in bytes."""
     lines = np.zeros(count, LINES)
     with (folder / 'names.bin').open('wb') as names:
         for k in range(count):
@@ -141,7 +141,7 @@ def write_index(folder: Path, count: int) -> int:
 
 
 def _over_loaders(take: Callable[[int], Any], count: int, workers: int) -> int:
-    """Have forked loaders go through every page of some records; returns the sum of PSS in bytes."""
+    """Let forked loaders touch every page of `count` records; returns the sum of PSS in bytes."""
     gc.collect()
     context = multiprocessing.get_context('fork')
     done, end = context.Semaphore(0), context.Event()
@@ -167,13 +167,13 @@ def _over_loaders(take: Callable[[int], Any], count: int, workers: int) -> int:
 
 
 def _pss(pid: int) -> int:
-    """Bytes of a process, what it shares divided by those that share it."""
+    """Memory of a process in bytes; shared pages are divided by the number of processes that share them."""
     lines = Path(f'/proc/{pid}/smaps_rollup').read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith('Pss:'))
 
 
 def records_table(what: str, few: dict[str, float], many: dict[str, float], workers: int) -> str:
-    """Show what the further records added to the memory of the training."""
+    """Return a table of the memory that the additional records take in a training."""
     title = f'{what} over {workers} loaders: images'
     rows = [f'{title:>52}   file MB   sum of PSS MB']
     rows += [f'{row["images"]:52,} {row["file_mb"]:11.1f} {row["pss_mb"]:15.0f}' for row in (few, many)]

@@ -1,6 +1,6 @@
-"""How many frames the gray-level band of validation radiographs refuses: of test, without a picture, foreign.
+"""Benchmark of the gray-level band of validation radiographs: refusal rates on test, spoilt, foreign frames.
 
-Usage, from the checkout, on what tools/convert_dataset.py wrote:
+Usage, from the checkout, on the output of tools/convert_dataset.py:
     .venv/bin/python -m projects.benchmark.refusals data/gdxray/a data/gdxray/images --foreign FOLDER...
 """
 
@@ -25,14 +25,14 @@ DARK, DARK_NOISE = 2000, 60
 
 
 def spoilt(image: np.ndarray, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
-    """Make frames without a picture out of one with a picture.
+    """Make faulty frames, such as a frame without radiation, from a good one.
 
     Args:
         image: (H, W) uint8, windowed.
         seed: of the noise.
 
     Yields:
-        What is wrong, and (H, W) uint8.
+        The fault, and the frame, (H, W) uint8.
     """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
@@ -61,7 +61,7 @@ def listed(annotations: Path, images: Path) -> list[Path]:
 
 
 def share(images: Iterable[np.ndarray], band: Band) -> tuple[int, int]:
-    """Return how many images lie outside of a band, and of how many."""
+    """Return the number of images outside of a band, and the number of all images."""
     refused = [bool(outside(measure(image), band)) for image in images]
     return sum(refused), len(refused)
 

@@ -1,7 +1,7 @@
-"""Hours and cost of a pretraining on an archive, computed from measured rates.
+"""Simulation of the hours and the cost of a pretraining on an archive, from measured rates.
 
-Each stage of the loader works at the same time as the others, so that the slowest one sets the pace; it is
-named. The only assumption is that rates measured on a few images hold for many.
+All stages of the loader work at the same time, so the slowest stage sets the pace; the result names that
+stage. The only assumption is that rates measured on a few images hold for many.
 """
 
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rates:
-    """What was measured, and what the machines cost.
+    """Measured rates, and the prices of the machines.
 
     Attributes:
         decode: images per second that one core reads from the store and augments.
-        cores: cores that feed, over all nodes.
+        cores: cores that load images, over all nodes.
         step: images per second that one accelerator trains.
         devices: accelerators, over all nodes.
         latency_s: seconds from a request to the first byte.
@@ -21,7 +21,7 @@ class Rates:
         nodes: how many.
         readers: processes of a node that wait for blocks at the same time.
         image_bytes: bytes of a packed image.
-        block_bytes: bytes of a request; those of one image where each is an object.
+        block_bytes: bytes of a request; `image_bytes` if each image is an object.
         device_hour: price of an accelerator for an hour.
         requests_price: price of a thousand GET requests.
     """
@@ -42,11 +42,11 @@ class Rates:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a training takes.
+    """Time, requests and cost of a training.
 
     Attributes:
-        stages: images per second that each stage reaches alone, over all nodes.
-        bottleneck: the slowest.
+        stages: images per second of each stage alone, over all nodes.
+        bottleneck: the slowest stage.
         hours: of the whole training.
         requests: GET requests in all.
         cost: price of devices and requests.
@@ -60,12 +60,12 @@ class Forecast:
 
 
 def forecast(rates: Rates, images: int, epochs: int, kept: bool = False) -> Forecast:
-    """Compute what a training takes.
+    """Compute the time, requests and cost of a training.
 
     Args:
-        rates: what was measured.
-        images: of the archive.
-        epochs: how often each is seen.
+        rates: the measured rates.
+        images: size of the archive.
+        epochs: passes over the archive.
         kept: whether the disks of the nodes hold the archive after the first epoch.
     """
     per_block = max(rates.block_bytes // rates.image_bytes, 1)
@@ -85,7 +85,7 @@ def forecast(rates: Rates, images: int, epochs: int, kept: bool = False) -> Fore
 
 
 def table(rates: Rates, archives: list[int], epochs: int, kept: bool) -> str:
-    """Show hours, requests, cost and bottleneck for archives of several sizes."""
+    """Return a table of hours, requests, cost and bottleneck for archives of several sizes."""
     lines = [f'{"images":>14} {"hours":>12} {"requests":>16} {"cost":>14}  bottleneck']
     for images in archives:
         found = forecast(rates, images, epochs, kept)

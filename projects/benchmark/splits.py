@@ -1,4 +1,4 @@
-"""The annotations of a split, for the benchmarks that take a data set."""
+"""Reading the annotations of a split, for the benchmarks that take a data set."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ def truth_of(path: Path) -> dict[str, Any]:
     """Read a COCO file.
 
     Raises:
-        UsageError: It is not there, or is none.
+        UsageError: The file does not exist or is no COCO file.
     """
     try:
         truth = json.loads(path.read_bytes())

@@ -1,6 +1,6 @@
-"""A detector that takes no time, and radiographs that it takes.
+"""A stand-in detector that takes no time, and drawn radiographs that it accepts.
 
-With them page, service and watched folder are measured alone.
+Benchmarks use them to measure the page, the service and the watched folder without a network.
 """
 
 import argparse
@@ -17,15 +17,16 @@ LEVEL, NOISE = 30_000, 200  # gray levels of a drawn radiograph
 
 
 def bright_spot_graph(path: Path, white: float = 255.0) -> None:
-    """Write an ONNX detector: the brightest pixel, a box of 8 px around it, its level / white as the score.
+    """Write an ONNX detector that returns a box of 8 px around the brightest pixel.
 
-    The label is 0 in the left half of the input and 1 in the right half.
+    The score is the pixel's level divided by `white`. The label is 0 in the left half of the input and 1 in
+    the right half.
     """
     from onnx import (
         TensorProto,
         helper,
         save,
-    )  # of the training stack: the line reads graphs, and writes none
+    )  # a package of the training environment; the line's runtime has no onnx
 
     value = helper.make_tensor
     nodes: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
@@ -68,11 +69,12 @@ def bright_spot_graph(path: Path, white: float = 255.0) -> None:
 
 
 def export_to(path: Path, **changes: Any) -> Path:
-    """Write an exported folder around that graph, which both engines read; returns its path.
+    """Write an exported folder around the stand-in's graph, for both engines; returns its path.
 
     Args:
-        path: Of the folder, which is not there.
-        changes: Of `Exported`, in the place of 8-bit radiographs, threshold 0.9 and classes critical, minor.
+        path: The new folder.
+        changes: Fields of `Exported` that replace the defaults: 8-bit radiographs, threshold 0.9, classes
+            critical, minor.
     """
     path.mkdir()
     bright_spot_graph(path / 'model.onnx')
@@ -98,7 +100,7 @@ def export_to(path: Path, **changes: Any) -> Path:
 
 
 def for_size(path: Path, height: int, width: int) -> Path:
-    """Write such a folder for 16-bit radiographs of a size, which it takes whole; returns its path."""
+    """Write an exported folder for 16-bit radiographs of a size, uncropped; returns its path."""
     return export_to(path, native=[height, width], depths=['16-bit unsigned'])
 
 
@@ -110,7 +112,7 @@ def drawn(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def draw_files(place: Path, height: int, width: int, count: int) -> list[Path]:
-    """Write radiographs that differ, TIFF without compression, into a new folder; returns their paths."""
+    """Write different radiographs as uncompressed TIFF into a new folder; returns their paths."""
     place.mkdir()
     pixels, paths = drawn(height, width), [place / f'{k}.tif' for k in range(count)]
     for k, path in enumerate(paths):
@@ -119,7 +121,7 @@ def draw_files(place: Path, height: int, width: int, count: int) -> list[Path]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Let a command line name a detector and radiographs that it takes."""
+    """Add the arguments MODEL and IMAGES: a detector and radiographs that it accepts."""
     parser.add_argument('model', nargs='?', help='folder that tools/export.py wrote; default, the stand-in')
     parser.add_argument('images', nargs='*', type=Path, help='radiographs that it takes; default, drawn ones')
 
@@ -131,10 +133,10 @@ def chosen(
 
     Args:
         parser: Refuses a detector without radiographs.
-        args: What it parsed.
-        place: Folder that takes what is drawn.
+        args: The parsed arguments.
+        place: Folder for the drawn files.
         side: Of a drawn radiograph, px.
-        count: Of those.
+        count: Number of drawn radiographs.
 
     Raises:
         FolderError: The detector is no exported folder.

@@ -1,6 +1,6 @@
-"""A pretraining from a slow object store: what it waits for data, and how many requests it sends.
+"""Benchmark of a pretraining from a slow object store: time spent waiting for data, number of requests.
 
-The store is moto's S3 server, in a process of its own behind a proxy that holds each request back.
+The store is moto's S3 server in a separate process, behind a proxy that delays each request.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from projects.errors import MMXrayError
 CONFIG = 'configs/cpu/densecl_lite0-in1k-pre_1xb32-coslr-10e_castings-b-160px.py'
 """The CPU recipe of a pretraining."""
 _VERBS = (b'GET ', b'PUT ', b'HEAD', b'POST', b'DELE')
-_DRAWN = 24  # different radiographs; the others are copies under their own names
+_DRAWN = 24  # different radiographs; the others are copies with other names
 
 
 class StreamingError(MMXrayError, RuntimeError):
@@ -30,7 +30,7 @@ class StreamingError(MMXrayError, RuntimeError):
 
 
 class _Proxy(socketserver.BaseRequestHandler):
-    """Passes on what comes on one connection, each request late and counted."""
+    """Forwards one connection; delays and counts each request."""
 
     def handle(self) -> None:
         with socket.create_connection(self.server.target) as there:
@@ -65,7 +65,7 @@ def _serve(latency: float, count: Any, answer: Any) -> None:
 
 @contextlib.contextmanager
 def slow_store(latency: float) -> Iterator[Any]:
-    """Serve S3 on localhost, each request held back for some seconds; the environment names it.
+    """Serve S3 on localhost with delayed requests, and set the environment variables that point to it.
 
     Yields:
         The shared count of requests.
@@ -103,23 +103,23 @@ def slow_store(latency: float) -> Iterator[Any]:
 def measure_streaming(
     config_path: str, images: int, size: int, latency: float, steps: int
 ) -> dict[str, float]:
-    """Pretrain from a packed store behind the slow server, and read as many files from it one by one.
+    """Pretrain from a packed store on the slow server, and read single files from the same server.
 
-    Run it in a process of its own.
+    Run this function in a separate process.
 
     Args:
-        config_path: A pretraining.
+        config_path: Config of a pretraining.
         images: Radiographs in the store.
         size: Their side in px.
-        latency: Seconds that each request is held back.
-        steps: Steps that are measured, after as many as the loaders have ready.
+        latency: Delay of each request in seconds.
+        steps: Measured steps, after as many unmeasured ones as the loaders have batches ready.
 
     Returns:
-        'images', 'latency_ms', 'rate' (images/s), 'data_time' (share of the time that waits for data),
+        'images', 'latency_ms', 'rate' (images/s), 'data_time' (share of the time spent waiting for data),
         'requests_packed' and 'requests_files' (each per image and epoch).
 
     Raises:
-        StreamingError: See `slow_store`; or fewer images than a batch.
+        StreamingError: See `slow_store`; or there are fewer images than a batch has.
     """
     import fsspec
 
@@ -208,7 +208,7 @@ def _endless(batches: Any) -> Iterator[Any]:
 
 
 def streaming_table(row: dict[str, float]) -> str:
-    """Show one measurement."""
+    """Return one measurement as text."""
     return (
         f'pretraining from S3, {row["latency_ms"]:.0f} ms a request, {row["images"]:,} packed radiographs: '
         f'{row["rate"]:.1f} images/s, data_time {row["data_time"]:.1%}\n'

@@ -1,7 +1,7 @@
-"""Training steps of the published recipe beside ours: images/s, waiting for data, memory, use of the machine.
+"""Benchmark of training steps, the published recipe and ours: images/s, data waits, memory, utilisation.
 
-Each variant trains in a process of its own; they take turns, so that other load on the machine affects all
-alike. Weights are random: they do not change the time of a step.
+Each variant trains in a separate process. The variants take turns, so that other load on the machine affects
+all of them. Weights are random, since the time of a step does not depend on them.
 """
 
 import multiprocessing
@@ -34,25 +34,25 @@ from .published import published_name
 
 VARIANTS = (loader.STOCK, loader.FILES, loader.PACKED)
 LOSS_STEPS = 5
-"""Steps whose loss is compared, on the same batches from the same weights."""
+"""Number of steps whose losses are compared, with the same batches and initial weights."""
 PREFETCHED = 2
-"""Batches that a loader's worker prepares ahead, PyTorch's default."""
+"""Batches that a loader's worker prepares in advance, PyTorch's default."""
 
 
 @dataclass
 class Steps:
-    """What the process of a variant measured.
+    """The measurements of a variant's process.
 
     Attributes:
-        variant: one of VARIANTS, or the packed one's name and what it also has (`also`).
+        variant: one of VARIANTS, or the packed variant's name and its additions (`also`).
         batch: images per step.
-        losses: of LOSS_STEPS steps that start from the same weights and see the same batches.
-        flops: floating-point operations of a step's products and convolutions, forward and backward; counted
-            for the published variant only, 0 for the others.
+        losses: of LOSS_STEPS steps, from the same weights and on the same batches in all variants.
+        flops: floating-point operations of a step's matrix products and convolutions, forward and backward;
+            counted in the published variant only, 0 in the others.
         matmul: floating-point operations a second of a large matrix product in the step's precision.
-        turns: of each turn, the mean seconds of a step, the median ones of its arithmetic, and the share of
-            the time that waited for data.
-        memory: peak in bytes, of the device or, on a CPU, of the process.
+        turns: for each turn, the mean seconds of a step, the median seconds of its arithmetic, and the share
+            of the time spent waiting for data.
+        memory: peak memory in bytes of the device, or on a CPU of the process.
     """
 
     variant: str
@@ -75,16 +75,16 @@ class Steps:
 
     @property
     def waiting(self) -> float:
-        """Share of the time that waits for data."""
+        """Share of the time spent waiting for data."""
         return statistics.median(share for _, _, share in self.turns)
 
     def against(self, other: 'Steps', column: int = 0) -> float:
-        """Median over the turns of how many times as fast a step is; column 1 is its arithmetic alone."""
+        """Median over the turns of the speed ratio to another variant; column 1: of the arithmetic alone."""
         return statistics.median(b[column] / a[column] for a, b in zip(self.turns, other.turns))
 
 
 def also(variant: str) -> list[str]:
-    """Return which of 'amp', 'channels_last' and 'compile' a variant has beside the packed store."""
+    """Return which of 'amp', 'channels_last' and 'compile' a variant uses besides the packed store."""
     return variant.removeprefix(loader.PACKED).lstrip(', ').split('+') if variant not in VARIANTS else []
 
 
@@ -94,10 +94,10 @@ def build(
     """Build the model and optimizer of a variant from seed 0.
 
     Args:
-        config: the config, fit for this machine.
+        config: the config, adapted to this machine.
         path: its file.
-        variant: the published one keeps PyTorch's default memory layout and optimizer loops.
-        same_images: it also keeps our preprocessor, so that it can see our images.
+        variant: the published variant keeps PyTorch's default memory layout and optimizer loops.
+        same_images: whether the published variant gets our preprocessor, so that it can train on our images.
     """
     published = variant == loader.STOCK
     model, settings = config.model.to_dict(), config.optim_wrapper.to_dict()
@@ -109,12 +109,12 @@ def build(
             preprocessor = recipe.get('data_preprocessor') or recipe.model.data_preprocessor
     model['data_preprocessor'] = dict(preprocessor)
     model['backbone'].pop('init_cfg', None)
-    if config.default_scope == 'mmdet':  # the published kind of dataset labels types, not severities
+    if config.default_scope == 'mmdet':  # the published data set class labels types, not severities
         model['roi_head']['bbox_head']['num_classes'] = len(CASTINGS)
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(config.default_scope):
         model = MODELS.build(ConfigDict(model))  # mmdet reads attributes
-        with quiet():  # one to three lines about each tensor
+        with quiet():  # mutes one to three lines per tensor
             model.init_weights()
         model.to(get_device()).train()
         hooked = any(hook['type'] == 'ChannelsLastHook' for hook in config.custom_hooks)
@@ -123,7 +123,7 @@ def build(
         if 'amp' in also(variant):
             settings.update(type='AmpOptimWrapper', loss_scale='dynamic')
         if same_images and settings['type'] == 'AmpOptimWrapper':
-            # The dynamic scale begins where gradients overflow, and skips the updates that are compared.
+            # A dynamic scale starts so high that gradients overflow, which would skip the compared updates.
             settings['loss_scale'] = dict(init_scale=2.0**7)
         with quiet():
             optim = build_optim_wrapper(model, settings)
@@ -133,17 +133,18 @@ def build(
 
 
 def train_step(model, optim, batch) -> float:
-    """Train one step to its end on the device; returns the loss."""
+    """Train one step and wait for the device; returns the loss."""
     losses = model.train_step(batch, optim_wrapper=optim)
     return losses['loss'].item()  # waits for the device
 
 
 def matmul_rate(amp: bool, side: int | None = None) -> float:
-    """Measure floating-point operations a second of a product of two large square matrices, best of 5.
+    """Measure the floating-point operations per second of a large square matrix product, best of 5.
 
     Args:
-        amp: in float16. Otherwise in float32, on a GPU with TF32's mantissa where its convolutions have it.
-        side: of the matrices; by default 2048, on a GPU 8192, where 2048 takes little more than a launch.
+        amp: whether to use float16 instead of float32. On a GPU float32 uses TF32 if convolutions use it.
+        side: of the matrices; by default 2048, on a GPU 8192, since a product of 2048 is too short to time
+            there.
     """
     size = side or (8192 if torch.cuda.is_available() else 2048)
     dtype = torch.float16 if amp else torch.float32
@@ -161,15 +162,15 @@ def matmul_rate(amp: bool, side: int | None = None) -> float:
 
 
 def serve(pipe: Connection, path: str, options: list[str], root: Path, variant: str, pack_size: int) -> None:
-    """Train a variant in this process: answers `Steps` without turns, then a turn for each number of steps.
+    """Train a variant in this process and answer through a pipe: first `Steps` without turns, then turns.
 
     Args:
-        pipe: gets True when it may begin, then a number of steps and answers a turn; None asks for the peak
-            memory and ends.
+        pipe: True starts the work; a number of steps asks for a turn; None asks for the peak memory and ends
+            the process.
         path: config.
         options: `--cfg-options` for it.
-        root: what `loader.write_radiographs` wrote.
-        variant: which.
+        root: folder written by `loader.write_radiographs`.
+        variant: see `Steps`.
         pack_size: px of the shorter side in the packed store.
     """
     try:
@@ -191,7 +192,7 @@ def serve(pipe: Connection, path: str, options: list[str], root: Path, variant: 
         losses.append(train_step(model, optim, next(iter(same))))
 
     model, optim = build(config, Path(path), variant, same_images=False)
-    # Repeated, so that no epoch ends within a turn.
+    # The data set is repeated, so that no epoch ends within a turn.
     source = variant if variant in VARIANTS else loader.PACKED
     dataset = dict(type='RepeatDataset', times=1000, dataset=datasets[source])
     cuda = torch.cuda.is_available()
@@ -204,9 +205,9 @@ def serve(pipe: Connection, path: str, options: list[str], root: Path, variant: 
     train_step(model, optim, next(batches))
     amp = isinstance(optim, AmpOptimWrapper)
     facts = Steps(variant, batch, losses, flops, matmul_rate(amp), [], 0)
-    torch.cuda.empty_cache()  # the others need the room; without CUDA it does nothing
+    torch.cuda.empty_cache()  # frees memory for the other variants; does nothing without CUDA
     pipe.send(facts)
-    # Batches that workers prepare during the turns of others say nothing about their speed.
+    # Skips the batches that workers prepared during the turns of other variants.
     ready = max(1, config.train_dataloader.num_workers * PREFETCHED)
     try:
         while steps := pipe.recv():
@@ -220,14 +221,14 @@ def serve(pipe: Connection, path: str, options: list[str], root: Path, variant: 
 
 
 def peak_resident() -> int:
-    """Return the largest resident memory that this process has had, in bytes."""
-    # getrusage would count what the parent held.
+    """Return the peak resident memory of this process in bytes."""
+    # getrusage would include the parent's peak.
     lines = Path('/proc/self/status').read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM:'))
 
 
 def turn(model, optim, batches, steps: int) -> tuple[float, float, float]:
-    """Train some steps; returns what `Steps.turns` holds of each turn."""
+    """Train `steps` steps; returns one item of `Steps.turns`."""
     whole, waits = [], []
     for _ in range(steps):
         start = time.perf_counter()
@@ -252,11 +253,11 @@ def measure(
 
     Args:
         path: config of a pretraining, a probe or a detector.
-        root: what `loader.write_radiographs` wrote; at least a batch of radiographs.
-        pack_size: px of the shorter side in the packed store of all but detectors.
-        turns: how often each variant has its turn.
-        steps: of a turn.
-        further: also measure these, such as 'amp' or 'amp+channels_last'; see `also`.
+        root: folder written by `loader.write_radiographs`, with at least a batch of radiographs.
+        pack_size: px of the shorter side in the packed store of pretrainings and probes.
+        turns: number of turns of each variant.
+        steps: steps per turn.
+        further: additional variants, such as 'amp' or 'amp+channels_last'; see `also`.
         options: `--cfg-options`, for all variants.
 
     Raises:
@@ -275,7 +276,8 @@ def measure(
             processes[-1].start()
             end.close()
         for name, pipe in pipes.items():
-            # One after the other: their warm-up would disturb each other, and they share the store.
+            # One after another: simultaneous warm-ups would disturb each other, and the variants share the
+            # store.
             results[name] = ask(pipe, name, True)
         for _ in range(turns):
             for name, pipe in pipes.items():
@@ -300,10 +302,10 @@ def ask(pipe: Connection, name: str, order: int | None):
 
 
 def table(measured: dict[str, list[Steps]]) -> str:
-    """Lay measurements out as Markdown.
+    """Return measurements as a Markdown table.
 
     Args:
-        measured: config stem -> what `measure` returned.
+        measured: config stem -> result of `measure`.
     """
     header = ['config', 'variant', 'images/s', 'vs stock', 'arithmetic vs stock', 'data_time', 'peak memory']
     header += ['of the matrix-product rate', 'loss differs by']
@@ -311,7 +313,7 @@ def table(measured: dict[str, list[Steps]]) -> str:
     for stem, results in measured.items():
         stock = next(r for r in results if r.variant == loader.STOCK)
         for r in results:
-            # Against the largest: SimSiam's loss begins at zero.
+            # Relative to the largest loss, since SimSiam's loss starts at zero.
             difference = max(abs(a - b) for a, b in zip(r.losses, stock.losses))
             difference /= max(map(abs, stock.losses))
             rows.append(

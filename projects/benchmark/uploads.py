@@ -1,7 +1,7 @@
-"""How much memory the page's server takes while many large radiographs are sent to it at once.
+"""Benchmark of the memory of the page's server during simultaneous uploads of large radiographs.
 
-Without arguments it draws a film of 200 MB, 10,000 x 10,000 px of 16 bits, the largest that is taken, and a
-detector that takes no time and next to no memory stands in for yours.
+Without arguments it uses a drawn film of 200 MB (10,000 x 10,000 px of 16 bits, the largest that the server
+accepts) and a stand-in detector that takes no time and almost no memory.
 
 Example:
     python -m projects.benchmark.uploads
@@ -27,7 +27,7 @@ STARTED = re.compile(r'http://([\d.]+):(\d+)/')
 
 @one_line_for_bad_input
 def main(argv: list[str] | None = None) -> int:
-    """Print the largest memory of the server's process; returns the exit code."""
+    """Print the peak memory of the server's process; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     add_arguments(parser)
     parser.add_argument('--side', type=int, default=10_000, metavar='PX', help='of a drawn film (10,000)')
@@ -78,13 +78,13 @@ def _started(server: subprocess.Popen) -> tuple[str, int]:
 
 
 def _largest_memory(process: int) -> int:
-    """Return the largest resident memory of a process so far, in bytes."""
+    """Return the peak resident memory of a process in bytes."""
     text = Path(f'/proc/{process}/status').read_text()
     return int(re.findall(r'VmHWM:\s+(\d+) kB', text)[0]) * 1024
 
 
 def _send(address: tuple[str, int], image: Path, number: int) -> int:
-    """Send a radiograph under a name of its own; returns the status of the answer."""
+    """Send a radiograph under a unique name; returns the status of the answer."""
     connection = http.client.HTTPConnection(*address, timeout=600)
     headers = {'X-Inspect': 'page', 'Content-Length': str(image.stat().st_size)}
     with image.open('rb') as file:

@@ -1,6 +1,6 @@
-"""Which detectors are compared, and how each is run in a process of its own.
+"""The variants that the detector benchmark compares; untrained checkpoints and exports for them.
 
-Without folders, detectors with random weights of the right shapes are exported first.
+If no folders are given, detectors with random weights of the right shapes are exported first.
 """
 
 import multiprocessing
@@ -31,20 +31,20 @@ class Variant:
     """One detector on one engine.
 
     Attributes:
-        name: In the table.
-        source: Exported folder; for the two in PyTorch, a checkpoint of `config`.
+        name: Its name in the table.
+        source: Exported folder; for the two variants in PyTorch, a checkpoint of `config`.
         engine: 'openvino', 'onnxruntime', 'mmdet' or 'torchvision'.
         precision: 'fp32' or 'int8'.
-        config: Of the checkpoint.
-        goal: How many times as fast as STOCK it is to be.
-        macs: Multiply-accumulates of its convolutions and fully connected layers; None where not known.
-        decoding: Share of the network's stage that is box decoding and NMS; None where its turns say so
-            themselves, or nothing does.
-        load: Seconds until it can inspect: imports, checksum, compilation.
-        load_kept: The same where the compiled graph was kept by an earlier start; None where none is.
-        first: Seconds of the first radiograph.
-        turns: Of each turn, the seconds of each radiograph by stage, see STAGES.
-        boxes: Found on each radiograph.
+        config: The config of the checkpoint.
+        goal: The required speed as a multiple of STOCK's.
+        macs: Multiply-accumulates of its convolutions and fully connected layers; None if not known.
+        decoding: Share of the network's stage that is box decoding and NMS; None if the turns list it
+            themselves, or if it is not known.
+        load: Seconds until it can inspect: imports, checksum and compilation.
+        load_kept: The same with the compiled graph of an earlier start; None if the engine keeps no graph.
+        first: Seconds for the first radiograph.
+        turns: For each turn and radiograph, the seconds by stage, see STAGES.
+        boxes: Number of boxes on each radiograph.
         memory: Peak of the process in bytes, with one radiograph at a time.
         rate: Radiographs a second with as many streams as threads.
     """
@@ -74,7 +74,7 @@ class Variant:
         return 1e3 * float(np.percentile(np.concatenate(self.totals()), percent))
 
     def stage(self, name: str) -> float | None:
-        """Return the median seconds of a stage; None where it was not told apart."""
+        """Return the median seconds of a stage; None if it was not measured separately."""
         seconds = [seconds.get(name) for turn in self.turns for seconds in turn]
         return None if None in seconds else float(np.median(seconds))
 
@@ -86,18 +86,18 @@ class Variant:
         return 1 - network / float(np.sum(self.totals()))
 
     def against(self, stock: 'Variant') -> float:
-        """Return how many times as fast as another it is: the median over turns of the medians' ratio."""
+        """Return the speed relative to another variant: the median over turns of the medians' ratio."""
         pairs = zip(stock.totals(), self.totals(), strict=True)
         return float(np.median([np.median(theirs) / np.median(own) for theirs, own in pairs]))
 
 
 def variants_of(folders: Sequence[str], checkpoint: str, goals: dict | None = None) -> list[Variant]:
-    """List a variant per graph of each exported folder, after the two in PyTorch.
+    """List the two variants in PyTorch, then one for each graph of each exported folder.
 
     Args:
-        folders: What `tools/export.py` or `export_untrained` wrote.
-        checkpoint: What `write_untrained` wrote.
-        goals: Of the folders that have one, by name: see `GOALS`.
+        folders: Folders written by `tools/export.py` or `export_untrained`.
+        checkpoint: File written by `write_untrained`.
+        goals: Goal by name of the folder, see `GOALS`; not every folder has one.
     """
     from projects.line.runtime import folder as exported
 
@@ -121,15 +121,15 @@ def variants_of(folders: Sequence[str], checkpoint: str, goals: dict | None = No
 
 
 def write_untrained(path: Path, side: int) -> str:
-    """Write the baseline with random weights as a checkpoint, for the two in PyTorch; return its path."""
+    """Write a checkpoint of the untrained baseline, for the variants in PyTorch; return its path."""
     run_in_subprocess(path.name, _write, BASELINE, path, side)
     return str(path)
 
 
 def export_untrained(root: Path, side: int, images: Sequence[Path]) -> list[str]:
-    """Export baseline and student with random weights, in float32 and INT8; return the folders.
+    """Export the baseline and the student with random weights, in float32 and INT8; return the folders.
 
-    Like the checkpoint, each in a process of its own: what it loads and logs ends with it.
+    Each export runs in a separate process, so that its memory and logging end with it.
     """
     folders = []
     for name, config in (('r50', BASELINE), ('student', STUDENT)):
@@ -158,7 +158,7 @@ def _export(config: str, out: Path, side: int, calibration: Sequence[Path]) -> N
 
 
 def _silence() -> None:
-    """Nobody wants to read how each tensor was drawn."""
+    """Mute the log lines about the initialisation of each tensor."""
     from mmengine.logging import MMLogger
 
     MMLogger.get_current_instance().setLevel('WARNING')
@@ -176,13 +176,13 @@ def read_recipe(config: str, side: int):
 
 
 def run_in_subprocess(name: str, function: Callable, *args):
-    """Return what a function returns in a process of its own.
+    """Run a function in a separate process and return its result.
 
     Raises:
-        BenchmarkError: It raised, or its process ended.
+        BenchmarkError: The function raised, or its process ended.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
         try:
             return pool.submit(function, *args).result()
-        except Exception as error:  # of any kind: its variant is named
+        except Exception as error:  # any error: the message names the variant
             raise BenchmarkError(f'{name}: {type(error).__name__}: {one_line(error, 300)}') from None

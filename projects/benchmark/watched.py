@@ -1,6 +1,6 @@
-"""Radiographs through a watched folder whose process is killed at random: none lost, none reported twice.
+"""Benchmark of a watched folder whose process is killed at random times: radiographs lost or repeated.
 
-Without arguments it draws a radiograph, and a detector that takes no time stands in for yours.
+Without arguments it uses a drawn radiograph and a stand-in detector that takes no time.
 
 Example:
     python -m projects.benchmark.watched
@@ -25,7 +25,7 @@ from .stand_in import SIDE, add_arguments, chosen
 
 @one_line_for_bad_input
 def main(argv: list[str] | None = None) -> int:
-    """Print what became of the radiographs; returns 1 where one was lost, or reported twice."""
+    """Print the numbers of lost and repeated radiographs; returns 1 unless both are 0."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     add_arguments(parser)
     parser.add_argument('--radiographs', type=int, default=10_000, metavar='N', help='that arrive (10,000)')
@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                 reader = threading.Thread(target=lambda p=process: told.extend(p.stdout))
                 reader.start()
-                # Spread over the work: each kill once so many more results are there, and a moment later.
+                # Spreads the kills over the work: each after a further share of the results and a random
+                # delay.
                 goal = args.radiographs * k // (args.kills + 1)
                 while sum(1 for _ in kept('*.json')) < goal and process.poll() is None:
                     time.sleep(0.5)

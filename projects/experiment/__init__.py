@@ -1,1 +1,1 @@
-"""From a converted data set to an experiment: what fits it, its configs, what it costs, and running it."""
+"""From a converted data set to an experiment: choosing a recipe, writing configs, costs, running it."""

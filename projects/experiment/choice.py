@@ -1,4 +1,4 @@
-"""What fits a data set and a machine: network, input, anchors, batch and epochs, each with its reason."""
+"""Choice of network, input, anchors, batch and epochs for a data set and a machine, with reasons."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,22 +14,22 @@ from .facts import ExperimentError, Facts
 
 SCALES = ('cpu', 'one-gpu', 'four-gpu')
 STRIDES = (4, 8, 16, 32, 64)  # of the FPN's levels
-SMALLEST = 8  # px: two cells of stride 4, below which little is found
-COMFORTABLE = 12  # px: where the smallest flaws are larger, the input may shrink
+SMALLEST = 8  # px: two cells of stride 4; below it few flaws are found
+COMFORTABLE = 12  # px: if the smallest flaws are larger, the input may shrink
 CROP = 256
-ENOUGH = 1000  # unlabelled radiographs, below which pretraining is unlikely to pay
-FEWEST = 16  # radiographs that a pretraining needs
+ENOUGH = 1000  # unlabelled radiographs; with fewer, pretraining is unlikely to pay
+FEWEST = 16  # least number of radiographs for a pretraining
 
 
 @dataclass
 class Pretraining:
-    """How a backbone is pretrained on a data set's own radiographs.
+    """The plan of a backbone's pretraining on a data set's own radiographs.
 
     Attributes:
         folder: Image folder below the data root.
         listed: File below the data root that lists its images; '' for the whole folder.
         images: Radiographs.
-        batch: Of a GPU or process.
+        batch: Images per GPU or process.
         epochs: Epochs.
         px: Side of a view.
     """
@@ -44,19 +44,19 @@ class Pretraining:
 
 @dataclass
 class Choice:
-    """What fits; every attribute goes into a config.
+    """The chosen recipe; every attribute is written into a config.
 
     Attributes:
         scale: One of SCALES.
-        crops: Whether training sees crops of CROP px instead of whole radiographs.
-        factor: What testing multiplies a radiograph's sides with, where training sees crops.
-        size: Width and height that bound the input, px, where it sees whole radiographs.
+        crops: Whether training uses crops of CROP px instead of whole radiographs.
+        factor: Scale factor of whole radiographs in tests, if training uses crops.
+        size: Largest width and height of the input in px, if training uses whole radiographs.
         anchors: Scales of the anchors.
-        gpus, batch, epochs: GPUs, images of each, epochs of the detector.
-        pretraining: None where there is nothing to pretrain on.
-        drawn_epochs: Of the pretraining on drawn flaws; 0 without one.
-        reasons: By subject, a sentence each.
-        warnings: One line each, with what helps.
+        gpus, batch, epochs: GPUs, images per GPU, epochs of the detector.
+        pretraining: None if there are too few radiographs.
+        drawn_epochs: Epochs of the pretraining on drawn flaws; 0 without one.
+        reasons: A sentence by subject.
+        warnings: One line each, with a remedy.
     """
 
     scale: str
@@ -74,22 +74,22 @@ class Choice:
 
     @property
     def amp(self) -> bool:
-        """Whether a detector computes in half precision."""
+        """Whether the detector trains in half precision."""
         return self.scale == 'one-gpu'
 
     @property
     def iterations(self) -> Callable[[int], int]:
-        """Batches of an epoch, for a number of training radiographs."""
+        """Iterations per epoch, as a function of the number of training radiographs."""
         return lambda images: math.ceil(images / (self.gpus * self.batch))
 
 
 def choose(facts: Facts, scale: str, memory: float | None = None) -> Choice:
-    """Choose what fits a data set and a machine.
+    """Choose a recipe for a data set and a machine.
 
     Args:
-        facts: Of the data set.
+        facts: Facts about the data set.
         scale: One of SCALES.
-        memory: Of a GPU, bytes; None where none is to be seen.
+        memory: Memory of a GPU in bytes; None without a GPU.
 
     Raises:
         ExperimentError: Training has fewer radiographs than a batch.
@@ -103,7 +103,7 @@ def choose(facts: Facts, scale: str, memory: float | None = None) -> Choice:
         tile = max(128, round(facts.size[0] * at_input / SMALLEST / 32) * 32)
         warnings.append(
             f'one flaw in twenty is smaller than {at_input:.1f} px (square root of the area) at the input, '
-            f'below {SMALLEST} px little is found: cut the radiographs into tiles as you convert them '
+            f'below {SMALLEST} px few flaws are found: cut the radiographs into tiles during conversion '
             f'(--tile {tile}), or take them at a higher magnification'
         )
     scaled = factor if crops else _fit(facts.size, size)
@@ -123,18 +123,17 @@ def choose(facts: Facts, scale: str, memory: float | None = None) -> Choice:
     if crops and facts.unlabeled >= FEWEST and facts.drawable:
         choice.drawn_epochs = _bounded(300 * choice.batch / facts.unlabeled, 2, 40)
         reasons['drawn flaws'] = (
-            f'{len(facts.drawable)} of the 19 types that can be drawn have a severity: the archive of '
-            f'{facts.unlabeled} becomes a training set without labels. A flaw in it that nobody annotated '
-            'counts as sound there'
+            f'{len(facts.drawable)} of the 19 types that can be drawn have a severity: drawn flaws make the '
+            f'{facts.unlabeled} unlabelled radiographs a training set. Their real flaws count as sound in it'
         )
     warnings += _few(facts)
     return choice
 
 
 def _window(facts: Facts) -> str:
-    """What becomes black and white, and why."""
+    """The gray levels shown as black and white, and the reason."""
     if facts.window['type'] == 'full':
-        return f'what the files state; {facts.gray}'
+        return f'the range stated in the files; {facts.gray}'
     return f'{facts.window["low"]:g} to {facts.window["high"]:g}; {facts.gray}'
 
 
@@ -143,19 +142,19 @@ def _bounded(value: float, low: int, high: int) -> int:
 
 
 def _fit(native: tuple[int, int], bound: tuple[int, int]) -> float:
-    """Factor of a resize that keeps the ratio, as mmcv's."""
+    """Scale factor of a resize that keeps the aspect ratio, as in mmcv."""
     return min(max(bound) / max(native), min(bound) / min(native))
 
 
 def _input(facts: Facts, scale: str, small: float, reasons: dict) -> tuple[bool, float, tuple[int, int]]:
-    """Crops or whole radiographs, and at which size."""
+    """Whether to use crops, the scale factor in tests, and the input size."""
     native, longest = facts.size, max(facts.size)
     flaws = (
         f'radiographs of {native[0]} x {native[1]} px, flaws of {small:.0f} to '
         f'{np.percentile(facts.sides, 95):.0f} px (square root of the area, 5 to 95 %)'
     )
     if scale == 'cpu':
-        # The smallest flaws stay COMFORTABLE; what is large may shrink, which saves time in every test.
+        # Larger radiographs shrink until the smallest flaws have COMFORTABLE px, which shortens every test.
         factor = min(1.0, max(COMFORTABLE / small, 256 / longest))
         if factor > 0.8:
             factor = 1.0
@@ -163,8 +162,8 @@ def _input(facts: Facts, scale: str, small: float, reasons: dict) -> tuple[bool,
             factor = round(factor, 2)
             shrunk = '' if factor == 1 else f' shrunk to {factor:g} of their size'
             reasons['input'] = (
-                f'{flaws}: training sees crops of {CROP} px, three of four around a flaw, so that an image '
-                f'costs as much whatever its size; tests see whole radiographs{shrunk}'
+                f'{flaws}: training uses crops of {CROP} px, three of four around a flaw, so that the cost '
+                f'of an image does not depend on its size; tests use whole radiographs{shrunk}'
             )
             return True, factor, native
         wanted = longest * factor
@@ -200,9 +199,9 @@ def _batch(facts: Facts, scale: str, memory: float | None, reasons: dict) -> tup
     if scale == 'cpu':
         reasons['batch'] = '8 crops or small radiographs: about 2 GB'
         return 1, 8
-    # Faster R-CNN R50 at 1024 px in half precision takes about 1 GB an image.
+    # Faster R-CNN R50 at 1024 px in half precision takes about 1 GB per image.
     batch = 8 if memory is None else next((b for b in (16, 8, 4) if memory >= 1.6e9 * b), 2)
-    there = 'no GPU is to be seen here' if memory is None else f'the GPU has {memory / 1e9:.0f} GB'
+    there = 'this machine has no GPU' if memory is None else f'the GPU has {memory / 1e9:.0f} GB'
     reasons['batch'] = f'{batch}: {there}; an image of 1024 px takes about 1 GB in half precision'
     return 1, batch
 
@@ -219,20 +218,20 @@ def _epochs(facts: Facts, choice: Choice) -> int:
     epochs = _bounded(wanted * choice.batch / images, low, high)
     choice.reasons['epochs'] = (
         f'{epochs} of {choice.iterations(images)} iterations, {epochs * choice.iterations(images)} in all: '
-        + ('what two cores do in half an hour' if choice.scale == 'cpu' else 'few images want many epochs')
+        + ('about half an hour on two cores' if choice.scale == 'cpu' else 'few images need many epochs')
     )
     return epochs
 
 
 def _pretraining(facts: Facts, choice: Choice) -> Pretraining | None:
-    """Pretraining on the archive; without one, on the training radiographs as if they had no labels."""
+    """Plan a pretraining on the archive, or without one on the training radiographs without their labels."""
     archive = facts.unlabeled >= FEWEST
     images = facts.unlabeled if archive else facts.images['train']
     where = ('unlabeled', '') if archive else ('images', 'train.txt')
     if images < FEWEST:
         choice.warnings.append(
             f'{facts.unlabeled} unlabelled radiographs and {facts.images["train"]} labelled ones are too few '
-            f'to pretrain on, {FEWEST} are the least: the arms are ImageNet weights and none'
+            f'for a pretraining, which needs {FEWEST}: the arms are ImageNet weights and random weights'
         )
         return None
     source = f'{images} unlabelled radiographs'
@@ -242,11 +241,11 @@ def _pretraining(facts: Facts, choice: Choice) -> Pretraining | None:
     if images < ENOUGH:
         choice.warnings.append(
             f'pretraining on {images} radiographs is unlikely to pay, {ENOUGH:,} are the least that may; '
-            'what does pay: ImageNet weights (the baseline arm), more labels, above all of critical flaws, '
+            'more useful are ImageNet weights (the baseline arm), more labels, above all of critical flaws, '
             f'and unlabelled radiographs of the same parts in {facts.root}/unlabeled'
         )
     choice.reasons['pretraining'] = source
-    whole = 2 ** int(math.log2(images))  # the largest batch without a remainder too large
+    whole = 2 ** int(math.log2(images))  # the largest power of two, so that few images are dropped
     if choice.scale == 'cpu':
         batch = min(32, whole)
         return Pretraining(*where, images, batch, _bounded(4500 / images, 5, 100), 128)
@@ -256,10 +255,10 @@ def _pretraining(facts: Facts, choice: Choice) -> Pretraining | None:
 
 
 def _few(facts: Facts) -> list[str]:
-    """What the test set cannot prove, and how much would do."""
+    """Warnings about claims that the test set is too small to prove, with the numbers needed."""
     warnings = []
     if not facts.sound['test']:
-        more = '' if facts.sound['train'] else ', and the detector never learns to leave a part alone'
+        more = '' if facts.sound['train'] else ', and the detector never trains on a sound part'
         splits = 'test' if facts.sound['train'] else 'train and of test'
         warnings.append(
             f'every radiograph of {splits} shows a flaw: false alarms on sound parts cannot be '
@@ -268,7 +267,7 @@ def _few(facts: Facts) -> list[str]:
     needed = parts_needed(0.05)
     if not facts.parts_known:
         warnings.append(
-            'no part is known of the radiographs, so that nothing can be proven of escapes: convert again '
+            'the parts of the radiographs are not known, so that no escape rate can be proven: convert again '
             "with --group, such as --group 'P[0-9]+'"
         )
     if facts.critical_parts < needed:

@@ -1,4 +1,4 @@
-"""Setting an experiment up: where its data are, its files on disk, and what is printed of it."""
+"""Setting up an experiment: locating its data, writing its files, printing its summary and next steps."""
 
 import json
 import os
@@ -26,18 +26,18 @@ START = 15.0  # seconds until a process has imported the libraries and read its 
 
 
 def set_up(data: Path, severity: str, scale: str | None = None, name: str | None = None) -> Experiment:
-    """Write the configs of an experiment, or find those that are there; prints what was chosen and why.
+    """Write the configs of an experiment, or find existing ones; prints the choices and their reasons.
 
     Args:
-        data: Folder that tools/convert_dataset.py wrote.
+        data: Folder written by tools/convert_dataset.py.
         severity: Severity map, a file or a name.
-        scale: See `choice.SCALES`; by the GPUs of this machine where it is None.
-        name: Of the data set; the folder's where it is None.
+        scale: See `choice.SCALES`; None chooses it from the number of GPUs of this machine.
+        name: Name of the data set; None uses the folder's name.
 
     Raises:
-        ExperimentError: There is nothing to set up from, or another experiment has this name.
+        ExperimentError: The data cannot be used, or another experiment has this name.
         DatasetError: The annotations or the severity map cannot be used.
-        NameGrammarError: Configs cannot carry the name.
+        NameGrammarError: Config names cannot contain the name.
     """
     if not Path('configs', '_base_').is_dir():
         raise ExperimentError(
@@ -48,7 +48,7 @@ def set_up(data: Path, severity: str, scale: str | None = None, name: str | None
     folder = OWN / name
     if folder.exists():
         experiment = _find(folder, data)
-        print(f'{folder}: there already, kept as it is; delete it to have it written again')
+        print(f'{folder}: exists already, kept as it is; delete it to write it again')
         return experiment
     facts = read_facts(data, severity)
     gpus = torch.cuda.device_count()
@@ -73,7 +73,7 @@ def read_names(annotations: Path) -> list[str]:
 
 
 def _root_for_configs(data: Path, name: str) -> Path:
-    """The data root as a config may name it, below this folder; data from elsewhere are linked to data/."""
+    """The data root relative to this folder, for configs; a folder elsewhere is linked into data/."""
     here = Path.cwd().resolve()
     absolute = data.resolve() if '..' in data.parts else data.absolute()
     if absolute.is_relative_to(here):
@@ -82,7 +82,7 @@ def _root_for_configs(data: Path, name: str) -> Path:
     if link.exists() or link.is_symlink():
         if link.resolve() != data.resolve():
             raise ExperimentError(
-                f'{link}: is not {data}, which was to be linked there; choose another --name'
+                f'{link}: exists and is not {data}, expected a free name for a link; choose another --name'
             )
     else:
         link.parent.mkdir(exist_ok=True)
@@ -92,7 +92,7 @@ def _root_for_configs(data: Path, name: str) -> Path:
 
 
 def _severity_for_configs(severity: str, folder: Path) -> tuple[Path | None, str]:
-    """File to be copied beside the configs, if any, and how they name the map."""
+    """The file to copy beside the configs, if any, and the map's name in the configs."""
     if severity in SEVERITY_MAPS:
         return None, severity
     given, here = Path(severity), Path.cwd().resolve()
@@ -119,10 +119,10 @@ def _write(experiment: Experiment, severity: Path | None) -> None:
 
 
 def _find(folder: Path, data: Path) -> Experiment:
-    """The experiment in a folder, as its files are now.
+    """The experiment in a folder, from its present files.
 
     Raises:
-        ExperimentError: It is of other data, or not whole.
+        ExperimentError: The experiment uses other data, or is incomplete.
     """
     fragment, study = folder / '_base_' / f'xray_{folder.name}.py', folder / f'{folder.name}.yaml'
     try:
@@ -155,7 +155,7 @@ def _say(experiment: Experiment, choice: Choice) -> None:
 
 
 def say_next(experiment: Experiment, severity: str, timed: bool = True) -> None:
-    """Print the next commands, with what they cost on this machine."""
+    """Print the next commands, with their cost on this machine."""
     study = read_study(experiment.study)
     written_for = max(job.gpus for job in study.jobs)
     gpus = torch.cuda.device_count()
@@ -175,11 +175,11 @@ def say_next(experiment: Experiment, severity: str, timed: bool = True) -> None:
     if written_for and not gpus:
         print('  no GPU here: nothing was timed; the same commands run on the CPU, for days')
     arguments = f'DATA={root} SEVERITY={severity} NAME={experiment.folder.name}'
-    print(f'all of it, and on after a kill: make own {arguments}')
+    print(f'all steps, also to continue after a kill: make own {arguments}')
 
 
 def _different(paths: list[str]) -> list[str]:
-    """One config of each kind: arms cost what their baseline costs."""
+    """One config of each kind, since all arms of a kind cost the same."""
     kinds: dict[str, str] = {}
     for path in paths:
         kinds.setdefault(Path(path).stem.split('_')[0], path)
@@ -199,7 +199,7 @@ def _about_study(study, costs: dict[str, Cost], gpus: int) -> str:
         cost = _cost_of(job, costs)
         if cost is None:
             return ''
-        # A training validates three times, on about a third of what a test reads.
+        # A training validates three times, each time on about a third of the radiographs of a test.
         own = cost.train_seconds + cost.test_seconds if job.kind == 'train' else cost.test_seconds
         seconds[job.name] = START + own
     places = gpus or len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""What a config costs on this machine: a few steps of it, timed."""
+"""Time and memory of a config on this machine, from a few timed steps."""
 
 import math
 import statistics
@@ -23,21 +23,21 @@ MOST = 8  # steps
 
 
 def now() -> float:
-    """Seconds: on a CPU those that this process computed, whatever else the machine does meanwhile."""
+    """Return seconds: wall time with a GPU, else processor time, which other load does not change."""
     return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 
 @dataclass
 class Cost:
-    """What a training takes.
+    """Time and memory of a training.
 
     Attributes:
-        stem: Of its config.
-        step: Seconds of an iteration, loading included.
-        iterations: Of the whole training.
-        epochs: Of it.
-        inference: Seconds of a tested radiograph; 0 without a test.
-        tested: Radiographs of val and test.
+        stem: Stem of the config.
+        step: Seconds per iteration, including loading.
+        iterations: Iterations of the whole training.
+        epochs: Epochs of the training.
+        inference: Seconds per tested radiograph; 0 without a test.
+        tested: Number of radiographs in val and test.
         memory: Peak in bytes, of the GPU or of the process.
     """
 
@@ -51,21 +51,21 @@ class Cost:
 
     @property
     def train_seconds(self) -> float:
-        """Of the training, without its validation."""
+        """Seconds of the training, without validation."""
         return self.step * self.iterations
 
     @property
     def test_seconds(self) -> float:
-        """Of one pass over val and test."""
+        """Seconds of one pass over val and test."""
         return self.inference * self.tested
 
 
 def measure(path: Path, threads: int = 1) -> Cost:
-    """Time a few training steps of a config from random weights, and of a detector a tested radiograph.
+    """Time a few training steps from random weights, and for a detector one tested radiograph.
 
     Args:
-        path: Config of `configs/own/`.
-        threads: Of the CPU, as the training will have them; a study gives each run one.
+        path: Config in `configs/own/`.
+        threads: CPU threads of the training; a study gives each run one.
     """
     torch.set_num_threads(threads)
     cfg = running.read_experiment(str(path))
@@ -87,18 +87,18 @@ def measure(path: Path, threads: int = 1) -> Cost:
     epochs = cfg.train_cfg.max_epochs
     iterations = math.ceil(len(batches) / (names.gpus_of(path.stem) or 1)) * epochs
     memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_resident()
-    # The first step allocates and plans.
+    # Excludes the first step, which allocates memory and plans.
     return Cost(path.stem, statistics.median(times[1:]), iterations, epochs, inference, tested, memory)
 
 
 def _loader(cfg: Config, key: str) -> torch.utils.data.DataLoader:
-    """A loader of a config in this process."""
+    """Build a loader of a config without worker processes."""
     here = dict(num_workers=0, persistent_workers=False, pin_memory=False)
     return Runner.build_dataloader(cfg[key].to_dict() | here, seed=0)
 
 
 def _inference(model: torch.nn.Module, cfg: Config) -> tuple[float, int]:
-    """Seconds of a tested radiograph, and how many there are in val and test."""
+    """Seconds per tested radiograph, and the number of radiographs in val and test."""
     loaders = [_loader(cfg, key) for key in ('val_dataloader', 'test_dataloader')]
     model.eval()
     times = []

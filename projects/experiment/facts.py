@@ -1,4 +1,4 @@
-"""What a converted data set holds, as far as it decides how a detector for it is trained."""
+"""Facts about a converted data set from which a recipe is chosen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,31 +16,31 @@ from projects.xray.classes import CLASSES
 from projects.xray.datasets import flaw_labels, load_defects
 
 SPLITS = ('train', 'val', 'test')
-SAMPLED = 16  # radiographs that are read for their gray levels
+SAMPLED = 16  # radiographs read for their gray levels
 
 
 class ExperimentError(MMXrayError, ValueError):
-    """An experiment that cannot be set up; one line with the file, what was expected and the remedy."""
+    """An experiment cannot be set up; one line with the file, what was expected and the remedy."""
 
 
 @dataclass
 class Facts:
-    """What is in `<root>/train.json`, `val.json`, `test.json` and `unlabeled/`.
+    """Facts about `<root>/train.json`, `val.json`, `test.json` and `unlabeled/`.
 
     Attributes:
-        root: Folder that tools/convert_dataset.py wrote.
+        root: Folder written by tools/convert_dataset.py.
         classes: Names of the classes, in label order.
-        images: Labelled radiographs of each split.
-        sound: Those of them without a box, by split.
-        boxes: Of training, at native size; crowd left out.
-        counts: Boxes of training by class.
-        types: Defect types that are drawn in training.
-        drawable: Those of the 19 types that `DrawFlaws` can draw and the severity map knows.
-        unlabeled: Radiographs of the archive.
-        parts_known: Whether a rule told which images show one part.
-        critical_parts: Parts of test with a critical flaw; images where no part is known.
-        window: Window that the gray levels of a sample ask for.
-        gray: What was found of the gray levels, in words.
+        images: Number of labelled radiographs by split.
+        sound: Number of labelled radiographs without a box, by split.
+        boxes: Boxes of training at native size, without crowd boxes.
+        counts: Number of boxes of training by class.
+        types: Defect types annotated in training.
+        drawable: The types that `DrawFlaws` can draw (of 19) and that the severity map contains.
+        unlabeled: Number of radiographs in the archive.
+        parts_known: Whether the part of each test image is known.
+        critical_parts: Number of test parts with a critical flaw; an image without a part counts as a part.
+        window: Window that fits the gray levels of a sample.
+        gray: The gray levels of the sample, in words.
     """
 
     root: Path
@@ -59,7 +59,7 @@ class Facts:
 
     @property
     def sides(self) -> np.ndarray:
-        """Square root of the area of each box of training, px of the file, (N,)."""
+        """Square root of the area of each training box in px of the file, (N,)."""
         return np.sqrt(self.boxes.native[:, 2] * self.boxes.native[:, 3])
 
     @property
@@ -73,12 +73,12 @@ def read_facts(root: Path, severity: str | Mapping) -> Facts:
     """Read a converted data set.
 
     Args:
-        root: Folder that tools/convert_dataset.py wrote.
+        root: Folder written by tools/convert_dataset.py.
         severity: See `severity.read_severity`.
 
     Raises:
-        ExperimentError: It is no such folder, or its images cannot be read.
-        DatasetError: Its annotations or the severity map cannot be used.
+        ExperimentError: The folder is no converted data set, or its images cannot be read.
+        DatasetError: The annotations or the severity map cannot be used.
     """
     missing = [f'{split}.json' for split in SPLITS if not (root / f'{split}.json').is_file()]
     if missing:
@@ -96,7 +96,7 @@ def read_facts(root: Path, severity: str | Mapping) -> Facts:
     archive = root / 'unlabeled'
     window, gray = find_window(root / 'images', [r['file_name'] for r in sets['train']['images']])
     parts = {r['id']: recorded_part(r) for r in sets['test']['images']}
-    # Classes run from the most severe to the least, their ids from 1.
+    # Classes are ordered from the most to the least severe, with ids from 1.
     tested = [a for a in sets['test']['annotations'] if not a['iscrowd']]
     critical = {a['image_id'] for a in tested if a['category_id'] == 1}
     return Facts(
@@ -121,20 +121,20 @@ def _without_boxes(coco: Mapping) -> int:
 
 
 def find_window(folder: Path, names: list[str]) -> tuple[dict, str]:
-    """Choose one window for the whole set: the range that files state, unless that would leave it dark.
+    """Choose one window for the whole set: the range stated in the files, unless images would be dark.
 
-    A 12-bit radiograph in a 16-bit PNG does not say so: where no pixel of a sample reaches a quarter of the
-    range that its file states, the window ends at the next power of two above the brightest one.
+    A 16-bit PNG does not state that its radiograph has 12 bits. If no pixel of a sample reaches a quarter of
+    the stated range, the window ends at the next power of two above the brightest pixel.
 
     Args:
-        folder: Of the images.
-        names: Below it.
+        folder: Folder of the images.
+        names: Files below the folder.
 
     Returns:
-        The window as `LoadXray` takes it, and what was found, in words.
+        The window in the form that `LoadXray` takes, and the gray levels in words.
 
     Raises:
-        ExperimentError: None of the sample can be read.
+        ExperimentError: No radiograph of the sample can be read.
     """
     chosen = np.unique(np.linspace(0, len(names) - 1, min(len(names), SAMPLED)).round().astype(int))
     found, error = [], None

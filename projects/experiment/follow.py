@@ -1,4 +1,4 @@
-"""The steps from configs to a report and a folder for the line; each goes on where it stopped."""
+"""The steps of `make own`, from configs to a report and an exported folder; a restart continues them."""
 
 import shlex
 import shutil
@@ -22,13 +22,13 @@ TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
 @dataclass
 class Step:
-    """One of the steps.
+    """A step of `make own`.
 
     Attributes:
-        title: What it does, in a few words.
-        example: The command as a user types it, with the baseline's run where the best one is not known yet.
-        command: The tool and its arguments, known when the steps before are done.
-        done: Whether it does not have to run again.
+        title: A few words about the step.
+        example: The command as a user types it, with the baseline's run as long as the best run is not known.
+        command: The tool and its arguments, known once the earlier steps are done.
+        done: Whether the step has run on the present files.
     """
 
     title: str
@@ -42,7 +42,7 @@ def steps(experiment: Experiment, root: Path) -> list[Step]:
 
     Args:
         experiment: The experiment.
-        root: Of its data.
+        root: Root of its data.
     """
     study = ROOT / experiment.study.stem
     baseline = experiment.path(experiment.detectors[0])
@@ -57,7 +57,7 @@ def steps(experiment: Experiment, root: Path) -> list[Step]:
     def is_exported() -> bool:
         checkpoint = last_checkpoint(best())
         if exported.is_dir() and exported.stat().st_mtime < checkpoint.stat().st_mtime:
-            shutil.rmtree(exported)  # of weights that were trained again since
+            shutil.rmtree(exported)  # older than the newly trained weights
         return exported.is_dir()
 
     def runs() -> list[str]:
@@ -104,7 +104,7 @@ def steps(experiment: Experiment, root: Path) -> list[Step]:
 
 
 def run(experiment: Experiment, root: Path) -> int:
-    """Do what is not done yet; returns the exit code of the step that failed, or 0."""
+    """Run the unfinished steps; returns the exit code of the step that failed, or 0."""
     todo = steps(experiment, root)
     for number, step in enumerate(todo, 1):
         if step.done():
@@ -115,7 +115,7 @@ def run(experiment: Experiment, root: Path) -> int:
         code = start(command)
         if code:
             print(
-                f'error: {step.title}: ended with {code}, see its lines above; the same command goes on here',
+                f'error: {step.title}: ended with {code}, see its lines above; repeat the command to go on',
                 file=sys.stderr,
             )
             return code
@@ -126,13 +126,13 @@ def run(experiment: Experiment, root: Path) -> int:
 
 
 def start(command: Sequence[str]) -> int:
-    """Run a tool with its arguments in a process of its own; returns its exit code."""
+    """Run a tool with its arguments in a separate process; returns its exit code."""
     call = [sys.executable, str(TOOLS / f'{command[0]}.py'), *command[1:]]
     return subprocess.run(call, check=False).returncode
 
 
 def shown(command: Sequence[str]) -> str:
-    """A command as a user would type it; runs of a study as a pattern."""
+    """Return a command as a user would type it, with a study's runs as a pattern."""
     arguments = list(command[1:])
     if command[0] == 'report':
         study = Path(arguments[0]).parents[1]
@@ -142,7 +142,7 @@ def shown(command: Sequence[str]) -> str:
 
 
 def best_run(experiment: Experiment) -> Path:
-    """Return the run of the study whose last value on val is best.
+    """Return the study's run with the best last AP50 on val.
 
     Raises:
         ExperimentError: No run is tested.

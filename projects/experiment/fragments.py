@@ -1,4 +1,4 @@
-"""The configs of an experiment as text: a fragment with what is to be edited, chains that inherit it."""
+"""The configs of an experiment as text: one fragment for the user to edit, and configs that inherit it."""
 
 import math
 import textwrap
@@ -11,16 +11,16 @@ from projects.xray.classes import PALETTE
 from .choice import CROP, Choice, Pretraining
 from .facts import Facts
 
-WIDTH = 110  # of a line, as elsewhere in the repository
+WIDTH = 110  # line length, as in the repository
 
 
 @dataclass
 class Experiment:
-    """The files of an experiment, and which of them are run.
+    """The files of an experiment, and the detectors that are run.
 
     Attributes:
         folder: `configs/own/<name>`.
-        files: Text by path below it.
+        files: Text by path below `folder`.
         pretrainings: Stems, the baseline first.
         detectors: Stems, the baseline (ImageNet weights) first.
         arms: The two detectors that `make own` compares.
@@ -43,14 +43,14 @@ class Experiment:
 
 
 def compose(name: str, folder: Path, facts: Facts, severity: str, choice: Choice) -> Experiment:
-    """Write down an experiment.
+    """Return an experiment's files as text.
 
     Args:
-        name: Of the data set; see `names.own_images`.
+        name: Name of the data set; see `names.own_images`.
         folder: `configs/own/<name>`.
-        facts: Of the data set.
-        severity: As the configs are to name it.
-        choice: What fits.
+        facts: Facts about the data set.
+        severity: The severity map's name in the configs.
+        choice: The chosen recipe.
     """
     images = own_images(name)
     lite0 = choice.scale == 'cpu'
@@ -109,12 +109,12 @@ def _comment(text: str) -> str:
 
 
 def _facts_fragment(name: str, facts: Facts, severity: str, choice: Choice) -> str:
-    """The one file that is edited."""
+    """The fragment that a user edits."""
     images = ', '.join(f'{split} {count}' for split, count in facts.images.items())
     boxes = ', '.join(f'{count} {label}' for label, count in facts.counts.items())
     lines = [
-        f'# {name}: what is to be edited, once for all experiments beside this folder.',
-        '# One value for a run: --cfg-options xray_own.root=/other/disk xray_load.window.type=percentile',
+        f'# {name}: settings to edit, shared by all experiments of this data set.',
+        '# For one run: --cfg-options xray_own.root=/other/disk xray_load.window.type=percentile',
         _comment(f'data: {images} radiographs; in train {boxes}; {facts.unlabeled} unlabelled'),
         *(_comment(f'{subject}: {reason}') for subject, reason in choice.reasons.items()),
         *(_comment(f'warning: {warning}') for warning in choice.warnings),
@@ -123,18 +123,18 @@ def _facts_fragment(name: str, facts: Facts, severity: str, choice: Choice) -> s
         f'    severity={severity!r},  # which defect types are critical',
         f'    classes={facts.classes!r},  # from the most severe to the least',
         f'    palette={PALETTE!r},',
-        '    # From gray levels to 0..255, once. A run stops that starts from weights of another window.',
+        '    # From gray levels to 0..255. A run stops if its initial weights saw another window.',
         f"    load=dict(type='LoadXray', window={_call(facts.window)}, dtype='uint8'),",
-        '    # The size at which a detector tests' + ('.' if choice.crops else ' and learns.'),
+        '    # The input size in tests' + ('.' if choice.crops else ' and in training.'),
         f'    resize={_resize(choice)},',
     ]
     if choice.crops:
         low, high = round(0.5 * choice.factor, 3), round(2.5 * choice.factor, 3)
         lines += [
-            '    # What it learns from: crops, their content scaled at random.',
+            '    # Crops for training, with content scaled at random.',
             f"    crop=dict(type='XrayFlawCrop', size={CROP}, flaw=0.75, scale=({low}, {high})),",
         ]
-    lines += [f'    anchors={choice.anchors},', f'    batch={choice.batch},  # stands in the names, too', ')']
+    lines += [f'    anchors={choice.anchors},', f'    batch={choice.batch},  # also in the config names', ')']
     return '\n'.join(lines) + '\n'
 
 
@@ -149,13 +149,13 @@ def _resize(choice: Choice) -> str:
 
 
 def _detection_fragment(name: str, choice: Choice) -> str:
-    """What joins the data set with all that detectors share."""
+    """The fragment that joins the data set with the base configs of detectors."""
     learnt = "_base_.xray_own.resize,\n            dict(type='XrayRandomFlip', prob=0.5),"
     learnt += "\n            dict(type='PackDetInputs'),"
     if choice.crops:
         learnt = '_base_.xray_own.crop,\n            *_base_.xray_crops[1:],'
     workers = '    num_workers=1,\n    pin_memory=False,\n' if choice.scale == 'cpu' else ''
-    return f"""# {name}, as detectors read it.
+    return f"""# {name} as a detection data set.
 _base_ = ['../../../_base_/datasets/industrial_detection.py', './xray_{name}.py']
 xray_heads = dict(
     rpn_head=dict(anchor_generator=dict(scales=_base_.xray_own.anchors)),
@@ -196,12 +196,12 @@ default_hooks = dict(logger=dict(interval=5))
 
 
 def _schedule(name: str, choice: Choice, epochs: int) -> str:
-    """AdamW and a cosine, as the smaller recipes: a few hundred or thousand updates."""
+    """AdamW with a cosine schedule, as in the small recipes: a few hundred or thousand updates."""
     warmup = 50 if choice.scale == 'cpu' else 100
     amp = ''
     if choice.amp:
         amp = "optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(lr=4e-4))\n"
-    return f"""# {epochs} epochs; another number stands in the names as well.
+    return f"""# {epochs} epochs; the number is also in the config names.
 _base_ = '../../../_base_/schedules/small-8e.py'
 train_cfg = dict(max_epochs={epochs}, val_interval={max(1, math.ceil(epochs / 3))})
 param_scheduler = [
@@ -237,7 +237,7 @@ def _detector(name: str, facts: Facts, choice: Choice) -> str:
         )
     command = 'tools/dist_train.sh <this file> 4' if choice.gpus > 1 else 'python tools/train.py <this file>'
     whole = choice.gpus * choice.batch
-    return f"""# Faster R-CNN on {name}, from ImageNet weights: what pretraining on its images has to beat.
+    return f"""# Faster R-CNN on {name}, from ImageNet weights: the baseline of pretraining on its images.
 # Command: {command}
 # Cost: {images} images / {whole} = {steps} iterations an epoch, {steps * choice.epochs} in all.
 _base_ = [
@@ -265,7 +265,7 @@ def _pretraining(name: str, choice: Choice, plan: Pretraining) -> str:
     neck=dict(in_channels=320),
 )
 """
-        # Views of a whole radiograph at 128 px would hold no flaw: they are cut from a crop at native size.
+        # In a whole radiograph at 128 px flaws would vanish, so views are cut from a crop at native size.
         views = f"""dict(type='XrayFlawCrop', size={CROP}, flaw=0.0, scale=(0.5, 1.5)),
             *_base_.xray_simsiam_128_pipeline[1:],"""
     return f"""# SimSiam on the radiographs of {name}, without labels.

@@ -1,4 +1,4 @@
-"""What a recipe would cost on this machine's processor, computed from its operations: no step is run."""
+"""The cost of a recipe on this CPU, computed from its operations without running a step."""
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -11,26 +11,26 @@ from projects.prepare.anchors import resize_of
 from projects.runs.digests import data_sets
 
 EFFICIENCY = 0.5
-"""Share of the matrix-product rate that a training step reaches on a CPU; docs/speed.md has measured ones."""
+"""Share of the matrix-product rate that a training step reaches on a CPU; measurements: docs/speed.md."""
 RADIOGRAPHS = 1000
 
 
 def cost_on_cpu(cfg: Config) -> str | None:
-    """Say how long a recipe takes on this CPU for a thousand radiographs; None where it cannot be computed.
+    """Return the time of a recipe on this CPU for 1000 radiographs, in words; None if it is not computable.
 
-    The operations of backbone, neck and proposal network are counted on tensors without content; a backward
-    pass costs twice a forward one, and a frozen backbone has none.
+    Operations of the backbone, neck and proposal network are counted on meta tensors. A backward pass counts
+    as two forward passes; a frozen backbone has no backward pass.
     """
     try:
         operations = _forward_operations(cfg)
-    except Exception:  # a model that does not run without content says nothing about its cost
+    except Exception:  # a model that does not run on meta tensors has no computable cost
         return None
     frozen = cfg.model.type == 'ImageClassifier'
     rate = matmul_rate(amp=False)
     seconds = RADIOGRAPHS * operations * (1 if frozen else 3) / (EFFICIENCY * rate)
     epochs = cfg.train_cfg.max_epochs
     return (
-        f'reckoned on this CPU ({rate / 1e9:.0f} GFLOP/s): {_clock(seconds)} for an epoch of {RADIOGRAPHS:,} '
+        f'cost on this CPU ({rate / 1e9:.0f} GFLOP/s): {_clock(seconds)} for an epoch of {RADIOGRAPHS:,} '
         f'radiographs, {_clock(seconds * epochs)} for the {epochs} epochs'
     )
 
@@ -59,7 +59,7 @@ def _forward_operations(cfg: Config) -> int:
 
 
 def _input(cfg: Config) -> tuple[tuple[int, int], int]:
-    """Width and height of what the model sees of a radiograph, px, and how often."""
+    """Width and height of the model's input in px, and the number of views per radiograph."""
     pipeline = data_sets(cfg, 'train_dataloader')[0]['pipeline']
     steps = [step for step in dicts(pipeline) if isinstance(step.get('type'), str)]
     views = next((step['num_views'] for step in steps if step['type'] == 'XrayMultiView'), 1)
