@@ -1,1 +1,1 @@
-"""What training and test do with a config, and what they record about it."""
+"""Runs: reading a config, building a run from it, and recording where the run comes from."""

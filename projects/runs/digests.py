@@ -1,4 +1,4 @@
-"""What the loaders of a config read: annotation files, image lists, severity maps, and their SHA-256."""
+"""The files that a config's loaders read (annotations, image lists, severity maps) and their SHA-256."""
 
 import functools
 import json
@@ -13,7 +13,7 @@ UNLABELLED = 'XrayBackgrounds'
 
 
 def digest(path: Path) -> str | None:
-    """SHA-256 of a file; None when it is not there."""
+    """SHA-256 of a file; None if it does not exist."""
     if not path.is_file():
         return None
     stat = path.stat()
@@ -26,12 +26,12 @@ def _digest(path, size, changed):
 
 
 def data_sets(config: Mapping, *loaders: str) -> list[Mapping]:
-    """Return what the loaders of a config read, without the wrappers around it."""
+    """Return the data set configs of some loaders, without wrappers."""
     return [d for loader in loaders if config.get(loader) for d in leaves(config[loader]['dataset'])]
 
 
 def key_of_data(config: Mapping) -> str:
-    """Return the dotted key of the data set a config trains on, the first one inside its wrappers."""
+    """Return the dotted key of the training data set, the first one inside its wrappers."""
     key, dataset = 'train_dataloader.dataset', config['train_dataloader']['dataset']
     while inner := dataset.get('dataset') or dataset.get('datasets'):
         single = isinstance(inner, Mapping)
@@ -40,14 +40,14 @@ def key_of_data(config: Mapping) -> str:
 
 
 def annotation_file(dataset: Mapping) -> Path:
-    """Return where a data set's annotations or its list of images are; its folder when it names none."""
+    """Return the path of a data set's annotations or image list; its folder if it names neither."""
     return Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
 
 
 def digest_labels(config: Mapping, *loaders: str) -> dict[str, str]:
     """Return the SHA-256 of the annotation files and image lists that the loaders of a config read.
 
-    Files of severity maps are among them, those of the loaders and of the evaluators that go with them.
+    Files of severity maps are included, those of the loaders and of their evaluators.
     """
     readers = data_sets(config, *loaders)
     files = [annotation_file(dataset) for dataset in readers]
@@ -55,12 +55,12 @@ def digest_labels(config: Mapping, *loaders: str) -> dict[str, str]:
         evaluators = config.get(loader.replace('dataloader', 'evaluator')) or []
         readers += [evaluators] if isinstance(evaluators, Mapping) else evaluators
     maps = [reader.get('severity') for reader in readers]
-    files += [Path(severity) for severity in maps if isinstance(severity, str)]  # a name of a map is no file
+    files += [Path(severity) for severity in maps if isinstance(severity, str)]  # a built-in map is no file
     return {str(file): digest(file) for file in files if file.is_file()}
 
 
 def image_folders(config: Mapping, *loaders: str) -> dict[str, str]:
-    """Return where the images of each annotation file are that the loaders of a config read."""
+    """Return the image folder of each annotation file that a config's loaders read."""
     folders = {}
     for dataset in data_sets(config, *loaders):
         prefix = dataset.get('data_prefix') or {}
@@ -70,13 +70,13 @@ def image_folders(config: Mapping, *loaders: str) -> dict[str, str]:
 
 
 def trained_on(config: Mapping, folder: Path) -> dict[str, str | None]:
-    """Return the annotation files that a config names for training, with the SHA-256 that was recorded.
+    """Return a config's annotation files of training with their SHA-256 as recorded by the run.
 
-    The file of today may be another. The SHA-256 is None where none was recorded.
+    The present file may differ. The SHA-256 is None if none was recorded.
 
     Args:
-        config: Of the run.
-        folder: Its work dir, with what a study (`run.json`) or tools/train.py (`starts.json`) noted.
+        config: The run's config.
+        folder: The run's work dir, with `run.json` of a study or `starts.json` of tools/train.py.
     """
     facts = read_json(folder / 'run.json')
     data = [d for d in data_sets(config, 'train_dataloader') if d.get('ann_file')]
@@ -90,18 +90,18 @@ def trained_on(config: Mapping, folder: Path) -> dict[str, str | None]:
 
 
 def noted_labels(folder: Path, facts: Mapping) -> dict[str, str] | None:
-    """Return the SHA-256 of the annotations of training that a study or its starts noted, if anything is."""
+    """Return the recorded SHA-256 of the training annotations, from a study or the starts; None without."""
     if facts:
         return facts.get('labels_sha256', {})
     starts = [start.get('labels_sha256', {}) for start in read_starts(folder)]
     if not any(starts):
         return None
-    # What was resumed on another file, or begun before this was noted, learnt from who knows what.
+    # A file counts as known only if all starts recorded the same SHA-256.
     return {file: sha256 for file, sha256 in starts[0].items() if all(s.get(file) == sha256 for s in starts)}
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON file; {} when it is not there or cut short."""
+    """Read a JSON file; {} if it is missing or truncated."""
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -109,5 +109,5 @@ def read_json(path: Path) -> dict:
 
 
 def read_starts(folder: Path) -> list[dict]:
-    """Return what tools/train.py noted of each start of a run; [] of one that is older than these notes."""
+    """Return the record that tools/train.py wrote at each start of a run; [] for a run without records."""
     return read_json(folder / 'starts.json').get('starts', [])

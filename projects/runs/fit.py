@@ -1,4 +1,4 @@
-"""Whether a training fits its data: a batch for every rank, and as many outputs of a head as classes."""
+"""Checks that a training fits its data: a full batch for every rank, one head output for each class."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -10,11 +10,11 @@ from projects.errors import MMXrayError
 
 
 class FitError(MMXrayError, ValueError):
-    """A training would learn nothing, or other classes than its data have; one line with the remedy."""
+    """A training would make no update, or its heads do not match the classes; one line with the remedy."""
 
 
 def class_heads(model: Mapping) -> dict[str, int]:
-    """Return the number of outputs of every head of a model's config, by key; a teacher's are not trained."""
+    """Return `num_classes` of every head in a model's config, by key, except those of a teacher."""
     return {key: count for key, count in find_key(model, 'model', 'num_classes') if '.teacher.' not in key}
 
 
@@ -22,7 +22,7 @@ def compare_classes(model: Mapping, classes: Sequence[str]) -> list[tuple[str, s
     """Compare every head of a model's config with the classes of the data.
 
     Returns:
-        (what was found, remedy) of each head that has another number of outputs.
+        (problem, remedy) for each head with another number of outputs.
     """
     expected = f'metainfo.classes has {len(classes)}: {", ".join(classes)}'
     return [
@@ -33,19 +33,20 @@ def compare_classes(model: Mapping, classes: Sequence[str]) -> list[tuple[str, s
 
 
 def compare_batch(images: int, ranks: int, batch: int) -> tuple[str, str]:
-    """Say that a rank's share of the images is less than a batch: what was found, and the remedy."""
+    """Return (problem, remedy) for a rank whose share of the images is less than a batch."""
     each = max(1, -(-images // ranks))
     found = f'{images} training images on {ranks} rank{"s" * (ranks > 1)} are no batch of {batch} for each'
     return found, f'set train_dataloader.batch_size to {each} or less'
 
 
 def check_fit(runner: Runner) -> None:
-    """Stop before the first batch, as a run without a batch would end well, with random weights.
+    """Stop a run that has no batch or wrong heads, before it starts.
 
-    The loaders are built for it, which the training goes on to use.
+    A run without a batch would end without an error, with random weights. The check builds the loaders, which
+    the training then uses.
 
     Raises:
-        FitError: A rank has no batch, or a head another number of outputs than there are classes.
+        FitError: A rank has no batch, or the outputs of a head do not match the classes.
     """
     loader = runner.train_loop.dataloader
     fewest = torch.tensor(len(loader))
@@ -64,7 +65,7 @@ def check_classes(runner: Runner, dataset) -> None:
     """Compare the heads of a runner's config with a data set.
 
     Raises:
-        FitError: A head has another number of outputs than there are classes.
+        FitError: The outputs of a head do not match the classes.
     """
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
     for found, remedy in compare_classes(runner.cfg.model, classes):
@@ -72,7 +73,7 @@ def check_classes(runner: Runner, dataset) -> None:
 
 
 def find_key(node, path: str, key: str) -> Iterator[tuple]:
-    """Yield the dotted path and the value of every `key` below a config node, whose own path is given."""
+    """Yield the dotted path and the value of every `key` below a config node; `path` is the node's."""
     if isinstance(node, Mapping):
         for name, value in node.items():
             if name == key:

@@ -1,4 +1,4 @@
-"""What a test set is a sample of, and what its images hold, as its annotation file and its files say."""
+"""The population of a test set, from its annotations and files, and digests of its images."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +14,8 @@ from projects.radiograph.parts import recorded_part
 from projects.radiograph.read import read
 from projects.radiograph.remote import is_url
 
-SAMPLED = 32  # files that are read for their depth
-# Keys of an image record that say the same.
+SAMPLED = 32  # files read for their depth
+# Alternative keys of an image record.
 DATES, MACHINES = ('date_captured', 'date'), ('machine', 'station', 'system')
 NOT_RECORDED = 'not recorded'
 UNCOVERED = (
@@ -25,16 +25,16 @@ UNCOVERED = (
 
 
 def describe_population(coco: Mapping, depths: Iterable[str]) -> dict:
-    """Say which images and parts an annotated set holds, and how the parts came into it.
+    """Describe the images and parts of an annotated set, and the rule by which the parts were drawn.
 
     Args:
         coco: COCO dict with its `info`; images may carry `series`, `date_captured` and `machine`.
-        depths: Of its files, such as '12-bit'.
+        depths: Bit depths of its files, such as '12-bit'.
 
     Returns:
-        dict: `images` and `parts` (None where a part is not known) as counts; `series`, `dates`, `machines`
-        and `depths` as lists, empty where they are not recorded; `drawn` in words; `part_rule`, the regular
-        expression that found the parts in the names, or None.
+        dict: the counts `images` and `parts` (None if an image has no known part); the lists `series`,
+            `dates`, `machines` and `depths`, empty if not recorded; `drawn`, the origin of the set in words;
+            `part_rule`, the regular expression that finds the parts in file names, or None.
     """
     images, info = coco['images'], coco.get('info')
     info = info if isinstance(info, Mapping) else {}
@@ -64,7 +64,7 @@ def _drawn(info: Mapping) -> str:
 
 
 def population_in_words(population: Mapping) -> str:
-    """Say in one sentence what was sampled, and in another what a proof on it does not cover."""
+    """Describe in one sentence the sampled population, and in another the limits of a proof on it."""
     if not population:
         return (
             f'The population that these parts are of is {NOT_RECORDED}. The proof does not cover {UNCOVERED}.'
@@ -91,26 +91,26 @@ def population_in_words(population: Mapping) -> str:
 
 
 def digest_images(folder: str, names: Iterable[str]) -> dict[str, str]:
-    """Return 16 hexadecimal digits that stand for what images show, by name; see `digest_content`.
+    """Return `digest_content` of each image, by name.
 
-    Images of a remote or a packed set have none: they are known by their names and annotations.
+    Images of a remote or packed set have no digest: they are identified by names and annotations.
     """
     if is_url(folder):
         return {}
-    with ThreadPoolExecutor() as pool:  # decoders let other threads run
+    with ThreadPoolExecutor() as pool:  # decoders release the GIL
         names = list(names)
         digests = pool.map(lambda name: digest_content(Path(folder, name)), names)
         return {name: digits for name, digits in zip(names, digests, strict=True) if digits is not None}
 
 
 def digest_content(path: Path) -> str | None:
-    """Return 16 hexadecimal digits that stand for what a radiograph shows; None where there is no file.
+    """Return a digest of a radiograph's content, 16 hexadecimal digits; None if there is no file.
 
-    A copy has those of its original, also where it was saved in another lossless format, turned by quarters,
-    mirrored, or its gray levels were multiplied or shifted: the sums of rows and columns, above the lowest
-    value and over their greatest common divisor, are then the same in some order. Two radiographs with noise
-    never have all these sums in common. A lossy copy, a crop or another view has other digits. Of a file
-    that is no picture of integers they are those of its bytes.
+    A copy has the digest of its original. This also holds if the copy was saved in another lossless format,
+    rotated by 90° steps, mirrored, or its gray levels were multiplied or shifted: the sums of rows and
+    columns, minus the lowest value and divided by their greatest common divisor, are then the same in some
+    order. Two noisy radiographs never share all these sums. A lossy copy, a crop or another view has another
+    digest. For a file without integer pixels the digest is that of its bytes.
     """
     try:
         pixels = read(path, frame=0).pixels
@@ -129,7 +129,7 @@ def digest_content(path: Path) -> str | None:
 
 
 def sample_depths(folder: str, names: Sequence[str]) -> list[str]:
-    """Read up to 32 files, evenly over the list, and return their depths, such as '12-bit'."""
+    """Read up to 32 files, evenly spaced in the list, and return their depths, such as '12-bit'."""
     if is_url(folder) or not names:
         return []
     chosen = np.unique(np.linspace(0, len(names) - 1, min(len(names), SAMPLED)).round().astype(int))

@@ -1,4 +1,4 @@
-"""Where a run comes from: commit, hardware, and the labels that it starts with."""
+"""Provenance of a run: commit, hardware, and the SHA-256 of its labels at each start."""
 
 import ast
 import datetime
@@ -18,19 +18,19 @@ from projects.radiograph.files import write_json
 
 from .digests import digest_labels
 
-# All but what a study records run by run: its first row is no change of the code of its second.
+# Excludes the results that a study writes after each run, which are no change of the code.
 CODE = ('.', ':(exclude)configs/study/*.results.json')
 
 
 def provenance(config: str | Path | None = None) -> dict:
-    """Say which code runs on which machine.
+    """Return the commit of the code and the hardware.
 
     Args:
-        config: The config that is run; one that the commit does not hold is a change as well.
+        config: The config that is run; a config outside of the commit counts as a change.
 
     Returns:
-        `commit` (of the repository, or 'unknown'), `dirty` (tracked files differ from it, records of studies
-        aside, or the config or one of its bases is none of them; None when unknown) and `hardware`.
+        `commit` (of the repository, or 'unknown'), `dirty` (whether tracked files except results of studies
+        differ from the commit, or the config or a base of it is not tracked; None if unknown) and `hardware`.
     """
 
     def git(*args):
@@ -48,7 +48,7 @@ def provenance(config: str | Path | None = None) -> dict:
 
 
 def config_files(path: Path) -> set[Path]:
-    """Return a config's file and those of its bases; an installed package's (`pkg::path`) are pinned."""
+    """Return the files of a config and its bases, except bases of pinned packages (`pkg::path`)."""
     path = path.resolve()
     found = {path}
     for node in ast.parse(path.read_text()).body if path.suffix == '.py' else ():
@@ -61,23 +61,23 @@ def config_files(path: Path) -> set[Path]:
 
 
 def note_start(cfg: Config, facts: dict, seed: int, resumed: bool) -> list[str]:
-    """Add a start of a training to `starts.json`: one that is resumed may be of several commits and machines.
+    """Record a start of a training in `starts.json`, since a resumed run may span commits and machines.
 
     Args:
-        cfg: Config with its work dir; the SHA-256 of the annotations that it trains on is noted.
-        facts: What `provenance` returned.
-        seed: Of the training.
-        resumed: Whether it goes on with what the folder holds; else earlier starts have no part in it.
+        cfg: Config with its work dir; the SHA-256 of its training annotations is recorded.
+        facts: Result of `provenance`.
+        seed: Seed of the training.
+        resumed: Whether the training resumes the run in the folder; otherwise earlier starts are dropped.
 
     Returns:
-        A line for each file of labels that is another than at an earlier start of the run.
+        A line for each file of labels that has changed since an earlier start of the run.
     """
     file = Path(cfg.work_dir, 'starts.json')
     starts = []
     if resumed:
         try:
             starts = json.loads(file.read_text())['starts']
-        except (FileNotFoundError, json.JSONDecodeError):  # begun before starts were noted, or cut short
+        except (FileNotFoundError, json.JSONDecodeError):  # a run without records, or a truncated file
             starts = [dict(commit='unknown', hardware='unknown')]
     gpus = mmengine.dist.get_world_size() if torch.cuda.is_available() else 0
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')

@@ -1,4 +1,4 @@
-"""What the tools that take a config share: reading it, where a result comes from, errors as one line."""
+"""Steps that all tools with a config share: reading it, seed, work dir, runner, errors in one line."""
 
 import contextlib
 import errno
@@ -31,12 +31,12 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
 
     Args:
         path: Config file.
-        options: `key=value` strings; dotted keys, values as `options.parse_value` has them. `xray_load.…`
-            is written into every LoadXray of the config, so that all chains load alike; `xray_own.…` into the
-            fragment of an experiment in `configs/own/`.
+        options: `key=value` strings with dotted keys; `options.parse_value` reads the values. `xray_load.…`
+            is written into every LoadXray of the config, so that all pipelines load alike, and `xray_own.…`
+            into the fragment of an experiment in `configs/own/`.
 
     Raises:
-        UsageError: The file is no readable config, or an option does not fit it.
+        UsageError: The file is no readable config, or an option does not fit the config.
     """
     if not Path(path).is_file():
         raise UsageError(
@@ -49,7 +49,7 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
             cfg = Config.fromfile(path)
     except variables.VariableError as error:
         raise UsageError(str(error)) from None
-    except Exception as error:  # a config is Python: whatever it raises is its author's to mend
+    except Exception as error:  # a config is Python code and can raise any error
         raise UsageError(
             f'{path}: not readable as a config ({type(error).__name__}: {_line(error)}); correct the file, '
             'or the base that it names'
@@ -67,7 +67,7 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
                 cfg.merge_from_dict({key: value})
         except variables.VariableError as error:
             raise UsageError(str(error)) from None
-        except Exception as error:  # merge_from_dict raises whatever the nested containers raise
+        except Exception as error:  # merge_from_dict can raise any error of the nested containers
             raise _misfit(option, path, error) from error
     for option, parts in added.items():
         if parts and not parts[0].startswith('xray_') and (misspelling := spelling.misspelt(cfg, parts)):
@@ -76,7 +76,7 @@ def read_config(path: str, options: list[str] | None = None) -> Config:
 
 
 def _split(option: str, path: str) -> tuple[str, object]:
-    """Key and value of an option for the config at `path`."""
+    """Split an option for the config at `path` into key and value."""
     key, equals, value = option.partition('=')
     if not key or not equals:
         raise UsageError(
@@ -97,15 +97,15 @@ def _misfit(option: str, path: str, error: Exception) -> UsageError:
 
 
 def read_experiment(path: str, options: list[str] | None = None, loader: str = 'train_dataloader') -> Config:
-    """Read a config that has a model and data, see `read_config`.
+    """Read a config that must have a model and data, see `read_config`.
 
     Args:
         path: Config file.
         options: `key=value` strings.
-        loader: Which data it needs.
+        loader: The loader that the config must have.
 
     Raises:
-        UsageError: It lacks one of them, as a fragment does; or `read_config` raises it.
+        UsageError: The model or the loader is missing, as in a fragment; or see `read_config`.
     """
     cfg = read_config(path, options)
     if not cfg.get('model') or not cfg.get(loader):
@@ -116,12 +116,12 @@ def read_experiment(path: str, options: list[str] | None = None, loader: str = '
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
-    """Set `cfg.work_dir`: the argument, else the config's own, else `work_dirs/<config stem>`."""
+    """Set `cfg.work_dir` to the argument, else to the config's own, else to `work_dirs/<config stem>`."""
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(cfg.filename).stem)
 
 
 def set_seed(cfg: Config) -> int:
-    """Give `cfg.randomness` a seed (0) when it has none, so that a run can be repeated; return the seed."""
+    """Set the seed to 0 if `cfg.randomness` has none, so that a run can be repeated; return the seed."""
     randomness = dict(cfg.get('randomness') or {})
     if randomness.get('seed') is None:
         randomness['seed'] = 0
@@ -130,10 +130,10 @@ def set_seed(cfg: Config) -> int:
 
 
 def prepare(cfg: Config, launcher: str) -> None:
-    """Fit a config to the machine and say what was replaced; starts the process group when needed.
+    """Adapt a config to the machine, print the changes, and start the process group if needed.
 
     Raises:
-        UsageError: More ranks are launched here than there are GPUs; NCCL would hang, or fail in a page.
+        UsageError: There are more ranks than GPUs on this machine; NCCL would hang or print a page of errors.
     """
     ranks, gpus = int(os.environ.get('LOCAL_WORLD_SIZE', 1)), torch.cuda.device_count()
     if launcher == 'pytorch' and torch.cuda.is_available() and ranks > gpus:
@@ -146,16 +146,16 @@ def prepare(cfg: Config, launcher: str) -> None:
             print(line)
     cfg.launcher = launcher
     if launcher != 'none' and not torch.distributed.is_initialized():
-        # As the Runner would a moment later: what a run starts from is agreed upon before it is built.
+        # Before the Runner does so: the ranks agree on a start checkpoint before the Runner is built.
         mmengine.dist.init_dist(launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl')))
 
 
 @contextlib.contextmanager
 def process_group_ends():
-    """Let the ranks of a run leave together, once the work in this context is done or stopped.
+    """Let the ranks of a run exit together, after the work in this context has ended or stopped.
 
-    A rank that goes while another still talks to it takes that one down (gloo: SIGABRT), and torchrun calls
-    the finished run failed. After an error nobody waits: torchrun ends the others.
+    If a rank exits while another still communicates with it, the other aborts (gloo: SIGABRT), and torchrun
+    reports the finished run as failed. After an error no rank waits: torchrun ends the others.
     """
     try:
         yield
@@ -173,10 +173,10 @@ def _leave() -> None:
 
 @contextlib.contextmanager
 def alone_in(work_dir: str) -> Iterator[None]:
-    """Keep other trainings out of a work dir: two would write over each other's checkpoints and logs.
+    """Lock a work dir against other trainings: two would overwrite each other's checkpoints and logs.
 
     Raises:
-        UsageError: Another process trains there.
+        UsageError: Another process trains in the folder.
     """
     if not is_main():
         yield
@@ -184,28 +184,28 @@ def alone_in(work_dir: str) -> Iterator[None]:
     Path(work_dir).mkdir(parents=True, exist_ok=True)
     with Path(work_dir, '.running').open('w') as file:
         try:
-            # Of this process alone, unlike flock: loaders that outlive a kill by seconds do not hold it.
+            # Unlike flock, child processes do not hold this lock: loaders outlive a kill by seconds.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise UsageError(
                     f'{work_dir}: another process is training there; wait for it, or give another --work-dir'
                 ) from None
-            # Else the file system has no locks.
+            # Other errors: the file system has no locks.
         yield
 
 
 def choose_start(work_dir: str, wanted: bool) -> str | None:
-    """Return the checkpoint with which a run goes on, the same on every rank, or None to start afresh.
+    """Return the checkpoint from which a run resumes, the same on every rank, or None for a new start.
 
     Args:
-        work_dir: Where the run writes.
-        wanted: Whether `--resume` was given. A rank that torchrun has restarted (`--max-restarts`) goes on
-            by itself, and all others with it: without `--resume` from what was written since tools/launch.py
-            started, as the run of before in the same folder is another.
+        work_dir: Work dir of the run.
+        wanted: Whether `--resume` was given. If torchrun has restarted a rank (`--max-restarts`), all ranks
+            resume without `--resume` too. They then use only checkpoints written since tools/launch.py
+            started, since older ones in the folder belong to an earlier run.
 
     Raises:
-        UsageError: The folder names a checkpoint, but none can be read.
+        UsageError: The folder has checkpoints, but none can be read.
     """
     names = 'TORCHELASTIC_RESTART_COUNT', 'XRAY_LAUNCHED'
     facts = mmengine.dist.all_gather_object([float(os.environ.get(name, 0)) for name in names])
@@ -225,24 +225,24 @@ def choose_start(work_dir: str, wanted: bool) -> str | None:
 
 
 def fit_batch(cfg: Config) -> list[str]:
-    """Fit a config to the number of GPUs that there are, so that it trains as it was written.
+    """Adapt a config to the number of GPUs, so that its training stays equivalent.
 
-    `auto_scale_lr.base_batch_size` is the batch for which the learning rate was written. When the ranks
-    together load a fraction of it, the gradients of several steps are added up before an update, and the
-    schedules that count iterations are stretched. When that does not come out even, learning rates are
-    scaled linearly (Goyal et al., arXiv:1706.02677), that of `SimSiamHook` too. Batch norm is not
-    corrected: it sees only what the ranks load at once. `auto_scale_lr.enable`, with which mmengine would
-    scale once more, asks for what is done anyway and is switched off.
+    `auto_scale_lr.base_batch_size` is the batch size for which the learning rate was chosen. If the ranks
+    together load an integer fraction of it, gradients of several steps are accumulated before an update, and
+    schedules that count iterations are stretched. For any other ratio learning rates are scaled linearly
+    (Goyal et al., arXiv:1706.02677), also that of `SimSiamHook`. Batch norm is not corrected: it sees only
+    the images that the ranks load at once. `auto_scale_lr.enable` is switched off, since mmengine would scale
+    a second time.
 
     Args:
         cfg: Config, changed in place; the process group, if any, has been started.
 
     Returns:
-        One line that says what was done; none where the batch is as written and `enable` is not set, or
+        One line about the change; no line if the batch is as written and `enable` is not set, or if
         `auto_scale_lr` is None.
 
     Raises:
-        UsageError: `enable` without the batch for which the learning rate was written.
+        UsageError: `enable` without the batch size for which the learning rate was chosen.
     """
     scaling = cfg.get('auto_scale_lr') or {}
     written = scaling.get('base_batch_size')
@@ -294,7 +294,7 @@ def fit_batch(cfg: Config) -> list[str]:
 
 
 def magnified_views(cfg: Config) -> list[str]:
-    """Look for random crops that magnify what LoadXray has shrunk: such views are blurred, not larger.
+    """Look for random crops that magnify images which LoadXray has shrunk: such views are blurred.
 
     Args:
         cfg: Config.
@@ -327,16 +327,16 @@ def build_runner(cfg: Config) -> mmengine.runner.Runner:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that prints; every process is, unless a launcher says otherwise."""
+    """Whether this process prints: rank 0, or any process without a launcher."""
     return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
 
 
 def one_line_errors(main):
-    """Turn errors that a user can mend into one line on stderr and an exit code: 2 wrong use, 1 failed.
+    """Turn errors that a user can correct into one line on stderr and an exit code: 2 wrong use, 1 failed.
 
-    These are the errors that the project's own modules define or raise, names that no registry knows,
-    arguments that a class named in a config does not take, and files that are not there. Anything else is a
-    fault of the code and keeps its traceback.
+    These are errors that the project's modules define or raise, unknown names in a registry, unknown
+    arguments of a class in a config, and missing files. Any other error is a fault of the code and keeps its
+    traceback.
     """
 
     @functools.wraps(main)
@@ -346,7 +346,7 @@ def one_line_errors(main):
         except KeyboardInterrupt:
             if not _launched():
                 raise
-            return 130  # the launcher was interrupted as well
+            return 130  # the launcher was interrupted too
         except Exception as error:
             message, code = _explain(error)
             if _launched():
@@ -362,13 +362,13 @@ def one_line_errors(main):
 
 
 def _explain(error: Exception) -> tuple[str | None, int]:
-    """Return the line about an error, None where it is a fault of the code, and the exit code."""
+    """Return the line about an error, or None for a fault of the code, and the exit code."""
     if isinstance(error, UsageError):
         return _line(error), 2
     if isinstance(error, FileNotFoundError):
         return f'{error.filename or _line(error)}: no such file; correct the path in the config', 1
     package = isinstance(error, ImportError) and re.search(r'pip install (?:-U )?([\w -]+)"', str(error))
-    if package:  # of a logger: mmengine names a pip that the environment has not
+    if package:  # a logger's package: mmengine's message names pip, which the environment does not have
         return (
             f'{package[1]} is not installed, expected by visualizer.vis_backends; install it with '
             f'`.uv/bin/uv pip install --python .venv {package[1]}`, or leave this logger out'
@@ -382,19 +382,19 @@ def _explain(error: Exception) -> tuple[str | None, int]:
 
 
 def _launched() -> bool:
-    """Whether tools/launch.py has started this rank, and tells its error."""
+    """Whether tools/launch.py has started this rank and prints its error."""
     return {'XRAY_LAUNCHED', 'TORCHELASTIC_ERROR_FILE'} <= os.environ.keys()
 
 
 LOST = re.compile(r'gloo|NCCL|onnection (closed|reset) by peer|roken pipe')
-"""In a RuntimeError: this rank only lost its connection to another."""
+"""Found in a RuntimeError of a rank that only lost its connection to another rank."""
 
 
 def _hand_over(error: Exception, message: str | None, code: int) -> None:
-    """Write an error into the file in which torchrun expects it; tools/launch.py reads it.
+    """Write an error into torchrun's error file, from which tools/launch.py prints it.
 
-    Several ranks that print would interleave, and most of them only lost their connection to the one that
-    failed.
+    If several ranks printed, their lines would mix, and most ranks only lost their connection to the failed
+    rank.
     """
     lost = isinstance(error, torch.distributed.DistError) or (
         isinstance(error, RuntimeError) and message is None and bool(LOST.search(str(error)))
@@ -417,12 +417,12 @@ def _is_users(error: Exception) -> bool:
     if isinstance(error, ValueError) and Path(frames[-1].filename).is_relative_to(REPO / 'projects'):
         return True
     if isinstance(error, TypeError) and '__init__() got an unexpected keyword' in str(error):
-        return 'mmengine' in Path(frames[-1].filename).parts  # which builds what a config names
+        return 'mmengine' in Path(frames[-1].filename).parts  # mmengine builds the classes of a config
     return isinstance(error, KeyError) and 'registry' in str(error)
 
 
 def _line(error: Exception) -> str:
-    """Return an error's message as one line; of one that a loader worker passes on, the last line."""
+    """Return an error's message as one line; for an error from a loader worker, its last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

@@ -1,4 +1,4 @@
-"""A checkpoint loaded whole, and a test on the val set."""
+"""Loading a complete checkpoint, and a test on the val set."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from projects.xray.handover import HandoverError, refuse_untrained
 
 
 def load_strictly(runner: Runner, checkpoint: str, config: str) -> dict:
-    """Load all weights or none: a measure of a half-loaded model is worth nothing.
+    """Load a checkpoint only if all weights match: results of a partly loaded model mean nothing.
 
     Returns:
-        dict: What the checkpoint says of its training (`seed`, `epoch`, …); empty when it says nothing.
+        dict: The checkpoint's `meta` about its training (`seed`, `epoch`, …); may be empty.
 
     Raises:
-        HandoverError: A key or a shape differs, or the weights were never updated.
+        HandoverError: A key or a shape differs, or no update has changed the weights.
     """
     try:
         meta = runner.load_checkpoint(checkpoint, map_location='cpu', strict=True).get('meta') or {}
@@ -36,7 +36,7 @@ def load_strictly(runner: Runner, checkpoint: str, config: str) -> dict:
 
 @contextlib.contextmanager
 def on_val(runner: Runner, cfg: Config) -> Iterator[None]:
-    """Have the runner test on the val set, without pictures; `Runner.val` would save a best model."""
+    """Let the runner test on the val set without drawing; `Runner.val` would save a best checkpoint."""
     hooks = [hook for hook in runner.hooks if getattr(hook, 'draw', False)]
     for hook in hooks:
         hook.draw = False

@@ -1,4 +1,4 @@
-"""X-ray inspection on mmengine, mmdet and mmpretrain; configs import the files by name."""
+"""The classes that a config can name, on mmengine, mmdet and mmpretrain; configs import the modules."""
 
 from .renamed import install
 

@@ -1,9 +1,9 @@
-"""OpenMMLab's Python APIs on radiographs: paths and arrays are windowed as `LoadXray` does in training.
+"""OpenMMLab's Python APIs on radiographs: paths and arrays get the same window as in training.
 
 `mmdet.apis.inference_detector` and `DetInferencer`, mmpretrain's `ImageClassificationInferencer` and
-`FeatureExtractor` look for `LoadImageFromFile` at the head of a pipeline, and read 8-bit colour. Where
-`LoadXray` stands there, they take a path, an array (H, W) in the file's own gray levels, or a list of these.
-Importing this file, as every config does, is enough.
+`FeatureExtractor` expect `LoadImageFromFile` at the head of a pipeline and read 8-bit colour. With this
+module they also accept `LoadXray` there. They then take a path, an array (H, W) in the file's own gray
+levels, or a list of these. Importing this module is enough; every config does so.
 """
 
 import functools
@@ -26,17 +26,17 @@ from .transforms import LoadXray
 
 @TRANSFORMS.register_module()
 class XrayInput(BaseTransform):
-    """`LoadXray` for what a caller hands over: a path, an array, or a dict with `img_path` or `img`.
+    """`LoadXray` for the input of an API: a path, an array, or a dict with `img_path` or `img`.
 
     Args:
-        **kwargs: Those of `LoadXray`.
+        **kwargs: Arguments of `LoadXray`.
     """
 
     def __init__(self, **kwargs):
         self.load = LoadXray(**kwargs)
 
     def transform(self, results: dict | str | Path | np.ndarray) -> dict:
-        """Return a dict with the windowed image; a numpy array is taken as a file without a stated range."""
+        """Return a dict with the windowed image; an array counts as a file without a stated range."""
         if isinstance(results, np.ndarray):
             results = dict(img=results)
         elif not isinstance(results, dict):
@@ -53,10 +53,11 @@ class XrayInput(BaseTransform):
 
 @DET_TRANSFORMS.register_module(name='LoadImageFromNDArray', force=True)
 class LoadArray(LoadImageFromNDArray):
-    """mmdet's, which `inference_detector` puts in the place of a pipeline's loader and keeps its arguments.
+    """mmdet's loader of arrays, which also windows arrays as `LoadXray` does.
 
     Args:
-        **kwargs: Those of `LoadXray`, then the array is windowed as that does; else the stock ones.
+        **kwargs: Arguments of `LoadXray`, since `inference_detector` replaces the pipeline's loader by this
+            class and keeps its arguments; or the stock arguments.
     """
 
     def __init__(self, **kwargs):
@@ -74,7 +75,7 @@ def _loads_radiographs(cfg) -> bool:
 
 
 def _input_of(cfg) -> tuple[dict, list]:
-    """The first transform, for what a caller hands over, and the others."""
+    """Return the first transform as `XrayInput`, and the other transforms."""
     first, *rest = cfg.test_dataloader.dataset.pipeline
     return dict(first, type='XrayInput'), rest
 
@@ -96,7 +97,7 @@ def _det_collate(stock):
     @functools.wraps(stock)
     def init_collate(self, cfg):
         named = cfg.test_dataloader.get('collate_fn')
-        if isinstance(named, dict):  # as loaders state it; mmengine expects the name alone
+        if isinstance(named, dict):  # the form of loaders; mmengine expects the name alone
             cfg.test_dataloader.collate_fn = named['type']
         return stock(self, cfg)
 
@@ -122,14 +123,14 @@ def _cls_preprocess(stock):
         if not getattr(self, 'loads_radiographs', False):
             yield from stock(self, inputs, batch_size)
             return
-        # The stock one would read a path as 8-bit colour first.
+        # The stock method would first read a path as 8-bit colour.
         yield from map(default_collate, self._get_chunk_data(map(self.pipeline, inputs), batch_size))
 
     return preprocess
 
 
 def install() -> None:
-    """Let the APIs load radiographs; what other configs load stays as it is."""
+    """Let the APIs load radiographs; configs without LoadXray are not affected."""
     DetInferencer._init_pipeline = _det_pipeline(DetInferencer._init_pipeline)
     DetInferencer._init_collate = _det_collate(DetInferencer._init_collate)
     for api in (ImageClassificationInferencer, FeatureExtractor):

@@ -1,4 +1,4 @@
-"""Which anchors and proposals a detector learns as objects, as background, or not at all."""
+"""Assignment of anchors and proposals to objects or background, ignoring crowd regions."""
 
 from mmdet.models.task_modules.assigners import AssignResult, MaxIoUAssigner
 from mmdet.registry import TASK_UTILS
@@ -7,16 +7,16 @@ from mmengine.structures import InstanceData
 
 @TASK_UTILS.register_module()
 class XrayMaxIoUAssigner(MaxIoUAssigner):
-    """MaxIoUAssigner that does not take crowd for background.
+    """MaxIoUAssigner that does not assign crowd regions to the background.
 
-    mmdet's default does so (`ignore_iof_thr=-1`). A higher threshold there has no effect in an image whose
-    boxes are all crowd, and also takes away the anchors of objects that lie in a crowd region. Here a box
-    that would be background is ignored where most of it lies in a crowd region; objects keep their boxes.
+    mmdet's default assigns them to the background (`ignore_iof_thr=-1`). A higher threshold has no effect in
+    an image whose boxes are all crowd, and it also removes the anchors of objects inside a crowd region. This
+    class ignores a background box if most of its area lies in a crowd region; objects keep their boxes.
 
     Args:
-        *args: those of `MaxIoUAssigner`.
-        crowd_iof_thr: share of a box's area in one crowd region above which it is no background.
-        **kwargs: those of `MaxIoUAssigner`.
+        *args: arguments of `MaxIoUAssigner`.
+        crowd_iof_thr: a background box is ignored if a larger share of its area lies in one crowd region.
+        **kwargs: arguments of `MaxIoUAssigner`.
     """
 
     def __init__(self, *args, crowd_iof_thr: float = 0.5, **kwargs):
@@ -30,7 +30,7 @@ class XrayMaxIoUAssigner(MaxIoUAssigner):
         gt_instances_ignore: InstanceData | None = None,
         **kwargs,
     ) -> AssignResult:
-        """Assign boxes to objects as `MaxIoUAssigner` does, then ignore the background within crowd."""
+        """Assign boxes as `MaxIoUAssigner` does, then ignore background boxes in crowd regions."""
         result = super().assign(pred_instances, gt_instances, None, **kwargs)
         priors = pred_instances.priors
         if gt_instances_ignore is not None and len(gt_instances_ignore) and len(priors):

@@ -1,4 +1,4 @@
-"""A detector handed over to other classes: what its box head knows of defect types becomes their classes'."""
+"""Mapping a pretrained box head from defect types to the classes of another data set."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,21 +16,21 @@ MASK = 'roi_head.mask_head'
 def group_classes(
     source: Sequence[str], target: Sequence[str], severity: str | Mapping | None = None
 ) -> list[list[int]] | None:
-    """Return which classes of a file make up each class of a run.
+    """Return the classes of a file that belong to each class of a run.
 
-    A class stands for itself where both have it. Else a single class takes all, and a severity map says which
-    class takes a defect type.
+    If both have the same classes, each class maps to itself. Otherwise a single class of the run takes all
+    types, and several classes take the types that the severity map assigns to them.
 
     Args:
         source: Classes of the file, in label order.
         target: Classes of the run, in label order.
-        severity: Of the run's data set, see `datasets.read_severity`.
+        severity: Severity map of the run's data set, see `datasets.read_severity`.
 
     Returns:
-        Labels of the file by label of the run; None where the file's are no classes of radiographs at all.
+        For each label of the run, the labels of the file; None if the file's classes are not of radiographs.
 
     Raises:
-        HandoverError: A type has no class, or a class no type.
+        HandoverError: A type has no class, or a class has no type.
     """
     source, target = list(source), list(target)
     table = read_severity(severity) or {}
@@ -55,15 +55,15 @@ def group_classes(
 def map_heads(
     state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], groups: Sequence[Sequence[int]]
 ) -> dict[str, torch.Tensor]:
-    """Return a file's tensors with the rows of its types combined into those of their classes.
+    """Return a file's tensors with the rows of its types combined into rows of classes.
 
-    A class has the mean of its n types' rows, and ln(n) more logit: the sum of their probabilities where the
-    detector takes them for equally likely, less than it elsewhere (log-sum-exp is convex). Regression and
-    masks have the mean alone. Background stays.
+    The row of a class is the mean of the rows of its n types, and its logit gets ln(n) added. The result is
+    the sum of the types' probabilities if they are equally likely, and less otherwise (log-sum-exp is
+    convex). Regression and masks use the mean alone. Background stays unchanged.
 
     Args:
         state: Tensors of the file.
-        own: Those of the model that takes them, for their shapes.
+        own: Tensors of the model that loads them, for their shapes.
         groups: From `group_classes`.
     """
     count = sum(len(group) for group in groups)
@@ -79,8 +79,8 @@ def map_heads(
                 continue
             types = rows[: len(rows) - background].reshape(-1, width, *rows.shape[1:])
             if len(types) not in (1, count) or (background and len(types) != count):
-                continue  # of another kind: the comparison will say so
-            # A regression that all classes share is one type's.
+                continue  # another kind of head: the comparison reports it
+            # A class-agnostic regression has the rows of a single type.
             parts = [[0]] * len(groups) if len(types) == 1 < count else groups
             if len(wanted) == width and len(groups) > 1:
                 parts = [range(len(types))]

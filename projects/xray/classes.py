@@ -1,7 +1,7 @@
 """Severity classes, their colours, and the maps from defect types to severity."""
 
 CLASSES = ('critical', 'minor')
-# RGB. Vermilion and sky blue stay apart for the common colour-vision deficiencies (Okabe & Ito).
+# RGB. Vermilion and sky blue are distinguishable with common colour-vision deficiencies (Okabe & Ito).
 PALETTE = [(213, 94, 0), (86, 180, 233)]
 
 # GDXray castings are annotated with one class.
@@ -9,8 +9,8 @@ GDXRAY_CLASSES = ('defect',)
 GDXRAY_PALETTE = [(213, 94, 0)]
 
 # Seven critical and twelve minor types, the scheme of Appl. Sci. 2024, 14(7), 2785, section 3.1.
-# The paper does not name its types; these are the common ones of aluminium and iron castings
-# (ASTM E155, E2422), and the ones that `synthetic/defects.py` draws. A plant brings its own map.
+# The paper does not name its types. These are common types of aluminium and iron castings (ASTM E155, E2422),
+# and `synthetic/defects.py` draws them. A plant writes its own map.
 CASTINGS = {
     'crack': 'critical',
     'hot_tear': 'critical',
@@ -33,5 +33,5 @@ CASTINGS = {
     'flash': 'minor',
 }
 
-# Named maps, so that a config says `severity='castings'` and the map has one home.
+# Maps by name, so that a config can say `severity='castings'`.
 SEVERITY_MAPS = {'castings': CASTINGS}

@@ -1,6 +1,6 @@
-"""COCO files of defects: read, checked, repaired where that is safe, and their types mapped to classes.
+"""Reading COCO files of defects: checks, safe repairs, and the mapping of types to classes.
 
-Datasets and metrics share `load_defects`, the one reader of annotations.
+Data sets and metrics share `load_defects`, the only reader of annotations.
 """
 
 import difflib
@@ -27,21 +27,21 @@ _MORE = 'write the file again, or as Parquet with tools/convert_labels.py, which
 def load_defects(
     ann_file: str | os.PathLike, classes: Sequence[str] | None, severity: str | Mapping | None = None
 ) -> dict:
-    """Read a COCO file, check it, repair what is safe to repair, and map its defect types to classes.
+    """Read a COCO file, check it, make safe repairs, and map its defect types to classes.
 
-    Counted repairs: a box that sticks out of its image is clipped; a box under one pixel wide or high is
+    Counted repairs: a box that exceeds its image is clipped; a box less than one pixel wide or high is
     widened to one pixel (mmdet would drop it); a repeated annotation id is renumbered; a missing or zero
-    `area` becomes that of the box; `ignore` becomes `iscrowd`. Everything else that is wrong is an error, a
-    file of crowd alone too: it is neither learnt nor counted.
+    `area` becomes the area of the box; `ignore` becomes `iscrowd`. Any other fault is an error. A file with
+    crowd boxes alone is an error too, since crowd is neither learnt nor counted.
 
     Args:
         ann_file: COCO annotation file; boxes are [x, y, w, h] in px.
-        classes: Names of the classes, in label order; None for the types of the file.
+        classes: Names of the classes, in label order; None uses the types of the file.
         severity: See `read_severity`. With None, the category names must be exactly `classes`.
 
     Returns:
-        COCO dict. `categories` are `classes` with ids 1..n in that order; each annotation keeps its source
-        type as `type`; images and their ids are those of the file, defect-free ones included. `repairs`
+        COCO dict. `categories` are `classes` with ids 1..n in this order. Each annotation keeps its source
+        type as `type`. All images of the file are included with their ids, also defect-free ones. `repairs`
         maps each kind of repair to its count.
 
     Raises:
@@ -75,14 +75,14 @@ def load_defects(
 
 
 def no_list_of_classes(classes: str) -> DatasetError:
-    """Return the error for a string in the place of a list of classes."""
+    """Return the error for a string instead of a list of classes."""
     return DatasetError(
         f'metainfo.classes is the string {classes!r}, expected a list of names; write ({classes!r},)'
     )
 
 
 def nothing_to_learn(path: str, crowd: int, images: int) -> DatasetError:
-    """Return the error for a file without a box that is learnt."""
+    """Return the error for a file without a box to learn."""
     found = f'{crowd} crowd boxes, which are neither learnt nor counted,' if crowd else '0 boxes'
     return DatasetError(
         f'{path}: {found} in {images} images, expected at least one box to learn; annotate defects '
@@ -91,7 +91,7 @@ def nothing_to_learn(path: str, crowd: int, images: int) -> DatasetError:
 
 
 def image_twice(path: str, image_id: int, name: str) -> DatasetError:
-    """Return the error for an image id or file name of two records."""
+    """Return the error for an image id or file name that two records share."""
     return DatasetError(
         f'{path}: image id {image_id} or file name {name} occurs twice; give each image one record '
         'with its own id'
@@ -99,7 +99,7 @@ def image_twice(path: str, image_id: int, name: str) -> DatasetError:
 
 
 def no_file(path: str) -> DatasetError:
-    """Return the error for an annotation file that is not there."""
+    """Return the error for a missing annotation file."""
     return DatasetError(
         f'{path}: no such annotation file; write one with tools/convert_dataset.py or '
         'tools/make_synthetic.py, or correct `data_root` and `ann_file`'
@@ -109,13 +109,13 @@ def no_file(path: str) -> DatasetError:
 def repair_annotations(
     path: str, sources: list[dict], images: Mapping[int, dict], types: Mapping[int, str]
 ) -> tuple[list[dict], Counter]:
-    """Check a file's annotations and repair copies of them; `type` is the name of the defect type.
+    """Check a file's annotations and repair copies of them; adds `type`, the name of the defect type.
 
     Returns:
         Annotations in the order of the file, and the count of each kind of repair.
 
     Raises:
-        DatasetError: An annotation without its image or type, or with a box that cannot be used.
+        DatasetError: An annotation has no valid image or type, or its box cannot be used.
     """
     repairs = Counter()
     annotations, ids = [], set()
@@ -154,10 +154,10 @@ def repair_annotations(
 
 
 def read_coco(path: str) -> dict:
-    """Read a COCO file, or its Parquet form, from a path or a URL and check that it has the three lists.
+    """Read a COCO file or its Parquet form from a path or a URL, and check that it has the three lists.
 
     Raises:
-        DatasetError: It is missing, neither of both, or lacks one of the lists.
+        DatasetError: The file is missing, has another format, or lacks one of the lists.
     """
     try:
         if path.endswith(SUFFIX):
@@ -184,7 +184,7 @@ def read_coco(path: str) -> dict:
 
 
 def check_images(path: str, rows: list[dict], start: int = 0) -> dict[int, dict]:
-    """Return the image records by id; the first has the number `start` in the file."""
+    """Check image records and return them by id; messages count them from `start`."""
     images, names = {}, set()
     for index, row in enumerate(rows, start):
         if not isinstance(row.get('id'), int) or not isinstance(row.get('file_name'), str):
@@ -216,7 +216,7 @@ def check_images(path: str, rows: list[dict], start: int = 0) -> dict[int, dict]
 
 
 def check_categories(path: str, rows: list[dict]) -> dict[int, str]:
-    """Return the type names by category id."""
+    """Check categories and return the type names by id."""
     types = {}
     for row in rows:
         if not isinstance(row.get('id'), int) or not isinstance(row.get('name'), str):
@@ -230,12 +230,12 @@ def check_categories(path: str, rows: list[dict]) -> dict[int, str]:
 
 
 def class_of_types(path, types, used, classes, severity) -> dict[str, str]:
-    """Check the types of a file against the classes, the one place where they meet; return type -> class.
+    """Check the types of a file against the classes; return type -> class.
 
     Args:
         path: Annotation file, for messages.
         types: All types that the file declares.
-        used: Types that its annotations carry.
+        used: Types that occur in its annotations.
         classes: Classes of the dataset.
         severity: See `read_severity`.
     """
@@ -274,7 +274,7 @@ def _flag(where: str, value, key: str) -> bool:
 
 
 def _repair_box(where: str, box, image: dict, repairs: Counter) -> list[float]:
-    """Clip a box to its image and widen it to one pixel, each counted in `repairs`."""
+    """Clip a box to its image and widen it to one pixel; `repairs` counts both."""
     try:
         x, y, w, h = (float(v) for v in box)
     except (TypeError, ValueError, OverflowError):
@@ -290,13 +290,13 @@ def _repair_box(where: str, box, image: dict, repairs: Counter) -> list[float]:
             f'{where} has the box {box} wholly outside its image of {width} x {height} px; correct or delete '
             'it, or correct the size of the image'
         )
-    # Writers round boxes: what sticks out by less than a hundredth of a pixel is no fault of the data.
+    # Programs round boxes when writing, so an excess below 0.01 px is not counted as a fault.
     if max(-x, -y, x + w - width, y + h - height) > 0.01:
         repairs['boxes clipped to their image'] += 1
     w, h = x2 - x1, y2 - y1
     if w < 1 or h < 1:
         repairs['boxes widened to one pixel'] += 1
-        # A width of exactly 1: (x1 + 1) - x1 may round to less, which mmdet drops.
+        # The width is set to exactly 1: (x1 + 1) - x1 may round to less, and mmdet would drop the box.
         if w < 1:
             x1, w = min(max((x1 + x2) / 2 - 0.5, 0.0), width - 1.0), 1.0
         if h < 1:
@@ -308,8 +308,8 @@ def describe(coco: dict, ann_file: str | os.PathLike) -> str:
     """Return a table of images and boxes per class and per source type, the crowd boxes, and the repairs.
 
     Args:
-        coco: What `load_defects` returned.
-        ann_file: Named in the first line.
+        coco: Result of `load_defects`.
+        ann_file: Path for the first line.
     """
     names = {c['id']: c['name'] for c in coco['categories']}
     boxes: Counter = Counter()
@@ -331,7 +331,7 @@ def describe(coco: dict, ann_file: str | os.PathLike) -> str:
 
 
 class Counts(NamedTuple):
-    """Of a file: images, those with boxes, boxes that are learnt, crowd boxes."""
+    """Counts of a file: images, images with boxes, boxes to learn, crowd boxes."""
 
     images: int
     with_boxes: int
@@ -350,11 +350,11 @@ def as_table(
     """Return the table of `describe`.
 
     Args:
-        path: Named in the first line.
-        counts: Of the file.
-        classes: A row each.
-        boxes: Number of each class and type, '' for all types of a class.
-        images: Likewise, how many images show it.
+        path: Path for the first line.
+        counts: Counts of the file.
+        classes: Classes; each gets a row.
+        boxes: Number of boxes by class and type, '' for all types of a class.
+        images: Number of images with such boxes, by the same keys.
         repairs: Count of each kind of repair.
     """
     lines = [
@@ -371,7 +371,7 @@ def as_table(
     lines.append(f'{"class / type":<{width}} {"images":>7} {"boxes":>7}')
     for label in classes:
         lines.append(f'{label:<{width}} {images.get((label, ""), 0):>7} {boxes[label, ""]:>7}')
-        # A class that is its own single type needs no second row.
+        # A class with a single type of the same name needs no second row.
         for kind in sorted(kinds[label], key=lambda k: -boxes[label, k]):
             if kinds[label] != [label]:
                 lines.append(f'  {kind:<{width - 2}} {images[label, kind]:>7} {boxes[label, kind]:>7}')
@@ -380,5 +380,5 @@ def as_table(
 
 
 def _whole(value) -> int | None:
-    """Return an id, or None where the file holds something else."""
+    """Return an integer id; None for any other value."""
     return value if isinstance(value, int) else None

@@ -1,8 +1,8 @@
-"""What the pinned libraries need to run together: every repair, with its reason and its end.
+"""Repairs that let the pinned libraries run together, each with reason, symptom and end.
 
-Importing this file applies the repairs; configs do so through `custom_imports` and the tools do so before
-they read a config. Each function names the symptom it removes and the version that makes it obsolete
-(pins: pyproject.toml); `tests/xray/test_compat.py` holds a test per repair that fails without it.
+Importing this module applies the repairs. Configs import it through `custom_imports`; tools import it before
+they read a config. Each function names its symptom and the version that makes it obsolete (pins:
+pyproject.toml). `tests/xray/test_compat.py` has a test for each repair that fails without it.
 """
 
 import functools
@@ -37,16 +37,16 @@ from projects.radiograph.files import write_whole
 
 
 class CheckpointError(MMXrayError, RuntimeError):
-    """A checkpoint cannot be read, or carries more than tensors and plain values; one line."""
+    """A checkpoint cannot be read, or contains more than tensors and plain values; one line."""
 
 
 def repair_collate_fn() -> None:
-    """Keep config bookkeeping out of the arguments of `collate_fn`.
+    """Remove config bookkeeping from the arguments of `collate_fn`.
 
     Reason: a `pkg::` base marks `collate_fn=dict(type='default_collate')` with `_scope_`, and `_delete_=True`
-    stays in the resolved config where the base has no such key; mmengine passes both on as arguments.
-    Symptom: `default_collate() got an unexpected keyword argument '_scope_'` (or `'_delete_'`).
-    Obsolete: when `Runner.build_dataloader` drops them itself (onedl-mmengine 0.10.12 does not).
+    stays in the resolved config if the base has no such key. mmengine passes both as arguments. Symptom:
+    `default_collate() got an unexpected keyword argument '_scope_'` (or `'_delete_'`). Obsolete: when
+    `Runner.build_dataloader` removes these keys (onedl-mmengine 0.10.12 does not).
     """
     build = Runner.build_dataloader
 
@@ -61,12 +61,11 @@ def repair_collate_fn() -> None:
 
 
 def repair_debug_messages() -> None:
-    """Keep messages of the level DEBUG from being printed.
+    """Prevent `print_log` from printing DEBUG messages.
 
-    Reason: `print_log` without a logger prints whatever the level is.
-    Symptom: `Could not import OneDL. Skipping OneDL datasets.` in the output of every tool, though nobody
-    asked for OneDL.
-    Obsolete: when `print_log` minds the level without a logger (onedl-mmengine 0.10.12 does not).
+    Reason: without a logger, `print_log` prints messages of every level. Symptom: `Could not import OneDL.
+    Skipping OneDL datasets.` in the output of every tool. Obsolete: when `print_log` respects the level
+    without a logger (onedl-mmengine 0.10.12 does not).
     """
     say = mmengine.logging.print_log
 
@@ -79,12 +78,12 @@ def repair_debug_messages() -> None:
 
 
 def repair_swin_resize() -> None:
-    """Give SciPy back `interp2d`, with which mmpretrain resizes Swin's relative position tables.
+    """Restore SciPy's `interp2d`, which mmpretrain uses to resize Swin's relative position tables.
 
-    Reason: SciPy 1.14 removed it. `RectBivariateSpline` on the transposed grid is what SciPy's
-    migration guide names for regular grids: the same FITPACK spline, so the numbers are those of before.
-    Symptom: `NotImplementedError: interp2d has been removed` when a window size changes on load.
-    Obsolete: when mmpretrain's `resize_relative_position_bias_table` stops calling it (1.3.6 calls it).
+    Reason: SciPy 1.14 removed `interp2d`. SciPy's migration guide recommends `RectBivariateSpline` on the
+    transposed grid for regular grids. It is the same FITPACK spline and gives the same numbers. Symptom:
+    `NotImplementedError: interp2d has been removed` when a window size changes on load. Obsolete: when
+    mmpretrain's `resize_relative_position_bias_table` no longer calls `interp2d` (1.3.6 does).
     """
 
     def interp2d(x, y, z, kind='linear'):
@@ -96,9 +95,9 @@ def repair_swin_resize() -> None:
 
 
 def repair_swin_freezing() -> None:
-    """Freeze Swin's stages when it is built, not first when `.train()` is called.
+    """Freeze Swin's stages in the constructor instead of in `.train()`.
 
-    Reason: DDP decides which gradients to wait for when it wraps the model, which is before `.train()`.
+    Reason: DDP chooses the gradients to wait for when it wraps the model, before `.train()` is called.
     Symptom: `Expected to have finished reduction in the prior iteration` in the second distributed step.
     Obsolete: when `mmpretrain.SwinTransformer.__init__` freezes (1.3.6 does not).
     """
@@ -115,14 +114,14 @@ def repair_swin_freezing() -> None:
 
 
 def repair_checkpoint_loading() -> None:
-    """Load tensors and plain values only, whichever library loads.
+    """Load tensors and plain values only, in every library.
 
-    Reason: mmengine tries `weights_only=True` and on failure silently loads the file without it, which
-    executes code that the file carries; and it allows `getattr`, of which one use is needed. Here the switch
-    that PyTorch offers is set for the whole process (worker and child processes too), and the few classes in
-    mmengine's checkpoints are allowed, under the names of NumPy 1 too.
-    Symptom: a hostile checkpoint runs code; a torn one ends in a page of zip or pickle internals.
-    Obsolete: when mmengine's `_safe_torch_load` has no unsafe second try (0.10.12 has).
+    Reason: mmengine tries `weights_only=True`. On failure it silently loads the file without this option,
+    which executes code in the file. It also allows any `getattr`, but checkpoints need only one use. This
+    repair sets PyTorch's switch for the process and its child processes, and allows the few classes in
+    mmengine's checkpoints, also under their names in NumPy 1. Symptom: a hostile checkpoint runs code; a
+    truncated checkpoint gives a page of zip or pickle internals. Obsolete: when mmengine's `_safe_torch_load`
+    has no unsafe fallback (0.10.12 has one).
     """
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
@@ -153,7 +152,7 @@ def repair_checkpoint_loading() -> None:
             except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
                 refused = re.search(r'GLOBAL (\S+)', str(error))
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                if 'weights_only' in reason:  # it goes on to advise against it
+                if 'weights_only' in reason:  # the message continues with unsafe advice
                     reason = 'it is no archive of tensors'
                 if refused:
                     text = (
@@ -183,11 +182,11 @@ def repair_checkpoint_loading() -> None:
 
 
 def repair_checkpoint_writing() -> None:
-    """Write files under another name and rename them when they are whole and on disk.
+    """Write files under a temporary name and rename them when they are complete and on disk.
 
     Reason: mmengine's LocalBackend writes in place.
-    Symptom: a kill during the write leaves half a checkpoint under the name of a whole one.
-    Obsolete: when `LocalBackend.put` does so itself (0.10.12 does not).
+    Symptom: a kill during the write leaves a truncated checkpoint under its final name. Obsolete: when
+    `LocalBackend.put` writes atomically (0.10.12 does not).
     """
 
     def put(self, obj, filepath):
@@ -197,12 +196,12 @@ def repair_checkpoint_writing() -> None:
 
 
 def repair_epoch_resume() -> None:
-    """Count the batches of an epoch from the one with which a resumed run goes on.
+    """Count the batches of a resumed epoch from the first batch that is still to train.
 
-    Reason: mmengine's epoch loop counts from 0, also where the loader's batch sampler starts later
-    (`seeding.SeededBatches.first`).
-    Symptom: log lines and "last batch of the epoch" are off in the epoch in which a run is resumed.
-    Obsolete: when `EpochBasedTrainLoop` skips finished batches as `IterBasedTrainLoop` does (0.10.12).
+    Reason: mmengine's epoch loop counts from 0 even if the loader's batch sampler starts later
+    (`seeding.SeededBatches.first`). Symptom: log lines and "last batch of the epoch" are wrong in the first
+    epoch after a resume. Obsolete: when `EpochBasedTrainLoop` skips finished batches as `IterBasedTrainLoop`
+    does (0.10.12).
     """
 
     def run_epoch(self):
@@ -218,13 +217,13 @@ def repair_epoch_resume() -> None:
 
 
 def repair_mmrazor_import() -> None:
-    """Make `import mmrazor` possible; nothing of mmrazor is imported here.
+    """Make `import mmrazor` possible, without importing mmrazor here.
 
-    Reason: mmrazor 1.0.0 is unmaintained. Its `__init__` holds nothing but version checks, which refuse
-    mmcv above 2.1.0: the package is registered without running it. Its quantisation structures import names
-    that PyTorch has removed: an empty stand-in takes their place (quantisation is not used).
-    Symptom: `MMCV==2.3.6 is used but incompatible`; `ImportError` from `torch.ao.quantization`.
-    Obsolete: with a mmrazor that accepts mmcv 2.3 and torch 2.10 (none is announced).
+    Reason: mmrazor 1.0.0 is unmaintained. Its `__init__` contains only version checks, which refuse mmcv
+    above 2.1.0, so the package is registered without running `__init__`. Its quantisation structures import
+    names that PyTorch has removed, so an empty module replaces them (quantisation is not used). Symptom:
+    `MMCV==2.3.6 is used but incompatible`; `ImportError` from `torch.ao.quantization`. Obsolete: with an
+    mmrazor that accepts mmcv 2.3 and torch 2.10 (none is announced).
     """
     spec = importlib.util.find_spec('mmrazor')
     if spec is None or 'mmrazor' in sys.modules:
@@ -245,12 +244,11 @@ def repair_mmrazor_import() -> None:
 
 
 def repair_config_formatting() -> None:
-    """Format the text of a config once, and not again for each checkpoint, log and logger.
+    """Format the text of a config once instead of for each checkpoint, log and logger.
 
-    Reason: `Config.pretty_text` runs YAPF each time that it is read; a run reads it five times, and once more
-    for each checkpoint.
-    Symptom: a run begins seconds later, and each checkpoint costs a second of the processor more.
-    Obsolete: when mmengine keeps the formatted text (onedl-mmengine 0.10.12 does not).
+    Reason: `Config.pretty_text` runs YAPF at each access. A run accesses it five times, and once for each
+    checkpoint. Symptom: a run starts seconds later, and each checkpoint costs an extra second of processor
+    time. Obsolete: when mmengine keeps the formatted text (onedl-mmengine 0.10.12 does not).
     """
     formatted = Config.pretty_text.fget
     kept: dict[str, str] = {}
@@ -274,11 +272,11 @@ def repair_config_formatting() -> None:
 
 
 def repair_recursion_limit() -> None:
-    """Keep the interpreter's recursion limit below what the C stack holds.
+    """Keep the interpreter's recursion limit below the capacity of the C stack.
 
-    Reason: mmrazor's graph modules set it to 2**20 when they are imported, for the whole process.
-    Symptom: deeply nested JSON ends the process by a segmentation fault instead of a RecursionError.
-    Obsolete: when mmrazor stops doing so (1.0.0 does it in `structures.graph` and in its tracer).
+    Reason: importing mmrazor's graph modules sets the limit to 2**20 for the whole process. Symptom: deeply
+    nested JSON causes a segmentation fault instead of a RecursionError. Obsolete: when mmrazor no longer sets
+    the limit (1.0.0 does in `structures.graph` and in its tracer).
     """
     set_limit = sys.setrecursionlimit
 
@@ -290,14 +288,14 @@ def repair_recursion_limit() -> None:
 
 
 def repair_sync_bn() -> None:
-    """Replace synchronised batch norm without CUDA: in the built model, before DDP wraps it.
+    """Without CUDA, replace synchronised batch norm in the built model before DDP wraps it.
 
-    Reason: PyTorch's SyncBN needs modules on a GPU. mmengine takes it out of a single process, but not out of
-    several ranks. The built model is asked, not the config: SimSiam's neck and predictor have SyncBN by a
-    default of mmpretrain's classes. Each rank then has statistics of its own; they are averaged after each
-    epoch (`SyncBuffersHook`), else a checkpoint held rank 0's and each rank validated with its own.
-    Symptom: `SyncBatchNorm layers only work with GPU modules`.
-    Obsolete: when `Runner.wrap_model` minds the device (0.10.12 does not).
+    Reason: PyTorch's SyncBN needs modules on a GPU. mmengine replaces it in a single process, but not with
+    several ranks. The repair searches the built model, not the config, since SimSiam's neck and predictor
+    have SyncBN by a default of mmpretrain's classes. Each rank then has its own statistics, which
+    `SyncBuffersHook` averages after each epoch. Otherwise a checkpoint would hold the statistics of rank 0,
+    and each rank would validate with different ones. Symptom: `SyncBatchNorm layers only work with GPU
+    modules`. Obsolete: when `Runner.wrap_model` considers the device (0.10.12 does not).
     """
     wrap, register = Runner.wrap_model, Runner.register_hooks
 
@@ -325,14 +323,13 @@ def repair_sync_bn() -> None:
 
 
 def repair_mlflow() -> None:
-    """Let MLflow keep runs in the work dir, pictures among them.
+    """Let MLflow store runs and pictures in the work dir.
 
-    Reason: without `tracking_uri` mmengine names a folder, which MLflow 3 refuses unless a variable allows
-    it, and in which other files lie, which it takes for experiments. Pictures get names without an ending,
-    from which MLflow tells the format.
-    Symptom: `The filesystem tracking backend … is in maintenance mode`; `Malformed experiment 'vis_image'`;
-    at the first validation `ValueError: unknown file extension`.
-    Obsolete: when mmengine names a database and `*.png` (onedl-mmengine 0.10.12 does not).
+    Reason: without `tracking_uri` mmengine passes a folder. MLflow 3 refuses folders unless an environment
+    variable allows them, and it takes other files in the folder for experiments. mmengine also names pictures
+    without the suffix from which MLflow infers the format. Symptom: `The filesystem tracking backend … is in
+    maintenance mode`; `Malformed experiment 'vis_image'`; at the first validation `ValueError: unknown file
+    extension`. Obsolete: when mmengine passes a database and names `*.png` (onedl-mmengine 0.10.12 does not).
     """
     init, add = MLflowVisBackend._init_env, MLflowVisBackend.add_image
 
@@ -352,21 +349,20 @@ def repair_mlflow() -> None:
 
 
 def adapt_to_cpu(cfg, launcher: str = 'none') -> list[str]:
-    """Replace in `cfg` what needs CUDA, and start `gloo` when several ranks are launched without it.
+    """Without CUDA, replace the settings in `cfg` that need it, and start `gloo` for several ranks.
 
-    Reason: mmengine's launcher calls `torch.cuda.set_device`, DDP is given `device_ids=[0]` and
-    `AmpOptimWrapper` asserts CUDA. Called by the tools after the config is read and before the Runner is
-    built; with CUDA it does nothing. What the built model needs: `repair_sync_bn`.
-    Symptom: `Torch not compiled with CUDA` (or `no NVIDIA driver`), `DistributedDataParallel device_ids`,
-    `AmpOptimizerWrapper is only available on gpu`.
-    Obsolete: when mmengine picks backend and devices by what is there (0.10.12 does not).
+    Reason: mmengine's launcher calls `torch.cuda.set_device`, DDP gets `device_ids=[0]`, and
+    `AmpOptimWrapper` asserts CUDA. Tools call this function after reading the config and before building the
+    Runner; with CUDA it does nothing. `repair_sync_bn` changes the built model. Symptom: `Torch not compiled
+    with CUDA` (or `no NVIDIA driver`), `DistributedDataParallel device_ids`, `AmpOptimizerWrapper is only
+    available on gpu`. Obsolete: when mmengine chooses backend and devices by the hardware (0.10.12 does not).
 
     Args:
         cfg: mmengine Config, changed in place.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Returns:
-        One line per substitution, for the tool to print.
+        One line per substitution, which the tool prints.
     """
     if torch.cuda.is_available():
         return []
@@ -395,7 +391,7 @@ def adapt_to_cpu(cfg, launcher: str = 'none') -> list[str]:
 
 
 def _export_ranks(launcher: str) -> None:
-    """Translate Slurm's and Open MPI's variables into PyTorch's; torchrun sets them itself."""
+    """Set PyTorch's variables from those of Slurm or Open MPI; torchrun sets them itself."""
     env = os.environ
     if launcher == 'slurm':
         if 'MASTER_ADDR' not in env:

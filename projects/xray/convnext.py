@@ -1,4 +1,4 @@
-"""ConvNeXt as a detector's backbone, from weights under mmpretrain's names or those of Meta's code."""
+"""ConvNeXt as a detector's backbone; loads weights of mmpretrain and of Meta's repositories."""
 
 import re
 from collections.abc import Sequence
@@ -7,19 +7,19 @@ import torch
 from mmpretrain.models import ConvNeXt
 from mmpretrain.registry import MODELS
 
-# Of a block in github.com/facebookresearch/ConvNeXt and /dinov3 -> in mmpretrain.
+# Names in a block of github.com/facebookresearch/ConvNeXt and /dinov3 -> names in mmpretrain.
 _IN_A_BLOCK = {
     'dwconv': 'depthwise_conv',
     'pwconv1': 'pointwise_conv1',
     'pwconv2': 'pointwise_conv2',
 }
 _BLOCK = re.compile(rf'(stages\.\d+\.\d+\.)({"|".join(_IN_A_BLOCK)})(\..+)')
-# DINOv3 holds its last norm twice: as `norm` and, of the stages, as `norms.3`.
+# DINOv3 stores its last norm twice: as `norm` and as `norms.3`.
 _LAST_NORM = re.compile(r'norms?(?:\.3)?\.(weight|bias)')
 
 
 def rename(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors of a ConvNeXt of Meta's repositories under mmpretrain's names; others stay.
+    """Rename the tensors of a ConvNeXt of Meta's repositories to mmpretrain's names; others stay.
 
     Args:
         state: Tensors by name, without a prefix.
@@ -37,17 +37,16 @@ def rename(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @MODELS.register_module()
 class DetectorConvNeXt(ConvNeXt):
-    """mmpretrain's ConvNeXt with a map of every stage, for an FPN.
+    """mmpretrain's ConvNeXt that returns the map of every stage, for an FPN.
 
-    It takes the files of mmpretrain and those that Meta publishes: ConvNeXt's (Liu et al.,
-    arXiv:2201.03545) and DINOv3's (arXiv:2508.10104), whose licence lets nobody else hand them out, so that
-    they are the user's to download. The norms of the first three stages, which only a detector has, start as
-    identities.
+    It loads the files of mmpretrain and those of Meta: ConvNeXt (Liu et al., arXiv:2201.03545) and DINOv3
+    (arXiv:2508.10104). The user must download DINOv3's weights, since their licence forbids redistribution.
+    The norms of the first three stages exist only in a detector and start as identities.
 
     Args:
         out_indices: Stages whose maps are returned, at strides 4, 8, 16 and 32.
-        init_cfg: What to start from; None: ConvNeXt's own random weights.
-        **kwargs: Those of `mmpretrain.models.ConvNeXt` bar `gap_before_final_norm`.
+        init_cfg: Initial weights; None for ConvNeXt's own random weights.
+        **kwargs: Arguments of `mmpretrain.models.ConvNeXt` except `gap_before_final_norm`.
     """
 
     def __init__(self, out_indices: Sequence[int] = (0, 1, 2, 3), init_cfg: dict | None = None, **kwargs):
@@ -61,6 +60,6 @@ class DetectorConvNeXt(ConvNeXt):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode: bool = True) -> 'DetectorConvNeXt':
-        """As the parent's, which forgets to return the module."""
+        """Set the mode and return the module; the parent's method returns None."""
         super().train(mode)
         return self

@@ -1,4 +1,4 @@
-"""Crops at native size around flaws and on sound places: detectors learn what is small without its image."""
+"""Training crops at native size, around flaws and at sound places, for detectors of small flaws."""
 
 from collections.abc import Sequence
 
@@ -9,35 +9,35 @@ from mmengine.registry import TRANSFORMS
 
 from .resize import resize
 
-_TRIES = 10  # to find a place without a flaw
+_TRIES = 10  # attempts to find a place without a flaw
 
 
 @TRANSFORMS.register_module()
 class XrayFlawCrop(BaseTransform):
-    """Cut a square out of a labelled radiograph: around one of its flaws, or where there is none.
+    """Crop a square from a labelled radiograph, around one of its flaws or at a sound place.
 
-    The square is `size` px wide after its content was scaled by a random factor, so that every crop costs
-    the same. An image that is smaller stays whole in that direction. A flaw of which less than `visible` is
-    in the crop is no example of a flaw, nor of sound material: its rest is marked as ignored.
+    The content is scaled by a random factor. The square is then `size` px wide, so that every crop costs the
+    same. A smaller image is not cropped in that direction. If less than `visible` of a flaw is in the crop,
+    its box is marked as ignored, so that it counts neither as a flaw nor as sound material.
 
-    Required key: `img` (H, W); of a labelled radiograph also `gt_bboxes` (HorizontalBoxes),
-    `gt_bboxes_labels` and `gt_ignore_flags`. Changed: these, `img_shape`, and `gt_masks` where there are any.
+    Required key: `img` (H, W); for a labelled radiograph also `gt_bboxes` (HorizontalBoxes),
+    `gt_bboxes_labels` and `gt_ignore_flags`. Changed keys: these, `img_shape`, and `gt_masks` if present.
 
-    With `side` the factor depends on the flaw: one of the image's is drawn, and the factor from those of
-    `scale` that bring it into this range, so that flaws of all sizes are learnt however large the labelled
-    ones are. Crops of sound places are scaled as those around flaws are.
+    With `side` the factor depends on a randomly chosen flaw of the image: it is drawn from the factors in
+    `scale` that bring the flaw's side into this range. The detector then learns all flaw sizes, whatever the
+    sizes of the labelled flaws. Crops at sound places are scaled in the same way.
 
     Args:
         size: Width and height of the crop in px.
-        flaw: Probability of a crop around a flaw, where the image has one.
+        flaw: Probability of a crop around a flaw, if the image has one.
         scale: Range of the factor that scales the content, drawn log-uniformly.
-        visible: Share of a box's area in [0, 1].
-        side: Range of a flaw's side in the crop, px (square root of its area); None: as it comes.
-        stretch: Width and height are scaled by factors of a ratio up to this one, either way, drawn
-            log-uniformly: unseen flaws may be longer than those learnt from.
+        visible: Least share of a box's area inside the crop, in [0, 1].
+        side: Range of a flaw's side in the crop, px (square root of its area); None for any size.
+        stretch: Largest ratio between the scale factors of width and height, drawn log-uniformly in both
+            directions, since unseen flaws may be longer than labelled ones.
 
     Raises:
-        ValueError: An argument out of its range.
+        ValueError: An argument is out of its range.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class XrayFlawCrop(BaseTransform):
         self.stretch = float(stretch)
 
     def transform(self, results: dict) -> dict:
-        """Replace the image and its boxes by those of a crop."""
+        """Replace the image and its boxes by a crop and its boxes."""
         image = results['img']
         labelled = 'gt_bboxes' in results
         boxes = results['gt_bboxes'].tensor.numpy() if labelled else np.empty((0, 4), np.float32)
@@ -76,7 +76,7 @@ class XrayFlawCrop(BaseTransform):
         height, width = (min(side, extent) for side, extent in zip(sides, image.shape))
         y, x = self.place(image.shape, (height, width), boxes, chosen)
         crop = image[y : y + height, x : x + width]
-        # A side that the image cuts short is scaled by the same factor.
+        # A side shortened by the image's border is scaled by the same factor.
         target = tuple(
             max(1, min(self.size, round(extent * self.size / side)))
             for extent, side in zip(crop.shape, sides)
@@ -101,12 +101,12 @@ class XrayFlawCrop(BaseTransform):
         """Draw the factor that scales the content.
 
         Args:
-            box: (4,) x1, y1, x2, y2 in px of the flaw whose `side` counts; None without one.
+            box: (4,) x1, y1, x2, y2 in px of the flaw that determines the factor; None without one.
         """
         low, high = self.scale
         if self.side is not None and box is not None:
             length = float(np.sqrt(max((box[2] - box[0]) * (box[3] - box[1]), 1)))
-            # Where no factor does, the nearest.
+            # If no factor reaches the range, the nearest is used.
             low, high = (float(np.clip(side / length, *self.scale)) for side in self.side)
         return float(np.exp(np.random.uniform(np.log(low), np.log(high))))
 
@@ -117,7 +117,7 @@ class XrayFlawCrop(BaseTransform):
             shape: Height and width of the image, px.
             crop: Height and width of the crop, px.
             boxes: (N, 4) x1, y1, x2, y2 in px.
-            chosen: (4,) the one of them that a crop around a flaw holds; None without any.
+            chosen: (4,) the box inside a crop around a flaw; None without boxes.
         """
         last = shape[0] - crop[0], shape[1] - crop[1]
         if len(boxes) and np.random.rand() < self.flaw:
@@ -134,7 +134,7 @@ class XrayFlawCrop(BaseTransform):
 
     @staticmethod
     def _around(low: float, high: float, extent: int, end: int) -> int:
-        """Draw where a crop begins so that it holds [low, high] whole, or its middle if it is longer."""
+        """Draw the start of a crop that contains [low, high], or its middle if it is longer than the crop."""
         if high - low > extent:
             first = final = (low + high - extent) / 2
         else:
@@ -155,8 +155,8 @@ class XrayFlawCrop(BaseTransform):
             part: y, x, height and width of the part, px.
 
         Returns:
-            Indices (K,) of the boxes that are in it; (K,) whether too little of each is; (K, 4) float32 boxes
-            in px of the part.
+            Indices (K,) of the boxes that touch the part; (K,) whether less than `visible` of each lies in
+            it; (K, 4) float32 boxes in px of the part.
         """
         y, x, height, width = part
         kept = np.flatnonzero(self._touches(boxes, part))

@@ -1,4 +1,4 @@
-"""Datasets: unlabelled radiographs, image-level severity, defect boxes with a severity map."""
+"""Data sets of unlabelled radiographs, image-level severities, and defect boxes with a severity map."""
 
 import itertools
 from collections import Counter, defaultdict
@@ -46,11 +46,11 @@ __all__ = [
 
 
 class _PackedImages(Sequence):
-    """The items of a packed store, made when asked for: the list does not grow with the store.
+    """The items of a packed store, created on access, so that memory does not grow with the store.
 
     Args:
         store: Packed store.
-        indices: Which of its images.
+        indices: Indices of its images.
     """
 
     def __init__(self, store: Store, indices: range | np.ndarray):
@@ -71,12 +71,12 @@ class _PackedImages(Sequence):
 
 
 class _Rows(Sequence):
-    """The items of a Parquet file's rows, made when asked for: the list does not grow with the file.
+    """The items of a Parquet file's rows, created on access, so that memory does not grow with the file.
 
     Args:
-        rows: (n,) which rows, in this order.
-        make: From a row to its item.
-        boxes: (rows of the file,) how many boxes each has that are learnt.
+        rows: (n,) row numbers, in this order.
+        make: Creates the item of a row.
+        boxes: (rows of the file,) number of boxes to learn in each row.
     """
 
     def __init__(self, rows: np.ndarray, make: Callable[[int], dict], boxes: np.ndarray):
@@ -98,24 +98,23 @@ class _Rows(Sequence):
         return _Rows(self.rows[which], self.make, self.learnt)
 
     def boxes(self) -> int:
-        """Return how many boxes are learnt from these items."""
+        """Return the number of boxes to learn in these items."""
         return int(self.learnt[self.rows].sum())
 
 
 @PRETRAIN_DATASETS.register_module()
 class XrayImages(BaseDataset):
-    """Unlabelled radiographs of a folder, recursive and sorted, or of a list.
+    """Unlabelled radiographs of a folder (recursive, sorted) or of a list.
 
     Args:
-        ann_file: Text file, one path relative to the image folder a line. Empty: the whole folder.
-        data_prefix: `img_path` is the image folder, or a packed store (`pack.py`) in its place, or the URL of
-            either.
+        ann_file: Text file with one path per line, relative to the image folder. Empty for the whole folder.
+        data_prefix: `img_path` is the image folder or a packed store (`pack.py`), or the URL of either.
         **kwargs: Those of `mmpretrain.datasets.BaseDataset`.
 
     Items hold `img_path` and `sample_idx`.
 
     Raises:
-        DatasetError: No folder, no list, no radiograph, or a listed file is missing.
+        DatasetError: The folder, the list or a listed file is missing, or there is no radiograph.
     """
 
     def __init__(self, ann_file: str = '', data_prefix: str | dict = 'unlabeled', **kwargs):
@@ -136,7 +135,7 @@ class XrayImages(BaseDataset):
                     f'{self.img_prefix}: no image below this folder of a packed store; correct `data_prefix`'
                 )
             print_log(f'{self.img_prefix}: {len(images)} packed radiographs', logger='current')
-            self.serialize_data = False  # what serialising saves, a store never takes
+            self.serialize_data = False  # a store has nothing to serialise
             return images
         names = self._listed() if self.ann_file else self._found()
         prefix = self.img_prefix.rstrip('/')
@@ -182,18 +181,18 @@ class XrayImages(BaseDataset):
 
 @PRETRAIN_DATASETS.register_module()
 class XraySeverity(BaseDataset):
-    """Image-level severity: the label of an image is that of its most severe box.
+    """Image-level severity: the label of an image is the label of its most severe box.
 
-    Images without boxes carry no label in the paper's linear evaluation; they are left out and counted.
+    Images without boxes have no label in the paper's linear evaluation; they are left out and counted.
 
     Args:
         ann_file: COCO annotation file, or its Parquet form.
         data_prefix: `img_path` is the image folder.
         severity: See `read_severity`.
-        balanced: Repeat the images of the rarer classes until each class has as many as the most frequent
-            one; for training alone.
-        **kwargs: Those of `mmpretrain.datasets.BaseDataset`; `metainfo.classes` runs from the most severe
-            class to the least.
+        balanced: Repeat the images of the rarer classes until all classes have the same number; for training
+            only.
+        **kwargs: Arguments of `mmpretrain.datasets.BaseDataset`; `metainfo.classes` is ordered from the most
+            to the least severe class.
 
     Items hold `img_path`, `gt_label` (0 critical, 1 minor) and `sample_idx`.
 
@@ -216,7 +215,7 @@ class XraySeverity(BaseDataset):
         super().__init__(ann_file=ann_file, data_prefix=data_prefix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one dict(img_path, gt_label) per image with boxes; several where it is to be balanced."""
+        """Return one dict(img_path, gt_label) per image with boxes, and repeats if `balanced`."""
         if self.ann_file.endswith(SUFFIX):
             return self._load_table()
         classes = self.metainfo['classes']
@@ -264,7 +263,7 @@ class XraySeverity(BaseDataset):
         )
 
     def _repeats(self, labels: Sequence[int]) -> list[int]:
-        """Return which items to repeat so that each label is as frequent; none unless asked for."""
+        """Return the items to repeat so that all labels are equally frequent; [] unless `balanced`."""
         if not self.balanced:
             return []
         of_label: dict[int, list[int]] = {}
@@ -284,12 +283,12 @@ class XraySeverity(BaseDataset):
 class XrayDefects(CocoDataset):
     """Defect boxes with a severity map from source types to classes.
 
-    Defect-free images are kept unless `filter_cfg` says otherwise. Where the pipeline loads masks, each flaw
-    must have one; see `masks.with_masks`.
+    Defect-free images are kept unless `filter_cfg` excludes them. If the pipeline loads masks, each flaw must
+    have a mask; see `masks.with_masks`.
 
     Args:
         *args: Those of `mmdet.datasets.CocoDataset`.
-        severity: See `read_severity`; None where the types of the file are `metainfo.classes`.
+        severity: See `read_severity`; None if the types of the file are `metainfo.classes`.
         **kwargs: Those of `mmdet.datasets.CocoDataset`.
 
     Raises:
@@ -313,7 +312,7 @@ class XrayDefects(CocoDataset):
         if self._loads_masks():
             coco = with_masks(coco, self.ann_file)
         self.flaw_labels = flaw_labels(self.metainfo['classes'], self.severity)
-        # What CocoDataset.filter_data and parse_data_info read.
+        # Attributes that CocoDataset.filter_data and parse_data_info read.
         self._number_classes()
         self.cat_img_map = {cat_id: [] for cat_id in self.cat_ids}
         by_image = defaultdict(list)
@@ -336,7 +335,7 @@ class XrayDefects(CocoDataset):
         self._number_classes()
         learnt = np.bincount(table.labels()[1], minlength=len(table))
         make = self._masked_row if self._loads_masks() else self._row
-        if self._loads_masks():  # what is wrong with them is named before the training starts
+        if self._loads_masks():  # faulty masks are reported before the training starts
             if lacking := table.rows_without_masks():
                 with_masks(table.coco(lacking), self.ann_file)
             table.check_once('masks', lambda coco: with_masks(coco, self.ann_file))
@@ -350,12 +349,12 @@ class XrayDefects(CocoDataset):
 
     def _masked_row(self, row: int) -> dict:
         image, annotations = self.table.record(row)
-        with quiet():  # a mask without a pixel would be told of in every epoch
+        with quiet():  # a mask without a pixel would be reported in every epoch
             coco = with_masks(dict(images=[image], annotations=annotations), self.ann_file)
         return self._info(image, coco['annotations'])
 
     def get_data_info(self, idx: int) -> dict:
-        """Return an item, with the labels of the types that `DrawFlaws` may add."""
+        """Return an item with `flaw_labels`, the labels of the types that `DrawFlaws` may add."""
         return super().get_data_info(idx) | dict(flaw_labels=self.flaw_labels)
 
     def _info(self, image: dict, annotations: list[dict]) -> dict:
@@ -368,7 +367,7 @@ class XrayDefects(CocoDataset):
         return info
 
     def filter_data(self) -> list[dict]:
-        """Apply `filter_cfg`, saying what it leaves out."""
+        """Apply `filter_cfg` and log the number of images that it leaves out."""
         kept = self._filtered_rows() if isinstance(self.data_list, _Rows) else super().filter_data()
         self._require_boxes(kept, f'filter_cfg={self.filter_cfg}')
         if len(kept) < len(self.data_list):
@@ -380,7 +379,7 @@ class XrayDefects(CocoDataset):
         return kept
 
     def _filtered_rows(self) -> '_Rows':
-        """Do what CocoDataset.filter_data does, by columns; `filter_empty_gt` counts crowd too, as there."""
+        """Filter by columns like CocoDataset.filter_data, where crowd boxes count for `filter_empty_gt`."""
         rule = {} if self.test_mode or self.filter_cfg is None else self.filter_cfg
         kept = np.minimum(*(self.table.column(key) for key in ('width', 'height'))) >= rule.get('min_size', 0)
         if rule.get('filter_empty_gt'):
@@ -409,12 +408,12 @@ class XrayDefects(CocoDataset):
 
 @DET_DATASETS.register_module()
 class XrayBackgrounds(XrayImages):
-    """Unlabelled radiographs for a detector, as images without boxes: `DrawFlaws` puts flaws into them.
+    """Unlabelled radiographs for a detector, as images without boxes; `DrawFlaws` draws flaws into them.
 
     Args:
         *args: Those of `XrayImages`.
-        severity: See `read_severity`; None where the types drawn are the classes, or there is one class.
-        **kwargs: Those of `XrayImages`; `metainfo.classes` are the 19 types unless given.
+        severity: See `read_severity`; None if the drawn types are the classes, or if there is one class.
+        **kwargs: Arguments of `XrayImages`; `metainfo.classes` defaults to the 19 types.
 
     Items hold `img_path`, `img_id`, `instances` (empty), `flaw_labels` and `sample_idx`.
 
@@ -430,15 +429,15 @@ class XrayBackgrounds(XrayImages):
         self.flaw_labels = flaw_labels(self.metainfo['classes'], severity)
 
     def get_data_info(self, idx: int) -> dict:
-        """Return an item; `img_id` is its place in the list."""
+        """Return an item; `img_id` is its position in the list."""
         info = super().get_data_info(idx)
         return info | dict(img_id=info['sample_idx'], instances=[], flaw_labels=self.flaw_labels)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep mmengine's log lines, such as those of datasets, out of a report or table."""
-    # Not logging.disable: MMLogger would remember what is disabled.
+    """Mute mmengine's log lines, such as those of data sets."""
+    # logging.disable is not used, since MMLogger caches the disabled state.
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel('ERROR')

@@ -1,4 +1,4 @@
-"""Distillation of detectors: the teacher proven to be its checkpoint, the student a plain detector again."""
+"""Distillation of detectors with a verified teacher."""
 
 from copy import deepcopy
 
@@ -16,21 +16,21 @@ from mmrazor.models.algorithms import FpnTeacherDistill  # isort: skip # noqa: E
 
 @MODELS.register_module()
 class XrayDistill(FpnTeacherDistill):
-    """Distil the FPN of a frozen teacher into a student, both mmdet detectors.
+    """Distil the FPN of a frozen teacher into a student; both are mmdet detectors.
 
-    As mmrazor's class, except for three things: the teacher gets its weights where every module gets them, by
-    `init_cfg`, so that `VerifiedLoadHook` sees them; all of them must be the file's, as mmrazor loads what
-    fits and says nothing of the rest; and the teacher never trains, where mmrazor puts its batch norm alone
-    into evaluation and leaves Swin's drop path at work.
+    There are three differences to mmrazor's class. The teacher gets its weights from `init_cfg` like every
+    module, so that `VerifiedLoadHook` checks them. All weights must come from the file, whereas mmrazor
+    silently loads only the matching ones. The teacher is always in evaluation mode, whereas mmrazor sets only
+    its batch norm and keeps Swin's drop path active.
 
     Args:
-        teacher: Its config, as a path below the repository's root, or its model config; what its parts start
-            from is left out.
-        teacher_ckpt: Its checkpoint.
-        **kwargs: Those of mmrazor's class: `architecture` (the student's model config) and `distiller`.
+        teacher: Config of the teacher, as a path below the repository's root, or its model config. The
+            `init_cfg` of its backbone is ignored.
+        teacher_ckpt: Checkpoint of the teacher.
+        **kwargs: Arguments of mmrazor's class: `architecture` (the student's model config) and `distiller`.
 
     Raises:
-        ConfigError: No such config.
+        ConfigError: The teacher's config does not exist.
     """
 
     def __init__(self, teacher: str | dict, teacher_ckpt: str, **kwargs):
@@ -48,10 +48,10 @@ class XrayDistill(FpnTeacherDistill):
             state.setdefault(f'{prefix}teacher.{key}', tensor)
 
     def init_weights(self) -> None:
-        """Initialise student and connectors, load the teacher.
+        """Initialise the student and the connectors, and load the teacher.
 
         Raises:
-            HandoverError: Part of the teacher did not get its checkpoint's weights.
+            HandoverError: A tensor of the teacher differs from its checkpoint.
         """
         super().init_weights()
         content = CheckpointLoader.load_checkpoint(self.teacher_ckpt, map_location='cpu', logger='silent')
@@ -65,11 +65,11 @@ class XrayDistill(FpnTeacherDistill):
             )
 
     def train(self, mode: bool = True) -> None:
-        """Train the student and the connectors; the teacher stays in evaluation."""
+        """Set the mode of the student and the connectors; the teacher stays in evaluation mode."""
         super().train(mode)
         self.teacher.eval()
 
 
 def model_of(teacher: str | dict) -> dict:
-    """Return the model config of a teacher that is named by its config's path below the repository's root."""
+    """Return a teacher's model config, given as such or as a config's path below the repository's root."""
     return load_config(REPO / teacher).model if isinstance(teacher, str) else teacher

@@ -1,7 +1,7 @@
-"""Errors that data and settings can cause."""
+"""The error of wrong data and data set settings."""
 
 from projects.errors import MMXrayError
 
 
 class DatasetError(MMXrayError, ValueError):
-    """Bad data or a wrong dataset setting; one line that names the file, what was expected and the remedy."""
+    """Bad data or a wrong data set setting; one line with the file, what was expected and the remedy."""

@@ -1,7 +1,7 @@
-"""mmengine's file I/O for URLs: a config's `data_root` may be any that fsspec knows.
+"""mmengine's file I/O for URLs: a config's `data_root` may be any URL that fsspec supports.
 
-Importing this file registers the backend in the place of mmengine's own for s3 and http (petrel, urlopen),
-which neither retry nor list.
+Importing this module registers the backend in place of mmengine's own backends for s3 and http (petrel,
+urlopen), which neither retry nor list folders.
 """
 
 import tempfile
@@ -16,7 +16,7 @@ from projects.radiograph.remote import exists, read_bytes
 
 
 class FsspecBackend(BaseStorageBackend):
-    """mmengine's file I/O for URLs: what its datasets ask of a backend, with retries."""
+    """The methods that mmengine's data sets call on a backend, for URLs and with retries."""
 
     def get(self, filepath: str) -> bytes:
         """Return the content of an object."""
@@ -27,7 +27,7 @@ class FsspecBackend(BaseStorageBackend):
         return read_bytes(filepath).decode(encoding)
 
     def exists(self, filepath: str) -> bool:
-        """Whether there is an object, or a folder, at the URL."""
+        """Whether an object or a folder exists at the URL."""
         return exists(filepath)
 
     def join_path(self, filepath: str, *filepaths: str) -> str:
@@ -36,7 +36,7 @@ class FsspecBackend(BaseStorageBackend):
 
     @contextmanager
     def get_local_path(self, filepath: str) -> Iterator[str]:
-        """Yield the path of a temporary copy, for readers that know local files only."""
+        """Yield the path of a temporary copy, for readers of local files."""
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder, str(filepath).rpartition('/')[2])
             copy.write_bytes(read_bytes(filepath))

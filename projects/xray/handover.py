@@ -1,4 +1,4 @@
-"""A model's tensors compared with a file's, and what a checkpoint's name says of its origin."""
+"""Hand-over of weights: comparing a model's tensors with a file's, and finding the origin of a file."""
 
 import ast
 import copy
@@ -18,8 +18,8 @@ from projects.errors import MMXrayError
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 
-# What may differ in a hand-over, and nothing else. Integer buffers (`num_batches_tracked` counts batches,
-# `relative_position_index` follows from the window size) carry nothing learnt.
+# Keys that may differ in a hand-over. Integer buffers are not learnt: `num_batches_tracked` counts batches,
+# `relative_position_index` follows from the window size.
 ALLOWED_UNEXPECTED = re.compile(r'mask_token|fc\..*|head\..*')
 
 
@@ -30,12 +30,12 @@ NOT_LEARNT = ('num_batches_tracked', 'relative_position_index')
 
 
 class HandoverError(MMXrayError, ValueError):
-    """A run would start from other weights than its config says; one line with the remedy."""
+    """A run would start from other weights than its config states; one line with the remedy."""
 
 
 @dataclass
 class Handover:
-    """One comparison of a model's tensors with those of a file; keys are relative to the module."""
+    """A comparison of a model's tensors with a file's; keys are relative to the module."""
 
     matched: list[str]
     missing: list[str]
@@ -47,16 +47,16 @@ class Handover:
 def compare(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> Handover:
     """Compare a module's tensors with a file's.
 
-    The file is loaded into a copy, through the module's own loading code, so that what it converts (old
-    names, tables of another window size) counts as what it becomes. The module itself is only read.
+    The module's own loading code loads the file into a copy. Tensors that this code converts (old names,
+    tables of another window size) are therefore compared after conversion. The module itself is only read.
 
     Args:
-        module: The module as it will be trained.
+        module: The module before training.
         state: Tensors of the file under the module's own names.
 
     Returns:
-        Keys `matched` (equal values), `missing` in the file, `unexpected` in it, `mismatched` in shape, and
-        `different`: in the file, but with other values in the module.
+        Keys by result: `matched` (equal values), `missing` (not in the file), `unexpected` (only in the
+            file), `mismatched` (other shape) and `different` (other values).
     """
     duplicate = copy.deepcopy(module).cpu()
     missing, unexpected, errors = [], [], []
@@ -85,14 +85,14 @@ def compare(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> Handover
 
 
 def refuse_untrained(checkpoint: str, meta: dict) -> None:
-    """Stop at weights that were never updated, as random ones look like any other.
+    """Refuse weights without an update, since random weights look like trained ones.
 
     Args:
         checkpoint: Its path, for the message.
-        meta: Of a checkpoint (`iter`) or of `backbone.safetensors` (`iteration`).
+        meta: Metadata of a checkpoint (`iter`) or of `backbone.safetensors` (`iteration`).
 
     Raises:
-        HandoverError: The file says that it was written before the first iteration.
+        HandoverError: The file was written before the first update.
     """
     if str(meta.get('iter', meta.get('iteration'))) == '0':
         raise HandoverError(
@@ -107,7 +107,7 @@ def refuse_untrained(checkpoint: str, meta: dict) -> None:
 
 
 def fingerprint(module: torch.nn.Module) -> str:
-    """Return 12 hexadecimal digits of the SHA-256 of a module's learnt tensors, whatever their order."""
+    """Return 12 hexadecimal digits of the SHA-256 of a module's learnt tensors, in any order."""
     digest = hashlib.sha256()
     for key, tensor in sorted(module.state_dict().items()):
         if not key.endswith(NOT_LEARNT):
@@ -116,7 +116,7 @@ def fingerprint(module: torch.nn.Module) -> str:
 
 
 def command_for(checkpoint: str) -> str | None:
-    """Return the command that makes a checkpoint, or None when no config has its folder's name."""
+    """Return the command that trains a checkpoint, or None if no config has the name of its folder."""
     for folder in reversed(Path(checkpoint).parent.parts):
         for config in sorted(CONFIGS.glob(f'**/{folder}.py')):
             return train_command(config)
@@ -124,19 +124,19 @@ def command_for(checkpoint: str) -> str | None:
 
 
 def train_command(config: Path) -> str:
-    """Return the command that trains a config of the repository on the GPUs its name says."""
+    """Return the command that trains a config of the repository on the number of GPUs in its name."""
     name, gpus = config.relative_to(CONFIGS.parent), names.gpus_of(config.stem)
     return f'tools/dist_train.sh {name} {gpus}' if (gpus or 1) > 1 else f'python tools/train.py {name}'
 
 
 def loading_of(config: dict) -> dict | None:
-    """Return how a config's training radiographs reach its model, None where it has no LoadXray.
+    """Return the loading settings of a config's training radiographs; None without LoadXray.
 
     Args:
-        config: Config; only `train_dataloader` and the first `data_preprocessor` with a mean are looked at.
+        config: Config; only `train_dataloader` and the first `data_preprocessor` with a mean are used.
 
     Returns:
-        `window`, `dtype`, `mean` and `std`; the size to which larger radiographs are shrunk may differ.
+        `window`, `dtype`, `mean` and `std`; the size of shrunk radiographs is left out, since it may differ.
     """
     loads = (d for d in dicts(config.get('train_dataloader')) if d.get('type') == 'LoadXray')
     load = next(loads, None)
@@ -156,11 +156,11 @@ def _loading(load: dict, mean: Sequence[float], std: Sequence[float]) -> dict:
 
 
 def loading_of_file(meta: dict) -> dict | None:
-    """Return the same of the run that wrote a file, None where the file does not say.
+    """Return the loading settings of the run that wrote a file; None if the file does not state them.
 
     Args:
-        meta: Text of `backbone.safetensors`, or `meta` of a checkpoint, whose dumped config is read but never
-            run.
+        meta: Text of `backbone.safetensors`, or `meta` of a checkpoint, whose dumped config is parsed but
+            never run.
     """
     try:
         if meta.get('load'):
@@ -173,16 +173,16 @@ def loading_of_file(meta: dict) -> dict | None:
             if isinstance(s, ast.Assign) and isinstance(s.targets[0], ast.Name)
         }
         return loading_of(config)
-    # What a file of another origin calls `cfg` or `mean` is anything.
+    # In a file of another origin, `cfg` and `mean` can be anything.
     except (SyntaxError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
 def _value_of(node: ast.expr):
-    """Value of an expression of a dumped config: dicts in either form, lists, constants; None for others."""
+    """Value of an expression in a dumped config: dicts in both forms, lists, constants; None for others."""
     if isinstance(node, ast.Call):
         named = {k.arg: _value_of(k.value) for k in node.keywords}
-        return named | (named.pop(None, None) or {})  # `**{…}`, of keys that are no names
+        return named | (named.pop(None, None) or {})  # `**{…}` holds keys that are no names
     if isinstance(node, ast.Dict):
         return {_value_of(k): _value_of(v) for k, v in zip(node.keys, node.values)}
     if isinstance(node, ast.List | ast.Tuple):

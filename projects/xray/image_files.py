@@ -1,4 +1,4 @@
-"""Whether the image files that a data set names are there: in a folder, behind a URL or in a packed store."""
+"""Check that a data set's image files exist, in a folder, behind a URL or in a packed store."""
 
 import os
 from collections.abc import Iterable
@@ -13,19 +13,19 @@ def check_files(names: Iterable[str], folder: str, listed_in: str | os.PathLike)
     """Check that image files exist, by listing each folder once.
 
     Args:
-        names: File names relative to `folder`; they are gone through once.
-        folder: Image folder, or a packed store in its place, or the URL of either.
+        names: File names relative to `folder`; iterated once.
+        folder: Image folder or packed store, or the URL of either.
         listed_in: The file that names the images.
 
     Raises:
-        DatasetError: Some are missing.
+        DatasetError: Image files are missing.
     """
     packed = find_store(folder)
     if packed:
         store, inner = packed
         there = lambda name: store.find(f'{inner}/{name}' if inner else name) is not None  # noqa: E731
     elif folder.startswith('http') and is_url(folder):
-        return  # web servers need not list their folders: there a missing image names itself when it is read
+        return  # web servers need not list folders; reading a missing image gives its own error
     elif is_url(folder):
         present = set(list_files(folder))
         there = present.__contains__
@@ -43,13 +43,13 @@ def check_files(names: Iterable[str], folder: str, listed_in: str | os.PathLike)
 
 
 class _Folders:
-    """What lies in the folders below one, each listed when first asked for."""
+    """The files below a folder; each subfolder is listed on first use."""
 
     def __init__(self, folder: str):
         self.folder, self.listed = folder, {}
 
     def has(self, name: str) -> bool:
-        """Whether a file is there."""
+        """Whether a file exists."""
         place, _, own = os.path.join(self.folder, name).rpartition('/')  # noqa: PTH118 (a million of them)
         if place not in self.listed:
             try:

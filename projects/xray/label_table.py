@@ -1,8 +1,8 @@
-"""Labels of a Parquet file, checked and repaired once and then mapped: a million records take no memory.
+"""Labels of a Parquet file, checked and repaired once and memory-mapped, so that they take no memory.
 
 The first reader of a file writes its checked content as Arrow IPC below `MMXRAY_CACHE`, named by the SHA-256
-of the Parquet file. All ranks and loaders of the machine map that file, whose pages they share and the kernel
-may drop. A row becomes Python objects when it is asked for.
+of the Parquet file. All ranks and loaders of the machine map the Arrow file. They share its pages, and the
+kernel may drop them. A row becomes Python objects on access.
 """
 
 import json
@@ -39,18 +39,18 @@ from .parquet import (
 from .parquet import SUFFIX as SUFFIX
 
 _KEPT = 16
-"""Mapped files that stay; then the one that was opened longest ago goes."""
-_CHECKED = 1  # raise when what is checked or repaired changes
-_AT_A_TIME = 1024  # images that are Python objects at a time
+"""Number of mapped files that are kept; the least recently opened is deleted."""
+_CHECKED = 1  # version of the checks and repairs
+_AT_A_TIME = 1024  # images converted to Python objects at a time
 _SUSPECT = r'[\x00-\x1f\x7f-\x9f\x{2028}\x{2029}]|^/|(^|/)\.\.(/|$)'
 
 
 class DefectTable:
-    """What `coco.load_defects` returns, of a Parquet file and row by row; made by `open_defects`.
+    """The content of `coco.load_defects` for a Parquet file, row by row; `open_defects` creates it.
 
     Args:
         path: The Parquet file, for messages.
-        mapped: The checked content.
+        mapped: Arrow file with the checked content.
         facts: `header` and `repairs`.
         classes: See `load_defects`.
         severity: See `load_defects`.
@@ -77,7 +77,7 @@ class DefectTable:
         self.categories = [dict(id=k, name=name) for k, name in enumerate(self.classes, 1)]
 
     def __reduce__(self):
-        """Open it again, in a loader that was not forked."""
+        """Let a loader that was not forked open the file again."""
         return open_defects, (self.path, *self.settings)
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class DefectTable:
         return self.batches[number], int(row - self.starts[number])
 
     def boxes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return category id, crowd flag and row of the image of every annotation, each (boxes,)."""
+        """Return category id, crowd flag and image row of every annotation, each (boxes,)."""
         categories, crowd, rows = [], [], []
         for start, batch in zip(self.starts, self.batches):
             flat = batch.column('annotations').flatten()
@@ -114,14 +114,14 @@ class DefectTable:
         return np.concatenate(categories), np.concatenate(crowd), np.concatenate(rows)
 
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return class index and row of the image of every annotation that is learnt, each (boxes,)."""
+        """Return class index and image row of every annotation to learn, each (boxes,)."""
         category, crowd, rows = self.boxes()
         keys = np.sort(list(self.types))
         index = [self.classes.index(self.to_class.get(self.types[k], self.classes[0])) for k in keys.tolist()]
         return np.array(index)[np.searchsorted(keys, category[~crowd])], rows[~crowd]
 
     def record(self, row: int) -> tuple[dict, list[dict]]:
-        """Return the COCO image of a row and its annotations, of classes as `load_defects` has them."""
+        """Return the COCO image of a row and its annotations, with the classes of `load_defects`."""
         batch, place = self._place(row)
         packed = batch.slice(place, 1).to_pylist()[0]
         image = unpack_image(packed)
@@ -132,7 +132,7 @@ class DefectTable:
         return image, annotations
 
     def rows_of(self, ids: Iterable[int]) -> tuple[list[int], list[int]]:
-        """Return the rows of image ids, in the order of the file, and the ids that no image has."""
+        """Return the rows of image ids, in the order of the file, and the unknown ids."""
         wanted, own = np.unique(np.fromiter(ids, np.int64)), self.column('id')
         order = np.argsort(own)
         place = np.minimum(np.searchsorted(own[order], wanted), len(own) - 1)
@@ -140,7 +140,7 @@ class DefectTable:
         return np.sort(order[place[known]]).tolist(), wanted[~known].tolist()
 
     def coco(self, rows: Iterable[int] | None = None) -> dict[str, Any]:
-        """Return some images, by default all, as `load_defects` returns a file."""
+        """Return some images, by default all, in the form of `load_defects`."""
         images, annotations = [], []
         for row in range(len(self)) if rows is None else rows:
             image, own = self.record(row)
@@ -155,11 +155,12 @@ class DefectTable:
         )
 
     def check_once(self, what: str, check: Callable[[dict], object]) -> None:
-        """Have all records checked before they are used, once for this content on this machine.
+        """Check all records before their use, once for this content on this machine.
 
         Args:
-            what: Names the check.
-            check: Called with what `load_defects` returns, of some images at a time; raises where it fails.
+            what: Name of the check.
+            check: Called with some images at a time, in the form of `load_defects`; raises an error if it
+                fails.
         """
         mark = self.mapped.with_suffix(f'.{what}')
         if not mark.is_file():
@@ -168,7 +169,7 @@ class DefectTable:
             files.write_whole(mark, '')
 
     def rows_without_masks(self) -> list[int]:
-        """Return the images that show a flaw without a mask."""
+        """Return the rows of images with a flaw that has no mask."""
         found = []
         for start, batch in zip(self.starts, self.batches):
             flat = batch.column('annotations').flatten()
@@ -182,7 +183,7 @@ class DefectTable:
         return found
 
     def series(self) -> set[Any]:
-        """Return every value of the images' `series`, None among them where one has none."""
+        """Return all values of the images' `series`, with None if an image has no series."""
         found = set()
         for batch in self.batches:
             found.update(pc.unique(batch.column('series')).to_pylist())
@@ -212,15 +213,15 @@ class DefectTable:
 def open_defects(
     ann_file: str | os.PathLike, classes: Sequence[str] | None, severity: str | Mapping | None = None
 ) -> DefectTable:
-    """Open a Parquet file of labels, checked and repaired as `coco.load_defects` does.
+    """Open a Parquet file of labels, with the checks and repairs of `coco.load_defects`.
 
     Args:
-        ann_file: File of tools/convert_labels.py, or its URL.
+        ann_file: File written by tools/convert_labels.py, or its URL.
         classes: See `load_defects`.
         severity: See `load_defects`.
 
     Raises:
-        DatasetError: See `load_defects`; or there is no room for the checked content.
+        DatasetError: See `load_defects`; or the disk has no space for the checked content.
     """
     path = str(ann_file)
     if isinstance(classes, str):
@@ -248,7 +249,7 @@ def open_defects(
 
 
 def _kept(place: Path, name: str) -> dict[str, Any] | None:
-    """Return the facts of checked labels; None where there are none or the disk has damaged them."""
+    """Return the facts about checked labels; None if they do not exist or are damaged on disk."""
     with suppress(FileNotFoundError, ValueError):
         facts = json.loads((place / f'{name}.json').read_text())
         mapped = place / f'{name}.arrow'
@@ -267,7 +268,7 @@ def _crc(path: Path) -> int:
 
 
 def _check(content: Any, path: str, place: Path, name: str) -> dict[str, Any]:
-    """Write the checked content, and return its facts."""
+    """Check the labels, write the checked content, and return its facts."""
     file, header = open_labels(pa.BufferReader(content), path)
     types = rules.check_categories(path, header.get('categories', []))
     repairs: Counter = Counter()
@@ -292,7 +293,7 @@ def _check(content: Any, path: str, place: Path, name: str) -> dict[str, Any]:
                 raise rules.nothing_to_learn(path, crowd, start)
             crc = _crc(draft)
     except (pa.ArrowException, ValueError, OSError) as error:
-        # Arrow's own OSError, of damage, has no number.
+        # Arrow's OSError for damaged files has no errno.
         if isinstance(error, DatasetError) or getattr(error, 'errno', None):
             raise
         raise damaged(path, error) from None
@@ -301,7 +302,7 @@ def _check(content: Any, path: str, place: Path, name: str) -> dict[str, Any]:
     files.write_json(place / f'{name}.json', facts)
     for old in sorted(place.glob('*.arrow'), key=lambda file: -file.stat().st_mtime_ns)[_KEPT:]:
         old.unlink(missing_ok=True)
-        for beside in old.parent.glob(f'{old.stem}.*'):  # its facts, and marks of what was checked
+        for beside in old.parent.glob(f'{old.stem}.*'):  # its facts and the marks of checks
             beside.unlink(missing_ok=True)
     pa.default_memory_pool().release_unused()
     return facts
@@ -316,7 +317,7 @@ def _check_unique(path: str, ids: np.ndarray, names: pa.ChunkedArray) -> None:
 
 
 def _new_ids(file: pq.ParquetFile, repairs: Counter) -> dict[int, int]:
-    """Return the ids, by position, of annotations that have none or that of an earlier one."""
+    """Return new ids, by position, for annotations without an id or with a repeated one."""
     positions, ids, none = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, bool)]
     columns = ['annotations.list.element.position', 'annotations.list.element.id']
     for batch in file.iter_batches(4 * GROUP, columns=columns):
@@ -342,7 +343,7 @@ def _null(column: pa.Array) -> np.ndarray:
 
 
 def _floats(column: pa.Array) -> np.ndarray:
-    """(n,) float64; nan where there is no value."""
+    """(n,) float64; nan for missing values."""
     return column.fill_null(np.nan).to_numpy(zero_copy_only=False)
 
 
@@ -354,7 +355,7 @@ def _checked(
     new_ids: Mapping[int, int],
     repairs: Counter,
 ) -> pa.RecordBatch:
-    """Check a batch by columns; what is not as it should be passes through the rules of `coco`."""
+    """Check a batch by columns; records with a fault go through the checks of `coco` one by one."""
     _check_image_rows(path, batch, start)
     lists = batch.column('annotations')
     flat = lists.flatten()
@@ -371,7 +372,7 @@ def _checked(
     area, crowd = _floats(flat.field('area')).copy(), flat.field('iscrowd').fill_null(-1).to_numpy().copy()
     far = boxes[:, :2] + boxes[:, 2:]
     with np.errstate(invalid='ignore'):
-        extent = far - boxes[:, :2]  # as the rules compute it, to the last bit
+        extent = far - boxes[:, :2]  # bit-identical to the computation in `coco`
         sound = (
             (boxes[:, :2] >= 0).all(1)
             & (extent >= 1).all(1)
@@ -416,7 +417,7 @@ def _checked(
 
 
 def _check_image_rows(path: str, batch: pa.RecordBatch, start: int) -> None:
-    """Check the images by columns, and by the rules of `coco` what is suspect."""
+    """Check the images by columns, and suspect images with the checks of `coco`."""
     suspect = np.zeros(batch.num_rows, bool)
     for key in ('id', 'file_name', 'width', 'height'):
         suspect |= _null(batch.column(key))

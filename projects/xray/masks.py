@@ -1,4 +1,4 @@
-"""Masks of annotated flaws: checked, and brought into the one form that data set and metric read."""
+"""Masks of annotated flaws: checks, and conversion to compressed run lengths."""
 
 import math
 from collections.abc import Mapping
@@ -17,21 +17,21 @@ _FEWEST = 6  # numbers in a polygon: three points
 
 
 def with_masks(coco: dict, ann_file: str) -> dict:
-    """Give every annotation its mask as compressed run lengths over the whole image.
+    """Convert the mask of every annotation to compressed run lengths over the whole image.
 
-    Polygons become the pixels that pycocotools marks, several of one flaw their union; run lengths keep holes
-    and parts. A mask that marks no pixel, as that of a polygon between pixel centres, becomes its box, as
-    does a missing one of what is ignored: neither learnt nor counted.
+    Polygons become the pixels that pycocotools marks; several polygons of one flaw become their union. Run
+    lengths keep holes and parts. A mask without a pixel, such as a polygon between pixel centres, becomes its
+    box. A missing mask of an ignored annotation, which is neither learnt nor counted, also becomes its box.
 
     Args:
-        coco: What `coco.load_defects` returned.
-        ann_file: Its file, for messages.
+        coco: Result of `coco.load_defects`.
+        ann_file: Annotation file, for messages.
 
     Returns:
-        The same with other annotations; `segmentation` of each is dict(size=[height, width], counts=str).
+        A copy of `coco` in which each `segmentation` is dict(size=[height, width], counts=str).
 
     Raises:
-        DatasetError: A flaw without a mask, with one beside its box, or one that cannot be read; the message
+        DatasetError: A flaw has no mask, or its mask is outside of its box or cannot be read; the message
             names the image.
     """
     images = {image['id']: image for image in coco['images']}
@@ -63,7 +63,7 @@ def with_masks(coco: dict, ann_file: str) -> dict:
 
 
 def _apart(segmentation: list | dict, rle: dict, box: list[float]) -> bool:
-    """Whether a mask and its box [x, y, w, h] are more than a pixel apart, as of polygons from 0 to 1 are."""
+    """Whether a mask and its box [x, y, w, h] are more than a pixel apart, e.g. polygons in 0..1 units."""
     if isinstance(segmentation, list):
         corners = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in segmentation])
         low, high = corners.min(0), corners.max(0)
@@ -75,16 +75,16 @@ def _apart(segmentation: list | dict, rle: dict, box: list[float]) -> bool:
 
 
 def pixels_of(segmentation: list | dict, height: int, width: int) -> np.ndarray:
-    """Pixels (H, W) bool of polygons or run lengths.
+    """Return the pixels (H, W) bool of polygons or run lengths.
 
     Raises:
-        FormatError: They cannot be read.
+        FormatError: The polygons or run lengths cannot be read.
     """
     return coco_mask.decode(_encoded(segmentation, height, width)).astype(bool)
 
 
 def _mask(ann: Mapping[str, Any], image: Mapping[str, Any], ann_file: str) -> dict:
-    """Compressed run lengths of an annotation's polygons or run lengths."""
+    """Return an annotation's polygons or run lengths as compressed run lengths."""
     try:
         return _encoded(ann['segmentation'], image['height'], image['width'])
     except FormatError as error:
@@ -112,7 +112,7 @@ def _check_polygon(polygon: Any) -> None:
 
 
 def _run_lengths(value: Mapping[str, Any], height: int, width: int) -> dict:
-    """Check run lengths: the library would read beyond those that are too long."""
+    """Check and compress run lengths; pycocotools would read out of bounds if they were too long."""
     if value.get('size') != [height, width]:
         raise FormatError(f'run lengths of size [{height}, {width}], found {str(value.get("size"))[:40]}')
     counts = value.get('counts')
@@ -124,7 +124,7 @@ def _run_lengths(value: Mapping[str, Any], height: int, width: int) -> dict:
 
 
 def _of_box(box: list[float], height: int, width: int) -> dict:
-    """Every pixel that a box [x, y, w, h] touches."""
+    """Return compressed run lengths of all pixels that a box [x, y, w, h] touches."""
     mask = np.zeros((height, width), np.uint8, order='F')
     x, y, w, h = box
     mask[math.floor(y) : math.ceil(y + h), math.floor(x) : math.ceil(x + w)] = 1
@@ -132,11 +132,11 @@ def _of_box(box: list[float], height: int, width: int) -> dict:
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
-    """Compressed run lengths of a boolean mask (H, W), as JSON takes them."""
+    """Return a boolean mask (H, W) as compressed run lengths for JSON."""
     return as_text(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
 
 
 def as_text(rle: Mapping[str, Any]) -> dict[str, Any]:
-    """Run lengths of pycocotools as JSON takes them."""
+    """Return run lengths of pycocotools in a form for JSON."""
     height, width = rle['size']
     return dict(size=[int(height), int(width)], counts=rle['counts'].decode())

@@ -1,8 +1,8 @@
-"""Metrics with the severity in mind: average precision, recall at few false alarms, at box and image level.
+"""Metrics by severity: average precision and recall at few false alarms, for boxes and for images.
 
-All values are fractions in [0, 1], except false alarms per image. What the images cannot tell is nan: the AP
-of a class without ground truth, which is left out of the mean. After an evaluation `predictions` holds what
-the model predicted on every image, for `report.predictions`.
+All values are fractions in [0, 1], except false alarms per image. The AP of a class without ground truth is
+nan and is left out of the mean. After an evaluation `predictions` holds the model's predictions on every
+image, for `report.predictions`.
 """
 
 import math
@@ -28,40 +28,40 @@ from .label_table import SUFFIX, open_defects
 from .masks import encode, with_masks
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-MAX_DETECTIONS = 100  # per image, as COCO
+MAX_DETECTIONS = 100  # per image, as in COCO
 
 
 @METRICS.register_module()
 class XrayDefectMetric(BaseMetric):
-    """COCO average precision of defect boxes, and the recall of critical ones at few false alarms.
+    """COCO average precision of defect boxes, and recall of critical boxes at few false alarms.
 
     Returns `AP`, `AP50`, `AP_<class>`, `AP50_<class>` (IoU .50:.95 and .50), and `AP_small`, `AP_medium`,
-    `AP_large` by COCO's areas (below 32², 96² px², above); with `drop_series` also `AP_without_<series>`,
-    `AP50_without_<series>` and the same per class and size. Without any detection they are 0. A class or size
-    without ground truth has nan, so do not give it to `save_best`; `AP50` and `AP` always are numbers. Of the
-    first class, the critical one, `recall_<class>_at_<n>` at n false alarms per image, and
-    `false_alarms_at_<recall>` per image, nan where that recall is not reached; what a hit is says
-    `measures.match`.
+    `AP_large` by COCO's areas (below 32² px², below 96² px², above). With `drop_series` it also returns
+    `AP_without_<series>`, `AP50_without_<series>` and the same per class and size. All are 0 without
+    detections. The AP of a class or size without ground truth is nan and must not be given to `save_best`;
+    `AP50` and `AP` are always numbers. For the first class, the critical one, it returns
+    `recall_<class>_at_<n>` at n false alarms per image, and `false_alarms_at_<recall>` per image, nan if that
+    recall is not reached. `measures.match` defines a hit.
 
-    With `masks` also `segm_AP` and so on, by the IoU of masks in place of boxes, and `size_ratio`: the
-    equivalent diameter (of the circle of the mask's area) as predicted over that annotated, the median of
-    the flaws found; nan without any. The predictions then hold mask and area of each detection.
+    With `masks` it also returns `segm_AP` and so on, by the IoU of masks, and `size_ratio`: the median over
+    the found flaws of predicted / annotated equivalent diameter (of the circle with the mask's area), nan if
+    none is found. The predictions then contain the mask and area of each detection.
 
-    The images that the model saw are evaluated; when the file has more, a line says so.
+    Only images that the model saw are evaluated; a log line reports if the file has more.
 
     Args:
-        ann_file: COCO annotation file, that of the dataset. Of its Parquet form only what the model saw is
-            taken into memory.
-        severity: See `datasets.read_severity`; that of the dataset.
-        drop_series: Values of the images' `series` to leave out together in a second evaluation.
-        masks: Whether the model predicts masks, and they are measured.
-        prefix: Put before the names, with a slash.
+        ann_file: COCO annotation file of the data set. From its Parquet form only the images that the model
+            saw are loaded.
+        severity: Severity map of the data set, see `datasets.read_severity`.
+        drop_series: Values of the images' `series` that a second evaluation leaves out.
+        masks: Whether to evaluate predicted masks.
+        prefix: Prefix of the names, followed by a slash.
         collect_device: 'cpu' or 'gpu', for several ranks.
 
     Raises:
-        DatasetError: See `coco.load_defects`, and with `masks` `masks.with_masks`; or the model saw
+        DatasetError: See `coco.load_defects`, and with `masks` also `masks.with_masks`; or the model saw
             images that are not in `ann_file`; or `drop_series` is given and no image has a `series`.
-        MeasureError: A score or a box that is not finite.
+        MeasureError: A score or a box is not finite.
     """
 
     default_prefix = 'xray'
@@ -83,7 +83,7 @@ class XrayDefectMetric(BaseMetric):
 
     @BaseMetric.dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict) -> None:
-        """Take the classes from the dataset and load the ground truth, before training starts."""
+        """Set the classes and load the ground truth, before the training starts."""
         self._dataset_meta = dataset_meta
         classes = dataset_meta['classes']
         if self.ann_file.endswith(SUFFIX):
@@ -111,12 +111,12 @@ class XrayDefectMetric(BaseMetric):
                 print_log(f'{self.ann_file}: no image of series {unknown}, nothing to drop', logger='current')
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep the detections of a batch, in px of the image as stored.
+        """Store the detections of a batch, in px of the image file.
 
         Args:
             data_batch: Unused.
             data_samples: Dicts of `img_id` and `pred_instances` (bboxes xyxy (N, 4), scores (N), labels (N);
-                with `masks` also masks (N, H, W) bool of the image as stored).
+                with `masks` also masks (N, H, W) bool in the size of the image file).
         """
         for sample in data_samples:
             found = sample['pred_instances']
@@ -166,10 +166,10 @@ class XrayDefectMetric(BaseMetric):
         return metrics | measures
 
     def _take_truth(self, seen: set[int]) -> None:
-        """Read the images that the model saw where the file was not read as a whole.
+        """Load the ground truth of the images that the model saw, if it was not loaded before.
 
         Raises:
-            DatasetError: Some are not in `ann_file`.
+            DatasetError: Some of these images are not in `ann_file`.
         """
         if self.table:
             rows, unknown = self.table.rows_of(seen)
@@ -191,7 +191,7 @@ class XrayDefectMetric(BaseMetric):
             )
 
     def _measures_of_flaws(self, detections: list[dict], img_ids: set[int]) -> dict[str, float]:
-        """Return recall of the critical class at false alarms per image, the other way round, and sizes."""
+        """Return recall of the critical class at false alarm rates, false alarms at recalls, and sizes."""
         matched = match_all(read_images(self.truth, detections, img_ids))
         curve = froc(matched)
         name = self.dataset_meta['classes'][CRITICAL]
@@ -203,10 +203,10 @@ class XrayDefectMetric(BaseMetric):
         return {key: math.nan if value is None else value for key, value in values.items()}
 
     def _average_precisions(self, detections: list[dict], img_ids: set[int]) -> dict[str, float]:
-        """Return what `_average_precision` does of boxes, and of masks where there are any."""
+        """Return `_average_precision` of boxes, and with `masks` also of masks."""
         metrics = self._average_precision(detections, img_ids)
         if self.masks:
-            # The library takes a box, where there is one, for the shape.
+            # If a detection has a box, the library uses the box instead of the mask.
             masks = [
                 {key: value for key, value in d.items() if key not in ('bbox', 'area')} for d in detections
             ]
@@ -226,7 +226,7 @@ class XrayDefectMetric(BaseMetric):
         evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.evaluate()
         evaluation.accumulate()
-        # (IoU thresholds, recalls, classes, area ranges: all, then SIZES, max detections); -1 without a box.
+        # (IoU thresholds, recalls, classes, area ranges [all, *SIZES], max detections); -1 without a box.
         precision = evaluation.eval['precision'][..., -1]
         sized = {size: precision[..., area] for area, size in enumerate(SIZES, 1)}
         precision = precision[..., 0]
@@ -243,12 +243,12 @@ class XrayDefectMetric(BaseMetric):
 class XraySeverityMetric(BaseMetric):
     """Image-level severity: `AP_<class>`, `mAP`, `recall_<class>`, `accuracy`, `balanced_accuracy`, `ece`.
 
-    AP ranks the images by the score of the class, ties sharing one threshold. Plain accuracy flatters a
-    classifier that always names the frequent class; balanced accuracy, the mean recall of the classes,
-    gives that one 1/2. `ece` is the expected calibration error of the named class's score.
+    AP ranks the images by the score of the class; ties share one threshold. Plain accuracy is high for a
+    classifier that always predicts the frequent class; its balanced accuracy, the mean recall of the classes,
+    is 1/2. `ece` is the expected calibration error of the predicted class's score.
 
     Args:
-        prefix: Put before the names, with a slash.
+        prefix: Prefix of the names, followed by a slash.
         collect_device: 'cpu' or 'gpu', for several ranks.
     """
 
@@ -258,7 +258,7 @@ class XraySeverityMetric(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep scores and labels of a batch.
+        """Store the scores and labels of a batch.
 
         Args:
             data_batch: Unused.
@@ -296,7 +296,7 @@ class XraySeverityMetric(BaseMetric):
                 for path, label, row in zip(paths, truth, scores, strict=True)
             ],
         )
-        # float32 softmax overshoots 1 by a rounding
+        # a float32 softmax can exceed 1 by a rounding error
         named = np.clip(scores[np.arange(len(scores)), predicted], 0, 1)
         return metrics | dict(
             ece=calibration(named, predicted == truth).error,
@@ -307,5 +307,5 @@ class XraySeverityMetric(BaseMetric):
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Mean, or nan of nothing."""
+    """Mean; nan for an empty sequence."""
     return float(np.mean(values)) if len(values) else math.nan

@@ -1,4 +1,4 @@
-"""Neck of the linear probe: pooled features, standardised: one learning rate serves every backbone."""
+"""Neck of the linear probe: standardised features, so that one learning rate fits all backbones."""
 
 import torch
 from mmpretrain.models.necks import ClsBatchNormNeck
@@ -9,13 +9,14 @@ from mmpretrain.registry import MODELS
 class StandardisedPooling(ClsBatchNormNeck):
     """Global average pooling, then batch normalisation without weights, as in MAE's linear probe.
 
-    Pooled features of a random backbone are much smaller than those of a trained one, and a learning rate
-    that suits one hardly moves the head of the other. Source: He et al., arXiv:2111.06377, appendix A.1.
+    Pooled features of a random backbone are much smaller than those of a trained backbone, so the same
+    learning rate would hardly train the head on one of them. Source: He et al., arXiv:2111.06377, appendix
+    A.1.
 
     Args:
         input_features: Channels of the last map.
-        eps: Added to the variance. MAE's 1e-6 is more than that of a deep random backbone, whose features
-            would stay so small that the head calls every image by the most frequent class.
+        eps: Added to the variance. MAE's 1e-6 exceeds the variance of a deep random backbone: its features
+            would stay so small that the head predicts the most frequent class for every image.
         **kwargs: Those of `ClsBatchNormNeck`.
     """
 
@@ -25,7 +26,7 @@ class StandardisedPooling(ClsBatchNormNeck):
     def forward(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Pool and standardise maps (N, C, H, W); returns vectors (N, C).
 
-        A last batch of one image has no spread of its own: it is standardised by the running statistics.
+        A last batch with a single image has no variance; it is standardised by the running statistics.
         """
         pooled = [maps.mean((2, 3)) for maps in inputs]
         if not self.training or len(pooled[0]) > 1:

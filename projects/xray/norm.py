@@ -1,7 +1,7 @@
-"""The one normalisation of every chain: ImageNet's channel averages, in gray levels of 0..255.
+"""Mean and std of all pipelines: ImageNet's values averaged over the channels, in gray levels 0..255.
 
-The same in every arm: an ImageNet backbone meets the input range that it knows, and no arm gains by
-statistics that another does not have.
+All arms of a comparison use the same values. An ImageNet backbone gets its familiar input range, and no arm
+profits from statistics that another arm lacks.
 """
 
 MEAN = 114.5

@@ -1,8 +1,8 @@
-"""NMS, soft-NMS and RoIAlign for mmcv where its compiled operators (the module `mmcv._ext`) are missing.
+"""NMS, soft-NMS and RoIAlign for an mmcv without compiled operators (the module `mmcv._ext`).
 
-`projects/__init__.py` brings mmcv here. NMS and RoIAlign are torchvision's, which come from the same sources
-as mmcv's; `tests/xray/test_operators.py` compares them with NumPy, and with what a detector gave on the
-compiled operators. Names and arguments of the functions are those of `mmcv._ext`.
+`projects/__init__.py` lets mmcv import this module. NMS and RoIAlign come from torchvision, whose code has
+the same origin as mmcv's. `tests/xray/test_operators.py` compares them with NumPy, and with a detector's
+recorded output on the compiled operators. Functions have the names and arguments of `mmcv._ext`.
 """
 
 import numpy as np
@@ -23,14 +23,14 @@ _AVERAGE = 1  # mmcv's pool_mode; 0 takes the maximum
 
 
 class MissingOperatorError(MMXrayError, RuntimeError):
-    """An operator of mmcv was called that only a compiled mmcv has; one line."""
+    """A call of an operator that only a compiled mmcv has; one line."""
 
 
 def missing(name: str):
-    """Return a function that refuses to be any other operator of mmcv; refusing an import would be too early.
+    """Return a function that raises an error when called; an error at import would be too early.
 
     Raises:
-        AttributeError: `name` is one of those that Python looks for in a module.
+        AttributeError: `name` is a special name that Python looks up in modules.
     """
     if name.startswith('__'):
         raise AttributeError(name)
@@ -49,7 +49,7 @@ def _refusal(name: str) -> str:
 
 
 def get_compiler_version() -> str:
-    """Say whose operators these are, such as 'torchvision 0.25.0'."""
+    """Return the origin of the operators, such as 'torchvision 0.25.0'."""
     return f'torchvision {torchvision.__version__}'
 
 
@@ -63,8 +63,8 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset:
 
     Args:
         boxes: (N, 4) x1, y1, x2, y2 in px.
-        scores: (N,); of equal ones the first in `boxes` counts as the higher. mmcv's compiled operator takes
-            them in the order in which the processor's sort leaves them.
+        scores: (N,); of equal scores the first in `boxes` counts as higher. In mmcv's compiled operator the
+            order of equal scores depends on the processor's sort.
         iou_threshold: In [0, 1], rounded to float32 as mmcv does: an IoU of 0.6 is not above 0.6.
         offset: Added to the widths and heights, 0 or 1.
 
@@ -92,9 +92,9 @@ def softnms(
         boxes: (N, 4) x1, y1, x2, y2 in px, on the CPU.
         scores: (N,), on the CPU.
         dets: (N, 5), written: the first K rows become the kept boxes with their new scores.
-        iou_threshold: Overlap from which on methods 0 and 1 lower a score.
-        sigma: Of method 2.
-        min_score: A box whose lowered score is less is dropped.
+        iou_threshold: Least overlap at which methods 0 and 1 lower a score.
+        sigma: Parameter of method 2.
+        min_score: A box with a lower final score is dropped.
         method: 0 naive (the score becomes 0), 1 linear (times 1 - IoU), 2 gaussian (times exp(-IoU²/sigma)).
         offset: Added to the widths and heights, 0 or 1.
 
@@ -141,11 +141,12 @@ def roi_align_forward(
         rois: (N, 5) index in the batch, x1, y1, x2, y2 in px of the image.
         output: (N, C, bins, bins), written.
         **pooling: `aligned_height` and `aligned_width`, the bins; `spatial_scale`, pixels of the map per
-            pixel of the image; `sampling_ratio`, samples of a bin in each direction, 0: as many as it covers
-            pixels; `aligned`, whether pixel centres lie at half indices; `pool_mode`, 1 for the average.
+            pixel of the image; `sampling_ratio`, samples per bin in each direction (0 for the number of
+            covered pixels); `aligned`, whether pixel centres lie at half indices; `pool_mode`, 1 for the
+            average.
 
     Raises:
-        MissingOperatorError: The maximum is asked for.
+        MissingOperatorError: `pool_mode` asks for the maximum.
     """
     scale, ratio, aligned = _of_torchvision(**pooling)
     output.copy_(torch.ops.torchvision.roi_align(_whole(input), _whole(rois), *scale, ratio, aligned))
@@ -161,14 +162,14 @@ def roi_align_backward(
 ) -> None:
     """Write the gradient of `roi_align_forward` with respect to its input.
 
-    On a GPU the sums are formed in no fixed order. Where deterministic algorithms are asked for, which
-    torchvision refuses there, they are formed on the CPU.
+    On a GPU the order of the sums is not fixed. If deterministic algorithms are enabled, which torchvision
+    does not support on a GPU, the sums are computed on the CPU.
 
     Args:
         grad_output: (N, C, bins, bins).
         rois: (N, 5) index in the batch, x1, y1, x2, y2 in px of the image.
         grad_input: (B, C, H, W), written.
-        **pooling: As `roi_align_forward` takes it.
+        **pooling: See `roi_align_forward`.
     """
     scale, ratio, aligned = _of_torchvision(**pooling)
     grads, rois = _whole(grad_output), _whole(rois)
@@ -179,12 +180,12 @@ def roi_align_backward(
 
 
 def _of_torchvision(aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode, aligned):
-    """Return mmcv's arguments as torchvision groups them: scale and bins, samples, alignment."""
+    """Return mmcv's arguments in torchvision's grouping: scale and bins, samples, alignment."""
     if pool_mode != _AVERAGE:
         raise MissingOperatorError(_refusal("RoIAlign with pool_mode='max'"))
     return (spatial_scale, aligned_height, aligned_width), sampling_ratio, aligned
 
 
 def _whole(values: torch.Tensor) -> torch.Tensor:
-    """Return float32 for half precision, and float32 and float64 as they are."""
+    """Convert half precision to float32; float32 and float64 stay."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

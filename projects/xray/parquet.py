@@ -1,8 +1,8 @@
-"""COCO labels in a Parquet file, one row per image: written and read in pieces, equal to the JSON as values.
+"""COCO labels in a Parquet file with one row per image, written and read in batches.
 
-JSON of a million images takes minutes and gigabytes to read. A row holds the usual fields in columns of their
-own, for other tools too; whatever else a record carries is kept as JSON in `extra`, and so is a value that
-its column cannot hold exactly. Categories and `info` are in the file's metadata.
+JSON of a million images takes minutes and gigabytes to read. The usual fields of a row are separate columns,
+which other tools can read. Further fields, and values that their column cannot hold exactly, are kept as JSON
+in `extra`, so that no value is lost. Categories and `info` are in the file's metadata.
 """
 
 import itertools
@@ -20,12 +20,12 @@ from projects.radiograph.files import draft_of
 from .errors import DatasetError
 
 SUFFIX = '.parquet'
-GROUP = 16_384  # images of a row group, which is as much as is held at a time
+GROUP = 16_384  # images per row group; one group is in memory at a time
 _FORMAT = 'mmxray labels 1'
 
 ANNOTATION = pa.struct(
     [
-        ('position', pa.int64()),  # in the list `annotations` of the COCO file
+        ('position', pa.int64()),  # index in `annotations` of the COCO file
         ('id', pa.int64()),
         ('category_id', pa.int64()),
         ('bbox', pa.list_(pa.float64(), 4)),  # x, y, w, h in px
@@ -75,14 +75,14 @@ _OF_ANNOTATION = dict(
 
 
 def _packed(record: Mapping[str, Any], fits: Mapping[str, Any]) -> dict[str, Any]:
-    """Divide a record into what its columns hold exactly and the rest."""
+    """Split a record into columns that hold its values exactly, and the rest in `extra`."""
     row = {key: record[key] for key, test in fits.items() if key in record and test(record[key])}
     rest = {key: value for key, value in record.items() if key not in row}
     return row | ({'extra': json.dumps(rest)} if rest else {})
 
 
 def pack_annotation(annotation: Mapping[str, Any], position: int) -> dict[str, Any]:
-    """Return an annotation as its struct; `image_id` is that of the row."""
+    """Return an annotation as a struct, without `image_id`, which the row gives."""
     rest = {key: value for key, value in annotation.items() if key not in ('image_id', 'segmentation')}
     row = _packed(rest, _OF_ANNOTATION) | dict(position=position)
     if 'segmentation' in annotation:
@@ -102,7 +102,7 @@ def unpack_image(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unpack_annotations(row: Mapping[str, Any], image_id: Any) -> list[dict[str, Any]]:
-    """Return the COCO annotations of a row, in the order of their list."""
+    """Return the COCO annotations of a row, in the order of the row."""
     annotations = []
     for packed in row['annotations']:
         annotation = {key: packed[key] for key in _OF_ANNOTATION if packed[key] is not None}
@@ -117,9 +117,9 @@ def write_labels(path: Path, header: Mapping[str, Any], rows: Iterable[dict[str,
     """Write labels as Parquet.
 
     Args:
-        path: File to write; there whole or not at all.
-        header: What the COCO object holds beside `images` and `annotations`.
-        rows: Of `pack_image`.
+        path: File to write, atomically.
+        header: The COCO object without `images` and `annotations`.
+        rows: Results of `pack_image`.
 
     Returns:
         The number of images.
@@ -130,7 +130,7 @@ def write_labels(path: Path, header: Mapping[str, Any], rows: Iterable[dict[str,
 
 
 def write_batches(path: Path, header: Mapping[str, Any], batches: Iterable[pa.RecordBatch]) -> int:
-    """Write labels as Parquet; see `write_labels`. Each batch of `SCHEMA` becomes a group of rows."""
+    """Write labels as Parquet, see `write_labels`; each batch of `SCHEMA` becomes a row group."""
     schema = SCHEMA.with_metadata(dict(format=_FORMAT, coco=json.dumps(header)))
     count = 0
     checked = dict(compression='zstd', write_page_checksum=True)
@@ -146,13 +146,13 @@ def open_labels(source: Any, path: str) -> tuple[pq.ParquetFile, dict[str, Any]]
 
     Args:
         source: The file, or its content as a buffer.
-        path: Names it in messages.
+        path: Its path, for messages.
 
     Returns:
         The file and the COCO object without `images` and `annotations`.
 
     Raises:
-        DatasetError: It is none of `write_labels`.
+        DatasetError: The file was not written by `write_labels`.
     """
     try:
         file = pq.ParquetFile(source, page_checksum_verification=True)
@@ -170,14 +170,14 @@ def open_labels(source: Any, path: str) -> tuple[pq.ParquetFile, dict[str, Any]]
 
 
 def damaged(path: str, error: Exception) -> DatasetError:
-    """Return the error for a file that cannot be read to its end."""
+    """Return the error for a damaged or truncated file."""
     return DatasetError(
         f'{path}: expected a complete Parquet file ({one_line(error)[:200]}); copy or convert it again'
     )
 
 
 def read_rows(file: pq.ParquetFile, path: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the rows, a group in memory at a time.
+    """Yield the rows, with one group in memory at a time.
 
     Raises:
         DatasetError: The file is damaged.

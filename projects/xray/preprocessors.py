@@ -1,4 +1,4 @@
-"""Data preprocessors: one channel on the wire, three on the device."""
+"""Data preprocessors: batches of one channel, expanded to three channels on the device."""
 
 import torch
 from mmdet.models.data_preprocessors import DetDataPreprocessor
@@ -9,20 +9,21 @@ from . import norm
 
 
 class OneChannelMixin:
-    """Feeds a stock preprocessor single-channel images and expands its output to three channels.
+    """Passes single-channel images to a stock preprocessor and expands its output to three channels.
 
-    The stock class moves the batch to the device, casts, normalises and pads; the three channels are a
-    view of the one (stride 0), so neither the loader, the workers nor the transfer carry them.
+    The stock class moves the batch to the device, casts, normalises and pads. The three channels are views of
+    one channel (stride 0), so the loader, the workers and the transfer handle a single channel.
 
-    16-bit images are normalised as 65535 / 257 = 255 gray levels: one mean and std serve every depth.
+    16-bit images are scaled to 8-bit gray levels (65535 / 257 = 255), so that one mean and std fit all
+    depths.
 
     Args:
-        mean: One mean, in 8-bit gray levels.
-        std: One standard deviation, in 8-bit gray levels.
-        **kwargs: Those of the stock preprocessor.
+        mean: A single mean, in 8-bit gray levels.
+        std: A single standard deviation, in 8-bit gray levels.
+        **kwargs: Arguments of the stock preprocessor.
 
     Raises:
-        ValueError: More than one mean or std.
+        ValueError: There is more than one mean or std.
     """
 
     def __init__(self, mean=(norm.MEAN,), std=(norm.STD,), **kwargs):
@@ -34,7 +35,7 @@ class OneChannelMixin:
         super().__init__(mean=mean, std=std, **kwargs)
 
     def cast_data(self, data):
-        """Move data to the device; 16-bit images become float32 in 8-bit gray levels there."""
+        """Move data to the device; 16-bit images become float32 in 8-bit gray levels."""
         data = super().cast_data(data)
         if isinstance(data, torch.Tensor) and data.dtype == torch.uint16:
             return data.float() / 257
@@ -46,10 +47,10 @@ class OneChannelMixin:
         Args:
             data: `inputs` of one channel, uint8, uint16 or float32: (N, 1, H, W), a list of (1, H, W), or a
                 list of views (N, 1, H, W); `data_samples` optional.
-            training: Passed on.
+            training: See the stock preprocessor.
 
         Raises:
-            ValueError: Images of more than one channel.
+            ValueError: Images have more than one channel.
         """
         out = super().forward(data, training)
         inputs = out['inputs']
@@ -69,14 +70,14 @@ def _expand(images: torch.Tensor) -> torch.Tensor:
 
 @MODELS.register_module()
 class XraySelfSupDataPreprocessor(OneChannelMixin, SelfSupDataPreprocessor):
-    """Self-supervised pretraining: a batch of images or a list of views."""
+    """For self-supervised pretraining: a batch of images or a list of views."""
 
 
 @MODELS.register_module()
 class XrayClsDataPreprocessor(OneChannelMixin, ClsDataPreprocessor):
-    """Image-level classification."""
+    """For image-level classification."""
 
 
 @MODELS.register_module()
 class XrayDetDataPreprocessor(OneChannelMixin, DetDataPreprocessor):
-    """Detection: images of different sizes are padded to a common one."""
+    """For detection: pads images of different sizes to a common size."""

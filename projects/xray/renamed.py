@@ -1,7 +1,7 @@
-"""Modules under their names of version 0.1, so that dumped configs and line scripts still import them.
+"""Module names of version 0.1 as aliases, so that old dumped configs and line scripts still work.
 
-They go with version 0.3. A finder does it, so that nothing in this package imports upwards: the new module is
-imported only when somebody asks for the old name.
+Version 0.3 removes them. A finder imports the new module only when code imports the old name, so that this
+package does not import packages above it.
 """
 
 import importlib
@@ -23,7 +23,7 @@ RENAMED = {
 
 
 class _Renamed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Answers for an old name with the new module itself, so that both names are one module."""
+    """Returns the new module for an old name, so that both names are the same module."""
 
     def find_spec(self, fullname, path=None, target=None):
         for old in RENAMED:
@@ -40,12 +40,12 @@ class _Renamed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return module
 
     def exec_module(self, module):
-        # The import system has put the old name's spec on the module: it keeps its own.
+        # The import system has set the old name's spec on the module; this restores its own.
         module.__spec__ = module.__spec__.loader_state
 
 
 def install() -> None:
     """Make the old names importable; a second call does nothing."""
     if not any(isinstance(finder, _Renamed) for finder in sys.meta_path):
-        # First, since a package under its old name has the path where its modules are found a second time.
+        # Placed first: the path of a package under its old name would import its modules a second time.
         sys.meta_path.insert(0, _Renamed())

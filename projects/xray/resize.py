@@ -1,7 +1,7 @@
-"""Antialiased resize of single-channel images, as Pillow's bilinear filter, several times as fast.
+"""Antialiased resize of single-channel images, like Pillow's bilinear filter but several times faster.
 
-The filter is a triangle twice as wide as the step between output pixels, so that detail finer than the
-output's grid is averaged instead of turned into patterns.
+The filter is a triangle twice as wide as the step between output pixels. It averages detail finer than the
+output grid, which would otherwise become moiré patterns.
 """
 
 import cv2
@@ -11,14 +11,15 @@ from torch.nn.functional import interpolate
 
 
 def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resize an image; antialiased where it shrinks, bilinear where it grows.
+    """Resize an image: antialiased when shrinking, bilinear when enlarging.
 
     Args:
         image: (H, W) uint8, uint16 or float32.
         shape: height and width of the result, in px.
 
     Returns:
-        (height, width) of the same dtype; 8-bit levels within one of Pillow's, deeper ones rounded once.
+        (height, width) of the same dtype. 8-bit levels differ from Pillow's by at most one; 16-bit levels are
+        rounded once.
     """
     if image.dtype == np.uint8:
         turned = cv2.transpose(_resize_rows(image, shape[0]))
@@ -31,12 +32,12 @@ def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def _resize_rows(image: np.ndarray, rows: int) -> np.ndarray:
     """Resize (H, W) uint8 along its first axis to (rows, W).
 
-    PyTorch's 8-bit kernel always computes four channels. Columns do not depend on each other here, so four
-    neighbours pass as the channels of one pixel and none of the four is idle.
+    PyTorch's 8-bit kernel always computes four channels. Columns are independent here, so four neighbouring
+    columns are passed as the channels of one pixel to use all four.
     """
     height, width = image.shape
     padded = image
-    # PyTorch wants an array in one piece that could be written.
+    # PyTorch needs a contiguous, writable array.
     if width % 4 or not (image.flags.c_contiguous and image.flags.writeable):
         padded = cv2.copyMakeBorder(image, 0, 0, 0, -width % 4, cv2.BORDER_REPLICATE)
     pixels = torch.from_numpy(padded).view(1, height, -1, 4).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""The order of a training from a packed store behind a URL: shuffled over its blocks and within them."""
+"""Shuffling of a packed store behind a URL by blocks, so that each block is fetched once an epoch."""
 
 from collections.abc import Iterator
 
@@ -9,16 +9,16 @@ from mmengine.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class XrayBlockSampler(DefaultSampler):
-    """Shuffle so that each block of a store is fetched once an epoch, or once in all where the disk holds it.
+    """Shuffle so that each block of a store is fetched once an epoch, or only once if the disk can hold all.
 
-    The blocks are shuffled, then the images of every few of them together. Each rank reads blocks of its own.
-    Seed and epoch alone decide, so that a resumed epoch goes on in the same order. Other data sets are
-    shuffled as by `DefaultSampler`.
+    The blocks are shuffled, then the images within each group of `blocks` blocks. Each rank reads different
+    blocks. The order depends only on seed and epoch, so that a resumed epoch continues in the same order.
+    Other data sets are shuffled by `DefaultSampler`.
 
     Args:
         dataset: `XrayImages` of a packed store, or any other data set.
-        blocks: How many blocks are mixed: 16 blocks of 64 images make each batch one of 1,024.
-        **kwargs: Those of `DefaultSampler`.
+        blocks: Blocks per group: with 16 blocks of 64 images, a batch is drawn from 1,024 images.
+        **kwargs: Arguments of `DefaultSampler`.
     """
 
     def __init__(self, dataset, blocks: int = 16, **kwargs):
@@ -34,18 +34,18 @@ class XrayBlockSampler(DefaultSampler):
             yield from super().__iter__()
             return
         order = block_order(starts(), len(self.dataset), self.blocks, (self.seed, self.epoch))
-        order = np.resize(order, self.total_size)  # from its beginning again, where ranks get one more
+        order = np.resize(order, self.total_size)  # repeats the first images if the ranks need a few more
         yield from np.array_split(order, self.world_size)[self.rank].tolist()
 
 
 def block_order(starts: np.ndarray, count: int, mixed: int, seed: tuple[int, ...]) -> np.ndarray:
-    """Shuffle blocks, and then the images of every few of them.
+    """Shuffle blocks, and then the images within each group of blocks.
 
     Args:
-        starts: ascending; the first image of each block.
-        count: how many images there are.
-        mixed: how many blocks are shuffled together.
-        seed: of the order.
+        starts: first image of each block, ascending.
+        count: number of images.
+        mixed: number of blocks per group.
+        seed: seed of the order.
 
     Returns:
         (count,) int64, each image once.

@@ -1,4 +1,4 @@
-"""Random draws that depend on seed, epoch and index alone, not on the state of a worker."""
+"""Reproducible random draws of data loaders: they depend on seed, epoch and index alone."""
 
 import hashlib
 import itertools
@@ -12,10 +12,10 @@ import torch
 
 
 def seed_generators(*place) -> None:
-    """Seed Python's, NumPy's and PyTorch's generators from a place in the run.
+    """Seed Python's, NumPy's and PyTorch's generators from a position in the run.
 
-    Takes 11 µs. `torch.manual_seed` would take a hundred times as long and, where CUDA is not in use, put a
-    call on a list that only grows.
+    This takes 11 µs. `torch.manual_seed` would take a hundred times as long and, without CUDA in use, append
+    a call to a list that is never emptied.
 
     Args:
         *place: Integers, such as seed, epoch and index of a sample.
@@ -30,11 +30,10 @@ def seed_generators(*place) -> None:
 
 
 class SeededDataset:
-    """A dataset whose random draws depend on seed, epoch and index alone, whichever worker makes them.
+    """A data set whose random draws depend on seed, epoch and index, not on the worker.
 
-    Indices are pairs (epoch, index), so that persistent workers learn the epoch too. The views of a sample
-    are drawn one after the other, so each has its own place in the sample's stream. Everything else is
-    passed on to the dataset.
+    Indices are pairs (epoch, index), so that persistent workers know the epoch. The views of a sample are
+    drawn one after another from the sample's stream. All other attributes are those of the wrapped data set.
 
     Args:
         dataset: The outermost dataset of a loader.
@@ -55,14 +54,14 @@ class SeededDataset:
         return self.dataset[place[1]]
 
     def __getattr__(self, name: str):
-        """Return the dataset's own attribute; its own are not there yet while a worker unpickles it."""
+        """Return an attribute of the wrapped data set; this object has none yet while it is unpickled."""
         if name in ('dataset', 'seed'):
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
 
 def leaf_datasets(dataset) -> list:
-    """Return the data sets below their wrappers: seeded, repeated, concatenated."""
+    """Return the data sets inside wrappers (seeded, repeated, concatenated)."""
     if 'dataset' in vars(dataset):
         return leaf_datasets(dataset.dataset)
     if 'datasets' in vars(dataset):
@@ -71,10 +70,10 @@ def leaf_datasets(dataset) -> list:
 
 
 class SeededBatches:
-    """The batches of an epoch from `first` on, each index as a pair (epoch, index).
+    """The batches of an epoch starting at `first`, with indices as pairs (epoch, index).
 
-    The sampler runs from its beginning, without loading, so that what it does between the batches (its
-    permutation, the buckets of an aspect ratio sampler) is what it did in the undisturbed epoch.
+    The sampler always runs from its beginning, without loading the skipped batches. Its state (its
+    permutation, the buckets of an aspect ratio sampler) is then the same as in an uninterrupted epoch.
 
     Args:
         batches: Batch sampler of a loader.
@@ -95,18 +94,19 @@ class SeededBatches:
             yield [(self.epoch, index) for index in batch]
 
     def __getattr__(self, name: str):
-        """Return the batch sampler's own attribute; its own is not there yet while it is unpickled."""
+        """Return an attribute of the batch sampler; this object has none yet while it is unpickled."""
         if name == 'batches':
             raise AttributeError(name)
         return getattr(self.batches, name)
 
 
 class _WorkerInit:
-    """What a loader's worker does first: its own function, then to heed SIGTERM of its parent alone.
+    """Start-up of a loader's worker: its own init function, then obeying SIGTERM of its parent only.
 
-    A scheduler sends SIGTERM to all processes of a job; a worker that dies of it would take the run with it
-    before the checkpoint is written. The parent ends its workers by the same signal when it exits, and waits;
-    as in PyTorch's own workers the end is a success then, for its watch raises an error at any other.
+    A scheduler sends SIGTERM to all processes of a job. If a worker died of it, the run would fail before it
+    writes its checkpoint. The parent ends its workers with the same signal when it exits, and waits for them.
+    The worker then exits with status 0, like PyTorch's own workers, since PyTorch's watchdog raises an error
+    for any other status.
     """
 
     def __init__(self, function):

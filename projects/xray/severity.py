@@ -1,4 +1,4 @@
-"""Severity maps: from the types that inspectors draw to the classes that a detector learns."""
+"""Severity maps: from annotated defect types to the classes that a detector learns."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,14 +16,15 @@ def read_severity(
 
     Args:
         severity: name of a map in `classes.SEVERITY_MAPS`, a dict, the path of a YAML or JSON file, or None
-            where the annotated types are the classes.
-        classes: names of the classes that it may give; None for any.
+            if the annotated types are the classes.
+        classes: names of the allowed classes; None allows any.
 
     Returns:
         Defect type -> class, or None.
 
     Raises:
-        DatasetError: unknown name, unreadable file, a type twice, or types and classes that are no text.
+        DatasetError: the name is unknown, the file cannot be read, a type occurs twice, or a type or class is
+            no text.
     """
     if severity is None:
         return None
@@ -57,7 +58,7 @@ def read_severity_file(path: Path, classes: Sequence[str] | None = None) -> dict
 
 
 def _check(table, name: str, classes: Sequence[str] | None) -> dict[str, str]:
-    """The map, if it is one."""
+    """Check a map and return it."""
     wanted = 'a map such as `crack: critical`, one type a line'
     if classes:
         wanted = 'YAML lines ' + ' or '.join(f'`type: {label}`' for label in classes)
@@ -71,21 +72,21 @@ def _check(table, name: str, classes: Sequence[str] | None) -> dict[str, str]:
 
 
 def named(severity: str | Mapping) -> str:
-    """Name a severity map in a message."""
+    """Return the name of a severity map for messages."""
     if isinstance(severity, Mapping):
         return 'severity map'
     return f"severity map '{severity}'" if severity in SEVERITY_MAPS else f'severity map {severity}'
 
 
 def flaw_labels(classes: Sequence[str], severity: str | Mapping | None = None) -> dict[str, int]:
-    """Return the label of every type that `DrawFlaws` can draw and that has a class here.
+    """Return the label of every type that `DrawFlaws` can draw and that has a class.
 
     Args:
         classes: Names of the classes, in label order.
-        severity: See `read_severity`. With None a type is its own class; a single class takes them all.
+        severity: See `read_severity`. With None each type is a class, or a single class takes all types.
 
     Raises:
-        DatasetError: The map names a class that is not there.
+        DatasetError: The map names an unknown class.
     """
     table = read_severity(severity)
     if table is None:

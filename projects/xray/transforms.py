@@ -1,8 +1,8 @@
 """Transforms of single-channel radiographs: loading, and random views for pretraining.
 
-All work on 2-D arrays of uint8, uint16 (white at 65535) or float32 (white at 255), keep the dtype and never
-write into their input. Every random draw comes from NumPy's global generator. Masks, and the resizes and
-flips that move boxes, are the stock ones of mmcv and mmpretrain.
+All transforms take 2-D arrays of uint8, uint16 (white at 65535) or float32 (white at 255), keep the dtype and
+never write into their input. Every random draw comes from NumPy's global generator. For masks, and for
+resizes and flips that move boxes, the stock transforms of mmcv and mmpretrain are used.
 """
 
 import math
@@ -23,7 +23,7 @@ from .resize import resize
 
 _LEVELS = np.arange(256, dtype=np.uint8)
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 255}
-# Codes of cv2.flip by (left and right, top and bottom), of cv2.rotate by quarter turns counter-clockwise.
+# Codes of cv2.flip by (left-right, top-bottom), and of cv2.rotate by counter-clockwise quarter turns.
 _FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}
 _DIRECTIONS = {'horizontal': 1, 'vertical': 0, 'diagonal': -1}
 _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
@@ -31,29 +31,29 @@ _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90
 
 @TRANSFORMS.register_module()
 class LoadXray(BaseTransform):
-    """Read a radiograph as one channel, window it, and shrink it if asked to.
+    """Read a radiograph as one channel, window it, and shrink it to `size`.
 
-    From a file, or from a packed store (`radiograph/store.py`) where `img_path` lies in one: the same pixels.
+    `img_path` is a file or an image in a packed store (`radiograph/store.py`), with the same pixels.
 
-    Required key: `img_path`. Added keys: `img` (H, W), `img_shape`, `ori_shape`. Where the dataset gives
-    `height` and `width`, the image must have that size: boxes would lie elsewhere otherwise.
+    Required key: `img_path`. Added keys: `img` (H, W), `img_shape`, `ori_shape`. If the data set gives
+    `height` and `width`, the image must have this size; otherwise boxes would be misplaced.
 
     Args:
         window: See `radiograph.window.apply_window`.
-        dtype: 'uint8', 'uint16' (white at 65535) or 'float32' (white at 255); the latter two keep the depth
-            of a 16-bit file.
-        size: px of the shorter side to which larger images are shrunk, antialiased; 0 keeps all.
+        dtype: 'uint8', 'uint16' (white at 65535) or 'float32' (white at 255); the last two keep the depth of
+            a 16-bit file.
+        size: Largest shorter side in px; larger images are shrunk with antialiasing. 0 keeps the size.
 
     Raises:
-        ImagingError: A wrong window or type; the image is missing, damaged or of another size; or the store
-            was packed otherwise.
+        ImagingError: The window or dtype is wrong; the image is missing, damaged or of another size; or the
+            store was packed with other settings.
     """
 
     def __init__(self, window: dict | None = None, dtype: str = 'uint8', size: int = 0):
         self.window = dict(window or dict(type='full'))
         self.dtype = np.dtype(dtype).name
         self.size = size
-        # What a store must have been packed with; float32 is read from the deeper one.
+        # Required settings of a packed store; float32 is read from a 16-bit store.
         self.recipe = Recipe(size, 8 if self.dtype == 'uint8' else 16, self.window)
 
     def transform(self, results: dict) -> dict:
@@ -64,7 +64,7 @@ class LoadXray(BaseTransform):
             image = self._from_store(*packed)
         else:
             image = prepare(read_radiograph(path), self.window, self.dtype, self.size)
-        # A decoder's or a store's own array may be read-only, and PyTorch wants to share a writable one.
+        # The array of a decoder or a store may be read-only, but PyTorch needs a writable one.
         image = np.require(image, requirements='W')
         expected = results.get('height', image.shape[0]), results.get('width', image.shape[1])
         if image.shape != expected:
@@ -92,13 +92,13 @@ class LoadXray(BaseTransform):
 
 @TRANSFORMS.register_module()
 class XrayResize(BaseTransform):
-    """Resize the whole image antialiased, in any depth.
+    """Resize the whole image with antialiasing, in any depth.
 
-    Within one gray level of mmcv's `Resize(backend='pillow')`, which takes 8 bits only; its other backend
-    does not filter. For images without boxes: boxes would not follow.
+    The result is within one gray level of mmcv's `Resize(backend='pillow')`, which takes 8 bits only; mmcv's
+    other backend does not antialias. Only for images without boxes, since boxes are not resized.
 
     Args:
-        scale: Width and height in px, or one number for both, as mmcv's.
+        scale: Width and height in px, or one number for both, as in mmcv.
     """
 
     def __init__(self, scale: int | tuple[int, int]):
@@ -122,19 +122,19 @@ class XrayResize(BaseTransform):
 
 @TRANSFORMS.register_module()
 class XrayRandomResizedCrop(RandomResizedCrop):
-    """Cut a random part, resize it antialiased, flip and turn it: a view in one step.
+    """Crop a random part, resize it with antialiasing, flip and rotate it: a view in one step.
 
-    Part and flips are drawn as mmpretrain's RandomResizedCrop and mmcv's RandomFlip draw them; the resize is
-    within one gray level of `backend='pillow'`. To flip here instead of after blur and jitter gives the same
-    view, since those have no direction. For views without boxes: boxes would not follow.
+    The part and the flips are drawn as in mmpretrain's RandomResizedCrop and mmcv's RandomFlip. The resize is
+    within one gray level of `backend='pillow'`. Flipping here instead of after blur and jitter gives the same
+    view, since these are isotropic. Only for views without boxes, since boxes are not moved.
 
     Args:
         scale: Height and width of the view in px, or one number for both.
-        crop_ratio_range: Range of the part's area, as a share of the image's.
+        crop_ratio_range: Range of the part's area, as a share of the image's area.
         aspect_ratio_range: Range of the part's width / height, drawn log-uniformly.
         flip: Probability of swapping left and right.
         flip_vertical: Probability of swapping top and bottom.
-        rot90: Probability of a turn by 90°, 180° or 270°.
+        rot90: Probability of a rotation by 90°, 180° or 270°.
     """
 
     def __init__(
@@ -165,9 +165,9 @@ class XrayRandomResizedCrop(RandomResizedCrop):
 
         Args:
             image: (H, W) uint8, uint16 or float32.
-            part: y, x, height and width of what is cut out, in px.
+            part: y, x, height and width of the crop, in px.
             flips: left and right, top and bottom.
-            turns: by 90° counter-clockwise, after the flips.
+            turns: number of counter-clockwise rotations by 90°, after the flips.
         """
         y, x, height, width = part
         result = resize(image[y : y + height, x : x + width], tuple(self.scale))
@@ -190,10 +190,10 @@ class XrayRandomResizedCrop(RandomResizedCrop):
 
 @TRANSFORMS.register_module()
 class XrayRandomFlip(RandomFlip):
-    """mmdet's RandomFlip, whose flipped image lies in memory as it is read.
+    """mmdet's RandomFlip with a contiguous flipped image.
 
-    The stock one leaves a view that runs backwards. To pack it copies it pixel by pixel, which takes eight
-    times as long as OpenCV's flip. Draws, pixels and boxes are the stock ones.
+    The stock transform returns a view with negative strides. Packing copies it pixel by pixel, which takes
+    eight times as long as OpenCV's flip. Draws, pixels and boxes are the same as in the stock transform.
     """
 
     def _flip(self, results: dict) -> None:
@@ -204,11 +204,11 @@ class XrayRandomFlip(RandomFlip):
 
 @TRANSFORMS.register_module()
 class XrayMultiView(MultiView):
-    """mmpretrain's MultiView, whose views share the image that they start from.
+    """mmpretrain's MultiView without a copy of the image for each view.
 
-    The stock one copies it for each view, a third of the time that two views of a packed image take. Here it
-    is read-only instead: a transform that writes into its input comes after the crop, which makes a new
-    image, or fails.
+    The stock transform copies the image for each view, which takes a third of the time of two views of a
+    packed image. Here the image is read-only instead. A transform that writes into its input must come after
+    the crop, which makes a new image; otherwise it fails.
     """
 
     def transform(self, results: dict) -> dict:
@@ -231,14 +231,14 @@ class _RandomTransform(BaseTransform):
         self.prob = prob
 
     def transform(self, results: dict) -> dict:
-        """Change the image or leave it."""
+        """Change the image with probability `prob`."""
         if np.random.rand() < self.prob:
             results['img'] = self.change(results['img'])
             results['img_shape'] = results['img'].shape
         return results
 
     def change(self, image: np.ndarray) -> np.ndarray:
-        """Return the changed image (H, W), dtype kept."""
+        """Return the changed image (H, W) with the same dtype."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -248,10 +248,10 @@ class _RandomTransform(BaseTransform):
 
 @TRANSFORMS.register_module()
 class XrayColorJitter(_RandomTransform):
-    """Brightness and contrast as torchvision's ColorJitter, which are exposure and, crudely, tube voltage.
+    """Random brightness and contrast as in torchvision's ColorJitter: exposure and, crudely, tube voltage.
 
-    Each factor is U[max(0, 1 - a), 1 + a]; the order of the two is random; contrast is against the mean of
-    the image. Equal, level by level, to torchvision on an 8-bit PIL image of three equal channels.
+    Each factor is U[max(0, 1 - a), 1 + a], and the order of the two is random. Contrast scales about the mean
+    of the image. All levels equal torchvision's on an 8-bit PIL image with three equal channels.
 
     Args:
         brightness: a of the brightness factor, at least 0.
@@ -269,7 +269,7 @@ class XrayColorJitter(_RandomTransform):
         self.contrast = contrast
 
     def change(self, image: np.ndarray) -> np.ndarray:
-        """Scale about black, then about the mean, or the other way round."""
+        """Scale gray levels about black and about the mean, in random order."""
         return jitter(image, **self.draw())
 
     def draw(self) -> dict:
@@ -284,13 +284,13 @@ class XrayColorJitter(_RandomTransform):
 def jitter(image: np.ndarray, brightness: float, contrast: float, contrast_first: bool) -> np.ndarray:
     """Scale gray levels about black (brightness) and about the mean of the image (contrast).
 
-    The mean is that of the image as it is when contrast has its turn. 8-bit images pass through one table.
+    The mean is computed directly before the contrast step. 8-bit images use a single lookup table.
 
     Args:
         image: (H, W) uint8, uint16 or float32.
         brightness: Factor; 1 leaves the image as it is.
         contrast: Factor; 1 leaves the image as it is.
-        contrast_first: Whether brightness comes last.
+        contrast_first: Whether contrast is applied before brightness.
     """
     table = image.dtype == np.uint8
     levels = _LEVELS if table else image
@@ -317,9 +317,9 @@ def _blend(levels: np.ndarray, base: float, factor: float) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class XrayGaussianBlur(_RandomTransform):
-    """Blur (unsharpness) with σ ~ U[sigma] as SimSiam's, which is PIL's: three box filters in a row.
+    """Blur (unsharpness) with σ ~ U[sigma] as in SimSiam, which uses PIL's: three successive box filters.
 
-    PIL rounds to whole levels after each of six passes, this does once; borders are replicated.
+    PIL rounds to whole levels after each of six passes, this class only once. Borders are replicated.
 
     Args:
         sigma: Range of σ in px.
@@ -340,21 +340,21 @@ class XrayGaussianBlur(_RandomTransform):
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Filter with three boxes of variance σ²/3, whose width may be fractional.
+    """Filter with three boxes of variance σ²/3 and possibly fractional width.
 
     Source: Gwosdek et al., Theoretical Foundations of Gaussian Convolution by Extended Box Filtering (2011),
-    as PIL's BoxBlur.c has it.
+    as implemented in PIL's BoxBlur.c.
 
     Args:
         image: (H, W) uint8, uint16 or float32.
         sigma: σ in px, above 0.
     """
     variance = sigma**2 / 3
-    radius = int((math.sqrt(12 * variance + 1) - 1) / 2)  # of the whole pixels; the edge ones count in part
+    radius = int((math.sqrt(12 * variance + 1) - 1) / 2)  # of the whole pixels; edge pixels count partly
     edge = (2 * radius + 1) * (radius * (radius + 1) - 3 * variance) / (6 * (variance - (radius + 1) ** 2))
     box = np.array([edge, *[1] * (2 * radius + 1), edge]) / (2 * radius + 1 + 2 * edge)
     kernel = np.convolve(np.convolve(box, box), box)
-    if image.dtype == np.uint8:  # the ends take a fifth of the time to move one level in a thousand by one
+    if image.dtype == np.uint8:  # tails: a fifth of the time, one level in a thousand by one
         kernel = kernel[kernel > 1 / 512]
         kernel /= kernel.sum()
     return cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
@@ -362,7 +362,7 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class XrayGamma(_RandomTransform):
-    """Gray level to the power γ, white and black fixed: another film or detector curve.
+    """Gray level to the power γ with fixed black and white, like another film or detector curve.
 
     Args:
         gamma: Range of γ, drawn log-uniformly so that γ and 1/γ are equally likely.
@@ -374,7 +374,7 @@ class XrayGamma(_RandomTransform):
         self.gamma = _range(self, 'gamma', gamma)
 
     def change(self, image: np.ndarray) -> np.ndarray:
-        """Bend the gray scale by a random γ."""
+        """Apply a random γ."""
         white, gamma = np.float32(_WHITE[image.dtype]), np.float32(_log_uniform(self.gamma))
         table = image.dtype == np.uint8
         levels = _LEVELS if table else image
@@ -387,12 +387,12 @@ class XrayGamma(_RandomTransform):
 class XrayPoissonNoise(_RandomTransform):
     """Quantum noise: the variance of a gray level is proportional to it.
 
-    A level x stands for n = peak · x/white quanta. Poisson(n) is drawn in its Gaussian limit, mean n and
-    variance n, which differs from it only below some ten quanta, that is, in the blackest levels.
+    A level x corresponds to n = peak · x/white quanta. Poisson(n) is approximated by a Gaussian with mean n
+    and variance n, which differs from it only below some ten quanta, that is, in the blackest levels.
 
     Args:
-        peak: Range of the quanta per px at white, drawn log-uniformly. The default is that of common
-            digital radiographs.
+        peak: Range of the quanta per px at white, drawn log-uniformly. The default fits common digital
+            radiographs.
         prob: Probability in [0, 1].
     """
 
@@ -403,7 +403,8 @@ class XrayPoissonNoise(_RandomTransform):
     def change(self, image: np.ndarray) -> np.ndarray:
         """Add noise for a random dose."""
         white, peak = _WHITE[image.dtype], _log_uniform(self.peak)
-        # One draw from the global generator seeds a fast one: half the time of np.random.normal.
+        # One draw from the global generator seeds a faster generator, which halves the time of
+        # np.random.normal.
         fast = np.random.Generator(np.random.SFC64(np.random.randint(2**31)))
         noise = fast.standard_normal(image.shape, dtype=np.float32)
         # std of the level = white/peak · sqrt(peak · x/white) = sqrt(x · white/peak)

@@ -1,4 +1,4 @@
-"""The hooks that configs name, one subject a file; importing the package registers them all."""
+"""The hooks that configs name, one subject per file; importing the package registers all of them."""
 
 from .backbone import BackboneHook
 from .channels_last import ChannelsLastHook

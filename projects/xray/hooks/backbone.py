@@ -1,4 +1,4 @@
-"""Backbones as safetensors: tensors and plain text, written when a pretraining ends, read as checkpoints."""
+"""Pretrained backbones as safetensors files: written at the end of a pretraining, loaded as checkpoints."""
 
 import hashlib
 import importlib.metadata
@@ -27,7 +27,7 @@ LIBRARIES = ('torch', 'torchvision', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmpr
 
 @CheckpointLoader.register_scheme(prefixes=r'.*\.safetensors$')
 def load_from_safetensors(filename: str, map_location=None) -> dict:
-    """Load a file that `BackboneHook` wrote, so that it can stand wherever a checkpoint can.
+    """Load a file of `BackboneHook`, so that it can be used like any checkpoint.
 
     Called by mmengine's CheckpointLoader for names that end in `.safetensors`.
 
@@ -36,11 +36,11 @@ def load_from_safetensors(filename: str, map_location=None) -> dict:
         map_location: A device, or None for the CPU.
 
     Returns:
-        `state_dict` with the keys of the file and `meta` with its text.
+        `state_dict` with the tensors of the file and `meta` with its text.
 
     Raises:
-        FileNotFoundError: No such file.
-        CheckpointError: It is no safetensors file, it is cut short, or its tensors are not those written.
+        FileNotFoundError: The file does not exist.
+        CheckpointError: The file is no safetensors file, is truncated, or its tensors have changed.
     """
     path = Path(filename).expanduser()
     if not path.is_file():
@@ -66,7 +66,7 @@ def load_from_safetensors(filename: str, map_location=None) -> dict:
 
 
 def digest(tensors: dict[str, torch.Tensor]) -> str:
-    """Return the SHA-256 of names, types, shapes and values, whatever the order."""
+    """Return the SHA-256 of names, dtypes, shapes and values, independent of the order."""
     hashed = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         hashed.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
@@ -75,12 +75,13 @@ def digest(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def fingerprint_images(dataset) -> str:
-    """Return the SHA-256 of a training set's list: path below the image folder and size of each file.
+    """Return the SHA-256 of the path (below the image folder) and size of each file in a training set.
 
-    Contents are not read. Files whose size cannot be asked for (a packed store, a URL) count by name.
+    Contents are not read. For files without a known size (in a packed store, behind a URL) only the path
+    counts.
 
     Args:
-        dataset: Data set whose items have `img_path`, in wrappers or not.
+        dataset: Data set whose items have `img_path`, with or without wrappers.
     """
     hashed = hashlib.sha256()
     for leaf in leaf_datasets(dataset):
@@ -97,27 +98,27 @@ def fingerprint_images(dataset) -> str:
 
 @HOOKS.register_module()
 class BackboneHook(Hook):
-    """Writes `backbone.safetensors` into the work dir when a pretraining has come to its last epoch.
+    """Writes `backbone.safetensors` into the work dir after the last epoch of a pretraining.
 
-    It holds the tensors of the last checkpoint whose names begin with `backbone.`, under the same names, and
-    as text: the experiment, epoch and iteration, the hash of the config and of the list of training images,
-    normalisation and window, versions of the libraries, and a checksum of the tensors.
+    The file contains the tensors of the last checkpoint whose names begin with `backbone.`, under the same
+    names. Its text contains the experiment, epoch and iteration, the hashes of the config and of the list of
+    training images, normalisation and window, library versions, and a checksum of the tensors.
     """
 
     priority = 'LOWEST'
 
     @master_only
     def after_train(self, runner) -> None:
-        """Write the file; as checkpoints are, under another name until it is whole.
+        """Write the file atomically, like checkpoints.
 
         Raises:
-            HandoverError: The run ended without an update.
+            HandoverError: The run made no update.
         """
         last = runner.message_hub.get_info('last_ckpt')
         checkpoint = CheckpointLoader.load_checkpoint(last, map_location='cpu', logger='silent')
         refuse_untrained(last, checkpoint['meta'])
         tensors = {
-            k: v.clone(memory_format=torch.contiguous_format)  # as safetensors wants them
+            k: v.clone(memory_format=torch.contiguous_format)  # as safetensors requires
             for k, v in checkpoint['state_dict'].items()
             if k.startswith(PREFIX)
         }
@@ -128,15 +129,15 @@ class BackboneHook(Hook):
 
 
 def describe(runner, meta: dict, tensors: dict) -> dict[str, str]:
-    """Return the text that goes with the tensors of a finished run.
+    """Return the text of the file for a finished run.
 
     Args:
-        runner: Its Runner.
-        meta: Of the checkpoint that holds them.
-        tensors: By name.
+        runner: The run's Runner.
+        meta: `meta` of the checkpoint with the tensors.
+        tensors: Tensors by name.
     """
     config = runner.cfg.copy()
-    # Where a run writes is not what it is.
+    # Output paths do not belong to a run's identity.
     for key in ('work_dir', 'resume', 'load_from', 'launcher'):
         config.pop(key, None)
     dataset = runner.train_dataloader.dataset

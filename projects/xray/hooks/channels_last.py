@@ -1,4 +1,4 @@
-"""Training with the channels of a pixel side by side in memory, which tensor cores compute faster."""
+"""Training in the channels-last memory layout, which is faster on tensor cores."""
 
 import torch
 from mmengine.hooks import Hook
@@ -7,16 +7,16 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module()
 class ChannelsLastHook(Hook):
-    """Keep the channels of a pixel side by side in memory, as convolutions compute.
+    """Converts a model to the channels-last memory layout.
 
-    PyTorch's convolutions follow the layout of their weights, so only these are changed, before weights are
-    loaded and training starts. Not for detectors: mmcv's operators read memory as if channels came first.
+    PyTorch's convolutions follow the layout of their weights, so only the weights are converted, before a
+    checkpoint is loaded and training starts. Not for detectors: mmcv's operators assume channels first.
 
-    No recipe without mixed precision names it: on a CPU a SimSiam step of ResNet-18 takes five sixths of the
-    time, but gradients differ from those in double precision by up to 0.5 %, instead of 0.003 %, where views
-    are nearly alike (eight generated radiographs, PyTorch 2.10), so that loss curves part after a few steps.
-    On an H100 in mixed precision one of ResNet-50 takes five sixths of the time, too (docs/speed.md): there
-    add it to `custom_hooks`, as the pretraining in configs/one_gpu does.
+    No recipe without mixed precision uses the hook. On a CPU it shortens a SimSiam step of ResNet-18 to five
+    sixths. But if views are nearly identical (eight generated radiographs, PyTorch 2.10), gradients differ
+    from double precision by up to 0.5 % instead of 0.003 %, so that loss curves diverge after a few steps. On
+    an H100 in mixed precision a step of ResNet-50 also takes five sixths of the time (docs/speed.md). There,
+    add the hook to `custom_hooks`, as the pretraining in configs/one_gpu does.
     """
 
     def before_run(self, runner) -> None:
@@ -24,20 +24,20 @@ class ChannelsLastHook(Hook):
         to_channels_last(runner.model)
 
     def before_train(self, runner) -> None:
-        """Change the layout of what a resumed run brings for the optimizer."""
+        """Change the layout of the optimizer's state in a resumed run."""
         align(runner.optim_wrapper.optimizer)
 
 
 def to_channels_last(model: torch.nn.Module) -> None:
-    """Change the memory layout of a model's convolution weights; values, shapes and identities stay."""
+    """Change the memory layout of a model's convolution weights; values, shapes and objects stay."""
     model.to(memory_format=torch.channels_last)
 
 
 def align(optimizer: torch.optim.Optimizer) -> None:
-    """Give an optimizer's state the memory layout of its weights.
+    """Convert an optimizer's state to the memory layout of its weights.
 
-    Fused steps go through both in the order of memory: with momentum of another layout, such as from a run
-    without the hook, they would train wrongly and say nothing.
+    Fused optimizers process weights and state in memory order. With momentum in another layout, such as from
+    a run without the hook, they would silently train wrongly.
     """
     for weight, state in optimizer.state.items():
         for name, value in state.items():

@@ -1,4 +1,4 @@
-"""Has the self-supervised embedding collapsed? The spread of the projections against 1/√d."""
+"""Detection of collapse in Siamese pretraining: the spread of the projections compared with 1/√d."""
 
 import math
 from collections import deque
@@ -22,8 +22,9 @@ class CollapseError(MMXrayError, ValueError):
 def spread(projections: torch.Tensor) -> float:
     """Return the mean standard deviation of L2-normalised projections over a batch.
 
-    About 1/√d where they are spread over the sphere, 0 where all images have one projection.
-    Source: Chen & He, Exploring Simple Siamese Representation Learning (arXiv:2011.10566), section 4.1.
+    The value is about 1/√d if projections are spread over the sphere, and 0 if all images have the same
+    projection. Source: Chen & He, Exploring Simple Siamese Representation Learning (arXiv:2011.10566),
+    section 4.1.
 
     Args:
         projections: (N, d) float.
@@ -42,23 +43,23 @@ def collapse_level(projections: torch.Tensor) -> float:
 
 @HOOKS.register_module()
 class CollapseHook(Hook):
-    """Watches the projections of a Siamese pretraining, and says so when they collapse into one point.
+    """Watches the projections of a Siamese pretraining and warns when they collapse to one point.
 
-    Near-identical parts make that likely. Scalars: `projection_std`, its healthy value 1/√d as
-    `projection_std_healthy`, and `collapse_level` in [0, 1]; every epoch a picture of the curve. The alarm is
-    raised when, on the average of the last measurements, the loss is below `loss` and the level above
-    `level`: the network then agrees with itself because it has nothing left to say. Checkpoints hold what was
-    measured, so that a resumed run goes on with it.
+    Near-identical parts make a collapse likely. The hook logs the scalars `projection_std`, its healthy value
+    1/√d as `projection_std_healthy`, and `collapse_level` in [0, 1], and draws the curve every epoch. The
+    alarm is raised if the average loss of the last measurements is below `loss` and their average level above
+    `level`: both views then agree only because all projections are equal. Checkpoints contain the
+    measurements, so that a resumed run continues with them.
 
     Args:
-        interval: Measure at every so many iterations.
-        level: Of the alarm.
-        loss: Of the alarm; SimSiam's lies in [-1, 1], -1 where both views agree.
-        window: Measurements that are averaged.
+        interval: Iterations between two measurements.
+        level: Collapse level above which the alarm is raised.
+        loss: Loss below which the alarm is raised; SimSiam's loss is in [-1, 1], and -1 if both views agree.
+        window: Number of averaged measurements.
         stop: Raise an error instead of a warning.
 
     Raises:
-        CollapseError: The alarm, with `stop`.
+        CollapseError: The alarm was raised and `stop` is set.
     """
 
     priority = 'NORMAL'  # before LoggerHook
@@ -75,14 +76,14 @@ class CollapseHook(Hook):
         self.raised = False
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Go on with what the run of the checkpoint had measured."""
+        """Restore the measurements of the checkpoint's run."""
         info = checkpoint['message_hub']['runtime_info'] if runner._resume else {}
         if 'collapse' in info:
             self.curve = list(info['collapse']['curve'])
             self.recent.extend(info['collapse']['recent'])
 
     def before_train(self, runner) -> None:
-        """Listen to the projector; tensors are kept for one iteration, nothing is computed twice."""
+        """Record the projector's output of each iteration, which needs no extra computation."""
 
         def keep(module, inputs, output):
             self.projections = output[0].detach()

@@ -1,4 +1,4 @@
-"""Drawing for hooks: repeatable draws, a model's input size, figures as arrays."""
+"""Helpers of hooks that draw pictures: fixed random draws, a model's input size, figures as arrays."""
 
 import io
 import random
@@ -15,7 +15,7 @@ from projects.xray.seeding import seed_generators
 
 @contextmanager
 def _fixed_draws():
-    """Draw the same random numbers each time, and leave the generators as they were."""
+    """Draw the same random numbers each time, and restore the generators afterwards."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seed_generators(0)
     try:
@@ -27,7 +27,7 @@ def _fixed_draws():
 
 
 def _view_size(dataset) -> int:
-    """Side of what the model is trained on, px."""
+    """Side of the model's training input, px."""
     with _fixed_draws():
         inputs = dataset[0]['inputs']
     return int((inputs[0] if isinstance(inputs, list) else inputs).shape[-1])

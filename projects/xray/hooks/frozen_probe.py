@@ -1,4 +1,4 @@
-"""What the frozen backbone tells apart while it is pretrained: patches with and without a defect."""
+"""Probing of the frozen backbone during pretraining: patches with and without a defect."""
 
 import cv2
 import matplotlib
@@ -21,28 +21,27 @@ from .drawing import _pixels, _unwrap, _view_size
 
 @HOOKS.register_module()
 class ProbeHook(Hook):
-    """Asks the frozen backbone every few epochs whether a patch of a radiograph holds a defect.
+    """Tests every few epochs how well the frozen backbone separates patches with and without a defect.
 
-    The labelled split is the `train.json` and `val.json` that lie beside the archive: in the folder of the
-    training set's `ann_file`, with the radiographs in `images/`; a folder or a URL, as the archive itself.
-    Where they or their radiographs cannot be read, one line says why and the hook is off. Each radiograph
-    with boxes that a detector would learn (`datasets.load_defects`, no `iscrowd`) gives one square patch
-    around one of them and one like it that touches no box, so chance is 0.5. Radiographs are loaded as the
-    training loads them; patches stay in memory.
+    The labels are `train.json` and `val.json` beside the archive, in the folder (or URL) of the training
+    set's `ann_file`, with the radiographs in `images/`. If the labels or their radiographs cannot be read,
+    one line gives the reason and the hook is off. Each radiograph with boxes that a detector would learn
+    (`datasets.load_defects`, no `iscrowd`) gives two square patches: one around a box and a similar one that
+    touches no box, so chance is 0.5. Radiographs are loaded as in training; patches stay in memory.
 
     Scalars on val: `probe/knn_accuracy` (weighted 20 nearest neighbours by cosine, T = 0.07: Wu et al.,
-    arXiv:1805.01978), `probe/linear_accuracy` (logistic regression). Picture: the embedding of val by PCA, by
-    patch and by part. PCA, not UMAP: it is deterministic, keeps distances, so that maps of two epochs can be
-    compared, and needs no dependency.
+    arXiv:1805.01978), `probe/linear_accuracy` (logistic regression). A picture shows the embedding of val by
+    PCA, coloured by patch and by part. PCA is used instead of UMAP since it is deterministic, needs no
+    dependency and keeps distances, so that maps of two epochs can be compared.
 
-    The first point, epoch 0, is the backbone before training. Nothing is chosen by these numbers.
+    The first point, epoch 0, is the backbone before training. No choice depends on these numbers.
 
     Args:
         interval: Epochs between two probes; the last epoch is always probed.
-        max_images: Radiographs of a split, spread evenly over it.
+        max_images: Largest number of radiographs per split, spread evenly over it.
         side: Side of a patch as a share of the image's shorter side; at least twice the defect.
-        neighbors: Of a patch.
-        batch_size: Patches that go through the backbone at once.
+        neighbors: Number of nearest neighbours.
+        batch_size: Patches per forward pass.
     """
 
     priority = 'LOW'
@@ -63,7 +62,7 @@ class ProbeHook(Hook):
         self.splits = None
 
     def before_train(self, runner) -> None:
-        """Cut the patches; probe the backbone as it starts."""
+        """Cut the patches and probe the initial backbone."""
         if not is_main_process():
             return
         dataset = leaf_datasets(runner.train_dataloader.dataset)[0]
@@ -91,7 +90,7 @@ class ProbeHook(Hook):
 
     @master_only
     def after_train_epoch(self, runner) -> None:
-        """Probe when it is due."""
+        """Probe every `interval` epochs and after the last epoch."""
         epoch = runner.epoch + 1
         if self.splits and (epoch % self.interval == 0 or epoch == runner.max_epochs):
             self._probe(runner, epoch)
@@ -112,21 +111,21 @@ class ProbeHook(Hook):
 
 
 def cut_patches(coco, images, load, size: int, side: float, max_images: int) -> dict:
-    """Cut one patch with a defect and one without from each labelled radiograph.
+    """Cut a patch with a defect and a patch without one from each labelled radiograph.
 
     Args:
-        coco: What `load_defects` returned.
+        coco: Result of `load_defects`.
         images: Image folder, or its URL.
-        load: `LoadXray`; where it shrinks, boxes shrink along.
+        load: `LoadXray`; if it shrinks the image, boxes shrink too.
         size: Side of the returned patches, px.
         side: Side of the cut, as a share of the image's shorter side.
-        max_images: Radiographs that are used, spread evenly.
+        max_images: Largest number of radiographs, spread evenly.
 
     Returns:
         `patches` (N, 1, size, size) uint8, `labels` (N,) int64 (1: defect), `parts` N names.
 
     Raises:
-        DatasetError: A radiograph has another shape than its boxes were drawn on.
+        DatasetError: A radiograph's aspect ratio differs from its annotations.
     """
     boxes = {}
     for annotation in coco['annotations']:
@@ -167,10 +166,10 @@ def cut_patches(coco, images, load, size: int, side: float, max_images: int) -> 
 
 
 def _empty_corner(pixels, boxes, edge: int, corner, drawn) -> np.ndarray | None:
-    """Find a square that touches no box and looks like another, or None after a hundred tries.
+    """Find a square that touches no box and resembles the defect's square; None after a hundred tries.
 
-    Of up to 20 at random, the one nearest in mean and standard deviation: else air beside the part would give
-    the answer away.
+    Of up to 20 random squares the nearest in mean and standard deviation is chosen. Otherwise air beside the
+    part would make the task trivial.
     """
 
     def look(x, y):
@@ -190,12 +189,12 @@ def _empty_corner(pixels, boxes, edge: int, corner, drawn) -> np.ndarray | None:
 
 @torch.no_grad()
 def embed(model: torch.nn.Module, patches: np.ndarray, batch_size: int) -> torch.Tensor:
-    """Return L2-normalised features (N, C) float32 on the CPU: the backbone's last map, averaged.
+    """Return L2-normalised features (N, C) float32 on the CPU: the average of the backbone's last map.
 
     Args:
         model: A self-supervised model; its mode is restored.
         patches: (N, 1, H, W) uint8, uint16 or float32.
-        batch_size: Patches at once.
+        batch_size: Patches per forward pass.
     """
     mode = model.training
     model.eval()
@@ -216,8 +215,8 @@ def nearest_neighbors(train, truth, val, neighbors: int = 20, temperature: float
         train: (N, C) L2-normalised.
         truth: (N,) labels.
         val: (M, C) L2-normalised.
-        neighbors: That vote.
-        temperature: T; a vote weighs exp(cosine / T).
+        neighbors: Number of neighbours that vote.
+        temperature: T; a vote has the weight exp(cosine / T).
 
     Returns:
         (M,) labels.
@@ -234,7 +233,7 @@ def logistic_regression(train, truth, val, decay: float = 1e-3) -> torch.Tensor:
         train: (N, C).
         truth: (N,) labels.
         val: (M, C).
-        decay: Of the squared weights.
+        decay: Factor of the squared weights in the loss.
 
     Returns:
         (M,) labels.
@@ -257,7 +256,7 @@ def logistic_regression(train, truth, val, decay: float = 1e-3) -> torch.Tensor:
 
 
 def draw_embedding(features: torch.Tensor, split: dict, epoch: int) -> np.ndarray:
-    """Draw features on their two principal axes, by patch and by part.
+    """Draw features on their two principal axes, coloured by patch and by part.
 
     Args:
         features: (N, C).
@@ -269,7 +268,7 @@ def draw_embedding(features: torch.Tensor, split: dict, epoch: int) -> np.ndarra
     """
     centred = features - features.mean(0)
     _, lengths, axes = torch.linalg.svd(centred, full_matrices=False)
-    # An axis points where its largest weight is positive: else maps of two epochs may be mirrored.
+    # The largest weight of each axis is made positive; otherwise maps of two epochs may be mirrored.
     axes = axes[:2] * axes[:2].gather(1, axes[:2].abs().argmax(1, keepdim=True)).sign()
     points = (centred @ axes.T).numpy()
     shares = (lengths.square() / lengths.square().sum())[:2].tolist()

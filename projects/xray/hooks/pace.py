@@ -1,4 +1,4 @@
-"""The loader's share of an iteration's time, in the log."""
+"""Pace of a training: the loader's share of the time in the log, and a progress bar."""
 
 import sys
 from collections import deque
@@ -13,14 +13,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 @HOOKS.register_module()
 class PaceHook(Hook):
-    """Shows a run's pace: the loader's share of the time in the log, and a progress bar on a terminal.
+    """Logs the loader's share of the time, and shows a progress bar on a terminal.
 
-    The scalar `data_share` is waiting for data over the whole time of the last 100 iterations, in [0, 1]. The
-    bar goes to stderr, only where that is a terminal; log lines are printed above it, and log files hold
-    plain lines.
+    The scalar `data_share` is the share of the last 100 iterations' time spent waiting for data, in [0, 1].
+    The bar is printed to stderr if that is a terminal. Log lines are printed above the bar, and log files
+    contain plain lines.
     """
 
-    priority = 'LOW'  # after IterTimerHook, whose times it reads
+    priority = 'LOW'  # after IterTimerHook, which measures the times
 
     def __init__(self):
         self.times = deque(maxlen=100)

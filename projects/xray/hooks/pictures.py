@@ -1,4 +1,4 @@
-"""Predictions beside the truth, drawn on the windowed radiograph that the model saw."""
+"""Pictures of predictions beside the truth, on the windowed radiograph that the model saw."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from projects.xray.masks import pixels_of
 
-# Long side of a panel, px: two stay readable side by side on a screen.
+# Long side of a panel, px: two panels side by side stay readable on a screen.
 PANEL = 768
 
 
@@ -34,12 +34,12 @@ IGNORED = (150, 150, 150)
 class XrayVisualizationHook(Hook):
     """Draws predictions beside the truth on the windowed radiograph that the model saw.
 
-    Nothing is read from disk again: the pixels are `data_batch['inputs']`, whatever the file's format and
-    depth. The truth comes from the dataset, in the file's frame, whatever the pipeline does to it.
+    No file is read again: the pixels are `data_batch['inputs']`, for every file format and depth. The truth
+    comes from the data set in px of the file, independent of the pipeline.
 
     Args:
         interval: Draw at every `interval`-th validation.
-        num_images: So many images, spread evenly over the dataset; the same ones each time. None: all.
+        num_images: Number of images, spread evenly over the data set and the same each time; None for all.
         score_thr: Predictions below this score are left out.
         draw: False turns the hook off.
         out_dir: Folder for PNG files, `<image stem>_<image id>.png`, instead of the visualizer.
@@ -123,11 +123,11 @@ class XrayVisualizationHook(Hook):
             else:
                 file = Path(self.out_dir) / f'{path.stem}_{sample.img_id}.png'
                 file.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(picture).save(file, compress_level=3)  # half the time of the usual 6
+                Image.fromarray(picture).save(file, compress_level=3)  # takes half the time of the default 6
 
 
 def _to_gray(pixels: torch.Tensor) -> np.ndarray:
-    """Turn a (1, H, W) input of any depth into (H, W) uint8; floats are 8-bit gray levels already."""
+    """Convert a (1, H, W) input of any depth to (H, W) uint8; floats already are 8-bit gray levels."""
     array = pixels[0].cpu().numpy()
     if array.dtype == np.uint16:
         array = array / 257
@@ -135,7 +135,7 @@ def _to_gray(pixels: torch.Tensor) -> np.ndarray:
 
 
 def _lines(mask: np.ndarray) -> list[np.ndarray]:
-    """Closed lines (N, 2) x, y in px around parts and holes of a mask (H, W)."""
+    """Return closed lines (N, 2) x, y in px around parts and holes of a mask (H, W)."""
     doubled = mask.astype(np.uint8).repeat(2, 0).repeat(2, 1)
     lines = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0]
     return [(line.reshape(-1, 2) + 0.5) / 2 for line in lines]
@@ -149,12 +149,13 @@ def draw_comparison(
     Args:
         image: (H, W) uint8.
         truth: Tuples of box [x1, y1, x2, y2] in px of `image`, label (-1: ignored region), None.
-        predicted: The same with a score in place of None, best first.
+        predicted: The same with a score instead of None, best first.
         classes: Class names by label.
         palette: RGB colours by label.
         title: Shown above the truth, usually the file's name.
         note: Shown above the prediction, usually the score threshold.
-        outlines: Of masks of truth and predictions: tuples of a line (N, 2), in px of `image`, and a label.
+        outlines: Outlines of the masks of truth and of predictions: tuples of a line (N, 2) in px of `image`
+            and a label.
 
     Returns:
         (H', W', 3) uint8 RGB.
@@ -179,7 +180,7 @@ def draw_comparison(
 
 
 def _draw_header(sheet, left, width, what, boxes, classes, palette) -> None:
-    """Write what a panel shows, and at its right end the boxes per class in the class's colour."""
+    """Write a panel's title, and at its right end the number of boxes per class in the class's colour."""
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
     right = left + width
     for label in reversed(range(len(classes))):
@@ -194,7 +195,7 @@ def _draw_header(sheet, left, width, what, boxes, classes, palette) -> None:
 
 
 def _draw_boxes(panel, boxes, classes, palette) -> None:
-    """Draw outlines, then labels where they hide neither one another nor, if it can be, a box."""
+    """Draw outlines, then labels that do not overlap each other nor, if possible, a box."""
     pen, font = ImageDraw.Draw(panel), ImageFont.load_default(15)
     outlines = []
     for box, label, _ in boxes:
@@ -205,7 +206,7 @@ def _draw_boxes(panel, boxes, classes, palette) -> None:
         outlines.append((x1 - 3, y1 - 3, x2 + 3, y2 + 3))
     tags = []
     for (_, label, score), outline in zip(boxes, outlines):
-        # With one class its name says nothing.
+        # A single class needs no name.
         words = [classes[label]] if len(classes) > 1 and label >= 0 else []
         text = ' '.join(words + ([] if score is None else [f'{score:.2f}']))
         if not text:
@@ -222,7 +223,7 @@ def _draw_boxes(panel, boxes, classes, palette) -> None:
 
 
 def _free_spot(outline, width, height, size, tags, outlines):
-    """Find room for a label at its box: clear of other labels, and of other boxes while that is possible."""
+    """Find a place for a label at its box that overlaps no other label and, if possible, no other box."""
     x1, y1, x2, y2 = outline
     above, below = y1 - height, y2
     corners = [(x1, above), (x1, below), (x2 - width, above), (x2 - width, below), (x2, y1), (x1 - width, y1)]

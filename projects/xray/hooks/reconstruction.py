@@ -1,4 +1,4 @@
-"""SimMIM's input, mask and reconstruction as pictures."""
+"""Pictures of SimMIM's input, mask and reconstruction."""
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class ReconstructionHook(Hook):
 
     @master_only
     def after_train_epoch(self, runner) -> None:
-        """Draw when it is due."""
+        """Draw every `interval` epochs and after the last epoch."""
         epoch = runner.epoch + 1
         if epoch % self.interval == 0 or epoch == runner.max_epochs:
             model, dataset = _unwrap(runner.model), runner.train_dataloader.dataset
@@ -43,7 +43,7 @@ def draw_reconstructions(model: torch.nn.Module, dataset, num_images: int) -> np
     Args:
         model: SimMIM; its mode is restored.
         dataset: Training set; its crops and masks are drawn from a fixed seed.
-        num_images: Rows.
+        num_images: Number of rows.
 
     Returns:
         (H, W) uint8, repeated to (H, W, 3).

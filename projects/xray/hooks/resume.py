@@ -1,4 +1,4 @@
-"""Checkpoints between epochs, SIGTERM, and a resumed run that is the run that was never killed."""
+"""Exact resuming: checkpoints between epochs, a stop at SIGTERM, and the same result as without a kill."""
 
 import signal
 import sys
@@ -21,44 +21,45 @@ from projects.xray.seeding import SeededBatches, SeededDataset, _WorkerInit, see
 EXIT_STOPPED = 143
 
 
-"""Exit code of a run that SIGTERM ended after its checkpoint was written: 128 + 15, as a shell counts."""
+"""Exit code of a run that SIGTERM ended after its checkpoint: 128 + 15, the convention of shells."""
 
 
 KEPT = 2
 
 
-"""Checkpoints between epochs that are kept: should the newest be damaged, the one before it is whole."""
+"""Number of kept checkpoints between epochs: if the newest is damaged, the one before it is used."""
 
 
 class ResumeError(MMXrayError, ValueError):
-    """A run cannot be taken up; one line with the remedy."""
+    """A run cannot be resumed; one line with the remedy."""
 
 
 @HOOKS.register_module()
 class ResumeHook(Hook):
-    """Makes a run repeatable from any of its iterations, and leaves checkpoints to go on from.
+    """Makes a run resumable from any iteration with the same result, and writes checkpoints for this.
 
-    Beside the checkpoints of `CheckpointHook`, `resume_<iteration>.pth` is written every so many minutes at
-    the next update of the weights; the last two are kept and removed when the training has ended. Each
-    checkpoint is stamped later than the one from which its run went on, whatever the clocks of the nodes say.
+    Besides the checkpoints of `CheckpointHook`, the hook writes `resume_<iteration>.pth` every `minutes`
+    minutes, at the next update of the weights. It keeps the last two and removes them when the training has
+    ended. The time stamp of a checkpoint is always later than that of the checkpoint from which its run
+    resumed, even if the clocks of the nodes differ.
 
-    SIGTERM (a preempted job) ends the run after the iteration, or after the validation batch: checkpoint, one
-    line, exit code 143. A second one changes nothing: torchrun passes on what the scheduler has sent to the
-    ranks already. Loops other than `EpochBasedTrainLoop` keep mmengine's own way of resuming, for them only
-    the checkpoints hold.
+    SIGTERM (a preempted job) ends the run after the iteration or the validation batch, with a checkpoint, one
+    line and exit code 143. A second SIGTERM has no effect, since torchrun forwards the signal that the
+    scheduler has already sent to the ranks. With loops other than `EpochBasedTrainLoop` mmengine resumes the
+    run, and the hook only writes checkpoints.
 
-    On resume with another number of GPUs or another batch, an epoch goes on where as many samples had been
-    seen, with the optimizer's settings and the schedules of the config; only then the result is another, and
-    the log says so.
+    A resume with another number of GPUs or another batch size continues the epoch after the same number of
+    samples, with the optimizer settings and schedules of the config. Only in this case the result differs,
+    and the log says so.
 
     Args:
-        minutes: Between two checkpoints.
+        minutes: Minutes between two checkpoints.
 
     Raises:
-        ResumeError: The model has other tensors than the checkpoint, or the ranks have not loaded the same.
+        ResumeError: The model has other tensors than the checkpoint, or the ranks have loaded different ones.
     """
 
-    priority = 'LOWEST'  # after everything else that an iteration changes
+    priority = 'LOWEST'  # after all other hooks of an iteration
 
     def __init__(self, minutes: float = 10.0):
         self.seconds = 60 * minutes
@@ -72,7 +73,7 @@ class ResumeHook(Hook):
         self.former = None
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Remember what the checkpoint says about the place in the epoch, change what must not come back."""
+        """Remember the checkpoint's position in the epoch, and drop its state that does not fit this run."""
         if not runner._resume:
             return
         self._compare(runner, checkpoint['state_dict'])
@@ -83,7 +84,7 @@ class ResumeHook(Hook):
         if 'length' in self.loaded and isinstance(runner.train_loop, EpochBasedTrainLoop):
             self.refitted = any(self.loaded[key] != value for key, value in self._epoch(runner).items())
         if self.refitted:
-            # They count in iterations of the former batch, and its learning rate need not fit this one.
+            # Schedules count iterations of the old batch size, whose learning rate may not fit the new one.
             checkpoint.pop('param_schedulers', None)
             optimizer, own = checkpoint['optimizer'], runner.optim_wrapper.optimizer
             optimizer.pop('base_param_settings', None)
@@ -92,11 +93,11 @@ class ResumeHook(Hook):
 
     @staticmethod
     def _compare(runner, saved: dict) -> None:
-        """Stop where mmengine, which loads what fits, would go on with weights that are partly random."""
+        """Refuse a checkpoint that does not fit; mmengine would continue with partly random weights."""
         own = _unwrap(runner.model).state_dict()
         for name in [*own, *saved]:
             if name.startswith('teacher.') and name not in saved:
-                continue  # StudentHook leaves it out; it comes from its own file
+                continue  # StudentHook removes the teacher, which comes from its own file
             expected, found = (
                 f'of shape {tuple(tensors[name].shape)}' if name in tensors else 'absent'
                 for tensors in (own, saved)
@@ -109,19 +110,19 @@ class ResumeHook(Hook):
 
     @staticmethod
     def _move(runner, info: dict) -> None:
-        """Name the run's checkpoints in this work dir, else a copied run removes those of the original."""
+        """Point to checkpoints in this work dir; a copied run would otherwise delete the original's."""
         for key, path in info.items():
             if key in ('last_ckpt', 'best_ckpt') or key.startswith('best_ckpt_'):
                 info[key] = str(Path(runner.work_dir, Path(path).name))
 
     def before_train(self, runner) -> None:
-        """Take up the place of the checkpoint; from here on the loader's draws have no state."""
+        """Restore the position of the checkpoint, and make the loader's draws stateless."""
         self.former = signal.signal(signal.SIGTERM, self._stop)
         if getattr(self.former, '__func__', None) is ResumeHook._stop:
-            self.former = signal.SIG_DFL  # left behind by a training that failed
+            self.former = signal.SIG_DFL  # set by an earlier training that failed
         self.due = time.monotonic() + self.seconds
         if dist.is_main_process():
-            for torn in Path(runner.work_dir).glob('*.pth.*part'):  # a kill during the write
+            for torn in Path(runner.work_dir).glob('*.pth.*part'):  # truncated by a kill
                 torn.unlink()
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             runner.logger.warning('ResumeHook: not an EpochBasedTrainLoop, a resumed run draws other numbers')
@@ -129,8 +130,8 @@ class ResumeHook(Hook):
         loader = runner.train_dataloader
         self.batches = SeededBatches(loader.batch_sampler)
         if hasattr(loader.sampler, 'seed'):
-            loader.sampler.seed = runner.seed  # of the checkpoint, should it be another than the config's
-        # DataLoader forbids these assignments, for fear of a running iterator; here none runs yet.
+            loader.sampler.seed = runner.seed  # the checkpoint's, which may differ from the config's
+        # DataLoader forbids these assignments because an iterator may be running; here none is.
         vars(loader).update(
             dataset=SeededDataset(loader.dataset, runner.seed),
             batch_sampler=self.batches,
@@ -171,20 +172,20 @@ class ResumeHook(Hook):
                     buffers[name].copy_(value)
             parameters = dict(model.named_parameters())
             for name, value in state.get('gradients', {}).items():
-                # In the memory layout of the weight, which fused optimizers take for granted.
+                # In the memory layout of the weight, which fused optimizers assume.
                 parameters[name].grad = torch.empty_like(parameters[name]).copy_(value)
         self.batches.first = first
         if first:
             runner.logger.info(f'Resumed in epoch {loop.epoch + 1} after batch {first} of {length}')
         elif loop.epoch and self._validates(runner):
-            # The kill may have come while the epoch of the checkpoint was being validated.
+            # The kill may have come during the validation of the checkpoint's epoch.
             runner.val_loop.run()
 
     @staticmethod
     def _step_schedules(runner, length: int) -> None:
-        """Bring the schedules of the config to where the run goes on, step by step as it would have gone."""
+        """Advance the schedules of the config, step by step, to the position of the run."""
         loop, hook = runner.train_loop, ParamSchedulerHook()
-        runner.optim_wrapper._global_step = loop.iter  # else mmengine warns of schedules before updates
+        runner.optim_wrapper._global_step = loop.iter  # avoids mmengine's warning of early schedules
         for done in range(1, loop.iter + 1):
             hook.after_train_iter(runner, done)
             if done % length == 0 and done <= loop.epoch * length:
@@ -197,16 +198,16 @@ class ResumeHook(Hook):
         return runner.val_loop is not None and loop.epoch >= loop.val_begin and due
 
     def before_train_epoch(self, runner) -> None:
-        """Tell the loader the epoch."""
+        """Set the loader's epoch."""
         if self.batches is not None:
             self.batches.epoch = runner.epoch
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        """Seed what the model draws: dropped paths, sampled boxes."""
+        """Seed the model's random draws: drop path, box sampling."""
         seed_generators(runner.seed, runner.iter, dist.get_rank(), 0)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """Write a checkpoint when one is due; end when SIGTERM came."""
+        """Write a checkpoint if one is due, and exit after SIGTERM."""
         wrapper = runner.optim_wrapper
         count = wrapper._accumulative_counts
         pending = wrapper.inner_count % count != 0 and wrapper.inner_count != wrapper._max_counts
@@ -228,7 +229,7 @@ class ResumeHook(Hook):
             sys.exit(EXIT_STOPPED)
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """End when SIGTERM came; a resumed run goes on after the last checkpoint and validates again."""
+        """Exit after SIGTERM; a resumed run continues from the last checkpoint and validates again."""
         (stop,) = self._any(self.stopped)
         if stop:
             runner.logger.warning(
@@ -238,19 +239,19 @@ class ResumeHook(Hook):
             sys.exit(EXIT_STOPPED)
 
     def after_train_epoch(self, runner) -> None:
-        """The next epoch starts with its first batch."""
+        """Let the next epoch start with its first batch."""
         if self.batches is not None:
             self.batches.first = 0
 
     def after_train(self, runner) -> None:
-        """Remove the checkpoints between epochs: the last epoch's has been written."""
+        """Remove the checkpoints between epochs, since the last epoch's checkpoint exists."""
         self._restore_signal()
         if dist.is_main_process():
             for path in Path(runner.work_dir).glob('resume_*.pth'):
                 path.unlink()
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Add what mmengine leaves out, to every checkpoint that can be resumed from."""
+        """Add the state that mmengine leaves out to every resumable checkpoint."""
         checkpoint['meta']['mmxray_version'] = __version__
         checkpoint['meta']['stamp'] = self.stamp = max(time.time(), self.stamp + 1e-3)
         if 'optimizer' not in checkpoint:
@@ -271,7 +272,7 @@ class ResumeHook(Hook):
         """Write a checkpoint of this iteration; all ranks take part."""
         folder, name = Path(runner.work_dir), f'resume_{runner.iter + 1}.pth'
         if dist.get_world_size() > 1:
-            # Without SyncBN each rank has statistics of its own until the epoch ends (SyncBuffersHook).
+            # Without SyncBN the statistics differ between ranks until the end of the epoch (SyncBuffersHook).
             buffers = {k: v.cpu().clone() for k, v in _unwrap(runner.model).named_buffers()}
             self.rank_buffers = dist.all_gather_object(buffers)
         runner.save_checkpoint(str(folder), name, by_epoch=False)
@@ -281,15 +282,15 @@ class ResumeHook(Hook):
             for path in folder.glob('resume_*.pth'):
                 if path.name not in self.kept:
                     path.unlink()
-        dist.barrier()  # nobody leaves while the file is being written
+        dist.barrier()  # no rank exits while the file is written
         return folder / name
 
     @staticmethod
     def _average_gradients(runner) -> None:
-        """Share pending gradients at the end of an epoch, so that rank 0's checkpoint holds everybody's.
+        """Average pending gradients at the end of an epoch, so that rank 0's checkpoint includes all ranks.
 
-        Data-parallel training averages them before the update anyway; doing so now changes nothing but
-        the order of summation, in every run alike.
+        Data-parallel training averages them before the update anyway. Averaging now only changes the order of
+        summation, and does so in every run.
         """
         if dist.get_world_size() > 1:
             parameters = _unwrap(runner.model).parameters()
@@ -305,7 +306,7 @@ class ResumeHook(Hook):
 
     @staticmethod
     def _epoch(runner) -> dict[str, int]:
-        """Number of batches of an epoch, and of samples of a batch on all ranks."""
+        """Number of batches per epoch, and of samples per batch on all ranks."""
         batches = runner.train_dataloader.batch_sampler
         return dict(length=len(batches), batch=batches.batch_size * dist.get_world_size())
 
@@ -323,26 +324,26 @@ def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _written(meta: dict) -> float:
-    """Return when a checkpoint was written, s since 1970; without ResumeHook to the second, in local time."""
+    """Return the time of a checkpoint, s since 1970; without a stamp from its local time in seconds."""
     if 'stamp' in meta:
         return meta['stamp']
     return time.mktime(time.strptime(meta['time'], '%Y%m%d_%H%M%S'))
 
 
 def newest_checkpoint(folder: str | Path, say=print, since: float = 0.0) -> Path | None:
-    """Return the whole checkpoint of a work dir that was written last, or None when there is none.
+    """Return the newest complete checkpoint of a work dir, or None without one.
 
-    Whole means that every byte has the checksum it was written with. The time is the one that the checkpoint
-    itself holds, which survives copying.
+    A checkpoint is complete if its checksums match. Its age is the time stored inside it, which survives
+    copying.
 
     Args:
         folder: Work dir.
-        say: Called with one line per damaged checkpoint that is passed over.
-        since: Leave out what was written before, s since 1970.
+        say: Called with one line for each damaged checkpoint, which is skipped.
+        since: Skip older checkpoints, s since 1970.
 
     Raises:
-        ResumeError: mmengine's file `last_checkpoint` names a checkpoint, but none can be read; not with
-            `since`, when it may be that of an older run.
+        ResumeError: mmengine's file `last_checkpoint` names a checkpoint, but none can be read. With `since`
+            there is no error, since the file may be from an older run.
     """
     folder = Path(folder)
     pointer = folder / 'last_checkpoint'
@@ -355,7 +356,7 @@ def newest_checkpoint(folder: str | Path, say=print, since: float = 0.0) -> Path
         try:
             meta = torch.load(path, map_location='cpu', weights_only=True, mmap=True)['meta']
             dated.append((_written(meta), meta['iter'], path))
-        except Exception as error:  # whatever a damaged pickle raises
+        except Exception as error:  # a damaged pickle can raise any error
             say(f'not resumed: {path}: not a readable PyTorch checkpoint ({type(error).__name__})')
     for _, _, path in sorted((entry for entry in dated if entry[0] >= since), reverse=True):
         broken = zipfile.ZipFile(path).testzip()

@@ -1,4 +1,4 @@
-"""A distilled student as a checkpoint of its own: a plain detector, without teacher and connectors."""
+"""Saving a distilled student as a plain detector, without teacher and connectors."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ STUDENT = 'architecture.'
 
 @HOOKS.register_module()
 class StudentHook(Hook):
-    """Keeps the teacher out of checkpoints, and writes the student as a plain detector when training ends.
+    """Removes the teacher from checkpoints, and writes the student as a plain detector at the end.
 
     `<work dir>/student.pth` is a checkpoint of the student's own config, for `tools/test.py` and
-    `tools/export.py`: neither teacher nor connectors are in it. The run's own checkpoints keep the
-    connectors, which it needs to resume; the teacher comes from its own file.
+    `tools/export.py`; it contains neither teacher nor connectors. The run's checkpoints keep the connectors,
+    which a resume needs; the teacher comes from its own file.
     """
 
-    priority = 'LOWEST'  # the weights as all other hooks leave them
+    priority = 'LOWEST'  # after all other hooks have changed the weights
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Drop the teacher."""
@@ -43,7 +43,7 @@ class StudentHook(Hook):
 
 
 def student_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return the student's tensors on the CPU under the names of its own config."""
+    """Return the student's tensors on the CPU, with the names of its own config."""
     return {
         key.removeprefix(STUDENT): tensor.detach().cpu()
         for key, tensor in model.state_dict().items()

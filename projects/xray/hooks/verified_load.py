@@ -1,4 +1,4 @@
-"""Proof, before the first iteration, that the named weights have arrived in the model."""
+"""Check before the first iteration that the model has the weights that its config names."""
 
 import re
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from projects.xray.handover import (
 
 @dataclass
 class _File:
-    """A checkpoint: its tensors, and what it says of the run that wrote it."""
+    """A checkpoint: its tensors, and its metadata about the run that wrote it."""
 
     tensors: dict[str, torch.Tensor]
     trained_as: str | None
@@ -40,34 +40,35 @@ class _File:
 
 @HOOKS.register_module()
 class VerifiedLoadHook(Hook):
-    """Stops a training that would not start from the weights its config names.
+    """Stops a training that would not start from the weights that its config names.
 
-    Before the weights are initialised, every file that `init_cfg` or `load_from` names must exist and hold
-    the prefix; after it, the model's tensors are compared with the file's, so that a missing prefix, a wrong
-    file or a later re-initialisation is caught whatever the libraries log. `load_from` is compared when it
-    is set, since it overwrites what `init_cfg` loaded. The whole backbone must match, bar:
+    Before the weights are initialised, every file in `init_cfg` or `load_from` must exist and contain the
+    prefix. After the initialisation, the model's tensors are compared with the file's. This finds a missing
+    prefix, a wrong file or a later re-initialisation, even if the libraries report no problem. If `load_from`
+    is set, only its file is compared, since it overwrites the weights of `init_cfg`. The whole backbone must
+    match, except:
 
     - unexpected in the file: `mask_token`, `fc.*`, `head.*`;
-    - missing in the file: `norm0`-`norm2` of a Swin that outputs those stages too, and `mask_token` when the
-      target is SimMIM.
+    - missing in the file: `norm0`-`norm2` of a Swin that also outputs these stages, and `mask_token` if the
+    target is SimMIM.
 
-    A whole detector (`load_from`) that says it knows classes of radiographs must arrive whole: every tensor
-    of neck and heads too. Where its classes are not those of the run, its box head is handed over by the map
-    that `box_head.py` states, and the log says which type became what; the same map serves a test of it.
+    If the checkpoint is a detector of radiographs (`load_from`), every tensor of neck and heads must match
+    too. If its classes differ from the run's, `box_head.py` maps its box head to the run's classes, and the
+    log lists the mapping. A test uses the same mapping.
 
-    A checkpoint is refused that says it was never updated (iteration 0), trained on another image set than
-    its path names, or on radiographs windowed or normalised otherwise than those of this run. Nothing is
-    compared on resume, where the run goes on with its own weights.
+    A checkpoint is refused if its metadata say that it had no update (iteration 0), that it was trained on
+    another image set than its path names, or that its radiographs had another window or normalisation than
+    this run's. A resumed run continues with its own weights, so they are not compared.
     """
 
     def before_run(self, runner) -> None:
-        """Check that the files are there and fit, before mmengine loads them.
+        """Check that the files exist and fit, before mmengine loads them.
 
         Raises:
-            HandoverError: A file or a prefix is missing, or the image set is another.
+            HandoverError: A file or a prefix is missing, or the image set differs.
         """
         if not isinstance(runner._train_loop, BaseLoop):
-            return  # a test: nothing is initialised
+            return  # a test initialises no weights
         self.files = {}
         for key, checkpoint, prefix in self._sources(runner):
             if checkpoint not in self.files:
@@ -80,10 +81,10 @@ class VerifiedLoadHook(Hook):
                 )
 
     def before_train(self, runner) -> None:
-        """Compare the model with the file, print the result, stop on a difference.
+        """Compare the model with the file, log the result, and stop on a difference.
 
         Raises:
-            HandoverError: Part of the backbone did not get the file's weights.
+            HandoverError: A tensor of the backbone differs from the file.
         """
         files, self.files = self.files, {}
         if runner._resume and runner._has_loaded:
@@ -101,7 +102,7 @@ class VerifiedLoadHook(Hook):
             self._verify(runner, module, key, checkpoint, prefix, files[checkpoint], whole)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Hand the box head over to the classes of the run, before mmengine loads it, in a test too."""
+        """Map the box head to the classes of the run before mmengine loads it, also in a test."""
         if not runner._resume:
             file = _File(checkpoint.get('state_dict', {}), None, None, _classes_of(checkpoint))
             if self._adapt(runner, file, runner.logger.info) and file.tensors is not checkpoint['state_dict']:
@@ -109,7 +110,7 @@ class VerifiedLoadHook(Hook):
 
     @staticmethod
     def _adapt(runner, file: _File, report=lambda text: None) -> bool:
-        """Map the heads of a file to the classes of the run; True where it is a detector of radiographs."""
+        """Map a file's heads to the classes of the run; True if the file is a detector of radiographs."""
         training = isinstance(runner._train_loop, BaseLoop)
         loader = runner.cfg.get('train_dataloader' if training else 'test_dataloader') or {}
         data = next((d for d in dicts(loader) if 'metainfo' in d), {})
@@ -127,7 +128,7 @@ class VerifiedLoadHook(Hook):
         return True
 
     def _sources(self, runner) -> list[tuple[str, str, str]]:
-        """List (config key, checkpoint, prefix ending in a dot or empty) of every file that is loaded."""
+        """List (config key, checkpoint, prefix that ends in a dot or is empty) of every file to load."""
         sources = []
         for name, module in _unwrap(runner.model).named_modules():
             settings = getattr(module, 'init_cfg', None) or []
@@ -142,7 +143,7 @@ class VerifiedLoadHook(Hook):
 
     @staticmethod
     def _read(key: str, checkpoint: str) -> _File:
-        """Read a file that a config names."""
+        """Read a checkpoint that a config names."""
         if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
             command = command_for(checkpoint)
             remedy = f'make it with `{command}`' if command else 'put it there or correct the path'
@@ -162,7 +163,7 @@ class VerifiedLoadHook(Hook):
 
     @staticmethod
     def _verify(runner, module, key, checkpoint, prefix, file: _File, whole: bool) -> None:
-        """Compare one module, log the block, raise on a difference."""
+        """Compare one module with a file, log the result, and raise on a difference."""
         trained_as, loaded_as = file.trained_as, file.loaded_as
         tensors = {k.removeprefix(prefix): v for k, v in file.tensors.items() if k.startswith(prefix)}
         inner = next((n for n in ('backbone', 'architecture.backbone') if _has(module, n)), '')
@@ -225,12 +226,12 @@ def _check_rest(module: torch.nn.Module, tensors: dict, backbone: str, origin: s
 
     Args:
         module: The detector.
-        tensors: Of the file.
-        backbone: Prefix of the backbone's names, which is compared already.
-        origin: Names the file.
+        tensors: Tensors of the file.
+        backbone: Prefix of the backbone's names, which have been compared before.
+        origin: Name of the file for messages.
 
     Raises:
-        HandoverError: They are not all alike.
+        HandoverError: A tensor differs.
     """
     result = compare(module, tensors)
     found = {
@@ -249,7 +250,7 @@ def _check_rest(module: torch.nn.Module, tensors: dict, backbone: str, origin: s
 
 
 def _classes_of(content: dict) -> list[str] | None:
-    """Return the classes that a checkpoint of mmengine says its data set had."""
+    """Return the classes in the metadata of an mmengine checkpoint; None without classes."""
     dataset_meta = (content.get('meta') or {}).get('dataset_meta') or {}
     classes = dataset_meta.get('classes') if isinstance(dataset_meta, dict) else None
     names = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
@@ -273,7 +274,7 @@ def _has(module: torch.nn.Module, name: str) -> bool:
 
 
 def _may_miss(key: str, last_stage: int) -> bool:
-    """Whether a file may lack `key`: the last stage's norm is trained in pretraining, the others are not."""
+    """Whether a file may lack `key`: pretraining trains the last stage's norm but not the others."""
     match = ALLOWED_MISSING.fullmatch(key)
     return bool(match) and (match[1] is None or int(match[1]) < last_stage)
 
@@ -289,7 +290,7 @@ def _shown(keys: Sequence[str], refused: Sequence[str]) -> str:
 
 
 def _remedy(backbone: torch.nn.Module, tensors: dict, prefix: str) -> str:
-    """Name the prefix that would fit, if one does."""
+    """Suggest the fitting prefix, if there is one."""
     first = next(iter(backbone.state_dict()))
     for key in tensors:
         if key.endswith('.' + first):
