@@ -1,5 +1,5 @@
-"""Measure speed beside stock code: input pipelines (loader), training steps (train), detectors (infer);
-and what an archive costs as it grows (archive).
+"""Measure input pipelines (loader), training steps (train) and detectors (infer) beside stock code;
+and the cost of a growing archive (archive).
 
 Example:
     python tools/benchmark.py loader --device-rate 2000
@@ -28,7 +28,7 @@ LOADER_CONFIGS = (
     'configs/faster_rcnn/faster-rcnn_r50-in1k-pre_fpn_4xb4-2x_industrial.py',
 )
 
-# Fit for two CPU cores; on a GPU name the full recipes.
+# Small enough for two CPU cores; on a GPU give the full recipes.
 TRAIN_CONFIGS = (
     'configs/small/simsiam_resnet18-narrow_1xb64-coslr-20e_synthetic-128px.py',
     'configs/small/simmim_swin-narrow_1xb32-coslr-20e_synthetic-96px.py',
@@ -76,9 +76,12 @@ def _add_loader(commands: Any, **style: Any) -> None:
     loader.add_argument('--rounds', type=positive, default=7, metavar='N', help='runs of each pipeline (7)')
     loader.add_argument('--seconds', type=float, default=1, metavar='S', help='shortest time of a run (1)')
     loader.add_argument(
-        '--device-rate', type=float, metavar='R', help='images/s that the device trains: which share is fed?'
+        '--device-rate',
+        type=float,
+        metavar='R',
+        help='images/s that the device trains: adds the share that loaders reach',
     )
-    loader.add_argument('--workers', type=positive, default=8, metavar='N', help='processes that feed it (8)')
+    loader.add_argument('--workers', type=positive, default=8, metavar='N', help='loader processes (8)')
 
 
 def _add_train(commands: Any, **style: Any) -> None:
@@ -95,7 +98,7 @@ def _add_train(commands: Any, **style: Any) -> None:
         default=[],
         choices=ALSO,
         metavar='WHAT',
-        help=f'also measure ours, packed, with this: {", ".join(ALSO)}',
+        help=f'also measure our packed variant with: {", ".join(ALSO)}',
     )
     train.add_argument(
         '--cfg-options',
@@ -113,7 +116,7 @@ def _add_infer(commands: Any, **style: Any) -> None:
         'folders',
         nargs='*',
         metavar='FOLDER',
-        help='of tools/export.py; default: ResNet-50 and student, untrained',
+        help='folder of tools/export.py; default: untrained ResNet-50 and student',
     )
     infer.add_argument(
         '--images', type=positive, default=10, metavar='N', help='radiographs to generate (10)'
@@ -122,7 +125,7 @@ def _add_infer(commands: Any, **style: Any) -> None:
         '--size',
         type=positive,
         metavar='PX',
-        help="side of the radiographs (the first folder's own, else 1024)",
+        help='side of the radiographs (that of the first folder, or 1024)',
     )
     infer.add_argument('--turns', type=positive, default=3, metavar='N', help='turns of each variant (3)')
     infer.add_argument(
@@ -130,14 +133,14 @@ def _add_infer(commands: Any, **style: Any) -> None:
         type=positive,
         default=len(os.sched_getaffinity(0)),
         metavar='N',
-        help='CPU threads of each',
+        help='CPU threads of each variant (all cores)',
     )
 
 
 def _add_archive(commands: Any, **style: Any) -> None:
     archive = commands.add_parser(
         'archive',
-        help='what an archive costs: leaks, crops, windows, index, labels, a slow store',
+        help='cost of an archive: leaks, crops, windows, index, labels, a slow store',
         **style,
     )
     archive.set_defaults(run=run_archive, configs=())
@@ -147,7 +150,7 @@ def _add_archive(commands: Any, **style: Any) -> None:
         choices=ARCHIVE,
         default=ARCHIVE,
         metavar='WHAT',
-        help=f'some of the measurements: {", ".join(ARCHIVE)} (all)',
+        help=f'which measurements: {", ".join(ARCHIVE)} (all)',
     )
     archive.add_argument(
         '--images',
@@ -155,7 +158,7 @@ def _add_archive(commands: Any, **style: Any) -> None:
         nargs='+',
         default=(10_000, 20_000, 40_000, 100_000),
         metavar='N',
-        help='look-alikes to search; a fifth as many are searched for (10000 20000 40000 100000)',
+        help='look-alikes searched for duplicates of N / 5 others (10000 20000 40000 100000)',
     )
     archive.add_argument(
         '--hosts',
@@ -163,7 +166,7 @@ def _add_archive(commands: Any, **style: Any) -> None:
         nargs='+',
         default=(10_000, 20_000, 40_000),
         metavar='N',
-        help='radiographs in which crops of a fifth of them are looked up (10000 20000 40000)',
+        help='radiographs searched for crops of N / 5 of them (10000 20000 40000)',
     )
     archive.add_argument(
         '--windowed',
@@ -171,30 +174,34 @@ def _add_archive(commands: Any, **style: Any) -> None:
         nargs='+',
         default=(100, 1_000),
         metavar='N',
-        help='radiographs that a window is found for (100 1000)',
+        help='radiographs whose common window is found (100 1000)',
     )
     archive.add_argument(
         '--records',
         type=positive,
         default=1_000_000,
         metavar='N',
-        help='images of labels and index (10^6)',
+        help='number of images in labels and index (10^6)',
     )
     archive.add_argument('--loaders', type=positive, default=8, metavar='N', help='processes (8)')
     archive.add_argument(
-        '--streamed', type=positive, default=512, metavar='N', help='radiographs behind the slow store (512)'
+        '--streamed', type=positive, default=512, metavar='N', help='radiographs in the slow store (512)'
     )
     archive.add_argument(
-        '--steps', type=positive, default=20, metavar='N', help='training steps from it (20)'
+        '--steps', type=positive, default=20, metavar='N', help='training steps from the slow store (20)'
     )
     archive.add_argument(
-        '--latency', type=milliseconds, default=50, metavar='MS', help='that each of its requests takes (50)'
+        '--latency',
+        type=milliseconds,
+        default=50,
+        metavar='MS',
+        help='time of each request to the slow store (50)',
     )
     archive.add_argument('--threads', type=positive, default=1, metavar='N', help='threads of the search (1)')
 
 
 def several(text: str) -> int:
-    """Read a whole number above 1, whose logarithm is above 0."""
+    """Read a whole number above 1, so that its logarithm is above 0."""
     value = positive(text)
     if value < 2:
         raise argparse.ArgumentTypeError(f'{value}: expected at least 2')
@@ -212,14 +219,14 @@ def milliseconds(text: str) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
-    # The libraries take seconds to import: --help and wrong use do not wait for them.
+    # The libraries take seconds to import; --help and wrong use do not need them.
     from projects.runs import provenance, running
 
     return running.one_line_errors(lambda _: args.run(args, provenance.provenance()))(argv)
 
 
 def heading(what: str, facts: dict[str, Any]) -> str:
-    """Say what was measured where and when, and how busy the machine was."""
+    """Return two lines about a measurement: its subject; hardware, commit, date and load average."""
     commit = facts['commit'][:10] + (' with local changes' if facts['dirty'] else '')
     load = ' '.join(f'{value:.1f}' for value in os.getloadavg())
     return f'{what}\n{facts["hardware"]}; commit {commit}; {datetime.date.today()}; load average {load}\n'
@@ -273,7 +280,7 @@ def run_train(args: argparse.Namespace, facts: dict[str, Any]) -> int:
 
 
 def run_infer(args: argparse.Namespace, facts: dict[str, Any]) -> int:
-    """Print the time of a radiograph of stock detectors and exports."""
+    """Print the time per radiograph of stock detectors and exports."""
     from projects.benchmark import graphs, infer, loader
     from projects.benchmark import variants as benchmark_variants
     from projects.line.runtime import folder as exported
@@ -295,7 +302,7 @@ def run_infer(args: argparse.Namespace, facts: dict[str, Any]) -> int:
 
 
 def run_archive(args: argparse.Namespace, facts: dict[str, Any]) -> int:
-    """Print what an archive costs: each measurement in a process of its own."""
+    """Print the cost of an archive, each measurement from a separate process."""
     from projects.benchmark import archive, levels, records, streaming
     from projects.benchmark.variants import run_in_subprocess
 

@@ -1,8 +1,8 @@
-"""Draw what the model really sees: a data set's images after each transform, boxes and masks drawn in.
+"""Draw the images of a data set after each transform, with boxes and masks, as the model sees them.
 
-One PNG per split: a row per image (per view where there are several), a column per transform, the last one
-after the model's data preprocessor. Images are drawn as the model gets them: one channel, windowed; nothing
-is read again.
+Each split gives one PNG with a row per image (or per view) and a column per transform. The last column shows
+the output of the model's data preprocessor. Images have one channel and are windowed, as in the model's
+input.
 """
 
 import argparse
@@ -26,11 +26,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'configs/simsiam/simsiam_resnet50_4xb64-coslr-100e_castings-b-224px.py --out seen',
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where to write the PNG files')
-    parser.add_argument('--split', nargs='+', choices=SPLITS, help='which (default: all the config has)')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for the PNG files')
+    parser.add_argument(
+        '--split', nargs='+', choices=SPLITS, help='splits to draw (default: all of the config)'
+    )
     parser.add_argument('--num', type=int, default=6, metavar='N', help='images of each split (default 6)')
     parser.add_argument(
-        '--seed', type=int, default=0, metavar='N', help='of the choice of images and of the augmentations'
+        '--seed',
+        type=int,
+        default=0,
+        metavar='N',
+        help='seed of the choice of images and of the augmentations',
     )
     parser.add_argument('--cfg-options', nargs='+', metavar='K=V', help='override config values')
     args = parser.parse_args(argv)
@@ -42,7 +48,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
-    # The libraries take seconds to import: --help and wrong use do not wait for them.
+    # The libraries take seconds to import; --help and wrong use do not need them.
     from projects.runs import running
 
     return running.one_line_errors(lambda _: browse(args, running))(argv)
@@ -88,7 +94,7 @@ def browse(args: argparse.Namespace, running: ModuleType) -> int:
 
 
 def preprocessing(cfg: Mapping, loader: Mapping, training: bool) -> Callable[[dict], dict] | None:
-    """Return what makes the model's input of one packed item; None where the config states no type of it."""
+    """Return a function from a packed item to the model's input; None if the config has no preprocessor."""
     from mmengine.registry import FUNCTIONS, MODELS
 
     config = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}

@@ -1,9 +1,9 @@
 """Check the data set of a config before training: files, boxes, classes, leaks, window, anchors.
 
-Every image is decoded once, in parallel. Prints a table and writes dataset.json and dataset.html (contact
-sheet worst first, histograms, box sizes). Of a detector or probe that starts from pretrained weights, the
-images they were pretrained on are compared with the test split; of a pretraining config, the test splits of
-the configs that start from it.
+Every image is decoded once, in parallel. The tool prints a table and writes dataset.json and dataset.html
+(contact sheet with the worst images first, histograms, box sizes). For a detector or probe with pretrained
+weights, it compares the images of the pretraining with the test split. For a pretraining config, it compares
+its images with the test splits of the configs that start from it.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('config', help='config file')
     parser.add_argument(
-        '--out', type=Path, metavar='DIR', help='where to write; default: work_dirs/<config stem>'
+        '--out', type=Path, metavar='DIR', help='folder to write; default: work_dirs/<config stem>'
     )
     parser.add_workers()
     parser.add_argument('--cfg-options', nargs='+', metavar='K=V', help='override config values')
@@ -36,7 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
-    # The libraries take seconds to import: --help and wrong use do not wait for them.
+    # The libraries take seconds to import; --help and wrong use do not need them.
     from projects.runs import running
 
     return running.one_line_errors(lambda _: check(args))(argv)

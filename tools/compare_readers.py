@@ -1,4 +1,4 @@
-"""Compare two readers of the same radiographs: two inspectors, or labels and corrections of the page.
+"""Compare two readings of the same radiographs: of two inspectors, or labels and corrections of the page.
 
 Example:
     python tools/compare_readers.py labels.json work_dirs/inspect/corrections.json --model work_dirs/STEM
@@ -38,23 +38,25 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         description=(__doc__ or '').splitlines()[0],
         epilog='example: python tools/compare_readers.py labels.json corrections.json --model work_dirs/STEM',
     )
-    parser.add_argument('first', type=Path, metavar='A.json', help='COCO file of one reader; its parts count')
+    parser.add_argument(
+        'first', type=Path, metavar='A.json', help='COCO file of one reader; parts come from it'
+    )
     parser.add_argument(
         'second',
         type=Path,
         metavar='B.json',
-        help='COCO file of another; the same classes, critical first',
+        help='COCO file of the other reader; same classes, critical first',
     )
     parser.add_argument(
         '--model',
         type=Path,
         metavar='RUN',
-        help='work dir with predictions.json: the model at the false-call rate of B, with A as the truth',
+        help='work dir with predictions.json: its model at the false-call rate of B, with A as the truth',
     )
     parser.add_argument(
         '--severity',
         metavar='MAP',
-        help='map of defect types to critical and minor (YAML file, or `castings`), for a file of types',
+        help='map from defect types to critical and minor (YAML file, or `castings`), for files with types',
     )
     parser.add_argument('--json', type=Path, metavar='F', help='file to write all numbers to')
     return parser.parse_args(argv)
@@ -82,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def read_reader(path: Path, severity: str | None) -> dict:
-    """Read a COCO file in the classes of a detector, if a map or its own types say which those are."""
+    """Read a COCO file, and map its types to a detector's classes if `severity` or the types allow it."""
     coco = read_coco(path)
     if severity is None and not {category['name'] for category in coco['categories']} <= set(CLASSES):
         return coco
@@ -96,7 +98,7 @@ def read_coco(path: Path) -> dict:
     """Read a COCO file.
 
     Raises:
-        UsageError: It is not there, or no COCO file.
+        UsageError: The file does not exist or is no COCO file.
     """
     try:
         coco = json.loads(path.read_text())
@@ -128,7 +130,7 @@ def read_coco(path: Path) -> dict:
 
 
 def read_model(run: Path, first: dict, second: dict) -> AtFalseCallRate:
-    """Read a model's predictions on the images of the first reader at the false-call rate of the second."""
+    """Evaluate a model's predictions on the first reader's images at the second's false-call rate."""
     path = run / 'predictions.json' if run.is_dir() else run
     try:
         tested = json.loads(path.read_text())
@@ -153,7 +155,7 @@ def read_model(run: Path, first: dict, second: dict) -> AtFalseCallRate:
 
 
 def describe(agreement: Agreement, first: str, second: str) -> str:
-    """Say the agreement of two readers in lines."""
+    """Return the agreement of two readers as text."""
     lines = [f'{first} and {second}: {agreement.images} images that both read']
     if agreement.kappa:
         kappa = agreement.kappa
@@ -174,7 +176,7 @@ def describe(agreement: Agreement, first: str, second: str) -> str:
 
 
 def table(names: tuple | list, rows: list[list[int]], title: str) -> list[str]:
-    """Write a square table of counts."""
+    """Return a square table of counts as lines."""
     width = max(map(len, (*names, title))) + 2
     head = title.ljust(width) + ''.join(name.rjust(13) for name in names)
     body = [
@@ -185,7 +187,7 @@ def table(names: tuple | list, rows: list[list[int]], title: str) -> list[str]:
 
 
 def describe_model(at: AtFalseCallRate, inspector: str) -> str:
-    """Say what a model finds at the false-call rate of an inspector."""
+    """Return a model's recall at the false-call rate of an inspector, as text."""
 
     def share(found: int, recall: float | None) -> str:
         return 'not estimable' if recall is None else f'{found} of {at.defects} = {recall:.1%}'

@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     gdx = add(
         'gdxray',
         'GDXray castings: protocol B and, with both lists, protocol A',
-        'folder with C0001, C0002, … or the one above it',
+        'folder with C0001, C0002, … or its parent folder',
     )
     gdx.add_argument('--train-list', type=Path, metavar='F', help="protocol A's train images, one a line")
     gdx.add_argument('--test-list', type=Path, metavar='F', help="protocol A's test images, one a line")
@@ -48,8 +48,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     films = add(
         'gdxray-welds',
-        'GDXray welds: tiles of ten annotated films with masks, folds by film, an archive of further films',
-        'folder with W0001, W0002, … or the one above it',
+        'GDXray welds: tiles of ten annotated films with masks, folds by film, other films as archive',
+        'folder with W0001, W0002, … or its parent folder',
     )
     films.add_argument('--tile', type=int, default=welds.TILE, metavar='N', help='side of a tile, px (1024)')
     films.add_argument('--overlap', type=int, default=0, metavar='N', help='px that tiles share (default 0)')
@@ -64,8 +64,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         sub.add_argument(
             '--group',
             metavar='REGEX',
-            help="searched in each image's path: one match, or its first group, is one part and stays in one "
-            'split. Without it no part is known, and nothing can be proven of escapes',
+            help="searched in each image's path: the match, or its first group, names the part, which stays "
+            'in one split. Without it parts are not known, and no escape rate can be proven',
         )
         sub.add_argument('--tile', type=int, metavar='N', help='cut annotated images into squares of N px')
         sub.add_argument(

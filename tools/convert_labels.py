@@ -1,6 +1,6 @@
-"""Convert labels from COCO JSON to Parquet, or back, without loss: for sets of more than 100,000 images.
+"""Convert labels between COCO JSON and Parquet without loss, for sets of more than 100,000 images.
 
-Configs name either as `ann_file`. Parquet has no limit of size, and memory does not grow with it.
+Configs accept both as `ann_file`. A Parquet file has no size limit, and memory does not grow with its size.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Convert the file of labels, and print how many it has."""
+    """Convert the file of labels, and print its numbers of images and boxes."""
     counts = convert_labels(args.source, args.out)
     print(
         f'{args.out}: {counts["images"]} images, {counts["boxes"]} boxes, '

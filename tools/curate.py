@@ -1,7 +1,7 @@
-"""Choose from an archive what to pretrain on, by a small YAML file of rules.
+"""Choose the pretraining images of an archive by the rules in a small YAML file.
 
-Writes a list of images that configs read, a table of every image that is left out with its reason, and the
-ledger: how many came, stayed, and went for which reason.
+The tool writes a list of images for configs, a table of every excluded image with the reason, and a ledger
+with the numbers of all, kept and excluded images by reason.
 """
 
 import argparse

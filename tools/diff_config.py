@@ -1,4 +1,4 @@
-"""Show what differs between two configs after inheritance, key by key, or one config resolved.
+"""Show the differences between two resolved configs key by key, or print one resolved config.
 
 Example:
     python tools/diff_config.py configs/simsiam/A.py configs/simsiam/B.py --allow model.backbone.init_cfg
@@ -17,7 +17,7 @@ from projects.arguments import ToolParser  # noqa: E402
 from projects.config.configs import ConfigError, Row, align, load_config, under  # noqa: E402
 
 EPILOG = """\
-A and B are files (also dumped ones, as in a work dir) or pkg::paths of an installed package.
+A and B are config files (also dumped ones, as in a work dir) or pkg::paths of an installed package.
 
 examples:
   python tools/diff_config.py configs/simsiam/A.py configs/simsiam/B.py --allow model.backbone.init_cfg
@@ -25,8 +25,8 @@ examples:
   python tools/diff_config.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py
   python tools/diff_config.py configs/simsiam/A.py configs/simmim/B.py --html diff.html
 
-Items of a list are compared by their type: one hook more is one line. --allow takes keys as they are printed,
-or with numbers for list items.
+Items of a list are compared by their type: an added hook is one line. --allow takes keys as printed, or with
+numbers for list items.
 
 exit: 0 no difference outside --allow, 1 a difference, 2 wrong use"""
 
@@ -38,16 +38,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         epilog=EPILOG,
     )
     parser.add_argument('a', metavar='A', help='a config')
-    parser.add_argument('b', metavar='B', nargs='?', help='another; without it, A is printed resolved')
+    parser.add_argument('b', metavar='B', nargs='?', help='another config; without it, A is printed resolved')
     parser.add_argument(
         '--allow',
         metavar='PREFIX',
         nargs='+',
         action='extend',
         default=[],
-        help='dotted keys below which the two may differ',
+        help='dotted keys below which the configs may differ',
     )
-    parser.add_argument('--html', metavar='F', type=Path, help='write both side by side as a page as well')
+    parser.add_argument('--html', metavar='F', type=Path, help='also write a page with both side by side')
     args = parser.parse_args(argv)
     if (args.allow or args.html) and args.b is None:
         parser.error(f'{"--allow" if args.allow else "--html"} needs two configs')
@@ -55,17 +55,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def is_allowed(row: Row, prefixes: Sequence[str]) -> bool:
-    """Whether the key of a row, as printed or with numbers, lies below one of the prefixes."""
+    """Whether the key of a row (as printed or with numbers) equals or lies below one of the prefixes."""
     return any(under(key, prefixes) for key in (row.key, *row.keys))
 
 
 def format_differences(found: Sequence[Row], allow: Sequence[str], width: int) -> str:
-    """Lay differences out in columns: key, value in A, value in B; `!` marks what is not allowed.
+    """Return differences in columns: key, value in A, value in B; `!` marks differences not allowed.
 
     Args:
         found: Rows that differ.
         allow: Prefixes below which a difference is allowed.
-        width: Columns of the terminal; where a row is wider, the two values go below the key.
+        width: Columns of the terminal; in wider rows the two values are below the key.
     """
     rows = [
         (' ' if is_allowed(row, allow) else '!', row.key, *map(str if row.moved else repr, values_of(row)))
@@ -82,7 +82,7 @@ def format_differences(found: Sequence[Row], allow: Sequence[str], width: int) -
 
 
 def values_of(row: Row) -> tuple[Any, Any]:
-    """Return what is shown of a row: its values, or where an item that only moved stands."""
+    """Return the shown values of a row, or the two positions of a moved item."""
     return (f'moved: number {row.a}', f'number {row.b}') if row.moved else (row.a, row.b)
 
 

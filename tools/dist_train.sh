@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Train a config on several GPUs, of one node or several; without CUDA on as many CPU ranks (gloo).
+# Train a config on several GPUs, on one or more nodes; without CUDA on as many CPU ranks (gloo).
 set -euo pipefail
 usage() {
     cat >&2 <<'TEXT'
 usage: tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
-  GPUS: of this node. From the environment: NNODES (1), NODE_RANK (0), MASTER_ADDR (127.0.0.1), PORT (29500),
-  MAX_RESTARTS (0): so often all ranks start again with the last checkpoint when one fails. Nodes share the
-  work dir; start the same line on each, with its NODE_RANK.
+  GPUS: number on this node. From the environment: NNODES (1), NODE_RANK (0), MASTER_ADDR (127.0.0.1),
+  PORT (29500), MAX_RESTARTS (0): how often all ranks restart from the last checkpoint when one fails.
+  Nodes share the work dir; start the same line on each node, with its NODE_RANK.
 example:
   tools/dist_train.sh configs/simsiam/NAME.py 4 --resume
   NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 tools/dist_train.sh configs/simsiam/NAME.py 8
@@ -24,7 +24,7 @@ python=$tools/../.venv/bin/python
 if [[ ${NNODES:-1} == 1 && -z ${PORT:-} ]]; then
     rendezvous=(--standalone)  # takes a free port
 else
-    # c10d, not torchrun's static default: that one cannot bring the nodes together again after a restart.
+    # c10d, since torchrun's default (static) cannot reconnect the nodes after a restart.
     master=${MASTER_ADDR:-127.0.0.1} is_host=0
     [[ ${NODE_RANK:-0} == 0 ]] && is_host=1
     rendezvous=(--nnodes "${NNODES:-1}" --rdzv-backend c10d --rdzv-endpoint "$master:${PORT:-29500}"

@@ -1,4 +1,4 @@
-"""Check the installation, and with configs their data, classes and weights, before any GPU hour.
+"""Check the installation, and the data, classes and weights of configs, before a training starts.
 
 Example:
     python tools/doctor.py
@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.arguments import ToolParser  # noqa: E402  (the standard library alone, as all of these)
+from projects.arguments import ToolParser  # noqa: E402  (these modules import the standard library alone)
 from projects.prepare.installation import Row, check_environment, format_rows  # noqa: E402
 from projects.prepare.preflight import check_config  # noqa: E402
 
@@ -35,7 +35,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; returns 0 when all is well and 1 when a check failed."""
+    """Run the tool; returns 0 if all checks passed and 1 if one failed."""
     args = parse_args(argv)
     tables = {'environment': check_environment()}
     for config in args.configs:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def cost_here(config: str, rows: Sequence[Row], options: Sequence[str] | None) -> str | None:
-    """What a recipe would cost on this CPU; None where there is a GPU, or the config does not read."""
+    """Return the cost of a recipe on this CPU; None with a GPU, or if the config cannot be read."""
     if any(row.name == 'config' for row in rows):
         return None
     import torch

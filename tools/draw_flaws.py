@@ -1,18 +1,19 @@
-"""Draw flaws of known size and contrast into your own radiographs: a test set for the POD.
+"""Draw flaws of known size and contrast into your own radiographs, as a test set for the POD.
 
 Example:
     python tools/draw_flaws.py data/industrial/sound data/virtual --pitch 0.15
 
 writes data/virtual/images/*.png and data/virtual/test.json (COCO; box, mask, type, contrast and
-detectability of every flaw). Take sound radiographs: a flaw without a box would count as a false call.
-Then test a detector on it and read its POD by size and by contrast in the report:
+detectability of every flaw). Use sound radiographs: a real flaw without a box would count as a false call.
+Then test a detector on this set; the report shows its POD by size and by contrast:
 
     python tools/test.py CONFIG CHECKPOINT --work-dir work_dirs/virtual --cfg-options \
 test_dataloader.dataset.data_root=data/virtual test_dataloader.dataset.ann_file=test.json \
 test_dataloader.dataset.data_prefix.img=images test_evaluator.ann_file=data/virtual/test.json
     python tools/report.py work_dirs/virtual --out work_dirs/virtual/report
 
-The same arguments draw the same flaws. --class defect gives all types one class, for detectors of one.
+The same arguments draw the same flaws. --class defect gives all types one class, for detectors with a single
+class.
 """
 
 import argparse
@@ -46,19 +47,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--list', type=Path, metavar='FILE', help='images below SRC, one a line; default: all'
     )
     pair = dict(nargs=2, metavar=('LOW', 'HIGH'))
-    parser.add_argument('--number', type=int, default=(2, 5), help='flaws an image (2 5)', **pair)
+    parser.add_argument('--number', type=int, default=(2, 5), help='flaws per image (2 5)', **pair)
     parser.add_argument(
-        '--pitch', type=float, nargs='+', default=[0.1, 0.4], metavar='MM', help='mm per px, or its range'
+        '--pitch', type=float, nargs='+', default=[0.1, 0.4], metavar='MM', help='mm per px, or a range'
     )
     parser.add_argument(
         '--contrast',
         type=float,
         default=(0.005, 0.5),
-        help='share by which a flaw lets more through, at its peak (0.005 0.5)',
+        help='share of additional transmitted radiation at the peak of a flaw (0.005 0.5)',
         **pair,
     )
     parser.add_argument('--types', nargs='+', metavar='TYPE', default=list(CASTINGS), help='default: all 19')
-    parser.add_argument('--air', type=float, metavar='LEVEL', help='gray level from which on it is air')
+    parser.add_argument('--air', type=float, metavar='LEVEL', help='gray levels from this one on are air')
     parser.add_argument('--film', action='store_true', help='less metal is darker, as on film')
     parser.add_argument('--class', dest='label', metavar='NAME', help='one class for all types')
     parser.add_argument('--group', metavar='REGEX', help='its first group in the path is the part')
@@ -84,7 +85,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         check_window(args.window)
     except (re.error, ImagingError, yaml.YAMLError) as error:
         parser.error(f'--group or --window: {" ".join(str(error).split())}')
-    # All that the eye or the detector may miss is drawn too: nothing is asked of its visibility.
+    # Flaws that the eye or a detector may miss are drawn too, so visibility has no lower limit.
     args.recipe = Recipe(
         number=tuple(args.number),
         pitch=tuple(pitch),
@@ -143,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _problem(args: argparse.Namespace) -> str | None:
-    """What forbids to begin, or None."""
+    """Return an error about the arguments, or None."""
     if not args.source.is_dir():
         return f'{args.source}: expected a folder of radiographs; correct SRC'
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):

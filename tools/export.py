@@ -1,4 +1,4 @@
-"""Export a detector for the line: OpenVINO and ONNX graphs, window, threshold and proof in one folder."""
+"""Export a detector for the line: a folder with OpenVINO and ONNX graphs, window, threshold and proof."""
 
 import argparse
 import sys
@@ -30,36 +30,36 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=positive,
         default=200,
         metavar='N',
-        help='validation radiographs to compare with mmdet (200); the threshold takes all',
+        help='validation radiographs to compare with mmdet (200); the threshold uses all',
     )
     parser.add_argument(
-        '--max-loss', type=fraction, default=0.01, metavar='L', help='AP50 that it may cost (0.01)'
+        '--max-loss', type=fraction, default=0.01, metavar='L', help='allowed loss of AP50 (0.01)'
     )
     parser.add_argument(
         '--max-critical-loss',
         type=fraction,
         default=0.005,
         metavar='L',
-        help='AP50 of the critical class that it may cost (0.005)',
+        help='allowed loss of AP50 of the critical class (0.005)',
     )
     parser.add_argument(
         '--max-escape',
         type=fraction,
         default=0.05,
         metavar='R',
-        help='escape rate of critical parts that the threshold is to keep on the validation parts (0.05)',
+        help='highest escape rate of critical parts at the threshold, on the validation parts (0.05)',
     )
     parser.add_argument(
         '--max-false-reject',
         type=fraction,
         default=0.1,
         metavar='R',
-        help='share of sound parts above which export and inference warn (0.1)',
+        help='share of rejected sound parts above which export and inference warn (0.1)',
     )
     parser.add_argument(
         '--second-opinion',
         action='store_true',
-        help='flag what is unlike the sound radiographs of train, labelled or not',
+        help='flag radiographs that differ from the sound ones of train',
     )
     parser.add_argument(
         '--cfg-options',
@@ -81,7 +81,7 @@ def fraction(text: str) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
-    # The libraries take seconds to import: --help and wrong use do not wait for them.
+    # The libraries take seconds to import; --help and wrong use do not need them.
     from projects.runs import running
 
     return running.one_line_errors(lambda _: run(args, running))(argv)

@@ -1,8 +1,8 @@
 """Write the labels of a converted data set as one COCO file, for CVAT, Label Studio and other tools.
 
-In CVAT: Upload annotations, COCO 1.0, into a task of the images of DATA/images. For Label Studio, write it
-with --label-studio and turn it into tasks with `label-studio-converter import coco`. What comes back is
-converted with `convert_dataset.py coco`.
+In CVAT, choose Upload annotations, COCO 1.0, in a task with the images of DATA/images. For Label Studio,
+write the file with --label-studio and convert it to tasks with `label-studio-converter import coco`. Convert
+the corrected labels with `convert_dataset.py coco`.
 """
 
 import argparse
@@ -25,14 +25,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--label-studio',
         action='store_true',
-        help='masks as polygons, and no box beside a polygon: its importer reads nothing else',
+        help='masks as polygons, and no box for a polygon, since the importer reads nothing else',
     )
     args = parser.parse_args(argv)
     return exit_code(lambda: export(args), args.out)
 
 
 def export(args: argparse.Namespace) -> None:
-    """Write the file of labels, and print how many it has."""
+    """Write the file of labels, and print its numbers of images and boxes."""
     counts = export_labels(args.data, args.out, args.label_studio)
     print(
         f'{args.out}: {counts["images"]} images, {counts["boxes"]} boxes, of which {counts["outlined"]} have '

@@ -1,4 +1,4 @@
-"""Inspect radiographs: with an exported folder, or with a config and its checkpoint in PyTorch."""
+"""Inspect radiographs with an exported folder, or with a config and its checkpoint in PyTorch."""
 
 import argparse
 import sys
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def from_config(args: argparse.Namespace) -> int:
     """Inspect with the detector in PyTorch."""
-    # Only a config needs the libraries that take seconds to import.
+    # The libraries take seconds to import; an exported folder does not need them.
     from projects.line.export import graphs
     from projects.runs import running
 

@@ -1,6 +1,6 @@
-"""Inspect an archive in shards, side by side here or as jobs of a cluster, and make one table of them.
+"""Inspect an archive in parallel shards, here or as jobs of a cluster, and merge their tables into one.
 
-Options that follow are those of tools/infer.py.
+Further options are those of tools/infer.py.
 """
 
 import sys
@@ -24,12 +24,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = ToolParser(__doc__, EXAMPLE, allow_abbrev=False)
     parser.add_argument('folder', metavar='FOLDER', help='exported folder')
     parser.add_argument('images', metavar='IMAGES', help='folder of radiographs')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='table, and a folder a shard')
-    parser.add_argument('--shards', type=int, required=True, metavar='N', help='shares, by names of files')
-    parser.add_argument('--jobs', type=int, metavar='N', help='side by side (1 here, 50 on a cluster)')
-    parser.add_argument('--profile', metavar='DIR', help="Snakemake's, such as configs/study/kubernetes")
     parser.add_argument(
-        '--minutes', type=int, default=24 * 60, metavar='N', help='that a shard may take on a cluster (1440)'
+        '--out', type=Path, required=True, metavar='DIR', help='folder for the table and the shards'
+    )
+    parser.add_argument(
+        '--shards', type=int, required=True, metavar='N', help='number of shards, split by file names'
+    )
+    parser.add_argument(
+        '--jobs', type=int, metavar='N', help='shards at the same time (1 here, 50 on a cluster)'
+    )
+    parser.add_argument(
+        '--profile', metavar='DIR', help='profile of Snakemake, such as configs/study/kubernetes'
+    )
+    parser.add_argument(
+        '--minutes', type=int, default=24 * 60, metavar='N', help='time limit of a shard on a cluster (1440)'
     )
     parser.add_argument('--dry-run', action='store_true', help='show the jobs')
     parser.add_version()
@@ -44,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if {'--watch', '--shard'} & set(options):
         parser.error('--watch, --shard: of tools/infer.py alone')
     options = [args.folder, args.images, *options]
-    # What a shard would refuse is said before any starts.
+    # Reports wrong options of tools/infer.py before a shard starts.
     command.parse_args([*options, '--out', str(args.out), '--shard', f'1/{args.shards}'], True)
     from projects.study.shards import inspect_shards
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Submit, query and cancel a run of a study on Kubernetes; configs/study/kubernetes calls it."""
+"""Submit, query and cancel the Kubernetes job of a study's run; configs/study/kubernetes calls this."""
 
 import sys
 from pathlib import Path
@@ -19,15 +19,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = ToolParser(__doc__, EXAMPLE)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     submit = commands.add_parser('submit', help='print the name of the job')
-    submit.add_argument('script', type=Path, help="job script of Snakemake's")
+    submit.add_argument('script', type=Path, help='job script of Snakemake')
     submit.add_argument('--gpus', type=int, default=0, help='NVIDIA GPUs')
     submit.add_argument('--cpus', type=int, default=1, help='cores')
     submit.add_argument('--memory-mb', type=int, default=16000, help='memory')
-    submit.add_argument('--minutes', type=int, default=1440, help='after which it is ended')
+    submit.add_argument('--minutes', type=int, default=1440, help='time limit of the job')
     status = commands.add_parser('status', help='print running, success or failed')
-    status.add_argument('name', help='of the job')
+    status.add_argument('name', help='name of the job')
     cancel = commands.add_parser('cancel', help='delete jobs')
-    cancel.add_argument('names', nargs='+', help='of the jobs')
+    cancel.add_argument('names', nargs='+', help='names of the jobs')
     args = parser.parse_args(argv)
     try:
         if args.command == 'submit':
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
             try:
                 print(kubernetes.status(args.name))
             except kubernetes.KubernetesError as error:
-                # Asked again soon; anything else would end the study, whose pods go on.
+                # Snakemake asks again soon. Any other answer would end the study while its pods continue.
                 print(f'error: {error}', file=sys.stderr)
                 print('running')
         else:

@@ -1,9 +1,9 @@
-"""Start the ranks of a tool with torchrun; when one fails, its reason and exit code are the last line.
+"""Start the ranks of a tool with torchrun; if one fails, the last line gives its reason and exit code.
 
-Used by dist_train.sh and dist_test.sh. Each rank writes its error to a file (running.one_line_errors), as
-torchrun's workers do, and does not print it. Other ranks fail because of the first one that fails, so the
-reason of the first is printed. SIGTERM reaches the ranks: a training writes a checkpoint after its iteration;
-torchrun kills what has not ended 30 s later. The exit code is 143 in either case.
+dist_train.sh and dist_test.sh use this tool. Each rank writes its error to a file (running.one_line_errors),
+like torchrun's workers, and does not print it. The first failure causes the others, so only its reason is
+printed. SIGTERM is passed on to the ranks: a training writes a checkpoint after its iteration. torchrun kills
+ranks that have not ended after 30 s. The exit code is 143 in both cases.
 """
 
 import importlib.util
@@ -18,24 +18,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-# A restart goes on with what this run has written, not with what it found (running.choose_start).
+# A restart resumes from checkpoints of this run only, not from older ones (running.choose_start).
 os.environ['XRAY_LAUNCHED'] = str(time.time())
-# A store per attempt: with the shared one, ranks that start again read where those before them listened
-# (pytorch/pytorch#135712), and torchrun waits half an hour for the dead. Read by torch when imported.
+# A separate store per attempt: with the shared store, restarted ranks read the addresses of the earlier ranks
+# (pytorch/pytorch#135712), and torchrun waits half an hour for them. torch reads this at import.
 os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'
-# As torchrun (OMP) and mmengine (MKL) set them where nobody has, which each rank says in two lines.
+# The defaults of torchrun (OMP) and mmengine (MKL), set here to avoid two lines of warnings per rank.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MKL_NUM_THREADS', '1')
 
 ENDED_WITH_OTHERS = (-signal.SIGTERM, -signal.SIGABRT, 128 + signal.SIGTERM)
-"""Exit codes of ranks that torchrun has ended, or that a rank gone took down with it (gloo: SIGABRT)."""
+"""Exit codes of ranks that torchrun has ended, or that the end of another rank aborted (gloo: SIGABRT)."""
 
 
 def first_failure(failures: dict) -> tuple:
-    """Return global rank and failure of the rank that failed first, not of those that it took down.
+    """Return the global rank and the failure of the rank that failed first and caused the others.
 
-    A rank that notes a reason of its own comes first. One that ended by a signal comes before those that
-    lost their connection to it: these end while torchrun still looks away, at times that are no evidence.
+    A rank with its own recorded reason comes first. A rank ended by a signal comes before ranks that lost
+    their connection to it: these may end before torchrun polls, so the times do not show the order.
 
     Args:
         failures: torchrun's ProcessFailure by global rank; at least one.
@@ -56,7 +56,7 @@ def first_failure(failures: dict) -> tuple:
 
 
 def noted(failure: 'ProcessFailure') -> dict:
-    """Return what a rank has noted of its error: `message`, `trace`, `time` and `lost`; else nothing."""
+    """Return a rank's record of its error with `message`, `trace`, `time` and `lost`; {} without one."""
     message = failure.error_file_data.get('message')
     if not isinstance(message, dict):
         return {}
@@ -65,9 +65,9 @@ def noted(failure: 'ProcessFailure') -> dict:
 
 
 def exit_code(failure: 'ProcessFailure') -> int:
-    """Return the exit code of a failed rank as a shell counts: 128 + signal.
+    """Return the exit code of a failed rank; a signal counts as 128 + signal, as in shells.
 
-    A rank that noted why it fails has failed, even if the end of another rank killed it before its exit.
+    A rank with a recorded reason has failed, even if the end of another rank killed it before its exit.
     """
     if noted(failure) and failure.exitcode in (-signal.SIGTERM, 128 + signal.SIGTERM):
         return 1
@@ -75,13 +75,13 @@ def exit_code(failure: 'ProcessFailure') -> int:
 
 
 def describe(failures: dict, ranks: int, here: int, left: int) -> str:
-    """Return the text about failed ranks: one line, after the traceback where it is a fault of the code.
+    """Return one line about failed ranks, after a traceback if the code is at fault.
 
     Args:
         failures: torchrun's ProcessFailure by global rank.
         ranks: Number of ranks on all nodes.
         here: Number of ranks on this node.
-        left: So many times all ranks may still start again.
+        left: Number of restarts that are left.
     """
     rank, failure = first_failure(failures)
     note, code = noted(failure), exit_code(failure)
@@ -102,10 +102,10 @@ def describe(failures: dict, ranks: int, here: int, left: int) -> str:
 
 
 def check_arguments(arguments: list[str]) -> None:
-    """Let the tool read its own arguments: --help and wrong use are answered once, before any rank starts.
+    """Let the tool parse its arguments, so that --help and wrong use are answered once, before ranks start.
 
     Args:
-        arguments: Those of torchrun, then the tool's file, then its own.
+        arguments: Options of torchrun, the tool's file, and the tool's arguments.
     """
     files = [i for i, word in enumerate(arguments) if word.endswith('.py') and Path(word).is_file()]
     if files:
@@ -113,7 +113,7 @@ def check_arguments(arguments: list[str]) -> None:
         if 'def parse_args' in Path(arguments[files[0]]).read_text():
             tool = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(tool)
-            sys.argv[0] = arguments[files[0]]  # the name in its messages
+            sys.argv[0] = arguments[files[0]]  # its name in messages
             tool.parse_args(arguments[files[0] + 1 :])
 
 
@@ -121,7 +121,7 @@ def launch(arguments: list[str]) -> int:
     """Start the ranks and wait for them.
 
     Args:
-        arguments: Of torchrun: its options, the tool's file, the tool's arguments.
+        arguments: Options of torchrun, the tool's file, and the tool's arguments.
 
     Returns:
         0, the exit code of the rank that failed first, or 128 + signal.
@@ -134,7 +134,7 @@ def launch(arguments: list[str]) -> int:
     from torch.distributed.run import main
 
     class Agent(launcher.LocalElasticAgent):
-        """Says why ranks failed, whether they start again or not; torchrun raises an error after the last."""
+        """Prints why ranks failed, also before a restart; torchrun raises an error only at the end."""
 
         def _monitor_workers(self, worker_group: Any) -> Any:
             result = super()._monitor_workers(worker_group)
@@ -145,7 +145,7 @@ def launch(arguments: list[str]) -> int:
             return result
 
     launcher.LocalElasticAgent = Agent
-    # They report a failed rank in several lines, which `describe` does in one.
+    # These loggers report a failed rank in several lines; `describe` does so in one line.
     for name in ('api', 'errors.error_handler'):
         logging.getLogger(f'torch.distributed.elastic.multiprocessing.{name}').setLevel(logging.CRITICAL)
     try:

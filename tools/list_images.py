@@ -1,10 +1,10 @@
-"""Write the inventory of an archive, once, beside it: path, size, mark, format, shape and part of each file.
+"""Write the inventory of an archive beside it: path, size, mark, format, shape and part of each file.
 
 Example:
     python tools/list_images.py s3://castings/raw --group '(P[0-9]+)'
     python tools/list_images.py s3://castings/raw --report s3://castings-inventory/castings/daily/2026-11-28T01-00Z/manifest.json
 
-Trainings then take the images of the archive from it. Run again it reads what has come or changed alone.
+Trainings then take the list of images from the inventory. A second run reads only new and changed files.
 """
 
 import argparse
@@ -33,14 +33,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--group', metavar='REGEX', help='its first group in the path is the part; default: no part'
     )
     parser.add_argument(
-        '--report', metavar='MANIFEST', help='manifest.json of an S3 inventory report, in place of a listing'
+        '--report', metavar='MANIFEST', help='manifest.json of an S3 inventory report, instead of listing SRC'
     )
     parser.add_argument(
         '--workers',
         type=int,
         default=4 * len(os.sched_getaffinity(0)),
         metavar='N',
-        help='files read at once (four for each core)',
+        help='files read at the same time (four per core)',
     )
     args = parser.parse_args(argv)
     parser.check_range('workers', args.workers, 1, 1024)
@@ -57,7 +57,7 @@ def progress(results: Iterator[inventory.Entry], total: int) -> Iterator[invento
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; returns the exit code, 1 where files that should be radiographs are none."""
+    """Run the tool; returns the exit code, 1 if files cannot be read as radiographs."""
     args = parse_args(argv)
     try:
         entries, looked = inventory.take(args.source, args.group, args.report, args.workers, progress)

@@ -1,12 +1,12 @@
-"""Generate radiographs of castings with 19 types of defects: images, boxes and masks, split by part.
+"""Generate radiographs of castings with 19 defect types: images, boxes and masks, split by part.
 
 Example:
     python tools/make_synthetic.py data/synthetic --labeled 400 --unlabeled 800 --size 1024 --bits 16
 
 writes data/synthetic/images/*.png with {train,val,test}.json (COCO; `part` and `view` per image; mask,
 `contrast` and `flaw`, the physical defect, per box) and data/synthetic/unlabeled/*.png from other parts. The
-same arguments give the same bytes on the same machine, whatever --workers; an interrupted run is taken up
-where it stopped.
+same arguments give the same bytes on the same machine, for any --workers. The same command continues an
+interrupted run.
 """
 
 import argparse
@@ -27,7 +27,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; wrong values end the program with status 2."""
     head, example = __doc__.split('\n\n', 1)
     parser = ToolParser(head, example)
-    parser.add_argument('out', type=Path, metavar='OUT', help='folder to write, new or of an interrupted run')
+    parser.add_argument(
+        'out', type=Path, metavar='OUT', help='folder to write: new, or of an interrupted run'
+    )
     parser.add_argument(
         '--unlabeled', type=int, default=600, metavar='N', help='images without annotation (600)'
     )
@@ -37,10 +39,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--bits', type=int, default=16, choices=BITS, help='levels of the digitiser (16)')
     parser.add_argument(
-        '--depth', type=float, default=1.0, metavar='F', help='deepen defects F times; 3: for all to see (1)'
+        '--depth',
+        type=float,
+        default=1.0,
+        metavar='F',
+        help='factor of the depth of defects; 3 makes all visible (1)',
     )
     parser.add_argument(
-        '--extra', type=int, default=0, metavar='N', help='more defects in each defective part (0)'
+        '--extra', type=int, default=0, metavar='N', help='additional defects in each defective part (0)'
     )
     parser.add_argument('--seed', type=int, default=0, help='another seed draws other parts (0)')
     parser.add_argument(
@@ -82,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        print('make_synthetic: interrupted; the same command takes it up again', file=sys.stderr)
+        print('make_synthetic: interrupted; the same command continues the run', file=sys.stderr)
         return 130
 
 

@@ -1,4 +1,4 @@
-"""Merge the shards of an inspected archive into one table, coco.json and CSV, once all are complete."""
+"""Merge the complete shards of an inspected archive into one table, as coco.json and CSV."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ exit status: 0 merged, 1 shards are missing or not complete, or do not belong to
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Merge; returns 0 done, 1 not."""
+    """Run the tool; returns 0 if merged, else 1."""
     parser = ToolParser(__doc__, EXAMPLE)
     parser.add_argument('out', type=Path, metavar='OUT', help='--out of tools/infer.py')
     args = parser.parse_args(argv)

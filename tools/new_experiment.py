@@ -1,8 +1,9 @@
-"""Set up an experiment on your own data: configs in configs/own/NAME that fit the data and the machine.
+"""Set up an experiment on your own data: write configs for the data and the machine to configs/own/NAME.
 
-Reads a data set that tools/convert_dataset.py wrote. Chooses network, input, anchors, batch and epochs, says
-why in the one fragment that is to be edited, times a few steps, and prints the next commands. With --run it
-does them: check, pretrain, fine-tune two arms, test, export, report; the same command goes on after a kill.
+The tool reads a data set written by tools/convert_dataset.py. It chooses network, input, anchors, batch and
+epochs, and writes the reasons into the fragment that you edit. It times a few steps and prints the next
+commands. With --run it executes them: check, pretrain, fine-tune two arms, test, export, report. After a
+kill, the same command continues.
 """
 
 import argparse
@@ -23,7 +24,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         epilog='exit status: 0 done, 1 a step failed, 2 wrong use\n\nexample:\n'
         '  python tools/new_experiment.py data/housings --severity severity.yaml --scale cpu',
     )
-    parser.add_argument('data', type=Path, metavar='DATA', help='folder that tools/convert_dataset.py wrote')
+    parser.add_argument('data', type=Path, metavar='DATA', help='folder written by tools/convert_dataset.py')
     parser.add_argument(
         '--severity',
         required=True,
@@ -31,23 +32,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='YAML lines `type: critical` or `type: minor`; or `castings`, the map of the generated types',
     )
     parser.add_argument('--scale', choices=SCALES, help='default: by the GPUs of this machine')
-    parser.add_argument('--name', metavar='N', help="default: the folder's name; every config carries it")
-    parser.add_argument('--run', action='store_true', help='do all steps, or those that are left')
-    parser.add_argument('--no-timing', action='store_true', help='time no steps')
+    parser.add_argument('--name', metavar='N', help="part of each config's name; default: the folder's name")
+    parser.add_argument('--run', action='store_true', help='run all unfinished steps')
+    parser.add_argument('--no-timing', action='store_true', help='do not time steps')
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
-    # The libraries take seconds to import: --help and wrong use do not wait for them.
+    # The libraries take seconds to import; --help and wrong use do not need them.
     from projects.runs import running
 
     return running.one_line_errors(lambda _: set_up(args))(argv)
 
 
 def set_up(args: argparse.Namespace) -> int:
-    """Write the experiment, or keep one that is there, say what it costs, and run it if asked to."""
+    """Write the experiment or find an existing one, then print its cost or run it."""
     from projects.experiment import command, follow
 
     experiment = command.set_up(args.data, args.severity, args.scale, args.name)

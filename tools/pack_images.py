@@ -4,11 +4,10 @@ Example:
     python tools/pack_images.py data/industrial/unlabeled data/industrial/packed --size 512
 
 Then `data_prefix=dict(img_path='packed')` in the dataset and `size=512` in its LoadXray read the store.
-512 px serve views of 224 px and SimMIM's 384; views of 448 px want 1024, or they are magnified.
-SRC and OUT may be URLs, such as s3://castings/packed: a training reads such a store in blocks.
-A killed run is taken up where it stopped by the same command, which refuses a store whose images have
-changed or gone since, by size and time of the files. --verify compares every image with its
-checksum and every source file with the one that was packed.
+512 px suffice for views of 224 px and for SimMIM's 384 px; views of 448 px need 1024, or they are magnified.
+SRC and OUT may be URLs, such as s3://castings/packed: a training reads such a store in blocks. After a kill,
+the same command continues. It refuses a store whose source images have changed (by file size and time) or
+disappeared. --verify compares every image with its checksum, and every source file with the packed one.
 """
 
 import argparse
@@ -38,9 +37,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     head, example = __doc__.split('\n\n', 1)
     parser = ToolParser(head, example)
     parser.add_argument('source', metavar='SRC', help='folder of radiographs, recursive, or its URL')
-    parser.add_argument('out', metavar='OUT', help='the store: a new folder or URL, or one to go on with')
+    parser.add_argument('out', metavar='OUT', help='the store: a new folder or URL, or an unfinished store')
     parser.add_argument(
-        '--size', type=int, default=512, metavar='PX', help='shorter side after shrinking, 0: native (512)'
+        '--size',
+        type=int,
+        default=512,
+        metavar='PX',
+        help='shorter side after shrinking; 0 keeps the size (512)',
     )
     parser.add_argument('--bits', type=int, default=8, choices=(8, 16), help='depth of the pixels (8)')
     parser.add_argument(
@@ -90,7 +93,7 @@ def progress(results: Iterable, total: int) -> Iterator:
 
 
 def pack(args: argparse.Namespace) -> int:
-    """Write the store; files that are no readable radiograph are named and make the exit code 1."""
+    """Write the store; unreadable files are listed and make the exit code 1."""
     arguments = args.source, args.out, args.recipe, args.group, args.workers, progress
     store, left_out = (pack_to_url if is_url(args.out) else packing.pack)(*arguments)
     size = sum(sizes(args.out).values()) if is_url(args.out) else folder_size(args.out)
@@ -109,7 +112,7 @@ def folder_size(folder: str) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Check the store; each fault is a line and makes the exit code 1."""
+    """Check the store; each fault is printed and makes the exit code 1."""
     store = open_store(args.out)
     source = args.source if is_url(args.source) or Path(args.source).is_dir() else None
     faults = packing.verify(store, source, args.workers, progress)

@@ -1,7 +1,7 @@
-"""Rank the radiographs of an archive for labelling, from what two exported detectors found on them.
+"""Rank the radiographs of an archive for labelling, by the results of two exported detectors.
 
-A radiograph is worth a label if they are unsure of it (the highest score is near the threshold) or disagree
-on it (another score for the same find, or none).
+A radiograph is worth labelling if the detectors are unsure (the highest score is near the threshold) or
+disagree (different scores for the same flaw, or a flaw that only one finds).
 """
 
 import argparse
@@ -24,10 +24,12 @@ def main(argv: list[str] | None = None) -> int:
 
     parser = ToolParser(__doc__, EXAMPLE)
     parser.add_argument('first', type=Path, metavar='A', help='folder with coco.json, of tools/infer.py')
-    parser.add_argument('second', type=Path, metavar='B', help="another detector's, on the same archive")
+    parser.add_argument(
+        'second', type=Path, metavar='B', help='the same of another detector on the same archive'
+    )
     parser.add_argument('out', type=Path, metavar='OUT', help='table to write (.csv), or a list (.txt)')
-    parser.add_argument('--by', choices=ORDERS, default='both', help='what counts (both)')
-    parser.add_argument('--most', type=int, metavar='N', help='write the first N alone')
+    parser.add_argument('--by', choices=ORDERS, default='both', help='criterion (both)')
+    parser.add_argument('--most', type=int, metavar='N', help='write only the first N')
     args = parser.parse_args(argv)
     if args.most is not None and args.most < 1:
         parser.error(f'--most {args.most}: expected at least 1')
@@ -35,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write_order(args: argparse.Namespace) -> None:
-    """Write the ranking, and print how many radiographs it has."""
+    """Write the ranking, and print its number of radiographs."""
     from projects.prepare.curation.rank import rank, read_found, write_ranking
 
     found = read_found(args.first), read_found(args.second)

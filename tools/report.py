@@ -1,4 +1,4 @@
-"""Compare tested runs: tables in the terminal; with --out one HTML page, report.json and CSV tables.
+"""Compare tested runs: print tables; with --out also write an HTML page, report.json and CSV tables.
 
 Examples:
     python tools/report.py work_dirs/faster-rcnn_* --out work_dirs/report
@@ -24,14 +24,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__.splitlines()[0],
         epilog='example: python tools/report.py work_dirs/faster-rcnn_* --out work_dirs/report',
     )
-    parser.add_argument('runs', nargs='*', metavar='RUN', help='work dir of a run that test.py tested')
+    parser.add_argument('runs', nargs='*', metavar='RUN', help='work dir of a run tested by test.py')
     parser.add_argument(
         '--exported',
         action='append',
         type=Path,
         default=[],
         metavar='FOLDER',
-        help='exported folder that test.py tested (FOLDER DATA): judged at its own threshold',
+        help='exported folder tested by test.py (FOLDER DATA), judged at its own threshold',
     )
     parser.add_argument(
         '--out', type=Path, help='folder for index.html, pictures/, results.md, report.json and CSV tables'
@@ -39,17 +39,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--max-escape', type=float, default=0.05, metavar='P', help='critical escape rate to prove (0.05)'
     )
-    parser.add_argument('--reject-minor', action='store_true', help='a minor defect rejects a part, too')
+    parser.add_argument('--reject-minor', action='store_true', help='minor defects also reject a part')
     parser.add_argument('--pixel-pitch', type=float, metavar='MM', help='mm per px at the part: POD in mm')
     parser.add_argument(
         '--gallery',
         type=int,
         default=500,
         metavar='N',
-        help='most pictures in the page (500); those of further escapes lie beside it; 0: no pictures at all',
+        help='largest number of pictures in the page (500), further escapes go beside it; 0: no pictures',
     )
     parser.add_argument(
-        '--latency', type=Path, metavar='F', help='what `tools/benchmark.py infer` printed, to be shown'
+        '--latency', type=Path, metavar='F', help='output of `tools/benchmark.py infer`, shown in the page'
     )
     args = parser.parse_args(argv)
     if not args.runs and not args.exported:
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_exported(folders: Sequence[Path]) -> tuple[list[tuple], list[str]]:
-    """Read tested exported folders; returns where each test is with what its folder says, and refusals."""
+    """Read tested exported folders; returns (test folder, facts of the export) of each, and refusals."""
     from projects.line.runtime import FolderError, folder
     from projects.report.runs import LineFolder
 
@@ -149,7 +149,7 @@ def read_exported(folders: Sequence[Path]) -> tuple[list[tuple], list[str]]:
 
 
 def judge_exported(groups: Sequence) -> Iterator[tuple[str, str]]:
-    """Yield the name of each exported folder and what its test proves of it, in one sentence."""
+    """Yield the name of each exported folder and a sentence about the proof of its test."""
     from projects.report.proof import statement_of
 
     for group in groups:

@@ -1,10 +1,10 @@
-"""Hours and cost of pretraining on an archive of a million radiographs and more, from measured rates.
+"""Compute hours and cost of a pretraining on an archive of millions of radiographs, from measured rates.
 
 Example:
     python tools/simulate_archive.py --decode 150 --cores 16 --step 900 --devices 1 --device-hour 2.5
 
-`tools/benchmark.py loader` measures --decode (images/s of one process, packed), `tools/benchmark.py train`
---step on the accelerator; --latency and --bandwidth are those of the object store.
+`tools/benchmark.py loader` measures --decode (images/s of one process, packed). `tools/benchmark.py train`
+measures --step on the accelerator. --latency and --bandwidth describe the object store.
 """
 
 import argparse
@@ -24,17 +24,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     head, example = __doc__.split('\n\n', 1)
     parser = ToolParser(head, example)
     add = parser.add_argument
-    add('--decode', type=rate, required=True, metavar='R', help='images/s that one core feeds')
+    add('--decode', type=rate, required=True, metavar='R', help='images/s that one core loads')
     add('--step', type=rate, required=True, metavar='R', help='images/s that one accelerator trains')
-    add('--cores', type=positive, default=16, metavar='N', help='cores that feed, over all nodes (16)')
+    add('--cores', type=positive, default=16, metavar='N', help='loading cores, over all nodes (16)')
     add('--devices', type=positive, default=1, metavar='N', help='accelerators, over all nodes (1)')
     add('--nodes', type=positive, default=1, metavar='N', help='nodes (1)')
-    add('--latency', type=rate, default=50, metavar='MS', help='of a request, in ms (50)')
+    add('--latency', type=rate, default=50, metavar='MS', help='latency of a request in ms (50)')
     add('--bandwidth', type=rate, default=300, metavar='MB', help='MB/s of one node (300)')
     add('--readers', type=positive, default=8, metavar='N', help='processes of a node that fetch blocks (8)')
     add('--image', type=rate, default=262.144, metavar='KB', help='kB of a packed image (262.144)')
-    add('--files', action='store_true', help='an object an image instead of blocks of 16 MiB')
-    add('--kept', action='store_true', help='the disks hold the archive after the first epoch')
+    add('--files', action='store_true', help='one object per image instead of blocks of 16 MiB')
+    add('--kept', action='store_true', help='local disks keep the archive after the first epoch')
     add('--epochs', type=positive, default=100, metavar='N', help='epochs (100)')
     add('--device-hour', type=price, default=0, metavar='P', help='price of an accelerator for an hour (0)')
     add('--requests', type=price, default=0.0004, metavar='P', help='price of 1,000 requests (0.0004)')

@@ -1,4 +1,4 @@
-"""Run a study: every run that its file asks for, side by side, on this machine or on a cluster.
+"""Run all runs of a study file in parallel, on this machine or on a cluster.
 
 Examples:
     python tools/study.py configs/study/synthetic.yaml --dry-run
@@ -18,27 +18,27 @@ from projects.arguments import ToolParser  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; what is not known here goes to Snakemake."""
+    """Parse the command line; unknown options go to Snakemake."""
     parser = ToolParser(
         description=__doc__,
-        epilog='Further options go to Snakemake. A failed run is marked, and the rest goes on.',
+        epilog='Further options go to Snakemake. A failed run is marked, and the other runs continue.',
     )
     parser.add_argument(
         'studies', nargs='+', metavar='STUDY', help='study file, such as configs/study/NAME.yaml'
     )
-    parser.add_argument('--dry-run', action='store_true', help='show what would run, and about how long')
+    parser.add_argument('--dry-run', action='store_true', help='list the runs with their estimated time')
     parser.add_argument(
-        '--jobs', type=int, help='runs side by side; default: GPUs, else cores, of this machine'
+        '--jobs', type=int, help='runs at the same time; default: number of GPUs, or of cores without a GPU'
     )
-    parser.add_argument('--profile', help="a profile of Snakemake's, such as configs/study/slurm")
+    parser.add_argument('--profile', help='profile of Snakemake, such as configs/study/slurm')
     parser.add_argument(
         '--readme',
         nargs='?',
         const='docs/results.md',
         metavar='F',
-        help='write the recorded results between the marks of F (default: docs/results.md) instead',
+        help='run nothing; write the recorded results between the marks of F (docs/results.md)',
     )
-    # How Snakemake calls back: one step, and the GPUs that the plan has for it.
+    # Options with which Snakemake calls this tool: one step, and the number of GPUs planned for it.
     parser.add_argument('--job', help=argparse.SUPPRESS)
     parser.add_argument('--gpus', type=int, help=argparse.SUPPRESS)
     parser.add_version()
@@ -55,7 +55,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
-    # PyTorch takes seconds to import: --help and wrong use do not wait for it.
+    # PyTorch takes seconds to import; --help and wrong use do not need it.
     from projects.study import launch, listing, results, schedule, step
     from projects.study.devices import devices, gpus_here
     from projects.study.plan import StudyError, read_study
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.gpus is not None:
                 schedule.fit_gpus(study, args.gpus)
             return step.do(study, study.job(args.job))
-        # A cluster has what the study says, or its scheduler refuses.
+        # A cluster's scheduler checks the requested GPUs itself.
         fitted = None if args.profile else schedule.fit_gpus(study, len(gpus_here()))
         if fitted:
             print(fitted)

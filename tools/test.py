@@ -1,4 +1,4 @@
-"""Test a checkpoint: measures to the terminal and <work dir>/test.json, predictions beside it, pictures."""
+"""Test a checkpoint: print metrics, write <work dir>/test.json and predictions, draw pictures."""
 
 import argparse
 import datetime
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from projects.xray.datasets import XrayDefects
 
 VERSIONS = ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain', 'numpy')
-SHOWN = 10  # refused frames that are listed
+SHOWN = 10  # number of refused frames that are listed
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
@@ -36,28 +36,30 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--show-dir work_dirs/NAME/pictures\n'
         '  python tools/test.py work_dirs/export/NAME data/synthetic/test.json',
     )
-    parser.add_argument('config', help='config file; or an exported folder, whose engine is run')
+    parser.add_argument('config', help='config file; or an exported folder')
     parser.add_argument('checkpoint', help='checkpoint of that config; or an annotation file (COCO)')
     parser.add_argument(
         '--work-dir',
-        help='where test.json and predictions.json go; default: work_dirs/<config stem>, or FOLDER.test',
+        help='folder for test.json and predictions.json; default: work_dirs/<config stem>, or FOLDER.test',
     )
-    folder = parser.add_argument_group('of an exported folder')
+    folder = parser.add_argument_group('options of an exported folder')
     folder.add_argument('--images', metavar='DIR', help='folder of the images (images/ beside DATA)')
     folder.add_argument(
-        '--severity', metavar='MAP', help='map of defect types to classes (that of the validation set)'
+        '--severity',
+        metavar='MAP',
+        help='map from defect types to classes (default: that of the validation set)',
     )
     folder.add_argument('--engine', choices=('openvino', 'onnxruntime'), help='default: openvino')
     parser.add_argument(
         '--val',
         action='store_true',
-        help='predict the val set first, into predictions_val.json: the report fixes thresholds there',
+        help='first predict the val set into predictions_val.json, on which the report fixes thresholds',
     )
     parser.add_argument('--out', metavar='F', help='also write the raw predictions to this .pkl file')
     parser.add_argument(
-        '--show-dir', metavar='DIR', help='write predictions beside the truth as PNG (detectors)'
+        '--show-dir', metavar='DIR', help='folder for PNG files with predictions beside the truth (detectors)'
     )
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the ranks')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='launcher of the ranks')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -80,7 +82,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
-    # The libraries take seconds to import: --help and wrong use do not wait for them.
+    # The libraries take seconds to import; --help and wrong use do not need them.
     from projects.runs import running
 
     def run(_: Sequence[str] | None) -> int:
@@ -93,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def test(args: argparse.Namespace, running: ModuleType, argv: Sequence[str] | None = None) -> int:
-    """Load strictly, test, write the result."""
+    """Load all weights strictly, test, and write the result."""
     from mmengine.evaluator import DumpResults
 
     from projects.radiograph.files import write_json
@@ -121,7 +123,7 @@ def test(args: argparse.Namespace, running: ModuleType, argv: Sequence[str] | No
     meta = load_strictly(runner, args.checkpoint, args.config)
     check_classes(runner, runner.test_loop.dataloader.dataset)
     folder = Path(cfg.work_dir)
-    for name in ('test.json', *FILES.values()):  # of an earlier test: never beside the numbers of another
+    for name in ('test.json', *FILES.values()):  # removes results of an earlier test
         if running.is_main():
             (folder / name).unlink(missing_ok=True)
     val_metrics = None
@@ -141,7 +143,7 @@ def test(args: argparse.Namespace, running: ModuleType, argv: Sequence[str] | No
             checkpoint=args.checkpoint,
             metrics=without_nan(metrics),
             **({'val_metrics': without_nan(val_metrics)} if args.val else {}),
-            # Testing draws nothing at random: the seed that matters is the training's.
+            # The seed of the training; testing makes no random draws.
             seed=meta.get('seed'),
         )
         write_json(folder / 'test.json', result | origin(argv, args.config), indent=2)
@@ -150,11 +152,11 @@ def test(args: argparse.Namespace, running: ModuleType, argv: Sequence[str] | No
 
 
 def tell_power(folder: Path, test_set: 'XrayDefects') -> None:
-    """Say where val puts the threshold of parts, and how likely test proves it, before test is opened.
+    """Print the parts' threshold from val, and the chance that test proves it, before test is used.
 
     Args:
-        folder: With the predictions of val; those of an image classifier have no threshold.
-        test_set: Of which the annotations alone are read.
+        folder: Folder with the predictions of val; an image classifier has no threshold.
+        test_set: Test set; only its annotations are read.
     """
     from projects.errors import MMXrayError
     from projects.measures.images import read_images
@@ -183,7 +185,7 @@ def tell_power(folder: Path, test_set: 'XrayDefects') -> None:
 
 
 def test_folder(args: argparse.Namespace, running: ModuleType, argv: Sequence[str] | None = None) -> int:
-    """Run the engine of an exported folder on an annotated set, and write what it finds beside the folder."""
+    """Run the engine of an exported folder on an annotated set, and write the result beside the folder."""
     from projects.line.export.evaluate import evaluate
     from projects.line.runtime.folder import tested_beside
     from projects.radiograph.files import write_json
@@ -204,7 +206,7 @@ def test_folder(args: argparse.Namespace, running: ModuleType, argv: Sequence[st
 
 
 def tell_refused(refused: Mapping[str, str], images: int) -> None:
-    """Say how many frames the folder refused, and list the first with their reasons."""
+    """Print the number of frames that the folder refused, and the first ones with their reasons."""
     if not refused:
         return
     print(
@@ -218,7 +220,7 @@ def tell_refused(refused: Mapping[str, str], images: int) -> None:
 
 
 def origin(argv: Sequence[str] | None, config: str | None = None) -> dict:
-    """Return what a result is of: commit, machine, versions, command and date."""
+    """Return the origin of a result: commit, machine, versions, command and date."""
     from projects.runs import provenance
 
     facts = provenance.provenance(config)
@@ -234,12 +236,12 @@ def origin(argv: Sequence[str] | None, config: str | None = None) -> dict:
 
 
 def without_nan(metrics: dict) -> dict:
-    """JSON knows no NaN: a class without boxes has no AP."""
+    """Replace NaN (the AP of a class without boxes) by None, since JSON has no NaN."""
     return {key: None if math.isnan(value) else float(value) for key, value in metrics.items()}
 
 
 def keep_predictions(path: Path, loop: 'TestLoop', checkpoint: str, running: ModuleType) -> None:
-    """Write what the model predicted on every image, when a metric kept it."""
+    """Write the model's predictions on every image, if a metric kept them."""
     from projects.radiograph.files import write_json
     from projects.report.predictions import describe_data
 
@@ -250,7 +252,7 @@ def keep_predictions(path: Path, loop: 'TestLoop', checkpoint: str, running: Mod
 
 
 def show(cfg: Mapping, folder: str, running: ModuleType) -> None:
-    """Have the detector's picture hook draw every test image into `folder`."""
+    """Let the detector's visualization hook draw every test image into `folder`."""
     hook = cfg.default_hooks.get('visualization') or {}
     if hook.get('type') != 'XrayVisualizationHook':
         raise running.UsageError(

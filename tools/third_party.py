@@ -1,4 +1,4 @@
-"""Write THIRD_PARTY.md: name, version and licence of everything that requirements.lock installs.
+"""Write THIRD_PARTY.md: name, version and licence of every package in requirements.lock.
 
 Example:
     python tools/third_party.py --check
@@ -43,19 +43,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = ToolParser(
         description=__doc__.splitlines()[0], epilog='example: python tools/third_party.py --check'
     )
-    parser.add_argument(
-        '--check', action='store_true', help='exit 1 where the page is not what would be written'
-    )
+    parser.add_argument('--check', action='store_true', help='exit 1 if the page is out of date')
     return parser.parse_args(argv)
 
 
 def pinned(path: Path) -> dict[str, str]:
-    """Return name -> version of what a lock file pins."""
+    """Return name -> version of the packages that a lock file pins."""
     return dict(re.findall(r'^([A-Za-z0-9._-]+)==([^\s;]+)', path.read_text(), re.MULTILINE))
 
 
 def needed(names: list[str]) -> set[str]:
-    """Return the canonical names of packages and of all that they need on this machine."""
+    """Return the canonical names of packages and of their dependencies on this machine."""
     found, todo = set(), [Requirement(name) for name in names]
     while todo:
         requirement = todo.pop()
@@ -73,14 +71,14 @@ def needed(names: list[str]) -> set[str]:
 
 
 def runtime() -> set[str]:
-    """Return the canonical names of what is installed for more than tests and lint."""
+    """Return the canonical names of the packages that are not for tests and lint alone."""
     project = tomllib.loads((REPO / 'pyproject.toml').read_text())
     extras = itertools.chain(*project['project']['optional-dependencies'].values())
     return needed([*project['project']['dependencies'], *extras, *project['dependency-groups']['study']])
 
 
 def licence_of(name: str) -> str:
-    """Return the licence that an installed package's metadata state, '–' where it is not installed here."""
+    """Return the licence in an installed package's metadata; '–' if it is not installed here."""
     try:
         facts = metadata.metadata(name)
     except metadata.PackageNotFoundError:
@@ -99,7 +97,7 @@ def licence_of(name: str) -> str:
 
 
 def page() -> str:
-    """Return the page as it is to be."""
+    """Return the content of the page."""
     kept = runtime()
     everything = pinned(REPO / 'requirements.lock')
     rows = []

@@ -25,22 +25,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'exit codes: 0 trained, 1 failed, 2 wrong use, 143 ended by SIGTERM: --resume goes on',
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='where the run writes; default: work_dirs/<config stem>')
+    parser.add_argument('--work-dir', help='folder of the run; default: work_dirs/<config stem>')
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         '--resume',
         action='store_true',
-        help='go on with the last whole checkpoint of the work dir, as if the run had never stopped; '
-        'a work dir without checkpoints starts from the beginning',
+        help='continue from the last complete checkpoint of the work dir, as if the run had not stopped; '
+        'without checkpoints the run starts from the beginning',
     )
     start.add_argument('--load-from', metavar='F', help='start from the weights of a checkpoint, at epoch 0')
-    parser.add_argument('--amp', action='store_true', help='mixed precision, whatever the config says')
+    parser.add_argument('--amp', action='store_true', help='use mixed precision, also if the config does not')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='changes nothing: the batch is fitted to the ranks anyway',
+        help='has no effect: the batch is always adapted to the number of ranks',
     )
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the ranks')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='launcher of the ranks')
     parser.add_argument(
         '--cfg-options', nargs='+', metavar='K=V', help='override config values, e.g. train_cfg.max_epochs=2'
     )
@@ -51,7 +51,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     args = parse_args(argv)
-    # The libraries take seconds to import: --help and wrong use do not wait for them.
+    # The libraries take seconds to import; --help and wrong use do not need them.
     from projects.runs import running
 
     def run(_: Sequence[str] | None) -> int:
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(args: argparse.Namespace, running: ModuleType) -> int:
-    """Read the config, say where the run comes from, train."""
+    """Read the config, print the run's provenance, and train."""
     cfg = running.read_experiment(args.config, args.cfg_options)
     running.set_work_dir(cfg, args.work_dir)
     seed = running.set_seed(cfg)
@@ -83,7 +83,7 @@ def train(args: argparse.Namespace, running: ModuleType) -> int:
 
 
 def start(args: argparse.Namespace, cfg: 'Config', seed: int, running: ModuleType) -> int:
-    """Train with a config that is ready, in a work dir of this run alone."""
+    """Train with a prepared config, in a locked work dir."""
     from projects.runs import provenance
     from projects.runs.fit import check_fit
 

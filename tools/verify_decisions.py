@@ -1,4 +1,4 @@
-"""Prove that a record of decisions was not changed, and that it fits its radiographs."""
+"""Verify that a record of decisions is unchanged and matches its radiographs."""
 
 import sys
 from pathlib import Path
