@@ -1,4 +1,4 @@
-# What every linear probe shares: modules, hooks, logging, loaders.
+# Settings of all linear probes: modules, hooks, logging, loaders.
 _base_ = ['mmpretrain::_base_/default_runtime.py', './xray_runtime.py']
 custom_imports = _base_.xray_imports
 vis_backends = _base_.xray_vis_backends

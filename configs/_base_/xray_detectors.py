@@ -1,17 +1,17 @@
-# What Faster R-CNN and Mask R-CNN share. Exports xray_* variables only.
+# Settings that Faster R-CNN and Mask R-CNN share. Exports xray_* variables only.
 _base_ = './models/swin-base_in1k.py'
 from projects.xray.norm import MEAN as xray_mean, STD as xray_std  # noqa: E401, E402, I001
 
-# Fed with one channel.
+# One input channel.
 xray_one_channel = dict(type='XrayDetDataPreprocessor', pad_size_divisor=32, mean=[xray_mean], std=[xray_std])
-# Crowd and objects marked difficult are ignored; mmdet takes them for background.
+# Crowd and difficult objects are ignored; mmdet would assign them to the background.
 xray_ignoring = dict(
     rpn=dict(assigner=dict(type='XrayMaxIoUAssigner')), rcnn=dict(assigner=dict(type='XrayMaxIoUAssigner'))
 )
-# ResNet: batch norm is trained and nothing is frozen, in every arm: statistics and stem of ImageNet are not
-# those of a self-supervised backbone.
+# ResNet: in every arm batch norm is trained and nothing is frozen, since the statistics and stem of a
+# self-supervised backbone differ from ImageNet's.
 xray_trained = dict(frozen_stages=-1, norm_eval=False)
-# Swin-B from ImageNet: the paper's "Swin-T" has a 12 px window and 1024 = 128 * 2**3 channels at its end.
+# Swin-B from ImageNet: the paper's "Swin-T" has window 12 and 1024 = 128 * 2**3 final channels.
 xray_swin_base = dict(
     type='mmpretrain.SwinTransformer',
     arch='base',
@@ -25,9 +25,9 @@ xray_swin_base = dict(
 xray_swin_base_neck = dict(in_channels=[128, 256, 512, 1024])
 # Half-width ResNet-18 without pretraining.
 xray_r18_narrow = dict(depth=18, stem_channels=32, base_channels=32, init_cfg=None, **xray_trained)
-# A 64-channel FPN for two CPU cores: at 256 channels FPN and RPN are two thirds of the cost.
-# Small samples: with few flaws an image, 256 anchors would be nearly all background. Few proposals: on a CPU,
-# NMS of 2,000 a level costs more than the backbone.
+# A 64-channel FPN for two CPU cores: with 256 channels, FPN and RPN would be two thirds of the cost.
+# Small samples: with few flaws per image, 256 anchors would be nearly all background. Few proposals: on a
+# CPU, NMS of 2,000 per level costs more than the backbone.
 xray_narrow_rpn = dict(in_channels=64, feat_channels=64)
 xray_narrow_box = dict(
     bbox_roi_extractor=dict(out_channels=64), bbox_head=dict(in_channels=64, fc_out_channels=256)

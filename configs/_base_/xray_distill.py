@@ -1,13 +1,13 @@
-# The line's student, and distillation of an FPN level by level (P2 to P5). Exports xray_* variables only.
+# The line's student, and distillation of the FPN levels P2 to P5. Exports xray_* variables only.
 
-# The line's student except for its backbone: a 64-channel FPN and all that depends on it.
+# The line's student without its backbone: a 64-channel FPN and the heads that fit it.
 xray_fpn64 = dict(
     neck=dict(in_channels=[64, 128, 256, 512], out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64), bbox_head=dict(in_channels=64, fc_out_channels=256)
     ),
-    # With few defects an image, 1,000 proposals would cost as much as the backbone.
+    # With few defects per image, 1,000 proposals would cost as much as the backbone.
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=300)),
 )
 # The student at CPU scale: a quarter-width ResNet-18 with a 32-channel FPN.
@@ -20,7 +20,7 @@ xray_tiny = dict(
     ),
 )
 
-# The teachers: config, and weights that its training leaves.
+# The teachers: config, and the checkpoint of its training.
 xray_swin_base_teacher = dict(
     type='XrayDistill',
     teacher='configs/faster_rcnn/faster-rcnn_swin-base-simmim-pre_fpn_4xb4-amp-2x_industrial.py',
@@ -44,8 +44,8 @@ xray_r50_teacher = dict(
 
 # PKD (arXiv:2207.02039): Pearson correlation of the maps, so that teacher and student may differ in kind.
 xray_pkd_losses = {f'loss_fpn{level}': dict(type='PKDLoss', loss_weight=6) for level in range(4)}
-# In short schedules a sixth of the weight: in 720 updates, whose gradients are clipped, the detector's own
-# losses would weigh less. Taken for its AP50 on val, at CPU scale.
+# A sixth of the weight in short schedules: with clipped gradients, the full weight would leave the detector's
+# losses too little influence in 720 updates. Chosen by AP50 on val at CPU scale.
 xray_pkd_light_losses = {f'loss_fpn{level}': dict(type='PKDLoss', loss_weight=1) for level in range(4)}
 # CWD (arXiv:2011.13256): divergence of each channel's distribution over the map.
 xray_cwd_losses = {
@@ -67,7 +67,7 @@ xray_pkd = dict(
         for level in range(4)
     },
 )
-# A narrower student reaches the teacher's width by a 1x1 convolution per level, which is in training only.
+# A narrower student gets a 1x1 convolution per level to the teacher's width, in training only.
 xray_connected = {
     f'loss_fpn{level}': dict(
         preds_S=dict(from_student=True, recorder='fpn', data_idx=level, connector=f'fpn{level}'),

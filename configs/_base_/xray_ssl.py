@@ -4,8 +4,8 @@ from projects.xray.norm import MEAN as xray_mean, STD as xray_std  # noqa: E401,
 
 xray_norm = dict(mean=[xray_mean], std=[xray_std])
 
-# SimSiam's views (arXiv:2011.10566, appendix D) on a gray image. Saturation, hue and random grayscale
-# are identities there and are left out, so the views are distributed as the paper's.
+# SimSiam's views (arXiv:2011.10566, appendix D) of a gray image. Saturation, hue and random grayscale do not
+# change a gray image and are left out, so the views have the paper's distribution.
 xray_simsiam_view = [
     dict(type='XrayRandomResizedCrop', scale=224, crop_ratio_range=(0.2, 1.0), flip=0.5),
     dict(type='XrayColorJitter', brightness=0.4, contrast=0.4, prob=0.8),
@@ -27,9 +27,9 @@ xray_simsiam_128_pipeline = [
     dict(type='PackInputs'),
 ]
 
-# Views for radiographs: twice the resolution, so that 2 px of blur do not erase a pore; half the area at
-# least, so that both views share the defect; tube voltage (gamma, contrast), exposure (brightness),
-# unsharpness and quantum noise instead of colour; no preferred direction.
+# Views for radiographs: twice the resolution, so that 2 px of blur do not erase a pore; at least half the
+# area, so that both views show the defect; variation of tube voltage (gamma, contrast), exposure
+# (brightness), unsharpness and quantum noise instead of colour; all directions.
 xray_views_view = [
     dict(
         type='XrayRandomResizedCrop',
@@ -50,8 +50,8 @@ xray_views_pipeline = [
     dict(type='PackInputs'),
 ]
 
-# Dense views for what is small: both are cut from one place of 192 px at about native size, and each is three
-# quarters of it at least, so that they share more than half of what they show.
+# Dense views for small flaws: both are cut from the same 192 px square at about native size. Each covers at
+# least three quarters of it, so that they share more than half of their area.
 xray_dense_view = [
     dict(
         type='XrayRandomResizedCrop',
@@ -69,8 +69,8 @@ xray_dense_pipeline = [
     dict(type='PackInputs'),
 ]
 
-# SimMIM (arXiv:2111.09886, section 4.1): 60 % of the image masked in 32 px patches. The crop's
-# resize is antialiased as the original's is; mmpretrain's is not.
+# SimMIM (arXiv:2111.09886, section 4.1): 60 % of the image masked in 32 px patches. The crop's resize is
+# antialiased as in the original; mmpretrain's is not.
 xray_simmim_pipeline = [
     _base_.xray_load,
     dict(type='XrayRandomResizedCrop', scale=384, crop_ratio_range=(0.67, 1.0), flip=0.5),
@@ -83,7 +83,7 @@ xray_simmim_192_pipeline = [
     dict(xray_simmim_pipeline[2], input_size=192),
     dict(type='PackInputs'),
 ]
-# 16 px patches mask as large a part of the image as the original's 32 px of 192.
+# Relative to the image, 16 px patches are as large as the original's 32 px of 192.
 xray_simmim_96_pipeline = [
     _base_.xray_load,
     dict(xray_simmim_pipeline[1], scale=96),
@@ -94,7 +94,7 @@ xray_simmim_96_pipeline = [
 xray_industrial = dict(
     type='XrayImages', data_root='data/industrial', data_prefix=dict(img_path='unlabeled'), ann_file=''
 )
-# Castings without the series that protocol A or B tests on.
+# Castings without the test series of protocol A or B.
 xray_castings_a = dict(
     type='XrayImages',
     data_root='data/gdxray',
@@ -103,8 +103,8 @@ xray_castings_a = dict(
 )
 xray_castings_b = dict(xray_castings_a, ann_file='b/unlabeled.txt')
 
-# What a frozen probe reads from the backbone, where labels lie beside the archive; the backbone as
-# safetensors at the end; and each method's own monitor.
+# A frozen probe during training, if there are labels beside the archive; the backbone as safetensors at the
+# end; a monitor for each method.
 xray_ssl_hooks = [*_base_.xray_hooks, dict(type='ProbeHook', interval=5), dict(type='BackboneHook')]
 xray_simsiam_hooks = [*xray_ssl_hooks, dict(type='CollapseHook')]
 xray_simmim_hooks = [*xray_ssl_hooks, dict(type='ReconstructionHook', interval=5)]

@@ -1,5 +1,5 @@
-# DenseCL, EfficientNet-Lite0, on GDXray castings at native size, without the series that protocol B tests on:
-# places of a map are told apart, not images, so that what a flaw is may be learnt.
+# DenseCL, EfficientNet-Lite0, on GDXray castings at native size, without the test series of protocol B.
+# DenseCL contrasts positions of a map instead of images, so that it may learn features of flaws.
 # Command: python tools/train.py <this file>
 # Cost: 1,818 radiographs / 32 = 56 iterations an epoch, 560 in 10 epochs.
 _base_ = ['mmpretrain::densecl/densecl_resnet50_8xb32-coslr-200e_in1k.py', '../_base_/xray_ssl.py']

@@ -1,5 +1,5 @@
-# The whole detector, from ImageNet weights, on flaws drawn into unlabelled castings, without the series that
-# protocol B tests on. No label is read; its own val and test say what it finds so.
+# The whole detector, from ImageNet weights, on flaws drawn into unlabelled castings, without the test series
+# of protocol B. It uses no labels; val and test measure its detections.
 # Command: python tools/train.py <this file>
 # Cost: 1,818 images / 4 = 455 iterations an epoch, 1,820 in 4 epochs.
 _base_ = [

@@ -1,5 +1,5 @@
-# The whole detector on flaws drawn into unlabelled welds, none of which is an annotated one. No label is
-# read; fold 0 says what it finds so.
+# The whole detector on flaws drawn into unlabelled welds, without the annotated films. It uses no labels;
+# fold 0 measures its detections.
 # Command: python tools/train.py <this file>
 # Cost: 556 tiles / 4 = 139 iterations an epoch, 1,807 in 13 epochs.
 _base_ = [

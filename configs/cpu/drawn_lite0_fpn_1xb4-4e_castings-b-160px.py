@@ -1,4 +1,4 @@
-# No pretraining of the backbone before.
+# The same with a backbone from random weights.
 # Command: python tools/train.py <this file>
 # Cost: as its baseline.
 _base_ = './drawn_lite0-in1k-pre_fpn_1xb4-4e_castings-b-160px.py'

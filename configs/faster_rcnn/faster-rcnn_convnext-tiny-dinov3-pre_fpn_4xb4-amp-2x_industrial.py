@@ -1,4 +1,4 @@
-# DINOv3 weights, self-supervised on photographs; their licence has each user download them from Meta.
+# DINOv3 weights, self-supervised on photographs; by their licence each user downloads them from Meta.
 # Command: tools/dist_train.sh <this file> 4
 # Cost: as its baseline.
 _base_ = './faster-rcnn_convnext-tiny-in1k-pre_fpn_4xb4-amp-2x_industrial.py'

@@ -1,4 +1,4 @@
-# The whole detector from COCO (box and anchor layers start at random): what a plant would start from.
+# The whole detector from COCO (box and anchor layers start at random), a usual start in a plant.
 # Command: tools/dist_train.sh <this file> 4
 # Cost: as its baseline.
 _base_ = './faster-rcnn_r50-in1k-pre_fpn_4xb4-6x_gdxray-a.py'

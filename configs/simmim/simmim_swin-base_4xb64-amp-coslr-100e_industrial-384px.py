@@ -1,6 +1,6 @@
-# SimMIM on the plant's unlabelled radiographs (paper sections 3.3, 4.1), as microsoft/SimMIM trains it:
-# no drop path, no decay of the mask token, antialiased crop. 384 px, where window 12 is exact (12 x 12
-# maps at the last stage) and where the public ImageNet weights live.
+# SimMIM on the plant's unlabelled radiographs (paper sections 3.3, 4.1), as in microsoft/SimMIM: no drop
+# path, no decay of the mask token, antialiased crop. At 384 px window 12 is exact (12 x 12 maps at the last
+# stage), and the public ImageNet weights have this size.
 # Command: tools/dist_train.sh <this file> 4
 # Cost: 27,901 images / 256 = 109 iterations an epoch, 10,900 in all. The published batch of 2048 would
 # leave 1,300.

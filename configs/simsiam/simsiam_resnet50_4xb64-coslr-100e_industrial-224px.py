@@ -13,7 +13,7 @@ train_dataloader = dict(
 )
 
 lr = 0.05 * 256 / 256  # 0.05 per 256 images; the predictor keeps it (SimSiamHook)
-# A norm out of reach clips nothing, but is logged.
+# The norm limit is too high to clip, but lets the gradient norm be logged.
 optim_wrapper = dict(optimizer=dict(lr=lr, fused=True), clip_grad=dict(max_norm=1e9))
 auto_scale_lr = dict(base_batch_size=256)
 

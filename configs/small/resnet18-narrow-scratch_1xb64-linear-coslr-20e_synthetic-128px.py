@@ -1,4 +1,5 @@
-# Linear probe of a random, frozen half-width ResNet-18 on generated radiographs: what noise gives away.
+# Linear probe of a random, frozen half-width ResNet-18 on generated radiographs: the baseline without
+# learning.
 # Command: python tools/train.py <this file>
 _base_ = [
     '../_base_/models/probe_r50.py',

@@ -2,7 +2,8 @@
 # Command: python tools/train.py <this file>
 _base_ = '../simmim/simmim_swin-base_4xb64-amp-coslr-100e_industrial-384px.py'
 
-# Tuned together: batch, epochs, learning rate. So few updates want more than the rule's 2e-4 * 32 / 512.
+# Batch, epochs and learning rate were tuned together. So few updates need more than the rule's 2e-4 * 32 /
+# 512.
 train_cfg = dict(max_epochs=20)
 param_scheduler = [
     dict(_base_.param_scheduler[0], end=2),
@@ -11,7 +12,7 @@ param_scheduler = [
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=5e-4))
 auto_scale_lr = dict(base_batch_size=32)
 
-# Maps of 24 and 12: window 12 stays exact.
+# With maps of 24 and 12, window 12 is exact.
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dims=32, depths=(2, 2), num_heads=(2, 4)),

@@ -2,7 +2,7 @@
 # Command: python tools/train.py <this file>
 _base_ = '../simsiam/simsiam_resnet50_4xb64-coslr-100e_industrial-224px.py'
 
-# Tuned together: batch, epochs, learning rate.
+# Batch, epochs and learning rate were tuned together.
 train_cfg = dict(max_epochs=20)
 param_scheduler = [dict(type='CosineAnnealingLR', T_max=20, by_epoch=True, begin=0, end=20)]
 lr = 0.05 * 64 / 256

@@ -1,4 +1,4 @@
-# Linear probe of a random, frozen narrow Swin on generated radiographs: what the probe reads out of noise.
+# Linear probe of a random, frozen narrow Swin on generated radiographs: the baseline without learning.
 # Command: python tools/train.py <this file>
 _base_ = [
     '../_base_/models/probe_swin-base.py',

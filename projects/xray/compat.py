@@ -44,9 +44,9 @@ def repair_collate_fn() -> None:
     """Remove config bookkeeping from the arguments of `collate_fn`.
 
     Reason: a `pkg::` base marks `collate_fn=dict(type='default_collate')` with `_scope_`, and `_delete_=True`
-    stays in the resolved config if the base has no such key. mmengine passes both as arguments. Symptom:
-    `default_collate() got an unexpected keyword argument '_scope_'` (or `'_delete_'`). Obsolete: when
-    `Runner.build_dataloader` removes these keys (onedl-mmengine 0.10.12 does not).
+    stays in the resolved config if the base has no such key. mmengine passes both as arguments.
+    Symptom: `default_collate() got an unexpected keyword argument '_scope_'` (or `'_delete_'`).
+    Obsolete: when `Runner.build_dataloader` removes these keys (onedl-mmengine 0.10.12 does not).
     """
     build = Runner.build_dataloader
 
@@ -63,9 +63,9 @@ def repair_collate_fn() -> None:
 def repair_debug_messages() -> None:
     """Prevent `print_log` from printing DEBUG messages.
 
-    Reason: without a logger, `print_log` prints messages of every level. Symptom: `Could not import OneDL.
-    Skipping OneDL datasets.` in the output of every tool. Obsolete: when `print_log` respects the level
-    without a logger (onedl-mmengine 0.10.12 does not).
+    Reason: without a logger, `print_log` prints messages of every level.
+    Symptom: `Could not import OneDL. Skipping OneDL datasets.` in the output of every tool.
+    Obsolete: when `print_log` respects the level without a logger (onedl-mmengine 0.10.12 does not).
     """
     say = mmengine.logging.print_log
 
@@ -81,9 +81,9 @@ def repair_swin_resize() -> None:
     """Restore SciPy's `interp2d`, which mmpretrain uses to resize Swin's relative position tables.
 
     Reason: SciPy 1.14 removed `interp2d`. SciPy's migration guide recommends `RectBivariateSpline` on the
-    transposed grid for regular grids. It is the same FITPACK spline and gives the same numbers. Symptom:
-    `NotImplementedError: interp2d has been removed` when a window size changes on load. Obsolete: when
-    mmpretrain's `resize_relative_position_bias_table` no longer calls `interp2d` (1.3.6 does).
+    transposed grid for regular grids. It is the same FITPACK spline and gives the same numbers.
+    Symptom: `NotImplementedError: interp2d has been removed` when a window size changes on load.
+    Obsolete: when mmpretrain's `resize_relative_position_bias_table` no longer calls `interp2d` (1.3.6 does).
     """
 
     def interp2d(x, y, z, kind='linear'):
@@ -119,9 +119,9 @@ def repair_checkpoint_loading() -> None:
     Reason: mmengine tries `weights_only=True`. On failure it silently loads the file without this option,
     which executes code in the file. It also allows any `getattr`, but checkpoints need only one use. This
     repair sets PyTorch's switch for the process and its child processes, and allows the few classes in
-    mmengine's checkpoints, also under their names in NumPy 1. Symptom: a hostile checkpoint runs code; a
-    truncated checkpoint gives a page of zip or pickle internals. Obsolete: when mmengine's `_safe_torch_load`
-    has no unsafe fallback (0.10.12 has one).
+    mmengine's checkpoints, also under their names in NumPy 1.
+    Symptom: a hostile checkpoint runs code; a truncated checkpoint gives a page of zip or pickle internals.
+    Obsolete: when mmengine's `_safe_torch_load` has no unsafe fallback (0.10.12 has one).
     """
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
@@ -185,8 +185,8 @@ def repair_checkpoint_writing() -> None:
     """Write files under a temporary name and rename them when they are complete and on disk.
 
     Reason: mmengine's LocalBackend writes in place.
-    Symptom: a kill during the write leaves a truncated checkpoint under its final name. Obsolete: when
-    `LocalBackend.put` writes atomically (0.10.12 does not).
+    Symptom: a kill during the write leaves a truncated checkpoint under its final name.
+    Obsolete: when `LocalBackend.put` writes atomically (0.10.12 does not).
     """
 
     def put(self, obj, filepath):
@@ -199,9 +199,9 @@ def repair_epoch_resume() -> None:
     """Count the batches of a resumed epoch from the first batch that is still to train.
 
     Reason: mmengine's epoch loop counts from 0 even if the loader's batch sampler starts later
-    (`seeding.SeededBatches.first`). Symptom: log lines and "last batch of the epoch" are wrong in the first
-    epoch after a resume. Obsolete: when `EpochBasedTrainLoop` skips finished batches as `IterBasedTrainLoop`
-    does (0.10.12).
+    (`seeding.SeededBatches.first`).
+    Symptom: log lines and "last batch of the epoch" are wrong in the first epoch after a resume.
+    Obsolete: when `EpochBasedTrainLoop` skips finished batches as `IterBasedTrainLoop` does (0.10.12).
     """
 
     def run_epoch(self):
@@ -221,9 +221,9 @@ def repair_mmrazor_import() -> None:
 
     Reason: mmrazor 1.0.0 is unmaintained. Its `__init__` contains only version checks, which refuse mmcv
     above 2.1.0, so the package is registered without running `__init__`. Its quantisation structures import
-    names that PyTorch has removed, so an empty module replaces them (quantisation is not used). Symptom:
-    `MMCV==2.3.6 is used but incompatible`; `ImportError` from `torch.ao.quantization`. Obsolete: with an
-    mmrazor that accepts mmcv 2.3 and torch 2.10 (none is announced).
+    names that PyTorch has removed, so an empty module replaces them (quantisation is not used).
+    Symptom: `MMCV==2.3.6 is used but incompatible`; `ImportError` from `torch.ao.quantization`.
+    Obsolete: with an mmrazor that accepts mmcv 2.3 and torch 2.10 (none is announced).
     """
     spec = importlib.util.find_spec('mmrazor')
     if spec is None or 'mmrazor' in sys.modules:
@@ -247,8 +247,9 @@ def repair_config_formatting() -> None:
     """Format the text of a config once instead of for each checkpoint, log and logger.
 
     Reason: `Config.pretty_text` runs YAPF at each access. A run accesses it five times, and once for each
-    checkpoint. Symptom: a run starts seconds later, and each checkpoint costs an extra second of processor
-    time. Obsolete: when mmengine keeps the formatted text (onedl-mmengine 0.10.12 does not).
+    checkpoint.
+    Symptom: a run starts seconds later, and each checkpoint costs an extra second of processor time.
+    Obsolete: when mmengine keeps the formatted text (onedl-mmengine 0.10.12 does not).
     """
     formatted = Config.pretty_text.fget
     kept: dict[str, str] = {}
@@ -274,9 +275,9 @@ def repair_config_formatting() -> None:
 def repair_recursion_limit() -> None:
     """Keep the interpreter's recursion limit below the capacity of the C stack.
 
-    Reason: importing mmrazor's graph modules sets the limit to 2**20 for the whole process. Symptom: deeply
-    nested JSON causes a segmentation fault instead of a RecursionError. Obsolete: when mmrazor no longer sets
-    the limit (1.0.0 does in `structures.graph` and in its tracer).
+    Reason: importing mmrazor's graph modules sets the limit to 2**20 for the whole process.
+    Symptom: deeply nested JSON causes a segmentation fault instead of a RecursionError.
+    Obsolete: when mmrazor no longer sets the limit (1.0.0 does in `structures.graph` and in its tracer).
     """
     set_limit = sys.setrecursionlimit
 
@@ -294,8 +295,9 @@ def repair_sync_bn() -> None:
     several ranks. The repair searches the built model, not the config, since SimSiam's neck and predictor
     have SyncBN by a default of mmpretrain's classes. Each rank then has its own statistics, which
     `SyncBuffersHook` averages after each epoch. Otherwise a checkpoint would hold the statistics of rank 0,
-    and each rank would validate with different ones. Symptom: `SyncBatchNorm layers only work with GPU
-    modules`. Obsolete: when `Runner.wrap_model` considers the device (0.10.12 does not).
+    and each rank would validate with different ones.
+    Symptom: `SyncBatchNorm layers only work with GPU modules`.
+    Obsolete: when `Runner.wrap_model` considers the device (0.10.12 does not).
     """
     wrap, register = Runner.wrap_model, Runner.register_hooks
 
@@ -327,9 +329,10 @@ def repair_mlflow() -> None:
 
     Reason: without `tracking_uri` mmengine passes a folder. MLflow 3 refuses folders unless an environment
     variable allows them, and it takes other files in the folder for experiments. mmengine also names pictures
-    without the suffix from which MLflow infers the format. Symptom: `The filesystem tracking backend … is in
-    maintenance mode`; `Malformed experiment 'vis_image'`; at the first validation `ValueError: unknown file
-    extension`. Obsolete: when mmengine passes a database and names `*.png` (onedl-mmengine 0.10.12 does not).
+    without the suffix from which MLflow infers the format.
+    Symptom: `The filesystem tracking backend … is in maintenance mode`; `Malformed experiment 'vis_image'`;
+    at the first validation `ValueError: unknown file extension`.
+    Obsolete: when mmengine passes a database and names `*.png` (onedl-mmengine 0.10.12 does not).
     """
     init, add = MLflowVisBackend._init_env, MLflowVisBackend.add_image
 
@@ -353,9 +356,10 @@ def adapt_to_cpu(cfg, launcher: str = 'none') -> list[str]:
 
     Reason: mmengine's launcher calls `torch.cuda.set_device`, DDP gets `device_ids=[0]`, and
     `AmpOptimWrapper` asserts CUDA. Tools call this function after reading the config and before building the
-    Runner; with CUDA it does nothing. `repair_sync_bn` changes the built model. Symptom: `Torch not compiled
-    with CUDA` (or `no NVIDIA driver`), `DistributedDataParallel device_ids`, `AmpOptimizerWrapper is only
-    available on gpu`. Obsolete: when mmengine chooses backend and devices by the hardware (0.10.12 does not).
+    Runner; with CUDA it does nothing. `repair_sync_bn` changes the built model.
+    Symptom: `Torch not compiled with CUDA` (or `no NVIDIA driver`), `DistributedDataParallel device_ids`,
+    `AmpOptimizerWrapper is only available on gpu`.
+    Obsolete: when mmengine chooses backend and devices by the hardware (0.10.12 does not).
 
     Args:
         cfg: mmengine Config, changed in place.

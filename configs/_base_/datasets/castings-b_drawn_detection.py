@@ -1,7 +1,7 @@
-# Flaws drawn into unlabelled castings, without the series that protocol B tests on.
+# Flaws drawn into unlabelled castings, without the test series of protocol B.
 _base_ = './gdxray-b_half_detection.py'
-# The share of voids and the margin that annotators left are those of the flaws that protocol B trains on;
-# sizes go from theirs to those of val: half of the boxes measure 23 to 80 px.
+# The share of voids and the margin of the boxes are those of protocol B's training flaws. Sizes range from
+# these flaws to those of val: half of the boxes measure 23 to 80 px.
 xray_voids = dict(
     gas_pore=4,
     blowhole=4,
@@ -23,6 +23,6 @@ xray_drawn = dict(
     **_base_.xray_backgrounds,
 )
 train_dataloader = dict(
-    batch_sampler=None,  # crops are square; an unlabelled list does not say how wide its images are
+    batch_sampler=None,  # crops are square; an unlabelled list does not state image sizes
     dataset=dict(_delete_=True, **xray_drawn),
 )

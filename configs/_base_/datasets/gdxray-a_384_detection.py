@@ -4,7 +4,7 @@ _base_ = './gdxray-a_detection.py'
 xray_heads = dict(rpn_head=dict(anchor_generator=dict(scales=[2, 3])))
 
 xray_resize = dict(type='Resize', scale=(384, 288), keep_ratio=True)
-# The pipelines that it inherits, at this size.
+# The inherited pipelines with this input size.
 xray_train_pipeline = [*_base_.xray_annotated, xray_resize, *_base_.xray_augmented]
 xray_test_pipeline = [_base_.xray_load, xray_resize, *_base_.xray_tested]
 train_dataloader = dict(dataset=dict(pipeline=xray_train_pipeline), **_base_.xray_two_cores)

@@ -1,5 +1,5 @@
-# GDXray castings at native size, protocol A: frames of the tested parts are known, so scales vary little.
-# Crops of 160 px in batches of four: in a short schedule twice the updates on the same number of pixels.
+# GDXray castings at native size, protocol A: training has frames of the tested parts, so scales vary little.
+# Crops of 160 px in batches of four: a short schedule gets twice the updates for the same number of pixels.
 _base_ = './gdxray-a_native_detection.py'
 xray_crops = [
     dict(type='XrayFlawCrop', size=160, flaw=0.75, scale=(0.6, 1.6), stretch=1.3),

@@ -1,4 +1,4 @@
-# GDXray castings at 1024 px, one class, protocol A: a published list, frames at random.
+# GDXray castings at 1024 px, one class, protocol A: a published list that splits frames at random.
 _base_ = './industrial_detection.py'
 from projects.xray.classes import GDXRAY_CLASSES as xray_classes, GDXRAY_PALETTE as xray_palette  # noqa: E401, E402, I001
 
@@ -11,7 +11,7 @@ xray_heads = dict(
 xray_set = dict(
     data_root='data/gdxray', metainfo=dict(classes=xray_classes, palette=xray_palette), severity=None
 )
-# C0055 holds 42 % of all boxes (drilled holes), so results are also given without it.
+# Series C0055 contains 42 % of all boxes (drilled holes), so results are also given without it.
 xray_metric = dict(severity=None, drop_series=('C0055',))
 train_dataloader = dict(dataset=dict(ann_file='a/train.json', **xray_set))
 val_dataloader = dict(dataset=dict(ann_file='a/val.json', **xray_set))

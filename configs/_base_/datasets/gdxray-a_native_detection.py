@@ -1,6 +1,6 @@
-# GDXray castings at native size, protocol A: crops to learn from, whole radiographs to test.
+# GDXray castings at native size, protocol A: training on crops, tests on whole radiographs.
 _base_ = './gdxray-a_detection.py'
-# Radiographs without labels, into which flaws are drawn.
+# Unlabelled radiographs into which flaws are drawn.
 xray_backgrounds = dict(
     type='XrayBackgrounds',
     data_prefix=dict(img_path='images'),

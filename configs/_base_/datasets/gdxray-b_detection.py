@@ -1,4 +1,4 @@
-# GDXray castings, protocol B: whole regions of parts held out.
+# GDXray castings, protocol B: whole regions of parts are held out.
 _base_ = './gdxray-a_detection.py'
 train_dataloader = dict(dataset=dict(ann_file='b/train.json'))
 val_dataloader = dict(dataset=dict(ann_file='b/val.json'))

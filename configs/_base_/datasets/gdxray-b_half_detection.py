@@ -1,9 +1,9 @@
-# GDXray castings, protocol B: whole regions of parts held out. Crops of 160 px to learn from; tested at half
-# size, since flaws of unseen parts are larger: half of val's measure 47 to 123 px, half of train's 20 to 27.
-# Batches of four: in a short schedule twice the updates on the same number of pixels.
+# GDXray castings, protocol B: whole regions of parts are held out. Training uses crops of 160 px. Tests use
+# half size, since flaws of unseen parts are larger: half of val's measure 47 to 123 px, half of train's 20 to
+# 27. Batches of four: a short schedule gets twice the updates for the same number of pixels.
 _base_ = './gdxray-a_native_detection.py'
-# Other parts were taken with other tube voltage, exposure and sharpness, so these vary. A flaw measures 12 to
-# 100 px in its crop, however large the part's are, and is up to three times as long as before.
+# Other parts have another tube voltage, exposure and sharpness, so the crops vary these. A flaw measures 12
+# to 100 px in its crop, whatever its size in the radiograph, and is stretched up to three times.
 xray_crops = [
     dict(type='XrayFlawCrop', size=160, flaw=0.75, scale=(0.3, 4.0), side=(12, 100), stretch=3.0),
     *_base_.xray_crops[1:3],  # flip, film curve

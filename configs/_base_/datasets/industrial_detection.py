@@ -2,13 +2,13 @@
 _base_ = '../detection.py'
 from projects.xray.classes import CLASSES as xray_classes, PALETTE as xray_palette  # noqa: E401, E402, I001
 
-# What the detector takes from its data; a baseline passes it on.
+# Values of the model that depend on the data; a baseline passes them on.
 xray_heads = dict(roi_head=dict(bbox_head=dict(num_classes=len(xray_classes))))
 
-# Which defect types are critical: a map of the code by its name, or the path of a file.
+# Which defect types are critical: name of a map in the code, or path of a file.
 xray_severity = 'castings'
 xray_resize = dict(type='Resize', scale=(1024, 1024), keep_ratio=True)
-# Radiographs without a defect are kept: they teach the detector what to leave alone.
+# Radiographs without a defect are kept, so that the detector learns not to mark sound material.
 xray_set = dict(
     type='XrayDefects',
     data_root='data/industrial',

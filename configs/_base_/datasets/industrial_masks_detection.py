@@ -1,4 +1,4 @@
-# Industrial radiographs at 1024 px, with the masks of their flaws beside the boxes.
+# Industrial radiographs at 1024 px, with boxes and masks of their flaws.
 _base_ = './industrial_detection.py'
 xray_heads = dict(roi_head=dict(mask_head=dict(num_classes=len(_base_.xray_classes))))
 xray_pipeline = [_base_.xray_load, _base_.xray_load_masks, _base_.xray_resize, *_base_.xray_augmented]

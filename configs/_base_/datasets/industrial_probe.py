@@ -1,8 +1,8 @@
-# Is there a critical defect in this industrial radiograph? At 224 px.
+# Industrial radiographs at 224 px, classified by whether they show a critical defect.
 _base_ = '../probe.py'
 from projects.xray.norm import MEAN as xray_mean, STD as xray_std  # noqa: E401, E402, I001
 
-# The whole image is resized: a random or a centre crop can cut the defect out.
+# The whole image is resized, since a random or centre crop could miss the defect.
 xray_resize = dict(type='XrayResize', scale=(224, 224))
 xray_set = dict(
     type='XraySeverity',

@@ -1,6 +1,6 @@
 # Generated radiographs at 96 px.
 _base_ = './synthetic_probe.py'
-# The steps of the baseline's pipelines, at another size.
+# The baseline's pipelines with another input size.
 xray_resize = dict(type='XrayResize', scale=(96, 96))
 xray_train_pipeline = [_base_.xray_load, xray_resize, *_base_.train_dataloader['dataset']['pipeline'][2:]]
 xray_test_pipeline = [_base_.xray_load, xray_resize, *_base_.test_dataloader['dataset']['pipeline'][2:]]

@@ -1,10 +1,10 @@
-# Generated radiographs at 192 px, for two CPU cores. Anchors shrink with the input.
+# Generated radiographs at 192 px, for two CPU cores, with smaller anchors.
 _base_ = './industrial_detection.py'
 xray_heads = dict(rpn_head=dict(anchor_generator=dict(scales=[2, 3])))
 
 xray_resize = dict(type='Resize', scale=(192, 192), keep_ratio=True)
 xray_set = dict(data_root='data/synthetic', severity='castings')
-# The pipelines that it inherits, at this size.
+# The inherited pipelines with this input size.
 xray_train_pipeline = [*_base_.xray_annotated, xray_resize, *_base_.xray_augmented]
 xray_test_pipeline = [_base_.xray_load, xray_resize, *_base_.xray_tested]
 train_dataloader = dict(dataset=dict(pipeline=xray_train_pipeline, **xray_set), **_base_.xray_two_cores)

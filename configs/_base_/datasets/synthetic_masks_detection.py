@@ -1,4 +1,4 @@
-# Generated radiographs at 192 px, with the masks of their flaws beside the boxes.
+# Generated radiographs at 192 px, with boxes and masks of their flaws.
 _base_ = './synthetic_detection.py'
 xray_heads = dict(roi_head=dict(mask_head=dict(num_classes=len(_base_.xray_classes))))
 xray_pipeline = [_base_.xray_load, _base_.xray_load_masks, _base_.xray_resize, *_base_.xray_augmented]

@@ -1,4 +1,4 @@
-# EfficientNet-Lite0 from ImageNet, whose weights come with a package, for two CPU cores.
+# EfficientNet-Lite0 for two CPU cores, with ImageNet weights from a Python package.
 _base_ = './faster-rcnn_narrow_fpn.py'
 sync_bn = 'torch'
 model = dict(

@@ -1,4 +1,4 @@
-# ResNet-50. sync_bn makes one group of the images on all GPUs.
+# ResNet-50. sync_bn normalises over the images on all GPUs.
 _base_ = './faster-rcnn_fpn.py'
 sync_bn = 'torch'
 model = dict(backbone=_base_.xray_trained)

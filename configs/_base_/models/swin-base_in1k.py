@@ -1,4 +1,4 @@
-# The Swin-B that the paper uses, window 12 at 384 px: ImageNet weights. Exports xray_* variables only.
+# The paper's Swin-B with window 12 at 384 px and ImageNet weights. Exports xray_* variables only.
 xray_window_12 = dict(block_cfgs=dict(window_size=12))
 xray_swin_base_in1k = dict(
     type='Pretrained',

@@ -1,4 +1,4 @@
-# 24 epochs of AdamW with a cosine in mixed precision, batch 8, from random weights: as at CPU scale.
+# 24 epochs of AdamW with a cosine schedule in mixed precision, batch 8, from random weights, as at CPU scale.
 _base_ = './small-8e.py'
 train_cfg = dict(max_epochs=24, val_interval=12)
 param_scheduler = [

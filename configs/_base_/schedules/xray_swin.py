@@ -1,4 +1,4 @@
-# AdamW as Swin is trained: norms and position tables do not decay. Exports xray_* variables only.
+# Swin's AdamW: no weight decay of norms and position tables. Exports xray_* variables only.
 xray_adamw = dict(type='AdamW', betas=(0.9, 0.999), weight_decay=0.05)
 xray_swin_wrapper = dict(
     paramwise_cfg=dict(

@@ -23,8 +23,8 @@ def spread(projections: torch.Tensor) -> float:
     """Return the mean standard deviation of L2-normalised projections over a batch.
 
     The value is about 1/√d if projections are spread over the sphere, and 0 if all images have the same
-    projection. Source: Chen & He, Exploring Simple Siamese Representation Learning (arXiv:2011.10566),
-    section 4.1.
+    projection.
+    Source: Chen & He, Exploring Simple Siamese Representation Learning (arXiv:2011.10566), section 4.1.
 
     Args:
         projections: (N, d) float.
