@@ -39,8 +39,7 @@ def evaluate(
         engine: 'openvino' or 'onnxruntime'.
 
     Returns:
-        The content of `predictions.json`, and those fields of `test.json` that come from the folder alone:
-        `config`, `checkpoint`, `metrics` and `exported`.
+        The content of `predictions.json`; `config`, `checkpoint`, `metrics`, `exported` of `test.json`.
 
     Raises:
         FolderError: The folder cannot be used.
