@@ -43,7 +43,7 @@ def test_small_flaws_keep_their_size_and_are_learnt_from_crops():
 
 def test_what_was_found_of_gray_levels_and_archive_is_said():
     reasons = choose(facts(), 'cpu').reasons
-    assert reasons['window'] == 'what the files state; found' and reasons['pretraining'].startswith(
+    assert reasons['window'] == 'the range stated in the files; found' and reasons['pretraining'].startswith(
         '2000 unlabelled'
     )
     dark = facts(unlabeled=12, window=dict(type='absolute', low=0, high=4095))
