@@ -21,9 +21,9 @@ from .scan import COARSE, Scan, Scans, load
 
 SIDES = (('train', 'test'), ('pretraining', 'test'), ('train', 'val'), ('val', 'test'))
 CROP_CORRELATION = 0.995
-"""At full size. GDXray's C0002, crops of C0001 with another contrast, reach 0.999."""
+"""Smallest correlation of a crop at full size. GDXray's C0002, crops of C0001, reach 0.999."""
 _FEW_CROPS = 64
-"""Crops that are compared with every larger image; more are looked up in an index."""
+"""Up to this many crops are compared with every larger image; more are searched by an index."""
 
 
 def check_leaks(sets: Sequence[ImageSet], probes: Scans, workers: int) -> list[Finding]:

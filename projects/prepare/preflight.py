@@ -118,7 +118,11 @@ def check_classes(cfg: Mapping) -> list[Row]:
             splits[split] = tuple((data.get('metainfo') or {}).get('classes') or ())
     classes = splits['train']
     rows = [
-        Row('classes', f'{split} has {list(other)}, train has {list(classes)}', f'give {split} the same ones')
+        Row(
+            'classes',
+            f'{split} has {list(other)}, train has {list(classes)}',
+            f'give {split} the same classes',
+        )
         for split, other in splits.items()
         if other != classes
     ]

@@ -10,7 +10,7 @@ from .findings import Finding
 from .page import without_boxes
 
 SHOWN = 6
-"""Images named for each finding; dataset.json and the page name more."""
+"""Maximum number of images named per finding; dataset.json and the page name more."""
 
 
 def format_report(report: dict, findings: Sequence[Finding]) -> str:

@@ -14,7 +14,7 @@ from .ledger import Ledger
 from .write import clip_box
 
 MIN_TILE = 32
-"""Smallest tile in px; a mistyped one would write millions of files."""
+"""Smallest tile in px; a mistyped size would write millions of files."""
 
 
 def tile_origins(length: int, tile: int, overlap: int) -> list[int]:

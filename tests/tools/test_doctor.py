@@ -196,7 +196,7 @@ def test_classes_that_differ_between_splits(run):
     code, table = run(val_classes=('minor', 'critical'))
     assert code == 1
     assert "val has ['minor', 'critical'], train has ['critical', 'minor']" in table
-    assert 'remedy: give val the same ones' in table
+    assert 'remedy: give val the same classes' in table
 
 
 def test_metric_that_reads_another_file_than_the_dataset(run):
