@@ -1,1 +1,1 @@
-"""From a plant's files to data for the recipes."""
+"""Preparation of data: label formats, conversion, checks, leaks and curation of a plant's radiographs."""

@@ -1,4 +1,4 @@
-"""The same radiograph, or the same part, on both sides of a comparison.
+"""Leaks: the same radiograph, or the same part, on both sides of a comparison.
 
 The check compares train, val and test with each other, and the pretraining images with test.
 """

@@ -1,1 +1,1 @@
-"""From tested runs to tables and pages for people."""
+"""Reports: tables and pages for people, from tested runs."""

@@ -1,1 +1,1 @@
-"""Arms, seeds and shares of the labels as one plan that can be resumed."""
+"""Studies: arms, seeds and shares of the labels as one plan that can be resumed."""

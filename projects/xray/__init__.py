@@ -1,4 +1,4 @@
-"""The classes that a config can name, on mmengine, mmdet and mmpretrain; configs import the modules."""
+"""The classes that configs name: data sets, transforms, models, metrics and hooks for OpenMMLab."""
 
 from .renamed import install
 

@@ -1,4 +1,4 @@
-"""Labelled radiographs mixed with those of an archive into which flaws are drawn."""
+"""A data set of labelled radiographs mixed with radiographs of an archive into which flaws are drawn."""
 
 from collections.abc import Sequence
 
@@ -13,16 +13,16 @@ from .errors import DatasetError
 class XrayMixedDefects(ConcatDataset):
     """Labelled radiographs, a share of which is replaced by radiographs of an archive with drawn flaws.
 
-    A detector that is fine-tuned on few labels alone forgets what the drawn flaws taught. An epoch has as
-    many samples as there are labelled radiographs, so a schedule keeps its length. Seed, epoch and index
-    alone decide which samples are replaced, and by which radiographs (`SeededDataset`).
+    A detector that is fine-tuned on few labels alone forgets what it has learnt from drawn flaws. An epoch
+    has as many samples as there are labelled radiographs, so a schedule keeps its length. Seed, epoch and
+    index alone determine which samples are replaced, and by which radiographs (`SeededDataset`).
 
     Args:
         datasets: The labelled data set, then the archive (`XrayBackgrounds`), each with its own pipeline.
         share: Probability in [0, 1] that a sample comes from the archive.
 
     Raises:
-        DatasetError: Other than two data sets, two sets of classes, or a share out of its range.
+        DatasetError: There are not two data sets, their classes differ, or the share is out of its range.
     """
 
     def __init__(self, datasets: Sequence[dict], share: float = 0.5):

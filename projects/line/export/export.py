@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to a folder for the line, all or nothing.
+"""The export of a detector, all or nothing: from a config and a checkpoint to a folder for the line.
 
 A draft beside the folder takes all files and is renamed once it has been proven: a failure leaves nothing.
 """

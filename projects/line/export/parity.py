@@ -1,4 +1,4 @@
-"""Does the exported graph agree with mmdet? Boxes, scores and AP50 compared on radiographs."""
+"""Parity of an exported graph with mmdet: boxes, scores and AP50 compared on radiographs."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The score from which a part is rejected."""
+"""The threshold of an exported detector: the score from which a part is rejected."""
 
 from collections.abc import Sequence
 

@@ -1,1 +1,1 @@
-"""The page where an inspector reads and corrects."""
+"""The inspection page: the server and the browser page on which an inspector reads and corrects."""

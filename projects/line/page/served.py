@@ -1,4 +1,4 @@
-"""The folder with which a server began, and whether its path now leads to another folder."""
+"""The exported folder that a server has loaded, and whether its path now leads to another folder."""
 
 import threading
 from pathlib import Path

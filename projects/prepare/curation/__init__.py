@@ -1,1 +1,1 @@
-"""What of an archive is worth learning from: thinned, balanced, sampled; and what is worth labelling next."""
+"""Curation of an archive: images thinned, balanced and sampled for pretraining, or ranked for labelling."""
