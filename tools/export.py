@@ -59,7 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--second-opinion',
         action='store_true',
-        help='flag radiographs that differ from the sound ones of train',
+        help='flag radiographs unlike the sound ones of train, also for unlabelled flaw types',
     )
     parser.add_argument(
         '--cfg-options',

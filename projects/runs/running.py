@@ -205,7 +205,7 @@ def choose_start(work_dir: str, wanted: bool) -> str | None:
             started, since older ones in the folder belong to an earlier run.
 
     Raises:
-        UsageError: The folder has checkpoints, but none can be read.
+        UsageError: The folder's `last_checkpoint` names a checkpoint, but none can be read.
     """
     names = 'TORCHELASTIC_RESTART_COUNT', 'XRAY_LAUNCHED'
     facts = mmengine.dist.all_gather_object([float(os.environ.get(name, 0)) for name in names])

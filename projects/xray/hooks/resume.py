@@ -43,10 +43,10 @@ class ResumeHook(Hook):
     ended. The time stamp of a checkpoint is always later than that of the checkpoint from which its run
     resumed, even if the clocks of the nodes differ.
 
-    SIGTERM (a preempted job) ends the run after the iteration or the validation batch, with a checkpoint, one
-    line and exit code 143. A second SIGTERM has no effect, since torchrun forwards the signal that the
-    scheduler has already sent to the ranks. With loops other than `EpochBasedTrainLoop` mmengine resumes the
-    run, and the hook only writes checkpoints.
+    SIGTERM (a preempted job) ends the run with one line and exit code 143: after the iteration, with a new
+    checkpoint, or after the validation batch, without one. A second SIGTERM has no effect, since torchrun
+    forwards the signal that the scheduler has already sent to the ranks. With loops other than
+    `EpochBasedTrainLoop` mmengine resumes the run, and the hook only writes checkpoints.
 
     A resume with another number of GPUs or another batch size continues the epoch after the same number of
     samples, with the optimizer settings and schedules of the config. Only in this case the result differs,

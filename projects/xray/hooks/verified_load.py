@@ -50,7 +50,7 @@ class VerifiedLoadHook(Hook):
 
     - unexpected in the file: `mask_token`, `fc.*`, `head.*`;
     - missing in the file: `norm0`-`norm2` of a Swin that also outputs these stages, and `mask_token` if the
-    target is SimMIM.
+      target is SimMIM.
 
     If the checkpoint is a detector of radiographs (`load_from`), every tensor of neck and heads must match
     too. If its classes differ from the run's, `box_head.py` maps its box head to the run's classes, and the
