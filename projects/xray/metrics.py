@@ -41,7 +41,7 @@ class XrayDefectMetric(BaseMetric):
     detections. The AP of a class or size without ground truth is nan and must not be given to `save_best`;
     `AP50` and `AP` are always numbers. For the first class, the critical one, it returns
     `recall_<class>_at_<n>` at n false alarms per image, and `false_alarms_at_<recall>` per image, nan if that
-    recall is not reached. `measures.match` defines a hit.
+    recall is not reached. `measures.matching` defines a hit.
 
     With `masks` it also returns `segm_AP` and so on, by the IoU of masks, and `size_ratio`: the median over
     the found flaws of predicted / annotated equivalent diameter (of the circle with the mask's area), nan if
