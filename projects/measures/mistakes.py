@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=(__doc__ or '').split(':')[0],
         epilog='example: python -m projects.measures.mistakes work_dirs/study/*/*/seed*/predictions_val.json',
     )
-    parser.add_argument('predictions', nargs='+', type=Path, metavar='FILE', help='what tools/test.py wrote')
+    parser.add_argument('predictions', nargs='+', type=Path, metavar='FILE', help='written by tools/test.py')
     args = parser.parse_args(argv)
     for position, path in enumerate(args.predictions):
         try:

@@ -121,7 +121,7 @@ def describe_worst(strata: Sequence[Stratum]) -> str:
     if worst is None:
         return ''
     known = sum(bool(stratum.escape.units) for stratum in strata)
-    start = 'Worst' if worst.escape.events else 'No critical part escaped in any; the least known'
+    start = 'Worst' if worst.escape.events else 'No critical part escaped; highest bound'
     return (
         f'{start} of {known} strata: {worst.key.replace("_", " ")} {worst.value}, escaped: {worst.escape} '
         '(of this stratum by itself; the worst of several is partly chance).'

@@ -191,7 +191,7 @@ def _reported(folder: str, manifest: str) -> dict[str, tuple[str, str]]:
             )
         found = {}
         for file in content['files']:
-            # Keys are `<bucket>/<config>/data/<name>`; what is read lies beside the manifest's own folder.
+            # Keys are `<bucket>/<config>/data/<name>`: these files lie beside the manifest's own folder.
             data = _content(_data_of(place, file['key']))
             for values in _rows(data):
                 row = dict(zip(columns, values, strict=True))

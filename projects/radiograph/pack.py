@@ -98,7 +98,7 @@ def pack(
         else:
             late, left_out = _pack_rest(source, out, recipe, parts, same, workers, progress, closed)
         if late:
-            raise StoreError(f'{out}: packing had passed {_path(source, late[0])} when it came; {again(out)}')
+            raise StoreError(f'{out}: {_path(source, late[0])} came too late for its place; {again(out)}')
         if not written['finished'] or not same:
             sizes = {name: (out / name).stat().st_size for name in ('index.bin', 'names.bin')}
             _write_head(out, head | dict(finished=True, files=files, left_out=left_out) | sizes)

@@ -58,7 +58,7 @@ def of_several_folders(parts: Mapping[str, str | None]) -> str | None:
     listed = ' and '.join(sorted(where)[:3])
     return (
         f'{len(shared)} of {len(folders)} parts have images in several folders, such as {part} in {listed}: '
-        'one id is one part; if plants or lines number alike, take the folder into --group, as in '
+        'one id is one part; if plants or lines use the same numbers, include the folder in --group: '
         "'([^/]+/.*P[0-9]+)'"
     )
 

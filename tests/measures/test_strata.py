@@ -46,7 +46,7 @@ def test_the_worst_stratum_is_named_with_its_bound():
         'Worst of 4 strata: series B, escaped: 4 of 4 = 100.00%, at most'
     )
     quiet = describe_worst(stratify(inspected(), 0.5, keys=('series',))[:1])
-    assert quiet.startswith('No critical part escaped in any; the least known of 1 strata: series A')
+    assert quiet.startswith('No critical part escaped; highest bound of 1 strata: series A')
     assert worst_stratum([]) is None and describe_worst([]) == ''
 
 

@@ -289,10 +289,10 @@ def test_images_that_come_later_are_not_lost_silently(source, tmp_path):
     out = tmp_path / 'packed'
     pack(source, out, Recipe(64))
     draw(source / 'part0' / '00.png')
-    with pytest.raises(StoreError, match='packed: packing had passed .*part0/00.png when it came; remove'):
+    with pytest.raises(StoreError, match='packed: .*part0/00.png came too late for its place; remove'):
         pack(source, out, Recipe(64))
     unfinish(out)
-    with pytest.raises(StoreError, match='part0/00.png when it came'):
+    with pytest.raises(StoreError, match='part0/00.png came too late'):
         pack(source, out, Recipe(64))
 
 

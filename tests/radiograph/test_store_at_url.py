@@ -104,7 +104,7 @@ def test_sources_behind_a_url_give_the_same_pixels(s3, source, tmp_path, bucket)
     assert verify(from_url, raw) == []
     # A listing that grows, an object that changes.
     remote.write_bytes(f'{raw}/part0/005.png', (source / 'part0/00.png').read_bytes())
-    with pytest.raises(StoreError, match=r'packing had passed s3:.*part0/005.png when it came'):
+    with pytest.raises(StoreError, match=r's3:.*part0/005.png came too late for its place'):
         pack_to_url(raw, f'{bucket}/packed', Recipe(64))
     remote.remove(f'{raw}/part0/005.png')
     remote.write_bytes(f'{raw}/part0/00.png', (source / 'part0/01.png').read_bytes())
@@ -257,7 +257,7 @@ def test_a_listing_that_grows_while_it_is_packed(source, tmp_path, bucket, repo)
 
     store, _ = pack_to_url(raw, url, Recipe(64), progress=late)
     assert len(store) == COUNT  # as it was listed
-    with pytest.raises(StoreError, match='packing had passed .*part9/99.png when it came'):
+    with pytest.raises(StoreError, match='part9/99.png came too late for its place'):
         pack_to_url(raw, url, Recipe(64))
     for name in remote.list_files(url):
         remote.remove(f'{url}/{name}')
@@ -300,7 +300,7 @@ def test_a_part_id_of_two_plants_is_told_of(source, bucket, capsys):
     assert pack_images.main(arguments) == 0
     note = (
         'note: 1 of 3 parts have images in several folders, such as P1 in plant-a and plant-b: one id is one '
-        "part; if plants or lines number alike, take the folder into --group, as in '([^/]+/.*P[0-9]+)'"
+        "part; if plants or lines use the same numbers, include the folder in --group: '([^/]+/.*P[0-9]+)'"
     )
     assert note in capsys.readouterr().out.splitlines()
     assert list_images.main([f'{bucket}/raw', '--group', 'P[0-9]+']) == 0

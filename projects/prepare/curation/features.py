@@ -78,7 +78,7 @@ def _by_backbone(source: dict, archive: str, names: Sequence[str], progress: Cal
 
     if not Path(source['checkpoint']).is_file():
         raise UsageError(f'{source["checkpoint"]}: no such checkpoint; correct sample.features.checkpoint')
-    cfg = running.read_config(source['config'])  # registers what it names; errors are one line
+    cfg = running.read_config(source['config'])  # also registers its modules; errors have one line
     if cfg.get('default_scope') != 'mmpretrain':
         raise UsageError(
             f'{source["config"]}: expected a classifier or probe; correct sample.features.config'

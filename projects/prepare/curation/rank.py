@@ -91,7 +91,7 @@ def read_found(folder: Path) -> Found:
         RecursionError,
         csv.Error,
     ):
-        raise UsageError(f'{file}: expected what tools/infer.py writes; inspect the archive again') from None
+        raise UsageError(f'{file}: expected results of tools/infer.py; inspect the archive again') from None
     return Found(threshold, classes, rows, unread, head['info'].get('folder'))
 
 

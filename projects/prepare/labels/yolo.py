@@ -94,7 +94,7 @@ def read_yolo(src: Path) -> tuple[Images, Source]:
 
 
 def _label_file(image: str, labels: dict[str, Path]) -> str | None:
-    """Return the label file of an image: in `labels/` for its last folder `images/`, else beside it."""
+    """Return the label file of an image: in `labels/` for a folder `images/` (last first), else beside it."""
     stem = stem_of_radiograph(image)
     parts = stem.split('/')
     apart = ['/'.join(parts[:i] + ['labels'] + parts[i + 1 :]) for i, p in enumerate(parts) if p == 'images']
@@ -234,8 +234,7 @@ def _geometry(values: list[float], number: int, key_points: int | None) -> tuple
         raise FormatError(f'4 numbers, or 3 or more points, after the class in line {number}, found {count}')
     if _looks_like_pose(values):
         raise FormatError(
-            f'boxes or polygons, found what looks like key points in line {number}; state kpt_shape in '
-            'data.yaml'
+            f'boxes or polygons, found likely key points in line {number}; state kpt_shape in data.yaml'
         )
     if max(map(abs, values)) > (2 if count == 4 else FAR):
         raise FormatError(f'coordinates relative to the image in line {number}, found {max(values):g}')

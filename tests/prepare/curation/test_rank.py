@@ -139,7 +139,7 @@ def test_a_table_that_was_edited_is_one_line(tmp_path, change, capsys):
     (b / 'coco.json').write_text(json.dumps(coco))
     assert tool.main([str(a), str(b), str(tmp_path / 'x.csv')]) == 2
     error = capsys.readouterr().err
-    assert f'{b}/coco.json: expected what tools/infer.py writes' in error and error.count('\n') == 1
+    assert f'{b}/coco.json: expected results of tools/infer.py' in error and error.count('\n') == 1
 
 
 def test_what_does_not_fit_is_one_line(tmp_path, capsys):
