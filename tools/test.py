@@ -108,8 +108,8 @@ def test(args: argparse.Namespace, running: ModuleType, argv: Sequence[str] | No
         raise running.UsageError(f'{args.checkpoint}: no such checkpoint; train {args.config} first')
     if not cfg.get('model') or not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
         raise running.UsageError(
-            f'{args.config}: has no test_dataloader and test_evaluator, as pretraining has none; test a '
-            'probe or a detector that starts from these weights'
+            f'{args.config}: has no test_dataloader and test_evaluator, expected a probe or a detector; '
+            'to test a pretraining, test a probe or a detector that starts from its weights'
         )
     if args.val and not cfg.get('val_evaluator'):
         raise running.UsageError(f'{args.config}: has no val_evaluator; leave --val out')

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     measured = commands.add_parser('measure', help='print AUROC and flag rates on test')
     measured.add_argument('config', help='detector config')
     measured.add_argument('data', type=Path, help='folder of train.json, val.json, test.json and images/')
-    measured.add_argument('--checkpoint', help='weights; default, what the config begins with')
+    measured.add_argument('--checkpoint', help='weights; default: initial ones of the config')
     args = parser.parse_args(argv)
     if args.command == 'without':
         return leave_out(args.type, args.data, args.out)

@@ -61,8 +61,8 @@ NEXT = """async () => {
 def main(argv: list[str] | None = None) -> int:
     """Print the figures; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('model', nargs='?', help='folder that tools/export.py wrote; default, the stand-in')
-    parser.add_argument('images', nargs='?', type=Path, help='archive of radiographs that it takes')
+    parser.add_argument('model', nargs='?', help='folder written by tools/export.py; default: a stand-in')
+    parser.add_argument('images', nargs='?', type=Path, help='folder of radiographs for the model')
     parser.add_argument('--next', type=int, default=10, metavar='N', help='radiographs that are opened (10)')
     parser.add_argument('--side', type=int, default=4096, metavar='PX', help='of a drawn radiograph (4096)')
     args = parser.parse_args(argv)

@@ -158,7 +158,7 @@ def _over_loaders(take: Callable[[int], Any], count: int, workers: int) -> int:
     try:
         for _ in loaders:
             if not done.acquire(timeout=3600):
-                raise RuntimeError('a loader did not come to its end')
+                raise RuntimeError('a loader did not finish')
         return sum(_pss(pid) for pid in (os.getpid(), *(loader.pid for loader in loaders)))
     finally:
         end.set()

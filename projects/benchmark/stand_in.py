@@ -122,8 +122,8 @@ def draw_files(place: Path, height: int, width: int, count: int) -> list[Path]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments MODEL and IMAGES: a detector and radiographs that it accepts."""
-    parser.add_argument('model', nargs='?', help='folder that tools/export.py wrote; default, the stand-in')
-    parser.add_argument('images', nargs='*', type=Path, help='radiographs that it takes; default, drawn ones')
+    parser.add_argument('model', nargs='?', help='folder written by tools/export.py; default: a stand-in')
+    parser.add_argument('images', nargs='*', type=Path, help='radiographs for the model; default: drawn ones')
 
 
 def chosen(

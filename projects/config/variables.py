@@ -53,8 +53,8 @@ def own_data(options: Sequence[tuple[str, object]]) -> Iterator[None]:
     missed = [key for key, _ in options if key not in reached]
     if missed:
         raise VariableError(
-            f"--cfg-options: '{missed[0]}' is of the configs in configs/own/, which tools/new_experiment.py "
-            'writes; name one of them'
+            f"--cfg-options: '{missed[0]}' works only with the configs in configs/own/, which "
+            'tools/new_experiment.py writes; name one of them'
         )
 
 
@@ -85,8 +85,8 @@ def set_load(cfg: Config, key: str, value: object) -> None:
     name, *parts = key.split('.')
     if name != 'xray_load':
         raise VariableError(
-            f"--cfg-options: '{key}' would change nothing, since xray_* variables are copied where they "
-            'belong as a config is read; set the keys that it was copied to, or edit the variable itself'
+            f"--cfg-options: '{key}' would change nothing, since xray_* variables are copied to other keys "
+            'while a config is read; set these keys, or edit the variable itself'
         )
     if not parts or parts[0] not in ('window', 'dtype', 'size'):
         raise VariableError(

@@ -89,8 +89,8 @@ def note_start(cfg: Config, facts: dict, seed: int, resumed: bool) -> list[str]:
     starts.append(facts | dict(gpus=gpus, seed=seed, date=date, labels_sha256=labels))
     write_json(file, dict(starts=starts))
     return [
-        f'{name}: another than when this run began: what it learnt from is not known, and nothing is proven '
-        'of it; bring the file back, or train again without --resume'
+        f'{name}: another than when this run began, so its training data are not known and nothing can be '
+        'proven; restore the file, or train again without --resume'
         for name in others
     ]
 

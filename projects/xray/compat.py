@@ -167,7 +167,7 @@ def repair_checkpoint_loading() -> None:
                 else:
                     text = (
                         f'not a readable PyTorch checkpoint ({reason}), expected a whole .pth file such as '
-                        'work_dirs/STEM/epoch_N.pth; name one, or where a copy was cut short the epoch before'
+                        'work_dirs/STEM/epoch_N.pth; name one, or the epoch before if the file is truncated'
                     )
                 raise CheckpointError(f'{file}: {text}') from None
 

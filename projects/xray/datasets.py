@@ -161,8 +161,8 @@ class XrayImages(BaseDataset):
         known = inventory.load(self.img_prefix)
         if known is not None and (names := inventory.radiographs(known)):
             print_log(
-                f'{self.img_prefix}: {len(names)} unlabelled radiographs by its {inventory.NAME}; what has '
-                'come since then is not among them until tools/list_images.py has run again',
+                f'{self.img_prefix}: {len(names)} unlabelled radiographs by its {inventory.NAME}; newer '
+                'files are not among them until tools/list_images.py has run again',
                 logger='current',
             )
             return names

@@ -97,11 +97,11 @@ def refuse_untrained(checkpoint: str, meta: dict) -> None:
     if str(meta.get('iter', meta.get('iteration'))) == '0':
         raise HandoverError(
             f'{checkpoint}: written by a run without an update (iteration 0), expected trained weights; '
-            'train again, with a batch that the data fill'
+            'train again, with a batch size that the data can fill'
         )
     if meta.get('unchanged'):
         raise HandoverError(
-            f'{checkpoint}: written before the first update, as mixed precision skipped all until then, '
+            f'{checkpoint}: written before the first update, since mixed precision had skipped all, '
             'expected trained weights; take a later checkpoint'
         )
 

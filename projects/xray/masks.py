@@ -58,7 +58,7 @@ def with_masks(coco: dict, ann_file: str) -> dict:
             rle = _of_box(ann['bbox'], image['height'], image['width'])
         annotations.append(dict(ann, segmentation=as_text(rle)))
     if boxes:
-        print_log(f'{ann_file}: {boxes} masks without a pixel; their boxes stand for them', logger='current')
+        print_log(f'{ann_file}: {boxes} masks without a pixel are replaced by their boxes', logger='current')
     return dict(coco, annotations=annotations)
 
 

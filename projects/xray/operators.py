@@ -44,7 +44,7 @@ def missing(name: str):
 def _refusal(name: str) -> str:
     return (
         f"mmcv's operator {name} is called, expected NMS, soft-NMS or RoIAlign, which need no compiler; "
-        "compile mmcv's own operators for any other: CONTRIBUTING.md says how"
+        "compile mmcv's own operators to use others, see CONTRIBUTING.md"
     )
 
 

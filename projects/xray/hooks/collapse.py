@@ -114,7 +114,7 @@ class CollapseHook(Hook):
                 f'epoch {runner.epoch + 1}, iteration {runner.iter + 1}: the projections have collapsed, '
                 f'level {mean_level:.2f} (alarm above {self.level}), loss {mean_loss:.3f}, spread {std:.4f} '
                 f'(healthy {healthy:.4f}); lower the learning rate, check stop-gradient and predictor, or '
-                'take views that differ more'
+                'use views that differ more'
             )
             if self.stop:
                 raise CollapseError(text)

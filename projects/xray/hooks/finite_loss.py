@@ -51,7 +51,7 @@ class FiniteLossHook(Hook):
         elif runner.iter - self._first >= FIT_ITERATIONS or runner.iter >= runner.max_iters:
             raise LossError(
                 f'iteration {runner.iter}: no weight has changed since the start, expected updates; mixed '
-                'precision skipped each of them, as gradients overflow: set optim_wrapper.type=OptimWrapper'
+                'precision skipped all, since gradients overflow: set optim_wrapper.type=OptimWrapper'
             )
         else:
             checkpoint['meta']['unchanged'] = True  # --resume accepts the checkpoint, a hand-over refuses it

@@ -125,7 +125,9 @@ class ResumeHook(Hook):
             for torn in Path(runner.work_dir).glob('*.pth.*part'):  # truncated by a kill
                 torn.unlink()
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            runner.logger.warning('ResumeHook: not an EpochBasedTrainLoop, a resumed run draws other numbers')
+            runner.logger.warning(
+                'ResumeHook: not an EpochBasedTrainLoop, a resumed run draws other random numbers'
+            )
             return
         loader = runner.train_dataloader
         self.batches = SeededBatches(loader.batch_sampler)
@@ -163,7 +165,7 @@ class ResumeHook(Hook):
             place = f'at batch {first + 1} of {length}' if first < length else 'with the next epoch'
             runner.logger.warning(
                 f'Resumed with {length} batches of {batch} after {state["length"]} of {state["batch"]}: '
-                f'goes on {place}, after as many samples; the result is not that of an undisturbed run'
+                f'goes on {place}, after as many samples; the result differs from an uninterrupted run'
             )
         else:
             if len(state.get('buffers', ())) == dist.get_world_size():
@@ -365,7 +367,7 @@ def newest_checkpoint(folder: str | Path, say=print, since: float = 0.0) -> Path
         say(f'not resumed: {path}: not a readable PyTorch checkpoint ({broken} is damaged)')
     if named and not since:
         raise ResumeError(
-            f'{pointer}: names {named}, which is not there or not whole; put it back, or delete {pointer} to '
+            f'{pointer}: names {named}, which is missing or damaged; restore it, or delete {pointer} to '
             'start again'
         )
     return None

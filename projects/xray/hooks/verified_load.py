@@ -156,7 +156,7 @@ class VerifiedLoadHook(Hook):
         if named and own and named != own:
             raise HandoverError(
                 f"{checkpoint}: trained on '{own}' (as {trained_as}), expected '{named}', which {key} names; "
-                f'train on {named}, or name the checkpoint that it is'
+                f'train on {named}, or keep the checkpoint in a folder with its own image set in the name'
             )
         tensors = {re.sub(r'^module\.', '', k): v for k, v in content.get('state_dict', content).items()}
         return _File(tensors, trained_as, loading_of_file(meta), _classes_of(content))
@@ -209,7 +209,7 @@ class VerifiedLoadHook(Hook):
         if own and loaded_as and own != loaded_as:
             raise HandoverError(
                 f'{origin}: trained on radiographs loaded as {_words(loaded_as)}, expected {_words(own)}, as '
-                'this run loads its own; use one xray_load and one normalisation for both, or pretrain again'
+                'in this run; use one xray_load and one normalisation for both, or pretrain again'
             )
         problems = [f'{len(keys)} {what} ({_some(keys)})' for what, keys in refused.items() if keys]
         if problems:
