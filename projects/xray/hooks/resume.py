@@ -367,7 +367,7 @@ def newest_checkpoint(folder: str | Path, say=print, since: float = 0.0) -> Path
         say(f'not resumed: {path}: not a readable PyTorch checkpoint ({broken} is damaged)')
     if named and not since:
         raise ResumeError(
-            f'{pointer}: names {named}, which is missing or damaged; restore it, or delete {pointer} to '
+            f'{pointer}: names {named}, which is not there or is damaged; restore it, or delete {pointer} to '
             'start again'
         )
     return None
