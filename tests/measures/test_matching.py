@@ -442,7 +442,7 @@ def test_coco_truth_and_detections_are_read():
             None,
             'image 8: .*another annotation',
         ),
-        (dict(image_id=7, category_id=1, bbox=[0, 0, 1, 1], score=0.5), [9], 'image 7: detected on'),
+        (dict(image_id=7, category_id=1, bbox=[0, 0, 1, 1], score=0.5), [9], 'image 7: has detections'),
         (dict(image_id=7, category_id=5, bbox=[0, 0, 1, 1], score=0.5), None, 'image 7: .*other classes'),
         (
             dict(image_id=7, category_id=1, bbox=[0, 0, 1, 1], score=math.nan),

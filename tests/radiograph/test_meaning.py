@@ -204,7 +204,7 @@ def test_an_image_that_is_to_be_turned_is_refused(kind):
     for orientation in (1, 0, 9):
         np.testing.assert_array_equal(read(dict(oriented(orientation))[kind]).pixels.shape, plate().shape)
     for orientation in range(2, 9):
-        refused(dict(oriented(orientation))[kind], f'orientation {orientation} .*store it turned')
+        refused(dict(oriented(orientation))[kind], f'orientation {orientation} .*store the turned image')
 
 
 def test_each_page_of_a_tiff_has_its_orientation():
