@@ -319,7 +319,7 @@ def _reliability(group: Group, firsts) -> dict:
             axes.plot(*zip(*points), marker='o', markersize=3, label=words, **_look(number))
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
 
-    title = 'Calibration: accuracy by the score of the class named'
+    title = 'Calibration: accuracy by the score of the predicted class'
     title += seed_of([measured for _, measured in firsts])
     return _draw(f'calibration {group.name}', title, 'score', 'accuracy', plot)
 

@@ -108,7 +108,7 @@ def measure_run(run: Run, settings: Settings) -> Measured:
     if predictions.refused:
         notes.append(
             f'refused: {len(predictions.refused)} of {len(matched)} images were not inspected (refused.csv); '
-            'defects on them are missed in every measure, and false alarms are per image of the others'
+            'their defects count as missed in every measure, and false alarms are per inspected image'
         )
     notes += too_many(matched)
     parts = _gather(matched, settings, 'parts', notes)

@@ -205,8 +205,8 @@ def read_predictions(run: Path, split: str = 'test') -> Predictions:
     first, *others = (str(name).casefold() for name in predictions.classes or [''])
     if 'critical' in others and first != 'critical':
         raise PredictionsError(
-            f'{path}: classes {predictions.classes}, expected the critical one first: what escapes is '
-            'counted of the first; correct the order of the classes in the config and train again'
+            f'{path}: classes {predictions.classes}, expected the critical one first: escapes are counted of '
+            'the first class; correct the order of the classes in the config and train again'
         )
     if predictions.task not in TASKS:
         raise PredictionsError(f'{path}: task {predictions.task!r}, expected one of {TASKS}; {again}')

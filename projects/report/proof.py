@@ -91,7 +91,7 @@ def keep_one_proof(measured: Sequence[Measured]) -> None:
         if one.chosen:
             why = unfit_for_proof(one.run)
         elif exports and not one.run.exported:
-            why = 'an exported folder was tested on these images, and it is what runs on the line'
+            why = 'an exported folder was tested on these images, and the folder runs on the line'
         elif fixed and one.on_val is not None:
             why = OTHER_CHOSEN
         else:
@@ -224,7 +224,7 @@ def _seen_in(run: Run, files: Mapping[str, str | None], noted: bool = True) -> _
     for file, sha256 in files.items():
         coco = _read(file) if not noted or _is_still(file, sha256) else {}
         if not coco:
-            seen.unknown = f'{file} is not here, or is another than was recorded'
+            seen.unknown = f'{file} is missing, or has changed since it was recorded'
             continue
         parts = _parts_in(coco, rule)
         if None in parts:

@@ -246,7 +246,7 @@ def _other_export(run: Run) -> str | None:
         return (
             'is the test of an exported folder; name that folder by --exported'
             if tested
-            else 'is no test of an exported folder; run tools/test.py FOLDER DATA'
+            else 'is not the test of an exported folder; run tools/test.py FOLDER DATA'
         )
     if run.exported and tested['files'] != run.exported.files:
         return f'{run.exported.name} has another graph than was tested; run tools/test.py FOLDER DATA again'
@@ -321,9 +321,9 @@ def _unfit_val(run: Run) -> str | None:
         return f'has the classes {run.val.classes} on val and {run.predictions.classes} on test; {again}'
     if run.val.checkpoint != run.predictions.checkpoint:
         return (
-            f'its predictions of val are of {run.val.checkpoint}, those of test of '
-            f'{run.predictions.checkpoint}, so that a threshold would be that of another model; run '
-            'tools/test.py --val again'
+            f'its predictions of val are of {run.val.checkpoint}, those of test are of '
+            f'{run.predictions.checkpoint}: a threshold would be of another model; run tools/test.py --val '
+            'again'
         )
     shared = sorted(set(run.val.names()) & set(run.predictions.names()))
     if shared:

@@ -99,16 +99,16 @@ def _uncovered(contrast: Contrast) -> str:
     for arm in (contrast.candidate, contrast.baseline):
         if arm.pretrainings == 1 and len(arm.members) > 1:
             words += (
-                f'; all seeds of {arm.name} start from one pretraining; how much another would change is not '
-                f'{where}'
+                f'; all seeds of {arm.name} start from one pretraining; the effect of another pretraining is '
+                f'not {where}'
             )
         elif arm.pretrainings is None:
-            words += f'; which pretraining a seed of {arm.name} starts from is not known'
+            words += f'; the pretraining of each seed of {arm.name} is not known'
     longer = [arm.epochs_factor for arm in (contrast.candidate, contrast.baseline)]
     if longer[0] != longer[1]:
         words += (
-            f'; {contrast.candidate.name} may learn for {longer[0]:g}× the epochs of its config, '
-            f'{contrast.baseline.name} for {longer[1]:g}×: no effect of the start alone'
+            f'; {contrast.candidate.name} is trained for {longer[0]:g}× the epochs of its config, '
+            f'{contrast.baseline.name} for {longer[1]:g}×: not an effect of the start alone'
         )
     if contrast.candidate.members[0].run.dataset == LEAKY:
         words += '; protocol A, whose test series are in training too'

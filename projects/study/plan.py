@@ -466,7 +466,7 @@ def is_done(study: Study, job: Job) -> bool:
     begun = facts.get('trained') or any(folder.glob('*.pth'))
     if begun and not same:
         raise StudyError(
-            f'{folder}: was run with another config or other settings than {study.file} says now; delete it '
+            f'{folder}: was run with another config or other settings than {study.file} has now; delete it '
             'to run it again, or give the study another name'
         )
     if begun and changed:

@@ -105,8 +105,8 @@ def fit_gpus(study: Study, available: int) -> str | None:
         job.gpus = min(job.gpus, available)
     there = f'this machine has {available}' if available else 'this machine has none'
     return (
-        f'{study.file}: written for {most} GPUs a training, {there}: the batch of a recipe is made up for, '
-        'as the log.txt of each training says, but synchronised batch norm sees fewer images'
+        f'{study.file}: written for {most} GPUs a training, {there}: each training compensates for the '
+        'smaller batch, as its log.txt says, but synchronised batch norm sees fewer images'
     )
 
 

@@ -37,10 +37,11 @@ def test_a_server_whose_link_was_moved_says_so_and_goes_on(link, tmp_path):
         lead('two')
         answer, body = call('GET', '/health/ready')
         assert answer.status == 503
-        assert f'leads to the detector {second.digest[:12]} by now' in body['status']
+        assert f'now leads to the detector {second.digest[:12]}; this server continues' in body['status']
         assert call('GET', '/health/live')[0].status == 200
         for place in ('/api/drift', '/api/last'):
-            assert 'goes on until it is started again' in call('GET', place)[1]['replaced']
+            told = f'with {inspector.digest[:12]} until it is started again'
+            assert told in call('GET', place)[1]['replaced']
         assert b'mmxray_detector_replaced 1.0' in call('GET', '/metrics')[1]
         content = cv2.imencode('.png', spot(20, 30, 120))[1].tobytes()
         program = {'x-inspect': '', 'content-type': 'application/octet-stream'}
@@ -56,7 +57,7 @@ def test_a_link_to_nothing_and_a_folder_that_was_written_over_are_noticed(link, 
     served = Served(Inspector(path, cache=False))
     assert served.replaced() == ''
     lead('none')
-    assert 'leads to no exported detector by now' in served.replaced()
+    assert 'now leads to no exported detector; this server continues' in served.replaced()
     lead('one')
     assert served.replaced() == ''
     (tmp_path / 'one' / 'metadata.json').write_bytes((tmp_path / 'two' / 'metadata.json').read_bytes())

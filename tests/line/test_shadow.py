@@ -92,7 +92,7 @@ def test_a_full_disk_spoils_no_line_of_the_record(detectors, tmp_path):
 
 
 def test_a_folder_is_not_its_own_shadow(detectors, tmp_path):
-    with pytest.raises(ArchiveError, match='is the folder that inspects already'):
+    with pytest.raises(ArchiveError, match='is the folder of the first detector'):
         Shadow(detectors[0], detectors[0], tmp_path)
 
 

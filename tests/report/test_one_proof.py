@@ -539,7 +539,7 @@ def test_a_folder_goes_before_a_checkpoint_on_the_same_images(exported, tmp_path
     assert sum(proof.startswith('Proven') for proof in proofs) == 1
     rows = csv.DictReader((tmp_path / 'report' / 'parts.csv').open())
     assert sorted(row['parts with a refused view'][:7] for row in rows) == ['0 of 84', '–']
-    assert any('it is what runs on the line' in proof for proof in proofs)
+    assert any('and the folder runs on the line' in proof for proof in proofs)
 
 
 def test_a_refused_frame_is_a_third_outcome(exported, tmp_path, capsys):

@@ -396,7 +396,7 @@ def pretrain(folder, weights):
 def test_seeds_of_one_pretraining_are_said_to_be(tmp_path):
     runs = draw_study(tmp_path / 'one', {'scratch': 0.25, 'simsiam': 0.9})
     result = write_report(tmp_path / 'out', read_runs(runs)[0], [], Settings(resamples=50), 0)
-    caveat = 'start from one pretraining; how much another would change is not in the interval'
+    caveat = 'start from one pretraining; the effect of another pretraining is not in the interval'
     assert f'all seeds of simsiam {caveat}' in result['verdict'][0]
     assert all(c['pretrainings'] == dict(baseline=0, candidate=1) for c in result['comparisons'])
     starts = {run['arm']: run['pretraining'] for run in result['runs']}
@@ -408,7 +408,7 @@ def test_seeds_of_one_pretraining_are_said_to_be(tmp_path):
     for config in runs[2].glob('*.py'):
         config.unlink()
     unknown = write_report(tmp_path / 'out', read_runs(runs)[0], [], Settings(resamples=50), 0)
-    assert 'which pretraining a seed of simsiam starts from is not known' in unknown['verdict'][0]
+    assert 'the pretraining of each seed of simsiam is not known' in unknown['verdict'][0]
     assert unknown['comparisons'][0]['pretrainings'] == dict(baseline=0, candidate=None)
 
 
@@ -592,7 +592,7 @@ def test_of_all_runs_on_a_test_set_one_keeps_its_proof(proven, tmp_path):
 
 UNKNOWN = 'parts of training not known: '
 SEEN = proof.PARTS_SEEN.format(side='train')
-OTHER = 'is not here, or is another than was recorded'
+OTHER = 'is missing, or has changed since it was recorded'
 
 
 @pytest.fixture
@@ -952,7 +952,7 @@ def test_arms_that_learnt_as_long_are_compared(tmp_path):
         ('simsiam, 3× epochs', 'scratch, 3× epochs'),
         ('scratch, 3× epochs', 'scratch'),
     }
-    unequal = 'may learn for 3× the epochs of its config, scratch for 1×: no effect of the start alone'
+    unequal = 'is trained for 3× the epochs of its config, scratch for 1×: not an effect of the start alone'
     assert [pair for pair, words in found.items() if unequal in words] == [('scratch, 3× epochs', 'scratch')]
     assert 'Of 2 comparisons' in answer and unequal not in answer
     # Without a baseline that learnt as long, the comparison stays and says what it is.

@@ -258,8 +258,8 @@ def _scale_of(cfg: Config, pipeline: Sequence[Mapping]) -> list[int] | float:
         return float(factor)
     raise ExportError(
         f'{cfg.filename}: its test pipeline is {kinds} with {resize}, expected LoadXray at native size, '
-        'Resize with scale and keep_ratio or with one scale_factor alone, PackDetInputs, which the runtime '
-        'does too'
+        'Resize with scale and keep_ratio or with one scale_factor alone, and PackDetInputs: the runtime has '
+        'no other steps'
     )
 
 

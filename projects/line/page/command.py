@@ -214,8 +214,8 @@ def main(argv: list[str] | None = None) -> int:
             serve(args, session, access)
     except OSError as error:
         print(
-            f'error: {session.decisions.path}: not written ({error.strerror or error}); make room, and the '
-            'next start writes it from the record, which is whole',
+            f'error: {session.decisions.path}: not written ({error.strerror or error}); make room: the next '
+            'start writes it from the record, which is complete',
             file=sys.stderr,
         )
         return 1
@@ -246,7 +246,7 @@ def serve(args: argparse.Namespace, session: Session, access: Access) -> None:
     if session.shadow:
         print(session.shadow.in_words())
     record = session.decisions.record
-    print(f'{record.count} entries in {record.path}, the last one of hash {record.head}')
+    print(f'{record.count} entries in {record.path}; the last entry has the hash {record.head}')
 
 
 def settings(args: argparse.Namespace) -> dict:

@@ -35,8 +35,8 @@ class Served:
             return ''
         found = f'to the detector {there[:12]}' if there else 'to no exported detector'
         return (
-            f'{self.source} leads {found} by now; {self.digest[:12]}, with which this server began, goes on '
-            'until it is started again'
+            f'{self.source} now leads {found}; this server continues with {self.digest[:12]} until it is '
+            'started again'
         )
 
 

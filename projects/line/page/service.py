@@ -66,11 +66,11 @@ class Result(BaseModel):
     reason: str = Field(description='why it is unreadable')
     risk: float | None = Field(description='highest score of a rejecting class')
     boxes: list[Box]
-    unusual: float | None = Field(description='score of the second opinion; none without one')
-    flagged: bool = Field(description='the second opinion says to look at it, whatever the verdict')
+    unusual: float | None = Field(description='score of the second opinion; null without one')
+    flagged: bool = Field(description='the second opinion asks an inspector to look, whatever the verdict')
     size: list[int] | None = Field(description='height and width in px')
     threshold: float
-    folder: str = Field(description="SHA-256 that stands for the detector's folder")
+    folder: str = Field(description="SHA-256 that identifies the detector's folder")
     engine: str
     seconds: dict[str, float] = Field(description='of decode, window, network and merge')
     time: str = Field(description='UTC')

@@ -17,13 +17,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = ToolParser(
         description='Prove that a record of decisions was not changed, and that it fits its radiographs.',
-        epilog='exit status: 0 whole, 1 not, 2 wrong use\n\nexample:\n  %(prog)s work_dirs/inspect',
+        epilog='exit status: 0 unchanged, 1 changed or damaged, 2 wrong use\n\n'
+        'example:\n  %(prog)s work_dirs/inspect',
     )
     parser.add_argument('out', type=Path, help=f'folder of {RECORD}, --out of the page')
     parser.add_argument(
         '--head',
         metavar='HASH',
-        help='of a last line that was noted elsewhere: the record must still hold that line',
+        help='hash of an earlier last line, noted elsewhere: the record must still hold this line',
     )
     return parser.parse_args(argv)
 
@@ -42,16 +43,16 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     problems = _copies(args.out, latest) + _derived(args.out, latest)
     if args.head and args.head not in hashes:
-        problems.append(f'{path}: expected a line of hash {args.head}: lines were taken away or changed')
+        problems.append(f'{path}: expected a line of hash {args.head}: lines were removed or changed')
     for problem in problems:
         print(f'error: {problem}', file=sys.stderr)
     if problems:
         return 1
     radiographs = len({entry['file'] for entry in latest.values()})
     print(
-        f'{path}: {len(hashes)} entries on {radiographs} radiographs; each follows from the one before, and '
-        f'the copies are those that were decided on\n'
-        f'the last one has the hash {hashes[-1] if hashes else FIRST}'
+        f'{path}: {len(hashes)} entries on {radiographs} radiographs; each entry follows from the entry '
+        f'before, and the copies are the decided radiographs\n'
+        f'the last entry has the hash {hashes[-1] if hashes else FIRST}'
     )
     return 0
 

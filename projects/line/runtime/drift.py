@@ -288,9 +288,9 @@ def _standing(kept: dict[str, Any]) -> Standing:
     found = Standing(**kept)
     numbers = [found.average, *found.history]
     if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
-        raise ValueError('an average that is none')
+        raise ValueError('an average that is not a finite number')
     if type(found.count) is not int or not isinstance(found.called, dict):
-        raise TypeError('a count that is none')
+        raise TypeError('a count or a call of another type')
     if found.called and not {'time', 'side', 'average', 'count'} <= found.called.keys():
         raise ValueError('a call without its time')
     return found
@@ -303,7 +303,7 @@ def charts_of(
     reference = inspector.exported.reference
     if not reference:
         return {}, [
-            'no drift charts: the folder has no reference, which takes 10 validation parts; export again'
+            'no drift charts: the folder has no reference, which needs 10 validation parts; export again'
         ]
     units = float(reference['units'])
     charts = {

@@ -140,7 +140,7 @@ class Exported:
     def cost_in_words(self) -> str:
         """Return in words the cost of the folder's threshold: the sound validation parts that it rejects."""
         if not self.cost:
-            return 'what it costs is not known: no validation part is known to be sound'
+            return 'not known, as no validation part is known to be sound'
         cost = self.cost
         return (
             f'{cost["rejected"]} of {cost["sound"]} sound validation parts rejected ({cost["rate"]:.1%}, at '

@@ -44,8 +44,8 @@ def merge_shards(out: Path) -> Summary:
         completed = _read(folder / DONE)['radiographs']
         if len(seen) - before != completed:
             raise ArchiveError(
-                f'{folder}: {len(seen) - before} radiographs in its journal, expected the {completed} that '
-                'it was completed with; inspect the shard again'
+                f'{folder}: {len(seen) - before} radiographs in its journal, expected {completed} as at its '
+                'completion; inspect the shard again'
             )
     try:
         write_tables(out, [folder / JOURNAL for folder in shards], done['head'], done['opinion'])

@@ -36,7 +36,7 @@ class Shadow:
 
     def __init__(self, inspector: Inspector, first: Inspector, out: Path):
         if inspector.digest == first.digest:
-            raise ArchiveError('--shadow: is the folder that inspects already; give another')
+            raise ArchiveError('--shadow: is the folder of the first detector; give another')
         self.inspector, self.path = inspector, out / RECORD
         self.counts: Counter[tuple[str, str]] = Counter()
 

@@ -39,7 +39,7 @@ def _rows(journal: Path) -> Iterator[dict[str, Any]]:
                     raise ValueError
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise ArchiveError(
-                    f'{journal}: line {number} is damaged, expected what an inspection wrote; delete it, and '
+                    f'{journal}: line {number} is damaged, expected a line of an inspection; delete it, and '
                     'its radiograph is inspected again'
                 ) from None
             yield row
