@@ -321,7 +321,7 @@ def _unfit_val(run: Run) -> str | None:
         return f'has the classes {run.val.classes} on val and {run.predictions.classes} on test; {again}'
     if run.val.checkpoint != run.predictions.checkpoint:
         return (
-            f'its predictions of val are of {run.val.checkpoint}, those of test are of '
+            f'its predictions of val are of {run.val.checkpoint}, those of test of '
             f'{run.predictions.checkpoint}: a threshold would be of another model; run tools/test.py --val '
             'again'
         )

@@ -137,7 +137,7 @@ def test_shards_that_do_not_belong_together_are_refused(exported, archive, tmp_p
     restore()
     lines = (second / 'journal.jsonl').read_text().splitlines(keepends=True)
     (second / 'journal.jsonl').write_text(''.join(lines[:-1]))
-    refused('expected the ')
+    refused('as at its completion')
     restore()
     (second / 'done.json').write_text('{')
     refused('damaged; inspect the shard again')
