@@ -245,7 +245,7 @@ def class_of_types(path, types, used, classes, severity) -> dict[str, str]:
         if set(types) != set(classes):
             remedy = 'rename one side, or give `severity` a map from type to class'
             if {t.lower() for t in types} == {c.lower() for c in classes}:
-                remedy = 'they differ only in upper and lower case; use the same spelling'
+                remedy = 'they differ in upper and lower case only; use the same spelling'
             raise DatasetError(f'{path} has the types {types}, metainfo.classes is {classes}; {remedy}')
         return {name: name for name in types}
     wrong = {kind: label for kind, label in table.items() if label not in classes}
