@@ -32,6 +32,7 @@ def test_leaks_and_crops_in_one_run(capsys):
     assert len(re.findall(r'\n +(200|400) x +(40|80) ', printed)) == 4 and 'n log n' in printed
 
 
+@pytest.mark.slow
 def test_windows_are_those_of_all_pixels(capsys):
     rows = levels.measure_all([40])
     assert rows[0]['images'] == 40 and rows[0]['exact_high'] > rows[0]['exact_low'] + 500

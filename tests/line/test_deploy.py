@@ -1074,6 +1074,7 @@ def signal_stack():
     return found.base, found.flags
 
 
+@pytest.mark.slow
 def test_detectors_that_come_and_go_leave_the_threads_signal_stack_alone(exported):
     """A stack that was freed kills the process at the next signal, such as that of a child's end."""
     one = Inspector(exported)

@@ -170,6 +170,7 @@ def written(drawn):
     return out
 
 
+@pytest.mark.slow
 def test_the_printed_latency_is_shown(written):
     assert (written / 'latency.csv').read_text().splitlines() == ['variant,ms p50', 'exported,126']
 

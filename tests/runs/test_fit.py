@@ -57,6 +57,7 @@ def test_the_doctor_counts_images_for_every_rank():
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_training_that_fits_not_stops_before_its_first_batch(
     classifier, tmp_path, capsys, options, expected
 ):
