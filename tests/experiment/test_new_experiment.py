@@ -191,7 +191,7 @@ def own_tree(checkout, tiny_coco, scale, **data):
     ]
     assert main(arguments) == 0
     environment = os.environ | {'MMXRAY_CONFIGS': str(checkout / 'configs'), 'OMP_NUM_THREADS': '1'}
-    tests = [str(REPO / 'tests' / name) for name in ('configs', 'xray/test_names.py')]
+    tests = [str(REPO / 'tests' / name) for name in ('configs', 'config/test_names.py')]
     return subprocess.run(
         [
             sys.executable,
