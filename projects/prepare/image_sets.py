@@ -17,6 +17,8 @@ from projects.xray import datasets
 from .findings import ERROR, NOTE, Finding, ImageSet
 
 LABELLED = ('train', 'val', 'test')
+_ANNOTATED = ('XrayDefects', 'XraySeverity')
+_UNLABELLED = ('XrayImages', 'XrayBackgrounds')  # a training may draw flaws into the second
 
 
 def read_sets(
@@ -34,9 +36,9 @@ def read_sets(
     sets, findings = [], []
     for split in LABELLED:
         for data in data_sets(cfg, f'{split}_dataloader'):
-            name = split if data['type'] != 'XrayImages' else 'pretraining'
+            name = 'pretraining' if data['type'] in _UNLABELLED else split
             add_set(sets, findings, name, data, cfg, missing=ERROR)
-    if any(s.side == 'pretraining' for s in sets):
+    if not any(s.side == 'train' for s in sets):
         related, splits = configs_from(Path(config_path).stem), ('test',)
     else:
         related, splits = pretraining_configs(cfg), ('train',)
@@ -75,10 +77,10 @@ def add_set(
         missing: level of the finding if the set or its boxes cannot be read.
     """
     kind = data['type']
-    if kind not in ('XrayDefects', 'XraySeverity', 'XrayImages'):
+    if kind not in (*_ANNOTATED, *_UNLABELLED):
         raise datasets.DatasetError(
-            f'{name}: dataset type {kind}, expected XrayDefects, XraySeverity or XrayImages; convert the '
-            'data with tools/convert_dataset.py'
+            f'{name}: dataset type {kind}, expected {", ".join(_ANNOTATED)} or {" or ".join(_UNLABELLED)}; '
+            'convert the data with tools/convert_dataset.py'
         )
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         dataset = DATASETS.build({**data, 'lazy_init': True, 'pipeline': []})
@@ -93,7 +95,7 @@ def add_set(
     before = sum(s.side == name for s in sets)
     name = f'{name} {before + 1}' if before else name
     try:
-        if kind == 'XrayImages':
+        if kind in _UNLABELLED:
             with datasets.quiet():
                 rows = dataset.load_data_list()
             names = [remote.name_in(folder, row['img_path']) for row in rows]

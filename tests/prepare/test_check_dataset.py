@@ -608,6 +608,40 @@ def test_the_window_of_the_command_line_counts_for_related_configs(repo, tiny_co
     assert all(s.window == dict(type='percentile', low=1, high=99) for s in sets)
 
 
+@pytest.mark.parametrize('mixed', [True, False], ids=['beside labels', 'alone'])
+def test_an_archive_with_drawn_flaws_is_checked_as_one_without_labels(tiny_coco, mixed):
+    root = str(tiny_coco(n=4, types=('crack', 'gas_pore'), unlabeled=6))
+    loaded = [dict(type='LoadXray')]
+    labelled = dict(
+        type='XrayDefects',
+        data_root=root,
+        data_prefix=dict(img='images'),
+        severity='castings',
+        pipeline=loaded,
+    )
+    archive = dict(
+        type='XrayBackgrounds',
+        data_root=root,
+        data_prefix='unlabeled',
+        metainfo=dict(classes=('critical', 'minor')),
+        severity='castings',
+        pipeline=loaded,
+    )
+    both = dict(type='XrayMixedDefects', datasets=[dict(labelled, ann_file='train.json'), archive])
+    cfg = Config(
+        dict(
+            default_scope='mmdet',
+            model=dict(type='FasterRCNN'),
+            train_dataloader=dict(dataset=both if mixed else archive),
+            test_dataloader=dict(dataset=dict(labelled, ann_file='test.json')),
+        )
+    )
+    sets, findings = read_sets(cfg, 'mixed.py')
+    sides = {s.side: len(s.names) for s in sets}
+    assert (sides['pretraining'], sides['test'], sides.get('train')) == (6, 4, 4 if mixed else None)
+    assert not [finding for finding in findings if finding.level != 'note']
+
+
 def test_parts_of_test_are_found_among_unlabelled_names(tmp_path, repo, monkeypatch):
     """A pretraining list made apart from the converter, whose --group knows the parts of its names."""
     source = tmp_path / 'source'
