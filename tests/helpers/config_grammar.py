@@ -76,7 +76,7 @@ def resolved(path: Path):
 
 
 def dataset(loader) -> dict:
-    """The dataset of a loader, without the repetition around it."""
+    """The first dataset of a loader, without the wrappers around it."""
     inner = loader.dataset
     while inside := inner.get('dataset') or inner.get('datasets'):
         inner = inside if isinstance(inside, dict) else inside[0]
