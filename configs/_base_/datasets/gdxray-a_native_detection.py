@@ -1,5 +1,7 @@
 # GDXray castings at native size, protocol A: training on crops, tests on whole radiographs.
 _base_ = './gdxray-a_detection.py'
+# Flaws are smaller in the radiograph itself, and in crops, than at 1024 px.
+xray_heads = dict(rpn_head=dict(anchor_generator=dict(scales=[4, 6])))
 # Unlabelled radiographs into which flaws are drawn.
 xray_backgrounds = dict(
     type='XrayBackgrounds',
