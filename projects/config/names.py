@@ -29,9 +29,10 @@ BACKBONES = {
     'swin-narrow': 'swin-narrow',
     'lite0': 'lite0',
     'convnext-tiny': 'convnext-tiny',
+    'vit-small': 'vit-small',
 }
 # The inits that a plant could use without its own pretraining, the strongest first.
-BASELINES = ('in1k', 'dinov3', 'coco', 'scratch')
+BASELINES = ('in1k', 'dinov3', 'dinov2', 'coco', 'scratch')
 # Image sets of self-supervised and drawn pretrainings.
 ARCHIVES = ('industrial', 'castings-a', 'castings-b', 'welds', 'synthetic-1024', 'synthetic')
 # Data sets tested by cross-validation, with the number of folds: `welds-0` is the first fold of the welds.
@@ -49,15 +50,17 @@ LABELLED = (
 OWN = r'own-[a-z0-9]+(?:-[a-z0-9]+)*?'
 METHODS = ('simsiam', 'simmim', 'densecl')
 DETECTORS = ('faster-rcnn', 'mask-rcnn')
-AXES = ('views', 'mixed')
-"""Variants of a recipe's data: views made for radiographs; labels mixed with drawn flaws."""
+AXES = ('views', 'mixed', 'frozen')
+"""Variants of a recipe: views made for radiographs; labels mixed with drawn flaws; a frozen backbone."""
 
 _BACKBONE = '|'.join(BACKBONES)
 _PRETRAINED = '|'.join((*METHODS, 'drawn'))
 _ARCHIVE = '|'.join((*ARCHIVES, OWN))
 _LABELLED = '|'.join((*LABELLED, OWN))
 # A pretraining is named by its method, and by its images if they differ from the detector's.
-_INIT = rf'(?:in1k-)?(?:{_PRETRAINED})(?:-castings)?|in1k|dinov3|coco'
+_INIT = rf'(?:in1k-)?(?:{_PRETRAINED})(?:-castings)?|in1k|dinov[23]|coco'
+# Axes that a detector's name can end in.
+_AXIS = r'(?:-(?P<axis>mixed|frozen))?'
 _BATCH = r'(?P<gpus>\d+)xb(?P<batch>\d+)'
 GRAMMAR = {
     'pretrain': re.compile(
@@ -72,7 +75,7 @@ GRAMMAR = {
     'detector': re.compile(
         rf'(?:(?P<distiller>pkd|cwd)-(?P<teacher>(?:{_BACKBONE})(?:-(?:{_INIT}))?)_)?'
         rf'(?P<method>{"|".join(DETECTORS)})_(?P<backbone>{_BACKBONE})-(?:(?P<init>{_INIT})-pre|scratch)_fpn(?P<fpn>\d+)?'
-        rf'_{_BATCH}(?P<amp>-amp)?-(?:(?P<times>\d+)x|(?P<epochs>\d+)e)_(?P<images>{_LABELLED})(?:-(?P<axis>mixed))?'
+        rf'_{_BATCH}(?P<amp>-amp)?-(?:(?P<times>\d+)x|(?P<epochs>\d+)e)_(?P<images>{_LABELLED}){_AXIS}'
     ),
     'drawn': re.compile(
         rf'(?P<method>drawn)_(?P<backbone>{_BACKBONE})(?:-(?P<init>in1k)-pre)?_fpn(?P<fpn>\d+)?'
@@ -87,7 +90,7 @@ _RUN = re.compile(r'seed(?P<seed>\d+)-frac(?P<fraction>\d+)')
 _LOOSE = (
     re.compile(
         rf'(?P<method>{"|".join(DETECTORS)})_(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)'
-        r'_(?P<recipe>.+)_(?P<images>.+?)(?:-(?P<axis>mixed))?'
+        rf'_(?P<recipe>.+)_(?P<images>.+?){_AXIS}'
     ),
     re.compile(
         rf'(?P<backbone>.+?)-(?:(?P<init>{_INIT})-pre|scratch)_(?P<recipe>.+)_(?P<images>[\w-]+)-(?P<px>\d+px)'

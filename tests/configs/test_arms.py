@@ -20,6 +20,7 @@ from helpers.config_grammar import (
     resolved,
 )
 from mmengine.config import ConfigDict
+from mmpretrain.models import VisionTransformer
 
 from projects.config.configs import differences, load_config, under
 from projects.config.names import NameGrammarError
@@ -41,6 +42,7 @@ AXES = {
         'model.backbone.pad_small_map',
     ),
     frozenset({'axis', 'px'}): ('train_dataloader.dataset.pipeline',),
+    frozenset({'axis'}): ('model.backbone.frozen_stages',),
 }
 # Castings are read this often an epoch in the full recipes, to match the industrial set's iterations:
 # 20 * 1,433 and 15 * 1,818 radiographs against 27,901.
@@ -100,6 +102,9 @@ def expected_init(path, root):
     if name.init == 'dinov3':  # as Meta names the file, which the user downloads
         weights = 'dinov3_convnext_tiny_pretrain_lvd1689m-21b726bb.pth'
         return dict(type='Pretrained', checkpoint=f'data/weights/{weights}')
+    if name.init == 'dinov2':
+        weights = public_weights('mmpretrain', 'dinov2', 'vit-small-p14_dinov2-pre_3rdparty')
+        return dict(type='Pretrained', checkpoint=weights, prefix='backbone.')
 
     return dict(type='Pretrained', checkpoint=expected_checkpoint(path, root), prefix='backbone.')
 
@@ -160,6 +165,9 @@ def check_arm(path, config, root=CONFIGS):
     else:
         whole = expected_checkpoint(path, root) if hands_over_whole(name) else None
         assert config.load_from == whole
+    if name.axis == 'frozen':
+        depth = VisionTransformer.arch_zoo[config.model.backbone.arch]['num_layers']
+        assert config.model.backbone.frozen_stages == depth
     if name.kind == 'pretrain':
         wrapper = config.train_dataloader.dataset
         assert wrapper.get('times') == (

@@ -277,6 +277,8 @@ def test_a_name_says_the_architecture(path):
         assert backbone.type.endswith('EfficientNetLite0')
     elif name.backbone == 'convnext-tiny':
         assert (backbone.type, backbone.arch) == ('mmpretrain.DetectorConvNeXt', 'tiny')
+    elif name.backbone == 'vit-small':
+        assert (backbone.type, backbone.arch) == ('mmpretrain.VisionTransformer', 'dinov2-small')
     else:
         assert (backbone.arch.embed_dims, len(backbone.arch.depths)) == (32, 2)
     model = {'simsiam': 'SimSiam', 'simmim': 'SimMIM', 'faster-rcnn': 'FasterRCNN', None: 'ImageClassifier'}
@@ -540,7 +542,10 @@ def test_a_detector_trains_whole_and_is_chosen_on_val(path):
     config = resolved(path)
     model = model_of(config)
     model.train()
-    assert not [n for n, p in model.named_parameters() if not p.requires_grad]
+    frozen = {n.split('.')[0] for n, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == ({'backbone'} if parse_name(path).axis == 'frozen' else set())
+    if frozen:
+        assert not [n for n, p in model.backbone.named_parameters() if p.requires_grad]
     norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     assert all(m.training for m in norms)
     assert not norms or config.sync_bn == 'torch'

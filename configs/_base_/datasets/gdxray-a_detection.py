@@ -2,7 +2,7 @@
 _base_ = './industrial_detection.py'
 from projects.xray.classes import GDXRAY_CLASSES as xray_classes, GDXRAY_PALETTE as xray_palette  # noqa: E401, E402, I001
 
-# Best anchor IoU >= 0.7 / 0.5 for 93 / 99 % of the boxes at this input; [4, 6]: 79 / 100 %, COCO's [8]: 63 / 95 %.
+# Best anchor IoU >= 0.7 / 0.5 for 93 / 99 % of the boxes at this input; [4, 6]: 79 / 100 %, [8]: 63 / 95 %.
 xray_heads = dict(
     rpn_head=dict(anchor_generator=dict(scales=[6, 8])),
     roi_head=dict(bbox_head=dict(num_classes=len(xray_classes))),
