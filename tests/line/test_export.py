@@ -34,6 +34,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs/small'
 SMALL = CONFIGS / 'faster-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py'
 MASKS = CONFIGS / 'mask-rcnn_r18-narrow-scratch_fpn_1xb4-8e_synthetic.py'
 SWIN = CONFIGS / 'faster-rcnn_swin-narrow-scratch_fpn_1xb4-8e_synthetic.py'
+VIT = CONFIGS.parent / 'faster_rcnn/faster-rcnn_vit-small-scratch_fpn_4xb4-amp-2x_industrial.py'
 SIDE = 96
 
 
@@ -73,6 +74,11 @@ def data(tmp_path_factory):
 def write_detector(config, root, folder):
     """Write a config for the drawn data, and a checkpoint whose scores differ; return the paths of both."""
     cfg = Config.fromfile(config)
+    if config == VIT:  # as ViT-S, but for its size
+        cfg.model.backbone.update(
+            arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+        )
+        cfg.model.neck.in_channels = 16
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.data_root = str(root)
         for step in loader.dataset.pipeline:
@@ -391,6 +397,19 @@ def test_an_untrained_detector_uses_all_its_layers_and_is_the_same_again(detecto
         assert (first[name + 'weight'] == 1).all()
         assert first[name + 'running_mean'].abs().min() > 0
         assert (first[name + 'running_var'] != 1).all()
+
+
+@pytest.mark.slow
+def test_a_vit_detector_is_exported_and_each_of_its_layers_counts(data, tmp_path):
+    config, checkpoint = write_detector(VIT, data, tmp_path)
+    gammas = [v for k, v in torch.load(checkpoint)['state_dict'].items() if '.gamma' in k]
+    assert len(gammas) == 4 and all((gamma == 1).all() for gamma in gammas)
+    assert tool.main([str(config), str(checkpoint), str(tmp_path / 'out')]) == 0
+    content = folder.read(tmp_path / 'out')
+    assert content.input == [112, 112]  # 96 px, padded to a multiple of 28
+    for row in content.parity:
+        assert row['boxes'] > 50 and row['matched'] == row['boxes']
+        assert row['score_max'] <= parity.MAX_SCORE_ERROR
 
 
 def test_boxes_are_matched_by_place_and_class():

@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,18 +141,26 @@ def padded_size(size: Sequence[int], scale: list[int] | float, divisor: int) -> 
     return [-(-int(side * factor + 0.5) // divisor) * divisor for side in size]
 
 
+# `gamma` in a block of mmpretrain's ConvNeXt, `gamma1.weight` and `gamma2.weight` in one of its ViT.
+_LAYER_SCALE = re.compile(r'\.gamma(\d\.weight)?$')
+
+
 def untrained_detector(cfg: Config, seed: int = 0) -> torch.nn.Module:
     """Build a config's detector with random weights, also where its training starts from pretrained ones.
 
-    Every layer affects the output. OpenMMLab begins residual branches with a gamma of 0, so a comparison
-    would not see them: gamma is 1 here. Batch norm gets the statistics of some drawn radiographs; without
-    them, the residual sums of a deep backbone would grow without bound.
+    Every layer affects the output. OpenMMLab begins residual branches with a gamma of 0 or 1e-5, in a norm
+    or in the layer scale of ConvNeXt and ViT, so a comparison would not see them: gamma is 1 here. Batch norm
+    gets the statistics of some drawn radiographs; without them, the residual sums of a deep backbone would grow
+    without bound.
     """
     cfg.model.backbone.init_cfg = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         detector = _build(cfg)
         detector.init_weights()
+        for name, parameter in detector.named_parameters():
+            if _LAYER_SCALE.search(name):
+                torch.nn.init.ones_(parameter)
         norms = [module for module in detector.modules() if isinstance(module, torch.nn.BatchNorm2d)]
         momenta = [norm.momentum for norm in norms]
         detector.eval()
