@@ -150,8 +150,8 @@ def untrained_detector(cfg: Config, seed: int = 0) -> torch.nn.Module:
 
     Every layer affects the output. OpenMMLab begins residual branches with a gamma of 0 or 1e-5, in a norm
     or in the layer scale of ConvNeXt and ViT, so a comparison would not see them: gamma is 1 here. Batch norm
-    gets the statistics of some drawn radiographs; without them, the residual sums of a deep backbone would grow
-    without bound.
+    gets the statistics of some drawn radiographs; without them, the residual sums of a deep backbone would
+    grow without bound.
     """
     cfg.model.backbone.init_cfg = None
     with torch.random.fork_rng(devices=[]):
