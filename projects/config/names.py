@@ -50,8 +50,8 @@ LABELLED = (
 OWN = r'own-[a-z0-9]+(?:-[a-z0-9]+)*?'
 METHODS = ('simsiam', 'simmim', 'densecl')
 DETECTORS = ('faster-rcnn', 'mask-rcnn')
-AXES = ('views', 'mixed', 'frozen')
-"""Variants of a recipe: views made for radiographs; labels mixed with drawn flaws; a frozen backbone."""
+AXES = ('views', 'mixed', 'frozen', 'cascade')
+"""Variants: views for radiographs; labels mixed with drawn flaws; a frozen backbone; Cascade R-CNN."""
 
 _BACKBONE = '|'.join(BACKBONES)
 _PRETRAINED = '|'.join((*METHODS, 'drawn'))
@@ -79,7 +79,8 @@ GRAMMAR = {
     ),
     'drawn': re.compile(
         rf'(?P<method>drawn)_(?P<backbone>{_BACKBONE})(?:-(?P<init>in1k)-pre)?_fpn(?P<fpn>\d+)?'
-        rf'_{_BATCH}(?P<amp>-amp)?-(?P<epochs>\d+)e_(?P<images>{_ARCHIVE})-(?P<px>\d+)px'
+        rf'_{_BATCH}(?P<amp>-amp)?-(?P<epochs>\d+)e_(?P<images>{_ARCHIVE})'
+        rf'(?:-(?P<axis>cascade))?-(?P<px>\d+)px'
     ),
 }
 # An axis, a size or the end must follow the archive: `synthetic` must not match within `synthetic-1024`.
@@ -222,11 +223,13 @@ def summary(stem: str) -> dict[str, str]:
         archive = drawn['images']
         where = 'castings' if archive.startswith('castings') else ''
         init = '-'.join(part for part in (drawn['init'], 'drawn', where) if part)
-        recipe = stem.split('_', 2)[2].removesuffix(f'_{archive}-{drawn["px"]}px')
+        axis = drawn['axis']
+        ending = '-'.join(part for part in (archive, axis, f'{drawn["px"]}px') if part)
+        recipe = [stem.split('_', 2)[2].removesuffix(f'_{ending}'), axis, f'{drawn["px"]}px']
         return dict(
             dataset=archive.replace('castings-', 'gdxray-'),
             backbone=drawn['backbone'],
-            recipe=f'{recipe}, {drawn["px"]}px',
+            recipe=', '.join(part for part in recipe if part),
             init=f'{init} alone',
         )
     taught = _TAUGHT.fullmatch(stem)

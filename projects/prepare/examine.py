@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from projects.radiograph.remote import is_url, read_text
 from projects.runs.digests import digest
+from projects.runs.fit import class_heads
 
 from .anchors import Boxes, best_anchor_iou, boxes_at_input, check_anchors, check_box_size
 from .check_boxes import check_boxes, check_dominance, check_ledgers, check_parts
@@ -53,7 +54,7 @@ def examine(
     findings += check_files(sets, scans)
     findings += check_boxes(labelled) + check_dominance(labelled) + check_ledgers(sets)
     findings += check_parts(labelled)
-    findings += check_classes(labelled, heads(cfg.model))
+    findings += check_classes(labelled, class_heads(cfg.model))
     findings += check_windows([s for s in sets if s.side != 'unlisted'], levels)
     findings += check_leaks(sets, scans, workers)
     anchors = None
@@ -75,21 +76,6 @@ def examine(
         findings=[vars(finding) for finding in findings],
     )
     return report, findings, dict(sets=sets, scans=scans, levels=levels, boxes=boxes, anchors=anchors)
-
-
-def heads(model: dict) -> dict[str, int]:
-    """Return `num_classes` of each head of a model, by dotted key."""
-    found = {}
-
-    def visit(node, path):
-        for name, value in node.items():
-            if name == 'num_classes':
-                found[f'{path}.{name}'] = value
-            elif isinstance(value, dict) and name != 'teacher':
-                visit(value, f'{path}.{name}')
-
-    visit(model, 'model')
-    return found
 
 
 def fit_anchors(model: dict, boxes: Boxes) -> tuple[dict | None, list[Finding]]:

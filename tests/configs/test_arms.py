@@ -19,12 +19,13 @@ from helpers.config_grammar import (
     parse_name,
     resolved,
 )
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmpretrain.models import VisionTransformer
 
 from projects.config.configs import differences, load_config, under
 from projects.config.names import NameGrammarError
 
+MMDET = Path(importlib.util.find_spec('mmdet').origin).parent / '.mim/configs/_base_/models'
 ARMS = [path for path in all_configs() if baseline_of(path)]
 
 # What an arm may change, by the tokens in which its name differs from its baseline's.
@@ -42,7 +43,11 @@ AXES = {
         'model.backbone.pad_small_map',
     ),
     frozenset({'axis', 'px'}): ('train_dataloader.dataset.pipeline',),
-    frozenset({'axis'}): ('model.backbone.frozen_stages',),
+}
+# And by the axis itself, where the name differs in nothing else.
+VARIANTS = {
+    'frozen': ('model.backbone.frozen_stages',),
+    'cascade': ('model.type', 'model.roi_head', 'model.train_cfg.rcnn'),
 }
 # Castings are read this often an epoch in the full recipes, to match the industrial set's iterations:
 # 20 * 1,433 and 15 * 1,818 radiographs against 27,901.
@@ -53,6 +58,8 @@ def axis_of(path):
     """Keys below which an arm may differ from its baseline."""
     name = parse_name(path)
     changed = frozenset(name.differs(parse_name(baseline_of(path))))
+    if changed == {'axis'}:
+        return VARIANTS[name.axis]
     assert changed in AXES, f'{path.stem} differs from its baseline in {sorted(changed)}: not one axis'
     return ('load_from',) if hands_over_whole(name) else AXES[changed]
 
@@ -107,6 +114,21 @@ def expected_init(path, root):
         return dict(type='Pretrained', checkpoint=weights, prefix='backbone.')
 
     return dict(type='Pretrained', checkpoint=expected_checkpoint(path, root), prefix='backbone.')
+
+
+def check_cascade(base, model):
+    """The stages are those of mmdet's Cascade R-CNN; all else is the baseline's head and sampling."""
+    published = Config.fromfile(MMDET / 'cascade-rcnn_r50_fpn.py').model
+    for key in ('type', 'num_stages', 'stage_loss_weights'):
+        assert model.roi_head[key] == published.roi_head[key]
+    assert model.roi_head.bbox_roi_extractor == base.roi_head.bbox_roi_extractor
+    own = ('type', 'in_channels', 'fc_out_channels', 'roi_feat_size', 'num_classes')
+    single = base.roi_head.bbox_head
+    for head, theirs in zip(model.roi_head.bbox_head, published.roi_head.bbox_head, strict=True):
+        assert head == dict(theirs, **{key: single[key] for key in own})
+    for stage, theirs in zip(model.train_cfg.rcnn, published.train_cfg.rcnn, strict=True):
+        assert stage.assigner == dict(theirs.assigner, type='XrayMaxIoUAssigner')
+        assert dict(stage, assigner=None) == dict(base.train_cfg.rcnn, assigner=None)
 
 
 def expected_checkpoint(path, root):
@@ -168,6 +190,9 @@ def check_arm(path, config, root=CONFIGS):
     if name.axis == 'frozen':
         depth = VisionTransformer.arch_zoo[config.model.backbone.arch]['num_layers']
         assert config.model.backbone.frozen_stages == depth
+    if name.axis == 'cascade':
+        assert config.model.type == 'CascadeRCNN'
+        check_cascade(base.model, config.model)
     if name.kind == 'pretrain':
         wrapper = config.train_dataloader.dataset
         assert wrapper.get('times') == (

@@ -283,7 +283,7 @@ def test_a_name_says_the_architecture(path):
         assert (backbone.arch.embed_dims, len(backbone.arch.depths)) == (32, 2)
     model = {'simsiam': 'SimSiam', 'simmim': 'SimMIM', 'faster-rcnn': 'FasterRCNN', None: 'ImageClassifier'}
     model |= {'drawn': 'FasterRCNN', 'densecl': 'DenseCL', 'mask-rcnn': 'MaskRCNN'}
-    assert config.model.type == model[name.method]
+    assert config.model.type == ('CascadeRCNN' if name.axis == 'cascade' else model[name.method])
 
 
 @select([p for p in ALL if parse_name(p).px])
@@ -458,10 +458,15 @@ def test_classes_agree(path):
             assert data.metainfo.palette == (classes.GDXRAY_PALETTE if gdxray else classes.PALETTE)
             unlabelled = data.type == 'XrayBackgrounds'
             assert unlabelled or data.filter_cfg == dict(filter_empty_gt=False)
-    head = config.model.roi_head.bbox_head if path in detectors else config.model.head
-    assert head.num_classes == len(expected)
+    heads = as_list(config.model.roi_head.bbox_head if path in detectors else config.model.head)
+    assert {head.num_classes for head in heads} == {len(expected)}
     if name.method == 'mask-rcnn':
         assert config.model.roi_head.mask_head.num_classes == len(expected)
+
+
+def as_list(node):
+    """The stages of a cascade, or the only one."""
+    return node if isinstance(node, list) else [node]
 
 
 @each
@@ -569,8 +574,9 @@ def test_masks_are_loaded_and_measured_where_the_recipe_learns_them(path):
 
 @select(detectors)
 def test_crowd_is_no_background_for_a_detector(path):
-    for stage in ('rpn', 'rcnn'):
-        assert resolved(path).model.train_cfg[stage].assigner.type == 'XrayMaxIoUAssigner'
+    training = resolved(path).model.train_cfg
+    for stage in (training.rpn, *as_list(training.rcnn)):
+        assert stage.assigner.type == 'XrayMaxIoUAssigner'
 
 
 def full_recipe_of(path):
