@@ -71,7 +71,18 @@ def data(tmp_path_factory):
     return root
 
 
-def write_detector(config, root, folder):
+def as_cascade(model):
+    """What makes a Faster R-CNN a Cascade R-CNN: three heads whose deltas have other units."""
+    head = dict(model.roi_head.bbox_head, reg_class_agnostic=True)
+    heads = [
+        dict(head, bbox_coder=dict(head['bbox_coder'], target_stds=[s, s, 2 * s, 2 * s]))
+        for s in (0.1, 0.05, 0.033)
+    ]
+    roi = dict(type='CascadeRoIHead', num_stages=3, stage_loss_weights=[1, 0.5, 0.25], bbox_head=heads)
+    return dict(type='CascadeRCNN', roi_head=roi, train_cfg=dict(rcnn=[model.train_cfg.rcnn] * 3))
+
+
+def write_detector(config, root, folder, cascade=False):
     """Write a config for the drawn data, and a checkpoint whose scores differ; return the paths of both."""
     cfg = Config.fromfile(config)
     if config == VIT:  # as ViT-S, but for its size
@@ -85,10 +96,14 @@ def write_detector(config, root, folder):
             if step.type == 'Resize':
                 step.scale = (SIDE, SIDE)
     cfg.model.test_cfg.rpn.update(nms_pre=60, max_per_img=40)
+    if cascade:
+        cfg.merge_from_dict(dict(model=as_cascade(cfg.model)))
     path = folder / config.name
     cfg.dump(path)
     model = export_detector.untrained_detector(copy.deepcopy(cfg))
-    for head in (model.rpn_head.rpn_cls, model.roi_head.bbox_head.fc_cls, model.roi_head.bbox_head.fc_reg):
+    heads = model.roi_head.bbox_head if cascade else [model.roi_head.bbox_head]
+    layers = [layer for head in heads for layer in (head.fc_cls, head.fc_reg)]
+    for head in (model.rpn_head.rpn_cls, *layers):
         head.weight.data *= 10  # untrained heads give all boxes one score, and ties are nobody's to decide
     checkpoint = path.with_name('weights.pth')
     torch.save(dict(state_dict=model.state_dict()), checkpoint)
@@ -285,6 +300,22 @@ def test_a_part_that_would_be_reproduced_wrongly_is_refused_in_one_line(detector
         TraceableDetector(export_detector.untrained_detector(cfg), (SIDE, SIDE))
 
 
+@pytest.mark.parametrize(
+    ('change', 'expected'),
+    [
+        (lambda roi: roi.bbox_head[1].update(reg_class_agnostic=False), 'one box for all classes'),
+        (lambda roi: roi.bbox_head[2].bbox_coder.update(clip_border=False), 'clip_border'),
+    ],
+    ids=['boxes by class', 'border'],
+)
+def test_a_cascade_that_would_be_reproduced_wrongly_is_refused(detector, change, expected):
+    cfg = running.read_config(str(detector[0]))
+    cfg.merge_from_dict(dict(model=as_cascade(cfg.model)))
+    change(cfg.model.roi_head)
+    with pytest.raises(UnsupportedDetectorError, match=f'^CascadeRCNN: expected [^\n]*{expected}[^\n]*$'):
+        TraceableDetector(export_detector.untrained_detector(cfg), (SIDE, SIDE))
+
+
 def test_an_input_that_does_not_fit_the_strides_is_refused(detector):
     model = export_detector.untrained_detector(running.read_config(str(detector[0])))
     with pytest.raises(UnsupportedDetectorError, match='multiples of 32'):
@@ -397,6 +428,27 @@ def test_an_untrained_detector_uses_all_its_layers_and_is_the_same_again(detecto
         assert (first[name + 'weight'] == 1).all()
         assert first[name + 'running_mean'].abs().min() > 0
         assert (first[name + 'running_var'] != 1).all()
+
+
+@pytest.mark.slow
+def test_a_cascade_is_exported_and_each_of_its_stages_moves_the_boxes(data, tmp_path):
+    config, checkpoint = write_detector(SMALL, data, tmp_path, cascade=True)
+    assert tool.main([str(config), str(checkpoint), str(tmp_path / 'out')]) == 0
+    for row in folder.read(tmp_path / 'out').parity:
+        assert row['boxes'] > 50 and row['matched'] == row['boxes']
+        assert row['score_max'] <= parity.MAX_SCORE_ERROR
+    model = export_detector.load_detector(running.read_config(str(config)), str(checkpoint))
+    whole = TraceableDetector(model, (SIDE, SIDE)).eval()
+    image, extent = torch.rand(1, 1, SIDE, SIDE) * 255, torch.tensor([SIDE, SIDE], dtype=torch.float32)
+    with torch.no_grad():
+        every = whole(image, extent)[0]
+        for stage in range(3):
+            layer = whole.stages[stage][1].fc_reg
+            kept = layer.weight.clone()
+            layer.weight.zero_()
+            found = whole(image, extent)[0]
+            layer.weight.copy_(kept)
+            assert found.shape != every.shape or not torch.allclose(found, every, atol=0.1)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import copy
 
 import torch
 import torchvision
-from mmdet.models import FasterRCNN, MaskRCNN
+from mmdet.models import CascadeRCNN, FasterRCNN, MaskRCNN
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.models.task_modules import DeltaXYWHBBoxCoder
 from torch import nn
@@ -19,7 +19,7 @@ class UnsupportedDetectorError(MMXrayError, ValueError):
 
 
 class TraceableDetector(nn.Module):
-    """Faster or Mask R-CNN from gray levels to boxes, as mmdet's `test_step` computes it, for one input size.
+    """Faster, Mask or Cascade R-CNN from gray levels to boxes, as in mmdet's `test_step`, for one input size.
 
     Tracing turns the module into one graph: normalisation, backbone, FPN, RPN, its NMS, RoIAlign, box head,
     NMS. mmdet's own code cannot be traced whole: it branches on data and loops over image metas. As in mmcv,
@@ -29,15 +29,15 @@ class TraceableDetector(nn.Module):
     pastes them into the radiograph.
 
     Args:
-        detector: An mmdet FasterRCNN or MaskRCNN with one box head; its backbone is copied, its other modules
-            are shared.
+        detector: An mmdet FasterRCNN or MaskRCNN, or a CascadeRCNN without masks; its backbone is copied, its
+            other modules are shared.
         size: Height and width of the input in px, multiples of the preprocessor's `pad_size_divisor`.
 
     Raises:
         UnsupportedDetectorError: The detector or one of its modules is of another kind.
     """
 
-    def __init__(self, detector: FasterRCNN | MaskRCNN, size: tuple[int, int]):
+    def __init__(self, detector: FasterRCNN | MaskRCNN | CascadeRCNN, size: tuple[int, int]):
         super().__init__()
         _check(detector)
         preprocessor = detector.data_preprocessor
@@ -52,7 +52,8 @@ class TraceableDetector(nn.Module):
         self.backbone, self.neck = _one_channel(detector.backbone), detector.neck
         self.rpn, self.roi = detector.rpn_head, detector.roi_head
         self.rpn_cfg, self.rcnn_cfg = detector.test_cfg.rpn, detector.test_cfg.rcnn
-        self.classes = self.roi.bbox_head.num_classes
+        self.stages = _stages(self.roi)
+        self.classes = self.stages[-1][1].num_classes
         self.outputs = ('boxes', 'scores', 'labels', *(['masks'] if self.roi.with_mask else []))
         was_training = self.training
         self.eval()
@@ -79,10 +80,16 @@ class TraceableDetector(nn.Module):
         """
         maps = self.neck(self.backbone((image - self.mean) / self.std))
         border = extent.flip(0).repeat(2)
-        rois = self._propose(maps, border)
-        order, features = self._pool(self.roi.bbox_roi_extractor, maps, rois)
-        logits, deltas = self.roi.bbox_head(features)
-        found = self._detect(rois[order], logits, deltas, border)
+        rois, logits = self._propose(maps, border), None
+        for number, (extractor, head) in enumerate(self.stages, 1):
+            order, features = self._pool(extractor, maps, rois)
+            rois = rois[order]
+            own, deltas = head(features)
+            logits = own if logits is None else logits[order] + own
+            if number < len(self.stages):  # the next stage looks at the boxes of this one
+                rois = _decode(head.bbox_coder, rois, deltas, border)
+        logits = logits / len(self.stages) if len(self.stages) > 1 else logits
+        found = self._detect(rois, logits, deltas, border)
         return (*found, self._masks(maps, found[0], found[2])) if self.roi.with_mask else found
 
     def _propose(self, maps, border):
@@ -139,7 +146,7 @@ class TraceableDetector(nn.Module):
 
     def _detect(self, rois, logits, deltas, border):
         """Return boxes, scores and labels after the NMS per class."""
-        head = self.roi.bbox_head
+        head = self.stages[-1][1]
         scores = logits.softmax(-1)[:, :-1].reshape(-1)
         rois = rois[:, None].expand(-1, 1 if head.reg_class_agnostic else self.classes, -1).reshape(-1, 4)
         boxes = _decode(head.bbox_coder, rois, deltas.reshape(-1, 4), border)
@@ -151,6 +158,13 @@ class TraceableDetector(nn.Module):
         kept = torchvision.ops.nms(boxes + offsets[:, None], scores, self.rcnn_cfg.nms.iou_threshold)
         kept = kept[: self.rcnn_cfg.max_per_img]
         return boxes[kept], scores[kept], labels[kept]
+
+
+def _stages(roi) -> list[tuple[nn.Module, nn.Module]]:
+    """Return RoI extractor and box head of each stage; of the only one, if the detector is no cascade."""
+    if isinstance(roi.bbox_head, nn.ModuleList):
+        return list(zip(roi.bbox_roi_extractor, roi.bbox_head, strict=True))
+    return [(roi.bbox_roi_extractor, roi.bbox_head)]
 
 
 def _decode(coder: DeltaXYWHBBoxCoder, boxes, deltas, border):
@@ -177,15 +191,22 @@ def _one_channel(backbone: nn.Module) -> nn.Module:
 def _check(detector) -> None:
     """Refuse a detector that `TraceableDetector` would reproduce wrongly."""
     rpn, roi = getattr(detector, 'rpn_head', None), getattr(detector, 'roi_head', None)
+    known, cascade = type(detector) in (FasterRCNN, MaskRCNN, CascadeRCNN), type(detector) is CascadeRCNN
     wanted = [
-        ('a FasterRCNN or MaskRCNN', type(detector) in (FasterRCNN, MaskRCNN)),
+        ('a FasterRCNN, MaskRCNN or CascadeRCNN', known),
         ('XrayDetDataPreprocessor', isinstance(detector.data_preprocessor, XrayDetDataPreprocessor)),
     ]
-    if type(detector) in (FasterRCNN, MaskRCNN):
+    if known:
         configs = (detector.test_cfg.rpn, detector.test_cfg.rcnn)
-        head, extractors = roi.bbox_head, [roi.bbox_roi_extractor]
-        coders = (rpn.bbox_coder, head.bbox_coder)
-        if roi.with_mask:
+        extractors, heads = map(list, zip(*_stages(roi), strict=True))
+        coders = (rpn.bbox_coder, *(head.bbox_coder for head in heads))
+        of_kind = 'CascadeRoIHead' if cascade else 'StandardRoIHead'
+        if cascade:
+            wanted += [
+                ('one box for all classes in a cascade', all(head.reg_class_agnostic for head in heads)),
+                ('a cascade without masks', not roi.with_mask),
+            ]
+        elif roi.with_mask:
             extractors.append(roi.mask_roi_extractor)
             mask = roi.mask_head
             wanted += [
@@ -195,13 +216,13 @@ def _check(detector) -> None:
             ]
         wanted += [
             ('RPNHead with sigmoid', type(rpn).__name__ == 'RPNHead' and rpn.use_sigmoid_cls),
-            ('StandardRoIHead', type(roi).__name__ == 'StandardRoIHead' and not roi.with_shared_head),
+            (of_kind, type(roi).__name__ == of_kind and not roi.with_shared_head),
             ('SingleRoIExtractor', all(type(e).__name__ == 'SingleRoIExtractor' for e in extractors)),
             (
                 'RoIAlign by average',
                 all(layer.pool_mode == 'avg' for e in extractors for layer in e.roi_layers),
             ),
-            ('softmax scores', not head.custom_cls_channels),
+            ('softmax scores', not any(head.custom_cls_channels for head in heads)),
             ('DeltaXYWHBBoxCoder', all(type(c) is DeltaXYWHBBoxCoder for c in coders)),
             ('clip_border of the coders', all(c.clip_border for c in coders)),
             (
@@ -214,6 +235,6 @@ def _check(detector) -> None:
     missing = [name for name, there in wanted if not there]
     if missing:
         raise UnsupportedDetectorError(
-            f'{type(detector).__name__}: expected {", ".join(missing)}; only Faster and Mask R-CNN of this '
-            'kind are exported: use tools/test.py for others'
+            f'{type(detector).__name__}: expected {", ".join(missing)}; only Faster, Mask and Cascade R-CNN '
+            'of this kind are exported: use tools/test.py for others'
         )
