@@ -47,7 +47,7 @@ class SimpleFPN(BaseModule):
     """The feature pyramid of ViTDet: maps of several strides from the last map of a plain ViT.
 
     With s the stride of the ViT, the strides are s / 4, s / 2, s, 2 s and 4 s; the last map takes every
-    second position of the one before. Source: Li et al., arXiv:2203.16527, section 3 and appendix A.2.
+    second position of the one before. Source: Li et al., arXiv:2203.16527, section 3.
 
     Args:
         in_channels: Channels of the ViT's map.
