@@ -119,7 +119,11 @@ def test_what_the_data_cannot_carry_is_said_with_what_would_do(more, expected):
 
 
 def test_flaws_are_drawn_where_their_types_have_a_severity():
-    assert choose(facts(), 'cpu').drawn_epochs
+    assert [choose(facts(unlabeled=n), 'cpu').drawn_epochs for n in (20, 300, 2000, 9000)] == [60, 20, 3, 2]
+    assert (
+        'set. Their real flaws count as sound in it. 6,000 crops'
+        in choose(facts(), 'cpu').reasons['drawn flaws']
+    )
     assert not choose(facts(drawable=[]), 'cpu').drawn_epochs
     assert not choose(facts(), 'one-gpu').drawn_epochs
 
