@@ -126,7 +126,8 @@ def choose(facts: Facts, scale: str, memory: float | None = None) -> Choice:
         reasons['drawn flaws'] = (
             f'{len(facts.drawable)} of the 19 types that can be drawn have a severity: drawn flaws make '
             f'the {facts.unlabeled} unlabelled radiographs a training set. Their real flaws count as sound '
-            f'in it. {choice.drawn_epochs * facts.unlabeled:,} crops; on castings three times as long found more'
+            f'in it. {choice.drawn_epochs * facts.unlabeled:,} crops; on castings three times as many '
+            'found more'
         )
     warnings += _few(facts)
     return choice
