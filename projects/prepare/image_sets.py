@@ -11,14 +11,14 @@ from projects.radiograph import listing, remote
 from projects.radiograph.image import ImagingError
 from projects.radiograph.safe_parse import is_printable
 from projects.runs import running
-from projects.runs.digests import data_sets
+from projects.runs.digests import UNLABELLED, data_sets
 from projects.xray import datasets
 
 from .findings import ERROR, NOTE, Finding, ImageSet
 
 LABELLED = ('train', 'val', 'test')
 _ANNOTATED = ('XrayDefects', 'XraySeverity')
-_UNLABELLED = ('XrayImages', 'XrayBackgrounds')  # a training may draw flaws into the second
+_UNLABELLED = ('XrayImages', UNLABELLED)  # a training may draw flaws into the second
 
 
 def read_sets(
