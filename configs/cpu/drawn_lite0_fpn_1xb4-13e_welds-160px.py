@@ -1,10 +1,5 @@
-# The whole detector on flaws drawn into unlabelled welds, without the annotated films. It uses no labels;
-# fold 0 measures its detections.
+# The same with a backbone from random weights.
 # Command: python tools/train.py <this file>
-# Cost: 556 tiles / 4 = 139 iterations an epoch, 1,807 in 13 epochs.
-_base_ = [
-    '../_base_/models/faster-rcnn_lite0-native_fpn.py',
-    '../_base_/datasets/welds_drawn_detection.py',
-    '../_base_/schedules/native-13e.py',
-]
-model = dict(backbone=dict(init_cfg=None), **_base_.xray_heads)
+# Cost: as its baseline.
+_base_ = './drawn_lite0-in1k-pre_fpn_1xb4-13e_welds-160px.py'
+model = dict(backbone=dict(init_cfg=None))  # the class initialises itself (Kaiming)

@@ -164,10 +164,9 @@ def test_nothing_is_lost_or_twice_over_kills(repo, root, tmp_path):
     messages = []
     for _ in range(5):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            before = len(list(out.rglob('*.png.json')))
-            wait_for(
-                lambda before=before: len(list(out.rglob('*.png.json'))) > before or not arrived.is_alive()
-            )
+            # Results alone: a process that starts removes the last one's folder of verdicts.
+            before = len(results_of(out))
+            wait_for(lambda before=before: len(results_of(out)) > before or not arrived.is_alive())
             threading.Event().wait(rng.uniform(0, 0.3))
             process.kill()
             messages += process.stdout.read().splitlines()
