@@ -1,5 +1,5 @@
-# The whole detector, from ImageNet weights, on flaws drawn into unlabelled welds, without the annotated films.
-# It uses no labels; fold 0 measures its detections.
+# The whole detector, from ImageNet weights, on flaws drawn into unlabelled welds, without the annotated
+# films. It uses no labels; fold 0 measures its detections.
 # Command: python tools/train.py <this file>
 # Cost: 556 tiles / 4 = 139 iterations an epoch, 1,807 in 13 epochs.
 _base_ = [
