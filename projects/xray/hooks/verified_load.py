@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseAveragedModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -130,7 +130,15 @@ class VerifiedLoadHook(Hook):
     def _sources(self, runner) -> list[tuple[str, str, str]]:
         """List (config key, checkpoint, prefix that ends in a dot or is empty) of every file to load."""
         sources = []
+        # An average copies its model's weights at its first step, whatever it contains before.
+        averages = tuple(
+            f'{name}.'
+            for name, module in _unwrap(runner.model).named_modules()
+            if isinstance(module, BaseAveragedModel) and module.steps == 0
+        )
         for name, module in _unwrap(runner.model).named_modules():
+            if name.startswith(averages):
+                continue
             settings = getattr(module, 'init_cfg', None) or []
             for init_cfg in [settings] if isinstance(settings, dict) else settings:
                 if init_cfg.get('type') == 'Pretrained':

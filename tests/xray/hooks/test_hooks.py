@@ -13,7 +13,8 @@ from helpers.handover import RESNET_TARGET, detector, hand_over, log_of
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel
+from mmengine.hub import get_config
+from mmengine.model import BaseModel, ExponentialMovingAverage
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, OPTIM_WRAPPERS
 from mmengine.runner import Runner, save_checkpoint
@@ -114,6 +115,46 @@ def test_features_survive_the_hand_over(tmp_path, request, source, target, lines
         assert torch.equal(after(image)[-1], before(*unmasked)[-1])
     assert all(line in log for line in [*lines, 'image set   industrial'])
     assert re.search(r'backbone +sha256 [0-9a-f]{12}\b', log)
+
+
+def test_densecl_continues_from_weights_that_its_average_copies_at_the_first_step(tmp_path, request):
+    file = tmp_path / 'epoch_100.pth'
+    before = pretrained(RESNET_SOURCE, file).backbone
+    model = get_config('mmpretrain::densecl/densecl_resnet50_8xb32-coslr-200e_in1k.py').model
+    model._scope_, model.queue_len = 'mmpretrain', 8
+    init_cfg = dict(type='Pretrained', checkpoint=str(file), prefix='backbone.')
+    model.backbone = dict(RESNET_SOURCE['backbone'], init_cfg=init_cfg)
+    model.neck.update(in_channels=512, hid_channels=8)
+    runner, log = hand_over(model, tmp_path, request)
+    assert '100 of 100' in log
+    views = [torch.rand(4, 3, 64, 64) for _ in range(2)]
+    runner.model.loss(views, [])
+    average = runner.model.encoder_k.module[0].state_dict()
+    assert all(torch.equal(average[name], value) for name, value in before.named_parameters())
+
+
+def test_an_average_that_has_begun_without_the_weights_stops_the_training(tmp_path, request):
+    class Begin(Hook):
+        priority = 'HIGHEST'
+
+        def before_train(self, runner):
+            runner.model.average.steps += 1
+
+    class Averaged(BaseModel):
+        def __init__(self, backbone):
+            super().__init__()
+            self.backbone = MODELS.build(backbone)
+            self.average = ExponentialMovingAverage(self.backbone)
+
+        def forward(self):
+            raise NotImplementedError
+
+    file = tmp_path / 'epoch_100.pth'
+    pretrained(RESNET_SOURCE, file)
+    init_cfg = dict(type='Pretrained', checkpoint=str(file), prefix='backbone.')
+    model = Averaged(dict(RESNET_SOURCE['backbone'], init_cfg=init_cfg))
+    with pytest.raises(HandoverError, match='0 of the 100 tensors'):
+        hand_over(model, tmp_path, request, extra=[Begin()])
 
 
 def test_simmim_continues_from_classifier_weights(tmp_path, request):
