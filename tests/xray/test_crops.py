@@ -151,11 +151,11 @@ def test_radiographs_without_flaws_are_cropped_too():
 
 
 def test_unlabelled_radiographs_are_cropped_without_boxes():
-    image = np.arange(300 * 400, dtype=np.uint16).reshape(300, 400)
+    image = np.arange(200 * 300, dtype=np.uint16).reshape(200, 300)  # a gray level names its position
     results = XrayFlawCrop(size=64, flaw=0, scale=(1, 1))(dict(img=image, img_shape=image.shape))
     assert set(results) == {'img', 'img_shape'}
     assert results['img'].shape == results['img_shape'] == (64, 64)
-    y, x = divmod(int(results['img'][0, 0]), 400)
+    y, x = divmod(int(results['img'][0, 0]), 300)
     assert np.array_equal(results['img'], image[y : y + 64, x : x + 64])
 
 
