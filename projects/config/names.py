@@ -60,7 +60,7 @@ _LABELLED = '|'.join((*LABELLED, OWN))
 # A pretraining is named by its method, and by its images if they differ from the detector's.
 _INIT = rf'(?:in1k-)?(?:{_PRETRAINED})(?:-castings)?|in1k|dinov[23]|coco'
 # Axes that a detector's name can end in.
-_AXIS = r'(?:-(?P<axis>mixed|frozen))?'
+_AXIS = r'(?:-(?P<axis>mixed|frozen|cascade))?'
 _BATCH = r'(?P<gpus>\d+)xb(?P<batch>\d+)'
 GRAMMAR = {
     'pretrain': re.compile(
