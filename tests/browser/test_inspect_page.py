@@ -298,6 +298,22 @@ def test_what_cannot_be_read_is_shown_again_when_its_folder_is_opened_again(page
         expect(page.locator('#name')).to_contain_text('day/1.png')
 
 
+def test_next_waits_for_the_folder_that_is_being_opened(page, session, tmp_path):
+    open_day(page)
+    page.click('#next')
+    expect(page.locator('#name')).to_contain_text('day/1.png')
+    (tmp_path / 'archive' / 'day' / 'torn.tif').write_bytes(b'II*\0')
+    requests = []
+    # Nothing reaches the server before continue_().
+    page.route('**/v1/inspect/folder', lambda route: requests.append(route))
+    page.click('#pick')
+    page.click('#next')
+    page.wait_for_timeout(400)
+    expect(page.locator('#name')).to_contain_text('day/1.png')
+    requests[0].continue_()
+    expect(page.locator('#verdict')).to_have_text('unreadable')
+
+
 def test_what_of_a_folder_leads_out_of_the_archive_is_said(page, tmp_path):
     (tmp_path / 'archive' / 'day' / 'link.png').symlink_to(tmp_path / 'deep.png')
     open_day(page)

@@ -12,6 +12,7 @@ const seen = new Map();   // the region of each radiograph that was seen at 1:1,
 const before = [];        // ids of shown radiographs, the last at the end
 const opened = new Set(); // radiographs whose findings a blind reading has uncovered, by id and digest
 let viewer = null, fresh = false;  // fresh: a folder was opened, and its worst radiograph comes next
+let folder = Promise.resolve();    // ends when the folder that was asked for last is open, or cannot be opened
 
 export function openIn(made) { viewer = made; }
 
@@ -60,7 +61,7 @@ function after(id) {
 
 /** Show the next undecided radiograph; returns a message. */
 export async function next(known = false) {
-  if (!known) await refresh();
+  if (!known) { await folder; await refresh(); }  // whoever presses Next after Open means that folder
   const found = page.current && !fresh ? after(page.current.id)[0] : order().find(i => undecided(i) || unseen(i));
   fresh = false;
   if (found) return open(found.id);
@@ -98,7 +99,14 @@ export async function reopen(id) {
   }
 }
 
-export async function pick() {
+/** Open the chosen folder; returns a message. */
+export function pick() {
+  const opened = openFolder();
+  folder = opened.catch(() => {});  // the error is told by whoever called
+  return opened;
+}
+
+async function openFolder() {
   const {outside} = await json('/v1/inspect/folder', {folder: $('folder').value});
   fresh = true;
   page.looked.clear();  // an unreadable file may have been replaced
