@@ -13,14 +13,13 @@ A study file (YAML) names arms by their configs; seeds, shares of the labels and
     hours: {simsiam_*: 1.0}  # per training of the unchanged config on `gpus`; --dry-run uses them
     arms:
       - config: configs/small/NAME.py
-        seeds: [0]           # an arm's own seeds, fractions, lr_factors (a single one is fixed)
+        seeds: [0]           # an arm's own; likewise pretrain_seeds, fractions, lr_factors (one is fixed)
         epochs_factor: 3     # longer training
         pretrain_epochs_factor: 5  # longer pretraining
         needs_file: data/weights/NAME.pth  # the arm is left out, and named, while this file is missing
 
 The position of a seed in its arm's list, not the seed itself, decides from which pretraining a run starts.
-With pretrain_seeds [0, 1], an arm with seeds [0, 1, 2] starts from pretrainings 0, 1, 0; three arms with the
-seeds [0], [1] and [2] all start from pretraining 0.
+With pretrain_seeds [0, 1], an arm with seeds [0, 1, 2] starts from pretrainings 0, 1, 0.
 
 Runs write to `work_dirs/study/<name>/<stem>/seed<k>-frac<f>/`. So do the pretrainings that arms name by their
 checkpoints; all arms share them. This module does not import the training libraries.
@@ -56,7 +55,15 @@ DEFAULTS = dict(
 )
 
 
-OF_AN_ARM = ('seeds', 'fractions', 'lr_factors', 'epochs_factor', 'pretrain_epochs_factor', 'needs_file')
+OF_AN_ARM = (
+    'seeds',
+    'pretrain_seeds',
+    'fractions',
+    'lr_factors',
+    'epochs_factor',
+    'pretrain_epochs_factor',
+    'needs_file',
+)
 
 
 SMALLEST_BY_FRAME = 10  # percent of a series: a smaller share may hold no frame
@@ -265,7 +272,7 @@ def _plan_pretraining(study, source, seed, own, jobs) -> tuple[list[str], str | 
     """Plan the pretraining from which a seed of an arm starts, once for all arms."""
     if source is None:
         return [], None
-    seeds = study.settings['pretrain_seeds']
+    seeds = own['pretrain_seeds']
     chosen = seeds[own['seeds'].index(seed) % len(seeds)]
     factor = own['pretrain_epochs_factor']
     folder = f'{Path(source).stem}/seed{chosen}-frac100' + ('' if factor == 1 else f'-x{factor:g}')

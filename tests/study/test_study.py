@@ -101,6 +101,14 @@ def test_pretraining_has_seeds_of_its_own(study):
     assert starts == [f'simsiam_a/seed{k}-frac100' for k in (0, 1, 0)]
 
 
+def test_an_arm_may_start_from_one_of_the_study_s_pretrainings(study):
+    file = study('seeds: [5, 6]\npretrain_seeds: [0, 1]', arms=['scratch'])
+    with file.open('a') as stream:
+        stream.write('  - {config: configs/small/pretrained.py, pretrain_seeds: [1]}\n')
+    starts = [job.pretraining for job in trains(read_study(file)) if job.folder.startswith('pretrained')]
+    assert starts == ['simsiam_a/seed1-frac100'] * 2
+
+
 def test_a_longer_pretraining_is_another_run_beside_the_usual_one(study):
     file = study(arms=['pretrained'])
     with file.open('a') as stream:
