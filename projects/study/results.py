@@ -62,6 +62,7 @@ COLUMNS = {
     'balanced_accuracy': 'balanced accuracy',
 }
 POOLED = 'A row of all folds ranks the boxes of their tests together; it is not a mean over the folds.'
+CHANGED = '+ after a commit: the code had changes, so that the commit alone does not repeat the run.'
 SPREAD = (
     '± is the standard deviation over the seeds of the fine-tuning that a row lists. `pretrainings` counts '
     'the own pretrainings from which its runs start; with 1, the ± does not include the effect of another '
@@ -247,8 +248,9 @@ def write_readme(readme: Path, files: Sequence[Path]) -> int:
         origin += f'; not run: {", ".join(blocked)}' if blocked else ''
         table = 'No run has been tested yet.'
         if rows:
-            words = f'{SPREAD} {POOLED}' if records.get('pooled') else SPREAD
-            table = f'{format_table(header, rows, markdown=True)}\n\n{words}'
+            pooled, changed = records.get('pooled'), any('+' in commits for *_, commits in rows)
+            words = [SPREAD, *([POOLED] if pooled else []), *([CHANGED] if changed else [])]
+            table = f'{format_table(header, rows, markdown=True)}\n\n{" ".join(words)}'
         parts.append(f'**{records["about"] or records["study"]}**\n\n{table}\n\n{origin}')
     if not parts:
         raise RecordError(

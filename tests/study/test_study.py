@@ -396,8 +396,15 @@ def test_records_and_the_readme_follow_from_finished_runs(study, tmp_path, capsy
     assert '0, 1' in row and '0.300 ± 0.141' in row and '0.150 ± 0.071' in row and 'abcdef0' in row
     assert 'standard deviation over the seeds of the fine-tuning' in written
     assert 'failed: simsiam_a/seed0-frac100; not run: pretrained/seed0-frac100 (needs simsiam_a' in written
+    assert 'a commit: ' not in written
     assert main([str(file), '--readme', str(readme)]) == 0
     assert readme.read_text() == written
+    changed = json.loads(text)
+    changed['runs']['scratch/seed1-frac100']['dirty'] = True
+    (tmp_path / 'trial.results.json').write_text(json.dumps(changed))
+    assert main([str(file), '--readme', str(readme)]) == 0
+    assert 'abcdef0+ |' in readme.read_text() and 'a commit: the code had changes' in readme.read_text()
+    (tmp_path / 'trial.results.json').write_text(text)
     # What was recorded elsewhere stays.
     for path in (planned.root / 'scratch').rglob('test.json'):
         path.unlink()
