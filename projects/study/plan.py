@@ -181,9 +181,9 @@ def read_study(file: str | Path) -> Study:
         ) from None
     if not isinstance(content, dict) or not isinstance(content.get('arms'), list) or not content['arms']:
         raise StudyError(f'{file}: expected a list of `arms`, each with a `config`; see configs/study/')
-    unknown = set(content) - set(DEFAULTS) - {'arms'}
+    unknown = sorted(set(map(str, content)) - set(DEFAULTS) - {'arms'})
     if unknown:
-        raise StudyError(f'{file}: unknown key {sorted(unknown)[0]!r}, expected one of {sorted(DEFAULTS)}')
+        raise StudyError(f'{file}: unknown key {unknown[0]!r}, expected one of {sorted(DEFAULTS)}')
     settings = DEFAULTS | {key: value for key, value in content.items() if key != 'arms'}
     study = Study(file.stem, file, str(settings['about']), settings)
     jobs = {}
@@ -195,11 +195,15 @@ def read_study(file: str | Path) -> Study:
 
 def _plan_arm(study, arm, jobs):
     file = study.file
-    if not isinstance(arm, dict) or 'config' not in arm or set(arm) - {'config', *OF_AN_ARM}:
+    if not (
+        isinstance(arm, dict) and isinstance(arm.get('config'), str) and set(arm) <= {'config', *OF_AN_ARM}
+    ):
         raise StudyError(f'{file}: arm {arm!r}: expected `config` and optionally {", ".join(OF_AN_ARM)}')
     own = study.settings | dict(epochs_factor=1, pretrain_epochs_factor=1) | arm
     _check(file, own)
     needed = own.get('needs_file')
+    if not isinstance(needed, str | None):
+        raise StudyError(f'{file}: needs_file {needed!r}: expected the path of a file')
     if needed and not Path(needed).is_file():
         study.left_out[arm['config']] = str(needed)
         return
@@ -211,10 +215,10 @@ def _plan_arm(study, arm, jobs):
     fixed = own['lr_factors'][0] if len(own['lr_factors']) == 1 else None
     suffix += '' if fixed in (None, 1) else f'-lr{fixed:g}'
     source = _pretraining_config(study, arm['config'])
-    if longer != 1 and source is None:
+    idle = [key for key in ('pretrain_epochs_factor', 'pretrain_seeds') if key in arm]
+    if idle and source is None:
         raise StudyError(
-            f'{file}: {arm["config"]} starts from no pretraining of this study; leave out its '
-            'pretrain_epochs_factor'
+            f'{file}: {arm["config"]} starts from no pretraining of this study; leave out its {idle[0]}'
         )
     for fraction in own['fractions']:
         # With a tenth of the labels, the same number of updates needs ten times the epochs.
@@ -277,26 +281,24 @@ def _plan_pretraining(study, source, seed, own, jobs) -> tuple[list[str], str | 
     factor = own['pretrain_epochs_factor']
     folder = f'{Path(source).stem}/seed{chosen}-frac100' + ('' if factor == 1 else f'-x{factor:g}')
     name = job_name(folder, 'train')
-    if name not in jobs:
-        further = _pretraining_config(study, source)
-        needs, pretraining = _plan_pretraining(
-            study, further, seed, own | dict(pretrain_epochs_factor=1), jobs
-        )
-        config = study.config(source)
-        jobs[name] = Job(
-            name=name,
-            kind='train',
-            folder=folder,
-            config=source,
-            needs=needs,
-            options=stretched(config, factor),
-            seed=chosen,
-            fraction=100,
-            epochs=scaled(config['train_cfg']['max_epochs'], factor),
-            epochs_factor=factor,
-            pretraining=pretraining,
-            gpus=study.settings['gpus'],
-        )
+    further = _pretraining_config(study, source)
+    needs, pretraining = _plan_pretraining(study, further, seed, own | dict(pretrain_epochs_factor=1), jobs)
+    config = study.config(source)
+    job = Job(
+        name=name,
+        kind='train',
+        folder=folder,
+        config=source,
+        needs=needs,
+        options=stretched(config, factor),
+        seed=chosen,
+        fraction=100,
+        epochs=scaled(config['train_cfg']['max_epochs'], factor),
+        epochs_factor=factor,
+        pretraining=pretraining,
+        gpus=study.settings['gpus'],
+    )
+    _add(study.file, jobs, job)
     return [name], folder
 
 
@@ -316,12 +318,15 @@ def _check(file, own):
     for key in ('seeds', 'fractions', 'lr_factors', 'pretrain_seeds'):
         values = own[key]
         number = (int, float) if key == 'lr_factors' else int
-        good = isinstance(values, list) and values and len(set(values)) == len(values)
-        if not good or not all(isinstance(v, number) and not isinstance(v, bool) for v in values):
+        good = isinstance(values, list) and values
+        good = good and all(isinstance(v, number) and not isinstance(v, bool) for v in values)
+        if not good or len(set(values)) < len(values):
             raise StudyError(f'{file}: {key} {values!r}: expected a list of different numbers')
+        if key.endswith('seeds') and min(values) < 0:
+            raise StudyError(f'{file}: {key} {values!r}: expected numbers from zero')
     factors = [*own['lr_factors'], own['epochs_factor'], own['pretrain_epochs_factor']]
-    if not all(isinstance(factor, int | float) and factor > 0 for factor in factors):
-        raise StudyError(f'{file}: lr_factors and the factors of epochs must be above zero')
+    if not all(isinstance(factor, int | float) and 0 < factor < math.inf for factor in factors):
+        raise StudyError(f'{file}: lr_factors and the factors of epochs must be above zero, and finite')
     if type(own['gpus']) is not int or own['gpus'] < 0:
         raise StudyError(f'{file}: gpus {own["gpus"]!r}: expected a number of GPUs, 0 for none')
     hours = own['hours']

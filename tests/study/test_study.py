@@ -101,12 +101,24 @@ def test_pretraining_has_seeds_of_its_own(study):
     assert starts == [f'simsiam_a/seed{k}-frac100' for k in (0, 1, 0)]
 
 
-def test_an_arm_may_start_from_one_of_the_study_s_pretrainings(study):
+def test_an_arm_may_name_its_pretrainings(study):
     file = study('seeds: [5, 6]\npretrain_seeds: [0, 1]', arms=['scratch'])
     with file.open('a') as stream:
         stream.write('  - {config: configs/small/pretrained.py, pretrain_seeds: [1]}\n')
     starts = [job.pretraining for job in trains(read_study(file)) if job.folder.startswith('pretrained')]
     assert starts == ['simsiam_a/seed1-frac100'] * 2
+
+
+@pytest.mark.parametrize('changed', ['pretrain_seeds: [1]', 'lr_factors: [0.5, 1]'])
+@pytest.mark.parametrize('order', [1, -1])
+def test_an_arm_does_not_start_from_a_run_that_another_arm_has_changed(study, changed, order):
+    file = study()
+    chained = ARM.format(init=None) + "load_from = 'work_dirs/pretrained/epoch_6.pth'\n"
+    Path('configs/small/chained.py').write_text(chained)
+    arms = [f'{{config: configs/small/pretrained.py, {changed}}}', '{config: configs/small/chained.py}']
+    file.write_text('arms:\n' + ''.join(f'  - {arm}\n' for arm in arms[::order]))
+    with pytest.raises(StudyError, match='pretrained/seed0-frac100 is asked for twice'):
+        read_study(file)
 
 
 def test_a_longer_pretraining_is_another_run_beside_the_usual_one(study):
@@ -234,6 +246,11 @@ def test_shares_are_refused_without_part_ids():
         ('gpus: four', "gpus 'four': expected a number of GPUs"),
         ('hours: {simsiam_*: 0}', 'expected numbers above zero by config'),
         ('seeds: [', 'not readable as YAML'),
+        ('seeds: [[0]]', 'seeds [[0]]: expected a list of different numbers'),
+        ('pretrain_seeds: [{a: 1}]', 'expected a list of different numbers'),
+        ('seeds: [-1]', 'seeds [-1]: expected numbers from zero'),
+        ('lr_factors: [.inf]', 'must be above zero, and finite'),
+        ('1: 2\nfraction: [10]', "unknown key '1'"),
     ],
 )
 def test_a_wrong_study_is_one_line_and_exit_2(study, capsys, text, message):
@@ -249,11 +266,18 @@ def test_wrong_arms_are_one_line_and_exit_2(study, capsys):
         (dict(arm=', epoch: 3'), 'expected `config` and optionally seeds'),
         (dict(arm=', epochs_factor: 0'), 'factors of epochs must be above zero'),
         (dict(arm=', pretrain_epochs_factor: "2"'), 'factors of epochs must be above zero'),
+        (dict(arm=', epochs_factor: .inf'), 'factors of epochs must be above zero, and finite'),
+        (dict(arm=', needs_file: [a]'), "needs_file ['a']: expected the path of a file"),
         (dict(arm=', pretrain_epochs_factor: 2'), 'scratch.py starts from no pretraining of this study'),
+        (dict(arm=', pretrain_seeds: [1]'), 'no pretraining of this study; leave out its pretrain_seeds'),
         (dict(arms=['neither']), 'neither.py: expected a model with a backbone or a teacher, not '),
     ):
         assert main([str(study(**case)), '--dry-run']) == 2
         assert message in capsys.readouterr().err
+    file = study()
+    file.write_text('arms: [{config: [a]}]')
+    assert main([str(file), '--dry-run']) == 2
+    assert "arm {'config': ['a']}: expected `config`" in capsys.readouterr().err
     assert main(['absent.yaml', '--dry-run']) == 2
     assert 'absent.yaml: no such study' in capsys.readouterr().err
     Path('configs/simsiam/simsiam_a.py').unlink()

@@ -129,22 +129,23 @@ class VerifiedLoadHook(Hook):
 
     def _sources(self, runner) -> list[tuple[str, str, str]]:
         """List (config key, checkpoint, prefix that ends in a dot or is empty) of every file to load."""
-        sources = []
-        # An average copies its model's weights at its first step, whatever it contains before.
+        sources, copied = [], []
+        # An average copies its model's weights at its first step, whatever it contains before. So a file that
+        # the model names, too, need not be in the average.
         averages = tuple(
             f'{name}.'
             for name, module in _unwrap(runner.model).named_modules()
             if isinstance(module, BaseAveragedModel) and module.steps == 0
         )
         for name, module in _unwrap(runner.model).named_modules():
-            if name.startswith(averages):
-                continue
             settings = getattr(module, 'init_cfg', None) or []
             for init_cfg in [settings] if isinstance(settings, dict) else settings:
                 if init_cfg.get('type') == 'Pretrained':
                     prefix = init_cfg.get('prefix') or ''
                     key = '.'.join(filter(None, ('model', name, 'init_cfg')))
-                    sources.append((key, init_cfg['checkpoint'], prefix and prefix.rstrip('.') + '.'))
+                    source = (init_cfg['checkpoint'], prefix and prefix.rstrip('.') + '.')
+                    (copied if name.startswith(averages) else sources).append((key, *source))
+        sources += [source for source in copied if source[1:] not in {other[1:] for other in sources}]
         if runner._load_from and not runner._resume:
             sources.append(('load_from', str(runner._load_from), ''))
         return sources

@@ -133,6 +133,18 @@ def test_densecl_continues_from_weights_that_its_average_copies_at_the_first_ste
     assert all(torch.equal(average[name], value) for name, value in before.named_parameters())
 
 
+class Averaged(BaseModel):
+    """A backbone and an average of it, or of another one."""
+
+    def __init__(self, backbone, other=None):
+        super().__init__()
+        self.backbone = MODELS.build(backbone)
+        self.average = ExponentialMovingAverage(MODELS.build(other) if other else self.backbone)
+
+    def forward(self):
+        raise NotImplementedError
+
+
 def test_an_average_that_has_begun_without_the_weights_stops_the_training(tmp_path, request):
     class Begin(Hook):
         priority = 'HIGHEST'
@@ -140,21 +152,23 @@ def test_an_average_that_has_begun_without_the_weights_stops_the_training(tmp_pa
         def before_train(self, runner):
             runner.model.average.steps += 1
 
-    class Averaged(BaseModel):
-        def __init__(self, backbone):
-            super().__init__()
-            self.backbone = MODELS.build(backbone)
-            self.average = ExponentialMovingAverage(self.backbone)
-
-        def forward(self):
-            raise NotImplementedError
-
     file = tmp_path / 'epoch_100.pth'
     pretrained(RESNET_SOURCE, file)
     init_cfg = dict(type='Pretrained', checkpoint=str(file), prefix='backbone.')
     model = Averaged(dict(RESNET_SOURCE['backbone'], init_cfg=init_cfg))
     with pytest.raises(HandoverError, match='0 of the 100 tensors'):
         hand_over(model, tmp_path, request, extra=[Begin()])
+
+
+def test_weights_that_only_an_average_names_are_compared(tmp_path, request):
+    file = tmp_path / 'epoch_100.pth'
+    plain = RESNET_SOURCE['backbone']
+    other = dict(plain, init_cfg=dict(type='Pretrained', checkpoint=str(file), prefix='backbone.'))
+    with pytest.raises(HandoverError, match='no such checkpoint'):
+        hand_over(Averaged(plain, other), tmp_path, request)
+    pretrained(RESNET_SOURCE, file)
+    with pytest.raises(HandoverError, match='0 of the 100 tensors'):
+        hand_over(Averaged(plain, other), tmp_path, request)
 
 
 def test_simmim_continues_from_classifier_weights(tmp_path, request):

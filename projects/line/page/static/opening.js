@@ -61,7 +61,11 @@ function after(id) {
 
 /** Show the next undecided radiograph; returns a message. */
 export async function next(known = false) {
-  if (!known) { await folder; await refresh(); }  // whoever presses Next after Open means that folder
+  if (!known) {
+    const turn = page.turn;
+    await folder; await refresh();  // whoever presses Next after Open means that folder
+    if (turn !== page.turn) return undefined;  // another radiograph was asked for meanwhile
+  }
   const found = page.current && !fresh ? after(page.current.id)[0] : order().find(i => undecided(i) || unseen(i));
   fresh = false;
   if (found) return open(found.id);
@@ -102,15 +106,15 @@ export async function reopen(id) {
 /** Open the chosen folder; returns a message. */
 export function pick() {
   const opened = openFolder();
-  folder = opened.catch(() => {});  // the error is told by whoever called
+  folder = Promise.allSettled([folder, opened]);  // an error is told by whoever called
   return opened;
 }
 
 async function openFolder() {
   const {outside} = await json('/v1/inspect/folder', {folder: $('folder').value});
-  fresh = true;
   page.looked.clear();  // an unreadable file may have been replaced
   await refresh();
+  fresh = true;
   return outside ? `${outside} lead out of the archive: look at those parts otherwise` : '';
 }
 
