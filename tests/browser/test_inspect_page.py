@@ -6,7 +6,7 @@ import threading
 import cv2
 import pytest
 from helpers.exported import spot
-from helpers.inspect_page import REFRESH, corrections, decide, draw_box, open_day
+from helpers.inspect_page import REFRESH, SEEN, corrections, decide, draw_box, open_day
 from helpers.serving import wait_for
 from playwright.sync_api import expect
 
@@ -128,7 +128,9 @@ def test_a_decided_part_that_is_drawn_on_again_is_left_to_decide(page, tmp_path)
     draw_box(page)
     expect(page.locator('#decision')).to_have_text('not decided, a rejecting box is marked')
     expect(page.locator('#left')).to_have_text('1 to decide')
-    page.click('#next')
+    before = page.evaluate(SEEN)
+    page.click('#next')  # the same radiograph again
+    wait_for(lambda: page.evaluate(SEEN) > before)
     expect(page.locator('#boxes')).to_contain_text('by hand')
     expect(page.locator('#left')).to_have_text('1 to decide')
     decide(page, lambda: page.click('#reject'))
@@ -304,14 +306,35 @@ def test_next_waits_for_the_folder_that_is_being_opened(page, session, tmp_path)
     expect(page.locator('#name')).to_contain_text('day/1.png')
     (tmp_path / 'archive' / 'day' / 'torn.tif').write_bytes(b'II*\0')
     requests = []
-    # Nothing reaches the server before continue_().
     page.route('**/v1/inspect/folder', lambda route: requests.append(route))
-    page.click('#pick')
+    with page.expect_request('**/v1/inspect/folder'):
+        page.click('#pick')
+    expect(page.locator('#message')).to_have_text('opening the folder …')
     page.click('#next')
-    page.wait_for_timeout(400)
+    page.click('#next')
+    answer = requests[0].fetch()
+    wait_for(lambda: len(session.items) == 4 and all(i.state != 'waiting' for i in session.items.values()))
     expect(page.locator('#name')).to_contain_text('day/1.png')
-    requests[0].continue_()
+    requests[0].fulfill(response=answer)
     expect(page.locator('#verdict')).to_have_text('unreadable')
+
+
+def test_next_is_dropped_once_another_radiograph_was_asked_for(page):
+    open_day(page)
+    requests = []
+    page.route('**/v1/inspect/folder', lambda route: requests.append(route))
+    with page.expect_request('**/v1/inspect/folder'):
+        page.click('#pick')
+    page.click('#next')
+    page.click('#items button >> nth=2')
+    expect(page.locator('#name')).to_contain_text('day/0.png')
+    before = page.evaluate(SEEN)
+    with page.expect_response('**/v1/inspect/folder'):
+        requests[0].continue_()
+    page.evaluate(REFRESH)
+    page.wait_for_timeout(400)
+    assert page.evaluate(SEEN) == before
+    expect(page.locator('#name')).to_contain_text('day/0.png')
 
 
 def test_what_of_a_folder_leads_out_of_the_archive_is_said(page, tmp_path):
@@ -329,8 +352,9 @@ def test_what_was_decided_is_there_when_its_folder_is_opened_again(page, session
     expect(page.locator('#left')).to_have_text('2 to decide')  # at once, before the server answers
     expect(page.locator('#message')).to_contain_text('reject kept in')
     before = corrections(tmp_path)
-    page.click('#pick')
-    expect(page.locator('#left')).to_have_text('2 to decide')
+    with page.expect_response('**/v1/inspect/folder'):
+        page.click('#pick')
+    wait_for(lambda: all(item.state != 'waiting' for item in session.items.values()))
     page.click('#items button >> nth=0')
     expect(page.locator('#name')).to_contain_text('day/1.png, 64 × 64 px, decided')
     expect(page.locator('#part')).to_have_value('casting 7')

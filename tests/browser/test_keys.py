@@ -175,6 +175,7 @@ def test_proposal_and_decision_stand_in_two_places(page):
     decide(page, lambda: page.keyboard.press('a'))
     expect(page.locator('#left')).to_have_text('2 to decide')
     expect(page.locator('#name')).to_contain_text('day/2.png')
+    expect(page.locator('#message')).to_contain_text('accept kept in')
     page.keyboard.press('p')
     expect(page.locator('#decision')).to_have_text('accept')
     expect(page.locator('#verdict')).to_have_text('reject')

@@ -21,7 +21,6 @@ def test_the_next_radiograph_was_fetched_before_it_is_asked_for(page):
     open_day(page)
     page.click('#next')
     expect(page.locator('#name')).to_contain_text('day/1.png')
-    wait_for(lambda: page.evaluate("performance.getEntriesByType('resource').length > 0"))
     for _ in range(100):
         if '/api/images/3/pixels' in asked:
             break
@@ -49,6 +48,30 @@ def test_the_next_radiograph_is_shown_while_a_decision_is_on_its_way(page, tmp_p
     page.evaluate('go()')
     expect(page.locator('#message')).to_contain_text('reject kept in')
     assert len(corrections(tmp_path)['images']) == 1
+
+
+def test_a_radiograph_opened_while_its_decision_is_on_its_way_shows_it(page):
+    open_day(page)
+    page.click('#next')
+    expect(page.locator('#name')).to_contain_text('day/1.png')
+    page.evaluate("""() => {
+        const soon = fetch, held = name => new Promise(done => { window[name] = done; });
+        window.fetch = async (path, ...rest) => {
+          if (path.endsWith('/decision')) await held('decided');
+          const answer = await soon(path, ...rest);
+          if (path === '/api/images/2' && !window.opened) await held('opened');
+          return answer;
+        };
+      }""")
+    decide(page, lambda: page.keyboard.press('r'))
+    expect(page.locator('#name')).to_contain_text('day/2.png')
+    page.keyboard.press('p')
+    wait_for(lambda: page.evaluate('Boolean(window.opened)'))
+    page.evaluate('decided()')
+    expect(page.locator('#message')).to_contain_text('reject kept in')
+    page.evaluate('opened()')
+    expect(page.locator('#name')).to_contain_text('day/1.png')
+    expect(page.locator('#decision')).to_have_text('reject')
 
 
 def test_the_list_comes_by_difference(page):
@@ -96,6 +119,7 @@ def test_a_label_lies_on_no_other_box_where_there_is_room(page):
 def test_words_are_large_and_the_theme_is_kept(page):
     open_day(page)
     page.click('#next')
+    expect(page.locator('#name')).to_contain_text('day/1.png')
     small = page.evaluate(
         """() => [...document.querySelectorAll('body *')].filter(e => e.children.length === 0 &&
           e.textContent.trim() && e.getBoundingClientRect().width &&

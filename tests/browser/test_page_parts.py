@@ -3,7 +3,7 @@
 import cv2
 import pytest
 from helpers.exported import export_to, spot
-from helpers.inspect_page import decide, open_day, watched
+from helpers.inspect_page import decide, open_day, painted, watched
 from helpers.serving import serving, wait_for
 from playwright.sync_api import expect
 
@@ -74,12 +74,15 @@ def test_a_reference_is_shown_at_the_same_place_while_a_key_is_held(page):
     page.click('#items button:has-text("a_0")')
     expect(page.locator('#name')).to_contain_text('a_0')
     page.select_option('#preset', 'full')
+    painted(page)
     own = page.evaluate(shown)
     page.keyboard.down('x')
     expect(page.locator('#reference')).to_contain_text('reference: day/b_0.png')
+    painted(page)
     assert page.evaluate(shown) not in (own,)
     page.keyboard.up('x')
     expect(page.locator('#reference')).to_have_text('')
+    painted(page)
     assert page.evaluate(shown) == own != reference
 
 

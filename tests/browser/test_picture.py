@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.exported import export_to, spot
-from helpers.inspect_page import draw_box, open_day, watched
+from helpers.inspect_page import draw_box, open_day, painted, watched
 from helpers.radiograph_files import dicom
 from helpers.serving import serving, wait_for
 from playwright.sync_api import expect
@@ -111,14 +111,21 @@ def test_the_window_is_kept_over_a_series_and_a_preset_is_of_each_radiograph(bro
     files = {f'{k}.png': rng.integers(1000 * k, 1000 * k + 500, (64, 64)).astype(np.uint16) for k in (1, 2)}
     with page_of(browser, tmp_path, files) as page:
         open_day(page, '2 to decide')
-        page.click('#items button >> nth=0')
+
+        def show(row):
+            button = page.locator(f'#items button >> nth={row}')
+            button.click()
+            expect(page.locator('#name')).to_contain_text(button.get_attribute('title'))
+
+        show(0)
         first = page.locator('#level-value').text_content()
-        page.click('#items button >> nth=1')
+        assert first
+        show(1)
         expect(page.locator('#level-value')).not_to_have_text(first)  # of each its own range
         page.fill('#window', '300')
         page.fill('#level', '1200')
         expect(page.locator('#preset')).to_have_value('own')
-        page.click('#items button >> nth=0')
+        show(0)
         expect(page.locator('#window-value')).to_have_text('300')
         expect(page.locator('#level-value')).to_have_text('1200')
         page.select_option('#preset', 'percentile')
@@ -143,11 +150,10 @@ def test_the_right_button_drags_window_and_level_and_i_inverts(browser, tmp_path
         page.mouse.up(button='right')
         expect(page.locator('#window-value')).to_have_text('150')
         expect(page.locator('#level-value')).to_have_text('150')
-        page.wait_for_timeout(100)
-        before = page.evaluate(LEVELS)
+        painted(page)
+        inverted = [255 - v for v in page.evaluate(LEVELS)]
         page.keyboard.press('i')
-        page.wait_for_timeout(100)
-        assert page.evaluate(LEVELS) == [255 - v for v in before]
+        wait_for(lambda: page.evaluate(LEVELS) == inverted)
 
 
 @pytest.mark.parametrize('kind', ['highpass', 'local'])
@@ -167,10 +173,10 @@ def test_a_filter_shows_a_pore_that_a_thickness_step_hides(browser, tmp_path, ki
             pore = shown[242:246, 252:256].mean()
             return (shown[242:246, 264:280].mean() + shown[242:246, 228:244].mean()) / 2 - pore
 
+        painted(page)
         assert abs(contrast()) < 2
         page.select_option('#filter-kind', kind)
-        page.wait_for_timeout(200)
-        assert contrast() > 30
+        wait_for(lambda: contrast() > 30)
 
 
 @pytest.mark.parametrize(

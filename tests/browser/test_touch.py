@@ -2,8 +2,8 @@
 
 import cv2
 import pytest
-from helpers.inspect_page import open_day, watched
-from helpers.serving import serving
+from helpers.inspect_page import open_day, painted, watched
+from helpers.serving import serving, wait_for
 from playwright.sync_api import expect
 
 from projects.line.page.server import build
@@ -59,13 +59,12 @@ def test_two_fingers_zoom_and_one_moves(page):
     fingers.send('touchMove', (-60, 0), (60, 0))
     fingers.send('touchMove', (-80, 0), (80, 0))
     fingers.send('touchEnd')
-    page.wait_for_timeout(200)
+    wait_for(lambda: float(page.evaluate(VIEW).split()[0]) == pytest.approx(2 * before, rel=0.05))
     after = float(page.evaluate(VIEW).split()[0])
-    assert after == pytest.approx(2 * before, rel=0.05)
+    painted(page)
     picture = page.locator('#view').screenshot()
     fingers.drag((0, 0), (60, 30))
-    page.wait_for_timeout(200)
-    assert page.locator('#view').screenshot() != picture
+    wait_for(lambda: page.locator('#view').screenshot() != picture)
     assert float(page.evaluate(VIEW).split()[0]) == after
 
 
@@ -80,8 +79,7 @@ def test_a_box_is_drawn_moved_and_taken_away_by_touch(page, tmp_path):
     moved = page.evaluate(BOXES)[0]
     assert moved[0] > drawn[0] + 1 and moved[1] == pytest.approx(drawn[1], abs=0.3)
     page.click('#undo')
-    page.wait_for_timeout(100)
-    assert page.evaluate(BOXES)[0] == drawn
+    wait_for(lambda: page.evaluate(BOXES)[0] == drawn)
     page.click('#boxes .away >> nth=0')
     expect(page.locator('#boxes tr')).to_have_count(1)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from playwright.sync_api import expect
 
 expect.set_options(timeout=30_000)  # ms; the usual 5 s are short on a busy machine
+SEEN = "import('/static/state.js').then(({page}) => page.seen)"  # when a radiograph was shown last, in ms
 REFRESH = "import('/static/list.js').then(list => list.refresh())"
 
 
@@ -37,6 +38,11 @@ def decide(page, press):
     """Decide on a radiograph once it has been looked at for a moment: the page takes nothing before."""
     page.wait_for_timeout(400)
     press()
+
+
+def painted(page):
+    """Wait until what has changed is on the screen: the page draws once a frame."""
+    page.evaluate('() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))')
 
 
 def open_day(page, left='3 to decide'):

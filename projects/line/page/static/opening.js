@@ -21,7 +21,9 @@ export const blind = () => $('blind').checked;
 
 /** Show a radiograph; returns a message. */
 export async function open(id, back = false) {
-  const mine = ++page.turn, {item, image} = await load(id);
+  const mine = ++page.turn, deciding = page.busy.has(id);
+  let {item, image} = await load(id);
+  if (deciding && !page.busy.has(id)) ({item, image} = await load(id));  // decided on meanwhile
   if (mine !== page.turn) return '';  // another radiograph was asked for meanwhile
   if (item.state === 'waiting') return 'not inspected yet';
   let word = '';
@@ -111,6 +113,7 @@ export function pick() {
 }
 
 async function openFolder() {
+  say('opening the folder …');
   const {outside} = await json('/v1/inspect/folder', {folder: $('folder').value});
   page.looked.clear();  // an unreadable file may have been replaced
   await refresh();
