@@ -98,7 +98,7 @@ def test_make_knows_the_targets_that_documents_name(path):
 @document
 def test_each_row_of_a_table_has_a_cell_in_each_column(path):
     text = re.sub(r'^[ ]*```.*?^[ ]*```', '', path.read_text(), flags=re.MULTILINE | re.DOTALL)
-    for table in re.findall(r'(?:^\|.*\n)+', text, re.MULTILINE):
+    for table in re.findall(r'(?:^\|.*\n)+', text + '\n', re.MULTILINE):
         # A bar within code or behind a backslash does not part two cells.
         header, *rows = (re.sub(r'`[^`]*`|\\\|', '', row) for row in table.splitlines())
         assert [row for row in rows if row.count('|') != header.count('|')] == []
