@@ -21,7 +21,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; unknown options go to Snakemake."""
     parser = ToolParser(
         description=__doc__,
-        epilog='Further options go to Snakemake: --until STEP does one step and what it needs, -n lists them. A failed run is marked, and the other runs continue.',
+        epilog='Further options go to Snakemake: --until STEP does one step and what it needs, -n lists the '
+        'steps. A failed run is marked, and the other runs continue.',
     )
     parser.add_argument(
         'studies', nargs='+', metavar='STUDY', help='study file, such as configs/study/NAME.yaml'
