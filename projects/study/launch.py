@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .devices import devices, gpus_here
-from .plan import Job, Study, StudyError, is_done
+from .plan import Job, Study, StudyError
 from .results import record
 from .schedule import gpus_of, seconds_of
+from .state import is_done
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'study.py'
 SNAKEFILE = Path(__file__).with_name('study.smk')

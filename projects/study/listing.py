@@ -1,8 +1,9 @@
 """The list of a study's steps, with estimated times."""
 
 from .devices import gpus_here
-from .plan import Study, is_done
+from .plan import Study
 from .schedule import clock, seconds_of, stated_hours, wall_seconds
+from .state import is_done
 
 
 def show(study: Study, side_by_side: int) -> None:

@@ -15,7 +15,8 @@ from projects.report.runs import name_arm
 from projects.runs.digests import read_json, read_starts
 
 from .folds import pool_folds
-from .plan import Study, fingerprint
+from .plan import Study
+from .state import fingerprint
 
 BEGIN, END = '<!-- results of studies: begin -->', '<!-- results of studies: end -->'
 FACTS = (

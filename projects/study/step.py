@@ -30,14 +30,12 @@ from .plan import (
     Study,
     StudyError,
     choose_lr,
-    digest_needs,
-    fingerprint,
-    is_done,
     job_name,
     start_of,
 )
 from .results import record
 from .schedule import gpus_of, seconds_of
+from .state import digest_needs, fingerprint, is_done
 from .subset import draw_subset
 
 TOOLS = REPO / 'tools'

@@ -21,8 +21,7 @@ from snakemake_executor_plugin_slurm.utils import set_gres_string
 from projects.report.results import trained_and_tested
 from projects.runs import digests as xray_digests
 from projects.runs.running import read_experiment
-from projects.study import launch, results, schedule, step
-from projects.study import plan as study_plan
+from projects.study import launch, results, schedule, state, step
 from projects.study.plan import StudyError, choose_lr, read_study, stretched
 from projects.study.step import StepError
 from projects.study.subset import draw_subset
@@ -325,7 +324,7 @@ def fail(planned, name, reason='out of memory', **facts):
 
 def is_done(file, name):
     planned = read_study(file)
-    return study_plan.is_done(planned, planned.job(name))
+    return state.is_done(planned, planned.job(name))
 
 
 def test_a_dry_run_says_what_runs_and_how_long(study, capsys):
@@ -682,7 +681,7 @@ def test_seeds_with_different_pretrainings_are_a_row_but_not_with_another_recipe
     def digests():
         planned = read_study(file)
         return {
-            study_plan.fingerprint(planned, job, seeds=False)
+            state.fingerprint(planned, job, seeds=False)
             for job in trains(planned)
             if job.folder.startswith('pretrained')
         }
@@ -698,7 +697,7 @@ def test_a_module_more_to_import_or_a_variable_more_is_no_other_training(study):
 
     def digest():
         planned = read_study(file)
-        return study_plan.fingerprint(planned, trains(planned)[0])
+        return state.fingerprint(planned, trains(planned)[0])
 
     before, config = digest(), Path('configs/small/scratch.py')
     config.write_text(config.read_text() + "custom_imports = dict(imports=['json'])\nxray_extra = 1\n")
@@ -993,13 +992,13 @@ def test_the_best_trial_is_taken_over_by_its_seed_and_its_rate_by_the_others(stu
     assert (folder / 'epoch_6.pth').samefile(trial / 'epoch_6.pth')
     assert step.values_on_val(folder) == [0.3]
     assert not (folder / 'failed.json').exists() and (folder / 'trained').is_file()
-    assert study_plan.is_done(planned, first) and not study_plan.is_done(planned, second)
+    assert state.is_done(planned, first) and not state.is_done(planned, second)
     # Trained again, the trial is taken over again, and nothing of the old one stays.
     (folder / 'epoch_5.pth').touch()
     (trial / 'epoch_6.pth').unlink()
     finish(planned, 'train_scratch_lr_frac100_lr2')
-    assert not study_plan.is_done(planned, first)
-    assert step.do(planned, first) == 0 and study_plan.is_done(planned, first)
+    assert not state.is_done(planned, first)
+    assert step.do(planned, first) == 0 and state.is_done(planned, first)
     assert (folder / 'epoch_6.pth').samefile(trial / 'epoch_6.pth')
     assert not (folder / 'epoch_5.pth').exists()
 
@@ -1056,9 +1055,9 @@ def test_a_training_takes_no_more_gpus_than_this_machine_has(study, monkeypatch,
         assert f'trial.yaml: written for 4 GPUs a training, this machine {there}: ' in first
         assert 'batch norm sees fewer images' in first and not any('GPUs' in line for line in others)
         planned = read_study(file)
-        before = study_plan.fingerprint(read_study(file), planned.job(name))
+        before = state.fingerprint(read_study(file), planned.job(name))
         assert schedule.fit_gpus(planned, count) == first
-        assert study_plan.fingerprint(planned, planned.job(name)) == before
+        assert state.fingerprint(planned, planned.job(name)) == before
         step = launch.entry(planned, planned.job(name))
         assert step['gpu'] == count and step['command'].endswith(f'--job {name} --gpus {count}')
     assert main([str(file), '--dry-run', '--profile', 'configs/study/slurm']) == 0  # a cluster has them
@@ -1157,7 +1156,7 @@ def test_a_rate_at_which_the_loss_is_not_finite_does_not_end_its_arm(classifier)
     planned = read_study('trial.yaml')
     (steep,) = [job for job in planned.jobs if job.trial and job.lr_factor == 1e30]
     assert step.do(planned, steep) == 0  # so that Snakemake goes on
-    assert (planned.root / steep.marker).is_file() and study_plan.is_done(planned, steep)
+    assert (planned.root / steep.marker).is_file() and state.is_done(planned, steep)
     content = xray_digests.read_json(planned.root / steep.folder / 'failed.json')
     assert 'loss not finite' in content['reason']
     run = xray_digests.read_json(planned.root / steep.folder / 'run.json')
@@ -1200,7 +1199,7 @@ def test_a_detector_without_a_detection_is_no_value_of_0_but_failed(study, tiny_
     assert (recorded['status'], recorded['step']) == ('failed', 'test')
     assert 'predictions.json: ' in recorded['reason']
     assert results.table_of(dict(runs={'it': recorded}))[1] == []
-    assert not study_plan.is_done(planned, job)
+    assert not state.is_done(planned, job)
 
 
 KILLER = """
