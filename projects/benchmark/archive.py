@@ -1,6 +1,5 @@
 """Benchmark of the searches for near duplicates and crops, over archives of growing size."""
 
-import resource
 import time
 from collections.abc import Sequence
 
@@ -10,6 +9,8 @@ import numpy as np
 from projects.prepare.crop_index import CropIndex, find_points
 from projects.prepare.resemblance import Looks, near_matches
 from projects.prepare.scan import difference_hash
+
+from .memory import peak_memory
 
 
 def look_alikes(count: int, seed: int, noise: float = 1.0) -> Looks:
@@ -59,16 +60,12 @@ def measure_leaks(count: int, workers: int) -> dict[str, float]:
 
 def leaks(counts: Sequence[int], workers: int) -> tuple[list[dict[str, float]], float]:
     """Return `measure_leaks` of each count, and the largest memory of this process in GiB."""
-    return [measure_leaks(count, workers) for count in counts], _memory()
+    return [measure_leaks(count, workers) for count in counts], peak_memory() / 2**30
 
 
 def crops(counts: Sequence[int]) -> tuple[list[dict[str, float]], float]:
     """Return `measure_crops` of each count, and the largest memory of this process in GiB."""
-    return [measure_crops(count) for count in counts], _memory()
-
-
-def _memory() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return [measure_crops(count) for count in counts], peak_memory() / 2**30
 
 
 def leaks_table(rows: list[dict[str, float]], what: str = 'near duplicates') -> str:

@@ -23,6 +23,7 @@ from projects.errors import one_line
 from .detectors import count_in_torch, load_detector
 from .errors import BenchmarkError
 from .graphs import profile
+from .memory import peak_memory
 from .variants import (
     IN_PYTORCH,
     PATIENCE,
@@ -163,12 +164,6 @@ def _work(pipe: Connection, variant: Variant, threads: int, side: int, first: st
         return
     except Exception as error:  # of any kind: the parent reports it
         pipe.send(BenchmarkError(f'{type(error).__name__}: {one_line(error, 300)}'))
-
-
-def peak_memory() -> int:
-    """Return this process's peak memory in bytes; `ru_maxrss` would include the parent's peak."""
-    status = Path('/proc/self/status').read_text()
-    return 1024 * int(status.partition('VmHWM:')[2].split()[0])
 
 
 def table(variants: Sequence[Variant], rates: dict[str, float]) -> str:

@@ -30,6 +30,7 @@ from projects.xray.hooks.channels_last import to_channels_last
 
 from . import loader
 from .errors import BenchmarkError
+from .memory import peak_memory
 from .published import published_name
 
 VARIANTS = (loader.STOCK, loader.FILES, loader.PACKED)
@@ -217,14 +218,7 @@ def serve(pipe: Connection, path: str, options: list[str], root: Path, variant: 
             torch.cuda.empty_cache()
     except EOFError:  # another variant failed
         return
-    pipe.send(torch.cuda.max_memory_allocated() if cuda else peak_resident())
-
-
-def peak_resident() -> int:
-    """Return the peak resident memory of this process in bytes."""
-    # getrusage would include the parent's peak.
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM:'))
+    pipe.send(torch.cuda.max_memory_allocated() if cuda else peak_memory())
 
 
 def turn(model, optim, batches, steps: int) -> tuple[float, float, float]:

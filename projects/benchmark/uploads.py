@@ -20,6 +20,7 @@ from pathlib import Path
 
 from projects.arguments import one_line_for_bad_input
 
+from .memory import peak_memory
 from .stand_in import add_arguments, chosen
 
 STARTED = re.compile(r'http://([\d.]+):(\d+)/')
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             try:
                 address = _started(server)
-                before = _largest_memory(server.pid)
+                before = peak_memory(server.pid)
                 answers: list[int] = []
                 senders = [
                     threading.Thread(target=lambda k=k: answers.append(_send(address, images[0], k)))
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
                     sender.start()
                 for sender in senders:
                     sender.join()
-                after = _largest_memory(server.pid)
+                after = peak_memory(server.pid)
             finally:
                 server.terminate()
         size = images[0].stat().st_size
@@ -75,12 +76,6 @@ def _started(server: subprocess.Popen) -> tuple[str, int]:
                 else:
                     return address
     raise SystemExit('the server did not start')
-
-
-def _largest_memory(process: int) -> int:
-    """Return the peak resident memory of a process in bytes."""
-    text = Path(f'/proc/{process}/status').read_text()
-    return int(re.findall(r'VmHWM:\s+(\d+) kB', text)[0]) * 1024
 
 
 def _send(address: tuple[str, int], image: Path, number: int) -> int:

@@ -12,7 +12,8 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from projects.benchmark import loader
-from projects.benchmark.train import build, peak_resident, train_step
+from projects.benchmark.memory import peak_memory
+from projects.benchmark.train import build, train_step
 from projects.config import names
 from projects.runs import running
 from projects.xray import compat
@@ -86,7 +87,7 @@ def measure(path: Path, threads: int = 1) -> Cost:
         inference, tested = _inference(model, cfg) if cfg.get('test_dataloader') else (0.0, 0)
     epochs = cfg.train_cfg.max_epochs
     iterations = math.ceil(len(batches) / (names.gpus_of(path.stem) or 1)) * epochs
-    memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_resident()
+    memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_memory()
     # Excludes the first step, which allocates memory and plans.
     return Cost(path.stem, statistics.median(times[1:]), iterations, epochs, inference, tested, memory)
 

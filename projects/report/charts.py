@@ -6,6 +6,7 @@ kilobytes instead of a megabyte of script. SVG can be printed, needs no network,
 
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ matplotlib.use('svg')
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#000000')
 STYLES = ('-', '--', '-.', ':')
 POINTS = 200  # of a curve: more would not be visible
+WRAP = 56  # characters of a line below a chart
 POD_LEVELS = (0, 0.1, 0.5, 0.9, 1)
 STYLE = {
     'svg.fonttype': 'none',
@@ -57,9 +59,16 @@ def _draw(name: str, title: str, x: str, y: str, plot) -> dict:
         axes = figure.add_subplot()
         plot(axes)
         axes.set(xlabel=x, ylabel=y)
+        for line in axes.lines:
+            if len(line.get_xdata()) == 1 and line.get_marker() in ('', 'None'):
+                line.set(marker='o', markersize=4)  # a line through one point would not be seen
         handles, labels = axes.get_legend_handles_labels()
         if len(labels) > 1:
-            axes.legend(handles[:8], labels[:8])
+            # Below the axes, which keep their size however many and long the names are.
+            labels = [textwrap.fill(name, WRAP) for name in labels]
+            inches = sum(9.6 * (name.count('\n') + 1) + 4 for name in labels) / 72
+            figure.set_figheight(3.1 + inches)
+            figure.legend(handles, labels, loc='outside lower left')
         out = io.StringIO()
         figure.savefig(out, format='svg', metadata={'Date': None})
     return dict(title=title, svg=as_inline_svg(out.getvalue(), title))

@@ -7,7 +7,7 @@ import torch
 from helpers.exported import SIDE, export_to, spot
 from onnx import TensorProto, helper, numpy_helper, save
 
-from projects.benchmark import detectors, graphs, infer, loader
+from projects.benchmark import detectors, graphs, infer, loader, memory
 from projects.benchmark import variants as benchmark_variants
 from projects.benchmark.errors import BenchmarkError
 from projects.line.runtime import engines, folder
@@ -57,8 +57,8 @@ def test_exports_are_measured_in_turn_each_in_its_process(tmp_path, images):
 
 def test_peak_memory_is_this_processs_own(tmp_path):
     ballast = np.ones(2**26)  # 0.5 GB, touched
-    assert infer.peak_memory() > ballast.nbytes
-    assert benchmark_variants.run_in_subprocess('peak', infer.peak_memory) < ballast.nbytes
+    assert memory.peak_memory() > ballast.nbytes
+    assert benchmark_variants.run_in_subprocess('peak', memory.peak_memory) < ballast.nbytes
 
 
 def test_operations_are_counted_as_run(tmp_path):

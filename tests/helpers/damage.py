@@ -2,8 +2,8 @@
 
 import json
 import multiprocessing
-import re
-from pathlib import Path
+
+from projects.benchmark import memory
 
 HOSTILE = (
     b'1e999 -1 NaN -Infinity null {} [] "" 0x10 99999999999 ../../etc/passwd <!ENTITY &a; C:\\\\a'.split()
@@ -41,8 +41,8 @@ def mutate(data, rng):
 
 
 def peak_memory():
-    """This process's own peak in GiB; ru_maxrss would count what the parent held when it started it."""
-    return int(re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())[1]) / 2**20
+    """This process's own peak in GiB."""
+    return memory.peak_memory() / 2**30
 
 
 def in_process(work, *args, seconds):

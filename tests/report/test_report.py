@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -878,6 +879,31 @@ def test_pod_against_size_and_contrast_is_drawn(proven):
         f'scratch: probability of detecting a {name}' for name in ('critical', 'minor')
     ]
     assert all('>found<' in chart['svg'] and '>missed<' in chart['svg'] for chart in charts)
+
+
+@pytest.mark.filterwarnings('error')
+def test_long_names_of_many_arms_leave_room_for_the_curves(tmp_path, drawn):
+    """matplotlib warned of axes of no size, and the legend was cut off at the left."""
+    (group,) = gather(read_runs(drawn)[0], Settings(resamples=5))
+    arm = group.arms[0]
+    lengthy = 'in1k-drawn-castings, 0.3× epochs, pretrained 0.75× as long, 0.5× learning rate'
+    group.arms = [dataclasses.replace(arm, name=f'{number} {lengthy}') for number in range(9)]
+    charts = [chart for chart in charts_of(group, {}) if chart['svg'].count('in1k-drawn') > 1]
+    assert [chart['title'].split()[0] for chart in charts][-3:] == ['FROC:', 'Probability', 'Probability']
+    for chart in charts:
+        assert all(f'>{number} in1k-drawn-castings' in chart['svg'] for number in range(9)), chart['title']
+        assert min(float(x) for x in re.findall(r'<text[^>]*translate\((-?[\d.]+) ', chart['svg'])) > 0
+
+
+def test_a_curve_of_a_single_point_is_seen(drawn):
+    (group,) = gather(read_runs(drawn)[0], Settings(resamples=5))
+    for arm in group.arms:
+        for member in arm.members:
+            val = member.run.curves.val
+            val.update({key: points[-1:] for key, points in val.items()})
+    (chart,) = [chart for chart in charts_of(group, {}) if chart['title'] == 'Val AP50']
+    curves = chart['svg'].split('<g id="line2d_')[1:]
+    assert any('#0072b2' in curve and '<use' in curve for curve in curves)
 
 
 def test_charts_of_few_labels_say_so(tmp_path, probes):
