@@ -1,8 +1,7 @@
 """Scripts of mmdet and mmpretrain, as docs/training.md says: what works, and what stands in for the rest."""
 
-import importlib.util
 import re
-import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,25 +9,38 @@ import pytest
 from helpers.config_grammar import find
 from helpers.one_epoch import one_epoch
 
+from projects.runs.stock import PACKAGES, folder, main
+
 DETECTOR = str(find('faster-rcnn_lite0-scratch_fpn_1xb4-4e_synthetic'))
 PROBE = str(find('resnet18-narrow-scratch_1xb64-linear-coslr-20e_synthetic-128px'))
 
 
-def script(package, name):
-    """Path of a script that the package brings."""
-    return Path(importlib.util.find_spec(package).origin).parent / '.mim/tools' / name
-
-
 @pytest.fixture
 def stock(monkeypatch):
-    """Run a script as `PYTHONPATH=. python …` does, in this process: imports cost seconds."""
+    """Run a script as `python -m projects.runs.stock …` does, in this process: imports cost seconds."""
 
     def run(package, name, *arguments):
-        path = script(package, name)
-        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
-        runpy.run_path(str(path), run_name='__main__')
+        monkeypatch.setattr(sys, 'argv', list(sys.argv))
+        assert main([package, name, *map(str, arguments)]) == 0
 
     return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('package', PACKAGES)
+def test_a_fresh_python_finds_what_the_script_imports(repo, package):
+    command = [sys.executable, '-m', 'projects.runs.stock', package, 'test.py', '--help']
+    done = subprocess.run(command, cwd=repo, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '--cfg-options' in done.stdout
+
+
+def test_an_unknown_script_is_refused_with_the_known_ones(capsys):
+    with pytest.raises(SystemExit):
+        main(['mmdet', 'tests.py'])
+    message = capsys.readouterr().err
+    assert 'tests.py: no such script of mmdet' in message
+    assert 'misc/print_config.py' in message
 
 
 @pytest.mark.slow
@@ -37,20 +49,23 @@ def test_mmdet_trains_and_tests_and_counts(stock, tiny_coco, tmp_path, monkeypat
     options = ['--cfg-options', *one_epoch(tiny_coco(n=4))]
     stock('mmdet', 'train.py', DETECTOR, '--work-dir', 'run', *options)
     assert Path('run/epoch_1.pth').is_file()
-    stock('mmdet', 'test.py', DETECTOR, 'run/epoch_1.pth', '--work-dir', 'tested', *options)
-    assert 'xray/AP50' in next(Path('tested').rglob('*.log')).read_text()
+    for name, views in (('tested', []), ('flipped', ['--tta'])):
+        stock('mmdet', 'test.py', DETECTOR, 'run/epoch_1.pth', '--work-dir', name, *views, *options)
+        assert 'xray/AP50' in next(Path(name).rglob('*.log')).read_text()
     capsys.readouterr()
     stock('mmdet', 'analysis_tools/get_flops.py', DETECTOR, '--num-images', 1, *options)
     assert re.search(r'Flops: [\d.]+G', capsys.readouterr().out)
 
 
-def test_the_scripts_are_where_the_document_says(repo):
+def test_the_document_names_scripts_that_exist(repo):
     text = (repo / 'docs/training.md').read_text()
-    for package, name in re.findall(r'site-packages/(\w+)/\.mim/tools/(\S+) CONFIG', text):
-        assert script(package, name).is_file()
-        assert script(package, name).parents[2].parent.name == 'site-packages'
-    for name in re.findall(r'`((?:analysis_tools|misc)/\w+\.py)`', text):
-        assert script('mmdet', name).is_file()
+    commands = re.findall(r'^python -m projects\.runs\.stock (\w+) (\S+) CONFIG', text, re.MULTILINE)
+    assert len(commands) == 2
+    for package, name in [
+        *commands,
+        *(('mmdet', name) for name in re.findall(r'`((?:analysis_tools|misc)/\w+\.py)`', text)),
+    ]:
+        assert (folder(package) / name).is_file()
 
 
 def test_mmdet_prints_a_config(stock, capsys):
@@ -78,9 +93,7 @@ def test_the_document_names_a_counterpart_for_each_of_the_others(repo):
     rows = re.findall(r'^\| (`\w+\.py`.*?) \| `python (\S+ ?\S*) ', text, re.MULTILINE)
     named = {name for row, _ in rows for name in re.findall(r'(\w+\.py)', row)}
     assert {'browse_dataset.py', 'analyze_results.py', 'confusion_matrix.py', 'analyze_logs.py'} <= named
-    installed = {
-        path.name for package in ('mmdet', 'mmpretrain') for path in script(package, '').rglob('*.py')
-    }
+    installed = {path.name for package in PACKAGES for path in folder(package).rglob('*.py')}
     assert named <= installed
     for _, command in rows:
         assert (repo / command.split()[0]).is_file() or command.startswith('-m tensorboard'), command

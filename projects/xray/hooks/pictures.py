@@ -86,12 +86,12 @@ class XrayVisualizationHook(Hook):
         return {dataset.get_data_info(i)['img_id']: i for i in indices}
 
     def _draw(self, runner, data_batch, outputs, dataset, mode, step) -> None:
-        for pixels, sample in zip(data_batch['inputs'], outputs):
+        for pixels, shown, sample in zip(*_unflipped(data_batch), outputs):
             index = self.wanted.get(sample.img_id)
             if index is None:
                 continue
             classes, palette = dataset.metainfo['classes'], dataset.metainfo['palette']
-            scale = np.tile(sample.get('scale_factor', (1.0, 1.0)), 2)
+            scale = np.tile(shown.get('scale_factor', (1.0, 1.0)), 2)
             instances = dataset.get_data_info(index)['instances']
             truth = [
                 (np.array(i['bbox']) * scale, -1 if i['ignore_flag'] else i['bbox_label'], None)
@@ -124,6 +124,18 @@ class XrayVisualizationHook(Hook):
                 file = Path(self.out_dir) / f'{path.stem}_{sample.img_id}.png'
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(picture).save(file, compress_level=3)  # takes half the time of the default 6
+
+
+def _unflipped(data_batch: dict) -> tuple[list, list]:
+    """Return pixels and samples of a batch; in test-time augmentation those of the first unflipped view.
+
+    mmcv's TestTimeAug gives a list of views, each with a list of images; merged boxes fit an unflipped view.
+    """
+    inputs, samples = data_batch['inputs'], data_batch['data_samples']
+    if not isinstance(samples[0], list | tuple):
+        return inputs, samples
+    view = next((i for i, (first, *_) in enumerate(samples) if not first.get('flip')), None)
+    return ([], []) if view is None else (inputs[view], samples[view])
 
 
 def _to_gray(pixels: torch.Tensor) -> np.ndarray:

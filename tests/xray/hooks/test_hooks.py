@@ -10,8 +10,10 @@ import pytest
 import torch
 import torchvision
 from helpers.handover import RESNET_TARGET, detector, hand_over, log_of
+from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
+from mmdet.structures.bbox import bbox_flip
+from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.hub import get_config
 from mmengine.model import BaseModel, ExponentialMovingAverage
@@ -593,7 +595,7 @@ def test_any_shape_makes_a_picture(size):
 
 @MODELS.register_module(force=True)
 class Oracle(BaseModel):
-    """Predicts the boxes that it is told, in the frame of the file, as mmdet's detectors do.
+    """Predicts the boxes that it is told, in the frame of the file or of its flip, as mmdet's detectors do.
 
     With `masks`, of the file's size (height, width), also the middle half of each box.
     """
@@ -607,6 +609,8 @@ class Oracle(BaseModel):
         for sample in data_samples:
             boxes = torch.tensor(self.answers[sample.img_id], dtype=torch.float32).reshape(-1, 4)
             count = len(boxes)
+            if sample.get('flip'):
+                boxes = bbox_flip(boxes, sample.ori_shape, sample.flip_direction)
             sample.pred_instances = InstanceData(
                 bboxes=boxes, labels=torch.ones(count, dtype=torch.long), scores=torch.full((count,), 0.8)
             )
@@ -627,8 +631,8 @@ class Nothing(torch.nn.Module):
         return data
 
 
-def predict(root, tmp_path, request, resize=192, masks=None, **hook):
-    """Test an oracle on the test split, with the picture hook."""
+def predict(root, tmp_path, request, resize=192, masks=None, views=None, **hook):
+    """Test an oracle on the test split, with the picture hook; views: probabilities of a flip."""
     coco = json.loads((root / 'test.json').read_text())
     answers = {image['id']: [] for image in coco['images']}
     for ann in coco['annotations']:
@@ -643,8 +647,16 @@ def predict(root, tmp_path, request, resize=192, masks=None, **hook):
             meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
         ),
     ]
+    model = Oracle(answers, masks)
+    if views:  # as mmdet's tools/test.py --tta
+        meta = (*pipeline[-1]['meta_keys'], 'flip', 'flip_direction')
+        flips = [dict(type='mmdet.RandomFlip', prob=float(flip)) for flip in views]
+        pack = [dict(type='mmdet.PackDetInputs', meta_keys=meta)]
+        pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, pack])
+        nms = ConfigDict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+        model = DetTTAModel(module=model, tta_cfg=nms)
     runner = Runner(
-        model=Oracle(answers, masks),
+        model=model,
         work_dir=str(tmp_path / 'run'),
         test_dataloader=dict(
             dataset=dict(
@@ -715,6 +727,18 @@ def test_the_picture_shows_the_windowed_radiograph_and_boxes_in_its_frame(tiny_c
         x, y, w, h = np.array(annotation['bbox']) * hooks_pictures.PANEL / 96
         assert abs(columns.min() - x) <= 4
         assert abs(rows.max() - (y + h)) <= 4 or abs(rows.max() - (y + h + 19)) <= 4
+
+
+def test_test_time_augmentation_draws_the_radiograph_that_is_not_flipped(tiny_coco, tmp_path, request):
+    root = tiny_coco(n=2, size=96)
+    pictures = {}
+    for views in (None, (True, False), (False, True), (True,)):
+        folder = tmp_path / str(views)
+        predict(root, tmp_path, request, views=views, out_dir=str(folder))
+        pictures[views] = [file.read_bytes() for file in sorted(folder.glob('*.png'))]
+    assert len(pictures[None]) == 2
+    assert pictures[True, False] == pictures[False, True] == pictures[None]
+    assert pictures[(True,)] == []  # a picture of flips alone would not fit the boxes
 
 
 def test_the_visualizer_gets_an_even_choice_of_images(tiny_coco, tmp_path, request):

@@ -1,0 +1,43 @@
+"""Run a script of mmdet or mmpretrain on configs of this repository."""
+
+import argparse
+import importlib.util
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGES = ('mmdet', 'mmpretrain')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script in this process, which can import the project's modules and mmcv's operators."""
+    parser = argparse.ArgumentParser(
+        prog='python -m projects.runs.stock',
+        description=__doc__,
+        epilog='example: python -m projects.runs.stock mmdet test.py CONFIG CHECKPOINT --tta',
+    )
+    parser.add_argument('package', choices=PACKAGES)
+    parser.add_argument('script', help='path in the tools of the package, such as test.py')
+    parser.add_argument('arguments', nargs=argparse.REMAINDER, help='arguments of the script')
+    args = parser.parse_args(argv)
+    scripts = folder(args.package)
+    path = scripts / args.script
+    if not path.is_file():
+        known = ', '.join(sorted(str(file.relative_to(scripts)) for file in scripts.rglob('*.py')))
+        parser.error(f'{args.script}: no such script of {args.package}, expected one of {known}')
+    sys.argv = [str(path), *args.arguments]
+    runpy.run_path(str(path), run_name='__main__')
+    return 0
+
+
+def folder(package: str) -> Path:
+    """Return the folder with the scripts that a package brings; the package is not imported."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f'{package}: not installed; run `make setup`', name=package)
+    return Path(spec.origin).parent / '.mim/tools'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
