@@ -24,7 +24,7 @@ from projects.measures.ranking import recall_at
 from .measured import ALARMS, Measured, Settings, measure_run
 from .predictions import Predictions, mean_ap
 from .proof import by_images, keep_one_proof
-from .runs import Run, name_arm
+from .runs import Run, fixed_rate, name_arm
 
 
 @dataclass
@@ -52,6 +52,11 @@ class Arm:
     def epochs_factor(self) -> float:
         """Length of the training as a multiple of the config's epochs."""
         return self.members[0].run.facts.get('epochs_factor', 1)
+
+    @property
+    def lr_factor(self) -> float:
+        """Fixed learning rate as a multiple of the config's; 1 also for a rate that val chose."""
+        return fixed_rate(self.members[0].run.facts)
 
     @property
     def pretrainings(self) -> int | None:
@@ -195,16 +200,17 @@ def _contrast(name: str, builder: Callable, baseline: Arm, arm: Arm, settings: S
 def _baseline(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
     """Return the baseline of an arm: for a distilled student the student alone, for others a baseline start.
 
-    The baseline was trained for as many epochs, since longer fine-tuning would count as an effect of the
-    start. If there is no such baseline, it is the strongest one with its config's epochs, and `_uncovered`
-    states the difference.
+    The baseline was trained for as many epochs at the same learning rate, since another schedule would count
+    as an effect of the start. If there is no such baseline, it is the strongest one with its config's
+    schedule, and `_uncovered` states the difference.
 
     Args:
         arm: An arm of `arms`.
         arms: Arms of one share of the labels, in the order of the tables.
     """
     alone = name_arm(arm.init.split(BETWEEN)[0], arm.members[0].run.facts)
-    alike = [other for other in arms if other.epochs_factor == arm.epochs_factor]
+    schedule = arm.epochs_factor, arm.lr_factor
+    alike = [other for other in arms if (other.epochs_factor, other.lr_factor) == schedule]
     found = [other for other in alike if BETWEEN in arm.init and other.name == alone]
     found += sorted((other for other in alike if other.init in BASELINES), key=lambda o: _rank(o.init))
     if not found or found[0] is arm:

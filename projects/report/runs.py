@@ -146,13 +146,17 @@ class Run:
 def name_arm(init: str, facts: Mapping) -> str:
     """Name an arm by the start of its weights and by how its training differs from the config's."""
     longer, pretrained = facts.get('epochs_factor', 1), facts.get('pretrain_epochs_factor', 1)
-    # A learning rate chosen on val is not named: each arm then has its own.
-    rate = 1 if facts.get('lr_on_val') else facts.get('lr_factor') or 1
+    rate = fixed_rate(facts)
     words = [init]
     words += [f'{longer:g}× epochs'] if longer != 1 else []
     words += [f'pretrained {pretrained:g}× as long'] if pretrained != 1 else []
     words += [f'{rate:g}× learning rate'] if rate != 1 else []
     return ', '.join(words)
+
+
+def fixed_rate(facts: Mapping) -> float:
+    """Return the learning rate as a multiple of the config's; 1 if val chose it, as each arm has its own."""
+    return 1 if facts.get('lr_on_val') else facts.get('lr_factor') or 1
 
 
 def read_runs(

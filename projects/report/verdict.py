@@ -17,18 +17,17 @@ LEAKY = 'gdxray-a'  # protocol A: frames of the test series are in training too
 def verdict(groups: Sequence[Group]) -> tuple[str, str]:
     """Answer in two sentences whether pretraining on radiographs helps, and which defects would escape.
 
-    The first sentence describes one comparison. It compares starts alone: without a teacher, and with equally
-    long training on both sides. Industrial radiographs come first, then any set other than GDXray, then
+    The first sentence describes one comparison. It compares starts alone: without a teacher, and with one
+    schedule on both sides. Industrial radiographs come first, then any set other than GDXray, then
     GDXray's protocol B. Among the remaining comparisons, the one with most runs is chosen, then with most
     labels, then the first of the tables. Results on test do not affect the choice.
     """
     told = [(g, c) for g in groups for c in g.contrasts if c.measure in ('AP50', 'mAP')]
     if not told:
-        first = groups[0].arms[0]
         return (
-            'No two arms were tested on the same images with the same recipe, so nothing can be said about '
-            'pretraining.',
-            _escapes([first], groups),
+            'No arm has a baseline with the same images, recipe, share of the labels and schedule, so '
+            'nothing can be said about pretraining.',
+            _escapes(groups[0].arms, groups),
         )
     pretrained = [
         (g, c)
@@ -36,6 +35,7 @@ def verdict(groups: Sequence[Group]) -> tuple[str, str]:
         if 'sim' in c.candidate.init
         and BETWEEN not in c.candidate.init
         and c.candidate.epochs_factor == c.baseline.epochs_factor
+        and c.candidate.lr_factor == c.baseline.lr_factor
     ] or told
     group, chosen = max(pretrained, key=lambda pair: _weight(*pair))
     first, second = chosen.candidate, chosen.baseline
@@ -104,12 +104,16 @@ def _uncovered(contrast: Contrast) -> str:
             )
         elif arm.pretrainings is None:
             words += f'; the pretraining of each seed of {arm.name} is not known'
-    longer = [arm.epochs_factor for arm in (contrast.candidate, contrast.baseline)]
-    if longer[0] != longer[1]:
-        words += (
-            f'; {contrast.candidate.name} is trained for {longer[0]:g}× the epochs of its config, '
-            f'{contrast.baseline.name} for {longer[1]:g}×: not an effect of the start alone'
-        )
+    first, second = contrast.candidate, contrast.baseline
+    for verb, by, what, ours, theirs in (
+        ('is trained', 'for', 'the epochs', first.epochs_factor, second.epochs_factor),
+        ('learns', 'at', 'the learning rate', first.lr_factor, second.lr_factor),
+    ):
+        if ours != theirs:
+            words += (
+                f'; {first.name} {verb} {by} {ours:g}× {what} of its config, {second.name} {by} {theirs:g}×: '
+                'not an effect of the start alone'
+            )
     if contrast.candidate.members[0].run.dataset == LEAKY:
         words += '; protocol A, whose test series are in training too'
     return words

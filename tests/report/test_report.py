@@ -363,7 +363,7 @@ def test_pictures_of_one_seed_say_which(written, drawn):
 
 def test_one_arm_alone_gives_no_verdict(drawn):
     answer, _ = verdict(gather(read_runs(drawn[:1])[0], Settings(resamples=5)))
-    assert answer.startswith('No two arms were tested on the same images')
+    assert answer.startswith('No arm has a baseline with the same images')
 
 
 def test_equal_arms_show_no_difference(tmp_path):
@@ -956,9 +956,9 @@ def test_a_distilled_student_is_compared_with_the_student_alone(tmp_path):
     assert pairs == {('scratch', 'in1k'), (name, 'scratch')}
 
 
-def longer(folder, factor=3):
+def longer(folder, factor=3, **facts):
     """Let a drawn run have learnt for more epochs, as its study recorded."""
-    (folder / 'run.json').write_text(json.dumps(dict(epochs_factor=factor)))
+    (folder / 'run.json').write_text(json.dumps(dict(epochs_factor=factor, **facts)))
     return folder
 
 
@@ -989,6 +989,41 @@ def test_arms_that_learnt_as_long_are_compared(tmp_path):
     ((pair, words),) = found.items()
     assert pair == ('simsiam, 3× epochs', 'scratch') and f'simsiam, 3× epochs {unequal}' in words
     assert unequal in answer
+
+
+def test_arms_that_learnt_at_the_same_rate_are_compared(tmp_path):
+    truth, runs = draw_truth(tmp_path), []
+    for init, skill in (('scratch', 0.3), ('simsiam', 0.4)):
+        runs.append(draw_run(tmp_path, tmp_path / init, truth, init, skill))
+        half = draw_run(tmp_path, tmp_path / f'{init}-half', truth, init, 2 * skill)
+        runs.append(longer(half, 1, lr_factor=0.5))
+    (group,) = gather(read_runs(runs)[0], Settings(resamples=5))
+    found = {(c.candidate.name, c.baseline.name): describe(c) for c in group.contrasts}
+    assert set(found) == {
+        ('simsiam', 'scratch'),
+        ('simsiam, 0.5× learning rate', 'scratch, 0.5× learning rate'),
+        ('scratch, 0.5× learning rate', 'scratch'),
+    }
+    unequal = (
+        'learns at 0.5× the learning rate of its config, scratch at 1×: not an effect of the start alone'
+    )
+    assert [unequal in words for words in found.values()].count(True) == 1
+    assert f'scratch, 0.5× learning rate {unequal}' in found['scratch, 0.5× learning rate', 'scratch']
+    assert 'Of 2 comparisons' in verdict([group])[0]
+    # A rate that val chose belongs to the arm.
+    longer(runs[3], 1, lr_factor=0.5, lr_on_val=True)
+    (group,) = gather(read_runs([runs[0], runs[3]])[0], Settings(resamples=5))
+    assert [describe(c) for c in group.contrasts] and 'learns at' not in verdict([group])[0]
+
+
+def test_arms_without_a_common_schedule_are_all_named(tmp_path):
+    truth = draw_truth(tmp_path)
+    runs = [draw_run(tmp_path, tmp_path / init, truth, init, 0.4) for init in ('scratch', 'simsiam')]
+    longer(runs[0], 3)
+    longer(runs[1], 1, lr_factor=0.5)
+    answer, escapes = verdict(gather(read_runs(runs)[0], Settings(resamples=5)))
+    assert answer.startswith('No arm has a baseline') and 'schedule' in answer
+    assert 'scratch, 3× epochs misses' in escapes and 'simsiam, 0.5× learning rate misses' in escapes
 
 
 def test_a_teacher_is_not_told_as_the_effect_of_pretraining(tmp_path):
