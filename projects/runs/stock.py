@@ -21,7 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('script', help='path in the tools of the package, such as test.py')
     parser.add_argument('arguments', nargs=argparse.REMAINDER, help='arguments of the script')
     args = parser.parse_args(argv)
-    scripts = folder(args.package)
+    try:
+        scripts = folder(args.package)
+    except ModuleNotFoundError as error:
+        parser.error(str(error))
     path = scripts / args.script
     if not path.is_file():
         known = ', '.join(sorted(str(file.relative_to(scripts)) for file in scripts.rglob('*.py')))
@@ -32,10 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def folder(package: str) -> Path:
-    """Return the folder with the scripts that a package brings; the package is not imported."""
+    """Return the folder with the scripts that a package brings; the package is not imported.
+
+    Raises:
+        ModuleNotFoundError: The package is not installed.
+    """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f'{package}: not installed; run `make setup`', name=package)
+        raise ModuleNotFoundError(
+            f'{package}: not installed for {sys.executable}; run `make setup`, then `. .venv/bin/activate`',
+            name=package,
+        )
     return Path(spec.origin).parent / '.mim/tools'
 
 

@@ -57,6 +57,13 @@ def test_mmdet_trains_and_tests_and_counts(stock, tiny_coco, tmp_path, monkeypat
     assert re.search(r'Flops: [\d.]+G', capsys.readouterr().out)
 
 
+def test_a_python_without_the_packages_is_told_what_to_run(monkeypatch, capsys):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(SystemExit):
+        main(['mmpretrain', 'train.py'])
+    assert 'mmpretrain: not installed for' in capsys.readouterr().err
+
+
 def test_the_document_names_scripts_that_exist(repo):
     text = (repo / 'docs/training.md').read_text()
     commands = re.findall(r'^python -m projects\.runs\.stock (\w+) (\S+) CONFIG', text, re.MULTILINE)
