@@ -62,7 +62,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--air', type=float, metavar='LEVEL', help='gray levels from this one on are air')
     parser.add_argument('--film', action='store_true', help='less metal is darker, as on film')
     parser.add_argument('--class', dest='label', metavar='NAME', help='one class for all types')
-    parser.add_argument('--group', metavar='REGEX', help='its first group in the path is the part')
+    parser.add_argument(
+        '--group', metavar='REGEX', help='its match in the path, or its first group, is the part'
+    )
     parser.add_argument(
         '--window', nargs='+', default=['type=full'], metavar='K=V', help="LoadXray's window (type=full)"
     )
@@ -80,7 +82,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if unknown:
         parser.error(f'--types {unknown[0]}: expected some of {", ".join(CASTINGS)}')
     try:
-        args.group = args.group and re.compile(args.group)
+        re.compile(args.group or '')
         args.window = {k: yaml.safe_load(v) for k, _, v in (item.partition('=') for item in args.window)}
         check_window(args.window)
     except (re.error, ImagingError, yaml.YAMLError) as error:

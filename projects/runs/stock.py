@@ -25,10 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         scripts = folder(args.package)
     except ModuleNotFoundError as error:
         parser.error(str(error))
+    known = sorted(file.relative_to(scripts).as_posix() for file in scripts.rglob('*.py'))
+    if args.script not in known:
+        parser.error(f'{args.script}: no such script of {args.package}, expected one of {", ".join(known)}')
     path = scripts / args.script
-    if not path.is_file():
-        known = ', '.join(sorted(str(file.relative_to(scripts)) for file in scripts.rglob('*.py')))
-        parser.error(f'{args.script}: no such script of {args.package}, expected one of {known}')
     sys.argv = [str(path), *args.arguments]
     runpy.run_path(str(path), run_name='__main__')
     return 0

@@ -7,14 +7,15 @@ misses too.
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from projects.radiograph.image import ImagingError
+from projects.radiograph.parts import PartError, part_of
 from projects.radiograph.read import read
 from projects.radiograph.recipe import prepare
 from projects.xray.classes import CASTINGS
@@ -48,15 +49,18 @@ def draw_virtual(
         window: See `radiograph.window.apply_window`.
         film: Less metal is darker.
         label: The one class of all flaws; None: their types.
-        group: Regular expression whose first group in the name is the part; None: each image is its own.
+        group: See `part_of`; None: each image is its own part.
         progress: Wraps what is iterated over.
 
     Returns:
         The COCO file: `contrast` (e^(mu·d) - 1 at the peak), `cnr`, `detectability`, mask and `flaw`.
 
     Raises:
-        ImagingError: A file is no readable radiograph.
+        ImagingError: A file is no readable radiograph, a name leads out of `folder` or is written twice, or
+            `group` finds no part in it. Nothing is written before all names are checked.
     """
+    written = _written(names)
+    parts = _parts(names, group)
     window = dict(window or dict(type='full'))
     types = [label] if label else list(CASTINGS)
     coco = dict(
@@ -74,17 +78,16 @@ def draw_virtual(
         white = np.iinfo(image.dtype).max
         drawn, flaws = draw_flaws(white - image if film else image, rng, recipe)
         drawn = white - drawn if film else drawn
-        path = out / 'images' / Path(name).with_suffix('.png')
+        path = out / 'images' / written[name]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode('.png', drawn)[1].tobytes())
-        found = re.search(group, name) if group else None
         coco['images'].append(
             dict(
                 id=number,
-                file_name=path.relative_to(out / 'images').as_posix(),
+                file_name=written[name],
                 width=image.shape[1],
                 height=image.shape[0],
-                part=found[1] if found and found.groups() else name,
+                part=parts[name],
             )
         )
         for flaw in flaws:
@@ -97,6 +100,34 @@ def draw_virtual(
             )
     (out / 'test.json').write_text(json.dumps(coco) + '\n')
     return coco
+
+
+def _written(names: Sequence[str]) -> dict[str, str]:
+    """Return the name below `out/images` of each image: one of its own, below that folder."""
+    written, owners = {}, {}
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or '..' in path.parts:
+            raise ImagingError(f'{name}: expected a file below SRC, by its path from there; correct the list')
+        written[name] = str(path.with_suffix('.png'))
+        owner = owners.setdefault(written[name], name)
+        if owner != name:
+            raise ImagingError(f'{name}: is written to the same file as {owner}; rename one of them')
+    if len(written) < len(names):
+        twice = next(name for name in written if list(names).count(name) > 1)
+        raise ImagingError(f'{twice}: listed twice; list each radiograph once')
+    return written
+
+
+def _parts(names: Sequence[str], group: str | None) -> dict[str, str | None]:
+    """Return the part of each image; without `group` the image itself."""
+    parts = {}
+    for name in names:
+        try:
+            parts[name] = name if group is None else part_of(name, group)
+        except PartError as error:
+            raise ImagingError(f'{name}: {error}') from None
+    return parts
 
 
 def _annotation(flaw: Drawn, shape: tuple[int, int]) -> dict:

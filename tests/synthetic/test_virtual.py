@@ -80,7 +80,7 @@ def test_an_image_depends_on_its_name_and_the_seed_alone(archive, tmp_path):
 
 def test_the_pod_can_be_measured_against_size_and_contrast(archive, tmp_path):
     """An observer who sees from a certain detectability on gets his curve, by the project's own measures."""
-    draw(archive, tmp_path / 'out', '--class', 'defect', '--group', r'(p\d+)/', '--number', '4', '6')
+    draw(archive, tmp_path / 'out', '--class', 'defect', '--group', r'p\d+|deep', '--number', '4', '6')
     coco = load_defects(tmp_path / 'out' / 'test.json', ['defect'])
     rng = np.random.default_rng(0)
     found = [
@@ -128,6 +128,35 @@ def test_paths_that_cannot_be_are_named(archive, tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 7
     assert all(line.startswith('error: ') for line in lines)
+
+
+@pytest.mark.parametrize(
+    ('lines', 'flags', 'complaint'),
+    [
+        ('{archive}/deep.png', [], 'expected a file below SRC'),
+        ('../sound/deep.png', [], 'expected a file below SRC'),
+        ('p0/../deep.png', [], 'expected a file below SRC'),
+        ('deep.png\ndeep.tif', [], 'deep.tif: is written to the same file as deep.png'),
+        ('deep.png\np0/0.png\ndeep.png', [], 'deep.png: listed twice'),
+        ('deep.png\np0/0.png', ['--group', r'p\d+'], 'deep.png: no match of the group'),
+    ],
+)
+def test_no_name_leads_out_of_the_folder_or_to_another_file(
+    archive, tmp_path, capsys, lines, flags, complaint
+):
+    cv2.imwrite(str(archive / 'deep.tif'), casting(98, (160, 200)))
+    before = {path: path.read_bytes() for path in archive.rglob('*') if path.is_file()}
+    (tmp_path / 'list').write_text(lines.format(archive=archive))
+    out = tmp_path / 'out' / 'virtual'
+    assert draw_flaws.main([str(archive), str(out), '--list', str(tmp_path / 'list'), *flags]) == 1
+    assert complaint in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in archive.rglob('*') if path.is_file()} == before
+    assert not out.parent.exists()
+
+
+def test_a_pattern_without_groups_names_the_part_by_its_match(archive, tmp_path):
+    coco = draw(archive, tmp_path / 'out', '--group', r'p\d+|deep')
+    assert {image['part'] for image in coco['images']} == {*(f'p{k}' for k in range(10)), 'deep'}
 
 
 def test_help_shows_an_example(repo):

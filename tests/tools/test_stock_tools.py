@@ -35,11 +35,12 @@ def test_a_fresh_python_finds_what_the_script_imports(repo, package):
     assert '--cfg-options' in done.stdout
 
 
-def test_an_unknown_script_is_refused_with_the_known_ones(capsys):
+@pytest.mark.parametrize('name', ['tests.py', 'dist_train.sh', '../../apis/__init__.py', __file__])
+def test_an_unknown_script_is_refused_with_the_known_ones(capsys, name):
     with pytest.raises(SystemExit):
-        main(['mmdet', 'tests.py'])
+        main(['mmdet', name])
     message = capsys.readouterr().err
-    assert 'tests.py: no such script of mmdet' in message
+    assert f'{name}: no such script of mmdet' in message
     assert 'misc/print_config.py' in message
 
 
