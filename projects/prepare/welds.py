@@ -134,6 +134,10 @@ def convert(src: Path, out: Path, tile: int = TILE, overlap: int = 0, folds: int
             f'--tile {tile} --overlap {overlap}: expected a tile of {MIN_TILE} px or more and an overlap '
             'below it'
         )
+    # Pooled with the new ones, the folds of an earlier conversion would test a film twice.
+    stale = sorted(f for f in out.glob('[0-9]*') if f.name.isdigit() and int(f.name) >= folds)
+    if stale:
+        raise UsageError(f'{stale[0]}: is of a conversion with more than {folds} folds; remove {out} first')
     ledger = Ledger('GDXray welds')
     films = _annotated(welds, ledger)
     counts = {film: len(image['boxes']) for film, (image, _) in films.items()}

@@ -98,7 +98,7 @@ def _images(study: Study, job: Job) -> int | None:
 
 def fit_gpus(study: Study, available: int) -> str | None:
     """Limit the GPUs of each training to those available; returns a line that says so if one needs more."""
-    most = max(job.gpus for job in study.jobs)
+    most = max((job.gpus for job in study.jobs), default=0)
     if most <= available:
         return None
     for job in study.jobs:

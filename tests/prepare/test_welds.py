@@ -92,6 +92,16 @@ def test_folds_divide_no_film_and_test_each_once(films, tmp_path, capsys, folds)
     assert sorted(tested) == [f'W0001_{k:04d}' for k in ROWS]
 
 
+def test_folds_of_an_earlier_conversion_are_not_left_beside_new_ones(films, tmp_path, capsys):
+    out = tmp_path / 'out'
+    for folds in (3, 4):
+        assert run(capsys, 'gdxray-welds', films, out, '--tile', 64, '--folds', folds)[0] == 0
+    before = {path: path.read_bytes() for path in out.rglob('*') if path.is_file()}
+    expected = f'{out / "3"}: is of a conversion with more than 3 folds; remove {out} first'
+    refused(capsys, 2, expected, 'gdxray-welds', films, out, '--tile', 64, '--folds', 3)
+    assert {path: path.read_bytes() for path in out.rglob('*') if path.is_file()} == before
+
+
 def test_the_archive_holds_no_film_that_an_annotated_strip_was_cut_from(films, tmp_path, capsys):
     out = tmp_path / 'out'
     _, text, _ = run(capsys, 'gdxray-welds', films, out, '--tile', 64)

@@ -365,6 +365,10 @@ def test_an_arm_waits_for_the_file_that_its_user_supplies(study, capsys):
     out = capsys.readouterr().out
     assert 'whole/' not in out
     assert out.endswith('left out: configs/small/whole.py: needs data/theirs.pth, which is not there\n')
+    alone = Path('alone.yaml')
+    alone.write_text('arms: [{config: configs/small/whole.py, needs_file: data/theirs.pth}]\n')
+    assert main([str(alone), '--dry-run']) == 0
+    assert capsys.readouterr().out.endswith('needs data/theirs.pth, which is not there\n')
     Path('data').mkdir()
     Path('data/theirs.pth').touch()
     assert main([str(file), '--dry-run']) == 0
