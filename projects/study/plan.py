@@ -217,6 +217,12 @@ def _plan_arm(study, arm, jobs):
         raise StudyError(
             f'{file}: {arm["config"]} starts from no pretraining of this study; leave out its {idle[0]}'
         )
+    missing = [key for key in ('train_cfg', 'test_dataloader') if not config.get(key)]
+    if missing:
+        raise StudyError(
+            f'{file}: {arm["config"]}: has no {missing[0]}, expected a detector or a probe, which is trained '
+            'and tested; a pretraining belongs to the arm that starts from it'
+        )
     for fraction in own['fractions']:
         # With a tenth of the labels, the same number of updates needs ten times the epochs.
         stretch = factor * (100 / fraction if own['updates'] == 'same' else 1)

@@ -36,6 +36,7 @@ ARM = """
 model = dict(type='FasterRCNN', backbone=dict(type='ResNet', init_cfg={init}))
 train_cfg = dict(max_epochs=6, val_interval=2)
 val_dataloader = dict(batch_size=1, dataset=dict(data_root='data', ann_file='val.json'))
+test_dataloader = dict(batch_size=1, dataset=dict(data_root='data', ann_file='test.json'))
 param_scheduler = [
     dict(type='LinearLR', by_epoch=False, begin=0, end=40),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=6, T_max=6),
@@ -270,6 +271,7 @@ def test_wrong_arms_are_one_line_and_exit_2(study, capsys):
         (dict(arm=', pretrain_epochs_factor: 2'), 'scratch.py starts from no pretraining of this study'),
         (dict(arm=', pretrain_seeds: [1]'), 'no pretraining of this study; leave out its pretrain_seeds'),
         (dict(arms=['neither']), 'neither.py: expected a model with a backbone or a teacher, not '),
+        (dict(arms=['../simsiam/simsiam_a']), 'simsiam_a.py: has no test_dataloader, expected a detector'),
     ):
         assert main([str(study(**case)), '--dry-run']) == 2
         assert message in capsys.readouterr().err
