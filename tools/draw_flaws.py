@@ -17,6 +17,7 @@ class.
 """
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -72,8 +73,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     pitch = args.pitch * 2 if len(args.pitch) == 1 else args.pitch
     for name, values in (('pitch', pitch), ('contrast', args.contrast)):
-        if len(values) != 2 or not 0 < values[0] <= values[1]:
+        if len(values) != 2 or not 0 < values[0] <= values[1] < math.inf:
             parser.error(f'--{name} {" ".join(map(str, values))}: expected 0 < LOW <= HIGH')
+    if args.air is not None and not math.isfinite(args.air):
+        parser.error(f'--air {args.air}: expected a gray level')
+    if args.label == '':
+        parser.error('--class: expected the name of a class, not nothing')
     if not 0 <= args.number[0] <= args.number[1] or args.seed < 0:
         parser.error(
             f'--number {args.number} --seed {args.seed}: expected 0 <= LOW <= HIGH and a seed above -1'
@@ -128,6 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImagingError as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
+    except UnicodeDecodeError:
+        print(f'error: {args.list}: expected text in UTF-8; write the list anew', file=sys.stderr)
+        return 1
     except OSError as error:
         print(
             f'error: {error.filename}: {error.strerror}; correct the path or free the disk', file=sys.stderr
@@ -159,7 +167,7 @@ def _problem(args: argparse.Namespace) -> str | None:
 def _names(args: argparse.Namespace) -> list[str]:
     if args.list is None:
         return list_radiographs(args.source)[0]
-    return [line.strip() for line in args.list.read_text().splitlines() if line.strip()]
+    return [line.strip() for line in args.list.read_text('utf-8').splitlines() if line.strip()]
 
 
 if __name__ == '__main__':

@@ -100,6 +100,10 @@ def test_the_pod_can_be_measured_against_size_and_contrast(archive, tmp_path):
     [
         (['--pitch', '0'], 'expected 0 < LOW <= HIGH'),
         (['--contrast', '0.5', '0.1'], 'expected 0 < LOW <= HIGH'),
+        (['--pitch', 'inf'], '--pitch inf inf: expected 0 < LOW <= HIGH'),
+        (['--contrast', '0.1', 'inf'], 'expected 0 < LOW <= HIGH'),
+        (['--air', 'nan'], '--air nan: expected a gray level'),
+        (['--class', ''], '--class: expected the name'),
         (['--types', 'scab'], '--types scab: expected some of crack'),
         (['--group', '('], '--group or --window'),
         (['--window', 'type=moon'], '--group or --window'),
@@ -120,13 +124,15 @@ def test_paths_that_cannot_be_are_named(archive, tmp_path, capsys):
     (tmp_path / 'list').write_text('p9/none.png\n')
     assert draw_flaws.main([str(archive), str(tmp_path / 'a'), '--list', str(tmp_path / 'list')]) == 1
     assert draw_flaws.main([str(archive), str(tmp_path / 'b'), '--list', str(tmp_path / 'none')]) == 1
+    (tmp_path / 'list').write_bytes(b'\xff\xfe')
+    assert draw_flaws.main([str(archive), str(tmp_path / 'e'), '--list', str(tmp_path / 'list')]) == 1
     (tmp_path / 'list').write_text('\n')
     assert draw_flaws.main([str(archive), str(tmp_path / 'c'), '--list', str(tmp_path / 'list')]) == 2
     cv2.imwrite(str(archive / 'blank.png'), np.full((64, 64), 9, np.uint8))
     (tmp_path / 'list').write_text('blank.png\n')
     assert draw_flaws.main([str(archive), str(tmp_path / 'd'), '--list', str(tmp_path / 'list')]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert all(line.startswith('error: ') for line in lines)
 
 
