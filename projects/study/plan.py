@@ -190,6 +190,16 @@ def read_study(file: str | Path) -> Study:
     return study
 
 
+def _check_config(file, path, config):
+    """Refuse a config that cannot be an arm, since its runs would fail after they have trained."""
+    missing = [key for key in ('train_cfg', 'test_dataloader') if not config.get(key)]
+    if missing:
+        raise StudyError(
+            f'{file}: {path}: has no {missing[0]}, expected a detector or a probe, which is trained and '
+            'tested; a pretraining belongs to the arm that starts from it'
+        )
+
+
 def _plan_arm(study, arm, jobs):
     file = study.file
     if not (
@@ -217,12 +227,7 @@ def _plan_arm(study, arm, jobs):
         raise StudyError(
             f'{file}: {arm["config"]} starts from no pretraining of this study; leave out its {idle[0]}'
         )
-    missing = [key for key in ('train_cfg', 'test_dataloader') if not config.get(key)]
-    if missing:
-        raise StudyError(
-            f'{file}: {arm["config"]}: has no {missing[0]}, expected a detector or a probe, which is trained '
-            'and tested; a pretraining belongs to the arm that starts from it'
-        )
+    _check_config(file, arm['config'], config)
     for fraction in own['fractions']:
         # With a tenth of the labels, the same number of updates needs ten times the epochs.
         stretch = factor * (100 / fraction if own['updates'] == 'same' else 1)
