@@ -28,6 +28,7 @@ ARM = """
 model = dict(type='FasterRCNN', backbone=dict(type='ResNet', init_cfg=None))
 train_cfg = dict(max_epochs=6, val_interval=2)
 train_dataloader = dict(batch_size=4, dataset=dict(data_root='data', ann_file='train.json'))
+test_dataloader = dict(dataset=dict(data_root='data', ann_file='test.json'))
 """
 STEMS = [f'faster-rcnn_lite0-{init}_fpn_1xb8-6e_own-x' for init in ('in1k-pre', 'scratch')]
 
