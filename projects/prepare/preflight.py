@@ -155,12 +155,13 @@ def check_checkpoint(name: str) -> Row:
             return Row('weights', f'{name}: torchvision has no such weights', 'name others in init_cfg')
         return check_checkpoint(url)
     if name.startswith('package://'):
-        from projects.xray.lite0 import CheckpointError, find_in_package
+        from projects.xray.lite0 import PACKAGES, SCHEME, CheckpointError, find_in_package
 
         try:
             return Row('weights', f'{name} is there ({find_in_package(name)[1]})')
         except CheckpointError as error:
-            return Row('weights', str(error), 'run `make setup`')
+            known = name.removeprefix(SCHEME) in PACKAGES
+            return Row('weights', str(error), 'run `make setup`' if known else 'name them in init_cfg')
     if name.startswith(('http://', 'https://')):
         import torch
 

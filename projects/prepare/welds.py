@@ -141,8 +141,12 @@ def convert(src: Path, out: Path, tile: int = TILE, overlap: int = 0, folds: int
     ledger = Ledger('GDXray welds')
     films = _annotated(welds, ledger)
     counts = {film: len(image['boxes']) for film, (image, _) in films.items()}
+    if not films:
+        truth = welds / 'W0001' / 'ground_truth.txt'
+        raise ConvertError(f'{truth}: expected rows `k x1 x2 y1 y2`, found none; restore the file')
     if not 2 <= folds <= len(films):
         raise UsageError(f'--folds {folds}: expected 2 to {len(films)}, the number of annotated films')
+    wheres = _folds(counts, folds)
     pieces = {
         film: cut(image, path, out / 'images', tile, overlap, ledger) for film, (image, path) in films.items()
     }
@@ -152,14 +156,26 @@ def convert(src: Path, out: Path, tile: int = TILE, overlap: int = 0, folds: int
     ledger.check()
     (out / 'unlabeled.txt').write_text(''.join(f'{name}\n' for name in archive))
 
-    groups = group_films(counts, folds)
     ledgers = [ledger]
+    for fold, where in enumerate(wheres):
+        ledgers.append(_write_fold(out / str(fold), f'fold {fold} of {folds}', where, pieces, ledger))
+    return ledgers
+
+
+def _folds(counts: dict[str, int], folds: int) -> list[dict[str, str]]:
+    """Return the split of each film, for each fold; see `convert`."""
+    groups = group_films(counts, folds)
+    result = []
     for fold, tested in enumerate(groups):
         following = sorted(groups[(fold + 1) % folds], key=lambda film: (counts[film], film))
         val = following[(len(following) - 1) // 2]
-        where = {film: 'test' if film in tested else 'val' if film == val else 'train' for film in films}
-        ledgers.append(_write_fold(out / str(fold), f'fold {fold} of {folds}', where, pieces, ledger))
-    return ledgers
+        where = {film: 'test' if film in tested else 'val' if film == val else 'train' for film in counts}
+        if 'train' not in where.values():
+            raise UsageError(
+                f'--folds {folds}: leaves no film for train; expected three annotated films at least'
+            )
+        result.append(where)
+    return result
 
 
 def _annotated(welds: Path, ledger: Ledger) -> dict[str, tuple[dict, Path]]:
@@ -254,7 +270,5 @@ def _write_fold(folder: Path, title: str, where: dict[str, str], pieces: dict, o
         ledger=of_films.as_dict(),
     )
     for split, images in splits.items():
-        if not images:
-            raise UsageError(f'--folds {title.split()[-1]}: leaves no film for {split}; choose more folds')
         ledger.notes += write_coco(folder / f'{split}.json', images, list(GDXRAY_CLASSES), info)
     return ledger

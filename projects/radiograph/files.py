@@ -1,10 +1,12 @@
-"""Atomic writing of files, folders locked for one writer, and the SHA-256 of a file."""
+"""Atomic writing of files and folders, folders locked for one writer, and the SHA-256 of a file."""
 
 import fcntl
 import hashlib
 import itertools
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +38,27 @@ def draft_of(path: Path, durable: bool = False) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def draft_folder(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out` that becomes `out` at the end; an error removes it with all its content.
+
+    Args:
+        out: a path where nothing is, or an empty folder.
+
+    Yields:
+        The draft, named `.<out>.<random>`. A kill leaves it.
+    """
+    out = out.resolve()  # renaming replaces an empty folder, but no link to one
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
+    try:
+        yield draft
+        draft.chmod(0o755)  # mkdtemp's mode lets its owner alone read
+        draft.replace(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

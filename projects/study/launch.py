@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .devices import devices, gpus_here
+from .listing import print_left_out
 from .plan import Job, Study, StudyError
 from .results import record
 from .schedule import gpus_of, seconds_of
@@ -51,6 +52,7 @@ def run(study: Study, jobs: int | None, profile: str | None, further: Sequence[s
         code = carry_out([entry(study, job) for job in study.jobs], study.root, [*where, *further])
     recorded = record(study)
     failed = print_failures(study, recorded)
+    print_left_out(study)
     print(f'recorded in {study.results_file}')
     print(f'page: python tools/report.py {study.root}/*/seed* --out {study.root}/report')
     return 1 if code or failed else 0

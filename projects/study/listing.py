@@ -39,12 +39,20 @@ def show(study: Study, side_by_side: int) -> None:
         wall = clock(wall_seconds(study, known, side_by_side, gpus))
         times = [f'about {clock(sum(known.values()))} one by one', f'{wall} with {side_by_side} side by side']
         times += [f'and {unknown} of unknown time'] if unknown else []
-    print(f'{len(known)} of {len(study.jobs)} steps to run: {", ".join(times)}')
+    if study.jobs:
+        print(f'{len(known)} of {len(study.jobs)} steps to run: {", ".join(times)}')
+    else:
+        print('no step to run: each arm waits for its file')
     if stated:
         gpus = study.settings['gpus']
         print(
             f'as {study.file} states: {len(stated)} trainings of about {clock(3600 * sum(stated))} one by one'
             + (f' on {gpus} GPUs, {round(gpus * sum(stated))} GPU hours' if gpus else '')
         )
+    print_left_out(study)
+
+
+def print_left_out(study: Study) -> None:
+    """Print the arms that wait for a file."""
     for config, file in study.left_out.items():
         print(f'left out: {config}: needs {file}, which is not there')

@@ -31,10 +31,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from projects.config.configs import ConfigError, load_config
 from projects.errors import MMXrayError
+from projects.radiograph.safe_parse import FormatError, parse_yaml
 
 ROOT = Path('work_dirs', 'study')
 
@@ -61,6 +60,9 @@ OF_AN_ARM = (
     'pretrain_epochs_factor',
     'needs_file',
 )
+
+
+LONGEST = 1000  # factor of epochs
 
 
 SMALLEST_BY_FRAME = 10  # percent of a series: a smaller share may hold no frame
@@ -169,13 +171,13 @@ def read_study(file: str | Path) -> Study:
     """
     file = Path(file)
     try:
-        content = yaml.safe_load(file.read_text())
+        content = parse_yaml(file.read_bytes())
     except FileNotFoundError:
         raise StudyError(f'{file}: no such study, expected a file such as configs/study/NAME.yaml') from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StudyError(
-            f'{file}: not readable as YAML ({" ".join(str(error).split())}); correct it'
-        ) from None
+    except OSError as error:
+        raise StudyError(f'{file}: {error.strerror}; name a file such as configs/study/NAME.yaml') from None
+    except FormatError as error:
+        raise StudyError(f'{file}: expected {error}; correct it') from None
     if not isinstance(content, dict) or not isinstance(content.get('arms'), list) or not content['arms']:
         raise StudyError(f'{file}: expected a list of `arms`, each with a `config`; see configs/study/')
     unknown = sorted(set(map(str, content)) - set(DEFAULTS) - {'arms'})
@@ -332,14 +334,17 @@ def _check(file, own):
             raise StudyError(f'{file}: {key} {values!r}: expected a list of different numbers')
         if key.endswith('seeds') and min(values) < 0:
             raise StudyError(f'{file}: {key} {values!r}: expected numbers from zero')
-    factors = [*own['lr_factors'], own['epochs_factor'], own['pretrain_epochs_factor']]
-    if not all(isinstance(factor, int | float) and 0 < factor < math.inf for factor in factors):
-        raise StudyError(f'{file}: lr_factors and the factors of epochs must be above zero, and finite')
+    if not all(0 < factor < math.inf for factor in own['lr_factors']):
+        raise StudyError(f'{file}: lr_factors must be above zero, and finite')
+    factors = own['epochs_factor'], own['pretrain_epochs_factor']
+    if not all(_is_number(factor) and 0 < factor <= LONGEST for factor in factors):
+        raise StudyError(f'{file}: factors of epochs must be above zero, and at most {LONGEST}')
     if type(own['gpus']) is not int or own['gpus'] < 0:
         raise StudyError(f'{file}: gpus {own["gpus"]!r}: expected a number of GPUs, 0 for none')
     hours = own['hours']
     if not isinstance(hours, dict) or not all(
-        isinstance(value, int | float) and value > 0 for value in hours.values()
+        isinstance(config, str) and _is_number(value) and 0 < value < math.inf
+        for config, value in hours.items()
     ):
         raise StudyError(
             f'{file}: hours {hours!r}: expected numbers above zero by config, such as simsiam_*: 1'
@@ -352,6 +357,10 @@ def _check(file, own):
             f'{file}: fractions {own["fractions"]}: expected {least} to 100 percent with subset '
             f'{own["subset"]}'
         )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def start_of(config: Mapping) -> tuple[str, str]:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from projects.radiograph.files import draft_folder
 from projects.radiograph.image import ImagingError
 from projects.radiograph.parts import PartError, part_of
 from projects.radiograph.read import read
@@ -43,7 +44,7 @@ def draw_virtual(
     Args:
         folder: Of the radiographs; sound ones, since a real flaw without a box would count as a false call.
         names: Files below it.
-        out: New folder.
+        out: New or empty folder; it gets its content at the end, so that an error leaves nothing.
         recipe: Which flaws.
         seed: Another one draws other flaws.
         window: See `radiograph.window.apply_window`.
@@ -57,7 +58,7 @@ def draw_virtual(
 
     Raises:
         ImagingError: A file is no readable radiograph, a name leads out of `folder` or is written twice, or
-            `group` finds no part in it. Nothing is written before all names are checked.
+            `group` finds no part in it; or no flaw found a place.
     """
     written = _written(names)
     parts = _parts(names, group)
@@ -69,37 +70,44 @@ def draw_virtual(
         annotations=[],
         categories=[dict(id=number, name=name) for number, name in enumerate(types, 1)],
     )
-    for number, name in enumerate(progress(names), 1):
-        radiograph = read(folder / name)
-        image = prepare(radiograph, window, 'uint8' if radiograph.bits <= 8 else 'uint16', 0)
-        # As bytes of a hash, so that neither the order nor the number of the images matters.
-        place = hashlib.blake2b(name.encode(), digest_size=8).digest()
-        rng = np.random.default_rng([seed, int.from_bytes(place, 'little')])
-        white = np.iinfo(image.dtype).max
-        drawn, flaws = draw_flaws(white - image if film else image, rng, recipe)
-        drawn = white - drawn if film else drawn
-        path = out / 'images' / written[name]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode('.png', drawn)[1].tobytes())
-        coco['images'].append(
-            dict(
-                id=number,
-                file_name=written[name],
-                width=image.shape[1],
-                height=image.shape[0],
-                part=parts[name],
+    with draft_folder(out) as draft:
+        for number, name in enumerate(progress(names), 1):
+            image, flaws = _draw(folder / name, name, recipe, seed, window, film)
+            path = draft / 'images' / written[name]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(cv2.imencode('.png', image)[1].tobytes())
+            height, width = image.shape
+            coco['images'].append(
+                dict(id=number, file_name=written[name], width=width, height=height, part=parts[name])
             )
-        )
-        for flaw in flaws:
-            box = _annotation(flaw, image.shape)
-            kind = 1 if label else types.index(flaw.type) + 1
-            count = len(coco['annotations']) + 1
-            coco['annotations'].append(
-                dict(id=count, image_id=number, category_id=kind, flaw=f'{name}/{count}', drawn=flaw.type)
-                | box
+            for flaw in flaws:
+                kind = 1 if label else types.index(flaw.type) + 1
+                count = len(coco['annotations']) + 1
+                coco['annotations'].append(
+                    dict(id=count, image_id=number, category_id=kind, flaw=f'{name}/{count}', drawn=flaw.type)
+                    | _annotation(flaw, image.shape)
+                )
+        if not coco['annotations']:
+            raise ImagingError(
+                f'{folder}: no flaw found a place in {len(names)} images; give --air, --film or another '
+                '--pitch'
             )
-    (out / 'test.json').write_text(json.dumps(coco) + '\n')
+        (draft / 'test.json').write_text(json.dumps(coco) + '\n')
     return coco
+
+
+def _draw(
+    path: Path, name: str, recipe: Recipe, seed: int, window: dict, film: bool
+) -> tuple[np.ndarray, list[Drawn]]:
+    """Return a windowed radiograph (H, W) uint8 or uint16 with flaws, and these."""
+    radiograph = read(path)
+    image = prepare(radiograph, window, 'uint8' if radiograph.bits <= 8 else 'uint16', 0)
+    # As bytes of a hash, so that neither the order nor the number of the images matters.
+    place = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    rng = np.random.default_rng([seed, int.from_bytes(place, 'little')])
+    white = np.iinfo(image.dtype).max
+    drawn, flaws = draw_flaws(white - image if film else image, rng, recipe)
+    return white - drawn if film else drawn, flaws
 
 
 def _written(names: Sequence[str]) -> dict[str, str]:

@@ -127,11 +127,21 @@ def test_groups_hold_about_as_many_boxes():
         ('1 8.5 9.5', 'line 1'),
         ('1 80.5 99.5 1.5 2.5', 'inside of W0001_0001.png'),
         ('7 1.5 2.5 1.5 2.5', 'film 7 as W0001_0007.png'),
+        ('', 'ground_truth.txt: expected rows `k x1 x2 y1 y2`, found none'),
     ],
 )
 def test_damaged_rows_are_named(films, tmp_path, capsys, row, expected):
     (films / 'W0001' / 'ground_truth.txt').write_text(f'{row}\n')
     refused(capsys, 1, expected, 'gdxray-welds', films, tmp_path / 'out', '--tile', 64)
+
+
+def test_a_fold_without_films_to_learn_from_is_refused_before_a_tile_is_written(films, tmp_path, capsys):
+    rows = (films / 'W0001' / 'ground_truth.txt').read_text().splitlines()
+    two = [row for row in rows if row[0] in '12']
+    (films / 'W0001' / 'ground_truth.txt').write_text('\n'.join(two))
+    expected = '--folds 2: leaves no film for train; expected three annotated films at least'
+    refused(capsys, 2, expected, 'gdxray-welds', films, tmp_path / 'out', '--tile', 64, '--folds', 2)
+    assert not (tmp_path / 'out').exists()
 
 
 def test_a_mask_of_another_size_is_named(films, tmp_path, capsys):

@@ -245,11 +245,16 @@ def test_shares_are_refused_without_part_ids():
         ('updates: many', 'updates: same or epochs'),
         ('gpus: four', "gpus 'four': expected a number of GPUs"),
         ('hours: {simsiam_*: 0}', 'expected numbers above zero by config'),
-        ('seeds: [', 'not readable as YAML'),
+        ('hours: {1: 2}', 'hours {1: 2}: expected numbers above zero by config'),
+        ('hours: {simsiam_*: .inf}', 'expected numbers above zero by config'),
+        ('hours: {simsiam_*: true}', 'expected numbers above zero by config'),
+        ('lr_factors: [true]', 'expected a list of different numbers'),
+        ('seeds: [', 'trial.yaml: expected YAML ('),
+        ('seeds: [0, 1]\nseeds: [0]', "trial.yaml: expected each key once in a map, found 'seeds' twice"),
         ('seeds: [[0]]', 'seeds [[0]]: expected a list of different numbers'),
         ('pretrain_seeds: [{a: 1}]', 'expected a list of different numbers'),
         ('seeds: [-1]', 'seeds [-1]: expected numbers from zero'),
-        ('lr_factors: [.inf]', 'must be above zero, and finite'),
+        ('lr_factors: [.inf]', 'lr_factors must be above zero, and finite'),
         ('1: 2\nfraction: [10]', "unknown key '1'"),
     ],
 )
@@ -266,7 +271,10 @@ def test_wrong_arms_are_one_line_and_exit_2(study, capsys):
         (dict(arm=', epoch: 3'), 'expected `config` and optionally seeds'),
         (dict(arm=', epochs_factor: 0'), 'factors of epochs must be above zero'),
         (dict(arm=', pretrain_epochs_factor: "2"'), 'factors of epochs must be above zero'),
-        (dict(arm=', epochs_factor: .inf'), 'factors of epochs must be above zero, and finite'),
+        (dict(arm=', epochs_factor: .inf'), 'factors of epochs must be above zero, and at most 1000'),
+        (dict(arm=', epochs_factor: 1.0e+308'), 'factors of epochs must be above zero, and at most 1000'),
+        (dict(arm=', epochs_factor: true'), 'factors of epochs must be above zero, and at most 1000'),
+        (dict(arm=', seeds: [0], seeds: [1]'), "expected each key once in a map, found 'seeds' twice"),
         (dict(arm=', needs_file: [a]'), "needs_file ['a']: expected the path of a file"),
         (dict(arm=', pretrain_epochs_factor: 2'), 'scratch.py starts from no pretraining of this study'),
         (dict(arm=', pretrain_seeds: [1]'), 'no pretraining of this study; leave out its pretrain_seeds'),
@@ -370,7 +378,9 @@ def test_an_arm_waits_for_the_file_that_its_user_supplies(study, capsys):
     alone = Path('alone.yaml')
     alone.write_text('arms: [{config: configs/small/whole.py, needs_file: data/theirs.pth}]\n')
     assert main([str(alone), '--dry-run']) == 0
-    assert capsys.readouterr().out.endswith('needs data/theirs.pth, which is not there\n')
+    out = capsys.readouterr().out
+    assert '\nno step to run: each arm waits for its file\n' in out
+    assert out.endswith('needs data/theirs.pth, which is not there\n')
     Path('data').mkdir()
     Path('data/theirs.pth').touch()
     assert main([str(file), '--dry-run']) == 0

@@ -108,6 +108,7 @@ def test_the_pod_can_be_measured_against_size_and_contrast(archive, tmp_path):
         (['--group', '('], '--group or --window'),
         (['--window', 'type=moon'], '--group or --window'),
         (['--number', '3', '1'], 'expected 0 <= LOW <= HIGH'),
+        (['--number', '2', '100000'], 'expected 0 <= LOW <= HIGH <= 1000'),
     ],
 )
 def test_wrong_use_ends_with_a_line(archive, tmp_path, capsys, flags, complaint):
@@ -158,6 +159,21 @@ def test_no_name_leads_out_of_the_folder_or_to_another_file(
     assert complaint in capsys.readouterr().err
     assert {path: path.read_bytes() for path in archive.rglob('*') if path.is_file()} == before
     assert not out.parent.exists()
+
+
+def test_a_damaged_file_leaves_nothing_that_blocks_the_next_call(archive, tmp_path, capsys):
+    damaged = archive / 'p5' / '15.png'
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2])
+    out = tmp_path / 'out'
+    before = sorted(tmp_path.iterdir())
+    assert draw_flaws.main([str(archive), str(out), '--pitch', '0.3']) == 1
+    assert '15.png' in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+    damaged.write_bytes(whole)
+    out.mkdir()  # an empty folder is as good as none
+    assert len(draw(archive, out)['images']) == 31
+    assert sorted(path.name for path in out.iterdir()) == ['images', 'test.json']
 
 
 def test_a_pattern_without_groups_names_the_part_by_its_match(archive, tmp_path):

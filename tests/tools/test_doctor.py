@@ -264,6 +264,7 @@ def test_torchvision_weights_are_looked_up_by_name(run):
     code, table = run(init_cfg=dict(type='Pretrained', checkpoint='package://resnet49'))
     assert code == 1
     assert 'package://resnet49: no such weights' in table
+    assert 'remedy: name them in init_cfg' in table and 'make setup' not in table
     code, table = run(init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet49'))
     assert code == 1
     assert 'torchvision has no such weights' in table
