@@ -111,7 +111,7 @@ def read_ground_truth(path: Path) -> list[tuple[int, list[float]]]:
         ConvertError: a row that is not five numbers with k >= 1, x1 <= x2 and y1 <= y2.
     """
     rows = []
-    for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1):
+    for number, line in enumerate(path.read_text('utf-8-sig', errors='replace').splitlines(), 1):
         if not line.strip():
             continue
         try:

@@ -33,6 +33,7 @@ SOURCES = {1: 68, 2: 11, 3: 30, 4: 36, 5: 41, 6: 42, 7: 12, 8: 39, 9: 6, 10: 7}
 """Whole film in W0003 from which each strip of W0001 was cut, by its readme; correlation 0.997 or more."""
 TILE = 1024
 FOLDS = 3
+MIN_FILMS = 3
 
 
 def find_welds(src: Path) -> Path:
@@ -141,9 +142,11 @@ def convert(src: Path, out: Path, tile: int = TILE, overlap: int = 0, folds: int
     ledger = Ledger('GDXray welds')
     films = _annotated(welds, ledger)
     counts = {film: len(image['boxes']) for film, (image, _) in films.items()}
-    if not films:
+    if len(films) < MIN_FILMS:
         truth = welds / 'W0001' / 'ground_truth.txt'
-        raise ConvertError(f'{truth}: expected rows `k x1 x2 y1 y2`, found none; restore the file')
+        raise ConvertError(
+            f'{truth}: boxes of {len(films)} films, expected {MIN_FILMS} at least; restore the file'
+        )
     if not 2 <= folds <= len(films):
         raise UsageError(f'--folds {folds}: expected 2 to {len(films)}, the number of annotated films')
     wheres = _folds(counts, folds)
@@ -171,9 +174,7 @@ def _folds(counts: dict[str, int], folds: int) -> list[dict[str, str]]:
         val = following[(len(following) - 1) // 2]
         where = {film: 'test' if film in tested else 'val' if film == val else 'train' for film in counts}
         if 'train' not in where.values():
-            raise UsageError(
-                f'--folds {folds}: leaves no film for train; expected three annotated films at least'
-            )
+            raise UsageError(f'--folds {folds}: leaves no film for train; choose more folds')
         result.append(where)
     return result
 

@@ -1,12 +1,12 @@
 """Atomic writing of files and folders, folders locked for one writer, and the SHA-256 of a file."""
 
+import errno
 import fcntl
 import hashlib
 import itertools
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,24 +41,27 @@ def draft_of(path: Path, durable: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def draft_folder(out: Path) -> Iterator[Path]:
-    """Give a folder beside `out` that becomes `out` at the end; an error removes it with all its content.
+def whole_folder(out: Path) -> Iterator[None]:
+    """Make a folder, or take an empty one, for what is written meanwhile; an error leaves it as it was.
 
     Args:
-        out: a path where nothing is, or an empty folder.
+        out: a path where nothing is, or an empty folder. A kill leaves what was written until then.
 
-    Yields:
-        The draft, named `.<out>.<random>`. A kill leaves it.
+    Raises:
+        FileExistsError: the folder is not empty.
     """
-    out = out.resolve()  # renaming replaces an empty folder, but no link to one
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
+    new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise FileExistsError(errno.EEXIST, 'expected a new or empty folder', str(out))
     try:
-        yield draft
-        draft.chmod(0o755)  # mkdtemp's mode lets its owner alone read
-        draft.replace(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        yield
+    except BaseException:
+        for path in out.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if new:
+            out.rmdir()
+        raise
 
 
 def _sync(path: Path) -> None:

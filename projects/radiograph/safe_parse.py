@@ -179,6 +179,12 @@ def parse_yaml(data: bytes) -> Any:
         return yaml.load(data, _YamlLoader)
     except FormatError:
         raise
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f', line {mark.line + 1}' if mark else ''
+        raise FormatError(f'YAML ({printable(" ".join(str(error.problem).split()))[:100]}{where})') from None
+    except yaml.reader.ReaderError:
+        raise FormatError('YAML in UTF-8 without control characters') from None
     except Exception as error:  # yaml lets TypeError, AttributeError and others through
         raise FormatError(f'YAML ({_show(str(error))})') from None
 

@@ -62,7 +62,7 @@ OF_AN_ARM = (
 )
 
 
-LONGEST = 1000  # factor of epochs
+LONGEST, STEEPEST, MOST_HOURS = 1000, 1e30, 1e6  # factors of epochs and learning rate; hours of a run
 
 
 SMALLEST_BY_FRAME = 10  # percent of a series: a smaller share may hold no frame
@@ -194,7 +194,7 @@ def read_study(file: str | Path) -> Study:
 
 def _check_config(file, path, config):
     """Refuse a config that cannot be an arm, since its runs would fail after they have trained."""
-    missing = [key for key in ('train_cfg', 'test_dataloader') if not config.get(key)]
+    missing = [key for key in ('model', 'train_cfg', 'test_dataloader') if not config.get(key)]
     if missing:
         raise StudyError(
             f'{file}: {path}: has no {missing[0]}, expected a detector or a probe, which is trained and '
@@ -217,6 +217,7 @@ def _plan_arm(study, arm, jobs):
         study.left_out[arm['config']] = str(needed)
         return
     config = study.config(arm['config'])
+    _check_config(file, arm['config'], config)
     stem = Path(arm['config']).stem
     factor = own['epochs_factor']
     longer = own['pretrain_epochs_factor']
@@ -229,7 +230,6 @@ def _plan_arm(study, arm, jobs):
         raise StudyError(
             f'{file}: {arm["config"]} starts from no pretraining of this study; leave out its {idle[0]}'
         )
-    _check_config(file, arm['config'], config)
     for fraction in own['fractions']:
         # With a tenth of the labels, the same number of updates needs ten times the epochs.
         stretch = factor * (100 / fraction if own['updates'] == 'same' else 1)
@@ -334,16 +334,18 @@ def _check(file, own):
             raise StudyError(f'{file}: {key} {values!r}: expected a list of different numbers')
         if key.endswith('seeds') and min(values) < 0:
             raise StudyError(f'{file}: {key} {values!r}: expected numbers from zero')
-    if not all(0 < factor < math.inf for factor in own['lr_factors']):
-        raise StudyError(f'{file}: lr_factors must be above zero, and finite')
-    factors = own['epochs_factor'], own['pretrain_epochs_factor']
-    if not all(_is_number(factor) and 0 < factor <= LONGEST for factor in factors):
-        raise StudyError(f'{file}: factors of epochs must be above zero, and at most {LONGEST}')
+    if not all(0 < factor <= STEEPEST for factor in own['lr_factors']):
+        raise StudyError(
+            f'{file}: lr_factors {own["lr_factors"]!r}: expected numbers above zero, up to {STEEPEST:g}'
+        )
+    for key in ('epochs_factor', 'pretrain_epochs_factor'):
+        if not (_is_number(own[key]) and 0 < own[key] <= LONGEST):
+            raise StudyError(f'{file}: {key} {own[key]!r}: expected a number above zero, up to {LONGEST}')
     if type(own['gpus']) is not int or own['gpus'] < 0:
         raise StudyError(f'{file}: gpus {own["gpus"]!r}: expected a number of GPUs, 0 for none')
     hours = own['hours']
     if not isinstance(hours, dict) or not all(
-        isinstance(config, str) and _is_number(value) and 0 < value < math.inf
+        isinstance(config, str) and _is_number(value) and 0 < value <= MOST_HOURS
         for config, value in hours.items()
     ):
         raise StudyError(

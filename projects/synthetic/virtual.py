@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from projects.radiograph.files import draft_folder
+from projects.radiograph.files import whole_folder
 from projects.radiograph.image import ImagingError
 from projects.radiograph.parts import PartError, part_of
 from projects.radiograph.read import read
@@ -44,7 +44,7 @@ def draw_virtual(
     Args:
         folder: Of the radiographs; sound ones, since a real flaw without a box would count as a false call.
         names: Files below it.
-        out: New or empty folder; it gets its content at the end, so that an error leaves nothing.
+        out: New or empty folder; an error leaves nothing in it.
         recipe: Which flaws.
         seed: Another one draws other flaws.
         window: See `radiograph.window.apply_window`.
@@ -70,10 +70,10 @@ def draw_virtual(
         annotations=[],
         categories=[dict(id=number, name=name) for number, name in enumerate(types, 1)],
     )
-    with draft_folder(out) as draft:
+    with whole_folder(out):
         for number, name in enumerate(progress(names), 1):
             image, flaws = _draw(folder / name, name, recipe, seed, window, film)
-            path = draft / 'images' / written[name]
+            path = out / 'images' / written[name]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(cv2.imencode('.png', image)[1].tobytes())
             height, width = image.shape
@@ -92,7 +92,7 @@ def draw_virtual(
                 f'{folder}: no flaw found a place in {len(names)} images; give --air, --film or another '
                 '--pitch'
             )
-        (draft / 'test.json').write_text(json.dumps(coco) + '\n')
+        (out / 'test.json').write_text(json.dumps(coco) + '\n')
     return coco
 
 

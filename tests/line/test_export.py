@@ -278,6 +278,23 @@ def test_a_full_disk_is_said_and_leaves_nothing(detector, exported, tmp_path, re
 
 
 @pytest.mark.parametrize(
+    ('error', 'expected'),
+    [
+        (PermissionError(13, 'Permission denied', 'data/1.png'), "Permission denied: 'data/1.png'"),
+        (TimeoutError(), r'not written \(TimeoutError\(\)\)'),
+        (export_detector.ExportError('openvino differs'), '^openvino differs$'),
+        (RuntimeError('no memory'), '^no memory$'),
+        (KeyboardInterrupt(), ''),
+    ],
+)
+def test_what_ended_an_export_is_said_and_nothing_is_left(tmp_path, error, expected):
+    kind = export_detector.ExportError if isinstance(error, OSError) else type(error)
+    with pytest.raises(kind, match=expected), export_module.draft_folder(tmp_path / 'x'):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     ('change', 'expected'),
     [
         (lambda cfg: cfg.model.test_cfg.rcnn.nms.update(type='soft_nms'), 'plain NMS'),

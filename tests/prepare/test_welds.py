@@ -127,7 +127,8 @@ def test_groups_hold_about_as_many_boxes():
         ('1 8.5 9.5', 'line 1'),
         ('1 80.5 99.5 1.5 2.5', 'inside of W0001_0001.png'),
         ('7 1.5 2.5 1.5 2.5', 'film 7 as W0001_0007.png'),
-        ('', 'ground_truth.txt: expected rows `k x1 x2 y1 y2`, found none'),
+        ('', 'ground_truth.txt: boxes of 0 films, expected 3 at least'),
+        ('1 1.5 2.5 1.5 2.5', 'ground_truth.txt: boxes of 1 films, expected 3 at least'),
     ],
 )
 def test_damaged_rows_are_named(films, tmp_path, capsys, row, expected):
@@ -137,9 +138,9 @@ def test_damaged_rows_are_named(films, tmp_path, capsys, row, expected):
 
 def test_a_fold_without_films_to_learn_from_is_refused_before_a_tile_is_written(films, tmp_path, capsys):
     rows = (films / 'W0001' / 'ground_truth.txt').read_text().splitlines()
-    two = [row for row in rows if row[0] in '12']
-    (films / 'W0001' / 'ground_truth.txt').write_text('\n'.join(two))
-    expected = '--folds 2: leaves no film for train; expected three annotated films at least'
+    # Film 1 has half of all boxes, so that one fold tests the three others.
+    (films / 'W0001' / 'ground_truth.txt').write_text('\n'.join([rows[0]] * 9 + rows[3:]))
+    expected = '--folds 2: leaves no film for train; choose more folds'
     refused(capsys, 2, expected, 'gdxray-welds', films, tmp_path / 'out', '--tile', 64, '--folds', 2)
     assert not (tmp_path / 'out').exists()
 

@@ -5,6 +5,7 @@ A draft beside the folder takes all files and is renamed once it has been proven
 
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,8 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from projects.errors import MMXrayError
 from projects.line.runtime import Exported, Inspector, folder
-from projects.radiograph.files import draft_folder
 from projects.radiograph.gray_levels import band_of
 from projects.runs import running
 
@@ -94,7 +95,7 @@ def export(
     traceable = TraceableDetector(detector, exported.input).eval()
     reference = ask_mmdet(cfg, detector, val.at(evenly(len(val.paths), images)), exported)
     limits = most_loss, most_critical_loss
-    with new_folder(out) as draft:
+    with draft_folder(out) as draft:
         write_onnx(traceable, draft / GRAPHS['onnxruntime'])
         write_openvino(draft / GRAPHS['onnxruntime'], draft / GRAPHS['openvino'])
         exported.engines = dict(GRAPHS)
@@ -149,7 +150,7 @@ def export_untrained(cfg: Config, out: Path, side: int, images: Sequence[Path] =
     detector = untrained_detector(cfg)
     exported = describe(cfg, None, detector, [(side, side)])
     traceable = TraceableDetector(detector, exported.input).eval()
-    with new_folder(out) as draft:
+    with draft_folder(out) as draft:
         traced, graph = draft / GRAPHS['onnxruntime'], draft / GRAPHS['openvino']
         write_onnx(traceable, traced)
         write_openvino(traced, graph)
@@ -201,21 +202,27 @@ def is_transformer(traceable: TraceableDetector) -> bool:
 
 
 @contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Yield a draft of a folder that must not exist; see `draft_folder`."""
+def draft_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder beside `out`: renamed to `out` at the end, deleted with all its content on an error."""
     if out.exists():
         raise running.UsageError(f'{out}: exists, expected a new folder; delete it or choose another name')
-    full = False
+    draft = None
     try:
-        with draft_folder(out) as draft:
-            try:
-                yield draft
-            finally:
-                full = shutil.disk_usage(draft).free < 2**20  # asked before the draft makes room
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
+        yield draft
+        draft.chmod(0o755)  # mkdtemp's mode lets its owner alone read
+        draft.rename(out)
     except BaseException as error:
-        if full or isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            reason = 'the disk is full' if full else error.strerror or error
-            raise ExportError(
-                f'{out}: not written ({reason}), nothing is left; make room or choose another place'
-            ) from None
-        raise
+        full = shutil.disk_usage(out.parent).free < 2**20 if out.parent.exists() else False
+        if draft:
+            shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, MMXrayError) or not isinstance(error, Exception):
+            raise  # its reason is its own, also where the disk is nearly full
+        of_files = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+        if not full and not of_files:
+            raise
+        reason = 'the disk is full' if full else str(error) or repr(error)
+        raise ExportError(
+            f'{out}: not written ({reason}), nothing is left; make room or choose another place'
+        ) from None
