@@ -166,6 +166,19 @@ def test_pictures_beside_the_page_are_fetched_from_disk(browser, crowded):
         assert messages == []
 
 
+def test_nothing_moves_under_the_pointer_while_pictures_come_into_view(browser, crowded):
+    """A button that moves between press and release of the mouse is not clicked."""
+    with opened(browser, crowded) as (page, messages):
+        before = page.evaluate("document.getElementById('more').offsetTop")
+        for position in range(0, before, 400):
+            page.evaluate(f'scrollTo(0, {position})')
+            page.evaluate(
+                '() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))'
+            )
+        assert page.evaluate("document.getElementById('more').offsetTop") == before
+        assert messages == []
+
+
 @pytest.mark.parametrize('damage', ['gone', 'cut'])
 def test_a_page_without_its_pictures_says_so(browser, crowded, tmp_path, damage):
     page_alone = tmp_path / 'moved'
