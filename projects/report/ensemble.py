@@ -3,7 +3,6 @@
 import argparse
 import datetime
 import hashlib
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -25,9 +24,7 @@ from .runs import read_runs
 
 IOU = 0.55  # the default of weighted boxes fusion
 IOUS = np.linspace(0.5, 0.95, 10)
-ALIKE = dict(
-    task='another task', classes='other classes', sha256='another annotation file', truth='other annotations'
-)
+ALIKE = dict(classes='other classes', sha256='another annotation file', truth='other annotations')
 KEPT = ('task', 'classes', 'ann_file', 'sha256', 'folder', 'window', 'truth', 'population', 'digests')
 
 
@@ -52,13 +49,15 @@ def fuse(members: Sequence[Predictions], names: Sequence[str], iou: float = IOU)
         Content of a `predictions.json`, with window and folder of the first detector.
 
     Raises:
-        EnsembleError: The detectors were tested on other images, annotations or classes, one refused an
-            image, one predicts masks, or a score is not in [0, 1].
+        EnsembleError: A member is no detector, was tested on other annotations or classes, refused an image,
+            predicts masks, or has a score outside of [0, 1].
     """
     from mmdet.models.utils import weighted_boxes_fusion
 
     first = members[0]
     for member, name in zip(members, names, strict=True):
+        if member.task != 'detection':
+            raise EnsembleError(f'{name}: classifies whole images, which have no boxes; name detectors')
         other = next(
             (what for key, what in ALIKE.items() if getattr(member, key) != getattr(first, key)), None
         )
@@ -70,7 +69,7 @@ def fuse(members: Sequence[Predictions], names: Sequence[str], iou: float = IOU)
             raise EnsembleError(f'{name}: predicts masks, which have no mean; name detectors of boxes')
         if any(((image.scores < 0) | (image.scores > 1)).any() for image in member.inspected):
             raise EnsembleError(
-                f'{name}: scores are not in [0, 1], which have no mean; name another detector'
+                f'{name}: scores outside of 0 to 1, expected probabilities; name another detector'
             )
     ids = [category['id'] for category in first.truth['categories']]
     detections = []
@@ -207,7 +206,7 @@ def _write(out: Path, fused: dict[str, dict], metrics: dict[str, float], command
     checkpoint = fused['test']['checkpoint']
     facts = provenance()
     # A name of its own for each ensemble, which names no arm.
-    name = hashlib.sha256(json.dumps(checkpoint).encode()).hexdigest()[:8]
+    name = hashlib.sha256(checkpoint.encode()).hexdigest()[:8]
     result = dict(
         config=f'ensemble-{name}.py',
         checkpoint=checkpoint,

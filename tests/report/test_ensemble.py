@@ -5,7 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from helpers.drawn_runs import draw_run, draw_truth, draw_val, find_all
+from helpers.drawn_runs import draw_probe, draw_run, draw_truth, draw_val, find_all
 
 from projects.measures.images import read_images
 from projects.report.ensemble import fuse, main
@@ -69,7 +69,7 @@ def test_boxes_of_one_class_that_overlap_are_their_mean_by_score():
             dict(inspected=predicted(box(1, 1, 9, 9, score=0.5, area=50.0, segmentation={})).inspected),
             'b: predicts masks',
         ),
-        (dict(inspected=predicted(box(1, 1, 9, 9, score=7.0)).inspected), 'b: scores are not in'),
+        (dict(inspected=predicted(box(1, 1, 9, 9, score=7.0)).inspected), 'b: scores outside of 0 to 1'),
     ],
 )
 def test_what_cannot_be_averaged_is_refused(change, reason):
@@ -132,6 +132,15 @@ def test_what_the_report_leaves_out_is_no_member(members, tmp_path, capsys):
     for again in (members[0], tmp_path / 'link', f'{members[2]}/../{members[0].name}'):
         assert main([str(members[0]), str(again)]) == 1
         assert 'a run is given twice' in capsys.readouterr().err
+
+
+def test_classifiers_of_whole_images_have_no_boxes(tmp_path, capsys):
+    truth = draw_truth(tmp_path, free=0)
+    truth['annotations'] = [a for a in truth['annotations'] if a['category_id'] == 2 or a['image_id'] % 4 < 2]
+    probes = [draw_probe(tmp_path, tmp_path / init, truth, init, 0.5) for init in ('scratch', 'simsiam')]
+    assert main([*map(str, probes)]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error')]
+    assert f'{probes[0]}: classifies whole images' in line
 
 
 def test_val_chooses_and_test_stays_closed(members, tmp_path, capsys):
